@@ -1,0 +1,155 @@
+"""The contract of the command line that all experiments share.
+
+Common flags, progress, and how a binary ends: status 0 only when its run is
+complete, status 2 with one line for a user's mistake.
+"""
+
+from collections.abc import Callable
+import sys
+from typing import Any
+
+from absl import app
+from absl import flags
+from absl import logging
+import tqdm
+
+from jacsup_jax import parallel
+from jacsup_jax import types
+
+# These say where and how to run; all others decide the result.
+_NOT_OF_THE_RESULT = frozenset({
+    'workdir', 'data_dir', 'judge_workdir', 'resume', 'progress', 'flagfile',
+})  # pyformat: disable
+
+
+def define_common_flags(*, workdir: str, epochs: int) -> None:
+  """Defines the flags that every training binary has.
+
+  Args:
+    workdir: default of --workdir.
+    epochs: default of --epochs.
+  """
+  flags.DEFINE_string('workdir', workdir, 'Directory that the run owns.')
+  flags.DEFINE_integer('seed', 0, 'Seed of initialisation, data and swaps.')
+  flags.DEFINE_string(
+      'dataset',
+      'mnist_embedded',
+      'Data set: mnist_embedded (in the package), or the TFDS name of a set of'
+      ' grey 28x28 images.',
+  )
+  flags.DEFINE_string(
+      'data_dir', None, 'Where TFDS keeps prepared sets; its own by default.'
+  )
+  flags.DEFINE_integer('batch_size', 128, 'Examples per step, on all devices.')
+  flags.DEFINE_integer('epochs', epochs, 'Passes over the data, in each stage.')
+  flags.DEFINE_enum(
+      'compute_dtype',
+      'float32',
+      ['float32', 'bfloat16'],
+      'What matrix products are computed in; parameters are float32.',
+  )
+  flags.DEFINE_enum(
+      'parallel',
+      'jit',
+      parallel.MODES,
+      'How devices share a step: jit over a mesh, or pmap.',
+  )
+  flags.DEFINE_boolean('resume', True, 'Continue a run that is in --workdir.')
+  flags.DEFINE_boolean(
+      'progress',
+      None,
+      'Draw a progress bar; by default on a terminal only, else a line an epoch.'
+  )
+
+
+def result_flags() -> dict[str, Any]:
+  """Returns the flags that decide a run's result, for its manifest."""
+  # absl files the flags of the binary that runs under its path.
+  ours = lambda module: module == sys.argv[0] or module.startswith('experiments.')
+  by_module = flags.FLAGS.flags_by_module_dict()
+  defined = [f for module in by_module if ours(module) for f in by_module[module]]
+  return {
+      flag.name: flag.value
+      for flag in sorted(defined, key=lambda flag: flag.name)
+      if flag.name not in _NOT_OF_THE_RESULT
+  }
+
+
+def check_positive(*names: str) -> None:
+  """Raises InputError if an integer flag is below 1."""
+  for name in names:
+    value = flags.FLAGS[name].value
+    if value < 1:
+      raise types.InputError(f'--{name}={value}; accepted: 1 or larger.')
+
+
+class Progress:
+  """A bar per stage on a terminal, a line per epoch elsewhere."""
+
+  def __init__(self, draw: bool | None):
+    self._draw = sys.stderr.isatty() if draw is None else draw
+    self._bar = None
+
+  def report(self, stage: types.Stage, record: dict[str, Any]) -> None:
+    """Shows one record of metrics.jsonl."""
+    names = ('loss', 'eval_mse', 'eval_class_swaps')
+    shown = {n: record[n] for n in names if record.get(n) is not None}
+    if not self._draw:
+      values = ' '.join(f'{n}={v:.4f}' for n, v in shown.items())
+      print(
+          f'{stage.name} {record["epoch"]}/{stage.epochs} {values}'
+          f' {record["images_per_second"]:.0f} images/s',
+          flush=True,
+      )
+      return
+    if self._bar is None or self._bar.desc != f'{stage.name}: ':
+      self.close()
+      self._bar = tqdm.tqdm(
+          total=stage.epochs,
+          desc=stage.name,
+          unit='epoch',
+          initial=record['epoch'] - 1,
+      )
+    self._bar.set_postfix({n: f'{v:.4f}' for n, v in shown.items()})
+    self._bar.update(record['epoch'] - self._bar.n)
+
+  def close(self) -> None:
+    if self._bar is not None:
+      self._bar.close()
+      self._bar = None
+
+
+def run(main: Callable[[], None]) -> None:
+  """Runs a binary's main and turns its mistakes into one line and a status.
+
+  Args:
+    main: called without arguments once the flags are parsed.
+  """
+  app.run(lambda argv: _run(main, argv), flags_parser=_parse)
+
+
+def _parse(argv):
+  try:
+    return flags.FLAGS(argv)
+  except flags.Error as error:
+    _fail(error)
+
+
+def _run(main, argv):
+  # Orbax tells every step of a save; -v asks for it.
+  if not flags.FLAGS['verbosity'].present:
+    logging.set_verbosity(logging.WARNING)
+  try:
+    if len(argv) > 1:
+      raise types.InputError(
+          f'found {argv[1]!r} after the flags; accepted: flags only.'
+      )
+    main()
+  except types.InputError as error:
+    _fail(error)
+
+
+def _fail(error):
+  message = ' '.join(str(error).split())
+  print(f'error: {message}', file=sys.stderr)
+  sys.exit(2)

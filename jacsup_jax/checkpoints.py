@@ -1,0 +1,88 @@
+"""Saving and restoring train states over Orbax."""
+
+import hashlib
+import os
+import pathlib
+
+import chex
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from jacsup_jax import types
+
+
+class StageCheckpoints:
+  """The checkpoints of one stage: `DIRECTORY/STEP/`.
+
+  A step is visible only when it is whole. States are stored from the host, so
+  that they load on any number of devices. A context manager.
+  """
+
+  def __init__(self, directory: str | os.PathLike[str], max_to_keep: int = 2):
+    self._directory = pathlib.Path(directory).absolute()
+    self._manager = ocp.CheckpointManager(
+        self._directory,
+        options=ocp.CheckpointManagerOptions(
+            max_to_keep=max_to_keep, enable_async_checkpointing=False
+        ),
+    )
+
+  def __enter__(self) -> 'StageCheckpoints':
+    return self
+
+  def __exit__(self, *unused_exception) -> None:
+    self._manager.close()
+
+  def latest_step(self) -> int | None:
+    """Returns the last step that is whole, None where there is none."""
+    return self._manager.latest_step()
+
+  def save(self, step: int, state: chex.ArrayTree) -> None:
+    """Saves a state; returns when it is whole on disk."""
+    if step != self._manager.latest_step():
+      self._manager.save(step, args=ocp.args.StandardSave(jax.device_get(state)))
+
+  def restore(self, step: int, template: chex.ArrayTree) -> chex.ArrayTree:
+    """Restores a state as host arrays.
+
+    Args:
+      step: one that was saved.
+      template: a tree of the same structure and shapes.
+
+    Returns:
+      The tree of numpy arrays.
+
+    Raises:
+      InputError: if what is stored has another structure or other shapes, or
+        cannot be read.
+    """
+    abstract = jax.tree.map(lambda x: np.empty(x.shape, x.dtype), template)
+    try:
+      return self._manager.restore(
+          step, args=ocp.args.StandardRestore(abstract)
+      )
+    except (ValueError, KeyError, OSError) as error:
+      raise types.InputError(
+          f'the checkpoint {self._directory / str(step)} cannot be restored:'
+          f' {" ".join(str(error).split())[:300]}'
+      ) from error
+
+
+def hash_tree(tree: chex.ArrayTree) -> str:
+  """Returns the sha256 of a tree's paths, shapes, types and bytes.
+
+  Args:
+    tree: of arrays of any shape.
+
+  Returns:
+    64 hexadecimal digits, equal only for trees equal to the last bit.
+  """
+  digest = hashlib.sha256()
+  for path, leaf in jax.tree_util.tree_leaves_with_path(jax.device_get(tree)):
+    array = np.asarray(leaf)
+    digest.update(
+        f'{jax.tree_util.keystr(path)} {array.shape} {array.dtype}'.encode()
+    )
+    digest.update(np.ascontiguousarray(array).tobytes())
+  return digest.hexdigest()

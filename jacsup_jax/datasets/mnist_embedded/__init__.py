@@ -1,0 +1,1 @@
+"""MNIST with its four original files shipped inside the package."""

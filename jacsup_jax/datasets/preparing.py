@@ -1,0 +1,254 @@
+"""Makes TFDS builders and prepares their sets, with or without TensorFlow.
+
+Whatever goes wrong is an InputError of one line, and leaves nothing on disk.
+"""
+
+from collections.abc import Iterator
+import contextlib
+import difflib
+import errno
+import functools
+import glob
+import importlib
+import io
+import os
+import pathlib
+import re
+import shutil
+import sys
+import tempfile
+
+from absl import logging
+import tensorflow_datasets as tfds
+
+from jacsup_jax import types
+from jacsup_jax.datasets import idx
+from jacsup_jax.datasets.mnist_embedded import mnist_embedded_dataset_builder
+
+EMBEDDED = 'mnist_embedded'
+KNOWN_DATASETS = (EMBEDDED, 'mnist', 'fashion_mnist', 'kmnist')
+
+
+def make_builder(
+    name: str, root: pathlib.Path
+) -> tfds.core.DatasetBuilder:
+  """Makes the builder of a set, prepared or not.
+
+  Args:
+    name: `EMBEDDED`, or a TFDS name, with its configuration or without.
+    root: the folder of prepared sets; it may be missing.
+
+  Returns:
+    The builder.
+
+  Raises:
+    InputError: if TFDS does not know the name, or cannot make its builder.
+  """
+  if name == EMBEDDED:
+    return mnist_embedded_dataset_builder.Builder(data_dir=os.fspath(root))
+  # A name with a colon would make TFDS look on the network.
+  if re.fullmatch(r'[A-Za-z]\w*(/[\w.\-]+)?', name):
+    try:
+      with quiet():
+        return tfds.builder(name, data_dir=os.fspath(root))
+    except tfds.core.DatasetNotFoundError:
+      pass
+    except Exception as error:
+      # Anything may be raised by some hundred builders, missing packages first.
+      raise types.InputError(
+          f'--dataset={name} cannot be made by TFDS: {one_line(error)}'
+      ) from error
+  names = KNOWN_DATASETS + tuple(
+      tfds.list_builders(with_community_datasets=False)
+  )
+  nearest = difflib.get_close_matches(name, names, n=1, cutoff=0.0)[0]
+  raise types.InputError(
+      f'--dataset={name!r} is unknown, did you mean {nearest}? Accepted are'
+      f' {", ".join(KNOWN_DATASETS)}, and TFDS sets of grey 28x28 images'
+  )
+
+
+def is_prepared(builder: tfds.core.DatasetBuilder) -> bool:
+  """Says whether a builder's set is complete on disk."""
+  with quiet():  # TFDS warns if it is not.
+    return builder.is_prepared()
+
+
+def prepare(name: str, root: pathlib.Path, *, explicit: bool) -> None:
+  """Prepares a set in a private folder, then moves it to its place at once.
+
+  Processes that prepare the same set do not see each other: the first to
+  finish wins, and what the others made is thrown away.
+
+  Args:
+    name: as for `make_builder`; the set is not prepared in `root` yet.
+    root: the folder of prepared sets, made if missing.
+    explicit: whether the user named `root`. One that holds other sets is then
+      taken for a mistake in one of the two names.
+
+  Raises:
+    InputError: if the set cannot be prepared.
+  """
+  originals = checksums = None
+  if name != EMBEDDED:
+    checksums = _original_checksums(make_builder(name, root))
+    originals = checksums and _find_originals(name, root)
+  prepared = _prepared_sets(root)
+  if explicit and prepared and not originals:
+    raise types.InputError(
+        f'--data_dir={root} does not hold {name}, it holds'
+        f' {", ".join(prepared)}: choose one of these with --dataset, or'
+        f' prepare {name} in another folder (--data_dir of an empty one)'
+    )
+  if originals:
+    idx.check_sha256(originals, checksums)
+
+  made_root = not root.exists()
+  try:
+    root.mkdir(parents=True, exist_ok=True)
+    staging = pathlib.Path(tempfile.mkdtemp(dir=root, prefix='.preparing-'))
+  except OSError as error:
+    raise types.InputError(_unwritable(root, error)) from error
+  try:
+    builder = make_builder(name, staging)
+    if originals:
+      # TFDS extracts and encodes these files with TensorFlow; idx does not,
+      # and gives the same examples under the same keys, so the same order.
+      builder._split_generators = lambda dl_manager: {
+          split: idx.generate_examples(originals, split)
+          for split in idx.FILES
+      }
+      _announce(name, root, 'half a minute')
+    elif name == EMBEDDED:
+      _announce(name, root, '15 seconds')
+    else:
+      builder._split_generators = _after_tensorflow(builder._split_generators)
+    with quiet():
+      builder.download_and_prepare(file_format='array_record')
+    _move(builder, staging, root)
+  except Exception as error:
+    # Downloading and writing fail in many ways; the user gets one line.
+    raise types.InputError(
+        _failure(name, root, error, has_originals=bool(checksums))
+    ) from error
+  finally:
+    shutil.rmtree(staging, ignore_errors=True)
+    if made_root:
+      with contextlib.suppress(OSError):
+        root.rmdir()  # Only if nothing came into it.
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+  """Hides what TFDS prints, its progress bars and its warnings."""
+  verbosity = logging.get_verbosity()
+  logging.set_verbosity(logging.ERROR)
+  try:
+    with (
+        contextlib.redirect_stdout(io.StringIO()),
+        contextlib.redirect_stderr(io.StringIO()),
+    ):
+      yield
+  finally:
+    logging.set_verbosity(verbosity)
+
+
+def one_line(error: Exception) -> str:
+  """Gives an error's class and message on one line of sensible length."""
+  text = ' '.join(str(error).split())
+  return f'{type(error).__name__}: {text[:300]}'
+
+
+def _announce(name: str, root: pathlib.Path, duration: str) -> None:
+  print(
+      f'Preparing {name} in {root}, once: about {duration}.', file=sys.stderr
+  )
+
+
+def _original_checksums(
+    builder: tfds.core.DatasetBuilder,
+) -> dict[str, str] | None:
+  """Gives the sha256 of the four IDX files, for a set published as such."""
+  checksums = {
+      info.filename: info.checksum
+      for info in (builder.url_infos or {}).values()
+  }
+  return checksums if set(checksums) == set(idx.FILE_NAMES) else None
+
+
+def _find_originals(name: str, root: pathlib.Path) -> pathlib.Path | None:
+  for folder in (root, root / name, root / 'downloads' / 'manual'):
+    if all((folder / file).is_file() for file in idx.FILE_NAMES):
+      return folder
+  return None
+
+
+def _prepared_sets(root: pathlib.Path) -> list[str]:
+  """Lists NAME/VERSION or NAME/CONFIG/VERSION of each set in a data folder."""
+  found = []
+  for pattern in ('*/*/dataset_info.json', '*/*/*/dataset_info.json'):
+    for path in glob.glob(os.path.join(glob.escape(os.fspath(root)), pattern)):
+      directory = pathlib.Path(path).parent
+      if re.fullmatch(r'\d+\.\d+\.\d+', directory.name):
+        found.append(directory.relative_to(root).as_posix())
+  return sorted(found)
+
+
+def _after_tensorflow(split_generators):
+  """Wraps `_split_generators`: no download begins in vain."""
+
+  @functools.wraps(split_generators)
+  def wrapped(*args, **kwargs):
+    importlib.import_module('tensorflow')
+    return split_generators(*args, **kwargs)
+
+  return wrapped
+
+
+def _move(
+    builder: tfds.core.DatasetBuilder,
+    staging: pathlib.Path,
+    root: pathlib.Path,
+) -> None:
+  source = pathlib.Path(builder.data_dir)
+  if not source.is_relative_to(staging):
+    return  # tfds.testing.mock_data has put the builder elsewhere.
+  target = root / source.relative_to(staging)
+  target.parent.mkdir(parents=True, exist_ok=True)
+  try:
+    source.rename(target)
+  except OSError as error:
+    # Another process was first, and its set is as good.
+    if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+      raise
+
+
+def _failure(
+    name: str, root: pathlib.Path, error: Exception, *, has_originals: bool
+) -> str:
+  """Says in one line why a set was not prepared and what to do."""
+  if isinstance(error, ImportError) and 'tensorflow' in str(error):
+    message = (
+        f'{name} is not in {root}, and preparing it needs TensorFlow:'
+        ' pip install tensorflow-cpu (a folder that holds it prepared needs'
+        ' neither TensorFlow nor network)'
+    )
+  elif isinstance(error, OSError) and error.errno in (
+      errno.EACCES, errno.EDQUOT, errno.ENOSPC, errno.EROFS
+  ):
+    return _unwritable(root, error)
+  else:
+    message = f'preparing {name} in {root} failed: {one_line(error)}'
+  if has_originals:
+    message += (
+        '; or put the original files into'
+        f' {root / "downloads" / "manual"}: {", ".join(idx.FILE_NAMES)}'
+    )
+  return message
+
+
+def _unwritable(root: pathlib.Path, error: OSError) -> str:
+  return (
+      f'--data_dir={root} cannot be written to ({error.strerror}): name a'
+      ' folder that can, or one that holds the set prepared'
+  )

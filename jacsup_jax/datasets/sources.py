@@ -1,0 +1,206 @@
+"""Loads sets of grey 28x28 images through TFDS, preparing them when needed.
+
+A set is prepared once into a data folder, as array_record files, which TFDS
+reads without TensorFlow. Its arrays are decoded once (see decoded.py).
+"""
+
+import dataclasses
+import functools
+import os
+import pathlib
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from jacsup_jax import types
+from jacsup_jax.datasets import decoded
+from jacsup_jax.datasets import preparing
+from jacsup_jax.datasets.mnist_embedded import mnist_embedded_dataset_builder
+
+DEFAULT_DATASET = preparing.EMBEDDED
+KNOWN_DATASETS = preparing.KNOWN_DATASETS
+SPLITS = ('train', 'train_minus_validation', 'validation', 'test')
+IMAGE_SHAPE = (28, 28, 1)
+
+# The last training examples, in the order of the prepared set. A set with
+# fewer than twice as many training examples gives its last sixth.
+VALIDATION_SIZE = 10_000
+
+_READ_SIZE = 5_000  # Examples decoded at a time.
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Dataset:
+  """One split of a set, in memory. The arrays are read-only."""
+
+  name: str
+  split: str
+  images: np.ndarray  # [N, H, W, C] uint8
+  labels: np.ndarray  # [N] int32, 0 to num_classes - 1
+  num_classes: int
+  fingerprint: str  # The first 16 digits of the sha256 of both arrays.
+
+
+def load(
+    name: str, split: str, *, data_dir: str | os.PathLike | None = None
+) -> Dataset:
+  """Loads one split of a set, preparing the set first if it is not yet.
+
+  `mnist_embedded` prepares itself from files inside this package. Any other
+  name is a TFDS set of grey 28x28 images. It is read from a data folder that
+  holds it; else it is prepared from its original files where they lie in the
+  data folder, in DATA_DIR/NAME or in DATA_DIR/downloads/manual; else it is
+  downloaded, which takes TensorFlow.
+
+  Validation is the last 10,000 training examples, or the last sixth of a
+  training set smaller than 20,000; train_minus_validation is the rest, and
+  train is both.
+
+  Args:
+    name: one of `KNOWN_DATASETS`, or another TFDS name.
+    split: one of `SPLITS`.
+    data_dir: the folder of prepared sets, which must exist. By default that of
+      TFDS: the environment variable TFDS_DATA_DIR, else
+      ~/tensorflow_datasets, made when needed.
+
+  Returns:
+    The split as arrays.
+
+  Raises:
+    InputError: if the name, the split or the folder is not usable, in one line
+      that says which and what to do; nothing is left on disk then.
+  """
+  if split not in SPLITS:
+    raise types.InputError(
+        f'unknown split {split!r}: accepted are {", ".join(SPLITS)}'
+    )
+  root = _data_root(data_dir)
+  builder = preparing.make_builder(name, root)
+  if isinstance(builder, mnist_embedded_dataset_builder.Builder):
+    builder.check_sources()
+  num_classes = _check_features(name, builder)
+  if not preparing.is_prepared(builder):
+    preparing.prepare(name, root, explicit=data_dir is not None)
+    builder = preparing.make_builder(name, root)
+  images, labels = _read(
+      name, builder, 'test' if split == 'test' else 'train'
+  )
+  images, labels = _select(images, labels, split)
+  images.flags.writeable = labels.flags.writeable = False
+  return Dataset(
+      name=name,
+      split=split,
+      images=images,
+      labels=labels,
+      num_classes=num_classes,
+      fingerprint=decoded.digest(images, labels)[:16],
+  )
+
+
+def _data_root(data_dir: str | os.PathLike | None) -> pathlib.Path:
+  if data_dir is None:
+    return pathlib.Path(
+        os.environ.get('TFDS_DATA_DIR') or '~/tensorflow_datasets'
+    ).expanduser()
+  root = pathlib.Path(data_dir).expanduser()
+  if not root.is_dir():
+    raise types.InputError(
+        f'--data_dir={data_dir} is not an existing folder: make it, or leave'
+        ' the flag out'
+    )
+  return root
+
+
+def _check_features(name: str, builder: tfds.core.DatasetBuilder) -> int:
+  """Checks that the set is one of grey images; returns its classes."""
+  features = builder.info.features
+  if isinstance(features, tfds.features.FeaturesDict):
+    found = dict(features.items())
+  else:
+    found = {}
+  image, label = found.get('image'), found.get('label')
+  accepted = _shape_text(IMAGE_SHAPE)
+  if not isinstance(image, tfds.features.Image) or not isinstance(
+      label, tfds.features.ClassLabel
+  ):
+    raise types.InputError(
+        f'--dataset={name} has the features {", ".join(found) or "of a list"}:'
+        f' accepted are sets with an image of {accepted} and a class label'
+    )
+  if tuple(image.shape) != IMAGE_SHAPE:
+    raise types.InputError(
+        f'--dataset={name} has images of {_shape_text(image.shape)}: accepted'
+        f' are {accepted}'
+    )
+  return label.num_classes
+
+
+def _shape_text(shape: tuple[int | None, ...]) -> str:
+  return 'x'.join('any' if size is None else str(size) for size in shape)
+
+
+def _read(
+    name: str, builder: tfds.core.DatasetBuilder, split: str
+) -> decoded.Arrays:
+  # A mocked builder knows no splits, and has no folder to keep arrays in.
+  if builder.info.splits and split not in builder.info.splits:
+    raise types.InputError(
+        f'{name} has no split {split!r}: it has'
+        f' {", ".join(builder.info.splits)}'
+    )
+  if not preparing.is_prepared(builder):
+    return _decode(name, builder, split, singly=True)
+  make = functools.partial(_decode, name, builder, split)
+  return decoded.load_or_make(builder.data_dir, split, make)
+
+
+def _decode(
+    name: str,
+    builder: tfds.core.DatasetBuilder,
+    split: str,
+    *,
+    singly: bool = False,
+) -> decoded.Arrays:
+  """Reads and decodes a whole split, with OpenCV if installed, else Pillow."""
+  try:
+    with preparing.quiet():
+      source = builder.as_data_source(split)
+      images = np.empty((len(source), *IMAGE_SHAPE), np.uint8)
+      labels = np.empty(len(source), np.int32)
+      for start in range(0, len(source), _READ_SIZE):
+        stop = min(start + _READ_SIZE, len(source))
+        indices = list(range(start, stop))
+        if singly:  # Three times as slow, but all that a mocked source can.
+          examples = [source[index] for index in indices]
+        else:
+          examples = source.__getitems__(indices)
+        images[start:stop] = [example['image'] for example in examples]
+        labels[start:stop] = [example['label'] for example in examples]
+  except NotImplementedError as error:
+    raise types.InputError(
+        f'{builder.data_dir} holds {name} as'
+        f' {builder.info.file_format.value}, accepted is array_record: prepare'
+        ' it in another folder (--data_dir)'
+    ) from error
+  except Exception as error:
+    # Damaged records show as errors of array_record, protobuf, Pillow or
+    # OpenCV, which share no class.
+    raise types.InputError(
+        f'{builder.data_dir} cannot be read ({preparing.one_line(error)}):'
+        ' delete that folder and run again'
+    ) from error
+  return images, labels
+
+
+def _select(
+    images: np.ndarray, labels: np.ndarray, split: str
+) -> decoded.Arrays:
+  if split in ('train', 'test'):
+    return images, labels
+  size = VALIDATION_SIZE
+  if len(images) < 2 * VALIDATION_SIZE:
+    size = len(images) // 6
+  start = len(images) - size
+  if split == 'validation':
+    return images[start:], labels[start:]
+  return images[:start], labels[:start]

@@ -1,0 +1,308 @@
+"""Judges: classifiers that say which digit an image shows.
+
+A swap score means little without its judge, so they are trained as an ensemble
+over seeds, stored with their accuracy, and every score is a mean over them.
+"""
+
+import dataclasses
+import functools
+import json
+import os
+import pathlib
+
+from flax import linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from jacsup_jax import checkpoints
+from jacsup_jax import datasets
+from jacsup_jax import evaluation
+from jacsup_jax import networks
+from jacsup_jax import training
+from jacsup_jax import types
+from jacsup_jax.datasets import batches
+
+_LEARNING_RATE = 1e-3
+_MANIFEST = 'judge.json'
+
+
+@dataclasses.dataclass(frozen=True)
+class Judges:
+  """An ensemble of judges.
+
+  Attributes:
+    num_classes: that they tell apart.
+    image_shape: (H, W, C) of what they see, in [0, 1].
+    dataset: that they were trained on.
+    seeds: of the N judges.
+    params: stacked, leaves `[N, ...]`.
+    accuracy: of each on the test split.
+    sha256: of the stacked parameters.
+  """
+
+  num_classes: int
+  image_shape: tuple[int, int, int]
+  dataset: str
+  seeds: tuple[int, ...]
+  params: types.Params
+  accuracy: tuple[float, ...]
+  sha256: str
+
+  @property
+  def model(self) -> networks.MlpJudge:
+    return networks.MlpJudge(self.num_classes)
+
+  def describe(self) -> dict[str, object]:
+    """Returns what identifies the judges, for results.json."""
+    names = ('dataset', 'seeds', 'accuracy', 'sha256')
+    return {name: getattr(self, name) for name in names}
+
+
+def classify(
+    model: nn.Module,
+    params: types.Params,
+    images: jax.Array,
+    key: jax.Array | None = None,
+) -> jax.Array:
+  """Returns the classes that a judge sees.
+
+  Args:
+    model: of the judge.
+    params: of one judge.
+    images: `[B, H, W, C]` in [0, 1].
+    key: switches dropout on.
+
+  Returns:
+    `[B]` int.
+  """
+  logits = model.apply(
+      {'params': params},
+      images,
+      train=key is not None,
+      rngs=None if key is None else {'dropout': key},
+  )
+  return jnp.argmax(logits, axis=-1)
+
+
+def restore_or_train(
+    directory: str | os.PathLike[str],
+    dataset: str,
+    data_dir: str | os.PathLike[str] | None,
+    *,
+    seeds: tuple[int, ...] = (0, 1, 2),
+    epochs: int = 10,
+) -> Judges:
+  """Restores the judges of a directory, or trains and saves them.
+
+  They are trained without the validation split, so that it is new to them.
+
+  Args:
+    directory: where they are or will be.
+    dataset: name of the data set that they are for.
+    data_dir: see `datasets.load`.
+    seeds: one judge each, where they are trained.
+    epochs: passes over the data, where they are trained.
+
+  Returns:
+    Judges.
+  """
+  test = datasets.load(dataset, 'test', data_dir=data_dir)
+  if exist(directory):
+    return restore(
+        directory,
+        dataset=dataset,
+        num_classes=test.num_classes,
+        image_shape=test.images.shape[1:],
+    )
+  data = datasets.load(dataset, 'train_minus_validation', data_dir=data_dir)
+  judges = train(
+      dataset,
+      data.num_classes,
+      data.images,
+      data.labels,
+      test_images=test.images,
+      test_labels=test.labels,
+      seeds=seeds,
+      epochs=epochs,
+  )
+  save(directory, judges)
+  return judges
+
+
+def train(
+    dataset: str,
+    num_classes: int,
+    images: np.ndarray,
+    labels: np.ndarray,
+    *,
+    test_images: np.ndarray,
+    test_labels: np.ndarray,
+    seeds: tuple[int, ...] = (0, 1, 2),
+    epochs: int = 10,
+    batch_size: int = 128,
+) -> Judges:
+  """Trains judges of several seeds in one program.
+
+  Cross-entropy, Adam with a learning rate that falls from 1e-3 to 0 by a
+  cosine.
+
+  Args:
+    dataset: name of the data set, stored with them.
+    num_classes: of the labels.
+    images: `[M, H, W, C]` uint8.
+    labels: `[M]` int.
+    test_images: `[M', H, W, C]` uint8, for their accuracy alone.
+    test_labels: `[M']` int.
+    seeds: one judge each.
+    epochs: passes over the data.
+    batch_size: of a step.
+
+  Returns:
+    Judges.
+  """
+  train_all = jax.jit(
+      jax.vmap(
+          functools.partial(
+              _train_one,
+              model=networks.MlpJudge(num_classes),
+              epochs=epochs,
+              batch_size=batch_size,
+          ),
+          in_axes=(0, None, None),
+      )
+  )
+  params = jax.device_get(
+      train_all(jnp.array(seeds), jnp.asarray(images), jnp.asarray(labels))
+  )
+  judges = Judges(
+      num_classes=num_classes,
+      image_shape=tuple(images.shape[1:]),
+      dataset=dataset,
+      seeds=tuple(seeds),
+      params=params,
+      accuracy=(),
+      sha256=checkpoints.hash_tree(params),
+  )
+  accuracy = jax.jit(
+      jax.vmap(
+          lambda params, images, labels: evaluation.compute_accuracy(
+              functools.partial(classify, judges.model, params), images, labels
+          ),
+          in_axes=(0, None, None),
+      )
+  )(params, jnp.asarray(test_images), jnp.asarray(test_labels))
+  return dataclasses.replace(
+      judges, accuracy=tuple(float(a) for a in accuracy)
+  )
+
+
+def save(directory: str | os.PathLike[str], judges: Judges) -> None:
+  """Saves judges to a directory."""
+  directory = pathlib.Path(directory)
+  with checkpoints.StageCheckpoints(directory / 'checkpoints') as saved:
+    saved.save(0, judges.params)
+  entries = {
+      field.name: getattr(judges, field.name)
+      for field in dataclasses.fields(judges)
+      if field.name != 'params'
+  }
+  # Last: a directory with this file has the parameters.
+  (directory / _MANIFEST).write_text(json.dumps(entries, indent=1))
+
+
+def exist(directory: str | os.PathLike[str]) -> bool:
+  """Says whether a directory holds judges."""
+  return (pathlib.Path(directory) / _MANIFEST).exists()
+
+
+def restore(
+    directory: str | os.PathLike[str],
+    *,
+    dataset: str,
+    num_classes: int,
+    image_shape: tuple[int, int, int],
+) -> Judges:
+  """Restores judges and checks that they fit the data.
+
+  Args:
+    directory: that `save` wrote to.
+    dataset: that the judges are to judge.
+    num_classes: of the data set.
+    image_shape: (H, W, C) of the data set.
+
+  Returns:
+    Judges.
+
+  Raises:
+    InputError: if they were trained for other data, or cannot be read.
+  """
+  path = pathlib.Path(directory) / _MANIFEST
+  try:
+    entries = json.loads(path.read_text())
+    judges = Judges(
+        **{k: tuple(v) if isinstance(v, list) else v for k, v in entries.items()},
+        params=None,
+    )
+  except (OSError, ValueError, TypeError) as error:
+    raise types.InputError(f'{path} is not a judge: {error}') from error
+  found = (judges.dataset, judges.num_classes, judges.image_shape)
+  wanted = (dataset, num_classes, tuple(image_shape))
+  if found != wanted:
+    describe = '{} ({} classes, images {})'.format
+    raise types.InputError(
+        f'the judge in {directory} was trained for {describe(*found)};'
+        f' accepted: one for {describe(*wanted)}.'
+    )
+  template = jax.eval_shape(
+      jax.vmap(functools.partial(_init, networks.MlpJudge(num_classes), image_shape)),
+      jnp.array(judges.seeds),
+  )
+  with checkpoints.StageCheckpoints(path.parent / 'checkpoints') as saved:
+    params = saved.restore(0, template)
+  return dataclasses.replace(judges, params=params)
+
+
+def _init(model, image_shape, seed):
+  return model.init(jax.random.key(seed), jnp.zeros((1, *image_shape)))['params']
+
+
+def _train_one(seed, images, labels, *, model, epochs, batch_size):
+  """Trains the judge of one seed; returns its parameters."""
+  num_steps = epochs * (images.shape[0] // batch_size)
+  optimizer = optax.adam(
+      optax.cosine_decay_schedule(_LEARNING_RATE, num_steps)
+  )
+
+  def step(state, indices):
+    # Apart from the keys of initialisation and data order.
+    dropout_key = jax.random.fold_in(jax.random.key(~seed), state.step)
+
+    def objective(params, batch_stats, batch):
+      logits = model.apply(
+          {'params': params},
+          batch.images,
+          train=True,
+          rngs={'dropout': dropout_key},
+      )
+      loss = optax.softmax_cross_entropy_with_integer_labels(
+          logits, batch.labels
+      ).mean()
+      return loss, ({'loss': loss}, batch_stats)
+
+    batch = types.Batch(batches.to_float(images[indices]), labels[indices])
+    return training.train_step(
+        state, batch, objective=objective, optimizer=optimizer
+    )
+
+  def train_epoch(state, epoch):
+    indices = batches.epoch_indices(seed, epoch, images.shape[0], batch_size)
+    return jax.lax.scan(step, state, indices)
+
+  params = _init(model, images.shape[1:], seed)
+  state = training.create_train_state(
+      {'params': params, 'batch_stats': {}}, optimizer
+  )
+  state, _ = jax.lax.scan(train_epoch, state, jnp.arange(epochs))
+  return state.params

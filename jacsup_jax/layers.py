@@ -1,0 +1,51 @@
+"""Building blocks of the networks."""
+
+from flax import linen as nn
+import jax
+import jax.numpy as jnp
+
+
+def uniform_by_unit(fan_in: int) -> nn.initializers.Initializer:
+  """Makes PyTorch's default initialiser: uniform in +-1/sqrt(fan_in).
+
+  Every output unit (last axis) draws from a key of its own, so that the first
+  units of a larger layer are those of a smaller one: growing twice by one unit
+  gives the same weights as growing once by two.
+
+  Args:
+    fan_in: inputs of one output unit, of the layer also when it initialises
+      the bias.
+
+  Returns:
+    A function of (key, shape, dtype).
+  """
+  bound = fan_in**-0.5
+
+  def init(key, shape, dtype=jnp.float32):
+    def draw(unit):
+      unit_key = jax.random.fold_in(key, unit)
+      return jax.random.uniform(unit_key, shape[:-1], dtype, -bound, bound)
+
+    return jax.vmap(draw, out_axes=-1)(jnp.arange(shape[-1]))
+
+  return init
+
+
+def dense(
+    fan_in: int, features: int, *, dtype: jnp.dtype, name: str | None = None
+) -> nn.Dense:
+  """Makes a dense layer with PyTorch's default initialisation.
+
+  Args:
+    fan_in: size of its input `[B, fan_in]`.
+    features: size of its output `[B, features]`.
+    dtype: that it computes in; parameters stay float32.
+    name: of its parameters.
+
+  Returns:
+    A linen module.
+  """
+  init = uniform_by_unit(fan_in)
+  return nn.Dense(
+      features, dtype=dtype, kernel_init=init, bias_init=init, name=name
+  )

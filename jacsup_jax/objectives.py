@@ -1,0 +1,148 @@
+"""What is minimised: sums of losses, as functions of the parameters.
+
+Each returns `(loss, (metrics, batch_stats))` for `jax.value_and_grad(...,
+has_aux=True)`. Metrics are the unweighted terms and `loss`, their weighted sum.
+"""
+
+import chex
+from flax import linen as nn
+import jax
+import jax.numpy as jnp
+
+from jacsup_jax import jacobian
+from jacsup_jax import latents
+from jacsup_jax import losses
+from jacsup_jax import types
+
+
+def compute_teacher_outputs(
+    encode: types.EncodeFn,
+    decode: types.DecodeFn,
+    images: jax.Array,
+    permutation: jax.Array,
+    axis_name: str | None = None,
+) -> types.TeacherOutputs:
+  """Applies a teacher to a batch and to its swap.
+
+  Where the teacher has no nuisance units, as in the unsupervised chain whose
+  every teacher hands on its whole code as factors, D^T(y_j) is the image of the
+  partner and needs no second pass.
+
+  Args:
+    encode: the teacher's, `[B, H, W, C] -> Code`.
+    decode: the teacher's, `Code -> [B, H, W, C]`.
+    images: `[B, H, W, C]`.
+    permutation: `[B]` int, the partner j of each example.
+    axis_name: of the mapped axis that the batch is spread over, if any.
+
+  Returns:
+    TeacherOutputs, stopped.
+  """
+  code = encode(images)
+  if code.nuisance.size == 0:
+    decoded = decode(code)
+    swapped = latents.take_partners(decoded, permutation, axis_name)
+  else:
+    decoded, swapped = jacobian.decode_swapped(
+        decode, code, permutation, axis_name
+    )
+  return jax.lax.stop_gradient(
+      types.TeacherOutputs(code.factors, decoded, swapped)
+  )
+
+
+def teacher_objective(
+    params: types.Params,
+    batch_stats: chex.ArrayTree,
+    images: jax.Array,
+    *,
+    model: nn.Module,
+) -> tuple[jax.Array, tuple[types.Metrics, chex.ArrayTree]]:
+  """Computes a first teacher's objective: reconstruction, eq. (8).
+
+  Args:
+    params: of the teacher.
+    batch_stats: its running statistics, updated in the second return value.
+    images: `[B, H, W, C]`.
+    model: of the teacher.
+
+  Returns:
+    Scalar loss, and metrics with the new batch statistics.
+  """
+  code, batch_stats = _encode_train(model, params, batch_stats, images)
+  reconstructions = model.apply(
+      {'params': params, 'batch_stats': batch_stats}, code, method='decode'
+  )
+  loss = jnp.mean(losses.reconstruction_loss(images, reconstructions))
+  return loss, ({'loss': loss, 'reconstruction': loss}, batch_stats)
+
+
+def student_objective(
+    params: types.Params,
+    batch_stats: chex.ArrayTree,
+    images: jax.Array,
+    teacher: types.TeacherOutputs | None,
+    permutation: jax.Array,
+    *,
+    model: nn.Module,
+    weights: types.LossWeights,
+) -> tuple[jax.Array, tuple[types.Metrics, chex.ArrayTree]]:
+  """Computes a student's objective: eqs. (8) + (9) + lambda_xcov (10).
+
+  Args:
+    params: of the student.
+    batch_stats: its running statistics, updated in the second return value.
+    images: `[B, H, W, C]`.
+    teacher: `compute_teacher_outputs` of the same images and permutation; None
+      for a student without Jacobian supervision, of which (8) and (10) remain.
+    permutation: `[B]` int, the partner j of each example.
+    model: of the student; its factors are those that the teacher has.
+    weights: of the terms.
+
+  Returns:
+    Scalar loss, and metrics with the new batch statistics.
+  """
+  axis_name = model.axis_name
+  code, batch_stats = _encode_train(model, params, batch_stats, images)
+  variables = {'params': params, 'batch_stats': batch_stats}
+  decode = lambda code: model.apply(variables, code, method='decode')
+
+  terms = {
+      'cross_covariance': losses.cross_covariance_loss(
+          *code, squared=weights.squared_xcov, axis_name=axis_name
+      )
+  }
+  loss = weights.lambda_xcov * terms['cross_covariance']
+  if teacher is None:
+    reconstructions = decode(code)
+  else:
+    reconstructions, swapped = jacobian.decode_swapped(
+        decode, code, permutation, axis_name
+    )
+    terms['factor_matching'] = jnp.mean(
+        losses.factor_matching_loss(code.factors, teacher.factors)
+    )
+    terms['jacobian'] = jnp.mean(
+        losses.jacobian_loss(
+            reconstructions, swapped, teacher.images, teacher.swapped_images
+        )
+    )
+    loss += weights.lambda_y * terms['factor_matching']
+    loss += weights.lambda_diff * terms['jacobian']
+  terms['reconstruction'] = jnp.mean(
+      losses.reconstruction_loss(images, reconstructions)
+  )
+  loss += terms['reconstruction']
+  return loss, ({'loss': loss, **terms}, batch_stats)
+
+
+def _encode_train(model, params, batch_stats, images):
+  """Encodes with batch statistics; returns the code and the running ones."""
+  code, updated = model.apply(
+      {'params': params, 'batch_stats': batch_stats},
+      images,
+      train=True,
+      method='encode',
+      mutable='batch_stats',
+  )
+  return code, updated.get('batch_stats', batch_stats)

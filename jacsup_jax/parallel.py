@@ -1,0 +1,114 @@
+"""Devices: the only module that asks what there are.
+
+The same epoch runs on any number of them in two ways: `jit` over a mesh, where
+the compiler spreads the batch, or `pmap`, where each device takes its share and
+batch statistics are averaged by name. The batch size is that of all devices.
+"""
+
+from collections.abc import Callable
+import functools
+from typing import Literal
+
+from flax import linen as nn
+import jax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+import numpy as np
+
+from jacsup_jax import training
+from jacsup_jax import types
+
+Mode = Literal['jit', 'pmap']
+MODES = ('jit', 'pmap')
+_AXIS = 'devices'
+
+EpochFn = Callable[
+    [training.TrainState, training.TrainingData, int],
+    tuple[training.TrainState, types.Metrics],
+]
+
+
+def describe_devices() -> list[str]:
+  """Returns one line per device, for the manifest."""
+  return [f'{d.platform}:{d.id} {d.device_kind}' for d in jax.devices()]
+
+
+def check_batch_size(batch_size: int) -> None:
+  """Raises InputError unless the devices divide the batch."""
+  count = jax.device_count()
+  if batch_size % count:
+    raise types.InputError(
+        f'--batch_size={batch_size} is not divisible by the {count} devices;'
+        f' accepted: a multiple of {count}.'
+    )
+
+
+def axis_name(mode: Mode) -> str | None:
+  """Returns the mapped axis that a model must average its statistics over."""
+  return _AXIS if mode == 'pmap' else None
+
+
+def make_epoch_fn(
+    mode: Mode,
+    batch_size: int,
+    make_objective: Callable[[nn.Module], training.Objective],
+    model: nn.Module,
+    teacher_model: nn.Module | None = None,
+    **epoch_kwargs,
+) -> EpochFn:
+  """Makes a compiled `train_epoch` on all devices.
+
+  Args:
+    mode: 'jit' or 'pmap'.
+    batch_size: of all devices together.
+    make_objective: of a model whose `axis_name` is that of the mode.
+    model: to train.
+    teacher_model: see `training.train_epoch`.
+    **epoch_kwargs: the other keyword arguments of `training.train_epoch`.
+
+  Returns:
+    `(state, data, epoch) -> (state, metrics)`; the state given is donated under
+    jit. It compiles once for all epochs.
+  """
+  check_batch_size(batch_size)
+  name = axis_name(mode)
+  epoch_fn = functools.partial(
+      training.train_epoch,
+      objective=make_objective(model.clone(axis_name=name)),
+      teacher_model=teacher_model and teacher_model.clone(axis_name=name),
+      batch_size=batch_size,
+      axis_name=name,
+      **epoch_kwargs,
+  )
+  if mode == 'pmap':
+    local_size = batch_size // jax.device_count()
+
+    def take_local(x):
+      start = jax.lax.axis_index(_AXIS) * local_size
+      return jax.lax.dynamic_slice_in_dim(x, start, local_size)
+
+    return jax.pmap(
+        functools.partial(epoch_fn, shard=take_local),
+        axis_name=_AXIS,
+        in_axes=None,
+        # Averaged gradients and statistics keep the state equal on all devices.
+        out_axes=None,
+    )
+  mesh = Mesh(np.array(jax.devices()), (_AXIS,))
+  replicated = NamedSharding(mesh, PartitionSpec())
+  by_example = NamedSharding(mesh, PartitionSpec(_AXIS))
+  compiled = jax.jit(
+      functools.partial(
+          epoch_fn,
+          shard=lambda x: jax.lax.with_sharding_constraint(x, by_example),
+      ),
+      in_shardings=replicated,
+      out_shardings=replicated,
+      donate_argnums=0,
+  )
+
+  def placed(state, data, epoch):
+    # Arrays that are not yet committed to their place compile a second time.
+    state, data = jax.device_put((state, data), replicated)
+    return compiled(state, data, epoch)
+
+  return placed

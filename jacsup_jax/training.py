@@ -1,0 +1,265 @@
+"""Train state, optimizer, one step, and an epoch as one scanned program."""
+
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
+
+import chex
+from flax import linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+
+from jacsup_jax import networks
+from jacsup_jax import objectives
+from jacsup_jax import types
+from jacsup_jax.datasets import batches
+
+
+class TrainState(NamedTuple):
+  step: jax.Array  # [] int32, counted from the first teacher on
+  params: types.Params
+  batch_stats: chex.ArrayTree
+  opt_state: optax.OptState
+
+
+class TeacherCache(NamedTuple):
+  """A teacher's outputs on the whole training set: constants of a stage."""
+
+  factors: jax.Array  # [M, K]
+  images: jax.Array  # [M, H, W, C], without a swap
+
+
+class TrainingData(NamedTuple):
+  """What an epoch reads, whole on every device."""
+
+  images: jax.Array  # [M, H, W, C] uint8
+  teacher: types.Variables | TeacherCache | None
+
+
+class StepInputs(NamedTuple):
+  images: jax.Array  # [B, H, W, C]
+  teacher: types.TeacherOutputs | None
+  permutation: jax.Array  # [B], the swap partner of each example
+
+
+class Objective(Protocol):
+
+  def __call__(
+      self, params: types.Params, batch_stats: chex.ArrayTree, inputs: StepInputs
+  ) -> tuple[jax.Array, tuple[types.Metrics, chex.ArrayTree]]:
+    ...
+
+
+def make_optimizer(
+    learning_rate: float, weight_decay: float, b1: float = 0.9
+) -> optax.GradientTransformation:
+  """Makes Adam with weight decay as L2 in the gradient.
+
+  As PyTorch's `Adam(weight_decay=...)`, which the paper used; not AdamW.
+
+  Args:
+    learning_rate: of every step.
+    weight_decay: times the parameters is added to the gradient.
+    b1: of Adam.
+
+  Returns:
+    An optax transformation.
+  """
+  return optax.chain(
+      optax.add_decayed_weights(weight_decay),
+      optax.scale_by_adam(b1=b1),
+      optax.scale(-learning_rate),
+  )
+
+
+def create_train_state(
+    variables: types.Variables, optimizer: optax.GradientTransformation
+) -> TrainState:
+  """Creates the state of step 0 from initialised variables.
+
+  Args:
+    variables: 'params' and 'batch_stats' of any model.
+    optimizer: that the state is for.
+
+  Returns:
+    TrainState of step 0 (a scalar).
+  """
+  return TrainState(
+      step=jnp.zeros((), jnp.int32),
+      params=variables['params'],
+      batch_stats=variables['batch_stats'],
+      opt_state=optimizer.init(variables['params']),
+  )
+
+
+def make_teacher_objective(model: nn.Module) -> Objective:
+  """Makes the objective of a first teacher, of `[B, H, W, C]` images."""
+
+  def objective(params, batch_stats, inputs):
+    return objectives.teacher_objective(
+        params, batch_stats, inputs.images, model=model
+    )
+
+  return objective
+
+
+def make_student_objective(
+    model: nn.Module, weights: types.LossWeights
+) -> Objective:
+  """Makes the objective of a student, of `[B, H, W, C]` images."""
+
+  def objective(params, batch_stats, inputs):
+    return objectives.student_objective(
+        params, batch_stats, *inputs, model=model, weights=weights
+    )
+
+  return objective
+
+
+def train_step(
+    state: TrainState,
+    inputs: StepInputs,
+    *,
+    objective: Objective,
+    optimizer: optax.GradientTransformation,
+    axis_name: str | None = None,
+) -> tuple[TrainState, types.Metrics]:
+  """Takes one optimizer step.
+
+  Args:
+    state: before the step.
+    inputs: `[B, ...]` arrays of one batch.
+    objective: (params, batch_stats, inputs) -> (loss, (metrics, batch_stats)).
+    optimizer: that made `state.opt_state`.
+    axis_name: of the mapped axis that the batch is spread over, if any.
+
+  Returns:
+    The state after the step, and scalar metrics before it.
+  """
+  grads, (metrics, batch_stats) = jax.grad(objective, has_aux=True)(
+      state.params, state.batch_stats, inputs
+  )
+  if axis_name is not None:
+    grads, metrics = jax.lax.pmean((grads, metrics), axis_name)
+  updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+  params = optax.apply_updates(state.params, updates)
+  state = TrainState(state.step + 1, params, batch_stats, opt_state)
+  return state, metrics
+
+
+def train_epoch(
+    state: TrainState,
+    data: TrainingData,
+    epoch: jax.Array,
+    *,
+    objective: Objective,
+    optimizer: optax.GradientTransformation,
+    teacher_model: nn.Module | None,
+    teacher_train_mode: bool = False,
+    seed: int,
+    batch_size: int,
+    shard: Callable[[jax.Array], jax.Array] = lambda x: x,
+    axis_name: str | None = None,
+) -> tuple[TrainState, types.Metrics]:
+  """Takes one pass over the data, as one `lax.scan`.
+
+  Args:
+    state: at the start of the epoch.
+    data: `[M, ...]` arrays of the whole training set.
+    epoch: scalar, which decides the order of the data together with `seed`.
+    objective: see `train_step`.
+    optimizer: that made `state.opt_state`.
+    teacher_model: of the variables in `data.teacher`, where it has them.
+    teacher_train_mode: that teacher normalises with batch statistics.
+    seed: of data order and swaps.
+    batch_size: of all devices together; an incomplete last batch is left out.
+    shard: keeps of `[B]` indices those of this device, or lays them out.
+    axis_name: of the mapped axis that the batch is spread over, if any.
+
+  Returns:
+    The state after the epoch, and the mean of the metrics over its steps.
+  """
+  num_examples = data.images.shape[0]
+  indices = batches.epoch_indices(seed, epoch, num_examples, batch_size)
+
+  def step(state, batch_indices):
+    permutation = batches.step_permutation(seed, state.step, batch_size)
+    inputs = _gather_inputs(
+        data,
+        shard(batch_indices),
+        shard(batch_indices[permutation]),
+        shard(permutation),
+        teacher_model,
+        teacher_train_mode,
+        axis_name,
+    )
+    return train_step(
+        state,
+        inputs,
+        objective=objective,
+        optimizer=optimizer,
+        axis_name=axis_name,
+    )
+
+  state, metrics = jax.lax.scan(step, state, indices)
+  return state, jax.tree.map(jnp.mean, metrics)
+
+
+def compute_teacher_cache(
+    teacher_model: nn.Module, variables: types.Variables, images: jax.Array
+) -> TeacherCache:
+  """Computes a teacher's factors and images for a whole data set.
+
+  Only for a teacher without nuisance units, whose swapped images are images of
+  other examples.
+
+  Args:
+    teacher_model: with `nuisance_dim` 0.
+    variables: of the teacher.
+    images: `[M, H, W, C]` uint8.
+
+  Returns:
+    `[M, K]` factors and `[M, H, W, C]` images.
+  """
+  encode = networks.make_encode(teacher_model, variables['batch_stats'])
+  decode = networks.make_decode(teacher_model, variables['batch_stats'])
+
+  def outputs(image):
+    code = encode(variables['params'], batches.to_float(image[None]))
+    decoded = decode(variables['params'], code)
+    return TeacherCache(code.factors[0], decoded[0])
+
+  return jax.lax.map(outputs, images, batch_size=1000)
+
+
+def _gather_inputs(
+    data,
+    indices,
+    partner_indices,
+    permutation,
+    teacher_model,
+    teacher_train_mode,
+    axis_name,
+):
+  """Reads a batch and what its teacher makes of it."""
+  images = batches.to_float(jnp.take(data.images, indices, axis=0))
+  teacher = data.teacher
+  if isinstance(teacher, TeacherCache):
+    outputs = types.TeacherOutputs(
+        factors=jnp.take(teacher.factors, indices, axis=0),
+        images=jnp.take(teacher.images, indices, axis=0),
+        swapped_images=jnp.take(teacher.images, partner_indices, axis=0),
+    )
+  elif teacher is not None:
+    apply = lambda method: lambda x, **kwargs: teacher_model.apply(
+        teacher, x, method=method, **kwargs
+    )
+    encode = lambda x: apply('encode')(
+        x, train=teacher_train_mode, mutable='batch_stats'
+    )[0]
+    outputs = objectives.compute_teacher_outputs(
+        encode, apply('decode'), images, permutation, axis_name
+    )
+  else:
+    outputs = None
+  return StepInputs(images, outputs, permutation)

@@ -1,0 +1,100 @@
+"""Types that every module shares, and the letters that shapes are written in.
+
+`B` batch (of one device where `axis_name` is given, of all otherwise), `H W C`
+image, `K` factors (`num_factors`), `D` nuisance units (`nuisance_dim`), `M`
+examples of a data set, `N` devices.
+
+Images of digits are float32 in [0, 1]; faces are in [-1, 1].
+"""
+
+from collections.abc import Callable, Mapping
+import dataclasses
+from typing import NamedTuple
+
+import chex
+import jax
+
+Params = chex.ArrayTree
+# What a linen module's `apply` takes: {'params': ..., 'batch_stats': ...}.
+Variables = Mapping[str, chex.ArrayTree]
+Metrics = dict[str, jax.Array]
+
+
+class Batch(NamedTuple):
+  images: jax.Array  # [B, H, W, C]
+  labels: jax.Array  # [B] int32, or [B, K] attributes in {-1, +1}
+
+
+class Code(NamedTuple):
+  factors: jax.Array  # [B, K]
+  nuisance: jax.Array  # [B, D], or a feature map [B, h, w, c]
+
+
+class TeacherOutputs(NamedTuple):
+  """What a teacher contributes to its student's objective; all constants."""
+
+  factors: jax.Array  # [B, K], y^T
+  images: jax.Array  # [B, H, W, C], D^T(y^T, z^T)
+  swapped_images: jax.Array  # [B, H, W, C], D^T(y_j^T, z^T)
+
+
+EncodeFn = Callable[[jax.Array], Code]
+DecodeFn = Callable[[Code], jax.Array]
+
+
+class InputError(ValueError):
+  """A user's mistake in a flag, a file, a checkpoint or a data set.
+
+  Its message is one line that names what was found and what is accepted; the
+  binaries print it, without a traceback, and exit with status 2.
+  """
+
+
+@dataclasses.dataclass(frozen=True)
+class LossWeights:
+  """Weights of the terms of the paper's unsupervised objective.
+
+  Attributes:
+    lambda_y: of `factor_matching_loss`, eq. (9).
+    lambda_diff: of `jacobian_loss`, eq. (9).
+    lambda_xcov: of `cross_covariance_loss`, eq. (10).
+    squared_xcov: eq. (10) as printed (sum of squares); False takes its root,
+      as the released code does.
+  """
+
+  lambda_y: float = 0.25
+  lambda_diff: float = 0.1
+  lambda_xcov: float = 1e-3
+  squared_xcov: bool = True
+
+  def __post_init__(self):
+    for name in ('lambda_y', 'lambda_diff', 'lambda_xcov'):
+      value = getattr(self, name)
+      if not value >= 0:  # Also catches NaN.
+        raise InputError(f'--{name} is {value}; accepted: 0 or larger.')
+
+  @property
+  def needs_teacher(self) -> bool:
+    return self.lambda_y > 0 or self.lambda_diff > 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+  """One training run in a chain: a first teacher, or a student grown from it.
+
+  Attributes:
+    name: directory of its checkpoints, `stage` in metrics and manifest.
+    model: its kind in results.json, e.g. 'teacher' or 'student_no_jacobian'.
+    parent: name of the stage that it grows from and is supervised by; None for
+      a first teacher.
+    nuisance_dim: of the grown model, counted from the first teacher on.
+    epochs: passes over the training data.
+    weights: of its objective.
+  """
+
+  name: str
+  model: str
+  parent: str | None
+  nuisance_dim: int
+  epochs: int
+  weights: LossWeights

@@ -1,0 +1,162 @@
+"""The work directory that a run owns: manifest, metrics and results.
+
+`manifest.json` says how the run was made and what it holds, `metrics.jsonl` has
+a line per epoch, `results.json` a row per model. Files appear whole or not at
+all.
+"""
+
+from collections.abc import Mapping, Sequence
+import importlib.metadata
+import json
+import os
+import pathlib
+import platform
+from typing import Any
+
+from jacsup_jax import types
+
+_PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy')
+
+
+class WorkDir:
+  """A run's directory. Nothing is written before `begin`."""
+
+  def __init__(self, path: str | os.PathLike[str]):
+    self.path = pathlib.Path(path).absolute()
+    if self.path.exists() and not self.path.is_dir():
+      raise types.InputError(
+          f'--workdir={path} is a file; accepted: a directory, or a new name.'
+      )
+    self.manifest = self._read_manifest()
+
+  @property
+  def figures(self) -> pathlib.Path:
+    return self.path / 'figures'
+
+  def checkpoints(self, stage: str) -> pathlib.Path:
+    return self.path / 'checkpoints' / stage
+
+  def check(self, flags: Mapping[str, Any], resume: bool = True) -> None:
+    """Checks that a run with these flags may begin or go on here.
+
+    Args:
+      flags: names and values that decide the result of the run.
+      resume: whether a run that is there may be continued.
+
+    Raises:
+      InputError: if the directory holds a run with other flags, or any with
+        `resume` false, or files that are no run's.
+    """
+    if self.manifest is None:
+      if self.path.exists() and any(self.path.iterdir()):
+        raise types.InputError(
+            f'--workdir={self.path} holds files but no manifest.json; accepted:'
+            ' a new or empty directory, or one that a run has begun.'
+        )
+      return
+    if not resume:
+      raise types.InputError(
+          f'--workdir={self.path} already holds a run and --resume is false;'
+          ' accepted: --resume, or another directory.'
+      )
+    begun, asked = self.manifest['flags'], _as_json(flags)
+    differing = [
+        f'--{name}={begun.get(name)} there, {asked.get(name)} now'
+        for name in sorted({*begun, *asked})
+        if begun.get(name) != asked.get(name)
+    ]
+    if differing:
+      raise types.InputError(
+          f'--workdir={self.path} was begun with other flags:'
+          f' {"; ".join(differing)}. Accepted: the same, or another directory.'
+      )
+
+  def begin(self, **entries: Any) -> None:
+    """Writes the manifest of a new run; one that is there stays as it is.
+
+    Args:
+      **entries: of the manifest: experiment, flags, devices, dataset.
+    """
+    if self.manifest is not None:
+      return
+    self.path.mkdir(parents=True, exist_ok=True)
+    versions = {name: importlib.metadata.version(name) for name in _PACKAGES}
+    self._write_manifest({
+        **entries,
+        'versions': {'python': platform.python_version(), **versions},
+        'stages': {},
+    })
+
+  def record_stage(self, name: str, entry: Mapping[str, Any]) -> None:
+    """Adds a finished stage to the manifest."""
+    stages = {**self.manifest['stages'], name: entry}
+    self._write_manifest({**self.manifest, 'stages': stages})
+
+  def append_metrics(self, record: Mapping[str, Any]) -> None:
+    """Appends one line to metrics.jsonl."""
+    with open(self.path / 'metrics.jsonl', 'a', encoding='utf-8') as file:
+      file.write(json.dumps(_as_json(record)) + '\n')
+
+  def read_metrics(self) -> list[dict[str, Any]]:
+    """Returns the lines of metrics.jsonl; one cut off by a crash is left out."""
+    path = self.path / 'metrics.jsonl'
+    if not path.exists():
+      return []
+    lines = path.read_text(encoding='utf-8').split('\n')[:-1]
+    return [json.loads(line) for line in lines]
+
+  def drop_metrics_after(self, stage: str, step: int) -> None:
+    """Removes the lines of steps that a resumed stage will take again."""
+    kept = [
+        record
+        for record in self.read_metrics()
+        if record['stage'] != stage or record['step'] <= step
+    ]
+    lines = ''.join(json.dumps(record) + '\n' for record in kept)
+    _write_whole(self.path / 'metrics.jsonl', lines)
+
+  def write_results(
+      self, experiment: str, protocol: str, rows: Sequence[Mapping[str, Any]]
+  ) -> None:
+    """Writes results.json."""
+    results = {'experiment': experiment, 'protocol': protocol, 'rows': rows}
+    _write_whole(
+        self.path / 'results.json', json.dumps(_as_json(results), indent=1)
+    )
+
+  def _read_manifest(self):
+    path = self.path / 'manifest.json'
+    if not path.exists():
+      return None
+    try:
+      manifest = json.loads(path.read_text(encoding='utf-8'))
+      manifest['flags'], manifest['stages']
+      return manifest
+    except (ValueError, KeyError, TypeError) as error:
+      raise types.InputError(
+          f'{path} is not a manifest of a run: {error!r}.'
+      ) from error
+
+  def _write_manifest(self, manifest):
+    _write_whole(
+        self.path / 'manifest.json', json.dumps(_as_json(manifest), indent=1)
+    )
+    self.manifest = _as_json(manifest)
+
+
+def _as_json(value: Any) -> Any:
+  """Converts arrays' scalars, tuples and paths to what JSON has."""
+  return json.loads(json.dumps(value, default=_plain))
+
+
+def _plain(value: Any) -> Any:
+  return value.item() if hasattr(value, 'item') else str(value)
+
+
+def _write_whole(path: pathlib.Path, text: str) -> None:
+  temporary = path.with_name(f'.{path.name}.tmp')
+  with open(temporary, 'w', encoding='utf-8') as file:
+    file.write(text)
+    file.flush()
+    os.fsync(file.fileno())
+  os.replace(temporary, path)
