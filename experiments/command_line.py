@@ -13,8 +13,13 @@ from absl import flags
 from absl import logging
 import tqdm
 
+from jacsup_jax import datasets
 from jacsup_jax import parallel
 from jacsup_jax import types
+
+# Flags that functions here define belong to the binary that calls them, whose
+# --help then shows them.
+flags.disclaim_key_flags()
 
 # These say where and how to run; all others decide the result.
 _NOT_OF_THE_RESULT = frozenset({
@@ -22,24 +27,29 @@ _NOT_OF_THE_RESULT = frozenset({
 })  # pyformat: disable
 
 
-def define_common_flags(*, workdir: str, epochs: int) -> None:
-  """Defines the flags that every training binary has.
-
-  Args:
-    workdir: default of --workdir.
-    epochs: default of --epochs.
-  """
-  flags.DEFINE_string('workdir', workdir, 'Directory that the run owns.')
-  flags.DEFINE_integer('seed', 0, 'Seed of initialisation, data and swaps.')
+def define_data_flags() -> None:
+  """Defines the flags that say which data set is read."""
   flags.DEFINE_string(
       'dataset',
-      'mnist_embedded',
+      datasets.DEFAULT_DATASET,
       'Data set: mnist_embedded (in the package), or the TFDS name of a set of'
       ' grey 28x28 images.',
   )
   flags.DEFINE_string(
       'data_dir', None, 'Where TFDS keeps prepared sets; its own by default.'
   )
+
+
+def define_training_flags(*, workdir: str, epochs: int) -> None:
+  """Defines the flags that every training binary has.
+
+  Args:
+    workdir: default of --workdir.
+    epochs: default of --epochs.
+  """
+  define_data_flags()
+  flags.DEFINE_string('workdir', workdir, 'Directory that the run owns.')
+  flags.DEFINE_integer('seed', 0, 'Seed of initialisation, data and swaps.')
   flags.DEFINE_integer('batch_size', 128, 'Examples per step, on all devices.')
   flags.DEFINE_integer('epochs', epochs, 'Passes over the data, in each stage.')
   flags.DEFINE_enum(
@@ -75,12 +85,12 @@ def result_flags() -> dict[str, Any]:
   }
 
 
-def check_positive(*names: str) -> None:
-  """Raises InputError if an integer flag is below 1."""
+def check_at_least(lowest: float, *names: str) -> None:
+  """Raises InputError if one of these flags is below the lowest value."""
   for name in names:
     value = flags.FLAGS[name].value
-    if value < 1:
-      raise types.InputError(f'--{name}={value}; accepted: 1 or larger.')
+    if not value >= lowest:  # Also catches NaN.
+      raise types.InputError(f'--{name}={value}; accepted: {lowest} or larger.')
 
 
 class Progress:
@@ -89,6 +99,12 @@ class Progress:
   def __init__(self, draw: bool | None):
     self._draw = sys.stderr.isatty() if draw is None else draw
     self._bar = None
+
+  def __enter__(self) -> 'Progress':
+    return self
+
+  def __exit__(self, *unused_exception) -> None:
+    self.close()
 
   def report(self, stage: types.Stage, record: dict[str, Any]) -> None:
     """Shows one record of metrics.jsonl."""
@@ -114,6 +130,7 @@ class Progress:
     self._bar.update(record['epoch'] - self._bar.n)
 
   def close(self) -> None:
+    """Ends the bar, if one is drawn."""
     if self._bar is not None:
       self._bar.close()
       self._bar = None

@@ -57,16 +57,27 @@ class StageCheckpoints:
       InputError: if what is stored has another structure or other shapes, or
         cannot be read.
     """
+    directory = self._directory / str(step)
     abstract = jax.tree.map(lambda x: np.empty(x.shape, x.dtype), template)
     try:
-      return self._manager.restore(
+      restored = self._manager.restore(
           step, args=ocp.args.StandardRestore(abstract)
       )
     except (ValueError, KeyError, OSError) as error:
       raise types.InputError(
-          f'the checkpoint {self._directory / str(step)} cannot be restored:'
+          f'the checkpoint {directory} cannot be restored:'
           f' {" ".join(str(error).split())[:300]}'
       ) from error
+    # Orbax gives the shape that is stored, whatever was asked for.
+    for (path, found), wanted in zip(
+        jax.tree_util.tree_leaves_with_path(restored), jax.tree.leaves(abstract)
+    ):
+      if found.shape != wanted.shape:
+        raise types.InputError(
+            f'the checkpoint {directory} has {jax.tree_util.keystr(path)} of'
+            f' shape {found.shape}; accepted: {wanted.shape}.'
+        )
+    return restored
 
 
 def hash_tree(tree: chex.ArrayTree) -> str:

@@ -9,6 +9,8 @@ import functools
 import json
 import os
 import pathlib
+import shutil
+import tempfile
 
 from flax import linen as nn
 import jax
@@ -37,6 +39,7 @@ class Judges:
     image_shape: (H, W, C) of what they see, in [0, 1].
     dataset: that they were trained on.
     seeds: of the N judges.
+    epochs: that they were trained for.
     params: stacked, leaves `[N, ...]`.
     accuracy: of each on the test split.
     sha256: of the stacked parameters.
@@ -46,6 +49,7 @@ class Judges:
   image_shape: tuple[int, int, int]
   dataset: str
   seeds: tuple[int, ...]
+  epochs: int
   params: types.Params
   accuracy: tuple[float, ...]
   sha256: str
@@ -56,7 +60,7 @@ class Judges:
 
   def describe(self) -> dict[str, object]:
     """Returns what identifies the judges, for results.json."""
-    names = ('dataset', 'seeds', 'accuracy', 'sha256')
+    names = ('dataset', 'seeds', 'epochs', 'accuracy', 'sha256')
     return {name: getattr(self, name) for name in names}
 
 
@@ -86,13 +90,18 @@ def classify(
   return jnp.argmax(logits, axis=-1)
 
 
+def default_directory(dataset: str) -> str:
+  """Returns where the judges of a data set are, unless a flag says else."""
+  return f'runs/judge_{dataset}'
+
+
 def restore_or_train(
     directory: str | os.PathLike[str],
     dataset: str,
     data_dir: str | os.PathLike[str] | None,
     *,
-    seeds: tuple[int, ...] = (0, 1, 2),
-    epochs: int = 10,
+    seeds: tuple[int, ...] | None = None,
+    epochs: int | None = None,
 ) -> Judges:
   """Restores the judges of a directory, or trains and saves them.
 
@@ -102,19 +111,37 @@ def restore_or_train(
     directory: where they are or will be.
     dataset: name of the data set that they are for.
     data_dir: see `datasets.load`.
-    seeds: one judge each, where they are trained.
-    epochs: passes over the data, where they are trained.
+    seeds: one judge each; None takes those that are there, or 0, 1, 2.
+    epochs: passes over the data; None takes any, or 10.
 
   Returns:
     Judges.
+
+  Raises:
+    InputError: if those that are there are for other data, or were trained
+      with other seeds or epochs than asked for.
   """
   test = datasets.load(dataset, 'test', data_dir=data_dir)
   if exist(directory):
-    return restore(
+    judges = restore(
         directory,
         dataset=dataset,
         num_classes=test.num_classes,
         image_shape=test.images.shape[1:],
+    )
+    for name, wanted in (('seeds', seeds), ('epochs', epochs)):
+      found = getattr(judges, name)
+      if wanted is not None and wanted != found:
+        raise types.InputError(
+            f'the judges in {directory} have {name} {found}, asked for are'
+            f' {wanted}; accepted: the same, or another directory.'
+        )
+    return judges
+  directory = pathlib.Path(directory)
+  if directory.exists() and not (directory.is_dir() and not any(directory.iterdir())):
+    raise types.InputError(
+        f'{directory} is not a directory of judges; accepted: one that has a'
+        f' {_MANIFEST}, or a new or empty one.'
     )
   data = datasets.load(dataset, 'train_minus_validation', data_dir=data_dir)
   judges = train(
@@ -124,8 +151,8 @@ def restore_or_train(
       data.labels,
       test_images=test.images,
       test_labels=test.labels,
-      seeds=seeds,
-      epochs=epochs,
+      seeds=seeds or (0, 1, 2),
+      epochs=epochs or 10,
   )
   save(directory, judges)
   return judges
@@ -139,8 +166,8 @@ def train(
     *,
     test_images: np.ndarray,
     test_labels: np.ndarray,
-    seeds: tuple[int, ...] = (0, 1, 2),
-    epochs: int = 10,
+    seeds: tuple[int, ...],
+    epochs: int,
     batch_size: int = 128,
 ) -> Judges:
   """Trains judges of several seeds in one program.
@@ -181,6 +208,7 @@ def train(
       image_shape=tuple(images.shape[1:]),
       dataset=dataset,
       seeds=tuple(seeds),
+      epochs=epochs,
       params=params,
       accuracy=(),
       sha256=checkpoints.hash_tree(params),
@@ -199,17 +227,26 @@ def train(
 
 
 def save(directory: str | os.PathLike[str], judges: Judges) -> None:
-  """Saves judges to a directory."""
+  """Saves judges to a directory, whole or not at all."""
   directory = pathlib.Path(directory)
-  with checkpoints.StageCheckpoints(directory / 'checkpoints') as saved:
+  directory.parent.mkdir(parents=True, exist_ok=True)
+  scratch = pathlib.Path(tempfile.mkdtemp(dir=directory.parent, prefix='.judge-'))
+  with checkpoints.StageCheckpoints(scratch / 'checkpoints') as saved:
     saved.save(0, judges.params)
   entries = {
       field.name: getattr(judges, field.name)
       for field in dataclasses.fields(judges)
       if field.name != 'params'
   }
-  # Last: a directory with this file has the parameters.
-  (directory / _MANIFEST).write_text(json.dumps(entries, indent=1))
+  (scratch / _MANIFEST).write_text(json.dumps(entries, indent=1))
+  scratch.chmod(0o755)
+  try:
+    scratch.rename(directory)
+  except OSError:
+    # Another run was faster: the same seeds give the same judges.
+    if not exist(directory):
+      raise
+    shutil.rmtree(scratch)
 
 
 def exist(directory: str | os.PathLike[str]) -> bool:
@@ -245,7 +282,7 @@ def restore(
         **{k: tuple(v) if isinstance(v, list) else v for k, v in entries.items()},
         params=None,
     )
-  except (OSError, ValueError, TypeError) as error:
+  except (OSError, ValueError, TypeError, AttributeError) as error:
     raise types.InputError(f'{path} is not a judge: {error}') from error
   found = (judges.dataset, judges.num_classes, judges.image_shape)
   wanted = (dataset, num_classes, tuple(image_shape))

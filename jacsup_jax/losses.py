@@ -108,7 +108,9 @@ def cross_covariance_loss(
   chex.assert_rank(factors, 2)
   nuisance = nuisance.reshape(nuisance.shape[0], -1)
   chex.assert_equal_shape_prefix([factors, nuisance], 1)
-  batch_mean = lambda x: _global_mean(jnp.mean(x, axis=0), axis_name)
+  batch_mean = lambda x: _global_mean(
+      jnp.mean(x, axis=0, keepdims=True), axis_name
+  )
   factors = factors - batch_mean(factors)
   nuisance = nuisance - batch_mean(nuisance)
   covariance = nuisance.T @ factors / factors.shape[0]

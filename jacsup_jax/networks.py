@@ -38,7 +38,8 @@ class MlpEncoder(nn.Module):
       x = layers.dense(fan_in, features, dtype=self.dtype, name=f'dense_{i}')(x)
       x = nn.relu(x)
     x = layers.dense(sizes[-1], self.code_dim, dtype=self.dtype, name='code')(x)
-    x = x.astype(jnp.float32)
+    # Statistics are not taken in less than float32.
+    x = x.astype(jnp.promote_types(self.dtype, jnp.float32))
     if self.normalize_code:
       x = nn.BatchNorm(
           use_running_average=not train,
@@ -67,7 +68,8 @@ class MlpDecoder(nn.Module):
     for i, (fan_in, features) in enumerate(itertools.pairwise(sizes)):
       x = nn.relu(x) if i else x
       x = layers.dense(fan_in, features, dtype=self.dtype, name=f'dense_{i}')(x)
-    return jnp.tanh(x.astype(jnp.float32)).reshape(-1, *self.image_shape)
+    x = x.astype(jnp.promote_types(self.dtype, jnp.float32))
+    return jnp.tanh(x).reshape(-1, *self.image_shape)
 
 
 class MlpAutoencoder(nn.Module):

@@ -86,13 +86,15 @@ def make_epoch_fn(
       start = jax.lax.axis_index(_AXIS) * local_size
       return jax.lax.dynamic_slice_in_dim(x, start, local_size)
 
-    return jax.pmap(
-        functools.partial(epoch_fn, shard=take_local),
+    mapped = jax.pmap(
+        lambda unused_device, *args: epoch_fn(*args, shard=take_local),
         axis_name=_AXIS,
-        in_axes=None,
-        # Averaged gradients and statistics keep the state equal on all devices.
+        # pmap wants one argument with a mapped axis.
+        in_axes=(0, None, None, None),
+        # Averaged gradients and statistics keep the state equal everywhere.
         out_axes=None,
     )
+    return functools.partial(mapped, np.arange(jax.local_device_count()))
   mesh = Mesh(np.array(jax.devices()), (_AXIS,))
   replicated = NamedSharding(mesh, PartitionSpec())
   by_example = NamedSharding(mesh, PartitionSpec(_AXIS))

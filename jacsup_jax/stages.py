@@ -21,11 +21,12 @@ from jacsup_jax import surgery
 from jacsup_jax import training
 from jacsup_jax import types
 from jacsup_jax import workdirs
+from jacsup_jax.datasets import batches
 
 # (num_factors, nuisance_dim, normalize_code) -> autoencoder.
 MakeModel = Callable[[int, int, bool], nn.Module]
-# (model, variables) -> scalar metrics of held-out data.
-EvaluateFn = Callable[[nn.Module, types.Variables], dict[str, float]]
+# (model, variables) -> metrics of held-out data.
+EvaluateFn = Callable[[nn.Module, types.Variables], dict[str, Any]]
 # Called with every record of metrics.jsonl, and the stage.
 ReportFn = Callable[[types.Stage, dict[str, Any]], None]
 
@@ -242,7 +243,7 @@ def _train(
     report,
 ):
   """Takes the epochs of a stage that are missing; returns a host state."""
-  steps_per_epoch = len(images) // settings.batch_size
+  steps_per_epoch = batches.count_steps(len(images), settings.batch_size)
   first_epoch = 0 if parent is None else int(parent.state.step) // steps_per_epoch
   last_epoch = first_epoch + stage.epochs
   epochs = range(int(state.step) // steps_per_epoch, last_epoch)
@@ -261,7 +262,8 @@ def _train(
     last = done == stage.epochs
     if last or done % settings.eval_every == 0:
       variables = {'params': state.params, 'batch_stats': state.batch_stats}
-      metrics.update(evaluate(model, variables))
+      measured = evaluate(model, variables)
+      metrics |= {f'eval_{k}': v for k, v in measured.items()}
     record = {
         'stage': stage.name,
         'epoch': done,

@@ -95,7 +95,7 @@ def fold_normalization(
   params = variables['params']
   last = params['encoder']['code']
   folded = {
-      'kernel': last['kernel'] * scale,
+      'kernel': last['kernel'] * scale[jnp.newaxis],
       'bias': (last['bias'] - stats['mean']) * scale,
   }
   encoder = {**params['encoder'], 'code': folded}

@@ -16,6 +16,19 @@ _COLUMNS = {
 }
 
 
+def format_results(results: Mapping[str, Any]) -> str:
+  """Formats results.json: its rows, and the effect that they show.
+
+  Args:
+    results: with `rows`.
+
+  Returns:
+    Lines.
+  """
+  effect = format_effect(results['rows'])
+  return '\n'.join([format_rows(results['rows']), *([effect] if effect else [])])
+
+
 def format_rows(rows: Sequence[Mapping[str, Any]]) -> str:
   """Formats rows as a table of fixed width.
 
@@ -37,28 +50,28 @@ def format_rows(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def format_effect(rows: Sequence[Mapping[str, Any]]) -> str | None:
-  """Says what Jacobian supervision changes at the largest d of both chains.
+  """Says what Jacobian supervision changes, at the largest d of both chains.
 
   Args:
     rows: of results.json.
 
   Returns:
-    One line, None where one of the chains is missing.
+    One line, None where no d has a score of both.
   """
-  largest = {
-      model: max(
-          (row for row in rows if row['model'] == model),
-          key=lambda row: row['nuisance_dim'],
-          default=None,
-      )
+  scores = {
+      model: {
+          row['nuisance_dim']: row['class_swaps']
+          for row in rows
+          if row['model'] == model and row['class_swaps'] is not None
+      }
       for model in ('student', 'student_no_jacobian')
   }
-  student, without = largest.values()
-  if student is None or without is None:
+  supervised, without = scores.values()
+  dim = max(supervised.keys() & without.keys(), default=None)
+  if dim is None:
     return None
-  points = 100 * (student['class_swaps'] - without['class_swaps'])
   return (
-      f'At d = {student["nuisance_dim"]}, class swaps are'
-      f' {student["class_swaps"]:.1%} with Jacobian supervision and'
-      f' {without["class_swaps"]:.1%} without: {points:+.1f} points.'
+      f'At d = {dim}, class swaps are {supervised[dim]:.1%} with Jacobian'
+      f' supervision and {without[dim]:.1%} without:'
+      f' {100 * (supervised[dim] - without[dim]):+.1f} points.'
   )

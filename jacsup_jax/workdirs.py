@@ -15,6 +15,7 @@ from typing import Any
 
 from jacsup_jax import types
 
+_MANIFEST = 'manifest.json'
 _PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy')
 
 
@@ -36,6 +37,11 @@ class WorkDir:
   def checkpoints(self, stage: str) -> pathlib.Path:
     return self.path / 'checkpoints' / stage
 
+  @property
+  def is_complete(self) -> bool:
+    """Whether the run has ended: its results are written last."""
+    return self.manifest is not None and (self.path / 'results.json').exists()
+
   def check(self, flags: Mapping[str, Any], resume: bool = True) -> None:
     """Checks that a run with these flags may begin or go on here.
 
@@ -48,7 +54,11 @@ class WorkDir:
         `resume` false, or files that are no run's.
     """
     if self.manifest is None:
-      if self.path.exists() and any(self.path.iterdir()):
+      # What a kill leaves of a manifest that was being written is ours.
+      ours = f'.{_MANIFEST}.tmp'
+      if self.path.exists() and any(
+          path.name != ours for path in self.path.iterdir()
+      ):
         raise types.InputError(
             f'--workdir={self.path} holds files but no manifest.json; accepted:'
             ' a new or empty directory, or one that a run has begun.'
@@ -71,18 +81,39 @@ class WorkDir:
           f' {"; ".join(differing)}. Accepted: the same, or another directory.'
       )
 
-  def begin(self, **entries: Any) -> None:
+  def begin(
+      self,
+      experiment: str,
+      flags: Mapping[str, Any],
+      dataset: Mapping[str, str],
+      devices: Sequence[str],
+  ) -> None:
     """Writes the manifest of a new run; one that is there stays as it is.
 
     Args:
-      **entries: of the manifest: experiment, flags, devices, dataset.
+      experiment: name of the binary.
+      flags: names and values that decide the result of the run.
+      dataset: `name` and `fingerprint` of the training data.
+      devices: a line for each.
+
+    Raises:
+      InputError: if the run was begun on other data.
     """
     if self.manifest is not None:
+      if self.manifest['dataset'] != dataset:
+        raise types.InputError(
+            f'--workdir={self.path} was begun on the data'
+            f' {self.manifest["dataset"]}, found {dataset}; accepted: the same,'
+            ' or another directory.'
+        )
       return
     self.path.mkdir(parents=True, exist_ok=True)
     versions = {name: importlib.metadata.version(name) for name in _PACKAGES}
     self._write_manifest({
-        **entries,
+        'experiment': experiment,
+        'flags': flags,
+        'dataset': dataset,
+        'devices': devices,
         'versions': {'python': platform.python_version(), **versions},
         'stages': {},
     })
@@ -116,16 +147,36 @@ class WorkDir:
     _write_whole(self.path / 'metrics.jsonl', lines)
 
   def write_results(
-      self, experiment: str, protocol: str, rows: Sequence[Mapping[str, Any]]
+      self,
+      experiment: str,
+      protocol: str,
+      rows: Sequence[Mapping[str, Any]],
+      **entries: Any,
   ) -> None:
-    """Writes results.json."""
-    results = {'experiment': experiment, 'protocol': protocol, 'rows': rows}
+    """Writes results.json, which ends the run.
+
+    Args:
+      experiment: name of the binary.
+      protocol: how the rows were measured, in words.
+      rows: one per model.
+      **entries: more that the numbers depend on, such as `judges`.
+    """
+    results = {
+        'experiment': experiment,
+        'protocol': protocol,
+        **entries,
+        'rows': rows,
+    }
     _write_whole(
         self.path / 'results.json', json.dumps(_as_json(results), indent=1)
     )
 
+  def read_results(self) -> dict[str, Any]:
+    """Returns results.json."""
+    return json.loads((self.path / 'results.json').read_text('utf-8'))
+
   def _read_manifest(self):
-    path = self.path / 'manifest.json'
+    path = self.path / _MANIFEST
     if not path.exists():
       return None
     try:
@@ -139,7 +190,7 @@ class WorkDir:
 
   def _write_manifest(self, manifest):
     _write_whole(
-        self.path / 'manifest.json', json.dumps(_as_json(manifest), indent=1)
+        self.path / _MANIFEST, json.dumps(_as_json(manifest), indent=1)
     )
     self.manifest = _as_json(manifest)
 

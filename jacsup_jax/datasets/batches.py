@@ -16,26 +16,17 @@ _ORDER_STREAM = 0
 _SWAP_STREAM = 1
 
 
-def epoch_indices(
-    seed: int | jax.Array,
-    epoch: int | jax.Array,
-    num_examples: int,
-    batch_size: int,
-) -> jax.Array:
-  """Shuffles the examples of one epoch into batches.
+def count_steps(num_examples: int, batch_size: int) -> int:
+  """Counts the steps of an epoch; the incomplete last batch is dropped.
 
-  The incomplete last batch is dropped, as in the reference code: 468 batches
-  of 128 from 60,000 examples. Which examples are left out changes with the
-  epoch.
+  As in the reference code: 468 batches of 128 from 60,000 examples.
 
   Args:
-    seed: int, may be traced.
-    epoch: int, may be traced.
-    num_examples: number of examples N in the data.
-    batch_size: B, from 1 to N.
+    num_examples: number of examples M in the data.
+    batch_size: B, from 1 to M.
 
   Returns:
-    `[N // B, B]` int32, indices into the data, each at most once.
+    M // B.
 
   Raises:
     InputError: if batch_size is not from 1 to num_examples.
@@ -45,7 +36,33 @@ def epoch_indices(
         f'--batch_size={batch_size} does not fit {num_examples} examples:'
         f' accepted are 1 to {num_examples}'
     )
-  steps = num_examples // batch_size
+  return num_examples // batch_size
+
+
+def epoch_indices(
+    seed: int | jax.Array,
+    epoch: int | jax.Array,
+    num_examples: int,
+    batch_size: int,
+) -> jax.Array:
+  """Shuffles the examples of one epoch into batches.
+
+  Which examples are left out with the incomplete last batch changes with the
+  epoch.
+
+  Args:
+    seed: int, may be traced.
+    epoch: int, may be traced.
+    num_examples: number of examples M in the data.
+    batch_size: B, from 1 to M.
+
+  Returns:
+    `[M // B, B]` int32, indices into the data, each at most once.
+
+  Raises:
+    InputError: if batch_size is not from 1 to num_examples.
+  """
+  steps = count_steps(num_examples, batch_size)
   order = jax.random.permutation(
       _stream_key(seed, _ORDER_STREAM, epoch), num_examples
   )

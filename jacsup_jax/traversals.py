@@ -1,0 +1,88 @@
+"""Codes that vary in one or two units, decoded: what Figures 1 and 2 show.
+
+A unit is an index into flat codes: 0 to K - 1 are the first teacher's factors,
+K + d - 1 is the unit that was found at stage d.
+"""
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from jacsup_jax import latents
+from jacsup_jax import types
+
+
+def quantile_values(
+    codes: types.Code, unit: int, count: int, *, low: float = 0.01
+) -> jax.Array:
+  """Returns evenly spaced values over the range of a unit on a data set.
+
+  The ends are quantiles, so that single outliers do not set the range.
+
+  Args:
+    codes: of M examples, with flat nuisance.
+    unit: index in flat order.
+    count: of values.
+    low: the first value is this quantile and the last the one at 1 - `low`.
+
+  Returns:
+    `[count]`, rising.
+  """
+  values = latents.merge(codes)[:, unit]
+  first, last = jnp.quantile(values, jnp.array([low, 1 - low]))
+  return jnp.linspace(first, last, count)
+
+
+def vary_factors(
+    decode: types.DecodeFn,
+    code: types.Code,
+    first: int,
+    second: int,
+    values_first: jax.Array,
+    values_second: jax.Array,
+) -> jax.Array:
+  """Decodes one code with two of its factors running over a grid.
+
+  The nuisance and all other factors stay as they are.
+
+  Args:
+    decode: `Code -> [B, H, W, C]`.
+    code: of one example, B = 1; nuisance of any shape.
+    first: index of the factor that runs along a row.
+    second: index of the factor that runs down a column.
+    values_first: `[cols]`.
+    values_second: `[rows]`.
+
+  Returns:
+    `[rows, cols, H, W, C]`.
+  """
+  chex.assert_rank([values_first, values_second], 1)
+  chex.assert_shape(code.factors, (1, None))
+  rows, cols = values_second.size, values_first.size
+  repeated = jax.tree.map(lambda x: jnp.repeat(x, rows * cols, axis=0), code)
+  factors = repeated.factors.at[:, first].set(jnp.tile(values_first, rows))
+  factors = factors.at[:, second].set(jnp.repeat(values_second, cols))
+  images = decode(repeated._replace(factors=factors))
+  return images.reshape(rows, cols, *images.shape[1:])
+
+
+def vary_unit(
+    decode: types.DecodeFn, code: types.Code, unit: int, values: jax.Array
+) -> jax.Array:
+  """Decodes codes with one unit running over values, all others fixed.
+
+  Args:
+    decode: `Code -> [B, H, W, C]`.
+    code: `[B, K]` factors and `[B, D]` nuisance units.
+    unit: index in flat order, a factor or a nuisance unit.
+    values: `[count]`.
+
+  Returns:
+    `[B, count, H, W, C]`.
+  """
+  chex.assert_rank(values, 1)
+  batch_size, num_factors = code.factors.shape
+  flat = jnp.repeat(latents.merge(code), values.size, axis=0)
+  flat = flat.at[:, unit].set(jnp.tile(values, batch_size))
+  images = decode(latents.split(flat, num_factors))
+  return images.reshape(batch_size, values.size, *images.shape[1:])

@@ -1,0 +1,236 @@
+"""Tests of experiments.benchmark and experiments.torch_step."""
+
+import functools
+import importlib.util
+import itertools
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import experiments
+from experiments import benchmark
+from jacsup_jax import networks
+from jacsup_jax import training
+from jacsup_jax import types
+
+# Two pixels, three hidden units, a code of one factor and one nuisance unit.
+_TINY = networks.MlpAutoencoder(1, 1, image_shape=(1, 2, 1), widths=(3,))
+_TINY_TEACHER = _TINY.clone(num_factors=2, nuisance_dim=0)
+
+_HAS_TORCH = importlib.util.find_spec('torch') is not None
+
+
+# Values.
+
+
+def test_flops_of_a_product():
+  # [4, 5] x [5, 6] in three layouts: 2 * 4 * 5 * 6.
+  assert benchmark.Product((4, 5), (5, 6), (1, 0)).flops == 240
+  assert benchmark.Product((5, 4), (5, 6), (0, 0)).flops == 240
+  assert benchmark.Product((4, 5), (6, 5), (1, 1)).flops == 240
+
+
+def test_student_products_of_a_tiny_model():
+  # Encoder 2-3-2 on 5 images, decoder 2-3-2 on 10 codes.
+  assert benchmark.student_products(_TINY, 5) == [
+      benchmark.Product((5, 2), (2, 3), (1, 0)),
+      benchmark.Product((5, 3), (3, 2), (1, 0)),
+      benchmark.Product((10, 2), (2, 3), (1, 0)),
+      benchmark.Product((10, 3), (3, 2), (1, 0)),
+      # Weights, then inputs, of the decoder's layers.
+      benchmark.Product((10, 3), (10, 2), (0, 0)),
+      benchmark.Product((10, 2), (3, 2), (1, 1)),
+      benchmark.Product((10, 2), (10, 3), (0, 0)),
+      benchmark.Product((10, 3), (2, 3), (1, 1)),
+      # Of the encoder's, without the gradient of the images.
+      benchmark.Product((5, 3), (5, 2), (0, 0)),
+      benchmark.Product((5, 2), (3, 2), (1, 1)),
+      benchmark.Product((5, 2), (5, 3), (0, 0)),
+  ]
+
+
+def test_flops_of_a_tiny_model():
+  # 12 weights in each half. Encoder: 2 * 5 * 12 forward, as much for the
+  # weights, 2 * 5 * 6 for the inputs of its second layer: 300. Decoder, twice
+  # the batch: 3 * 2 * 10 * 12 = 720.
+  flops = sum(p.flops for p in benchmark.student_products(_TINY, 5))
+  assert flops == 1020
+  # Forward alone, both halves on the batch: 2 * 5 * 24.
+  flops = sum(p.flops for p in benchmark.teacher_products(_TINY_TEACHER, 5))
+  assert flops == 240
+
+
+def test_table():
+  rows = [
+      benchmark.Row('ours', [4.0, 2.0, 3.0], 500_000_000, [2.0, 1.5, 1.5]),
+      benchmark.Row('theirs', [9.0, 8.0, 10.0]),
+  ]
+  # 128 images in 3 ms; shares 0.5, 0.75 and 0.5.
+  assert benchmark.format_table(rows, 128).splitlines() == [
+      '                      ms/step  fastest  images/s  GFLOP limit ms share',
+      'ours                     3.00     2.00     42667  0.500     1.50  0.50',
+      'theirs                   9.00     8.00     14222      -        -     -',
+  ]
+
+
+def test_comparison_is_of_the_same_repeat():
+  # Ratios 2, 3, 4: a slow second repeat slows both.
+  assert benchmark.compare([2.0, 30.0, 4.0], [1.0, 10.0, 1.0]) == 3.0
+
+
+def test_missing_torch_names_the_command(monkeypatch):
+  class NoTorch:
+
+    def find_spec(self, name, path=None, target=None):
+      if name == 'torch':
+        raise ModuleNotFoundError("No module named 'torch'", name='torch')
+
+  monkeypatch.setattr(sys, 'meta_path', [NoTorch(), *sys.meta_path])
+  for name in ('torch', 'experiments.torch_step'):
+    monkeypatch.delitem(sys.modules, name, raising=False)
+  monkeypatch.delattr(experiments, 'torch_step', raising=False)
+  with pytest.raises(types.InputError, match='pip install torch$'):
+    benchmark.measure_mnist_step('jit', 4, 1, 1, against='torch')
+
+
+# Invariants.
+
+
+def test_listed_products_are_those_that_the_step_has():
+  """The gradient of the real objective has the products that are listed."""
+  batch_size = 64
+  model = networks.MlpAutoencoder(11, 1)
+  variables = networks.init_variables(model, 0, model.image_shape)
+  images = jnp.zeros((batch_size, *model.image_shape))
+  inputs = training.StepInputs(
+      images,
+      types.TeacherOutputs(jnp.zeros((batch_size, 11)), images, images),
+      jnp.arange(batch_size),
+  )
+  objective = training.make_student_objective(model, types.LossWeights())
+  jaxpr = jax.make_jaxpr(jax.grad(objective, has_aux=True))(
+      variables['params'], {}, inputs
+  )
+  # All but the cross-covariance's, which are between columns of the batch.
+  xcov = 2 * batch_size * 11
+  found = sorted(flops for flops in _dot_flops(jaxpr.jaxpr) if flops > xcov)
+  products = benchmark.student_products(model, batch_size)
+  assert found == sorted(product.flops for product in products)
+
+
+def test_products_program_multiplies():
+  products = benchmark.student_products(_TINY, 5)
+  results = benchmark.make_products_fn(products, num_steps=2)()
+  # The first product, by another library.
+  rng = np.random.default_rng(0)
+  left, right = (
+      rng.standard_normal(shape, np.float32) for shape in ((5, 2), (2, 3))
+  )
+  # Sums of two float32 products.
+  np.testing.assert_allclose(results[0], left @ right, rtol=1e-5, atol=1e-6)
+  assert [x.shape for x in results[4:6]] == [(3, 2), (10, 3)]
+
+
+def test_programs_are_measured_in_turn(monkeypatch):
+  seconds = itertools.count(0.0)
+  monkeypatch.setattr(benchmark.time, 'perf_counter', lambda: next(seconds))
+  called = []
+  programs = {name: lambda name=name: called.append(name) for name in 'ab'}
+  times = benchmark.measure(programs, repeats=2)
+  assert called == ['a', 'b', 'a', 'b', 'a', 'b']
+  # One second for 100 steps.
+  assert times == {'a': [10.0, 10.0], 'b': [10.0, 10.0]}
+
+
+@pytest.mark.parametrize(
+    'mode', ['jit', pytest.param('pmap', marks=pytest.mark.slow)]
+)
+def test_real_step_is_measured(monkeypatch, mode):
+  monkeypatch.setattr(benchmark, 'NUM_STEPS', 2)
+  size = 4 * jax.device_count()
+  against = 'torch' if _HAS_TORCH and mode == 'jit' else None
+  lines = benchmark.measure_mnist_step(mode, size, 1, 1, against).splitlines()
+  assert f'batch {size}, float32, {mode}' in lines[0]
+  assert len(lines) == 4 + 2 * (against is not None)
+  assert lines[-1].startswith('PyTorch / ours: ' if against else 'teacher in')
+
+
+# The step in PyTorch.
+
+
+@pytest.mark.skipif(
+    not _HAS_TORCH, reason='PyTorch is not installed (pip install torch)'
+)
+@pytest.mark.parametrize('squared_xcov', [True, False])
+def test_torch_losses_are_ours(squared_xcov):
+  import torch  # pylint: disable=g-import-not-at-top
+
+  from experiments import torch_step  # pylint: disable=g-import-not-at-top
+
+  weights = types.LossWeights(squared_xcov=squared_xcov)
+  model = networks.MlpAutoencoder(4, 1, image_shape=(6, 6, 1), widths=(16, 8))
+  teacher_model = model.clone(num_factors=4, nuisance_dim=0)
+  variables = networks.init_variables(model, 0, model.image_shape)
+  teacher = networks.init_variables(teacher_model, 1, model.image_shape)
+  rng = np.random.default_rng(0)
+  images = rng.integers(0, 256, (32, *model.image_shape), np.uint8)
+  optimizer = training.make_optimizer(1e-3, 1e-2)
+  state = training.create_train_state(variables, optimizer)
+  cache = training.compute_teacher_cache(
+      teacher_model, teacher, jnp.asarray(images)
+  )
+  train_step = torch_step.make_train_step(
+      variables['params'],
+      teacher['params'],
+      num_factors=4,
+      weights=weights,
+      learning_rate=1e-3,
+      weight_decay=1e-2,
+  )
+  floats = (images / 255).astype(np.float32)
+  our_train_step = jax.jit(
+      functools.partial(
+          training.train_step,
+          objective=training.make_student_objective(model, weights),
+          optimizer=optimizer,
+      )
+  )
+  # The later steps compare the optimizers and their weight decay.
+  for _ in range(3):
+    permutation = rng.permutation(len(images))
+    inputs = training.StepInputs(
+        jnp.asarray(floats),
+        types.TeacherOutputs(*cache, cache.images[permutation]),
+        jnp.asarray(permutation),
+    )
+    state, ours = our_train_step(state, inputs)
+    theirs = train_step(
+        torch.from_numpy(floats).flatten(1), torch.from_numpy(permutation)
+    )
+    assert ours.keys() == theirs.keys()
+    for name in ours:
+      # Sums in another order.
+      np.testing.assert_allclose(
+          ours[name], theirs[name].detach(), rtol=1e-5, atol=1e-7, err_msg=name
+      )
+
+
+def _dot_flops(jaxpr):
+  """Yields the multiplications and additions of every product of a jaxpr."""
+  for equation in jaxpr.eqns:
+    if equation.primitive.name == 'dot_general':
+      left, right = (v.aval.shape for v in equation.invars)
+      (left_axes, right_axes), _ = equation.params['dimension_numbers']
+      yield benchmark.Product(
+          left, right, (left_axes[0], right_axes[0])
+      ).flops
+    for parameter in jax.tree.leaves(
+        list(equation.params.values()), is_leaf=lambda x: hasattr(x, 'jaxpr')
+    ):
+      if hasattr(parameter, 'jaxpr'):
+        yield from _dot_flops(parameter.jaxpr)
+      elif hasattr(parameter, 'eqns'):
+        yield from _dot_flops(parameter)

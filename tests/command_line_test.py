@@ -1,0 +1,147 @@
+"""Tests of experiments.command_line."""
+
+import sys
+
+from absl import flags
+from absl.testing import flagsaver
+import pytest
+
+from experiments import command_line
+from experiments import mnist
+from jacsup_jax import types
+
+STAGE = types.Stage('d1', 'student', 'teacher', 1, 4, types.LossWeights())
+
+
+@pytest.fixture
+def invoke(monkeypatch, capsys):
+  """Runs a main with arguments; returns status, stdout and stderr."""
+
+  def run(main, *args):
+    monkeypatch.setattr(sys, 'argv', ['experiments/mnist.py', *args])
+    with flagsaver.flagsaver(), pytest.raises(SystemExit) as exit_info:
+      command_line.run(main)
+    return exit_info.value.code or 0, *capsys.readouterr()
+
+  return run
+
+
+@pytest.fixture
+def parsed():
+  with flagsaver.flagsaver():
+    flags.FLAGS(['experiments/mnist.py'])
+    yield flags.FLAGS
+
+
+def _fail(message):
+  def main():
+    raise types.InputError(message)
+
+  return main
+
+
+# Values.
+
+
+def test_a_main_that_returns_ends_with_status_0(invoke):
+  assert invoke(lambda: print('done')) == (0, 'done\n', '')
+
+
+def test_a_mistake_is_one_line_and_status_2(invoke):
+  # Line breaks of a library's message are folded.
+  status, out, err = invoke(_fail('--seed is\n  bad; accepted: good.'))
+  assert (status, out) == (2, '')
+  assert err == 'error: --seed is bad; accepted: good.\n'
+
+
+def test_a_bug_keeps_its_traceback(monkeypatch):
+  def main():
+    raise ZeroDivisionError
+
+  monkeypatch.setattr(sys, 'argv', ['experiments/mnist.py'])
+  with flagsaver.flagsaver(), pytest.raises(ZeroDivisionError):
+    command_line.run(main)
+
+
+@pytest.mark.parametrize(
+    ('argument', 'parts'),
+    [
+        # absl's suggestion is kept.
+        ('--epoch=3', ["'epoch'", 'Did you mean: epochs']),
+        ('--epochs=many', ['--epochs=many']),
+        ('--parallel=tpu', ['parallel', 'tpu', 'jit', 'pmap']),
+        ('epochs=3', ["'epochs=3'", 'flags only']),
+    ],
+)
+def test_bad_arguments_are_named(invoke, argument, parts):
+  status, out, err = invoke(lambda: print('ran'), argument)
+  assert (status, out) == (2, '')
+  assert err.count('\n') == 1 and err.startswith('error: ')
+  for part in parts:
+    assert part in err
+
+
+@pytest.mark.parametrize('value', [0, -3])
+def test_numbers_below_the_lowest_are_refused(parsed, value):
+  parsed.epochs = value
+  with pytest.raises(types.InputError, match=f'--epochs={value}; accepted: 1'):
+    command_line.check_at_least(1, 'batch_size', 'epochs')
+
+
+def test_not_a_number_is_refused(parsed):
+  parsed.weight_decay = float('nan')
+  with pytest.raises(types.InputError, match='--weight_decay=nan; accepted: 0'):
+    command_line.check_at_least(0, 'weight_decay')
+
+
+def test_the_lowest_is_accepted(parsed):
+  parsed.epochs = 1
+  command_line.check_at_least(1, 'epochs')
+
+
+def test_line_of_an_epoch(capsys):
+  record = {
+      'epoch': 2, 'loss': 0.25, 'jacobian': 1.0, 'images_per_second': 1000.4,
+      'eval_class_swaps': None, 'eval_mse': 0.1,
+  }  # pyformat: disable
+  command_line.Progress(draw=False).report(STAGE, record)
+  assert capsys.readouterr() == (
+      'd1 2/4 loss=0.2500 eval_mse=0.1000 1000 images/s\n', ''
+  )
+
+
+def test_bar_is_on_stderr_and_goes_on_after_a_resume(capsys):
+  progress = command_line.Progress(draw=True)
+  record = {'loss': 0.25, 'images_per_second': 1.0}
+  progress.report(STAGE, {'epoch': 3, **record})
+  progress.report(STAGE, {'epoch': 4, **record})
+  progress.close()
+  progress.close()
+  out, err = capsys.readouterr()
+  assert out == ''
+  assert '4/4' in err and 'd1' in err
+
+
+# Invariants.
+
+
+def test_flags_of_the_result_are_all_but_where_and_how_to_run(parsed):
+  found = command_line.result_flags()
+  assert found['seed'] == 0
+  assert found['lambda_diff'] == 0.1  # The paper's.
+  assert found['students'] == ['student']
+  # What a user may change between two calls of the same run.
+  for name in ('workdir', 'data_dir', 'resume', 'progress', 'judge_workdir'):
+    assert name not in found
+    assert name in parsed
+  # None of absl's or of another library's.
+  assert 'verbosity' not in found
+  assert list(found) == sorted(found)
+
+
+def test_every_flag_has_a_sentence_of_help():
+  by_module = flags.FLAGS.flags_by_module_dict()
+  defined = by_module[mnist.__name__]
+  assert {'workdir', 'dataset', 'lambda_y'} <= {flag.name for flag in defined}
+  for flag in defined:
+    assert len(flag.help) > 3 and flag.help.endswith('.'), flag.name

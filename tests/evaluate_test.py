@@ -1,0 +1,284 @@
+"""Tests of experiments.evaluate, and of the figures of the run that it reads.
+
+A run of two stages and one epoch on random images is made once.
+"""
+
+import json
+import pathlib
+import shutil
+import subprocess
+import sys
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments import evaluate
+from experiments import mnist_figures
+from experiments import mnist_runs
+from jacsup_jax import datasets
+from jacsup_jax import judges
+from jacsup_jax import stages
+from jacsup_jax import types
+from jacsup_jax import workdirs
+
+ROOT = pathlib.Path(__file__).parents[1]
+FLAGS = {
+    'dataset': 'small',
+    'seed': 0,
+    'batch_size': 128,
+    'epochs': 1,
+    'num_factors': 2,
+    'nuisance_dim': 1,
+    'students': ['student', 'student_no_jacobian'],
+    'lambda_y': 0.25,
+    'lambda_diff': 0.1,
+    'lambda_xcov': 1e-3,
+    'xcov': 'squared',
+    'learning_rate': 3e-4,
+    'weight_decay': 1e-6,
+    'compute_dtype': 'float32',
+    'eval_split': 'test',
+}
+# Name of a data set: shape of its images and number of classes.
+KNOWN = {
+    'small': ((28, 28, 1), 10),
+    'wide': ((28, 32, 1), 10),
+    'five': ((28, 28, 1), 5),
+}
+
+
+def fake_load(name, split, *, data_dir=None):
+  del data_dir
+  shape, num_classes = KNOWN[name]
+  rng = np.random.default_rng(len(split))
+  return datasets.Dataset(
+      name=name,
+      split=split,
+      images=rng.integers(0, 256, (256, *shape), np.uint8),
+      labels=np.arange(256, dtype=np.int32) % num_classes,
+      num_classes=num_classes,
+      fingerprint=f'{name}-{split}',
+  )
+
+
+@pytest.fixture(autouse=True, scope='module')
+def small_data():
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(datasets, 'load', fake_load)
+    yield
+
+
+@pytest.fixture(scope='module')
+def finished(small_data, tmp_path_factory):
+  """A finished run and its judges: RUN and JUDGES of the folder."""
+  del small_data
+  root = tmp_path_factory.mktemp('finished')
+  judges.restore_or_train(
+      root / 'judges', 'small', None, seeds=(0, 1), epochs=1
+  )
+  workdir = workdirs.WorkDir(root / 'run')
+  workdir.begin(experiment='mnist', flags=FLAGS, dataset={}, devices=[])
+  stages.run(
+      mnist_runs.make_stages(FLAGS),
+      stages.Settings(),
+      make_model=lambda *sizes: mnist_runs.make_model(FLAGS, *sizes),
+      num_factors=2,
+      images=jnp.asarray(fake_load('small', 'train').images),
+      workdir=workdir,
+      evaluate=lambda model, variables: {
+          'mse': 0.1, 'class_swaps': 0.5
+      },
+  )
+  workdir.write_results('mnist', '', [], judges={'sha256': 'of others'})
+  return root
+
+
+@pytest.fixture(scope='module')
+def evaluated(finished):
+  path, rows = evaluate.evaluate(
+      finished / 'run', judge_workdir=finished / 'judges'
+  )
+  return path, rows
+
+
+@pytest.fixture
+def run(finished, tmp_path):
+  """A copy of the run to spoil."""
+  return pathlib.Path(shutil.copytree(finished / 'run', tmp_path / 'run'))
+
+
+def _edit_manifest(run, edit):
+  path = run / 'manifest.json'
+  manifest = json.loads(path.read_text())
+  edit(manifest)
+  path.write_text(json.dumps(manifest))
+
+
+def _files(folder):
+  return {
+      path.relative_to(folder): path.is_file() and path.read_bytes()
+      for path in folder.rglob('*')
+  }
+
+
+def _refuses(message, run, **kwargs):
+  """Checks the error: one line, its text, and a folder left as it was."""
+  before = _files(run)
+  with pytest.raises(types.InputError, match=message) as error:
+    evaluate.evaluate(run, **kwargs)
+  assert '\n' not in str(error.value)
+  assert _files(run) == before
+
+
+# Values.
+
+
+def test_rows_of_every_stage_and_a_random_model(evaluated, finished):
+  path, rows = evaluated
+  assert path == finished / 'run' / 'evaluations' / 'small_test.json'
+  assert [(row['stage'], row['nuisance_dim']) for row in rows] == [
+      ('teacher', 0),
+      ('student_d01', 1),
+      ('student_no_jacobian_d01', 1),
+      ('random', 1),
+  ]
+  manifest = json.loads((finished / 'run' / 'manifest.json').read_text())
+  for row in rows[:-1]:
+    assert row['sha256'] == manifest['stages'][row['stage']]['sha256']
+  results = json.loads(path.read_text())
+  assert results['rows'] == rows
+  assert results['experiment'] == 'evaluate'
+  assert results['protocol'].startswith('test split of small; class_swaps')
+  assert results['dataset']['fingerprint'] == 'small-test'
+  assert results['judges']['seeds'] == [0, 1]
+
+
+def test_mse_is_that_of_the_restored_model(evaluated, finished):
+  _, rows = evaluated
+  workdir = workdirs.WorkDir(finished / 'run')
+  stage = mnist_runs.make_stages(FLAGS)[1]
+  model = mnist_runs.restore(FLAGS, stage, workdir)
+  images = fake_load('small', 'test').images / np.float32(255)
+  output = model.model.apply(model.variables, jnp.asarray(images))
+  expected = np.mean((np.asarray(output, np.float64) - images) ** 2)
+  # A mean over 200,000 pixels in float32.
+  np.testing.assert_allclose(rows[1]['mse'], expected, rtol=1e-4)
+
+
+def test_data_of_training_are_named_as_such(run, finished, capsys):
+  def leave_the_teacher(manifest):
+    manifest['stages'] = {'teacher': manifest['stages']['teacher']}
+
+  _edit_manifest(run, leave_the_teacher)
+  path, rows = evaluate.evaluate(
+      run, split='validation', judge_workdir=finished / 'judges'
+  )
+  assert 'which the models were trained on' in path.read_text()
+  # What is unfinished is said, and the rest is measured.
+  assert [row['stage'] for row in rows] == ['teacher', 'random']
+  assert capsys.readouterr().err == (
+      'note: not measured, as unfinished: student_d01,'
+      ' student_no_jacobian_d01\n'
+      'note: the judges are not those of results.json: swaps do not compare\n'
+  )
+
+
+# Bad input.
+
+
+def test_no_run(tmp_path):
+  _refuses('has no manifest.json', tmp_path)
+
+
+def test_another_experiment(run):
+  _edit_manifest(run, lambda manifest: manifest.update(experiment='celeba'))
+  _refuses('is a run of celeba', run)
+
+
+def test_nothing_finished(run):
+  _edit_manifest(run, lambda manifest: manifest.update(stages={}))
+  _refuses('no finished stage .unfinished: teacher, student_d01', run)
+
+
+def test_missing_checkpoint(run):
+  shutil.rmtree(run / 'checkpoints' / 'student_d01')
+  _refuses('student_d01 holds no checkpoint', run)
+
+
+def test_other_parameters(run):
+  def spoil(manifest):
+    manifest['stages']['teacher']['sha256'] = 64 * '0'
+
+  _edit_manifest(run, spoil)
+  _refuses('the manifest 000000000000', run)
+
+
+def test_images_of_another_shape(run):
+  _refuses(r'images of \(28, 32, 1\); accepted: \(28, 28, 1\)', run,
+           dataset='wide')  # pyformat: disable
+
+
+def test_judges_of_other_classes(run, finished):
+  _refuses(
+      r'trained for small \(10 classes.*one for five \(5 classes',
+      run,
+      dataset='five',
+      judge_workdir=finished / 'judges',
+  )
+
+
+@pytest.mark.parametrize(
+    'flag, message',
+    [
+        ('--split=valid', 'split'),
+        ('--workdir=nowhere', 'manifest.json'),
+    ],
+)
+def test_a_mistake_is_one_line_and_status_2(tmp_path, flag, message):
+  process = subprocess.run(
+      [sys.executable, '-m', 'experiments.evaluate', flag],
+      cwd=tmp_path,
+      env={'PYTHONPATH': str(ROOT), 'PATH': '', 'JAX_PLATFORMS': 'cpu'},
+      capture_output=True,
+      text=True,
+      check=False,
+  )
+  assert process.returncode == 2
+  assert message in process.stderr
+  assert process.stderr.startswith('error: ')
+  assert process.stderr.count('\n') == 1
+  assert not list(tmp_path.iterdir())
+
+
+# Figures of the same run.
+
+
+def test_draw_writes_every_figure(run):
+  workdir = workdirs.WorkDir(run)
+  trained = [
+      mnist_runs.restore(FLAGS, stage, workdir)
+      for stage in mnist_runs.make_stages(FLAGS)
+  ]
+  test = fake_load('small', 'test')
+  mnist_figures.draw(workdir, trained, test.images, test.labels)
+  assert sorted(path.name for path in workdir.figures.iterdir()) == [
+      'figure_1a.png',
+      'figure_1b.png',
+      'figure_1c.png',
+      'figure_1d.png',
+      'figure_1d_no_jacobian.png',
+      'figure_2.png',
+      'figure_2_no_jacobian.png',
+      'reconstructions.png',
+  ]
+  # A run of one chain has no figures of the other.
+  shutil.rmtree(workdir.figures)
+  mnist_figures.draw(workdir, trained[::2], test.images, test.labels)
+  assert sorted(path.name for path in workdir.figures.iterdir()) == [
+      'figure_1a.png',
+      'figure_1c.png',
+      'figure_1d_no_jacobian.png',
+      'figure_2_no_jacobian.png',
+      'reconstructions.png',
+  ]

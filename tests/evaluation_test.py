@@ -1,0 +1,230 @@
+"""Tests of jacsup_jax.evaluation, with an oracle and anti-oracles.
+
+An image is two pixels: the first is 20 times its class, the second its style.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jacsup_jax import evaluation
+from jacsup_jax import types
+
+CLASSES = 10
+NUM_IMAGES = 8 * evaluation.SWAP_BATCH_SIZE
+
+
+def _data(num_images=NUM_IMAGES, num_classes=CLASSES):
+  random = np.random.default_rng(0)
+  labels = random.integers(0, num_classes, num_images).astype(np.int32)
+  style = random.integers(0, 256, num_images)
+  images = np.stack([20 * labels, style], axis=1).astype(np.uint8)
+  return jnp.asarray(images.reshape(-1, 1, 2, 1)), jnp.asarray(labels)
+
+
+def _judge(images, key=None):
+  """Reads the class exactly; with dropout on, it sees a random one."""
+  seen = jnp.round(images[:, 0, 0, 0] * 255 / 20).astype(jnp.int32)
+  if key is None:
+    return seen
+  return jax.random.randint(key, seen.shape, 0, CLASSES)
+
+
+# The oracle: factors are the class, nuisance is the style.
+def _encode(images):
+  return types.Code(images[:, 0, 0], images[:, 0, 1])
+
+
+def _decode(code):
+  return jnp.stack([code.factors, code.nuisance], axis=1)[:, None]
+
+
+# The anti-oracle reconstructs as well, but has the class in the nuisance.
+def _encode_reversed(images):
+  return types.Code(images[:, 0, 1], images[:, 0, 0])
+
+
+def _decode_reversed(code):
+  return jnp.stack([code.nuisance, code.factors], axis=1)[:, None]
+
+
+# Another: the class that it draws has to do with the style alone.
+def _decode_style(code):
+  drawn = jnp.mod(jnp.round(code.nuisance * 255), CLASSES) * 20 / 255
+  return jnp.stack([drawn, code.nuisance], axis=1)[:, None]
+
+
+def _count(encode, decode, classify=_judge, data=None, seed=0):
+  images, labels = data or _data()
+  counts = evaluation.count_class_swaps(
+      encode, decode, classify, images, labels, seed=seed
+  )
+  return np.asarray(counts.followed), np.asarray(counts.pairs)
+
+
+# Values.
+
+
+def test_mse_is_the_mean_over_images_and_pixels():
+  # Black and white against 0.5: 0.25 everywhere. Against black: 0 and 1.
+  images = jnp.array([0, 255], jnp.uint8).reshape(2, 1, 1, 1)
+  constant = lambda value: lambda code: jnp.full((1, 1, 1, 1), value)
+  encode = lambda images: types.Code(images[:, 0, 0], jnp.zeros((1, 0)))
+  assert evaluation.compute_mse(encode, constant(0.5), images) == 0.25
+  assert evaluation.compute_mse(encode, constant(0.0), images) == 0.5
+
+
+def test_psnr_is_in_decibels():
+  # 10 log10(1 / 0.01) = 20; of a range of 2, 10 log10(4 / 0.01) = 26.0206.
+  np.testing.assert_allclose(evaluation.psnr(0.01), 20.0, rtol=1e-6)
+  np.testing.assert_allclose(evaluation.psnr(0.01, 2.0), 26.0206, rtol=1e-6)
+  assert evaluation.psnr(0.0) == float('inf')
+
+
+def test_accuracy_counts_matches():
+  images, labels = _data(6)
+  wrong = labels.at[:2].set((labels[:2] + 1) % CLASSES)
+  # Four of six.
+  np.testing.assert_allclose(
+      evaluation.compute_accuracy(_judge, images, wrong), 4 / 6, rtol=1e-6
+  )
+
+
+def test_accuracy_is_of_the_transformed_images():
+  images, labels = _data(6)
+  black = lambda images: 0.0 * images
+  np.testing.assert_allclose(
+      evaluation.compute_accuracy(_judge, images, labels, black),
+      np.mean(np.asarray(labels) == 0),
+      rtol=1e-6,
+  )
+
+
+def test_incomplete_last_batch_is_left_out():
+  size = evaluation.SWAP_BATCH_SIZE
+  images, labels = _data(size + 100)
+  # The rest is all of another class than the first batch, and never seen.
+  labels = jnp.where(jnp.arange(size + 100) < size, 3, 4)
+  images = images.at[:, 0, 0, 0].set((20 * labels).astype(jnp.uint8))
+  _, pairs = _count(_encode, _decode, data=(images, labels))
+  assert pairs[0] == pairs[2] == 0
+
+
+def test_too_few_images_make_no_pairs():
+  _, pairs = _count(_encode, _decode, data=_data(100))
+  np.testing.assert_array_equal(pairs, [0, 0, 0])
+
+
+def test_summary_of_hand_made_counts():
+  row = evaluation.summarize({
+      'mse': jnp.array(0.01),
+      # Judges: 1/2 and 3/4; noisy 1 and 0; true labels 1/4 twice.
+      'followed': jnp.array([[1, 4, 1], [3, 0, 1]]),
+      'pairs': jnp.array([[2, 4, 4], [4, 4, 4]]),
+      'judge_accuracy': jnp.array([0.5, 1.0]),
+      'judge_accuracy_reconstructions': jnp.array([0.25, 0.75]),
+  })
+  assert row['class_swaps'] == 0.625
+  assert row['class_swaps_std'] == 0.125
+  assert row['class_swaps_by_judge'] == [0.5, 0.75]
+  assert row['class_swaps_pairs'] == [2, 4]
+  assert row['class_swaps_noisy_judge'] == 0.5
+  assert row['class_swaps_true_labels'] == 0.25
+  assert row['judge_accuracy'] == 0.75
+  assert row['judge_accuracy_reconstructions'] == 0.5
+  np.testing.assert_allclose(row['psnr'], 20.0, rtol=1e-6)
+
+
+def test_summary_without_pairs_is_none():
+  row = evaluation.summarize({
+      'mse': jnp.array(0.01),
+      # One judge of two sees one class only.
+      'followed': jnp.array([[0, 1, 1], [1, 1, 1]]),
+      'pairs': jnp.array([[0, 2, 2], [2, 2, 2]]),
+      'judge_accuracy': jnp.ones(2),
+      'judge_accuracy_reconstructions': jnp.ones(2),
+  })
+  for name in ('class_swaps', 'class_swaps_std', 'class_swaps_by_judge'):
+    assert row[name] is None
+  assert row['class_swaps_pairs'] == [0, 2]
+  assert row['class_swaps_true_labels'] == 0.5
+
+
+# Oracle and anti-oracle.
+
+
+def test_oracle_scores_one():
+  followed, pairs = _count(_encode, _decode)
+  opinion, _, true_labels = followed / pairs
+  assert opinion == true_labels == 1.0
+  # Equal opinions are left out: about a tenth of the pairs.
+  assert 0.85 * NUM_IMAGES < pairs[0] < 0.95 * NUM_IMAGES
+  np.testing.assert_array_equal(pairs[0], pairs[2])
+  images, _ = _data()
+  # Rounding of float32.
+  assert evaluation.compute_mse(_encode, _decode, images) < 1e-12
+
+
+def test_anti_oracle_scores_zero():
+  followed, pairs = _count(_encode_reversed, _decode_reversed)
+  # It reconstructs, so every judge is of the same opinion as of the oracle.
+  np.testing.assert_array_equal(pairs, _count(_encode, _decode)[1])
+  assert followed[0] == followed[2] == 0
+
+
+def test_decoder_that_ignores_the_factors_scores_chance():
+  followed, pairs = _count(_encode, _decode_style)
+  # By opinion, the class never moves at all.
+  assert followed[0] == 0 and pairs[0] > 0
+  # By true labels, one in ten; the deviation over 900 pairs is 0.01.
+  np.testing.assert_allclose(followed[2] / pairs[2], 0.1, atol=0.04)
+
+
+def test_noisy_judge_has_its_own_keys():
+  followed, pairs = _count(_encode, _decode)
+  # A judge that guesses: one in ten, where the clean judge gives 1. With the
+  # same key before and after a swap it would say the same twice: never.
+  np.testing.assert_allclose(followed[1] / pairs[1], 0.1, atol=0.04)
+
+
+def test_judge_of_one_opinion_leaves_no_pairs():
+  blind = lambda images, key: jnp.zeros(images.shape[0], jnp.int32)
+  followed, pairs = _count(_encode, _decode, blind)
+  assert pairs[0] == pairs[1] == 0 and followed[0] == 0
+  # True labels do not depend on the judge.
+  assert pairs[2] == _count(_encode, _decode)[1][2]
+
+
+# Invariants.
+
+
+def test_pairs_are_those_of_the_seed():
+  first = _count(_encode, _decode)
+  np.testing.assert_array_equal(first, _count(_encode, _decode))
+  assert not np.array_equal(first[1], _count(_encode, _decode, seed=1)[1])
+
+
+@pytest.mark.parametrize('with_jit', [True, False])
+def test_ensemble_measures_each_judge(with_jit):
+  images, labels = _data()
+
+  def judge(offset, images, key):
+    # The second judge is always wrong by one class, and consistent.
+    return (_judge(images, key) + offset) % CLASSES
+
+  def measure(offsets):
+    return evaluation.evaluate_autoencoder(
+        _encode, _decode, judge, offsets, images, labels
+    )
+
+  measured = (jax.jit(measure) if with_jit else measure)(jnp.array([0, 1]))
+  np.testing.assert_array_equal(measured['judge_accuracy'], [1.0, 0.0])
+  np.testing.assert_array_equal(
+      measured['judge_accuracy_reconstructions'], [1.0, 0.0]
+  )
+  assert measured['pairs'].shape == measured['followed'].shape == (2, 3)
+  row = evaluation.summarize(measured)
+  assert row['class_swaps_by_judge'] == [1.0, 1.0]
+  # The wrong judge never sees the donor's true label: (1 + 0) / 2.
+  assert row['class_swaps_true_labels'] == 0.5

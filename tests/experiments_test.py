@@ -1,0 +1,306 @@
+"""Tests of the binaries, end to end on small data."""
+
+import contextlib
+import hashlib
+import io
+import json
+import pathlib
+import random
+import signal
+import subprocess
+import sys
+import time
+
+from absl.testing import flagsaver
+import numpy as np
+import pytest
+
+from experiments import command_line
+from experiments import mnist
+from jacsup_jax import datasets
+
+ROOT = pathlib.Path(__file__).parents[1]
+SIZES = {'train': 1280, 'train_minus_validation': 1024, 'test': 256}
+RUN = (
+    '--epochs=2', '--nuisance_dim=1', '--students=student,student_no_jacobian',
+    '--eval_every=1', '--checkpoint_every=1',
+)  # pyformat: disable
+
+
+def _load(name, split, *, data_dir=None):
+  """Ten smooth patterns with noise, in the place of digits."""
+  del data_dir
+  patterns = np.random.default_rng(0).integers(0, 200, (10, 7, 7))
+  generator = np.random.default_rng(len(split))
+  labels = generator.integers(0, 10, SIZES[split]).astype(np.int32)
+  images = np.kron(patterns, np.ones((4, 4), int))[labels]
+  images = images + generator.integers(0, 55, images.shape)
+  images = images.astype(np.uint8)[..., None]
+  return datasets.Dataset(name, split, images, labels, 10, f'small {split}')
+
+
+def _invoke(*args, load=_load):
+  """Runs the binary in this process; returns status, stdout and stderr."""
+  out, err = io.StringIO(), io.StringIO()
+  with contextlib.ExitStack() as stack:
+    patch = stack.enter_context(pytest.MonkeyPatch.context())
+    patch.setattr(sys, 'argv', ['experiments/mnist.py', *args])
+    patch.setattr(datasets, 'load', load)
+    stack.enter_context(flagsaver.flagsaver())
+    stack.enter_context(contextlib.redirect_stdout(out))
+    stack.enter_context(contextlib.redirect_stderr(err))
+    exit_info = stack.enter_context(pytest.raises(SystemExit))
+    command_line.run(mnist.main)
+  return exit_info.value.code or 0, out.getvalue(), err.getvalue()
+
+
+def _snapshot(directory):
+  """Every file below a directory, with its content and its time."""
+  return {
+      str(path): (
+          hashlib.sha256(path.read_bytes()).hexdigest(),
+          path.stat().st_mtime_ns,
+      )
+      for path in sorted(directory.rglob('*'))
+      if path.is_file()
+  }
+
+
+@pytest.fixture(scope='module')
+def finished(tmp_path_factory):
+  """A whole run: its directory, its judges' and what it printed."""
+  root = tmp_path_factory.mktemp('mnist')
+  flags = (f'--workdir={root / "run"}', f'--judge_workdir={root / "judge"}')
+  status, out, err = _invoke(*RUN, *flags)
+  assert status == 0, err
+  return root / 'run', root / 'judge', out
+
+
+def _assert_mistake(result, *parts):
+  status, _, err = result
+  assert status == 2
+  assert err.count('\n') == 1 and err.startswith('error: '), err
+  assert 'Traceback' not in err
+  for part in parts:
+    assert part in err
+
+
+# Values.
+
+
+def test_results_have_a_row_per_model(finished):
+  run, _, out = finished
+  results = json.loads((run / 'results.json').read_text())
+  assert results['experiment'] == 'mnist'
+  rows = results['rows']
+  assert [(r['model'], r['stage'], r['nuisance_dim']) for r in rows] == [
+      ('teacher', 'teacher', 0),
+      ('student', 'student_d01', 1),
+      ('student_no_jacobian', 'student_no_jacobian_d01', 1),
+      ('random', 'random', 1),
+  ]
+  assert [r['lambda_diff'] for r in rows[1:3]] == [0.1, 0.0]
+  for row in rows:
+    assert 0 < row['mse'] < 1
+    assert row['class_swaps'] is None or 0 <= row['class_swaps'] <= 1
+    # The patterns are easily told apart.
+    assert row['judge_accuracy'] > 0.95
+  # Trained models reconstruct better than an untrained one.
+  assert max(r['mse'] for r in rows[:3]) < rows[3]['mse']
+  assert 'student_no_jacobian' in out
+
+
+def test_manifest_names_data_flags_and_judges(finished):
+  run, _, _ = finished
+  manifest = json.loads((run / 'manifest.json').read_text())
+  assert manifest['dataset'] == {
+      'name': 'mnist_embedded', 'fingerprint': 'small train'
+  }  # pyformat: disable
+  assert manifest['flags']['epochs'] == 2
+  results = json.loads((run / 'results.json').read_text())
+  assert results['judges']['seeds'] == [0, 1, 2]
+  stages = manifest['stages']
+  for name in ('student_d01', 'student_no_jacobian_d01'):
+    assert stages[name]['parent_sha256'] == stages['teacher']['sha256']
+
+
+def test_metrics_have_every_epoch_once(finished):
+  run, _, _ = finished
+  lines = (run / 'metrics.jsonl').read_text().splitlines()
+  records = [json.loads(line) for line in lines]
+  names = ('teacher', 'student_d01', 'student_no_jacobian_d01')
+  assert [(r['stage'], r['epoch']) for r in records] == [
+      (name, epoch) for name in names for epoch in (1, 2)
+  ]
+  for record in records:
+    # 1,280 / 128 steps of an epoch; a student counts on from its teacher.
+    assert record['step'] % 10 == 0
+    assert 'eval_mse' in record and 'seconds' in record
+
+
+@pytest.mark.parametrize(
+    ('args', 'parts'),
+    [
+        (['--nuisance_dim=0'], ['--nuisance_dim=0', 'accepted: 1']),
+        (['--lambda_y=-1'], ['--lambda_y', '-1', 'accepted: 0']),
+        (['--lambda_xcov=nan'], ['--lambda_xcov', 'nan']),
+        (['--batch_size=0'], ['--batch_size=0', 'accepted: 1']),
+        (['--epochs=0'], ['--epochs=0', 'accepted: 1']),
+        (['--weight_decay=-1'], ['--weight_decay=-1', 'accepted: 0']),
+        (['--learning_rate=nan'], ['--learning_rate=nan', 'accepted: 0']),
+        (['--checkpoint_every=0'], ['--checkpoint_every=0']),
+        (['--students=pupil'], ["'pupil'", 'student_no_jacobian']),
+        (['--epoch=3'], ["'epoch'", 'Did you mean: epochs']),
+        (['--growth=zeros'], ['growth', 'zeros', 'preserving']),
+    ],
+)
+def test_mistakes_are_one_line_and_change_nothing(tmp_path, args, parts):
+  result = _invoke(
+      *args,
+      f'--workdir={tmp_path / "run"}',
+      f'--judge_workdir={tmp_path / "judge"}',
+  )
+  _assert_mistake(result, *parts)
+  assert not list(tmp_path.iterdir())
+
+
+def test_empty_list_of_students_is_refused(tmp_path):
+  result = _invoke('--students=', f'--workdir={tmp_path / "run"}', *(
+      '--epochs=1', f'--judge_workdir={tmp_path / "judge"}'
+  ))
+  _assert_mistake(result, '--students')
+  assert not list(tmp_path.iterdir())
+
+
+def test_student_named_twice_is_refused(tmp_path):
+  result = _invoke(
+      '--students=student,student',
+      f'--workdir={tmp_path / "run"}',
+      f'--judge_workdir={tmp_path / "judge"}',
+  )
+  _assert_mistake(result, '--students')
+  assert not list(tmp_path.iterdir())
+
+
+def test_unknown_data_set_is_refused(tmp_path):
+  result = _invoke(
+      '--dataset=mnits',
+      f'--workdir={tmp_path / "run"}',
+      f'--judge_workdir={tmp_path / "judge"}',
+      load=datasets.load,
+  )
+  _assert_mistake(result, 'mnits', 'mnist')
+  assert not list(tmp_path.iterdir())
+
+
+def test_batch_larger_than_the_data_is_refused(finished, tmp_path):
+  _, judge, _ = finished
+  result = _invoke(
+      '--batch_size=2000',
+      f'--workdir={tmp_path / "run"}',
+      f'--judge_workdir={judge}',
+  )
+  _assert_mistake(result, '--batch_size=2000', '1280')
+  assert not list(tmp_path.iterdir())
+
+
+def test_other_flags_in_a_begun_directory_are_refused(finished):
+  run, judge, _ = finished
+  before = _snapshot(run)
+  result = _invoke(
+      *RUN, '--seed=1', f'--workdir={run}', f'--judge_workdir={judge}'
+  )
+  _assert_mistake(result, '--seed=0 there, 1 now', str(run))
+  assert _snapshot(run) == before
+
+
+def test_no_resume_refuses_a_begun_directory(finished):
+  run, judge, _ = finished
+  before = _snapshot(run)
+  result = _invoke(
+      *RUN, '--noresume', f'--workdir={run}', f'--judge_workdir={judge}'
+  )
+  _assert_mistake(result, '--resume')
+  assert _snapshot(run) == before
+
+
+# Invariants.
+
+
+def test_same_command_again_is_complete_and_changes_no_result(finished):
+  run, judge, _ = finished
+  files = ('results.json', 'manifest.json', 'metrics.jsonl')
+  before = [(run / name).read_text() for name in files]
+  status, out, _ = _invoke(
+      *RUN, f'--workdir={run}', f'--judge_workdir={judge}'
+  )
+  assert status == 0
+  assert [(run / name).read_text() for name in files] == before
+  # No epoch was taken.
+  assert 'images/s' not in out
+
+
+def _start(workdir, judge):
+  return subprocess.Popen(
+      [
+          sys.executable, '-m', 'experiments.mnist', '--epochs=2',
+          '--nuisance_dim=2', '--eval_every=1', '--checkpoint_every=1',
+          f'--workdir={workdir}', f'--judge_workdir={judge}',
+      ],
+      cwd=ROOT,
+      stdout=subprocess.DEVNULL,
+      stderr=subprocess.PIPE,
+      text=True,
+  )  # pyformat: disable
+
+
+def _finish(process):
+  _, err = process.communicate()
+  assert process.returncode == 0, err[-3000:]
+
+
+def _kill_when(process, reached, delay):
+  while not reached():
+    assert process.poll() is None, process.stderr.read()[-3000:]
+    time.sleep(0.01)
+  time.sleep(delay)
+  process.send_signal(signal.SIGKILL)
+  process.communicate()
+  assert process.returncode == -signal.SIGKILL, 'it ended before it was killed'
+
+
+@pytest.mark.slow
+def test_killed_three_times_it_gives_the_same_parameters(tmp_path):
+  judge = tmp_path / 'judge'
+  _finish(_start(tmp_path / 'undisturbed', judge))
+  run = tmp_path / 'run'
+  seed = time.time_ns()
+  print(f'seed of the delays: {seed}')
+  delay = random.Random(seed).uniform
+
+  def lines(stage):
+    path = run / 'metrics.jsonl'
+    return path.exists() and f'"stage": "{stage}"' in path.read_text()
+
+  def grown():
+    path = run / 'manifest.json'
+    return path.exists() and 'teacher' in json.loads(path.read_text())['stages']
+
+  # In the first stage; as a student grows from it; in that student's stage.
+  _kill_when(_start(run, judge), lambda: lines('teacher'), delay(0, 2))
+  _kill_when(_start(run, judge), grown, delay(0, 1))
+  _kill_when(_start(run, judge), lambda: lines('student_d01'), delay(0, 2))
+  _finish(_start(run, judge))
+
+  def outcome(directory):
+    manifest = json.loads((directory / 'manifest.json').read_text())
+    results = json.loads((directory / 'results.json').read_text())
+    records = [
+        json.loads(line)
+        for line in (directory / 'metrics.jsonl').read_text().splitlines()
+    ]
+    for record in records:
+      del record['seconds'], record['images_per_second']
+    return manifest['stages'], results, records
+
+  assert outcome(run) == outcome(tmp_path / 'undisturbed')

@@ -1,0 +1,210 @@
+"""Tests of jacsup_jax.judges, on images of four bright quadrants."""
+
+import dataclasses
+import functools
+import json
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jacsup_jax import checkpoints
+from jacsup_jax import datasets
+from jacsup_jax import judges
+from jacsup_jax import networks
+from jacsup_jax import types
+
+SHAPE = (4, 4, 1)
+SEEDS = (0, 1)
+
+
+def _data(num_images, seed):
+  random = np.random.default_rng(seed)
+  labels = random.integers(0, 4, num_images).astype(np.int32)
+  images = random.integers(0, 100, (num_images, *SHAPE), np.uint8)
+  for image, label in zip(images, labels):
+    row, column = 2 * (label // 2), 2 * (label % 2)
+    image[row : row + 2, column : column + 2] += 150
+  return images, labels
+
+
+IMAGES, LABELS = _data(512, 0)
+TEST_IMAGES, TEST_LABELS = _data(200, 1)
+
+
+def _train(**kwargs):
+  kwargs = {'seeds': SEEDS, 'epochs': 4, 'batch_size': 64, **kwargs}
+  return judges.train(
+      'quadrants',
+      4,
+      IMAGES,
+      LABELS,
+      test_images=TEST_IMAGES,
+      test_labels=TEST_LABELS,
+      **kwargs,
+  )
+
+
+@pytest.fixture(scope='module')
+def ensemble():
+  return _train()
+
+
+def _of(ensemble, index):
+  return jax.tree.map(lambda x: x[index], ensemble.params)
+
+
+# Values.
+
+
+def test_classes_are_the_largest_logits():
+  model = networks.MlpJudge(3, widths=())
+  # One pixel: logits are (x, 1 - x, 0.4).
+  params = {'logits': {
+      'kernel': jnp.array([[1.0, -1.0, 0.0]]),
+      'bias': jnp.array([0.0, 1.0, 0.4]),
+  }}  # pyformat: disable
+  images = jnp.array([0.1, 0.9]).reshape(2, 1, 1, 1)
+  np.testing.assert_array_equal(
+      judges.classify(model, params, images), [1, 0]
+  )
+
+
+def test_accuracy_is_that_of_numpy(ensemble):
+  for i, accuracy in enumerate(ensemble.accuracy):
+    x = TEST_IMAGES.reshape(200, 16) / 255.0
+    params = _of(ensemble, i)
+    for name in ('dense_0', 'dense_1', 'logits'):
+      x = x @ params[name]['kernel'] + params[name]['bias'][None]
+      x = np.maximum(x, 0) if name != 'logits' else x
+    correct = np.mean(np.argmax(x, axis=1) == TEST_LABELS)
+    # A tie or a rounding may turn one of 200.
+    np.testing.assert_allclose(accuracy, correct, atol=0.0051)
+
+
+def test_judges_learn_what_can_be_told(ensemble):
+  # The quadrants do not overlap; a judge of chance has 0.25.
+  assert min(ensemble.accuracy) > 0.98
+
+
+def test_judges_of_shuffled_labels_have_chance():
+  random = np.random.default_rng(2)
+  judge = judges.train(
+      'noise', 4, IMAGES, random.integers(0, 4, 512).astype(np.int32),
+      test_images=TEST_IMAGES, test_labels=TEST_LABELS, seeds=(0,), epochs=1,
+      batch_size=64,
+  )  # pyformat: disable
+  # A quadrant may be taken for another as a whole, but not for its own.
+  assert judge.accuracy[0] < 0.8
+
+
+def test_description_identifies_the_judges(ensemble):
+  described = ensemble.describe()
+  assert described['dataset'] == 'quadrants'
+  assert described['seeds'] == SEEDS
+  assert described['sha256'] == checkpoints.hash_tree(ensemble.params)
+  json.dumps(described)
+
+
+# Invariants.
+
+
+def test_key_switches_dropout_on(ensemble):
+  params = _of(ensemble, 0)
+  # Images of no class, so that the judge hesitates.
+  images = jax.random.uniform(jax.random.key(0), (200, *SHAPE))
+  classify = functools.partial(
+      judges.classify, ensemble.model, params, images
+  )
+  np.testing.assert_array_equal(classify(None), classify(None))
+  noisy = classify(jax.random.key(0))
+  assert np.any(noisy != classify(None))
+  assert np.any(noisy != classify(jax.random.key(1)))
+  np.testing.assert_array_equal(noisy, classify(jax.random.key(0)))
+
+
+def test_seeds_are_judges_of_their_own(ensemble):
+  for leaf in jax.tree.leaves(ensemble.params):
+    assert leaf.shape[0] == 2
+    assert not np.array_equal(leaf[0], leaf[1])
+  # Alone, a judge is what it is in the ensemble, up to rounding in a program
+  # of another size, over 32 steps of Adam at 1e-3.
+  alone = _train(seeds=(1,))
+  chex.assert_trees_all_close(_of(alone, 0), _of(ensemble, 1), atol=2e-3)
+
+
+def test_restored_judges_are_those_saved(ensemble, tmp_path):
+  assert not judges.exist(tmp_path / 'judge')
+  judges.save(tmp_path / 'judge', ensemble)
+  assert judges.exist(tmp_path / 'judge')
+  restored = judges.restore(
+      tmp_path / 'judge', dataset='quadrants', num_classes=4, image_shape=SHAPE
+  )
+  chex.assert_trees_all_equal(restored.params, ensemble.params)
+  assert dataclasses.replace(restored, params=None) == dataclasses.replace(
+      ensemble, params=None
+  )
+
+
+@pytest.mark.parametrize(
+    'other',
+    [{'dataset': 'digits'}, {'num_classes': 5}, {'image_shape': (4, 5, 1)}],
+)
+def test_judges_of_other_data_are_refused(ensemble, tmp_path, other):
+  judges.save(tmp_path, ensemble)
+  wanted = {
+      'dataset': 'quadrants', 'num_classes': 4, 'image_shape': SHAPE, **other
+  }  # pyformat: disable
+  with pytest.raises(types.InputError) as error:
+    judges.restore(tmp_path, **wanted)
+  message = str(error.value)
+  assert str(tmp_path) in message and '\n' not in message
+  assert 'quadrants (4 classes, images (4, 4, 1))' in message
+  assert str(next(iter(other.values()))) in message
+
+
+@pytest.mark.parametrize('text', [None, 'no json', '{"seeds": [0]}', '[]'])
+def test_what_is_no_judge_is_refused_by_name(tmp_path, text):
+  if text is not None:
+    (tmp_path / 'judge.json').write_text(text)
+  with pytest.raises(types.InputError, match='judge.json'):
+    judges.restore(
+        tmp_path, dataset='quadrants', num_classes=4, image_shape=SHAPE
+    )
+
+
+def test_judges_are_trained_once_and_without_validation(tmp_path, monkeypatch):
+  loaded = []
+
+  def load(name, split, *, data_dir=None):
+    loaded.append(split)
+    images, labels = _data(128, 3)
+    return datasets.Dataset(name, split, images, labels, 4, 'fingerprint')
+
+  monkeypatch.setattr(datasets, 'load', load)
+  make = functools.partial(
+      judges.restore_or_train, tmp_path / 'judge', 'quadrants', None
+  )
+  trained = make(seeds=(5,), epochs=1)
+  assert set(loaded) == {'test', 'train_minus_validation'}
+  assert [p.name for p in tmp_path.iterdir()] == ['judge']
+  monkeypatch.setattr(judges, 'train', None)  # Not again.
+  assert make(seeds=(5,), epochs=1).sha256 == trained.sha256
+  assert make().seeds == (5,)
+  for other in ({'seeds': (6,)}, {'epochs': 2}):
+    with pytest.raises(types.InputError, match='accepted: the same'):
+      make(**other)
+
+
+def test_directory_of_something_else_is_refused(
+    ensemble, tmp_path, monkeypatch
+):
+  (tmp_path / 'letter.txt').write_text('dear')
+  data = datasets.Dataset('quadrants', '', IMAGES, LABELS, 4, '')
+  monkeypatch.setattr(datasets, 'load', lambda *args, **kwargs: data)
+  monkeypatch.setattr(judges, 'train', lambda *args, **kwargs: ensemble)
+  with pytest.raises(types.InputError, match=str(tmp_path)):
+    judges.restore_or_train(tmp_path, 'quadrants', None)
+  assert [p.name for p in tmp_path.iterdir()] == ['letter.txt']

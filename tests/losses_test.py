@@ -1,0 +1,228 @@
+"""Tests of jacsup_jax.losses."""
+
+import functools
+
+from absl.testing import parameterized
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jacsup_jax import losses
+
+# Two images of two pixels.
+IMAGES = np.array([[1.0, 2.0], [3.0, 4.0]], np.float32).reshape(2, 1, 2, 1)
+OTHER_IMAGES = np.array([[0.0, 0.0], [3.0, 2.0]], np.float32).reshape(
+    2, 1, 2, 1
+)
+# Mean of y is 0; mean of z is (2, 4). Covariances over M = 2 examples:
+# (-1 * 1 + 1 * -1) / 2 = -1 and (-2 * 1 + 2 * -1) / 2 = -2.
+FACTORS = np.array([[1.0], [-1.0]], np.float32)
+NUISANCE = np.array([[1.0, 2.0], [3.0, 6.0]], np.float32)
+
+
+def _random(seed, *shape):
+  return jax.random.normal(jax.random.key(seed), shape)
+
+
+# Values.
+
+
+class ValueTest(chex.TestCase):
+
+  @chex.variants(with_jit=True, without_jit=True)
+  def test_reconstruction_is_the_mean_over_pixels(self):
+    # ((1 - 0)^2 + (2 - 0)^2) / 2 and ((3 - 3)^2 + (4 - 2)^2) / 2.
+    loss = self.variant(losses.reconstruction_loss)(IMAGES, OTHER_IMAGES)
+    np.testing.assert_array_equal(loss, [2.5, 2.0])
+
+  @chex.variants(with_jit=True, without_jit=True)
+  def test_factor_matching_is_the_mean_over_factors(self):
+    student = jnp.array([[1.0, 2.0], [0.0, 0.0]])
+    teacher = jnp.array([[0.0, 0.0], [3.0, 4.0]])
+    # (1 + 4) / 2 and (9 + 16) / 2.
+    loss = self.variant(losses.factor_matching_loss)(student, teacher)
+    np.testing.assert_array_equal(loss, [2.5, 12.5])
+
+  @chex.variants(with_jit=True, without_jit=True)
+  def test_jacobian_compares_changes_not_images(self):
+    image = lambda *pixels: jnp.array(pixels).reshape(1, 1, 2, 1)
+    # The student changes by (1, 2), the teacher by (4, 0): (9 + 4) / 2.
+    loss = self.variant(losses.jacobian_loss)(
+        image(10.0, 20.0), image(11.0, 22.0), image(1.0, 7.0), image(5.0, 7.0)
+    )
+    np.testing.assert_array_equal(loss, [6.5])
+
+  @chex.variants(with_jit=True, without_jit=True)
+  def test_cross_covariance_is_the_sum_of_squares(self):
+    # (-1)^2 + (-2)^2; with M - 1 in the place of M it would be 20.
+    loss = self.variant(losses.cross_covariance_loss)(FACTORS, NUISANCE)
+    np.testing.assert_array_equal(loss, 5.0)
+
+  @chex.variants(with_jit=True, without_jit=True)
+  def test_cross_covariance_norm_is_its_root(self):
+    norm = functools.partial(losses.cross_covariance_loss, squared=False)
+    # The square root of 5, to the rounding of float32.
+    np.testing.assert_allclose(
+        self.variant(norm)(FACTORS, NUISANCE), 2.2360680, rtol=1e-7
+    )
+
+  @chex.variants(with_jit=True, without_jit=True)
+  def test_attribute_hinge_is_the_mean_over_attributes(self):
+    factors = jnp.array([[0.5, 2.0], [-1.0, 3.0]])
+    attributes = jnp.array([[1.0, 1.0], [1.0, -1.0]])
+    # (1 - 0.5 + 0) / 2, the second beyond the margin, and (2 + 4) / 2.
+    loss = self.variant(losses.attribute_hinge_loss)(factors, attributes)
+    np.testing.assert_array_equal(loss, [0.25, 3.0])
+
+  @chex.variants(with_jit=True, without_jit=True)
+  def test_attribute_cycle_has_given_factors_for_labels(self):
+    swapped = jnp.array([[2.0, -1.0]])
+    cycled = jnp.array([[0.25, 0.5]])
+    # (1 - 2 * 0.25 + 1 + 1 * 0.5) / 2.
+    loss = self.variant(losses.attribute_cycle_loss)(swapped, cycled)
+    np.testing.assert_array_equal(loss, [1.0])
+
+  @chex.variants(with_jit=True, without_jit=True)
+  def test_nuisance_cycle_is_the_sum_over_units(self):
+    nuisance = jnp.array([[1.0, 2.0], [3.0, 4.0]]).reshape(2, 1, 2, 1)
+    cycled = jnp.array([[0.0, 0.0], [3.0, 1.0]]).reshape(2, 1, 2, 1)
+    # 1 + 4 and 0 + 9: a sum, not a mean, and no root.
+    loss = self.variant(losses.nuisance_cycle_loss)(nuisance, cycled)
+    np.testing.assert_array_equal(loss, [5.0, 9.0])
+
+
+class ShapeTest(parameterized.TestCase):
+
+  @parameterized.named_parameters(
+      ('reconstruction', losses.reconstruction_loss, [(2, 4, 4, 1)] * 2),
+      ('factor_matching', losses.factor_matching_loss, [(2, 3)] * 2),
+      ('jacobian', losses.jacobian_loss, [(2, 4, 4, 1)] * 4),
+      ('attribute_hinge', losses.attribute_hinge_loss, [(2, 3)] * 2),
+      ('attribute_cycle', losses.attribute_cycle_loss, [(2, 3)] * 2),
+      ('nuisance_cycle', losses.nuisance_cycle_loss, [(2, 2, 2, 5)] * 2),
+  )
+  def test_mismatched_shapes_raise(self, loss, shapes):
+    arrays = [jnp.zeros(shape) for shape in shapes]
+    assert loss(*arrays).shape == (2,)
+    for i in range(len(arrays)):
+      # A single example in the place of two, which would broadcast.
+      narrow = [x[:1] if i == j else x for j, x in enumerate(arrays)]
+      with pytest.raises(AssertionError):
+        loss(*narrow)
+
+  def test_cross_covariance_needs_as_many_nuisances_as_factors(self):
+    with pytest.raises(AssertionError):
+      losses.cross_covariance_loss(jnp.zeros((4, 2)), jnp.zeros((3, 5)))
+    with pytest.raises(AssertionError):
+      losses.cross_covariance_loss(jnp.zeros((4,)), jnp.zeros((4, 5)))
+
+
+def test_cross_covariance_without_nuisance_is_zero():
+  for squared in (True, False):
+    loss = losses.cross_covariance_loss(
+        _random(0, 4, 2), jnp.zeros((4, 0)), squared=squared
+    )
+    assert loss == 0.0
+
+
+# Gradients.
+
+
+def test_gradient_of_reconstruction():
+  grads = jax.grad(lambda x: jnp.sum(losses.reconstruction_loss(IMAGES, x)))(
+      OTHER_IMAGES
+  )
+  # 2 (r - x) / 2 pixels.
+  np.testing.assert_array_equal(np.ravel(grads), [-1.0, -2.0, 0.0, -2.0])
+
+
+def test_gradient_of_hinge_is_zero_beyond_the_margin():
+  factors = jnp.array([[0.5, 2.0], [-1.0, 3.0]])
+  attributes = jnp.array([[1.0, 1.0], [1.0, -1.0]])
+  grads = jax.grad(
+      lambda y: jnp.sum(losses.attribute_hinge_loss(y, attributes))
+  )(factors)
+  # -ybar / 2 attributes inside the margin.
+  np.testing.assert_array_equal(grads, [[-0.5, 0.0], [-0.5, 0.5]])
+
+
+@pytest.mark.parametrize('squared', [True, False])
+def test_gradient_of_cross_covariance_agrees_with_differences(squared):
+  loss = functools.partial(losses.cross_covariance_loss, squared=squared)
+  # Central differences of float32 are good to about three digits.
+  chex.assert_numerical_grads(
+      loss, (_random(0, 6, 2), _random(1, 6, 3)), order=1, atol=1e-2, rtol=1e-2
+  )
+
+
+@pytest.mark.parametrize('squared', [True, False])
+def test_gradient_of_cross_covariance_is_zero_where_it_is_zero(squared):
+  # A new nuisance unit may be constant over the batch.
+  factors, nuisance = _random(0, 6, 2), jnp.ones((6, 1))
+  grads = jax.grad(
+      functools.partial(losses.cross_covariance_loss, squared=squared),
+      argnums=(0, 1),
+  )(factors, nuisance)
+  chex.assert_tree_all_finite(grads)
+  for grad in grads:
+    np.testing.assert_array_equal(grad, np.zeros(grad.shape))
+
+
+def test_nothing_is_stopped():
+  # The objectives stop the teacher; the losses are plain functions.
+  factors = jnp.array([[1.0, 2.0]])
+  grads = jax.grad(
+      lambda t: jnp.sum(losses.factor_matching_loss(jnp.zeros((1, 2)), t))
+  )(factors)
+  # 2 t / 2 factors.
+  np.testing.assert_array_equal(grads, factors)
+
+
+# Invariants.
+
+
+@pytest.mark.parametrize('squared', [True, False])
+def test_cross_covariance_over_an_axis_is_that_of_the_whole_batch(squared):
+  factors, nuisance = _random(0, 12, 2), 3.0 + _random(1, 12, 2, 2, 3)
+  loss = functools.partial(losses.cross_covariance_loss, squared=squared)
+  whole, whole_grads = jax.value_and_grad(loss, argnums=(0, 1))(
+      factors, nuisance
+  )
+
+  def spread(factors, nuisance):
+    shards = [x.reshape(4, 3, *x.shape[1:]) for x in (factors, nuisance)]
+    of_shard = functools.partial(loss, axis_name='shards')
+    return jax.vmap(of_shard, axis_name='shards')(*shards)
+
+  by_shard = spread(factors, nuisance)
+  # Rounding of float32 in sums of another order.
+  np.testing.assert_allclose(by_shard, np.full(4, whole), rtol=1e-5)
+  grads = jax.grad(lambda *x: jnp.mean(spread(*x)), argnums=(0, 1))(
+      factors, nuisance
+  )
+  chex.assert_trees_all_close(grads, whole_grads, rtol=1e-4, atol=1e-6)
+  # The mean of the shards' own losses is something else: the axis matters.
+  own = jax.vmap(loss)(factors.reshape(4, 3, 2), nuisance.reshape(4, 3, 12))
+  assert not np.allclose(jnp.mean(own), whole, rtol=0.05)
+
+
+def test_cross_covariance_is_that_of_numpy():
+  factors, nuisance = _random(0, 50, 3), _random(1, 50, 4) + 2.0
+  # rowvar: rows of the joint matrix are units; bias divides by M.
+  joint = np.cov(np.hstack([factors, nuisance]), rowvar=False, bias=True)
+  np.testing.assert_allclose(
+      losses.cross_covariance_loss(factors, nuisance),
+      np.sum(joint[:3, 3:] ** 2),
+      # Sums of 50 float32 against float64.
+      rtol=1e-4,
+  )
+
+
+def test_cross_covariance_reads_every_unit_of_a_feature_map():
+  factors, nuisance = _random(0, 8, 2), _random(1, 8, 2, 2, 3)
+  np.testing.assert_array_equal(
+      losses.cross_covariance_loss(factors, nuisance),
+      losses.cross_covariance_loss(factors, nuisance.reshape(8, 12)),
+  )

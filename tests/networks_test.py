@@ -1,0 +1,265 @@
+"""Tests of jacsup_jax.networks."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jacsup_jax import latents
+from jacsup_jax import networks
+from jacsup_jax import types
+
+SHAPE = (4, 4, 1)
+
+
+def _model(num_factors=2, nuisance_dim=1, **kwargs):
+  kwargs = {'image_shape': SHAPE, 'widths': (8, 6), **kwargs}
+  return networks.MlpAutoencoder(num_factors, nuisance_dim, **kwargs)
+
+
+def _init(model, seed=0):
+  return networks.init_variables(model, seed, model.image_shape)
+
+
+def _images(count=5, seed=1, shape=SHAPE):
+  return jax.random.uniform(jax.random.key(seed), (count, *shape))
+
+
+def _numpy_layers(x, params, names):
+  """Applies dense layers with ReLU between, not after the last."""
+  x = np.asarray(x)
+  for name in names:
+    x = x @ np.asarray(params[name]['kernel'])
+    x = x + np.asarray(params[name]['bias'])
+    x = np.maximum(x, 0) if name != names[-1] else x
+  return x
+
+
+# Values.
+
+
+def test_sizes_are_the_papers():
+  variables = jax.eval_shape(
+      networks.MlpAutoencoder(2, 14).init,
+      jax.random.key(0),
+      jnp.zeros((1, 28, 28, 1)),
+  )
+  shapes = jax.tree.map(lambda x: x.shape, variables['params'])
+  kernels = lambda tree: [layer['kernel'] for layer in tree.values()]
+  # Appendix A.1 of Lezama (2019): 784-256-128-64-(2 + 14), and back.
+  assert set(kernels(shapes['encoder'])) == {
+      (784, 256), (256, 128), (128, 64), (64, 16),
+  }  # pyformat: disable
+  assert set(kernels(shapes['decoder'])) == {
+      (16, 64), (64, 128), (128, 256), (256, 784),
+  }  # pyformat: disable
+
+
+def test_forward_pass_is_that_of_numpy():
+  model = _model()
+  params = _init(model)['params']
+  images = _images()
+  code = networks.make_encode(model)(params, images)
+  flat = _numpy_layers(
+      np.reshape(images, (5, 16)),
+      params['encoder'],
+      ['dense_0', 'dense_1', 'code'],
+  )
+  # Rounding of float32 in sums of another order.
+  np.testing.assert_allclose(latents.merge(code), flat, rtol=1e-5, atol=1e-6)
+  decoded = networks.make_decode(model)(params, code)
+  hidden = _numpy_layers(
+      flat, params['decoder'], ['dense_0', 'dense_1', 'dense_2']
+  )
+  np.testing.assert_allclose(
+      decoded, np.tanh(hidden).reshape(5, *SHAPE), rtol=1e-5, atol=1e-6
+  )
+
+
+def test_every_layer_starts_within_torchs_bounds():
+  params = _init(_model(widths=(64, 32)))['params']
+  for layer in [*params['encoder'].values(), *params['decoder'].values()]:
+    fan_in = layer['kernel'].shape[0]
+    bound = 1 / np.sqrt(fan_in)
+    for leaf in layer.values():
+      assert np.max(np.abs(leaf)) <= bound * (1 + 1e-6)
+    assert np.max(np.abs(layer['kernel'])) > 0.9 * bound
+
+
+def test_judge_is_a_perceptron_in_evaluation():
+  model = networks.MlpJudge(10)
+  variables = _init_judge(model)
+  images = _images()
+  logits = model.apply(variables, images)
+  expected = _numpy_layers(
+      np.reshape(images, (5, 16)),
+      variables['params'],
+      ['dense_0', 'dense_1', 'logits'],
+  )
+  np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-5)
+
+
+def _init_judge(model):
+  return networks.init_variables(model, 0, SHAPE)
+
+
+def test_judge_drops_a_fifth_in_training():
+  model = networks.MlpJudge(10)
+  variables = _init_judge(model)
+  apply = lambda key: model.apply(
+      variables, _images(), train=True, rngs={'dropout': jax.random.key(key)}
+  )
+  assert not np.allclose(apply(0), apply(1))
+  np.testing.assert_array_equal(apply(0), apply(0))
+  assert model.dropout_rate == 0.2  # The released code's.
+
+
+def test_other_images_raise():
+  model = _model()
+  variables = _init(model)
+  with pytest.raises(AssertionError):
+    networks.make_encode(model)(variables['params'], jnp.zeros((2, 4, 5, 1)))
+  with pytest.raises(AssertionError):
+    networks.make_decode(model)(
+        variables['params'], types.Code(jnp.zeros((2, 2)), jnp.zeros((2, 2)))
+    )
+
+
+# Gradients.
+
+
+def test_gradients_reach_every_parameter():
+  model = _model()
+  params = _init(model)['params']
+  encode, decode = networks.make_encode(model), networks.make_decode(model)
+  images = _images(32)
+  grads = jax.grad(
+      lambda p: jnp.mean(jnp.square(decode(p, encode(p, images)) - images))
+  )(params)
+  chex.assert_trees_all_equal_shapes(grads, params)
+  for leaf in jax.tree.leaves(grads):
+    assert np.any(leaf != 0)
+
+
+def test_jacobian_of_the_decoder_is_that_of_reverse_differentiation():
+  model = _model()
+  params = _init(model)['params']
+  decode = networks.make_decode(model)
+  single = lambda flat: decode(params, latents.split(flat[None], 2))[0]
+  flat = jnp.array([0.3, -0.2, 0.5])
+  forward = jax.jacfwd(single)(flat)
+  assert forward.shape == (*SHAPE, 3)
+  np.testing.assert_allclose(forward, jax.jacrev(single)(flat), atol=1e-6)
+  # Each unit of the code has an effect.
+  assert np.all(np.any(forward != 0, axis=(0, 1, 2)))
+
+
+# Invariants.
+
+
+def test_parameters_have_the_top_keys_encoder_and_decoder():
+  assert set(_init(_model())['params']) == {'encoder', 'decoder'}
+
+
+def test_only_a_normalized_code_has_batch_statistics():
+  assert not jax.tree.leaves(_init(_model())['batch_stats'])
+  variables = _init(_model(normalize_code=True))
+  # Mean and variance of the three units; no scale, no bias.
+  assert [x.shape for x in jax.tree.leaves(variables['batch_stats'])] == [
+      (3,), (3,),
+  ]  # pyformat: disable
+  chex.assert_trees_all_equal(variables['params'], _init(_model())['params'])
+
+
+def test_parameters_depend_on_the_sum_of_the_sizes_alone():
+  chex.assert_trees_all_equal(_init(_model(2, 1)), _init(_model(3, 0)))
+
+
+def test_first_units_of_a_larger_encoder_are_those_of_a_smaller():
+  small, large = _init(_model(2, 0))['params'], _init(_model(2, 3))['params']
+  for name in ('kernel', 'bias'):
+    np.testing.assert_array_equal(
+        large['encoder']['code'][name][..., :2], small['encoder']['code'][name]
+    )
+  for name in ('dense_0', 'dense_1'):
+    chex.assert_trees_all_equal(
+        large['encoder'][name], small['encoder'][name]
+    )
+
+
+def test_training_normalises_with_the_statistics_of_the_batch():
+  model = _model(normalize_code=True)
+  variables = _init(model)
+  images = _images(64)
+  raw = np.asarray(
+      latents.merge(networks.make_encode(_model())(variables['params'], images))
+  )
+  code, updated = model.apply(
+      variables, images, train=True, method='encode', mutable='batch_stats'
+  )
+  mean, var = np.mean(raw, axis=0), np.var(raw, axis=0)
+  # Flax divides by the root of the biased variance plus 1e-5, and keeps 0.9 of
+  # the running statistics, which start at 0 and 1. Codes are of size 0.1 with a
+  # spread of 0.01: float32 leaves about four digits after the mean is gone.
+  np.testing.assert_allclose(
+      latents.merge(code), (raw - mean) / np.sqrt(var + 1e-5), atol=2e-3
+  )
+  stats = updated['batch_stats']['encoder']['code_norm']
+  np.testing.assert_allclose(stats['mean'], 0.1 * mean, rtol=1e-4)
+  np.testing.assert_allclose(stats['var'], 0.9 + 0.1 * var, rtol=1e-5)
+
+
+def test_evaluation_normalises_with_running_statistics():
+  model = _model(normalize_code=True)
+  params = _init(model)['params']
+  stats = {'encoder': {'code_norm': {
+      'mean': jnp.array([0.1, 0.2, 0.3]), 'var': jnp.array([1.0, 4.0, 9.0]),
+  }}}  # pyformat: disable
+  raw = networks.make_encode(_model())(params, _images())
+  code = networks.make_encode(model, stats)(params, _images())
+  expected = (latents.merge(raw) - np.array([[0.1, 0.2, 0.3]])) / np.sqrt(
+      np.array([[1.0, 4.0, 9.0]]) + 1e-5
+  )
+  np.testing.assert_allclose(
+      latents.merge(code), expected, rtol=1e-4, atol=1e-6
+  )
+
+
+def test_statistics_over_an_axis_are_those_of_the_whole_batch():
+  images = _images(12)
+  apply = lambda model, images: model.apply(
+      _init(model), images, train=True, method='encode', mutable='batch_stats'
+  )
+  whole, whole_stats = apply(_model(normalize_code=True), images)
+  spread, stats = jax.vmap(
+      lambda x: apply(_model(normalize_code=True, axis_name='shards'), x),
+      axis_name='shards',
+  )(images.reshape(4, 3, *SHAPE))
+  np.testing.assert_allclose(
+      spread.factors.reshape(12, 2), whole.factors, atol=2e-3
+  )
+  for shard, expected in zip(
+      jax.tree.leaves(stats), jax.tree.leaves(whole_stats)
+  ):
+    np.testing.assert_allclose(
+        shard, np.tile(expected, (4, 1)), rtol=1e-5, atol=1e-6
+    )
+
+
+def test_bfloat16_computes_less_exactly_and_gives_float32():
+  model, exact = _model(dtype=jnp.bfloat16), _model()
+  params = _init(exact)['params']
+  code = networks.make_encode(model)(params, _images())
+  exact_code = networks.make_encode(exact)(params, _images())
+  assert code.factors.dtype == jnp.float32
+  # bfloat16 has eight bits.
+  np.testing.assert_allclose(code.factors, exact_code.factors, atol=2e-2)
+  assert not np.array_equal(code.factors, exact_code.factors)
+  assert networks.make_decode(model)(params, code).dtype == jnp.float32
+
+
+def test_seeds_give_other_parameters():
+  first, second = _init(_model(), 0), _init(_model(), 1)
+  for a, b in zip(jax.tree.leaves(first), jax.tree.leaves(second)):
+    assert not np.any(a == b)

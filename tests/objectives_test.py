@@ -1,0 +1,230 @@
+"""Tests of jacsup_jax.objectives."""
+
+import functools
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jacsup_jax import jacobian
+from jacsup_jax import losses
+from jacsup_jax import networks
+from jacsup_jax import objectives
+from jacsup_jax import surgery
+from jacsup_jax import types
+
+SHAPE = (4, 4, 1)
+IMAGES = jax.random.uniform(jax.random.key(0), (8, *SHAPE))
+PERMUTATION = jnp.array([3, 0, 1, 2, 7, 4, 5, 6])
+WEIGHTS = types.LossWeights(0.5, 2.0, 10.0)
+
+
+def _model(num_factors, nuisance_dim, normalize_code=False):
+  return networks.MlpAutoencoder(
+      num_factors,
+      nuisance_dim,
+      normalize_code,
+      image_shape=SHAPE,
+      widths=(8, 6),
+  )
+
+
+def _init(model, seed=0):
+  return networks.init_variables(model, seed, SHAPE)
+
+
+def _teacher_outputs(variables, model, permutation=PERMUTATION):
+  params, stats = variables['params'], variables['batch_stats']
+  return objectives.compute_teacher_outputs(
+      functools.partial(networks.make_encode(model, stats), params),
+      functools.partial(networks.make_decode(model, stats), params),
+      IMAGES,
+      permutation,
+  )
+
+
+def _student(params, teacher, permutation=PERMUTATION, weights=WEIGHTS):
+  return objectives.student_objective(
+      params,
+      {},
+      IMAGES,
+      teacher,
+      permutation,
+      model=_model(2, 1),
+      weights=weights,
+  )
+
+
+# Values.
+
+
+def test_teacher_minimises_its_reconstruction_error():
+  model = _model(2, 0, True)
+  variables = _init(model)
+  loss, (metrics, stats) = objectives.teacher_objective(
+      variables['params'], variables['batch_stats'], IMAGES, model=model
+  )
+  code = model.apply(
+      variables, IMAGES, train=True, method='encode', mutable='batch_stats'
+  )[0]
+  decoded = networks.make_decode(model)(variables['params'], code)
+  np.testing.assert_allclose(loss, np.mean((IMAGES - decoded) ** 2), rtol=1e-6)
+  assert set(metrics) == {'loss', 'reconstruction'}
+  assert metrics['loss'] == metrics['reconstruction'] == loss
+  # The statistics have moved a tenth of the way.
+  moved = stats['encoder']['code_norm']['mean']
+  assert np.all(moved != 0)
+
+
+def test_student_loss_is_the_weighted_sum_of_its_terms():
+  params = _init(_model(2, 1))['params']
+  teacher = _teacher_outputs(_init(_model(2, 0), 1), _model(2, 0))
+  loss, (metrics, _) = _student(params, teacher)
+  assert set(metrics) == {
+      'loss', 'reconstruction', 'factor_matching', 'jacobian',
+      'cross_covariance',
+  }  # pyformat: disable
+  # (8) + 0.5 and 2 times the parts of (9) + 10 times (10).
+  expected = (
+      metrics['reconstruction']
+      + 0.5 * metrics['factor_matching']
+      + 2.0 * metrics['jacobian']
+      + 10.0 * metrics['cross_covariance']
+  )
+  np.testing.assert_allclose(loss, expected, rtol=1e-6)
+  assert metrics['loss'] == loss
+  code = networks.make_encode(_model(2, 1))(params, IMAGES)
+  decode = functools.partial(networks.make_decode(_model(2, 1)), params)
+  images, swapped = decode(code), decode(
+      code._replace(factors=code.factors[PERMUTATION])
+  )
+  np.testing.assert_allclose(
+      metrics['factor_matching'],
+      np.mean((code.factors - teacher.factors) ** 2),
+      rtol=1e-5,
+  )
+  change = (swapped - images) - (teacher.swapped_images - teacher.images)
+  np.testing.assert_allclose(
+      metrics['jacobian'], np.mean(change**2), rtol=1e-4
+  )
+  np.testing.assert_allclose(
+      metrics['reconstruction'], np.mean((IMAGES - images) ** 2), rtol=1e-6
+  )
+  np.testing.assert_allclose(
+      metrics['cross_covariance'],
+      losses.cross_covariance_loss(*code),
+      rtol=1e-5,
+  )
+
+
+def test_student_without_teacher_has_two_terms():
+  params = _init(_model(2, 1))['params']
+  loss, (metrics, _) = _student(params, None)
+  assert set(metrics) == {'loss', 'reconstruction', 'cross_covariance'}
+  np.testing.assert_allclose(
+      loss,
+      metrics['reconstruction'] + 10.0 * metrics['cross_covariance'],
+      rtol=1e-6,
+  )
+
+
+def test_cross_covariance_convention_is_that_of_the_weights():
+  params = _init(_model(2, 1))['params']
+  squared = _student(params, None)[1][0]['cross_covariance']
+  norm = _student(
+      params, None, weights=types.LossWeights(squared_xcov=False)
+  )[1][0]['cross_covariance']
+  np.testing.assert_allclose(norm**2, squared, rtol=1e-5)
+  assert not np.isclose(norm, squared)
+
+
+# Gradients.
+
+
+@pytest.mark.parametrize('nuisance_dim', [0, 1])
+def test_gradient_of_the_teacher_is_exactly_zero(nuisance_dim):
+  teacher_model = _model(2, nuisance_dim)
+  params = _init(_model(2, 1))['params']
+
+  def loss(teacher_params, student_params):
+    variables = {'params': teacher_params, 'batch_stats': {}}
+    teacher = _teacher_outputs(variables, teacher_model)
+    return _student(student_params, teacher)[0]
+
+  grads, student_grads = jax.grad(loss, argnums=(0, 1))(
+      _init(teacher_model, 1)['params'], params
+  )
+  for leaf in jax.tree.leaves(grads):
+    np.testing.assert_array_equal(leaf, np.zeros(leaf.shape))
+  for leaf in jax.tree.leaves(student_grads):
+    assert np.any(leaf != 0)
+
+
+def test_gradient_of_the_jacobian_term_reaches_the_encoder():
+  # Both sides of the student are differentiated, down to its factors.
+  teacher = _teacher_outputs(_init(_model(2, 0), 1), _model(2, 0))
+  grads = jax.grad(
+      lambda p: _student(p, teacher)[1][0]['jacobian']
+  )(_init(_model(2, 1))['params'])
+  assert np.any(grads['encoder']['code']['kernel'][:, :2] != 0)
+  assert np.any(grads['decoder']['dense_0']['kernel'] != 0)
+
+
+# Invariants.
+
+
+def test_identity_permutation_leaves_no_jacobian_term():
+  params = _init(_model(2, 1))['params']
+  identity = jnp.arange(8)
+  teacher = _teacher_outputs(_init(_model(2, 0), 1), _model(2, 0), identity)
+  assert _student(params, teacher, identity)[1][0]['jacobian'] == 0.0
+  assert _student(params, _teacher_outputs(
+      _init(_model(2, 0), 1), _model(2, 0)
+  ))[1][0]['jacobian'] > 0.0
+
+
+def test_preserving_student_starts_at_no_supervision_error():
+  variables = _init(_model(2, 0), 1)
+  grown = surgery.grow(
+      variables['params'],
+      _init(_model(2, 1))['params'],
+      position=2,
+      initialization='preserving',
+  )
+  _, (metrics, _) = _student(grown, _teacher_outputs(variables, _model(2, 0)))
+  # Squared roundings of float32, of codes and images of size 1.
+  assert metrics['factor_matching'] < 1e-13
+  assert metrics['jacobian'] < 1e-13
+
+
+def test_teacher_without_nuisance_needs_no_second_pass():
+  model = _model(2, 0)
+  variables = _init(model)
+  params = variables['params']
+  outputs = _teacher_outputs(variables, model)
+  code = networks.make_encode(model)(params, IMAGES)
+  images, swapped = jacobian.decode_swapped(
+      functools.partial(networks.make_decode(model), params), code, PERMUTATION
+  )
+  np.testing.assert_allclose(outputs.images, images, atol=1e-6)
+  np.testing.assert_allclose(outputs.swapped_images, swapped, atol=1e-6)
+  chex.assert_trees_all_close(outputs.factors, code.factors, atol=1e-6)
+  assert not np.allclose(images, swapped, atol=1e-4)
+
+
+def test_teacher_keeps_its_own_nuisance_in_a_swap():
+  model = _model(1, 1)
+  variables = _init(model)
+  outputs = _teacher_outputs(variables, model)
+  code = networks.make_encode(model)(variables['params'], IMAGES)
+  expected = networks.make_decode(model)(
+      variables['params'],
+      types.Code(code.factors[PERMUTATION], code.nuisance),
+  )
+  np.testing.assert_allclose(outputs.swapped_images, expected, atol=1e-6)
+  # Not the partner's image.
+  assert not np.allclose(
+      outputs.swapped_images, outputs.images[PERMUTATION], atol=1e-5
+  )

@@ -1,0 +1,87 @@
+"""Tests of jacsup_jax.parallel: one device, jit over a mesh and pmap agree."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from jacsup_jax import parallel
+
+ROOT = pathlib.Path(__file__).parents[1]
+CASES = (
+    'teacher', 'student_cached', 'student_computed', 'student_of_nuisance',
+)  # pyformat: disable
+# Rounding of sums in another order, relative to the largest of a leaf. In
+# float32 BatchNorm loses two digits more, when it divides by the spread of
+# codes of an untrained model: float64 tells that from a real difference.
+TOLERANCES = {'float32': 1e-5, 'float64': 1e-10}
+BATCH_NORM_TOLERANCE = {'float32': 1e-3, 'float64': 1e-10}
+
+
+@pytest.fixture(scope='module', params=list(TOLERANCES))
+def precision_and_report(request):
+  environment = {
+      **os.environ,
+      'XLA_FLAGS': '--xla_force_host_platform_device_count=8',
+      'JAX_PLATFORMS': 'cpu',
+      'PYTHONPATH': str(ROOT),
+  }
+  done = subprocess.run(
+      [sys.executable, 'tests/parallel_worker.py', request.param],
+      cwd=ROOT,
+      env=environment,
+      capture_output=True,
+      text=True,
+      check=False,
+  )
+  assert done.returncode == 0, done.stderr[-3000:]
+  return request.param, json.loads(done.stdout.splitlines()[-1])
+
+
+# Values.
+
+
+def test_indivisible_batch_names_both_numbers(precision_and_report):
+  _, report = precision_and_report
+  assert report['devices'] == 8
+  assert '--batch_size=12 ' in report['error']
+  assert ' 8 devices' in report['error']
+  assert 'accepted: a multiple of 8' in report['error']
+
+
+def test_every_device_has_a_line():
+  lines = parallel.describe_devices()
+  assert len(lines) >= 1
+  assert all(':' in line for line in lines)
+
+
+def test_only_pmap_names_an_axis():
+  assert parallel.axis_name('jit') is None
+  assert parallel.axis_name('pmap')
+
+
+# Invariants.
+
+
+@pytest.mark.parametrize('mode', parallel.MODES)
+@pytest.mark.parametrize('case', CASES)
+def test_eight_devices_are_one(precision_and_report, case, mode):
+  precision, report = precision_and_report
+  entry = dict(report[f'{case}/{mode}'])
+  assert entry.pop('dtype') == precision
+  # The first teacher alone has BatchNorm.
+  assert ('batch_stats' in entry) == (case == 'teacher')
+  tolerances = (
+      TOLERANCES if case == 'student_cached' else BATCH_NORM_TOLERANCE
+  )
+  for name, value in entry.items():
+    assert value <= tolerances[precision], (name, value)
+
+
+@pytest.mark.parametrize('case', CASES)
+def test_a_difference_would_be_seen(precision_and_report, case):
+  _, report = precision_and_report
+  assert report[f'{case}/other_epoch']['gradients'] > 1e-2

@@ -1,0 +1,152 @@
+"""Prints how far epochs on eight devices are from one, as JSON.
+
+Run by parallel_test.py, since XLA reads the number of devices at its start:
+
+  XLA_FLAGS=--xla_force_host_platform_device_count=8 \
+      python tests/parallel_worker.py float64
+"""
+
+import functools
+import json
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from jacsup_jax import networks
+from jacsup_jax import parallel
+from jacsup_jax import training
+from jacsup_jax import types
+
+SHAPE = (6, 6, 1)
+BATCH_SIZE = 32
+NUM_EXAMPLES = 70  # Two steps, and some left over.
+
+
+def sgd_with_gradients() -> optax.GradientTransformation:
+  """SGD whose state is the last raw gradient. Adam would hide its size."""
+  return optax.GradientTransformation(
+      lambda params: jax.tree.map(jnp.zeros_like, params),
+      lambda grads, state, params: (
+          jax.tree.map(lambda g: -0.5 * g, grads),
+          grads,
+      ),
+  )
+
+
+def difference(found, expected) -> float:
+  """Returns the largest error of a leaf, in units of the leaf's largest.
+
+  A leaf below a hundredth of the largest of its tree is measured by that: the
+  gradient of a bias before BatchNorm is rounding alone.
+  """
+  leaves = [np.asarray(x, np.float64) for x in jax.tree.leaves(expected)]
+  floor = 1e-2 * max(np.max(np.abs(x)) for x in leaves)
+  return max(
+      float(np.max(np.abs(np.asarray(f) - e)) / max(np.max(np.abs(e)), floor))
+      for f, e in zip(jax.tree.leaves(found), leaves)
+  )
+
+
+def main(precision: str) -> None:
+  jax.config.update('jax_enable_x64', precision == 'float64')
+  dtype = jnp.dtype(precision)
+  make_model = functools.partial(
+      networks.MlpAutoencoder, image_shape=SHAPE, widths=(16, 8), dtype=dtype
+  )
+  random = np.random.default_rng(0)
+  # Of all brightnesses: codes that differ little would leave BatchNorm, which
+  # divides by their spread, few digits of float32.
+  brightness = random.uniform(0, 256, (NUM_EXAMPLES, 1, 1, 1))
+  images = jnp.asarray(
+      (brightness * random.uniform(size=(NUM_EXAMPLES, *SHAPE))).astype(np.uint8)
+  )
+
+  def init(model, seed):
+    variables = networks.init_variables(model, seed, SHAPE)
+    return jax.tree.map(lambda x: x.astype(dtype), variables)
+
+  teacher_model = make_model(2, 0, True)
+  teacher = init(teacher_model, 1)
+  cache = training.compute_teacher_cache(teacher_model, teacher, images)
+  student = functools.partial(
+      training.make_student_objective,
+      weights=types.LossWeights(1.0, 1.0, 1.0),
+  )
+  # Name: model, objective, teacher's model and what the data has of it.
+  cases = {
+      'teacher': (
+          teacher_model, training.make_teacher_objective, None, None
+      ),
+      'student_cached': (make_model(2, 1), student, teacher_model, cache),
+      # The teacher in training mode: its BatchNorm and the swap of its codes.
+      'student_computed': (make_model(2, 1), student, teacher_model, teacher),
+      'student_of_nuisance': (
+          make_model(1, 2), student, make_model(1, 1, True), teacher
+      ),
+  }  # pyformat: disable
+  report = {'devices': jax.device_count()}
+  for name, case in cases.items():
+    model, make_objective, teacher_model, data_teacher = case
+    optimizer = sgd_with_gradients()
+    data = training.TrainingData(images, data_teacher)
+    variables = init(model, 0)
+
+    def run(epoch_fn, epoch=1):
+      state = training.create_train_state(variables, optimizer)
+      state = jax.tree.map(jnp.array, state)  # It may be donated.
+      return jax.device_get(epoch_fn(state, data, epoch))
+
+    reference = jax.jit(
+        functools.partial(
+            training.train_epoch,
+            objective=make_objective(model),
+            optimizer=optimizer,
+            teacher_model=teacher_model,
+            teacher_train_mode=True,
+            seed=0,
+            batch_size=BATCH_SIZE,
+        )
+    )
+    expected = run(reference)
+    runs = {
+        mode: run(
+            parallel.make_epoch_fn(
+                mode,
+                BATCH_SIZE,
+                make_objective,
+                model,
+                teacher_model,
+                optimizer=optimizer,
+                teacher_train_mode=True,
+                seed=0,
+            )
+        )
+        for mode in parallel.MODES
+    }
+    # Other batches: how large a difference is if it is one.
+    runs['other_epoch'] = run(reference, epoch=2)
+    for mode, (state, metrics) in runs.items():
+      old_state, old_metrics = expected
+      entry = {
+          'gradients': difference(state.opt_state, old_state.opt_state),
+          'params': difference(state.params, old_state.params),
+          'metrics': difference(metrics, old_metrics),
+          'dtype': str(jax.tree.leaves(state.params)[0].dtype),
+      }
+      if jax.tree.leaves(state.batch_stats):
+        entry['batch_stats'] = difference(
+            state.batch_stats, old_state.batch_stats
+        )
+      report[f'{name}/{mode}'] = entry
+  try:
+    parallel.check_batch_size(12)
+  except types.InputError as error:
+    report['error'] = str(error)
+  print(json.dumps(report))
+
+
+if __name__ == '__main__':
+  main(sys.argv[1])

@@ -1,0 +1,307 @@
+"""Tests of jacsup_jax.stages, end to end on a small model."""
+
+import collections
+import dataclasses
+import json
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jacsup_jax import checkpoints
+from jacsup_jax import networks
+from jacsup_jax import stages
+from jacsup_jax import training
+from jacsup_jax import types
+from jacsup_jax import workdirs
+
+SHAPE = (4, 4, 1)
+EPOCHS = 3
+STEPS_PER_EPOCH = 2  # 40 images in batches of 16; 8 are left out.
+IMAGES = np.random.default_rng(0).integers(0, 256, (40, *SHAPE), np.uint8)
+# With checkpoints after epochs 2 and 3, an epoch is lost if it stops after 1.
+SETTINGS = stages.Settings(
+    batch_size=16, learning_rate=1e-2, checkpoint_every=2, eval_every=2
+)
+CHAIN = (
+    types.Stage('teacher', 'teacher', None, 0, EPOCHS, types.LossWeights()),
+    types.Stage('d1', 'student', 'teacher', 1, EPOCHS, types.LossWeights()),
+    types.Stage('d2', 'student', 'd1', 2, EPOCHS, types.LossWeights()),
+)
+
+
+class Killed(Exception):
+  pass
+
+
+def _make_model(num_factors, nuisance_dim, normalize_code):
+  return networks.MlpAutoencoder(
+      num_factors,
+      nuisance_dim,
+      normalize_code,
+      image_shape=SHAPE,
+      widths=(8, 6),
+  )
+
+
+def _evaluate(model, variables):
+  bias = variables['params']['decoder']['dense_0']['bias']
+  return {'code_dim': model.code_dim, 'bias': float(jnp.sum(bias))}
+
+
+def _run(path, *, chain=CHAIN, settings=SETTINGS, report=None, images=IMAGES):
+  workdir = workdirs.WorkDir(path)
+  workdir.begin('test', {}, {}, [])
+  return stages.run(
+      chain,
+      settings,
+      make_model=_make_model,
+      num_factors=2,
+      images=jnp.asarray(images),
+      workdir=workdir,
+      evaluate=_evaluate,
+      report=report or (lambda stage, record: None),
+  )
+
+
+@pytest.fixture(scope='module')
+def undisturbed(tmp_path_factory):
+  path = tmp_path_factory.mktemp('undisturbed')
+  return path, _run(path)
+
+
+def _metrics(path):
+  """The records without what depends on the clock."""
+  clock = ('seconds', 'images_per_second')
+  return [
+      {k: v for k, v in record.items() if k not in clock}
+      for record in workdirs.WorkDir(path).read_metrics()
+  ]
+
+
+# Values.
+
+
+def test_metrics_have_every_epoch_once(undisturbed):
+  path, _ = undisturbed
+  records = _metrics(path)
+  assert [(r['stage'], r['epoch'], r['step']) for r in records] == [
+      (stage.name, epoch, STEPS_PER_EPOCH * (EPOCHS * i + epoch))
+      for i, stage in enumerate(CHAIN)
+      for epoch in range(1, EPOCHS + 1)
+  ]
+  assert {'reconstruction', 'loss'} <= set(records[0])
+  assert {'jacobian', 'factor_matching', 'cross_covariance'} <= set(records[-1])
+  # Evaluated at epoch 2 and at the last, of the whole code.
+  evaluated = [r['epoch'] for r in records if 'eval_code_dim' in r]
+  assert evaluated == [2, 3] * 3
+  assert records[-1]['eval_code_dim'] == 4
+
+
+def test_manifest_has_the_chain_of_parents(undisturbed):
+  path, trained = undisturbed
+  recorded = json.loads((path / 'manifest.json').read_text())['stages']
+  assert list(recorded) == ['teacher', 'd1', 'd2']
+  assert recorded['teacher']['parent'] is None
+  assert recorded['teacher']['parent_sha256'] is None
+  for parent, child in (('teacher', 'd1'), ('d1', 'd2')):
+    assert recorded[child]['parent'] == parent
+    assert recorded[child]['parent_sha256'] == recorded[parent]['sha256']
+  assert [recorded[s.name]['nuisance_dim'] for s in CHAIN] == [0, 1, 2]
+  assert len({recorded[s.name]['sha256'] for s in CHAIN}) == 3
+  # The parameters are still those: training a child leaves its parent alone.
+  for model in trained:
+    assert checkpoints.hash_tree(model.state.params) == model.sha256
+    assert recorded[model.stage.name]['sha256'] == model.sha256
+
+
+def test_models_have_the_first_teachers_factors(undisturbed):
+  _, trained = undisturbed
+  sizes = [(t.model.num_factors, t.model.nuisance_dim) for t in trained]
+  assert sizes == [(2, 0), (2, 1), (2, 2)]
+  assert [t.model.normalize_code for t in trained] == [True, False, False]
+  as_teacher = trained[2].as_teacher
+  assert (as_teacher.num_factors, as_teacher.nuisance_dim) == (4, 0)
+
+
+def test_training_lowers_the_reconstruction_error(undisturbed):
+  path, _ = undisturbed
+  records = _metrics(path)
+  assert records[2]['reconstruction'] < records[0]['reconstruction']
+
+
+# Invariants.
+
+
+# After which call of `report` it stops: in the middle of the first stage,
+# before any checkpoint; between checkpoints of a grown stage; after the first
+# epoch of a grown stage; after the last epoch of a stage, so that the next
+# begins with a growth.
+@pytest.mark.parametrize(
+    ('stage', 'epoch'), [('teacher', 1), ('d1', 1), ('d1', 2), ('d1', 3)]
+)
+def test_resumed_run_is_bit_identical(undisturbed, tmp_path, stage, epoch):
+  def kill(current, record):
+    if (current.name, record['epoch']) == (stage, epoch):
+      raise Killed
+
+  with pytest.raises(Killed):
+    _run(tmp_path, report=kill)
+  trained = _run(tmp_path)
+  path, expected = undisturbed
+  for found, model in zip(trained, expected):
+    chex.assert_trees_all_equal(found.state, model.state)
+    assert found.sha256 == model.sha256
+  # Each (stage, epoch) once, with the same numbers.
+  assert _metrics(tmp_path) == _metrics(path)
+  manifest = lambda p: json.loads((p / 'manifest.json').read_text())['stages']
+  assert manifest(tmp_path) == manifest(path)
+
+
+def test_killed_while_it_grows_is_bit_identical(
+    undisturbed, tmp_path, monkeypatch
+):
+  create = stages._create_state
+
+  def kill(model, parent, *args):
+    if parent is not None and parent.stage.name == 'teacher':
+      raise Killed
+    return create(model, parent, *args)
+
+  with monkeypatch.context() as patch:
+    patch.setattr(stages, '_create_state', kill)
+    with pytest.raises(Killed):
+      _run(tmp_path)
+  _, expected = undisturbed
+  assert [t.sha256 for t in _run(tmp_path)] == [t.sha256 for t in expected]
+
+
+def test_complete_run_trains_nothing(undisturbed, monkeypatch):
+  path, expected = undisturbed
+  before = _metrics(path)
+  monkeypatch.setattr(stages, '_make_training', None)
+  trained = _run(path)
+  assert [t.sha256 for t in trained] == [t.sha256 for t in expected]
+  assert _metrics(path) == before
+
+
+def test_grown_checkpoint_of_other_sizes_is_refused_by_name(undisturbed):
+  path, _ = undisturbed
+  chain = (CHAIN[0], dataclasses.replace(CHAIN[1], nuisance_dim=2))
+  with pytest.raises(types.InputError, match='checkpoints/d1/'):
+    _run(path, chain=chain)
+
+
+def test_each_stage_compiles_its_epoch_once(tmp_path, caplog):
+  counts = collections.defaultdict(list)
+
+  def count(stage, unused_record):
+    compiled = [m for m in caplog.messages if 'Finished XLA compilation' in m]
+    epochs = sum('train_epoch' in m for m in compiled)
+    counts[stage.name].append((epochs, len(compiled)))
+
+  # Evaluation and checkpoint in every epoch.
+  settings = stages.Settings(batch_size=16, checkpoint_every=1, eval_every=1)
+  with jax.log_compiles():
+    _run(tmp_path, settings=settings, report=count)
+  for i, stage in enumerate(CHAIN):
+    epochs, compiled = zip(*counts[stage.name])
+    # One more than after the stage before.
+    assert epochs == (i + 1,) * EPOCHS
+    # Nothing else compiles once the first epoch is done.
+    assert compiled == (compiled[0],) * EPOCHS
+
+
+def _grown_state(**settings):
+  """The state that a student of a trained teacher begins with, and the two."""
+  optimizer = training.make_optimizer(1e-2, 0.0)
+  teacher_model = _make_model(2, 0, True)
+  variables = networks.init_variables(teacher_model, 5, SHAPE)
+  variables['batch_stats'] = jax.tree.map(
+      lambda x: x + 0.5, variables['batch_stats']
+  )
+  state = training.create_train_state(variables, optimizer)
+  state = state._replace(
+      step=jnp.array(6, jnp.int32),
+      opt_state=jax.tree.map(lambda x: x + 1, state.opt_state),
+  )
+  parent = stages.Trained(CHAIN[0], teacher_model, state, '')
+  model = _make_model(2, 1, False)
+  grown = stages._create_state(
+      model, parent, stages.Settings(**settings), optimizer
+  )
+  return parent, model, grown
+
+
+def test_preserving_growth_starts_at_the_teachers_images():
+  parent, model, grown = _grown_state(growth='preserving')
+  images = jax.random.uniform(jax.random.key(0), (4, *SHAPE))
+  encode = networks.make_encode(parent.model, parent.state.batch_stats)
+  code = encode(parent.state.params, images)
+  expected = networks.make_decode(parent.model)(parent.state.params, code)
+  grown_code = networks.make_encode(model)(grown.params, images)
+  # Folding rounds once; codes and images are of size 1.
+  np.testing.assert_allclose(grown_code.factors, code.factors, atol=1e-6)
+  np.testing.assert_allclose(
+      networks.make_decode(model)(grown.params, grown_code),
+      expected,
+      atol=1e-6,
+  )
+  # Goes on with the data's order.
+  assert grown.step == 6
+
+
+def test_normalization_is_dropped_where_it_is_not_folded():
+  parent, _, grown = _grown_state(fold_normalization=False)
+  np.testing.assert_array_equal(
+      grown.params['encoder']['code']['kernel'][:, :2],
+      parent.state.params['encoder']['code']['kernel'],
+  )
+  assert not jax.tree.leaves(grown.batch_stats)
+
+
+@pytest.mark.parametrize('keep', [True, False])
+def test_moments_go_on_or_start_at_zero(keep):
+  _, _, grown = _grown_state(keep_moments=keep)
+  # Every leaf of the parent's optimizer state is 1; new units have 0.
+  kernel = lambda tree: tree['decoder']['dense_0']['kernel']
+  [adam] = [s for s in grown.opt_state if hasattr(s, 'mu')]
+  np.testing.assert_array_equal(
+      kernel(adam.mu)[:2], np.full((2, 6), float(keep))
+  )
+  np.testing.assert_array_equal(kernel(adam.mu)[2], np.zeros(6))
+  assert adam.count == int(keep)
+
+
+def test_student_without_weights_has_no_teacher_terms(tmp_path):
+  chain = (
+      CHAIN[0],
+      types.Stage(
+          'alone', 'student_no_jacobian', 'teacher', 1, 1,
+          types.LossWeights(0.0, 0.0, 1e-3),
+      ),
+  )  # pyformat: disable
+  _run(tmp_path, chain=chain)
+  last = _metrics(tmp_path)[-1]
+  assert last['stage'] == 'alone'
+  assert not {'jacobian', 'factor_matching'} & set(last)
+  assert 'cross_covariance' in last
+
+
+def test_two_chains_grow_from_one_teacher(tmp_path):
+  chain = (
+      CHAIN[0],
+      types.Stage('a', 'student', 'teacher', 1, 1, types.LossWeights()),
+      types.Stage('b', 'student', 'teacher', 1, 1, types.LossWeights()),
+  )
+  # Equal stages of one parent are equal models.
+  _, first, second = _run(tmp_path, chain=chain)
+  assert first.sha256 == second.sha256
+
+
+def test_batch_larger_than_the_data_is_the_users_mistake(tmp_path):
+  settings = stages.Settings(batch_size=64)
+  with pytest.raises(types.InputError, match='--batch_size=64.* 40 '):
+    _run(tmp_path, settings=settings)

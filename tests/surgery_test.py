@@ -1,0 +1,281 @@
+"""Tests of jacsup_jax.surgery."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jacsup_jax import latents
+from jacsup_jax import networks
+from jacsup_jax import surgery
+from jacsup_jax import training
+from jacsup_jax import types
+
+SHAPE = (4, 4, 1)
+
+
+def _model(num_factors=2, nuisance_dim=0, **kwargs):
+  kwargs = {'image_shape': SHAPE, 'widths': (8, 6), **kwargs}
+  return networks.MlpAutoencoder(num_factors, nuisance_dim, **kwargs)
+
+
+def _init(model, seed=0):
+  return networks.init_variables(model, seed, model.image_shape)
+
+
+def _grow(params, model, seed, **kwargs):
+  return surgery.grow(params, _init(model, seed)['params'], **kwargs)
+
+
+# Values.
+
+
+def test_new_units_stand_at_the_position_newest_first():
+  small = {'kernel': jnp.array([[1.0, 2.0]])}
+  fresh = {'kernel': jnp.array([[10.0, 20.0, 30.0, 40.0]])}
+  grown = lambda position: surgery.grow(small, fresh, position=position)[
+      'kernel'
+  ]
+  np.testing.assert_array_equal(grown(0), [[40, 30, 1, 2]])
+  np.testing.assert_array_equal(grown(1), [[1, 40, 30, 2]])
+  np.testing.assert_array_equal(grown(2), [[1, 2, 40, 30]])
+
+
+def test_preserving_zeroes_the_decoder_alone():
+  leaf = lambda rows, value: {'kernel': jnp.full((rows, 2), value)}
+  small = {'encoder': leaf(1, 1.0), 'decoder': leaf(1, 2.0)}
+  fresh = {'encoder': leaf(2, 3.0), 'decoder': leaf(2, 4.0)}
+  grown = surgery.grow(
+      small, fresh, position=0, initialization='preserving'
+  )
+  np.testing.assert_array_equal(grown['encoder']['kernel'], [[3, 3], [1, 1]])
+  np.testing.assert_array_equal(grown['decoder']['kernel'], [[0, 0], [2, 2]])
+
+
+def test_any_pytree_grows():
+  # A convolution's kernel on its inputs, a bias, running statistics in a tuple.
+  small = (
+      jnp.ones((3, 3, 2, 5)),
+      {'norm': [jnp.ones(2), jnp.ones(2)]},
+      jnp.array(7),
+  )
+  fresh = (
+      2 * jnp.ones((3, 3, 4, 5)),
+      {'norm': [jnp.zeros(4), 3 * jnp.ones(4)]},
+      jnp.array(0),
+  )
+  kernel, stats, count = surgery.grow(small, fresh, position=1)
+  chex.assert_shape(kernel, (3, 3, 4, 5))
+  np.testing.assert_array_equal(kernel[0, 0, :, 0], [1, 2, 2, 1])
+  np.testing.assert_array_equal(stats['norm'][0], [1, 0, 0, 1])
+  np.testing.assert_array_equal(stats['norm'][1], [1, 3, 3, 1])
+  assert count == 7
+
+
+def test_old_dtype_is_kept():
+  grown = surgery.grow(
+      {'x': jnp.ones(1, jnp.bfloat16)}, {'x': jnp.ones(2)}, position=0
+  )
+  assert grown['x'].dtype == jnp.bfloat16
+
+
+@pytest.mark.parametrize(
+    ('old', 'new', 'position'),
+    [
+        ((2, 3), (2, 3, 1), 0),  # Another rank.
+        ((2, 3), (3, 4), 0),  # Two axes.
+        ((2, 3), (2, 2), 0),  # Smaller.
+        ((2, 3), (2, 4), 4),  # Position beyond the end.
+        ((2, 3), (2, 4), -1),
+    ],
+)
+def test_errors_name_the_leaf_and_both_shapes(old, new, position):
+  with pytest.raises(types.InputError) as error:
+    surgery.grow(
+        {'decoder': {'dense_0': jnp.ones(old)}},
+        {'decoder': {'dense_0': jnp.ones(new)}},
+        position=position,
+    )
+  for part in ("['decoder']['dense_0']", str(old), str(new)):
+    assert part in str(error.value)
+
+
+def test_other_structures_are_refused_by_name():
+  with pytest.raises(types.InputError, match=r"\['norm'\].*\['scale'\]"):
+    surgery.grow({'norm': jnp.ones(1)}, {'scale': jnp.ones(1)}, position=0)
+
+
+def test_unknown_initialization_is_refused():
+  with pytest.raises(types.InputError, match='zeros.*random, preserving'):
+    surgery.grow({}, {}, position=0, initialization='zeros')
+
+
+# Invariants.
+
+
+@pytest.mark.parametrize('initialization', surgery.INITIALIZATIONS)
+@pytest.mark.parametrize('count', [1, 2])
+def test_old_weights_stay_where_they_were(initialization, count):
+  small, large = _init(_model(3))['params'], _model(3, count)
+  grown = _grow(small, large, 1, position=2, initialization=initialization)
+  chex.assert_trees_all_equal_shapes(grown, _init(large)['params'])
+  new = [2, 3][:count]
+  without = lambda x, axis: np.delete(x, new, axis)
+  encoder, decoder = grown['encoder'], grown['decoder']
+  for name in ('kernel', 'bias'):
+    np.testing.assert_array_equal(
+        without(encoder['code'][name], -1), small['encoder']['code'][name]
+    )
+  np.testing.assert_array_equal(
+      without(decoder['dense_0']['kernel'], 0),
+      small['decoder']['dense_0']['kernel'],
+  )
+  new_rows = decoder['dense_0']['kernel'][jnp.array(new)]
+  assert np.all((new_rows == 0) == (initialization == 'preserving'))
+  assert np.all(encoder['code']['kernel'][:, jnp.array(new)] != 0)
+  # Leaves that do not grow are the same.
+  for name in ('dense_0', 'dense_1'):
+    chex.assert_trees_all_equal(encoder[name], small['encoder'][name])
+
+
+# The whole model of the paper: whether a sum over n and over n + 1 terms, one
+# of them 0, agree to the last bit depends on how a matrix product is blocked.
+@pytest.mark.parametrize('with_jit', [True, False])
+@pytest.mark.parametrize('code_dim', [2, 3, 4, 7, 8, 15, 16, 20])
+def test_preserving_growth_reproduces_the_teacher_bit_for_bit(
+    code_dim, with_jit
+):
+  variant = jax.jit if with_jit else lambda f: f
+  images = jax.random.uniform(jax.random.key(5), (37, 28, 28, 1))
+  params = networks.init_variables(
+      networks.MlpAutoencoder(code_dim, 0), 0, (28, 28, 1)
+  )['params']
+
+  def outputs(count, params):
+    # The new units stand at the end: the teacher's whole code is factors.
+    model = networks.MlpAutoencoder(code_dim, count)
+
+    @variant
+    def apply(params, images):
+      code = networks.make_encode(model)(params, images)
+      return code.factors, networks.make_decode(model)(params, code)
+
+    return apply(params, images)
+
+  factors, decoded = outputs(0, params)
+  for count in (1, 2):
+    large = networks.MlpAutoencoder(code_dim, count)
+    grown = surgery.grow(
+        params,
+        networks.init_variables(large, 1, (28, 28, 1))['params'],
+        position=code_dim,
+        initialization='preserving',
+    )
+    grown_factors, grown_decoded = outputs(count, grown)
+    np.testing.assert_array_equal(grown_factors, factors)
+    np.testing.assert_array_equal(grown_decoded, decoded)
+
+
+def test_random_growth_does_not_reproduce_the_teacher():
+  small = _init(_model(2))['params']
+  grown = _grow(small, _model(2, 1), 1, position=2)
+  code = types.Code(jnp.ones((1, 2)), jnp.ones((1, 1)))
+  before = networks.make_decode(_model(2))(
+      small, code._replace(nuisance=jnp.zeros((1, 0)))
+  )
+  after = networks.make_decode(_model(2, 1))(grown, code)
+  assert not np.allclose(before, after)
+
+
+@pytest.mark.parametrize('position', [0, 1, 2])
+def test_growing_twice_by_one_is_growing_once_by_two(position):
+  small = _init(_model(2), seed=0)['params']
+  kwargs = {'position': position, 'initialization': 'preserving'}
+  twice = _grow(small, _model(2, 1), 1, **kwargs)
+  twice = _grow(twice, _model(2, 2), 1, **kwargs)
+  once = _grow(small, _model(2, 2), 1, **kwargs)
+  chex.assert_trees_all_equal(twice, once)
+
+
+def test_adam_goes_on_through_a_growth():
+  images = jax.random.uniform(jax.random.key(0), (16, *SHAPE))
+  optimizer = training.make_optimizer(1e-2, 0.0)
+  permutation = jnp.arange(16)
+
+  def step(model, state):
+    objective = training.make_student_objective(
+        model, types.LossWeights(0.0, 0.0, 0.1)
+    )
+    return training.train_step(
+        state,
+        training.StepInputs(images, None, permutation),
+        objective=objective,
+        optimizer=optimizer,
+    )[0]
+
+  small, large = _model(2), _model(2, 1)
+  state = step(small, training.create_train_state(_init(small), optimizer))
+  fresh = training.create_train_state(_init(large, 1), optimizer)
+  grow = lambda old, new: surgery.grow(old, new, position=2)
+  grown = state._replace(
+      params=grow(state.params, fresh.params),
+      opt_state=grow(state.opt_state, fresh.opt_state),
+  )
+  [old] = [s for s in state.opt_state if isinstance(s, optax.ScaleByAdamState)]
+  [new] = [s for s in grown.opt_state if isinstance(s, optax.ScaleByAdamState)]
+  assert new.count == old.count == 1
+  for name in ('mu', 'nu'):
+    before = getattr(old, name)['decoder']['dense_0']['kernel']
+    after = getattr(new, name)['decoder']['dense_0']['kernel']
+    np.testing.assert_array_equal(after[:2], before)
+    np.testing.assert_array_equal(after[2], np.zeros(6))
+    assert np.any(before != 0)
+    before = getattr(old, name)['encoder']['code']['bias']
+    after = getattr(new, name)['encoder']['code']['bias']
+    np.testing.assert_array_equal(after, [*before, 0.0])
+  after = step(large, grown)
+  chex.assert_tree_all_finite(after)
+  # Old units and the new one are trained.
+  moved = after.params['decoder']['dense_0']['kernel'] != (
+      grown.params['decoder']['dense_0']['kernel']
+  )
+  assert np.all(np.any(moved, axis=1))
+
+
+def test_folded_normalization_gives_the_same_factors():
+  model = _model(3, normalize_code=True)
+  variables = _init(model)
+  stats = {'mean': jnp.array([0.3, -0.2, 0.1]), 'var': jnp.array([0.5, 1, 4])}
+  variables['batch_stats'] = {'encoder': {'code_norm': stats}}
+  folded = surgery.fold_normalization(variables)
+  assert not jax.tree.leaves(folded['batch_stats'])
+  images = jax.random.uniform(jax.random.key(1), (9, *SHAPE))
+  encode = networks.make_encode(model, variables['batch_stats'])
+  plain = networks.make_encode(_model(3))
+  # Rounding of float32 in codes of size 1.
+  np.testing.assert_allclose(
+      latents.merge(plain(folded['params'], images)),
+      latents.merge(encode(variables['params'], images)),
+      atol=1e-6,
+  )
+  # Without folding they differ, and the rest of the tree is left alone.
+  assert not np.allclose(
+      plain(variables['params'], images).factors,
+      encode(variables['params'], images).factors,
+      atol=1e-2,
+  )
+  chex.assert_trees_all_equal(
+      folded['params']['decoder'], variables['params']['decoder']
+  )
+  assert variables['params']['encoder']['code'] is not (
+      folded['params']['encoder']['code']
+  )
+
+
+def test_surgery_leaves_its_input_alone():
+  small = _init(_model(2))['params']
+  copy = jax.tree.map(np.array, small)
+  _grow(small, _model(2, 1), 1, position=1)
+  chex.assert_trees_all_equal(small, copy)

@@ -1,0 +1,103 @@
+"""Tests of jacsup_jax.traversals."""
+
+import functools
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jacsup_jax import traversals
+from jacsup_jax import types
+
+jax.config.update('jax_numpy_rank_promotion', 'raise')
+
+
+def _flat_decode(code):
+  """Images `[B, 1, K + D, 1]` whose pixels are the flat code."""
+  flat = jnp.concatenate([code.factors, code.nuisance], axis=1)
+  return flat[:, None, :, None]
+
+
+# Values.
+
+
+def test_quantile_values_between_literal_quantiles():
+  # 101 examples: quantile q of unit 2 is exactly 100 q, of unit 0 it is 0.
+  codes = types.Code(
+      jnp.zeros((101, 2)), jnp.arange(101.0)[::-1][:, None]
+  )
+  np.testing.assert_allclose(
+      traversals.quantile_values(codes, 2, 3), [1, 50, 99], rtol=1e-5
+  )
+  np.testing.assert_allclose(
+      traversals.quantile_values(codes, 2, 2, low=0.25), [25, 75], rtol=1e-5
+  )
+  np.testing.assert_array_equal(traversals.quantile_values(codes, 0, 2), 0)
+
+
+@pytest.mark.parametrize('wrap', [lambda f: f, jax.jit])
+def test_vary_factors_puts_values_where_they_belong(wrap):
+  code = types.Code(jnp.array([[7.0, 8.0, 9.0]]), jnp.array([[5.0]]))
+  vary = wrap(functools.partial(traversals.vary_factors, _flat_decode))
+  images = vary(code, 0, 2, jnp.array([1.0, 2.0]), jnp.array([3.0, 4.0, 6.0]))
+  assert images.shape == (3, 2, 1, 4, 1)
+  expected = [
+      [[1, 8, 3, 5], [2, 8, 3, 5]],
+      [[1, 8, 4, 5], [2, 8, 4, 5]],
+      [[1, 8, 6, 5], [2, 8, 6, 5]],
+  ]
+  np.testing.assert_array_equal(images[:, :, 0, :, 0], expected)
+
+
+@pytest.mark.parametrize('wrap', [lambda f: f, jax.jit])
+def test_vary_unit_puts_values_where_they_belong(wrap):
+  code = types.Code(
+      jnp.array([[1.0, 2.0], [10.0, 20.0]]), jnp.array([[3.0], [30.0]])
+  )
+  vary = wrap(functools.partial(traversals.vary_unit, _flat_decode))
+  images = vary(code, 2, jnp.array([-1.0, -2.0]))
+  assert images.shape == (2, 2, 1, 3, 1)
+  expected = [[[1, 2, -1], [1, 2, -2]], [[10, 20, -1], [10, 20, -2]]]
+  np.testing.assert_array_equal(images[:, :, 0, :, 0], expected)
+  # A factor is a unit like any other.
+  images = vary(code, 1, jnp.array([0.0]))
+  np.testing.assert_array_equal(
+      images[:, 0, 0, :, 0], [[1, 0, 3], [10, 0, 30]]
+  )
+
+
+def test_vary_factors_keeps_a_nuisance_of_feature_maps():
+  nuisance = jnp.arange(8.0).reshape(1, 2, 2, 2)
+  code = types.Code(jnp.zeros((1, 2)), nuisance)
+  images = traversals.vary_factors(
+      lambda code: code.nuisance, code, 0, 1, jnp.zeros(2), jnp.zeros(3)
+  )
+  chex.assert_shape(images, (3, 2, 2, 2, 2))
+  np.testing.assert_array_equal(
+      images, np.broadcast_to(nuisance, (3, 2, 2, 2, 2))
+  )
+
+
+def test_wrong_shapes_raise():
+  two = types.Code(jnp.zeros((2, 2)), jnp.zeros((2, 1)))
+  with pytest.raises(AssertionError):
+    traversals.vary_factors(_flat_decode, two, 0, 1, jnp.ones(2), jnp.ones(2))
+  with pytest.raises(AssertionError):
+    traversals.vary_unit(_flat_decode, two, 0, jnp.ones((2, 1)))
+
+
+# Invariants.
+
+
+def test_own_value_gives_the_reconstruction():
+  key = jax.random.key(0)
+  code = types.Code(*jax.random.normal(key, (2, 1, 2)))
+  image = _flat_decode(code)
+  grid = traversals.vary_factors(
+      _flat_decode, code, 0, 1, code.factors[:, 0], code.factors[:, 1]
+  )
+  np.testing.assert_array_equal(grid[0, 0], image[0])
+  row = traversals.vary_unit(_flat_decode, code, 3, code.nuisance[:, 1])
+  np.testing.assert_array_equal(row[0, 0], image[0])

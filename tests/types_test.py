@@ -1,0 +1,66 @@
+"""Tests of jacsup_jax.types."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from jacsup_jax import types
+
+
+# Values.
+
+
+def test_weights_default_to_the_papers():
+  weights = types.LossWeights()
+  # Section 3 and appendix A.1 of Lezama (2019).
+  assert (weights.lambda_y, weights.lambda_diff) == (0.25, 0.1)
+  assert weights.lambda_xcov == 1e-3
+  assert weights.squared_xcov
+
+
+@pytest.mark.parametrize('name', ['lambda_y', 'lambda_diff', 'lambda_xcov'])
+@pytest.mark.parametrize('value', [-1e-3, float('nan')])
+def test_bad_weights_are_refused_by_name(name, value):
+  with pytest.raises(types.InputError, match=f'--{name} is {value}.*accepted'):
+    types.LossWeights(**{name: value})
+
+
+def test_zero_weights_are_accepted():
+  types.LossWeights(0.0, 0.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    ('lambda_y', 'lambda_diff', 'expected'),
+    [(0.25, 0.0, True), (0.0, 0.1, True), (0.0, 0.0, False)],
+)
+def test_teacher_is_needed_for_either_term(lambda_y, lambda_diff, expected):
+  assert types.LossWeights(lambda_y, lambda_diff).needs_teacher is expected
+
+
+def test_replaced_weights_are_checked_too():
+  with pytest.raises(types.InputError):
+    dataclasses.replace(types.LossWeights(), lambda_y=-1.0)
+
+
+# Invariants.
+
+
+def test_input_errors_are_value_errors():
+  assert issubclass(types.InputError, ValueError)
+
+
+def test_codes_and_batches_are_pytrees():
+  code = types.Code(jnp.ones((2, 1)), jnp.ones((2, 3)))
+  doubled = jax.tree.map(lambda x: 2 * x, code)
+  assert isinstance(doubled, types.Code)
+  assert len(jax.tree.leaves(types.Batch(code.factors, code.nuisance))) == 2
+
+
+def test_config_is_frozen():
+  stage = types.Stage('a', 'teacher', None, 0, 1, types.LossWeights())
+  with pytest.raises(dataclasses.FrozenInstanceError):
+    stage.epochs = 2
+  # Static arguments of jit must hash.
+  assert hash(stage) == hash(dataclasses.replace(stage))
