@@ -162,7 +162,8 @@ def init_variables(
     A dict of 'params' and 'batch_stats' (empty where it has none).
   """
   images = jnp.zeros((1, *image_shape))
-  variables = jax.jit(model.init)(jax.random.key(seed), images)
+  # Not as one program: most leaves of a grown model were compiled before.
+  variables = model.init(jax.random.key(seed), images)
   return {
       'params': variables['params'],
       'batch_stats': variables.get('batch_stats', {}),
