@@ -149,7 +149,7 @@ def test_metrics_have_every_epoch_once(finished):
         (['--weight_decay=-1'], ['--weight_decay=-1', 'accepted: 0']),
         (['--learning_rate=nan'], ['--learning_rate=nan', 'accepted: 0']),
         (['--checkpoint_every=0'], ['--checkpoint_every=0']),
-        (['--students=pupil'], ["'pupil'", 'student_no_jacobian']),
+        (['--students=pupil'], ['--students=pupil', 'student_no_jacobian']),
         (['--epoch=3'], ["'epoch'", 'Did you mean: epochs']),
         (['--growth=zeros'], ['growth', 'zeros', 'preserving']),
     ],
