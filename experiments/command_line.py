@@ -68,16 +68,17 @@ def define_training_flags(*, workdir: str, epochs: int) -> None:
   flags.DEFINE_boolean(
       'progress',
       None,
-      'Draw a progress bar; by default on a terminal only, else a line an epoch.'
+      'Draw a progress bar; by default on a terminal only, a line per epoch'
+      ' elsewhere.',
   )
 
 
 def result_flags() -> dict[str, Any]:
   """Returns the flags that decide a run's result, for its manifest."""
   # absl files the flags of the binary that runs under its path.
-  ours = lambda module: module == sys.argv[0] or module.startswith('experiments.')
+  ours = lambda name: name == sys.argv[0] or name.startswith('experiments.')
   by_module = flags.FLAGS.flags_by_module_dict()
-  defined = [f for module in by_module if ours(module) for f in by_module[module]]
+  defined = [f for name in filter(ours, by_module) for f in by_module[name]]
   return {
       flag.name: flag.value
       for flag in sorted(defined, key=lambda flag: flag.name)

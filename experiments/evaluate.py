@@ -118,13 +118,15 @@ def evaluate(
       f' {mnist_runs.PROTOCOL}'
   )
   path = run.path / 'evaluations' / f'{dataset.replace("/", "-")}_{split}.json'
-  _write(path, {
+  results = {
       'experiment': 'evaluate',
       'protocol': protocol,
       'dataset': {'name': dataset, 'fingerprint': data.fingerprint},
       'judges': ensemble.describe(),
       'rows': rows,
-  })
+  }
+  path.parent.mkdir(exist_ok=True)
+  workdirs.write_whole(path, json.dumps(results, indent=1))
   return path, rows
 
 
@@ -165,14 +167,6 @@ def _check_shape(data, image_shape):
 
 def _note(text):
   print(f'note: {text}', file=sys.stderr)
-
-
-def _write(path, results):
-  """Writes JSON, whole or not at all."""
-  path.parent.mkdir(exist_ok=True)
-  temporary = path.with_name(f'.{path.name}.tmp')
-  temporary.write_text(json.dumps(results, indent=1), encoding='utf-8')
-  os.replace(temporary, path)
 
 
 if __name__ == '__main__':

@@ -31,7 +31,9 @@ def define_flags() -> None:
   """Defines the flags of this binary, with the paper's values."""
   command_line.define_training_flags(workdir='runs/mnist', epochs=100)
   flags.DEFINE_integer('num_factors', 2, 'k, units of the first teacher.')
-  flags.DEFINE_integer('nuisance_dim', 14, 'd, to which the code grows by ones.')
+  flags.DEFINE_integer(
+      'nuisance_dim', 14, 'd, to which the code grows by ones.'
+  )
   flags.DEFINE_list(
       'students',
       ['student'],
@@ -39,14 +41,18 @@ def define_flags() -> None:
       ' student_no_jacobian (with the cross-covariance only), or both.',
   )
   flags.DEFINE_float('lambda_y', 0.25, 'Weight of factor matching, eq. (9).')
-  flags.DEFINE_float('lambda_diff', 0.1, 'Weight of the Jacobian term, eq. (9).')
-  flags.DEFINE_float('lambda_xcov', 1e-3, 'Weight of cross-covariance, eq. (10).')
+  flags.DEFINE_float(
+      'lambda_diff', 0.1, 'Weight of the Jacobian term, eq. (9).'
+  )
+  flags.DEFINE_float(
+      'lambda_xcov', 1e-3, 'Weight of cross-covariance, eq. (10).'
+  )
   flags.DEFINE_enum(
       'xcov',
       'squared',
       ['squared', 'norm'],
-      'Cross-covariance as the paper has it (sum of squares, eq. (10)) or as the'
-      ' released code has it (root of the sum).',
+      'Cross-covariance as in the paper (sum of squares, eq. (10)) or as in the'
+      ' released code (root of the sum).',
   )
   flags.DEFINE_float('learning_rate', 3e-4, 'Of Adam.')
   flags.DEFINE_float('weight_decay', 1e-6, 'L2 in the gradient.')
@@ -54,8 +60,8 @@ def define_flags() -> None:
       'growth',
       'random',
       surgery.INITIALIZATIONS,
-      'New units: random (the paper\'s), or preserving (the student starts equal'
-      ' to its teacher).',
+      'New units: random (the paper\'s), or preserving (the student starts'
+      ' equal to its teacher).',
   )
   flags.DEFINE_boolean(
       'fold_normalization',
@@ -70,15 +76,15 @@ def define_flags() -> None:
       'teacher_statistics',
       'running',
       ['running', 'batch'],
-      'What the first teacher\'s BatchNorm supervises with; the released code has'
-      ' batch.',
+      'What the first teacher\'s BatchNorm supervises with; the released code'
+      ' has batch.',
   )
   flags.DEFINE_enum(
       'eval_split',
       'test',
       ['test', 'validation'],
-      'What to measure on. With validation, the last 10,000 of the training data'
-      ' are held out for it.',
+      'What to measure on. With validation, the last 10,000 of the training'
+      ' data are held out for it.',
   )
   flags.DEFINE_integer('eval_every', 5, 'Epochs between evaluations.')
   flags.DEFINE_integer('checkpoint_every', 10, 'Epochs between checkpoints.')

@@ -41,7 +41,8 @@ class StageCheckpoints:
   def save(self, step: int, state: chex.ArrayTree) -> None:
     """Saves a state; returns when it is whole on disk."""
     if step != self._manager.latest_step():
-      self._manager.save(step, args=ocp.args.StandardSave(jax.device_get(state)))
+      host_state = jax.device_get(state)
+      self._manager.save(step, args=ocp.args.StandardSave(host_state))
 
   def restore(self, step: int, template: chex.ArrayTree) -> chex.ArrayTree:
     """Restores a state as host arrays.

@@ -23,7 +23,11 @@ JudgeFn = Callable[[types.Params, jax.Array, jax.Array | None], jax.Array]
 
 # The released code judges pairs within batches of the data in its order.
 SWAP_BATCH_SIZE = 128
-PROTOCOLS = ('class_swaps', 'class_swaps_noisy_judge', 'class_swaps_true_labels')
+PROTOCOLS = (
+    'class_swaps',
+    'class_swaps_noisy_judge',
+    'class_swaps_true_labels',
+)
 
 
 class SwapCounts(NamedTuple):

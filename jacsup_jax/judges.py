@@ -138,7 +138,8 @@ def restore_or_train(
         )
     return judges
   directory = pathlib.Path(directory)
-  if directory.exists() and not (directory.is_dir() and not any(directory.iterdir())):
+  empty = directory.is_dir() and not any(directory.iterdir())
+  if directory.exists() and not empty:
     raise types.InputError(
         f'{directory} is not a directory of judges; accepted: one that has a'
         f' {_MANIFEST}, or a new or empty one.'
@@ -230,23 +231,26 @@ def save(directory: str | os.PathLike[str], judges: Judges) -> None:
   """Saves judges to a directory, whole or not at all."""
   directory = pathlib.Path(directory)
   directory.parent.mkdir(parents=True, exist_ok=True)
-  scratch = pathlib.Path(tempfile.mkdtemp(dir=directory.parent, prefix='.judge-'))
-  with checkpoints.StageCheckpoints(scratch / 'checkpoints') as saved:
-    saved.save(0, judges.params)
   entries = {
       field.name: getattr(judges, field.name)
       for field in dataclasses.fields(judges)
       if field.name != 'params'
   }
-  (scratch / _MANIFEST).write_text(json.dumps(entries, indent=1))
-  scratch.chmod(0o755)
+  scratch = pathlib.Path(
+      tempfile.mkdtemp(dir=directory.parent, prefix='.judge-')
+  )
   try:
+    with checkpoints.StageCheckpoints(scratch / 'checkpoints') as saved:
+      saved.save(0, judges.params)
+    (scratch / _MANIFEST).write_text(json.dumps(entries, indent=1))
+    scratch.chmod(0o755)  # mkdtemp makes it private to the user.
     scratch.rename(directory)
   except OSError:
     # Another run was faster: the same seeds give the same judges.
     if not exist(directory):
       raise
-    shutil.rmtree(scratch)
+  finally:
+    shutil.rmtree(scratch, ignore_errors=True)
 
 
 def exist(directory: str | os.PathLike[str]) -> bool:
@@ -278,10 +282,11 @@ def restore(
   path = pathlib.Path(directory) / _MANIFEST
   try:
     entries = json.loads(path.read_text())
-    judges = Judges(
-        **{k: tuple(v) if isinstance(v, list) else v for k, v in entries.items()},
-        params=None,
-    )
+    entries = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in entries.items()
+    }
+    judges = Judges(**entries, params=None)
   except (OSError, ValueError, TypeError, AttributeError) as error:
     raise types.InputError(f'{path} is not a judge: {error}') from error
   found = (judges.dataset, judges.num_classes, judges.image_shape)
@@ -293,7 +298,7 @@ def restore(
         f' accepted: one for {describe(*wanted)}.'
     )
   template = jax.eval_shape(
-      jax.vmap(functools.partial(_init, networks.MlpJudge(num_classes), image_shape)),
+      jax.vmap(functools.partial(_init, judges.model, judges.image_shape)),
       jnp.array(judges.seeds),
   )
   with checkpoints.StageCheckpoints(path.parent / 'checkpoints') as saved:
@@ -302,7 +307,8 @@ def restore(
 
 
 def _init(model, image_shape, seed):
-  return model.init(jax.random.key(seed), jnp.zeros((1, *image_shape)))['params']
+  images = jnp.zeros((1, *image_shape))
+  return model.init(jax.random.key(seed), images)['params']
 
 
 def _train_one(seed, images, labels, *, model, epochs, batch_size):

@@ -78,10 +78,10 @@ def swap_factors(
 def flip_factor(
     code: types.Code, index: int | jax.Array, strength: float | jax.Array
 ) -> types.Code:
-  """Sets one factor to `strength` times the opposite sign: y_i -> -alpha sign(y_i).
+  """Sets one factor to `strength` times its opposite sign.
 
-  Section 4.3 of Lezama (2019). A factor of exactly 0 counts as positive, so
-  that every factor is flipped.
+  y_i -> -alpha sign(y_i). Section 4.3 of Lezama (2019). A factor of exactly 0
+  counts as positive, so that every factor is flipped.
 
   Args:
     code: `[B, K]` factors and nuisance of any shape.

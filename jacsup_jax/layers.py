@@ -51,7 +51,7 @@ def dense(
 
 @functools.partial(jax.jit, static_argnums=(1, 2))
 def _draw_by_unit(key, shape, dtype, bound):
-  """Draws a leaf; its own program, compiled once for all models that have it."""
+  """Draws a leaf; a program of its own, compiled once for all models."""
 
   def draw(unit):
     unit_key = jax.random.fold_in(key, unit)

@@ -44,6 +44,8 @@ class MlpEncoder(nn.Module):
       x = nn.BatchNorm(
           use_running_average=not train,
           momentum=0.9,
+          # The other form, E[x^2] - E[x]^2, cancels in float32.
+          use_fast_variance=False,
           use_scale=False,
           use_bias=False,
           axis_name=self.axis_name,

@@ -244,7 +244,8 @@ def _train(
 ):
   """Takes the epochs of a stage that are missing; returns a host state."""
   steps_per_epoch = batches.count_steps(len(images), settings.batch_size)
-  first_epoch = 0 if parent is None else int(parent.state.step) // steps_per_epoch
+  first_step = int(parent.state.step) if parent else 0
+  first_epoch = first_step // steps_per_epoch
   last_epoch = first_epoch + stage.epochs
   epochs = range(int(state.step) // steps_per_epoch, last_epoch)
   if not epochs:

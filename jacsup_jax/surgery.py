@@ -105,11 +105,15 @@ def fold_normalization(
 def _check_same_structure(small, fresh):
   if jax.tree.structure(small) == jax.tree.structure(fresh):
     return
-  paths = [
-      {jax.tree_util.keystr(p) for p, _ in jax.tree_util.tree_leaves_with_path(t)}
-      for t in (small, fresh)
-  ]
-  only_small, only_fresh = sorted(paths[0] - paths[1]), sorted(paths[1] - paths[0])
+  in_small, in_fresh = (
+      {
+          jax.tree_util.keystr(path)
+          for path, _ in jax.tree_util.tree_leaves_with_path(tree)
+      }
+      for tree in (small, fresh)
+  )
+  only_small = sorted(in_small - in_fresh)
+  only_fresh = sorted(in_fresh - in_small)
   raise types.InputError(
       'the trees to grow between differ: only in the trained one'
       f' {only_small[:3]}, only in the larger one {only_fresh[:3]}.'

@@ -26,7 +26,8 @@ def format_results(results: Mapping[str, Any]) -> str:
     Lines.
   """
   effect = format_effect(results['rows'])
-  return '\n'.join([format_rows(results['rows']), *([effect] if effect else [])])
+  table = format_rows(results['rows'])
+  return f'{table}\n{effect}' if effect else table
 
 
 def format_rows(rows: Sequence[Mapping[str, Any]]) -> str:

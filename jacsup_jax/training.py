@@ -45,7 +45,10 @@ class StepInputs(NamedTuple):
 class Objective(Protocol):
 
   def __call__(
-      self, params: types.Params, batch_stats: chex.ArrayTree, inputs: StepInputs
+      self,
+      params: types.Params,
+      batch_stats: chex.ArrayTree,
+      inputs: StepInputs,
   ) -> tuple[jax.Array, tuple[types.Metrics, chex.ArrayTree]]:
     ...
 

@@ -129,7 +129,7 @@ class WorkDir:
       file.write(json.dumps(_as_json(record)) + '\n')
 
   def read_metrics(self) -> list[dict[str, Any]]:
-    """Returns the lines of metrics.jsonl; one cut off by a crash is left out."""
+    """Returns the lines of metrics.jsonl, but one that a crash cut off."""
     path = self.path / 'metrics.jsonl'
     if not path.exists():
       return []
@@ -144,7 +144,7 @@ class WorkDir:
         if record['stage'] != stage or record['step'] <= step
     ]
     lines = ''.join(json.dumps(record) + '\n' for record in kept)
-    _write_whole(self.path / 'metrics.jsonl', lines)
+    write_whole(self.path / 'metrics.jsonl', lines)
 
   def write_results(
       self,
@@ -167,7 +167,7 @@ class WorkDir:
         **entries,
         'rows': rows,
     }
-    _write_whole(
+    write_whole(
         self.path / 'results.json', json.dumps(_as_json(results), indent=1)
     )
 
@@ -189,10 +189,25 @@ class WorkDir:
       ) from error
 
   def _write_manifest(self, manifest):
-    _write_whole(
+    write_whole(
         self.path / _MANIFEST, json.dumps(_as_json(manifest), indent=1)
     )
     self.manifest = _as_json(manifest)
+
+
+def write_whole(path: pathlib.Path, text: str) -> None:
+  """Writes a text file, whole or not at all.
+
+  Args:
+    path: of the file; one that is there is replaced.
+    text: its content.
+  """
+  temporary = path.with_name(f'.{path.name}.tmp')
+  with open(temporary, 'w', encoding='utf-8') as file:
+    file.write(text)
+    file.flush()
+    os.fsync(file.fileno())
+  os.replace(temporary, path)
 
 
 def _as_json(value: Any) -> Any:
@@ -202,12 +217,3 @@ def _as_json(value: Any) -> Any:
 
 def _plain(value: Any) -> Any:
   return value.item() if hasattr(value, 'item') else str(value)
-
-
-def _write_whole(path: pathlib.Path, text: str) -> None:
-  temporary = path.with_name(f'.{path.name}.tmp')
-  with open(temporary, 'w', encoding='utf-8') as file:
-    file.write(text)
-    file.flush()
-    os.fsync(file.fileno())
-  os.replace(temporary, path)

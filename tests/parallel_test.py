@@ -15,10 +15,10 @@ CASES = (
     'teacher', 'student_cached', 'student_computed', 'student_of_nuisance',
 )  # pyformat: disable
 # Rounding of sums in another order, relative to the largest of a leaf. In
-# float32 BatchNorm loses two digits more, when it divides by the spread of
-# codes of an untrained model: float64 tells that from a real difference.
+# float32 BatchNorm loses a digit more, when it divides by the spread of codes of
+# an untrained model: float64 tells that from a real difference.
 TOLERANCES = {'float32': 1e-5, 'float64': 1e-10}
-BATCH_NORM_TOLERANCE = {'float32': 1e-3, 'float64': 1e-10}
+BATCH_NORM_TOLERANCE = {'float32': 1e-4, 'float64': 1e-10}
 
 
 @pytest.fixture(scope='module', params=list(TOLERANCES))

@@ -60,9 +60,8 @@ def main(precision: str) -> None:
   # Of all brightnesses: codes that differ little would leave BatchNorm, which
   # divides by their spread, few digits of float32.
   brightness = random.uniform(0, 256, (NUM_EXAMPLES, 1, 1, 1))
-  images = jnp.asarray(
-      (brightness * random.uniform(size=(NUM_EXAMPLES, *SHAPE))).astype(np.uint8)
-  )
+  pixels = brightness * random.uniform(size=(NUM_EXAMPLES, *SHAPE))
+  images = jnp.asarray(pixels.astype(np.uint8))
 
   def init(model, seed):
     variables = networks.init_variables(model, seed, SHAPE)

@@ -47,7 +47,9 @@ def check_sha256(
     try:
       content = path.read_bytes()
     except OSError as error:
-      raise types.InputError(f'{path} cannot be read: {error.strerror}') from error
+      raise types.InputError(
+          f'{path} cannot be read: {error.strerror}'
+      ) from error
     found = hashlib.sha256(content).hexdigest()
     if found != digest:
       raise types.InputError(
@@ -72,7 +74,9 @@ def read(path: str | os.PathLike) -> np.ndarray:
   try:
     content = gzip.decompress(pathlib.Path(path).read_bytes())
   except (EOFError, OSError, zlib.error) as error:
-    raise types.InputError(f'{path} is not a whole gzip file: {error}') from error
+    raise types.InputError(
+        f'{path} is not a whole gzip file: {error}'
+    ) from error
   if len(content) < 4 or content[:3] != bytes((0, 0, _UBYTE)):
     raise types.InputError(
         f'{path} is not an IDX file of unsigned bytes: it starts with'
