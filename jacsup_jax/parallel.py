@@ -79,26 +79,26 @@ def make_epoch_fn(
       axis_name=name,
       **epoch_kwargs,
   )
-  if mode == 'pmap':
-    local_size = batch_size // jax.device_count()
-
-    def take_local(x):
-      start = jax.lax.axis_index(_AXIS) * local_size
-      return jax.lax.dynamic_slice_in_dim(x, start, local_size)
-
-    mapped = jax.pmap(
-        lambda unused_device, *args: epoch_fn(*args, shard=take_local),
-        axis_name=_AXIS,
-        # pmap wants one argument with a mapped axis.
-        in_axes=(0, None, None, None),
-        # Averaged gradients and statistics keep the state equal everywhere.
-        out_axes=None,
-    )
-    return functools.partial(mapped, np.arange(jax.local_device_count()))
   mesh = Mesh(np.array(jax.devices()), (_AXIS,))
   replicated = NamedSharding(mesh, PartitionSpec())
+  if mode == 'pmap':
+    compiled = _pmap_epoch(epoch_fn, batch_size // jax.device_count())
+  else:
+    compiled = _jit_epoch(epoch_fn, mesh)
+
+  def placed(state, data, epoch):
+    # Arrays that are not yet committed to their place compile a second time.
+    state, data = jax.device_put((state, data), replicated)
+    return compiled(state, data, epoch)
+
+  return placed
+
+
+def _jit_epoch(epoch_fn, mesh):
+  """Compiles an epoch whose batches are spread over a mesh."""
+  replicated = NamedSharding(mesh, PartitionSpec())
   by_example = NamedSharding(mesh, PartitionSpec(_AXIS))
-  compiled = jax.jit(
+  return jax.jit(
       functools.partial(
           epoch_fn,
           shard=lambda x: jax.lax.with_sharding_constraint(x, by_example),
@@ -108,9 +108,20 @@ def make_epoch_fn(
       donate_argnums=0,
   )
 
-  def placed(state, data, epoch):
-    # Arrays that are not yet committed to their place compile a second time.
-    state, data = jax.device_put((state, data), replicated)
-    return compiled(state, data, epoch)
 
-  return placed
+def _pmap_epoch(epoch_fn, local_size):
+  """Compiles an epoch of which each device takes `local_size` of a batch."""
+
+  def take_local(x):
+    start = jax.lax.axis_index(_AXIS) * local_size
+    return jax.lax.dynamic_slice_in_dim(x, start, local_size)
+
+  mapped = jax.pmap(
+      lambda unused_device, *args: epoch_fn(*args, shard=take_local),
+      axis_name=_AXIS,
+      # pmap wants one argument with a mapped axis.
+      in_axes=(0, None, None, None),
+      # Averaged gradients and statistics keep the state equal everywhere.
+      out_axes=None,
+  )
+  return functools.partial(mapped, np.arange(jax.local_device_count()))
