@@ -49,6 +49,37 @@ def dense(
   )
 
 
+class CodeDense(nn.Module):
+  """A dense layer that a growing code comes from.
+
+  Its product is taken over a number of columns that does not change while the
+  code grows: how a matrix product is blocked, and so rounded, depends on its
+  shape, and a student that starts from its teacher shall start with the same
+  factors to the last bit.
+
+  Attributes:
+    fan_in: size of its input `[B, fan_in]`.
+    features: size of its output `[B, features]`.
+    dtype: that it computes in; parameters stay float32.
+    multiple: of which the number of columns is the next.
+  """
+
+  fan_in: int
+  features: int
+  dtype: jnp.dtype
+  multiple: int = 32
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    init = uniform_by_unit(self.fan_in)
+    kernel = self.param('kernel', init, (self.fan_in, self.features))
+    bias = self.param('bias', init, (self.features,))
+    x, kernel, bias = (a.astype(self.dtype) for a in (x, kernel, bias))
+    padding = -self.features % self.multiple
+    columns = x @ jnp.pad(kernel, ((0, 0), (0, padding)))
+    return columns[:, : self.features] + bias[jnp.newaxis]
+
+
 @functools.partial(jax.jit, static_argnums=(1, 2))
 def _draw_by_unit(key, shape, dtype, bound):
   """Draws a leaf; a program of its own, compiled once for all models."""

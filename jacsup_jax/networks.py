@@ -37,7 +37,7 @@ class MlpEncoder(nn.Module):
     for i, (fan_in, features) in enumerate(itertools.pairwise(sizes)):
       x = layers.dense(fan_in, features, dtype=self.dtype, name=f'dense_{i}')(x)
       x = nn.relu(x)
-    x = layers.dense(sizes[-1], self.code_dim, dtype=self.dtype, name='code')(x)
+    x = layers.CodeDense(sizes[-1], self.code_dim, self.dtype, name='code')(x)
     # Statistics are not taken in less than float32.
     x = x.astype(jnp.promote_types(self.dtype, jnp.float32))
     if self.normalize_code:
