@@ -65,12 +65,15 @@ def define_flags() -> None:
   )
   flags.DEFINE_boolean(
       'fold_normalization',
-      True,
-      'Fold the first teacher\'s BatchNorm into its student; the released code'
-      ' drops it instead.',
+      None,
+      'Fold the first teacher\'s BatchNorm into its student, which is dropped'
+      ' otherwise. By default with --growth=preserving only.',
   )
   flags.DEFINE_boolean(
-      'keep_moments', True, 'Adam\'s moments go on through a growth.'
+      'keep_moments',
+      False,
+      'Adam\'s moments go on through a growth; a student has a new optimizer'
+      ' otherwise.',
   )
   flags.DEFINE_enum(
       'teacher_statistics',

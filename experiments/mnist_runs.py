@@ -84,6 +84,10 @@ def make_stages(values: Mapping[str, Any]) -> list[types.Stage]:
 
 def make_settings(values: Mapping[str, Any]) -> stages.Settings:
   """Returns the settings that all stages of a run share."""
+  fold_normalization = values['fold_normalization']
+  if fold_normalization is None:
+    # A student that shall start equal to a teacher with BatchNorm needs it.
+    fold_normalization = values['growth'] == 'preserving'
   return stages.Settings(
       seed=values['seed'],
       batch_size=values['batch_size'],
@@ -91,7 +95,7 @@ def make_settings(values: Mapping[str, Any]) -> stages.Settings:
       weight_decay=values['weight_decay'],
       mode=values['parallel'],
       growth=values['growth'],
-      fold_normalization=values['fold_normalization'],
+      fold_normalization=fold_normalization,
       keep_moments=values['keep_moments'],
       teacher_train_mode=values['teacher_statistics'] == 'batch',
       checkpoint_every=values['checkpoint_every'],

@@ -44,7 +44,8 @@ class Settings:
     growth: initialisation of new units, see `surgery.grow`.
     fold_normalization: a first teacher's BatchNorm is folded into the student
       that grows from it (else dropped, as the released code does).
-    keep_moments: grown optimizer state goes on; else it starts at zero.
+    keep_moments: grown optimizer state goes on; else it starts at zero, as the
+      released code does.
     teacher_train_mode: a teacher with BatchNorm supervises with the statistics
       of the batch, as the released code does; else with running ones.
     checkpoint_every: epochs between checkpoints; the last is always saved.
@@ -57,8 +58,8 @@ class Settings:
   weight_decay: float = 1e-6
   mode: parallel.Mode = 'jit'
   growth: surgery.Initialization = 'random'
-  fold_normalization: bool = True
-  keep_moments: bool = True
+  fold_normalization: bool = False
+  keep_moments: bool = False
   teacher_train_mode: bool = False
   checkpoint_every: int = 10
   eval_every: int = 5

@@ -236,7 +236,9 @@ def _grown_state(**settings):
 
 
 def test_preserving_growth_starts_at_the_teachers_images():
-  parent, model, grown = _grown_state(growth='preserving')
+  parent, model, grown = _grown_state(
+      growth='preserving', fold_normalization=True
+  )
   images = jax.random.uniform(jax.random.key(0), (4, *SHAPE))
   encode = networks.make_encode(parent.model, parent.state.batch_stats)
   code = encode(parent.state.params, images)

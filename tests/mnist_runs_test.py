@@ -1,0 +1,53 @@
+"""Tests of experiments.mnist_runs: what flags mean. Runs: experiments_test."""
+
+from absl import flags
+import pytest
+
+from experiments import mnist_runs
+
+
+def _values(**changes):
+  """The flags' defaults, with changes."""
+  defaults = flags.FLAGS.flag_values_dict()
+  return {**defaults, **changes}
+
+
+# Values.
+
+
+def test_weights_are_the_papers_by_default():
+  [teacher, first, second] = mnist_runs.make_stages(_values(nuisance_dim=2))
+  assert (teacher.parent, first.parent) == (None, 'teacher')
+  assert (second.parent, second.nuisance_dim) == (first.name, 2)
+  weights = second.weights
+  assert (weights.lambda_y, weights.lambda_diff) == (0.25, 0.1)
+  assert weights.lambda_xcov == 1e-3
+  assert weights.squared_xcov
+
+
+def test_student_without_supervision_keeps_the_cross_covariance():
+  students = ['student_no_jacobian']
+  values = _values(nuisance_dim=1, students=students, xcov='norm')
+  weights = mnist_runs.make_stages(values)[-1].weights
+  assert not weights.needs_teacher
+  assert weights.lambda_xcov == 1e-3
+  assert not weights.squared_xcov
+
+
+def test_students_have_a_new_optimizer_by_default():
+  assert not mnist_runs.make_settings(_values()).keep_moments
+
+
+@pytest.mark.parametrize(
+    ('growth', 'flag', 'folded'),
+    [
+        ('random', None, False),
+        # Else it would not start equal to the first teacher.
+        ('preserving', None, True),
+        ('random', True, True),
+        ('preserving', False, False),
+    ],
+)
+def test_normalization_is_folded_to_preserve(growth, flag, folded):
+  values = _values(growth=growth, fold_normalization=flag)
+  assert mnist_runs.make_settings(values).fold_normalization == folded
