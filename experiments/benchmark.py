@@ -100,8 +100,9 @@ def student_products(
 
   The encoder on the batch, the decoder on the codes and the swapped codes as
   one batch of twice the size, and their gradients: of all weights, and of the
-  inputs of all layers but the first. The cross-covariance's are left out (one
-  in 10,000 of the multiplications).
+  inputs of all layers but the first. Left out are those of the cross-covariance
+  (one in 10,000 of the multiplications) and the padding of the code's layer
+  (two in a thousand).
 
   Args:
     model: the student.
@@ -259,22 +260,12 @@ def measure_mnist_step(
         f' {devices[0]}; accepted: JAX_PLATFORMS=cpu in the environment.'
     )
   parallel.check_batch_size(batch_size)
-  code_dim = NUM_FACTORS + nuisance_dim
-  # While it trains, a student's factors are all that its teacher has.
-  model = networks.MlpAutoencoder(code_dim - 1, 1)
-  teacher_model = networks.MlpAutoencoder(code_dim - 1, 0)
-  student = networks.init_variables(model, 0, model.image_shape)
-  teacher = networks.init_variables(teacher_model, 1, model.image_shape)
-  images = np.random.default_rng(0).integers(
-      0, 256, (NUM_STEPS * batch_size, *model.image_shape), np.uint8
-  )
+  step = _make_mnist_step(batch_size, nuisance_dim)
   # A device multiplies its share of the batch.
   local_size = batch_size // len(devices)
-  cached = student_products(model, local_size)
-  computed = teacher_products(teacher_model, local_size) + cached
-  cached_fn, computed_fn = _make_epochs(
-      mode, batch_size, model, student, teacher_model, teacher, images
-  )
+  cached = student_products(step.model, local_size)
+  computed = teacher_products(step.teacher_model, local_size) + cached
+  cached_fn, computed_fn = _make_epochs(step, mode, batch_size)
   programs = {
       'cached': cached_fn,
       'cached_limit': make_products_fn(cached, NUM_STEPS),
@@ -282,40 +273,17 @@ def measure_mnist_step(
       'computed_limit': make_products_fn(computed, NUM_STEPS),
   }
   if torch_step:
-    step = torch_step.make_train_step(
-        student['params'],
-        teacher['params'],
-        num_factors=code_dim - 1,
-        weights=WEIGHTS,
-        learning_rate=LEARNING_RATE,
-        weight_decay=WEIGHT_DECAY,
-    )
-    programs['torch'] = torch_step.make_epoch(
-        step, images, batch_size, _count_threads()
-    )
+    programs['torch'] = _make_torch_epoch(torch_step, step, batch_size)
   times = measure(programs, repeats)
-  flops = lambda products: sum(product.flops for product in products)
-  rows = [
-      Row('teacher cached', times['cached'], flops(cached),
-          times['cached_limit']),
-      Row('teacher in the step', times['computed'], flops(computed),
-          times['computed_limit']),
-  ]
-  lines = [
+  heading = (
       f'Student step on digits: k = {NUM_FACTORS}, d = {nuisance_dim}, batch'
       f' {batch_size}, float32, {mode}, {len(devices)} device(s) like'
       f' {devices[0]}, {_count_threads()} CPU threads, load average {load:.1f}'
       f' before; medians of {repeats} x {NUM_STEPS} steps.'
-  ]
-  if torch_step:
-    rows.append(Row('PyTorch eager', times['torch']))
-    lines.append(
-        'PyTorch / ours:'
-        f' {compare(times["torch"], times["cached"]):.2f} (teacher cached),'
-        f' {compare(times["torch"], times["computed"]):.2f} (in the step).'
-    )
-  lines.insert(1, format_table(rows, batch_size))
-  return '\n'.join(lines)
+  )
+  return '\n'.join(
+      [heading, *_format_mnist_step(times, cached, computed, batch_size)]
+  )
 
 
 def main() -> None:
@@ -331,28 +299,86 @@ def main() -> None:
   print(table)
 
 
-def _make_epochs(
-    mode, batch_size, model, student, teacher_model, teacher, images
-):
+class _MnistStep(NamedTuple):
+  """A student, its teacher and the data of NUM_STEPS steps."""
+
+  model: networks.MlpAutoencoder
+  student: types.Variables
+  teacher_model: networks.MlpAutoencoder
+  teacher: types.Variables
+  images: np.ndarray
+
+
+def _make_mnist_step(batch_size, nuisance_dim):
+  # While it trains, a student's factors are all that its teacher has.
+  num_factors = NUM_FACTORS + nuisance_dim - 1
+  model = networks.MlpAutoencoder(num_factors, 1)
+  teacher_model = networks.MlpAutoencoder(num_factors, 0)
+  return _MnistStep(
+      model,
+      networks.init_variables(model, 0, model.image_shape),
+      teacher_model,
+      networks.init_variables(teacher_model, 1, model.image_shape),
+      np.random.default_rng(0).integers(
+          0, 256, (NUM_STEPS * batch_size, *model.image_shape), np.uint8
+      ),
+  )
+
+
+def _format_mnist_step(times, cached, computed, batch_size):
+  """Returns the lines of the table, and of the ratio to PyTorch's times."""
+  flops = lambda products: sum(product.flops for product in products)
+  rows = [
+      Row('teacher cached', times['cached'], flops(cached),
+          times['cached_limit']),
+      Row('teacher in the step', times['computed'], flops(computed),
+          times['computed_limit']),
+  ]  # pyformat: disable
+  if 'torch' not in times:
+    return [format_table(rows, batch_size)]
+  rows.append(Row('PyTorch eager', times['torch']))
+  return [
+      format_table(rows, batch_size),
+      'PyTorch / ours:'
+      f' {compare(times["torch"], times["cached"]):.2f} (teacher cached),'
+      f' {compare(times["torch"], times["computed"]):.2f} (in the step).',
+  ]
+
+
+def _make_torch_epoch(torch_step, step, batch_size):
+  train_step = torch_step.make_train_step(
+      step.student['params'],
+      step.teacher['params'],
+      num_factors=step.model.num_factors,
+      weights=WEIGHTS,
+      learning_rate=LEARNING_RATE,
+      weight_decay=WEIGHT_DECAY,
+  )
+  return torch_step.make_epoch(
+      train_step, step.images, batch_size, _count_threads()
+  )
+
+
+def _make_epochs(step, mode, batch_size):
   """Makes an epoch with the teacher cached, and one with it in the step."""
   optimizer = training.make_optimizer(LEARNING_RATE, WEIGHT_DECAY)
   epoch_fn = parallel.make_epoch_fn(
       mode,
       batch_size,
       functools.partial(training.make_student_objective, weights=WEIGHTS),
-      model,
-      teacher_model,
+      step.model,
+      step.teacher_model,
       optimizer=optimizer,
       seed=0,
   )
-  images = jnp.asarray(images)
+  images = jnp.asarray(step.images)
   cache = jax.jit(training.compute_teacher_cache, static_argnums=0)(
-      teacher_model, teacher, images
+      step.teacher_model, step.teacher, images
   )
 
   def make_epoch(teacher):
     # A copy: the epoch takes its state's memory.
-    variables = jax.tree.map(jnp.copy, student)
+    variables = jax.tree.map(jnp.copy, step.student)
     state = training.create_train_state(variables, optimizer)
     data = training.TrainingData(images, teacher)
 
@@ -363,7 +389,7 @@ def _make_epochs(
 
     return epoch
 
-  return make_epoch(cache), make_epoch(teacher)
+  return make_epoch(cache), make_epoch(step.teacher)
 
 
 def _import_torch_step():

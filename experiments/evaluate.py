@@ -74,17 +74,7 @@ def evaluate(
   run = workdirs.WorkDir(workdir)
   _check_run(run)
   values = run.manifest['flags']
-  stages = mnist_runs.make_stages(values)
-  finished = [stage for stage in stages if stage.name in run.manifest['stages']]
-  unfinished = [stage.name for stage in stages if stage not in finished]
-  if not finished:
-    raise types.InputError(
-        f'--workdir={workdir} has no finished stage (unfinished:'
-        f' {", ".join(unfinished)}); accepted: a run with one or more.'
-    )
-  if unfinished:
-    _note(f'not measured, as unfinished: {", ".join(unfinished)}')
-
+  finished = _find_finished(run)
   dataset = dataset or values['dataset']
   data = datasets.load(dataset, split, data_dir=data_dir)
   model = mnist_runs.make_model(values, values['num_factors'], 0, True)
@@ -94,11 +84,8 @@ def evaluate(
   ensemble = judges.restore_or_train(
       judge_workdir or judges.default_directory(dataset), dataset, data_dir
   )
-  same_data = dataset == values['dataset']
-  if same_data and run.is_complete:
-    own = run.read_results().get('judges', ensemble.describe())
-    if own['sha256'] != ensemble.sha256:
-      _note('the judges are not those of results.json: swaps do not compare')
+  if dataset == values['dataset']:
+    _compare_judges(run, ensemble)
 
   measure = mnist_runs.make_evaluate(ensemble, data.images, data.labels)
   rows = [
@@ -108,23 +95,14 @@ def evaluate(
       }
       for model in [*models, mnist_runs.random_model(values, finished[-1])]
   ]
-  trained_on = same_data and (
-      split == 'train'
-      or (split == 'validation' and values['eval_split'] == 'test')
-  )
-  protocol = (
-      f'{split} split of {dataset}'
-      f'{", which the models were trained on" if trained_on else ""};'
-      f' {mnist_runs.PROTOCOL}'
-  )
-  path = run.path / 'evaluations' / f'{dataset.replace("/", "-")}_{split}.json'
   results = {
       'experiment': 'evaluate',
-      'protocol': protocol,
+      'protocol': _describe_protocol(values, dataset, split),
       'dataset': {'name': dataset, 'fingerprint': data.fingerprint},
       'judges': ensemble.describe(),
       'rows': rows,
   }
+  path = run.path / 'evaluations' / f'{dataset.replace("/", "-")}_{split}.json'
   path.parent.mkdir(exist_ok=True)
   workdirs.write_whole(path, json.dumps(results, indent=1))
   return path, rows
@@ -154,6 +132,43 @@ def _check_run(run):
         f'--workdir={run.path} is a run of {experiment}; accepted: one of'
         ' experiments.mnist.'
     )
+
+
+def _find_finished(run):
+  """Returns the finished stages of a run, of which there must be one."""
+  stages = mnist_runs.make_stages(run.manifest['flags'])
+  finished = [stage for stage in stages if stage.name in run.manifest['stages']]
+  unfinished = [stage.name for stage in stages if stage not in finished]
+  if not finished:
+    raise types.InputError(
+        f'--workdir={run.path} has no finished stage (unfinished:'
+        f' {", ".join(unfinished)}); accepted: a run with one or more.'
+    )
+  if unfinished:
+    _note(f'not measured, as unfinished: {", ".join(unfinished)}')
+  return finished
+
+
+def _compare_judges(run, ensemble):
+  """Says so where a run was measured by other judges."""
+  if not run.is_complete:
+    return
+  own = run.read_results().get('judges', ensemble.describe())
+  if own['sha256'] != ensemble.sha256:
+    _note('the judges are not those of results.json: swaps do not compare')
+
+
+def _describe_protocol(values, dataset, split):
+  """Returns what was measured, and whether on what was trained on."""
+  trained_on = dataset == values['dataset'] and (
+      split == 'train'
+      or (split == 'validation' and values['eval_split'] == 'test')
+  )
+  return (
+      f'{split} split of {dataset}'
+      f'{", which the models were trained on" if trained_on else ""};'
+      f' {mnist_runs.PROTOCOL}'
+  )
 
 
 def _check_shape(data, image_shape):

@@ -9,7 +9,7 @@ import contextlib
 import itertools
 import os
 import pathlib
-from typing import Any
+from typing import Any, NamedTuple
 
 import chex
 from matplotlib import axes as mpl_axes
@@ -92,61 +92,40 @@ def training_curves(
   Raises:
     ValueError: if no record was evaluated.
   """
-  records = sorted(records, key=lambda record: record['step'])
-  epochs, mse, swaps, growths = [], [], [], []
-  offset = last = 0
-  by_stage = itertools.groupby(records, key=lambda record: record['stage'])
-  for _, stage in by_stage:
-    growths.append(offset)
-    for record in stage:
-      last = offset + record['epoch']
-      if record.get('eval_mse') is not None:
-        epochs.append(last)
-        mse.append(record['eval_mse'])
-        swaps.append(record.get('eval_class_swaps'))
-    offset = last
-  if not epochs:
-    raise ValueError('no record has eval_mse: nothing to draw.')
-
+  curves = _collect_curves(records)
   figure = _figure(6.5, 3.2)
   left = figure.add_subplot()
   right = left.twinx()
-  mark = 'o' if len(epochs) <= _MAX_MARKS else ''
-  # The first start is not a growth.
-  bars = [
-      left.axvline(growth, color=_GREY, linewidth=1.2, zorder=0)
-      for growth in growths[1:]
-  ]
-  percent = 100 * np.array(swaps, dtype=float)
-  swap_line = left.plot(
-      epochs, percent, color=_BLUE, marker=mark, markersize=3, linewidth=1.5
+  style = {
+      'marker': 'o' if len(curves.epochs) <= _MAX_MARKS else '',
+      'markersize': 3,
+      'linewidth': 1.5,
+  }
+  shown = {}
+  [shown['class swaps']] = left.plot(
+      curves.epochs, curves.percent, color=_BLUE, **style
   )
-  mse_line = right.plot(
-      epochs,
-      mse,
-      color=_VERMILION,
-      marker=mark,
-      markersize=3,
-      linewidth=1.5,
-      linestyle='--',
+  [shown['reconstruction MSE']] = right.plot(
+      curves.epochs, curves.mse, color=_VERMILION, linestyle='--', **style
   )
-  left.set_xlim(0, 1.01 * last)
+  for growth in curves.growths:
+    shown['code grown by one unit'] = left.axvline(
+        growth, color=_GREY, linewidth=1.2, zorder=0
+    )
+  left.set_xlim(0, 1.01 * curves.last)
   left.xaxis.set_major_locator(
       ticker.MaxNLocator(integer=True, steps=[1, 2, 5, 10])
   )
-  left.set_ylim(0, 102)
-  right.set_ylim(0, 1.1 * max(mse))
   left.set_xlabel('epochs')
-  left.set_ylabel('class swaps', color=_BLUE)
+  left.set_ylim(0, 102)
   left.yaxis.set_major_formatter(ticker.PercentFormatter(decimals=0))
-  right.set_ylabel('reconstruction MSE', color=_VERMILION)
-  left.tick_params(axis='y', colors=_BLUE)
-  right.tick_params(axis='y', colors=_VERMILION)
-  shown = {
-      'class swaps': swap_line[0],
-      'reconstruction MSE': mse_line[0],
-      **({'code grown by one unit': bars[0]} if bars else {}),
-  }
+  right.set_ylim(0, 1.1 * max(curves.mse))
+  for axes, name, color in (
+      (left, 'class swaps', _BLUE),
+      (right, 'reconstruction MSE', _VERMILION),
+  ):
+    axes.set_ylabel(name, color=color)
+    axes.tick_params(axis='y', colors=color)
   figure.legend(
       shown.values(),
       shown.keys(),
@@ -253,6 +232,36 @@ def save(figure: mpl_figure.Figure, path: str | os.PathLike[str]) -> None:
   finally:
     with contextlib.suppress(FileNotFoundError):
       temporary.unlink()
+
+
+class _Curves(NamedTuple):
+  epochs: list[int]  # since the first teacher's start, where evaluated
+  mse: list[float]
+  percent: np.ndarray  # class swaps, nan for a gap
+  growths: list[int]  # epochs at which the code grew
+  last: int  # epoch, evaluated or not
+
+
+def _collect_curves(records):
+  """Reads the curves of a chain out of its lines of metrics.jsonl."""
+  epochs, mse, swaps, starts = [], [], [], []
+  offset = last = 0
+  in_order = sorted(records, key=lambda record: record['step'])
+  by_stage = itertools.groupby(in_order, key=lambda record: record['stage'])
+  for _, stage in by_stage:
+    starts.append(offset)
+    for record in stage:
+      last = offset + record['epoch']
+      if record.get('eval_mse') is not None:
+        epochs.append(last)
+        mse.append(record['eval_mse'])
+        swaps.append(record.get('eval_class_swaps'))
+    offset = last
+  if not epochs:
+    raise ValueError('no record has eval_mse: nothing to draw.')
+  percent = 100 * np.array(swaps, dtype=float)
+  # The first start is not a growth.
+  return _Curves(epochs, mse, percent, starts[1:], last)
 
 
 def _figure(width: float, height: float) -> mpl_figure.Figure:

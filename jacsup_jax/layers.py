@@ -6,6 +6,9 @@ from flax import linen as nn
 import jax
 import jax.numpy as jnp
 
+# Of columns: more than the codes of the paper's experiments on digits have.
+_CODE_MULTIPLE = 32
+
 
 def uniform_by_unit(fan_in: int) -> nn.initializers.Initializer:
   """Makes PyTorch's default initialiser: uniform in +-1/sqrt(fan_in).
@@ -49,6 +52,11 @@ def dense(
   )
 
 
+def count_code_columns(features: int) -> int:
+  """Returns how many columns `CodeDense` computes for `[B, features]`."""
+  return features + -features % _CODE_MULTIPLE
+
+
 class CodeDense(nn.Module):
   """A dense layer that a growing code comes from.
 
@@ -61,13 +69,11 @@ class CodeDense(nn.Module):
     fan_in: size of its input `[B, fan_in]`.
     features: size of its output `[B, features]`.
     dtype: that it computes in; parameters stay float32.
-    multiple: of which the number of columns is the next.
   """
 
   fan_in: int
   features: int
   dtype: jnp.dtype
-  multiple: int = 32
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
@@ -75,7 +81,7 @@ class CodeDense(nn.Module):
     kernel = self.param('kernel', init, (self.fan_in, self.features))
     bias = self.param('bias', init, (self.features,))
     x, kernel, bias = (a.astype(self.dtype) for a in (x, kernel, bias))
-    padding = -self.features % self.multiple
+    padding = count_code_columns(self.features) - self.features
     columns = x @ jnp.pad(kernel, ((0, 0), (0, padding)))
     return columns[:, : self.features] + bias[jnp.newaxis]
 
