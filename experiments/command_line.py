@@ -5,6 +5,7 @@ complete, status 2 with one line for a user's mistake.
 """
 
 from collections.abc import Callable
+import math
 import sys
 from typing import Any
 
@@ -49,7 +50,13 @@ def define_training_flags(*, workdir: str, epochs: int) -> None:
   """
   define_data_flags()
   flags.DEFINE_string('workdir', workdir, 'Directory that the run owns.')
-  flags.DEFINE_integer('seed', 0, 'Seed of initialisation, data and swaps.')
+  flags.DEFINE_integer(
+      'seed',
+      0,
+      'Seed of initialisation, data and swaps.',
+      lower_bound=0,
+      upper_bound=2**31 - 1,  # Of JAX's default integers.
+  )
   flags.DEFINE_integer('batch_size', 128, 'Examples per step, on all devices.')
   flags.DEFINE_integer('epochs', epochs, 'Passes over the data, in each stage.')
   flags.DEFINE_enum(
@@ -87,11 +94,13 @@ def result_flags() -> dict[str, Any]:
 
 
 def check_at_least(lowest: float, *names: str) -> None:
-  """Raises InputError if one of these flags is below the lowest value."""
+  """Raises InputError if one of these flags is below that, or not finite."""
   for name in names:
     value = flags.FLAGS[name].value
-    if not value >= lowest:  # Also catches NaN.
-      raise types.InputError(f'--{name}={value}; accepted: {lowest} or larger.')
+    if not lowest <= value < math.inf:  # Also catches NaN.
+      raise types.InputError(
+          f'--{name}={value}; accepted: {lowest} or larger, and finite.'
+      )
 
 
 class Progress:

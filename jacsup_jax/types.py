@@ -9,6 +9,7 @@ Images of digits are float32 in [0, 1]; faces are in [-1, 1].
 
 from collections.abc import Callable, Mapping
 import dataclasses
+import math
 from typing import NamedTuple
 
 import chex
@@ -70,8 +71,10 @@ class LossWeights:
   def __post_init__(self):
     for name in ('lambda_y', 'lambda_diff', 'lambda_xcov'):
       value = getattr(self, name)
-      if not value >= 0:  # Also catches NaN.
-        raise InputError(f'--{name} is {value}; accepted: 0 or larger.')
+      if not 0 <= value < math.inf:  # Also catches NaN.
+        raise InputError(
+            f'--{name} is {value}; accepted: 0 or larger, and finite.'
+        )
 
   @property
   def needs_teacher(self) -> bool:

@@ -88,9 +88,11 @@ def test_numbers_below_the_lowest_are_refused(parsed, value):
     command_line.check_at_least(1, 'batch_size', 'epochs')
 
 
-def test_not_a_number_is_refused(parsed):
-  parsed.weight_decay = float('nan')
-  with pytest.raises(types.InputError, match='--weight_decay=nan; accepted: 0'):
+@pytest.mark.parametrize('value', ['nan', 'inf'])
+def test_what_is_not_finite_is_refused(parsed, value):
+  parsed.weight_decay = float(value)
+  message = f'--weight_decay={value}; accepted: 0'
+  with pytest.raises(types.InputError, match=message):
     command_line.check_at_least(0, 'weight_decay')
 
 

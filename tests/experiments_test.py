@@ -144,6 +144,7 @@ def test_metrics_have_every_epoch_once(finished):
         (['--nuisance_dim=0'], ['--nuisance_dim=0', 'accepted: 1']),
         (['--lambda_y=-1'], ['--lambda_y', '-1', 'accepted: 0']),
         (['--lambda_xcov=nan'], ['--lambda_xcov', 'nan']),
+        (['--lambda_y=inf'], ['--lambda_y', 'inf', 'finite']),
         (['--batch_size=0'], ['--batch_size=0', 'accepted: 1']),
         (['--epochs=0'], ['--epochs=0', 'accepted: 1']),
         (['--weight_decay=-1'], ['--weight_decay=-1', 'accepted: 0']),
@@ -151,6 +152,8 @@ def test_metrics_have_every_epoch_once(finished):
         (['--checkpoint_every=0'], ['--checkpoint_every=0']),
         (['--students=pupil'], ['--students=pupil', 'student_no_jacobian']),
         (['--epoch=3'], ["'epoch'", 'Did you mean: epochs']),
+        (['--seed=-1'], ['--seed=-1', 'range [0, 2147483647]']),
+        (['--seed=9999999999'], ['--seed=9999999999', 'range [0,']),
         (['--growth=zeros'], ['growth', 'zeros', 'preserving']),
     ],
 )

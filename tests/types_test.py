@@ -21,7 +21,7 @@ def test_weights_default_to_the_papers():
 
 
 @pytest.mark.parametrize('name', ['lambda_y', 'lambda_diff', 'lambda_xcov'])
-@pytest.mark.parametrize('value', [-1e-3, float('nan')])
+@pytest.mark.parametrize('value', [-1e-3, float('nan'), float('inf')])
 def test_bad_weights_are_refused_by_name(name, value):
   with pytest.raises(types.InputError, match=f'--{name} is {value}.*accepted'):
     types.LossWeights(**{name: value})
