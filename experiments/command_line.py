@@ -24,12 +24,13 @@ flags.disclaim_key_flags()
 
 # These say where and how to run; all others decide the result.
 _NOT_OF_THE_RESULT = frozenset({
-    'workdir', 'data_dir', 'judge_workdir', 'resume', 'progress', 'flagfile',
+    'workdir', 'data_dir', 'judge_workdir', 'cache',
+    'resume', 'progress', 'flagfile',
 })  # pyformat: disable
 
 
 def define_data_flags() -> None:
-  """Defines the flags that say which data set is read."""
+  """Defines the flags that say which set of digits is read."""
   flags.DEFINE_string(
       'dataset',
       datasets.DEFAULT_DATASET,
@@ -41,14 +42,55 @@ def define_data_flags() -> None:
   )
 
 
-def define_training_flags(*, workdir: str, epochs: int) -> None:
-  """Defines the flags that every training binary has.
+def define_face_data_flags(*, image_size: int) -> None:
+  """Defines the flags that say which set of faces is read.
+
+  Args:
+    image_size: default of --image_size.
+  """
+  flags.DEFINE_string(
+      'dataset',
+      datasets.DEFAULT_FACES,
+      'Data set: synthetic_faces (drawn by this package), celeba_folder (the'
+      ' folder of --data_dir in the layout of CelebA), or celeb_a (of TFDS).',
+  )
+  flags.DEFINE_string(
+      'data_dir',
+      None,
+      'For celeba_folder: the folder with img_align_celeba (or its zip),'
+      ' list_attr_celeba.txt and list_eval_partition.txt. Else where TFDS keeps'
+      ' prepared sets; its own by default.',
+  )
+  flags.DEFINE_integer(
+      'image_size', image_size, 'Pixels of a side, a power of two.'
+  )
+  flags.DEFINE_list(
+      'attributes', [], 'Names of the attributes to edit; all by default.'
+  )
+  flags.DEFINE_boolean(
+      'skip_bad_images',
+      False,
+      'Leave out images of celeba_folder that cannot be decoded, and say how'
+      ' many; they are refused otherwise.',
+  )
+  flags.DEFINE_integer(
+      'held_out', 0, 'Images at the end of the training split to leave out.'
+  )
+
+
+def define_training_flags(
+    *,
+    workdir: str,
+    epochs: int,
+    epochs_help: str = 'Passes over the data, in each stage.',
+) -> None:
+  """Defines the flags that every training binary has, but those of its data.
 
   Args:
     workdir: default of --workdir.
     epochs: default of --epochs.
+    epochs_help: what these are.
   """
-  define_data_flags()
   flags.DEFINE_string('workdir', workdir, 'Directory that the run owns.')
   flags.DEFINE_integer(
       'seed',
@@ -58,7 +100,7 @@ def define_training_flags(*, workdir: str, epochs: int) -> None:
       upper_bound=2**31 - 1,  # Of JAX's default integers.
   )
   flags.DEFINE_integer('batch_size', 128, 'Examples per step, on all devices.')
-  flags.DEFINE_integer('epochs', epochs, 'Passes over the data, in each stage.')
+  flags.DEFINE_integer('epochs', epochs, epochs_help)
   flags.DEFINE_enum(
       'compute_dtype',
       'float32',
@@ -101,6 +143,28 @@ def check_at_least(lowest: float, *names: str) -> None:
       raise types.InputError(
           f'--{name}={value}; accepted: {lowest} or larger, and finite.'
       )
+
+
+def parse_numbers(name: str) -> list[float]:
+  """Returns the values of a flag that is a list of positive numbers.
+
+  Args:
+    name: of the flag.
+
+  Raises:
+    InputError: if it is empty, or an entry is not a finite number above 0.
+  """
+  texts = flags.FLAGS[name].value
+  try:
+    numbers = [float(text) for text in texts]
+  except ValueError:
+    numbers = []
+  if not numbers or not all(0 < number < math.inf for number in numbers):
+    raise types.InputError(
+        f'--{name}={",".join(texts)}; accepted: numbers above 0, separated by'
+        ' commas.'
+    )
+  return numbers
 
 
 class Progress:

@@ -16,6 +16,7 @@ from experiments import command_line
 from experiments import mnist_figures
 from experiments import mnist_runs
 from jacsup_jax import datasets
+from jacsup_jax import discovery
 from jacsup_jax import judges
 from jacsup_jax import parallel
 from jacsup_jax import stages
@@ -29,6 +30,7 @@ FLAGS = flags.FLAGS
 
 def define_flags() -> None:
   """Defines the flags of this binary, with the paper's values."""
+  command_line.define_data_flags()
   command_line.define_training_flags(workdir='runs/mnist', epochs=100)
   flags.DEFINE_integer('num_factors', 2, 'k, units of the first teacher.')
   flags.DEFINE_integer(
@@ -139,13 +141,17 @@ def main() -> None:
   with command_line.Progress(FLAGS.progress) as progress:
     trained = stages.run(
         chain,
-        mnist_runs.make_settings(values),
-        make_model=functools.partial(mnist_runs.make_model, values),
-        num_factors=FLAGS.num_factors,
-        images=jnp.asarray(train.images),
+        discovery.Discovery(
+            mnist_runs.make_settings(values),
+            functools.partial(mnist_runs.make_model, values),
+            FLAGS.num_factors,
+            jnp.asarray(train.images),
+        ),
         workdir=workdir,
         evaluate=evaluate,
         report=progress.report,
+        checkpoint_every=FLAGS.checkpoint_every,
+        eval_every=FLAGS.eval_every,
     )
 
   models = [*trained, mnist_runs.random_model(values, chain[-1])]

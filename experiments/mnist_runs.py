@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from jacsup_jax import checkpoints
+from jacsup_jax import discovery
 from jacsup_jax import evaluation
 from jacsup_jax import judges
 from jacsup_jax import networks
@@ -82,13 +83,13 @@ def make_stages(values: Mapping[str, Any]) -> list[types.Stage]:
   return chain
 
 
-def make_settings(values: Mapping[str, Any]) -> stages.Settings:
+def make_settings(values: Mapping[str, Any]) -> discovery.Settings:
   """Returns the settings that all stages of a run share."""
   fold_normalization = values['fold_normalization']
   if fold_normalization is None:
     # A student that shall start equal to a teacher with BatchNorm needs it.
     fold_normalization = values['growth'] == 'preserving'
-  return stages.Settings(
+  return discovery.Settings(
       seed=values['seed'],
       batch_size=values['batch_size'],
       learning_rate=values['learning_rate'],
@@ -98,8 +99,6 @@ def make_settings(values: Mapping[str, Any]) -> stages.Settings:
       fold_normalization=fold_normalization,
       keep_moments=values['keep_moments'],
       teacher_train_mode=values['teacher_statistics'] == 'batch',
-      checkpoint_every=values['checkpoint_every'],
-      eval_every=values['eval_every'],
   )
 
 
@@ -134,7 +133,6 @@ def restore(
   Raises:
     InputError: if its checkpoint is missing, or not the one of the manifest.
   """
-  directory = workdir.checkpoints(stage.name)
   model = make_model(
       values, values['num_factors'], stage.nuisance_dim, stage.parent is None
   )
@@ -147,25 +145,7 @@ def restore(
           networks.init_variables(model, 0, model.image_shape), optimizer
       )
   )
-  # Orbax would make a directory that is not there.
-  step = None
-  if directory.is_dir():
-    with checkpoints.StageCheckpoints(directory) as saved:
-      step = saved.latest_step()
-      if step is not None:
-        state = saved.restore(step, template)
-  if step is None:
-    raise types.InputError(
-        f'{directory} holds no checkpoint, and the manifest has the stage as'
-        ' finished; accepted: a whole work directory.'
-    )
-  sha256 = checkpoints.hash_tree(state.params)
-  recorded = workdir.manifest['stages'][stage.name]['sha256']
-  if sha256 != recorded:
-    raise types.InputError(
-        f'{directory / str(step)} has parameters of sha256 {sha256[:12]}, the'
-        f' manifest {recorded[:12]}; accepted: the checkpoint of the manifest.'
-    )
+  state, sha256 = checkpoints.restore_finished(workdir, stage.name, template)
   return stages.Trained(stage, model, state, sha256)
 
 

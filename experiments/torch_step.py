@@ -1,6 +1,6 @@
 """The student's step of `mnist_step` in PyTorch, for `experiments.benchmark`.
 
-The only module that imports PyTorch. It does what the released code does, eager
+It does what the released code does, eager
 and with PyTorch's defaults: a pass through the decoder for the code and another
 for the swapped code, of the student and of the teacher. The teacher is under
 `no_grad`, which is faster than the released code's `detach`; batches are slices

@@ -10,6 +10,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from jacsup_jax import types
+from jacsup_jax import workdirs
 
 
 class StageCheckpoints:
@@ -79,6 +80,45 @@ class StageCheckpoints:
             f' shape {found.shape}; accepted: {wanted.shape}.'
         )
     return restored
+
+
+def restore_finished(
+    workdir: workdirs.WorkDir, stage: str, template: chex.ArrayTree
+) -> tuple[chex.ArrayTree, str]:
+  """Restores the last state of a stage that the manifest has as finished.
+
+  Args:
+    workdir: of the run.
+    stage: its name.
+    template: a train state of the same structure and shapes.
+
+  Returns:
+    The state as host arrays, and the sha256 of its parameters.
+
+  Raises:
+    InputError: if its checkpoint is missing, or not the one of the manifest.
+  """
+  directory = workdir.checkpoints(stage)
+  # Orbax would make a directory that is not there.
+  step = None
+  if directory.is_dir():
+    with StageCheckpoints(directory) as saved:
+      step = saved.latest_step()
+      if step is not None:
+        state = saved.restore(step, template)
+  if step is None:
+    raise types.InputError(
+        f'{directory} holds no checkpoint, and the manifest has the stage as'
+        ' finished; accepted: a whole work directory.'
+    )
+  sha256 = hash_tree(state.params)
+  recorded = workdir.manifest['stages'][stage]['sha256']
+  if sha256 != recorded:
+    raise types.InputError(
+        f'{directory / str(step)} has parameters of sha256 {sha256[:12]}, the'
+        f' manifest {recorded[:12]}; accepted: the checkpoint of the manifest.'
+    )
+  return state, sha256
 
 
 def hash_tree(tree: chex.ArrayTree) -> str:

@@ -56,11 +56,11 @@ def factor_grid(
   chex.assert_shape(vertical, (rows,))
   width = 4.5
   # Axes of tiles of the images' shape.
-  figure = _figure(
+  figure = new_figure(
       width, width * rows * images.shape[2] / (cols * images.shape[3])
   )
   axes = figure.add_subplot()
-  _show_tiles(axes, np.asarray(images)[::-1])
+  show_tiles(axes, np.asarray(images)[::-1])
   columns, texts = _value_ticks(np.asarray(horizontal))
   axes.set_xticks(columns, texts)
   heights, texts = _value_ticks(np.asarray(vertical))
@@ -93,7 +93,7 @@ def training_curves(
     ValueError: if no record was evaluated.
   """
   curves = _collect_curves(records)
-  figure = _figure(6.5, 3.2)
+  figure = new_figure(6.5, 3.2)
   left = figure.add_subplot()
   right = left.twinx()
   style = {
@@ -163,14 +163,14 @@ def traversals(
   if len(row_labels) != rows:
     raise ValueError(f'{len(row_labels)} labels for {rows} rows of images.')
   tile = max(0.22, 6.6 / (blocks * cols))
-  figure = _figure(
+  figure = new_figure(
       blocks * cols * tile + 0.7, rows * tile * height / width + 0.2
   )
   all_axes = figure.subplots(1, blocks, squeeze=False)[0]
   # A label of the whole figure would keep its distance from short rows.
   all_axes[blocks // 2].set_xlabel(xlabel or '', fontsize='small')
   for block, axes in enumerate(all_axes):
-    _show_tiles(axes, images[:, block])
+    show_tiles(axes, images[:, block])
     axes.set_xticks([])
     axes.set_yticks(range(rows), row_labels if block == 0 else [''] * rows)
     axes.tick_params(length=0)
@@ -196,9 +196,9 @@ def reconstructions(
   chex.assert_equal_shape(images)
   count, height, width, _ = images[0].shape
   tile = 0.45
-  figure = _figure(count * tile + 2.0, len(rows) * tile * height / width)
+  figure = new_figure(count * tile + 2.0, len(rows) * tile * height / width)
   axes = figure.add_subplot()
-  _show_tiles(axes, np.stack(images))
+  show_tiles(axes, np.stack(images))
   axes.set_xticks([])
   axes.set_yticks(range(len(rows)), rows, fontsize='small')
   axes.tick_params(length=0)
@@ -234,6 +234,45 @@ def save(figure: mpl_figure.Figure, path: str | os.PathLike[str]) -> None:
       temporary.unlink()
 
 
+def new_figure(width: float, height: float) -> mpl_figure.Figure:
+  """Makes a figure of inches, with room for a line of text around.
+
+  Args:
+    width: of the whole.
+    height: of what is drawn, without that line.
+
+  Returns:
+    A figure without axes.
+  """
+  figure = mpl_figure.Figure(
+      figsize=(width, height + 0.5), layout='constrained'
+  )
+  figure.get_layout_engine().set(w_pad=0.04, h_pad=0.04)
+  return figure
+
+
+def show_tiles(axes: mpl_axes.Axes, images: np.ndarray) -> None:
+  """Shows images as tiles without gaps; tile (i, j) is at (x, y) = (j, i).
+
+  Args:
+    axes: to show them in.
+    images: `[rows, cols, H, W, C]`, row 0 on top.
+  """
+  rows, cols, height, width, channels = images.shape
+  tiled = images.transpose(0, 2, 1, 3, 4).reshape(
+      rows * height, cols * width, channels
+  )
+  tiled = np.clip(tiled, 0, 1)
+  axes.imshow(
+      tiled[..., 0] if channels == 1 else tiled,
+      cmap='gray',
+      vmin=0,
+      vmax=1,
+      extent=(-0.5, cols - 0.5, rows - 0.5, -0.5),
+      aspect=height / width,
+  )
+
+
 class _Curves(NamedTuple):
   epochs: list[int]  # since the first teacher's start, where evaluated
   mse: list[float]
@@ -262,32 +301,6 @@ def _collect_curves(records):
   percent = 100 * np.array(swaps, dtype=float)
   # The first start is not a growth.
   return _Curves(epochs, mse, percent, starts[1:], last)
-
-
-def _figure(width: float, height: float) -> mpl_figure.Figure:
-  """Makes a figure of inches, with room for a line of text around."""
-  figure = mpl_figure.Figure(
-      figsize=(width, height + 0.5), layout='constrained'
-  )
-  figure.get_layout_engine().set(w_pad=0.04, h_pad=0.04)
-  return figure
-
-
-def _show_tiles(axes: mpl_axes.Axes, images: np.ndarray) -> None:
-  """Shows `[rows, cols, H, W, C]`, row 0 on top; tile (i, j) is at (j, i)."""
-  rows, cols, height, width, channels = images.shape
-  tiled = images.transpose(0, 2, 1, 3, 4).reshape(
-      rows * height, cols * width, channels
-  )
-  tiled = np.clip(tiled, 0, 1)
-  axes.imshow(
-      tiled[..., 0] if channels == 1 else tiled,
-      cmap='gray',
-      vmin=0,
-      vmax=1,
-      extent=(-0.5, cols - 0.5, rows - 0.5, -0.5),
-      aspect=height / width,
-  )
 
 
 def _value_ticks(values: np.ndarray, count: int = 5):

@@ -127,6 +127,128 @@ class MlpAutoencoder(nn.Module):
     return self.decode(self.encode(images))
 
 
+class FaceEncoder(nn.Module):
+  """Images `[B, S, S, 3]` -> feature maps `[B, 2, 2, features]`."""
+
+  widths: tuple[int, ...]
+  features: int
+  image_shape: tuple[int, int, int]
+  axis_name: str | None
+  dtype: jnp.dtype
+
+  @nn.compact
+  def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
+    chex.assert_shape(images, (None, *self.image_shape))
+    x = images
+    for i, features in enumerate(self.widths):
+      x = layers.DownBlock(
+          features,
+          normalize=i > 0,
+          axis_name=self.axis_name,
+          dtype=self.dtype,
+          name=f'down_{i}',
+      )(x, train)
+    return layers.DownBlock(
+        self.features,
+        axis_name=self.axis_name,
+        dtype=self.dtype,
+        # The code is not rounded to less than float32.
+        output_dtype=jnp.promote_types(self.dtype, jnp.float32),
+        name=f'down_{len(self.widths)}',
+    )(x, train)
+
+
+class FaceDecoder(nn.Module):
+  """Codes `[B, K]`, `[B, 2, 2, C]` -> images `[B, S, S, 3]` in [-1, 1]."""
+
+  widths: tuple[int, ...]
+  axis_name: str | None
+  dtype: jnp.dtype
+
+  @nn.compact
+  def __call__(self, code: types.Code, train: bool = False) -> jax.Array:
+    x = code.nuisance
+    for i, features in enumerate((*self.widths, 3)):
+      x = layers.UpBlock(
+          features,
+          is_last=i == len(self.widths),
+          axis_name=self.axis_name,
+          dtype=self.dtype,
+          name=f'up_{i}',
+      )(x, code.factors, train)
+    return x
+
+
+class FaceAutoencoder(nn.Module):
+  """The autoencoder of Section 4 and appendix A.2 of Lezama (2019).
+
+  C(16)-C(32)-...-C(512)-C(512 + k) from 256 to 2 pixels, and transposed
+  convolutions back, every one of which is given the factors. C is a 4x4
+  convolution of stride 2 with BatchNorm and LeakyReLU; the first has no
+  BatchNorm, and the LeakyReLU of the last applies to the factors too, as in the
+  released code.
+
+  Attributes:
+    num_factors: k. The last k channels of the encoder, each as its mean over
+      the 2x2 positions.
+    nuisance_channels: of the 2x2 map before them; d is four times as many. On
+      it depend the encoder's last layer and the decoder's first, no other.
+    image_size: S, a power of two, 8 or larger.
+    first_width: channels of the encoder's first layer; each further one has
+      twice as many.
+    last_width: that the hidden layers have at most. The decoder's are the
+      reverse.
+    axis_name: of the mapped axis that the batch is spread over, if any.
+    dtype: that the convolutions are computed in.
+  """
+
+  num_factors: int
+  nuisance_channels: int
+  image_size: int = 256
+  first_width: int = 16
+  last_width: int = 512
+  axis_name: str | None = None
+  dtype: jnp.dtype = jnp.float32
+
+  def __post_init__(self):
+    _check_image_size(self.image_size)
+    super().__post_init__()
+
+  @property
+  def image_shape(self) -> tuple[int, int, int]:
+    return (self.image_size, self.image_size, 3)
+
+  @property
+  def nuisance_dim(self) -> int:
+    return 4 * self.nuisance_channels
+
+  def setup(self):
+    # Of hidden layers; one more halves 4 to 2 pixels.
+    depth = self.image_size.bit_length() - 3
+    widths = _doubled_widths(self.first_width, self.last_width, depth)
+    self.encoder = FaceEncoder(
+        widths,
+        self.nuisance_channels + self.num_factors,
+        self.image_shape,
+        self.axis_name,
+        self.dtype,
+    )
+    self.decoder = FaceDecoder(widths[::-1], self.axis_name, self.dtype)
+
+  def encode(self, images: jax.Array, train: bool = False) -> types.Code:
+    features = self.encoder(images, train)
+    nuisance, factors = jnp.split(features, [self.nuisance_channels], axis=-1)
+    return types.Code(jnp.mean(factors, axis=(1, 2)), nuisance)
+
+  def decode(self, code: types.Code, train: bool = False) -> jax.Array:
+    chex.assert_shape(code.factors, (None, self.num_factors))
+    chex.assert_shape(code.nuisance, (None, 2, 2, self.nuisance_channels))
+    return self.decoder(code, train)
+
+  def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
+    return self.decode(self.encode(images, train), train)
+
+
 class MlpJudge(nn.Module):
   """The released code's digit classifier: 784-256-256-10, dropout 0.2.
 
@@ -150,6 +272,54 @@ class MlpJudge(nn.Module):
     )(x)
 
 
+class AttributeJudge(nn.Module):
+  """A classifier of facial attributes, for evaluation.
+
+  Images `[B, S, S, 3]` in [-1, 1] -> logits `[B, num_attributes]`: positive
+  where an attribute is seen. Strided 4x4 convolutions with BatchNorm down to
+  one pixel, a hidden layer, LeakyReLU between.
+
+  Attributes:
+    num_attributes: k.
+    image_size: S, a power of two, 8 or larger.
+    first_width: channels of the first layer; each further one has twice as
+      many.
+    last_width: that a layer has at most.
+    hidden: units of the dense layer.
+  """
+
+  num_attributes: int
+  image_size: int
+  first_width: int = 32
+  last_width: int = 512
+  hidden: int = 512
+
+  def __post_init__(self):
+    _check_image_size(self.image_size)
+    super().__post_init__()
+
+  @property
+  def image_shape(self) -> tuple[int, int, int]:
+    return (self.image_size, self.image_size, 3)
+
+  @nn.compact
+  def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
+    chex.assert_shape(images, (None, *self.image_shape))
+    x = images
+    depth = self.image_size.bit_length() - 1
+    widths = _doubled_widths(self.first_width, self.last_width, depth)
+    for i, features in enumerate(widths):
+      x = layers.DownBlock(features, name=f'down_{i}')(x, train)
+    x = x.reshape(x.shape[0], -1)
+    x = layers.dense(
+        x.shape[-1], self.hidden, dtype=jnp.float32, name='dense'
+    )(x)
+    x = nn.leaky_relu(x, 0.2)
+    return layers.dense(
+        self.hidden, self.num_attributes, dtype=jnp.float32, name='logits'
+    )(x)
+
+
 def init_variables(
     model: nn.Module, seed: int, image_shape: tuple[int, int, int]
 ) -> types.Variables:
@@ -163,9 +333,10 @@ def init_variables(
   Returns:
     A dict of 'params' and 'batch_stats' (empty where it has none).
   """
-  images = jnp.zeros((1, *image_shape))
-  # Not as one program: most leaves of a grown model were compiled before.
-  variables = model.init(jax.random.key(seed), images)
+  images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
+  # Not as one program: most leaves of a grown model were compiled before. Lazy:
+  # of the passes through the model nothing is computed.
+  variables = model.lazy_init(jax.random.key(seed), images)
   return {
       'params': variables['params'],
       'batch_stats': variables.get('batch_stats', {}),
@@ -210,3 +381,15 @@ def make_decode(
     return model.apply(variables, code, method='decode')
 
   return decode
+
+
+def _check_image_size(image_size):
+  if image_size < 8 or image_size & (image_size - 1):
+    raise types.InputError(
+        f'--image_size is {image_size}; accepted: a power of two, 8 or larger.'
+    )
+
+
+def _doubled_widths(first, last, depth):
+  """Lists `depth` widths from `first` on, each twice the one before."""
+  return tuple(min(first * 2**i, last) for i in range(depth))

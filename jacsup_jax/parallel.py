@@ -21,6 +21,8 @@ Mode = Literal['jit', 'pmap']
 MODES = ('jit', 'pmap')
 _AXIS = 'devices'
 
+# (state, constants, rows, shard=...) -> (state, metrics).
+ShardedFn = Callable[..., tuple[training.TrainState, types.Metrics]]
 EpochFn = Callable[
     [training.TrainState, training.TrainingData, int],
     tuple[training.TrainState, types.Metrics],
@@ -30,6 +32,11 @@ EpochFn = Callable[
 def describe_devices() -> list[str]:
   """Returns one line per device, for the manifest."""
   return [f'{d.platform}:{d.id} {d.device_kind}' for d in jax.devices()]
+
+
+def process() -> tuple[int, int]:
+  """Returns this host's index, and how many there are."""
+  return jax.process_index(), jax.process_count()
 
 
 def check_batch_size(batch_size: int) -> None:
@@ -69,7 +76,6 @@ def make_epoch_fn(
     `(state, data, epoch) -> (state, metrics)`; the state given is donated under
     jit. It compiles once for all epochs.
   """
-  check_batch_size(batch_size)
   name = axis_name(mode)
   epoch_fn = functools.partial(
       training.train_epoch,
@@ -79,22 +85,56 @@ def make_epoch_fn(
       axis_name=name,
       **epoch_kwargs,
   )
+  return compile_epoch(mode, batch_size, epoch_fn)
+
+
+def compile_epoch(
+    mode: Mode, batch_size: int, epoch_fn: ShardedFn, *, fed: bool = False
+) -> Callable[..., tuple[training.TrainState, types.Metrics]]:
+  """Compiles a number of steps for all devices.
+
+  Args:
+    mode: 'jit' or 'pmap'.
+    batch_size: of all devices together.
+    epoch_fn: `(state, constants, rows, shard=...) -> (state, metrics)`, whose
+      models have the `axis_name` of the mode. `shard` keeps of `[B, ...]`
+      arrays what is a device's, or lays them out.
+    fed: `rows` are `[steps, B, ...]` arrays of which a device is given its
+      part of each batch; else all of it goes to all devices.
+
+  Returns:
+    `(state, constants, rows) -> (state, metrics)`; the state given is donated
+    under jit.
+
+  Raises:
+    InputError: if the devices do not divide the batch.
+  """
+  check_batch_size(batch_size)
   mesh = Mesh(np.array(jax.devices()), (_AXIS,))
   replicated = NamedSharding(mesh, PartitionSpec())
   if mode == 'pmap':
-    compiled = _pmap_epoch(epoch_fn, batch_size // jax.device_count())
+    local_size = batch_size // jax.device_count()
+    compiled = _pmap_epoch(epoch_fn, local_size, fed)
+    split = functools.partial(_split_rows, local_size=local_size)
+    place_rows = lambda rows: jax.tree.map(split, rows) if fed else rows
   else:
-    compiled = _jit_epoch(epoch_fn, mesh)
+    rows_spec = PartitionSpec(None, _AXIS) if fed else PartitionSpec()
+    rows_sharding = NamedSharding(mesh, rows_spec)
+    compiled = _jit_epoch(epoch_fn, mesh, rows_sharding)
+    place = functools.partial(
+        jax.make_array_from_process_local_data, rows_sharding
+    )
+    place_rows = lambda rows: jax.tree.map(place, rows) if fed else rows
 
-  def placed(state, data, epoch):
+  def placed(state, constants, rows):
     # Arrays that are not yet committed to their place compile a second time.
-    state, data = jax.device_put((state, data), replicated)
-    return compiled(state, data, epoch)
+    state, constants = jax.device_put((state, constants), replicated)
+    return compiled(state, constants, place_rows(rows))
 
   return placed
 
 
-def _jit_epoch(epoch_fn, mesh):
+def _jit_epoch(epoch_fn, mesh, rows_sharding):
   """Compiles an epoch whose batches are spread over a mesh."""
   replicated = NamedSharding(mesh, PartitionSpec())
   by_example = NamedSharding(mesh, PartitionSpec(_AXIS))
@@ -103,13 +143,13 @@ def _jit_epoch(epoch_fn, mesh):
           epoch_fn,
           shard=lambda x: jax.lax.with_sharding_constraint(x, by_example),
       ),
-      in_shardings=replicated,
+      in_shardings=(replicated, replicated, rows_sharding),
       out_shardings=replicated,
       donate_argnums=0,
   )
 
 
-def _pmap_epoch(epoch_fn, local_size):
+def _pmap_epoch(epoch_fn, local_size, fed):
   """Compiles an epoch of which each device takes `local_size` of a batch."""
 
   def take_local(x):
@@ -120,8 +160,13 @@ def _pmap_epoch(epoch_fn, local_size):
       lambda unused_device, *args: epoch_fn(*args, shard=take_local),
       axis_name=_AXIS,
       # pmap wants one argument with a mapped axis.
-      in_axes=(0, None, None, None),
+      in_axes=(0, None, None, 1 if fed else None),
       # Averaged gradients and statistics keep the state equal everywhere.
       out_axes=None,
   )
   return functools.partial(mapped, np.arange(jax.local_device_count()))
+
+
+def _split_rows(x, local_size):
+  """`[steps, B, ...]` of this host -> `[steps, devices, B / devices, ...]`."""
+  return x.reshape(x.shape[0], -1, local_size, *x.shape[2:])

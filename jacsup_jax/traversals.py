@@ -1,4 +1,4 @@
-"""Codes that vary in one or two units, decoded: what Figures 1 and 2 show.
+"""Codes that vary in one or two units, decoded: Figures 1, 2, 5 and 8.
 
 A unit is an index into flat codes: 0 to K - 1 are the first teacher's factors,
 K + d - 1 is the unit that was found at stage d.
@@ -86,3 +86,54 @@ def vary_unit(
   flat = flat.at[:, unit].set(jnp.tile(values, batch_size))
   images = decode(latents.split(flat, num_factors))
   return images.reshape(batch_size, values.size, *images.shape[1:])
+
+
+def sweep_factor(
+    decode: types.DecodeFn,
+    code: types.Code,
+    index: int | jax.Array,
+    values: jax.Array,
+) -> jax.Array:
+  """Decodes codes with one factor running over values, all else fixed.
+
+  Figure 8 of Lezama (2019): from -alpha to alpha.
+
+  Args:
+    decode: `Code -> [B, H, W, C]`.
+    code: `[B, K]` factors and nuisance of any shape, as a feature map.
+    index: of the factor; may be traced.
+    values: `[count]`.
+
+  Returns:
+    `[B, count, H, W, C]`.
+  """
+  chex.assert_rank([code.factors, values], [2, 1])
+
+  def at(value):
+    factors = code.factors.at[:, index].set(value.astype(code.factors.dtype))
+    return decode(code._replace(factors=factors))
+
+  # One value at a time: faces of all values at once would not fit.
+  return jnp.swapaxes(jax.lax.map(at, values), 0, 1)
+
+
+def flip_factors(
+    decode: types.DecodeFn,
+    code: types.Code,
+    indices: jax.Array,
+    strength: float | jax.Array,
+) -> jax.Array:
+  """Decodes codes with one factor flipped at a time, Figure 5.
+
+  Args:
+    decode: `Code -> [B, H, W, C]`.
+    code: `[B, K]` factors and nuisance of any shape.
+    indices: `[count]` int, the factors to flip.
+    strength: alpha, see `latents.flip_factor`.
+
+  Returns:
+    `[B, count, H, W, C]`, the order of `indices`.
+  """
+  chex.assert_rank(indices, 1)
+  flip = lambda index: decode(latents.flip_factor(code, index, strength))
+  return jnp.swapaxes(jax.lax.map(flip, indices), 0, 1)

@@ -69,16 +69,50 @@ class LossWeights:
   squared_xcov: bool = True
 
   def __post_init__(self):
-    for name in ('lambda_y', 'lambda_diff', 'lambda_xcov'):
-      value = getattr(self, name)
-      if not 0 <= value < math.inf:  # Also catches NaN.
-        raise InputError(
-            f'--{name} is {value}; accepted: 0 or larger, and finite.'
-        )
+    _check_weights(self)
 
   @property
   def needs_teacher(self) -> bool:
     return self.lambda_y > 0 or self.lambda_diff > 0
+
+
+@dataclasses.dataclass(frozen=True)
+class AttributeLossWeights:
+  """Weights of the terms of the paper's objective for facial attributes.
+
+  Defaults are those of the first half of the teacher's training.
+
+  Attributes:
+    lambda_reconstruction: lambda_1, of `reconstruction_loss`, eq. (8).
+    lambda_prediction: lambda_2, of `attribute_hinge_loss`, eq. (11).
+    lambda_xcov: lambda_3, of `cross_covariance_loss`, eq. (10).
+    lambda_attribute_cycle: lambda_4, of `attribute_cycle_loss`, eq. (12).
+    lambda_nuisance_cycle: lambda_5, of `nuisance_cycle_loss`, eq. (13).
+    lambda_y: of `factor_matching_loss`, eq. (9).
+    lambda_diff: of `jacobian_loss`, eq. (9).
+    squared_xcov: eq. (10) as printed (sum of squares); False takes its root,
+      as the released code does.
+  """
+
+  lambda_reconstruction: float = 1e2
+  lambda_prediction: float = 1e-1
+  lambda_xcov: float = 1e-1
+  lambda_attribute_cycle: float = 0.0
+  lambda_nuisance_cycle: float = 0.0
+  lambda_y: float = 0.0
+  lambda_diff: float = 0.0
+  squared_xcov: bool = True
+
+  def __post_init__(self):
+    _check_weights(self)
+
+  @property
+  def needs_teacher(self) -> bool:
+    return self.lambda_y > 0 or self.lambda_diff > 0
+
+  @property
+  def needs_cycle(self) -> bool:
+    return self.lambda_attribute_cycle > 0 or self.lambda_nuisance_cycle > 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,11 +122,11 @@ class Stage:
   Attributes:
     name: directory of its checkpoints, `stage` in metrics and manifest.
     model: its kind in results.json, e.g. 'teacher' or 'student_no_jacobian'.
-    parent: name of the stage that it grows from and is supervised by; None for
-      a first teacher.
+    parent: name of the stage that it grows from; None for a first teacher.
     nuisance_dim: of the grown model, counted from the first teacher on.
     epochs: passes over the training data.
     weights: of its objective.
+    teacher: name of the stage that supervises it; None is its parent.
   """
 
   name: str
@@ -100,4 +134,20 @@ class Stage:
   parent: str | None
   nuisance_dim: int
   epochs: int
-  weights: LossWeights
+  weights: LossWeights | AttributeLossWeights
+  teacher: str | None = None
+
+  @property
+  def supervisor(self) -> str | None:
+    """Name of the stage whose model supervises this one, if its weights ask."""
+    return self.teacher or self.parent
+
+
+def _check_weights(weights: LossWeights | AttributeLossWeights) -> None:
+  for field in dataclasses.fields(weights):
+    value = getattr(weights, field.name)
+    # Not a flag; the comparison also catches NaN.
+    if not isinstance(value, bool) and not 0 <= value < math.inf:
+      raise InputError(
+          f'--{field.name} is {value}; accepted: 0 or larger, and finite.'
+      )

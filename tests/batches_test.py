@@ -37,6 +37,36 @@ def test_to_float_stays_in_the_unit_interval_under_jit():
   np.testing.assert_array_equal(np.rint(floats * 255).astype(np.uint8), images)
 
 
+def test_to_signed_float_values():
+  images = np.array([0, 51, 255], np.uint8).reshape(1, 1, 3, 1)
+  floats = batches.to_signed_float(images)
+  assert floats.dtype == jnp.float32
+  # 51 / 127.5 - 1 = -0.6; a rounding of 0.4 is one of 1e-7 after subtracting.
+  np.testing.assert_allclose(
+      np.ravel(floats), [-1.0, -0.6, 1.0], rtol=0, atol=1e-7
+  )
+
+
+def test_to_signed_float_stays_in_its_interval_under_jit():
+  images = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1)
+  floats = np.asarray(jax.jit(batches.to_signed_float)(images))
+  assert floats.min() == -1.0
+  assert floats.max() == 1.0
+  np.testing.assert_array_equal(
+      np.rint((floats + 1) * 127.5).astype(np.uint8), images
+  )
+
+
+def test_mirror_values():
+  images = jnp.arange(12, dtype=jnp.uint8).reshape(2, 2, 3, 1)
+  mirrored = batches.mirror(images, jnp.array([True, False]))
+  assert mirrored.dtype == jnp.uint8
+  np.testing.assert_array_equal(
+      mirrored[..., 0],
+      [[[2, 1, 0], [5, 4, 3]], [[6, 7, 8], [9, 10, 11]]],
+  )
+
+
 # Invariants.
 
 
@@ -66,8 +96,9 @@ def test_swap_partners_are_a_permutation():
     [
         lambda seed, count: batches.epoch_indices(seed, count, 60, 6),
         lambda seed, count: batches.step_permutation(seed, count, 60),
+        lambda seed, count: batches.step_mirror(seed, count, 60),
     ],
-    ids=['epoch_indices', 'step_permutation'],
+    ids=['epoch_indices', 'step_permutation', 'step_mirror'],
 )
 def test_a_draw_depends_on_seed_and_count_alone(function):
   first = np.asarray(function(1, 2))
@@ -88,12 +119,14 @@ def test_order_and_partners_are_different_draws(count):
 def test_traced_arguments_give_the_same_draws():
   order = jax.jit(batches.epoch_indices, static_argnums=(2, 3))
   partners = jax.jit(batches.step_permutation, static_argnums=2)
+  flags = jax.jit(batches.step_mirror, static_argnums=2)
   np.testing.assert_array_equal(
       order(1, 2, 50, 8), batches.epoch_indices(1, 2, 50, 8)
   )
   np.testing.assert_array_equal(
       partners(1, 2, 8), batches.step_permutation(1, 2, 8)
   )
+  np.testing.assert_array_equal(flags(1, 2, 8), batches.step_mirror(1, 2, 8))
 
 
 def test_partners_are_uniform():
@@ -105,6 +138,23 @@ def test_partners_are_uniform():
   for partner in range(4):
     counts = np.asarray((partners == partner).sum(axis=0))
     np.testing.assert_allclose(counts, 1_000, atol=137)
+
+
+def test_mirroring_is_fair():
+  # 4,000 draws for each of 4 places: 2,000 with standard deviation
+  # sqrt(4000 * 0.25) = 32; 5 of them is 160.
+  flags = jax.vmap(lambda step: batches.step_mirror(0, step, 4))(
+      jnp.arange(4_000)
+  )
+  assert flags.dtype == bool
+  np.testing.assert_allclose(np.asarray(flags).sum(axis=0), 2_000, atol=160)
+
+
+def test_mirroring_twice_is_nothing():
+  images = jax.random.uniform(jax.random.key(0), (5, 4, 4, 3))
+  flags = batches.step_mirror(0, 0, 5)
+  twice = batches.mirror(batches.mirror(images, flags), flags)
+  np.testing.assert_array_equal(twice, images)
 
 
 # Bad input.
@@ -122,8 +172,17 @@ def test_batch_size_that_does_not_fit(batch_size):
 def test_no_partners_in_an_empty_batch(batch_size):
   with pytest.raises(ValueError, match=f'--batch_size={batch_size}'):
     batches.step_permutation(0, 0, batch_size)
+  with pytest.raises(ValueError, match=f'--batch_size={batch_size}'):
+    batches.step_mirror(0, 0, batch_size)
 
 
 def test_float_images_are_refused():
   with pytest.raises(ValueError, match='float32.*uint8'):
     batches.to_float(jnp.zeros((1, 2, 2, 1)))
+  with pytest.raises(ValueError, match='float32.*uint8'):
+    batches.to_signed_float(jnp.zeros((1, 2, 2, 1)))
+
+
+def test_one_flag_an_image():
+  with pytest.raises(AssertionError):
+    batches.mirror(jnp.zeros((2, 2, 2, 1)), jnp.array([True]))

@@ -1,4 +1,4 @@
-"""Tests of experiments.benchmark and experiments.torch_step."""
+"""Tests of experiments.benchmark, its parts, and PyTorch's steps."""
 
 import functools
 import importlib.util
@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 
 import experiments
-from experiments import benchmark
+from experiments import benchmark_digits
+from experiments import benchmark_faces
+from experiments import timing
 from jacsup_jax import layers
 from jacsup_jax import networks
 from jacsup_jax import training
@@ -24,32 +26,37 @@ _TINY_TEACHER = _TINY.clone(num_factors=2, nuisance_dim=0)
 _HAS_TORCH = importlib.util.find_spec('torch') is not None
 
 
+_TINY_FACES = networks.FaceAutoencoder(
+    2, 3, image_size=16, first_width=4, last_width=6
+)
+
+
 # Values.
 
 
 def test_flops_of_a_product():
   # [4, 5] x [5, 6] in three layouts: 2 * 4 * 5 * 6.
-  assert benchmark.Product((4, 5), (5, 6), (1, 0)).flops == 240
-  assert benchmark.Product((5, 4), (5, 6), (0, 0)).flops == 240
-  assert benchmark.Product((4, 5), (6, 5), (1, 1)).flops == 240
+  assert benchmark_digits.Product((4, 5), (5, 6), (1, 0)).flops == 240
+  assert benchmark_digits.Product((5, 4), (5, 6), (0, 0)).flops == 240
+  assert benchmark_digits.Product((4, 5), (6, 5), (1, 1)).flops == 240
 
 
 def test_student_products_of_a_tiny_model():
   # Encoder 2-3-2 on 5 images, decoder 2-3-2 on 10 codes.
-  assert benchmark.student_products(_TINY, 5) == [
-      benchmark.Product((5, 2), (2, 3), (1, 0)),
-      benchmark.Product((5, 3), (3, 2), (1, 0)),
-      benchmark.Product((10, 2), (2, 3), (1, 0)),
-      benchmark.Product((10, 3), (3, 2), (1, 0)),
+  assert benchmark_digits.student_products(_TINY, 5) == [
+      benchmark_digits.Product((5, 2), (2, 3), (1, 0)),
+      benchmark_digits.Product((5, 3), (3, 2), (1, 0)),
+      benchmark_digits.Product((10, 2), (2, 3), (1, 0)),
+      benchmark_digits.Product((10, 3), (3, 2), (1, 0)),
       # Weights, then inputs, of the decoder's layers.
-      benchmark.Product((10, 3), (10, 2), (0, 0)),
-      benchmark.Product((10, 2), (3, 2), (1, 1)),
-      benchmark.Product((10, 2), (10, 3), (0, 0)),
-      benchmark.Product((10, 3), (2, 3), (1, 1)),
+      benchmark_digits.Product((10, 3), (10, 2), (0, 0)),
+      benchmark_digits.Product((10, 2), (3, 2), (1, 1)),
+      benchmark_digits.Product((10, 2), (10, 3), (0, 0)),
+      benchmark_digits.Product((10, 3), (2, 3), (1, 1)),
       # Of the encoder's, without the gradient of the images.
-      benchmark.Product((5, 3), (5, 2), (0, 0)),
-      benchmark.Product((5, 2), (3, 2), (1, 1)),
-      benchmark.Product((5, 2), (5, 3), (0, 0)),
+      benchmark_digits.Product((5, 3), (5, 2), (0, 0)),
+      benchmark_digits.Product((5, 2), (3, 2), (1, 1)),
+      benchmark_digits.Product((5, 2), (5, 3), (0, 0)),
   ]
 
 
@@ -57,20 +64,21 @@ def test_flops_of_a_tiny_model():
   # 12 weights in each half. Encoder: 2 * 5 * 12 forward, as much for the
   # weights, 2 * 5 * 6 for the inputs of its second layer: 300. Decoder, twice
   # the batch: 3 * 2 * 10 * 12 = 720.
-  flops = sum(p.flops for p in benchmark.student_products(_TINY, 5))
+  flops = sum(p.flops for p in benchmark_digits.student_products(_TINY, 5))
   assert flops == 1020
   # Forward alone, both halves on the batch: 2 * 5 * 24.
-  flops = sum(p.flops for p in benchmark.teacher_products(_TINY_TEACHER, 5))
+  products = benchmark_digits.teacher_products(_TINY_TEACHER, 5)
+  flops = sum(product.flops for product in products)
   assert flops == 240
 
 
 def test_table():
   rows = [
-      benchmark.Row('ours', [4.0, 2.0, 3.0], 500_000_000, [2.0, 1.5, 1.5]),
-      benchmark.Row('theirs', [9.0, 8.0, 10.0]),
+      timing.Row('ours', [4.0, 2.0, 3.0], 500_000_000, [2.0, 1.5, 1.5]),
+      timing.Row('theirs', [9.0, 8.0, 10.0]),
   ]
   # 128 images in 3 ms; shares 0.5, 0.75 and 0.5.
-  assert benchmark.format_table(rows, 128).splitlines() == [
+  assert timing.format_table(rows, 128).splitlines() == [
       '                      ms/step  fastest  images/s  GFLOP limit ms share',
       'ours                     3.00     2.00     42667  0.500     1.50  0.50',
       'theirs                   9.00     8.00     14222      -        -     -',
@@ -79,7 +87,7 @@ def test_table():
 
 def test_comparison_is_of_the_same_repeat():
   # Ratios 2, 3, 4: a slow second repeat slows both.
-  assert benchmark.compare([2.0, 30.0, 4.0], [1.0, 10.0, 1.0]) == 3.0
+  assert timing.compare([2.0, 30.0, 4.0], [1.0, 10.0, 1.0]) == 3.0
 
 
 def test_missing_torch_names_the_command(monkeypatch):
@@ -90,11 +98,14 @@ def test_missing_torch_names_the_command(monkeypatch):
         raise ModuleNotFoundError("No module named 'torch'", name='torch')
 
   monkeypatch.setattr(sys, 'meta_path', [NoTorch(), *sys.meta_path])
-  for name in ('torch', 'experiments.torch_step'):
-    monkeypatch.delitem(sys.modules, name, raising=False)
-  monkeypatch.delattr(experiments, 'torch_step', raising=False)
+  for name in ('torch_step', 'torch_face_step'):
+    monkeypatch.delitem(sys.modules, f'experiments.{name}', raising=False)
+    monkeypatch.delattr(experiments, name, raising=False)
+  monkeypatch.delitem(sys.modules, 'torch', raising=False)
   with pytest.raises(types.InputError, match='pip install torch$'):
-    benchmark.measure_mnist_step('jit', 4, 1, 1, against='torch')
+    benchmark_digits.measure_mnist_step('jit', 4, 1, 1, against='torch')
+  with pytest.raises(types.InputError, match='pip install torch$'):
+    benchmark_faces.measure_celeba_step(_TINY_FACES, 'jit', 4, 1, 'torch')
 
 
 # Invariants.
@@ -118,7 +129,8 @@ def test_listed_products_are_those_that_the_step_has():
   # All but the cross-covariance's, which are between columns of the batch.
   xcov = 2 * batch_size * 11
   found = sorted(flops for flops in _dot_flops(jaxpr.jaxpr) if flops > xcov)
-  listed = [p.flops for p in benchmark.student_products(model, batch_size)]
+  products = benchmark_digits.student_products(model, batch_size)
+  listed = [product.flops for product in products]
   # The encoder's last layer, forward and backward, is padded; the limit is not.
   code = 2 * batch_size * model.widths[-1] * model.code_dim
   columns = layers.count_code_columns(model.code_dim)
@@ -128,8 +140,8 @@ def test_listed_products_are_those_that_the_step_has():
 
 
 def test_products_program_multiplies():
-  products = benchmark.student_products(_TINY, 5)
-  results = benchmark.make_products_fn(products, num_steps=2)()
+  products = benchmark_digits.student_products(_TINY, 5)
+  results = benchmark_digits.make_products_fn(products, num_steps=2)()
   # The first product, by another library.
   rng = np.random.default_rng(0)
   left, right = (
@@ -142,10 +154,10 @@ def test_products_program_multiplies():
 
 def test_programs_are_measured_in_turn(monkeypatch):
   seconds = itertools.count(0.0)
-  monkeypatch.setattr(benchmark.time, 'perf_counter', lambda: next(seconds))
+  monkeypatch.setattr(timing.time, 'perf_counter', lambda: next(seconds))
   called = []
   programs = {name: lambda name=name: called.append(name) for name in 'ab'}
-  times = benchmark.measure(programs, repeats=2)
+  times = timing.measure(programs, repeats=2, num_steps=100)
   assert called == ['a', 'b', 'a', 'b', 'a', 'b']
   # One second for 100 steps.
   assert times == {'a': [10.0, 10.0], 'b': [10.0, 10.0]}
@@ -155,16 +167,35 @@ def test_programs_are_measured_in_turn(monkeypatch):
     'mode', ['jit', pytest.param('pmap', marks=pytest.mark.slow)]
 )
 def test_real_step_is_measured(monkeypatch, mode):
-  monkeypatch.setattr(benchmark, 'NUM_STEPS', 2)
+  monkeypatch.setattr(benchmark_digits, 'NUM_STEPS', 2)
   size = 4 * jax.device_count()
   against = 'torch' if _HAS_TORCH and mode == 'jit' else None
-  lines = benchmark.measure_mnist_step(mode, size, 1, 1, against).splitlines()
+  lines = benchmark_digits.measure_mnist_step(
+      mode, size, 1, 1, against
+  ).splitlines()
   assert f'batch {size}, float32, {mode}' in lines[0]
   assert len(lines) == 4 + 2 * (against is not None)
   assert lines[-1].startswith('PyTorch / ours: ' if against else 'teacher in')
 
 
-# The step in PyTorch.
+def test_step_on_faces_is_measured():
+  against = 'torch' if _HAS_TORCH else None
+  lines = benchmark_faces.measure_celeba_step(
+      _TINY_FACES, 'jit', 4, 1, against
+  ).splitlines()
+  assert '16x16 pixels, k = 2, d = 12, batch 4, float32, one of' in lines[0]
+  assert lines[2].startswith('ours ')
+  assert len(lines) == 3 + 2 * (against is not None)
+  if against:
+    assert lines[-1].startswith('ours / PyTorch: ')
+
+
+def test_faces_are_measured_with_jit_only():
+  with pytest.raises(types.InputError, match='^--parallel=pmap .*: jit.$'):
+    benchmark_faces.measure_celeba_step(_TINY_FACES, 'pmap', 4, 1, None)
+
+
+# The steps in PyTorch.
 
 
 @pytest.mark.skipif(
@@ -224,13 +255,49 @@ def test_torch_losses_are_ours(squared_xcov):
       )
 
 
+@pytest.mark.skipif(
+    not _HAS_TORCH, reason='PyTorch is not installed (pip install torch)'
+)
+@pytest.mark.parametrize('squared_xcov', [True, False])
+def test_torch_losses_of_faces_are_ours(squared_xcov):
+  from experiments import torch_face_step  # pylint: disable=g-import-not-at-top
+
+  weights = types.AttributeLossWeights(squared_xcov=squared_xcov)
+  model = _TINY_FACES
+  variables = networks.init_variables(model, 0, model.image_shape)
+  batch = benchmark_faces.make_batch(model, 5)
+  optimizer = training.make_optimizer(1e-3, 0.0, b1=0.5)
+  state = training.create_train_state(variables, optimizer)
+  our_train_step = jax.jit(
+      functools.partial(
+          training.train_step,
+          objective=benchmark_faces.make_objective(model, weights),
+          optimizer=optimizer,
+      )
+  )
+  train_step = torch_face_step.make_train_step(
+      variables['params'], weights=weights, learning_rate=1e-3, b1=0.5
+  )
+  tensors = torch_face_step.make_tensors(batch)
+  # The later steps compare gradients and optimizers.
+  for _ in range(3):
+    state, ours = our_train_step(state, batch)
+    theirs = train_step(*tensors)
+    assert ours.keys() == theirs.keys()
+    for name in ours:
+      # Sums in another order; Adam divides small gradients by their size.
+      np.testing.assert_allclose(
+          ours[name], theirs[name].detach(), rtol=1e-4, err_msg=name
+      )
+
+
 def _dot_flops(jaxpr):
   """Yields the multiplications and additions of every product of a jaxpr."""
   for equation in jaxpr.eqns:
     if equation.primitive.name == 'dot_general':
       left, right = (v.aval.shape for v in equation.invars)
       (left_axes, right_axes), _ = equation.params['dimension_numbers']
-      yield benchmark.Product(
+      yield benchmark_digits.Product(
           left, right, (left_axes[0], right_axes[0])
       ).flops
     for parameter in jax.tree.leaves(

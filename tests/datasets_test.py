@@ -362,13 +362,30 @@ def test_no_network(tmp_path, monkeypatch):
   def refuse(*args):
     raise ConnectionError('no\nroute')
 
-  monkeypatch.setattr(preparing, '_after_tensorflow', lambda function: function)
+  monkeypatch.setattr(
+      preparing, '_before_downloads', lambda builder: builder._split_generators
+  )
   monkeypatch.setattr(
       tfds.download.DownloadManager, 'download_and_extract', refuse
   )
   _refuses(
       'ConnectionError: no route; or put .*downloads/manual: train-images-idx3',
       'kmnist', data_dir=tmp_path,
+  )
+
+
+def test_no_answer(tmp_path, monkeypatch):
+  def refuse(url, *, timeout, **kwargs):
+    assert timeout <= 10
+    raise preparing.requests.ConnectTimeout(url)
+
+  monkeypatch.setattr(
+      preparing.importlib, 'import_module', lambda name: None
+  )
+  monkeypatch.setattr(preparing.requests, 'head', refuse)
+  _refuses(
+      'ConnectionError: https?://[^/]*/ does not answer; or put', 'kmnist',
+      data_dir=tmp_path,
   )
 
 

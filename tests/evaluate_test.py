@@ -17,6 +17,7 @@ from experiments import evaluate
 from experiments import mnist_figures
 from experiments import mnist_runs
 from jacsup_jax import datasets
+from jacsup_jax import discovery
 from jacsup_jax import judges
 from jacsup_jax import stages
 from jacsup_jax import types
@@ -81,10 +82,12 @@ def finished(small_data, tmp_path_factory):
   workdir.begin(experiment='mnist', flags=FLAGS, dataset={}, devices=[])
   stages.run(
       mnist_runs.make_stages(FLAGS),
-      stages.Settings(),
-      make_model=lambda *sizes: mnist_runs.make_model(FLAGS, *sizes),
-      num_factors=2,
-      images=jnp.asarray(fake_load('small', 'train').images),
+      discovery.Discovery(
+          discovery.Settings(),
+          lambda *sizes: mnist_runs.make_model(FLAGS, *sizes),
+          2,
+          jnp.asarray(fake_load('small', 'train').images),
+      ),
       workdir=workdir,
       evaluate=lambda model, variables: {
           'mse': 0.1, 'class_swaps': 0.5

@@ -1,5 +1,8 @@
 """Tests of jacsup_jax.layers."""
 
+import functools
+
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -115,3 +118,291 @@ def test_units_differ_from_one_another_and_by_key():
   kernel = init(jax.random.key(0), (64, 8))
   assert len(np.unique(np.asarray(kernel).T, axis=0)) == 8
   assert not np.any(kernel == init(jax.random.key(1), (64, 8)))
+
+
+# Batch, height, width, channels in and out; factors of the way up.
+MAPS = [(3, 2, 2, 4, 3, 2), (1, 4, 6, 3, 5, 1), (5, 6, 2, 1, 2, 3)]
+
+
+def _torch_conv(x, weight, bias):
+  """PyTorch's Conv2d(kernel_size=4, stride=2, padding=1), by definition."""
+  x = np.pad(x, ((0, 0), (0, 0), (1, 1), (1, 1)))
+  height, width = x.shape[2] // 2 - 1, x.shape[3] // 2 - 1
+  out = np.zeros((len(x), len(weight), height, width))
+  for p in range(height):
+    for q in range(width):
+      window = x[:, :, 2 * p : 2 * p + 4, 2 * q : 2 * q + 4]
+      out[:, :, p, q] = np.einsum('bcij,ocij->bo', window, weight) + bias
+  return out
+
+
+def _torch_conv_transpose(x, weight):
+  """PyTorch's ConvTranspose2d(4, 2, 1, bias=False), by definition."""
+  out = np.zeros(
+      (len(x), weight.shape[1], 2 * x.shape[2] + 2, 2 * x.shape[3] + 2)
+  )
+  for p in range(x.shape[2]):
+    for q in range(x.shape[3]):
+      out[:, :, 2 * p : 2 * p + 4, 2 * q : 2 * q + 4] += np.einsum(
+          'bc,coij->boij', x[:, :, p, q], weight
+      )
+  # The padding takes a pixel off each side.
+  return out[:, :, 1:-1, 1:-1]
+
+
+def _torch_batch_norm(x, norm, stats, train):
+  column = lambda x: np.reshape(x, (1, -1, 1, 1))
+  mean, var = stats['mean'], stats['var']
+  if train:
+    mean, var = np.mean(x, axis=(0, 2, 3)), np.var(x, axis=(0, 2, 3))
+  x = (x - column(mean)) / np.sqrt(column(var) + 1e-5)
+  return x * column(norm['scale']) + column(norm['bias'])
+
+
+def _draw_norm(rng, features):
+  """Returns the parameters and running statistics of a BatchNorm."""
+  draw = lambda: rng.uniform(0.5, 1.5, features).astype(np.float32)
+  return {'scale': draw(), 'bias': draw()}, {'mean': draw(), 'var': draw()}
+
+
+def _apply(block, variables, *args, train):
+  """Applies a block, as one program; returns its new statistics too."""
+  apply = functools.partial(block.apply, train=train, mutable='batch_stats')
+  return jax.jit(apply)(variables, *args)
+
+
+def _channels_first(x):
+  return np.transpose(x, (0, 3, 1, 2))
+
+
+def _channels_last(x):
+  return np.transpose(x, (0, 2, 3, 1))
+
+
+@pytest.mark.parametrize('train', [False, True], ids=['eval', 'train'])
+@pytest.mark.parametrize('sizes', MAPS)
+def test_down_block_is_torchs(sizes, train):
+  batch, height, width, channels, features, _ = sizes
+  rng = np.random.default_rng(0)
+  draw = lambda *shape: rng.standard_normal(shape, np.float32)
+  x, bias = draw(batch, height, width, channels), draw(features)
+  weight = draw(features, channels, 4, 4)
+  norm, stats = _draw_norm(rng, features)
+  expected = _torch_batch_norm(
+      _torch_conv(_channels_first(x), weight, bias[None]), norm, stats, train
+  )
+  params = {
+      'kernel': weight.transpose(2, 3, 1, 0),
+      'bias': bias,
+      'norm': norm,
+  }
+  out, updated = _apply(
+      layers.DownBlock(features),
+      {'params': params, 'batch_stats': {'norm': stats}},
+      x,
+      train=train,
+  )
+  expected = np.where(expected > 0, expected, 0.2 * expected)
+  np.testing.assert_allclose(
+      out, _channels_last(expected), rtol=1e-5, atol=1e-5
+  )
+  # Statistics move in training alone.
+  moved = np.any(updated['batch_stats']['norm']['mean'] != stats['mean'])
+  assert moved == train
+
+
+@pytest.mark.parametrize('train', [False, True], ids=['eval', 'train'])
+@pytest.mark.parametrize('sizes', MAPS)
+def test_up_block_is_torchs_with_the_factors_as_channels(sizes, train):
+  batch, height, width, channels, features, num_factors = sizes
+  rng = np.random.default_rng(0)
+  draw = lambda *shape: rng.standard_normal(shape, np.float32)
+  x, factors = draw(batch, height, width, channels), draw(batch, num_factors)
+  weight = draw(channels + num_factors, features, 4, 4)
+  norm, stats = _draw_norm(rng, features)
+  constant = np.broadcast_to(
+      factors[:, :, None, None], (batch, num_factors, height, width)
+  )
+  concatenated = np.concatenate((_channels_first(x), constant), axis=1)
+  convolved = _torch_conv_transpose(concatenated, weight)
+  normalized = _torch_batch_norm(convolved, norm, stats, train)
+  # Flax's order: PyTorch's, reversed.
+  kernel = weight.transpose(2, 3, 0, 1)[::-1, ::-1]
+  apply = lambda block, params: _apply(
+      block,
+      {'params': params, 'batch_stats': {'norm': stats}},
+      x,
+      factors,
+      train=train,
+  )[0]
+  np.testing.assert_allclose(
+      apply(layers.UpBlock(features), {'kernel': kernel, 'norm': norm}),
+      _channels_last(np.maximum(normalized, 0)),
+      rtol=1e-5,
+      atol=1e-5,
+  )
+  np.testing.assert_allclose(
+      apply(layers.UpBlock(features, is_last=True), {'kernel': kernel}),
+      _channels_last(np.tanh(convolved)),
+      rtol=1e-5,
+      atol=1e-5,
+  )
+
+
+def test_blocks_start_within_torchs_bounds():
+  x, factors = jnp.zeros((1, 2, 2, 8)), jnp.zeros((1, 3))
+  init = lambda block, *args: block.lazy_init(jax.random.key(0), *args)
+  down = init(layers.DownBlock(32), x)['params']
+  # torch's Conv2d: 16 taps of 8 channels.
+  for leaf in (down['kernel'], down['bias']):
+    assert 0.8 * 128**-0.5 < np.max(np.abs(leaf)) <= 128**-0.5
+  np.testing.assert_array_equal(down['norm']['scale'], np.ones(32))
+  np.testing.assert_array_equal(down['norm']['bias'], np.zeros(32))
+  # torch's ConvTranspose2d: 16 taps of 32 channels, those that it gives.
+  up = init(layers.UpBlock(32), x, factors)['params']
+  assert up['kernel'].shape == (4, 4, 11, 32)
+  assert 0.9 * 512**-0.5 < np.max(np.abs(up['kernel'])) <= 512**-0.5
+  assert 'bias' not in up
+
+
+@pytest.mark.parametrize('block', [layers.DownBlock, layers.UpBlock])
+def test_bfloat16_is_of_the_convolution_alone(block):
+  x = jax.random.normal(jax.random.key(0), (2, 4, 4, 3))
+  factors = jnp.ones((2, 2))
+  args = (x,) if block is layers.DownBlock else (x, factors)
+  exact = block(4)
+  variables = exact.lazy_init(jax.random.key(0), *args)
+  for leaf in jax.tree.leaves(variables):
+    assert leaf.dtype == jnp.float32
+  half = block(4, dtype=jnp.bfloat16)
+  out, updated = _apply(half, variables, *args, train=True)
+  assert out.dtype == jnp.bfloat16
+  assert updated['batch_stats']['norm']['mean'].dtype == jnp.float32
+  expected, _ = _apply(exact, variables, *args, train=True)
+  # bfloat16 has eight bits; normalised outputs are of size 1.
+  np.testing.assert_allclose(out.astype(jnp.float32), expected, atol=5e-2)
+
+
+def test_last_blocks_give_float32():
+  x = jnp.ones((2, 2, 2, 3))
+  last_down = layers.DownBlock(
+      4, dtype=jnp.bfloat16, output_dtype=jnp.float32
+  )
+  out, _ = jax.eval_shape(last_down.init_with_output, jax.random.key(0), x)
+  assert out.dtype == jnp.float32
+  last_up = layers.UpBlock(3, is_last=True, dtype=jnp.bfloat16)
+  out, _ = jax.eval_shape(
+      last_up.init_with_output, jax.random.key(0), x, jnp.ones((2, 2))
+  )
+  assert out.dtype == jnp.float32
+
+
+def test_other_shapes_raise():
+  with pytest.raises(AssertionError):
+    layers.down(jnp.zeros((1, 3, 4, 2)), jnp.zeros((4, 4, 2, 1)))
+  with pytest.raises(AssertionError):
+    layers.up(jnp.zeros((1, 2, 2, 3)), jnp.zeros((4, 4, 2, 1)))
+  with pytest.raises(AssertionError):
+    layers.up_constants(jnp.zeros((1, 3)), jnp.zeros((4, 4, 2, 1)), 2, 2)
+
+
+# Gradients and invariants of the convolutions.
+
+FORMS = {
+    'down': (layers.down_natively, layers.down_by_products),
+    'up': (layers.up_natively, layers.up_by_products),
+}
+
+
+def _draw_maps(sizes):
+  """Returns a feature map and a kernel."""
+  batch, height, width, channels, features, _ = sizes
+  key = jax.random.key(0)
+  return (
+      jax.random.normal(key, (batch, height, width, channels)),
+      jax.random.normal(key, (4, 4, channels, features)),
+  )
+
+
+@pytest.mark.parametrize('sizes', MAPS)
+@pytest.mark.parametrize('forms', FORMS.values(), ids=FORMS.keys())
+def test_forms_agree_in_value_and_gradient(forms, sizes):
+  x, kernel = _draw_maps(sizes)
+
+  @functools.partial(jax.jit, static_argnums=0)
+  def value_and_gradients(form, x, kernel):
+    out, vjp = jax.vjp(form, x, kernel)
+    # Another cotangent everywhere.
+    return out, vjp(jnp.cos(out))
+
+  native, products = (value_and_gradients(form, x, kernel) for form in forms)
+  # Sums of up to 64 products in another order.
+  chex.assert_trees_all_close(native, products, rtol=1e-5, atol=2e-5)
+
+
+@pytest.mark.parametrize('sizes', MAPS)
+def test_constants_are_the_way_up_of_constant_channels(sizes):
+  batch, height, width, _, features, num_factors = sizes
+  factors = jax.random.normal(jax.random.key(0), (batch, num_factors))
+  kernel = jax.random.normal(
+      jax.random.key(1), (4, 4, num_factors, features)
+  )
+
+  def by_channels(factors, kernel):
+    factors = factors[:, jnp.newaxis, jnp.newaxis]
+    shape = (batch, height, width, num_factors)
+    return layers.up_natively(jnp.broadcast_to(factors, shape), kernel)
+
+  @functools.partial(jax.jit, static_argnums=0)
+  def value_and_gradients(form, factors, kernel):
+    out, vjp = jax.vjp(form, factors, kernel)
+    return out, vjp(jnp.cos(out))
+
+  constants = lambda *args: layers.up_constants(*args, height, width)
+  # Gradients sum over all positions.
+  chex.assert_trees_all_close(
+      value_and_gradients(constants, factors, kernel),
+      value_and_gradients(by_channels, factors, kernel),
+      rtol=1e-5,
+      atol=1e-4,
+  )
+
+
+def test_way_up_is_the_adjoint_of_the_way_down():
+  x, kernel = _draw_maps((2, 4, 4, 3, 5, 0))
+  y = jax.random.normal(jax.random.key(2), (2, 2, 2, 5))
+  # <down(x), y> = <x, up(y)>, with in and out exchanged, and reversed.
+  adjoint = jnp.swapaxes(kernel, 2, 3)[::-1, ::-1]
+  np.testing.assert_allclose(
+      jnp.sum(layers.down(x, kernel) * y),
+      jnp.sum(x * layers.up(y, adjoint)),
+      rtol=1e-4,
+  )
+
+
+@pytest.mark.parametrize('block', [layers.DownBlock, layers.UpBlock])
+def test_blocks_are_differentiated_forward_too(block):
+  x = jax.random.normal(jax.random.key(0), (1, 2, 2, 2))
+  factors = jnp.ones((1, 1))
+  args = (factors,) if block is layers.UpBlock else ()
+  variables = block(2).lazy_init(jax.random.key(0), x, *args)
+  apply = lambda x: block(2).apply(variables, x, *args)
+  np.testing.assert_allclose(
+      jax.jit(jax.jacfwd(apply))(x), jax.jit(jax.jacrev(apply))(x), atol=1e-6
+  )
+
+
+@pytest.mark.parametrize('name', FORMS)
+@pytest.mark.parametrize('platform', ['cpu', 'cuda', 'rocm', 'tpu'])
+def test_platform_chooses_the_form(name, platform):
+  step = jax.grad(
+      lambda x, kernel: jnp.sum(jnp.cos(getattr(layers, name)(x, kernel))),
+      argnums=(0, 1),
+  )
+  traced = jax.jit(step).trace(*_draw_maps(MAPS[0]))
+  program = traced.lower(lowering_platforms=(platform,)).as_text()
+  products, convolutions = (
+      f'stablehlo.{operation}' in program
+      for operation in ('dot_general', 'convolution')
+  )
+  assert (products, convolutions) == (platform == 'cpu', platform != 'cpu')

@@ -263,3 +263,225 @@ def test_seeds_give_other_parameters():
   first, second = _init(_model(), 0), _init(_model(), 1)
   for a, b in zip(jax.tree.leaves(first), jax.tree.leaves(second)):
     assert not np.any(a == b)
+
+
+# Faces.
+
+
+def _face_model(num_factors=2, nuisance_channels=3, **kwargs):
+  kwargs = {'image_size': 8, 'first_width': 4, 'last_width': 6, **kwargs}
+  return networks.FaceAutoencoder(num_factors, nuisance_channels, **kwargs)
+
+
+def _face_images(count=3):
+  images = _images(count, shape=(8, 8, 3))
+  return 2 * images - 1
+
+
+def _kernels(tree):
+  return [layer['kernel'].shape for layer in tree.values()]
+
+
+def test_face_sizes_are_the_papers():
+  variables = jax.eval_shape(
+      networks.FaceAutoencoder(40, 512).init,
+      jax.random.key(0),
+      jnp.zeros((1, 256, 256, 3)),
+  )
+  # Appendix A.2 of Lezama (2019): C(16) to C(512), C(512 + 40), and back; the
+  # released code gives the factors to all of the decoder's layers.
+  widths = [3, 16, 32, 64, 128, 256, 512, 552]
+  assert _kernels(variables['params']['encoder']) == [
+      (4, 4, *pair) for pair in zip(widths, widths[1:])
+  ]
+  widths = [512, 512, 256, 128, 64, 32, 16, 3]
+  assert _kernels(variables['params']['decoder']) == [
+      (4, 4, fan_in + 40, fan_out)
+      for fan_in, fan_out in zip(widths, widths[1:])
+  ]
+  assert networks.FaceAutoencoder(40, 512).nuisance_dim == 2048
+
+
+def test_small_face_sizes():
+  params = _init(_face_model())['params']
+  assert list(params['encoder']) == ['down_0', 'down_1']
+  # Width 4, then 3 + 2 channels of 2x2 pixels.
+  assert _kernels(params['encoder']) == [(4, 4, 3, 4), (4, 4, 4, 5)]
+  assert _kernels(params['decoder']) == [(4, 4, 5, 4), (4, 4, 6, 3)]
+  # The first block has no BatchNorm, nor has the last.
+  assert [set(x) for x in params['encoder'].values()] == [
+      {'kernel', 'bias'}, {'kernel', 'bias', 'norm'},
+  ]  # pyformat: disable
+  assert [set(x) for x in params['decoder'].values()] == [
+      {'kernel', 'norm'}, {'kernel'},
+  ]  # pyformat: disable
+  assert _face_model().image_shape == (8, 8, 3)
+
+
+@pytest.mark.parametrize('size', [0, 4, 12, 257])
+def test_image_sizes_are_powers_of_two(size):
+  for make in (
+      lambda: _face_model(image_size=size),
+      lambda: networks.AttributeJudge(2, size),
+  ):
+    with pytest.raises(types.InputError, match=f'--image_size is {size};'):
+      make()
+
+
+def test_factors_are_means_of_the_last_channels():
+  model = _face_model()
+  variables = _init(model)
+  images = _face_images()
+  code = jax.jit(networks.make_encode(model, variables['batch_stats']))(
+      variables['params'], images
+  )
+  assert code.nuisance.shape == (3, 2, 2, 3)
+  # The same parameters, all channels as nuisance.
+  whole = jax.jit(
+      networks.make_encode(_face_model(0, 5), variables['batch_stats'])
+  )(variables['params'], images)
+  np.testing.assert_array_equal(code.nuisance, whole.nuisance[..., :3])
+  np.testing.assert_allclose(
+      code.factors, np.mean(whole.nuisance[..., 3:], axis=(1, 2)), rtol=1e-5
+  )
+  # With zeros for factors the decoder gives other images, in their range.
+  decode = jax.jit(networks.make_decode(model, variables['batch_stats']))
+  decoded = decode(variables['params'], code)
+  assert decoded.shape == images.shape
+  assert np.max(np.abs(decoded)) < 1
+  others = decode(variables['params'], code._replace(factors=jnp.zeros((3, 2))))
+  assert np.all(np.any(others != decoded, axis=(1, 2, 3)))
+
+
+def test_gradients_reach_every_parameter_of_faces():
+  model = _face_model()
+  variables = _init(model)
+  images = _face_images()
+
+  @jax.jit
+  def gradients(params):
+    def loss(params):
+      reconstructions, updated = model.apply(
+          {**variables, 'params': params},
+          images,
+          train=True,
+          mutable='batch_stats',
+      )
+      return jnp.mean(jnp.square(reconstructions - images)), updated
+
+    return jax.grad(loss, has_aux=True)(params)
+
+  grads, updated = gradients(variables['params'])
+  chex.assert_trees_all_equal_shapes(grads, variables['params'])
+  for leaf in jax.tree.leaves(grads):
+    assert np.any(leaf != 0)
+  # Both halves have running statistics, and all of them have moved.
+  for old, new in zip(
+      jax.tree.leaves(variables['batch_stats']),
+      jax.tree.leaves(updated['batch_stats']),
+      strict=True,
+  ):
+    assert np.all(old != new)
+
+
+def test_only_the_layers_of_the_code_grow():
+  small, large = (
+      networks.init_variables(model, 0, model.image_shape)
+      for model in (_face_model(2, 3), _face_model(2, 5))
+  )
+  grown = set()
+
+  def compare_shapes(path, first, second):
+    if first.shape != second.shape:
+      grown.add(jax.tree_util.keystr(path, simple=True, separator='/'))
+    else:
+      # What does not grow starts alike.
+      np.testing.assert_array_equal(first, second)
+
+  jax.tree.map_with_path(compare_shapes, small, large)
+  last = 'encoder/down_1'
+  assert grown == {
+      'params/decoder/up_0/kernel',
+      *(f'params/{last}/{x}' for x in ('kernel', 'bias')),
+      *(f'params/{last}/norm/{x}' for x in ('scale', 'bias')),
+      *(f'batch_stats/{last}/norm/{x}' for x in ('mean', 'var')),
+  }
+  # Units are drawn one by one.
+  for name in ('kernel', 'bias'):
+    np.testing.assert_array_equal(
+        large['params']['encoder']['down_1'][name][..., :5],
+        small['params']['encoder']['down_1'][name],
+    )
+
+
+def test_statistics_of_faces_over_an_axis_are_those_of_the_whole_batch():
+  images = _face_images(4)
+  variables = _init(_face_model())
+  apply = lambda model, images: model.apply(
+      variables, images, train=True, mutable='batch_stats'
+  )
+  whole, whole_stats = jax.jit(lambda x: apply(_face_model(), x))(images)
+  spread, stats = jax.jit(
+      jax.vmap(
+          lambda x: apply(_face_model(axis_name='shards'), x),
+          axis_name='shards',
+      )
+  )(images.reshape(2, 2, 8, 8, 3))
+  np.testing.assert_allclose(
+      spread.reshape(4, 8, 8, 3), whole, rtol=1e-4, atol=1e-5
+  )
+  for shard, expected in zip(
+      jax.tree.leaves(stats), jax.tree.leaves(whole_stats)
+  ):
+    np.testing.assert_allclose(
+        shard, np.tile(expected, (2, 1)), rtol=1e-5, atol=1e-6
+    )
+
+
+def test_faces_in_bfloat16_give_float32():
+  variables = _init(_face_model())
+  images = _face_images()
+
+  def code_and_images(dtype):
+    model = _face_model(dtype=dtype)
+
+    @jax.jit
+    def apply(variables, images):
+      code = model.apply(variables, images, method='encode')
+      return code, model.apply(variables, code, method='decode')
+
+    return apply(variables, images)
+
+  half, exact = code_and_images(jnp.bfloat16), code_and_images(jnp.float32)
+  for a, b in zip(jax.tree.leaves(half), jax.tree.leaves(exact)):
+    assert a.dtype == jnp.float32
+    # bfloat16 has eight bits.
+    np.testing.assert_allclose(a, b, atol=3e-2)
+    assert not np.array_equal(a, b)
+
+
+def test_attribute_judge():
+  judge = networks.AttributeJudge(5, 16, first_width=4, last_width=8, hidden=6)
+  variables = networks.init_variables(judge, 0, judge.image_shape)
+  # Down to one pixel: 4, 8, 8 and 8 channels, all with BatchNorm.
+  shapes = {name: x['kernel'].shape for name, x in variables['params'].items()}
+  assert shapes == {
+      'down_0': (4, 4, 3, 4),
+      'down_1': (4, 4, 4, 8),
+      'down_2': (4, 4, 8, 8),
+      'down_3': (4, 4, 8, 8),
+      'dense': (8, 6),
+      'logits': (6, 5),
+  }
+  assert len(variables['batch_stats']) == 4
+  images = 2 * _images(3, shape=(16, 16, 3)) - 1
+  logits, updated = jax.jit(
+      lambda v, x: judge.apply(v, x, train=True, mutable='batch_stats')
+  )(variables, images)
+  assert logits.shape == (3, 5)
+  assert logits.dtype == jnp.float32
+  # Training moves the statistics, which evaluation reads.
+  evaluate = jax.jit(judge.apply)
+  before = evaluate(variables, images)
+  assert np.any(before != logits)
+  assert np.any(before != evaluate({**variables, **updated}, images))

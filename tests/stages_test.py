@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from jacsup_jax import checkpoints
+from jacsup_jax import discovery
 from jacsup_jax import networks
 from jacsup_jax import stages
 from jacsup_jax import training
@@ -22,9 +23,7 @@ EPOCHS = 3
 STEPS_PER_EPOCH = 2  # 40 images in batches of 16; 8 are left out.
 IMAGES = np.random.default_rng(0).integers(0, 256, (40, *SHAPE), np.uint8)
 # With checkpoints after epochs 2 and 3, an epoch is lost if it stops after 1.
-SETTINGS = stages.Settings(
-    batch_size=16, learning_rate=1e-2, checkpoint_every=2, eval_every=2
-)
+SETTINGS = discovery.Settings(batch_size=16, learning_rate=1e-2)
 CHAIN = (
     types.Stage('teacher', 'teacher', None, 0, EPOCHS, types.LossWeights()),
     types.Stage('d1', 'student', 'teacher', 1, EPOCHS, types.LossWeights()),
@@ -51,18 +50,17 @@ def _evaluate(model, variables):
   return {'code_dim': model.code_dim, 'bias': float(jnp.sum(bias))}
 
 
-def _run(path, *, chain=CHAIN, settings=SETTINGS, report=None, images=IMAGES):
+def _run(path, *, chain=CHAIN, settings=SETTINGS, every=2, report=None):
   workdir = workdirs.WorkDir(path)
   workdir.begin('test', {}, {}, [])
   return stages.run(
       chain,
-      settings,
-      make_model=_make_model,
-      num_factors=2,
-      images=jnp.asarray(images),
+      discovery.Discovery(settings, _make_model, 2, jnp.asarray(IMAGES)),
       workdir=workdir,
       evaluate=_evaluate,
       report=report or (lambda stage, record: None),
+      checkpoint_every=every,
+      eval_every=every,
   )
 
 
@@ -122,7 +120,7 @@ def test_models_have_the_first_teachers_factors(undisturbed):
   sizes = [(t.model.num_factors, t.model.nuisance_dim) for t in trained]
   assert sizes == [(2, 0), (2, 1), (2, 2)]
   assert [t.model.normalize_code for t in trained] == [True, False, False]
-  as_teacher = trained[2].as_teacher
+  as_teacher = discovery.as_teacher(trained[2].model)
   assert (as_teacher.num_factors, as_teacher.nuisance_dim) == (4, 0)
 
 
@@ -163,15 +161,15 @@ def test_resumed_run_is_bit_identical(undisturbed, tmp_path, stage, epoch):
 def test_killed_while_it_grows_is_bit_identical(
     undisturbed, tmp_path, monkeypatch
 ):
-  create = stages._create_state
+  grow = discovery.grow_state
 
-  def kill(model, parent, *args):
-    if parent is not None and parent.stage.name == 'teacher':
+  def kill(parent, *args):
+    if parent.stage.name == 'teacher':
       raise Killed
-    return create(model, parent, *args)
+    return grow(parent, *args)
 
   with monkeypatch.context() as patch:
-    patch.setattr(stages, '_create_state', kill)
+    patch.setattr(discovery, 'grow_state', kill)
     with pytest.raises(Killed):
       _run(tmp_path)
   _, expected = undisturbed
@@ -181,7 +179,7 @@ def test_killed_while_it_grows_is_bit_identical(
 def test_complete_run_trains_nothing(undisturbed, monkeypatch):
   path, expected = undisturbed
   before = _metrics(path)
-  monkeypatch.setattr(stages, '_make_training', None)
+  monkeypatch.setattr(discovery.Discovery, 'make_epoch', None)
   trained = _run(path)
   assert [t.sha256 for t in trained] == [t.sha256 for t in expected]
   assert _metrics(path) == before
@@ -203,9 +201,8 @@ def test_each_stage_compiles_its_epoch_once(tmp_path, caplog):
     counts[stage.name].append((epochs, len(compiled)))
 
   # Evaluation and checkpoint in every epoch.
-  settings = stages.Settings(batch_size=16, checkpoint_every=1, eval_every=1)
   with jax.log_compiles():
-    _run(tmp_path, settings=settings, report=count)
+    _run(tmp_path, every=1, report=count)
   for i, stage in enumerate(CHAIN):
     epochs, compiled = zip(*counts[stage.name])
     # One more than after the stage before.
@@ -229,9 +226,10 @@ def _grown_state(**settings):
   )
   parent = stages.Trained(CHAIN[0], teacher_model, state, '')
   model = _make_model(2, 1, False)
-  grown = stages._create_state(
-      model, parent, stages.Settings(**settings), optimizer
+  fresh = training.create_train_state(
+      networks.init_variables(model, 0, SHAPE), optimizer
   )
+  grown = discovery.grow_state(parent, fresh, discovery.Settings(**settings))
   return parent, model, grown
 
 
@@ -304,6 +302,6 @@ def test_two_chains_grow_from_one_teacher(tmp_path):
 
 
 def test_batch_larger_than_the_data_is_the_users_mistake(tmp_path):
-  settings = stages.Settings(batch_size=64)
+  settings = discovery.Settings(batch_size=64)
   with pytest.raises(types.InputError, match='--batch_size=64.* 40 '):
     _run(tmp_path, settings=settings)

@@ -1,5 +1,7 @@
 """Tests of jacsup_jax.tables."""
 
+import pytest
+
 from jacsup_jax import tables
 
 ROW = {
@@ -12,6 +14,25 @@ ROW = {
     'mse': 0.01234,
     'psnr': 19.087,
 }
+
+FACES = {
+    'model': 'student',
+    'nuisance_dim': 8192,
+    'attribute_flips': 0.7222,
+    'attribute_flips_told': 0.8,
+    'preservation': 0.955,
+    'strength': 40.0,
+    'mse': 0.00108,
+    'psnr': 35.687,
+    'judge_accuracy': 0.912,
+    'judge_accuracy_reconstructions': 0.898,
+    'judge_accuracy_by_attribute': {'Bald': 0.98, 'Smiling': 0.9},
+    'judge_balanced_accuracy_by_attribute': {'Bald': 0.6, 'Smiling': 0.89},
+    'judge_accuracy_reconstructions_by_attribute': {
+        'Bald': 0.97, 'Smiling': 0.8
+    },
+    'attribute_flips_by_attribute': {'Bald': 0.25, 'Smiling': 1.0},
+}  # pyformat: disable
 
 
 # Values.
@@ -77,11 +98,68 @@ def test_results_end_with_the_effect():
   assert len(tables.format_results({'rows': [ROW]}).split('\n')) == 2
 
 
+def test_row_of_faces_by_hand():
+  heading, line = tables.format_rows([FACES]).split('\n')
+  assert line.split() == [
+      'student', '8192', '72.2%', '80.0%', '95.5%', '40', '1.08e-3', '35.69',
+      '91.2%', '89.8%',
+  ]  # pyformat: disable
+  assert 'class swaps' not in heading
+  line = tables.format_rows([{**FACES, 'mse': 0.101, 'preservation': None}])
+  assert '1.01e-1' in line and line.split()[-6] == '-'
+
+
+def test_attributes_by_hand():
+  other = {
+      **FACES,
+      'model': 'teacher',
+      'nuisance_dim': 2048,
+      'attribute_flips_by_attribute': {'Bald': 0.5, 'Smiling': 0.75},
+  }
+  lines = tables.format_attributes([FACES, other, ROW]).split('\n')
+  assert lines[:2] == ['1: student, d = 8192', '2: teacher, d = 2048']
+  # The attribute that the judge tells best comes first.
+  assert [line.split() for line in lines[3:]] == [
+      ['Smiling', '90.0%', '89.0%', '80.0%', '100.0%', '80.0%', '75.0%'],
+      ['Bald', '98.0%', '60.0%', '97.0%', '25.0%', '97.0%', '50.0%'],
+      ['mean', '94.0%', '74.5%', '88.5%', '62.5%', '88.5%', '62.5%'],
+  ]
+  assert len({len(line) for line in lines[2:]}) == 1
+  with pytest.raises(ValueError, match='attribute_flips_by_attribute'):
+    tables.format_attributes([ROW])
+
+
+def test_effect_of_faces_is_the_papers():
+  # Table 2 of the paper: 72.2 / 73.1 and 1.08 / 1.82; 72.2 - 42.7.
+  row = lambda model, dim, flips, mse: {
+      'model': model, 'nuisance_dim': dim, 'attribute_flips': flips, 'mse': mse
+  }  # pyformat: disable
+  rows = [
+      row('teacher', 2048, 0.731, 1.82e-3),
+      row('student', 4096, 0.725, 1.3e-3),
+      row('student', 8192, 0.722, 1.08e-3),
+      row('student_cycle', 8192, 0.427, 1.04e-3),
+      row('random', 2048, 0.202, 0.101),
+  ]
+  assert tables.format_effect(rows) == (
+      "At d = 8192, the student keeps 98.8% of its teacher's flips at 59.3% of"
+      ' its error, 29.5 points above the student with cycle losses.'
+  )
+  # Without a cycle student there is nothing to compare with.
+  assert tables.format_effect(rows[:3]) == (
+      "At d = 8192, the student keeps 98.8% of its teacher's flips at 59.3% of"
+      ' its error.'
+  )
+  assert tables.format_effect(rows[1:]) is None
+  assert tables.format_effect(rows[:1]) is None
+
+
 # Invariants.
 
 
-def test_lines_have_equal_widths():
-  rows = [ROW, {'model': 'teacher'}, {**ROW, 'model': 'student_no_jacobian'}]
+@pytest.mark.parametrize('row', [ROW, FACES])
+def test_lines_have_equal_widths(row):
+  rows = [row, {'model': 'teacher'}, {**row, 'model': 'student_no_jacobian'}]
   lines = tables.format_rows(rows).split('\n')
   assert len(lines) == 4
   assert len({len(line) for line in lines}) == 1

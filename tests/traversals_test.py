@@ -80,12 +80,50 @@ def test_vary_factors_keeps_a_nuisance_of_feature_maps():
   )
 
 
+@pytest.mark.parametrize('wrap', [lambda f: f, jax.jit])
+def test_sweep_factor_puts_values_where_they_belong(wrap):
+  code = types.Code(
+      jnp.array([[1.0, 2.0], [10.0, 20.0]]), jnp.array([[3.0], [30.0]])
+  )
+  sweep = wrap(functools.partial(traversals.sweep_factor, _flat_decode))
+  images = sweep(code, 1, jnp.array([-5.0, 0.0, 5.0]))
+  assert images.shape == (2, 3, 1, 3, 1)
+  expected = [
+      [[1, -5, 3], [1, 0, 3], [1, 5, 3]],
+      [[10, -5, 30], [10, 0, 30], [10, 5, 30]],
+  ]
+  np.testing.assert_array_equal(images[:, :, 0, :, 0], expected)
+
+
+def test_sweep_factor_keeps_a_nuisance_of_feature_maps():
+  nuisance = jnp.arange(16.0).reshape(2, 2, 2, 2)
+  code = types.Code(jnp.zeros((2, 3)), nuisance)
+  decode = lambda code: code.nuisance + code.factors[:, 2, None, None, None]
+  images = traversals.sweep_factor(decode, code, 2, jnp.array([0.0, 1.0]))
+  np.testing.assert_array_equal(images[:, 0], nuisance)
+  np.testing.assert_array_equal(images[:, 1], nuisance + 1)
+
+
+def test_flip_factors_flips_one_at_a_time():
+  code = types.Code(
+      jnp.array([[1.0, -2.0, 0.5], [-1.0, 2.0, 0.0]]), jnp.zeros((2, 1))
+  )
+  images = traversals.flip_factors(_flat_decode, code, jnp.array([2, 0]), 9.0)
+  expected = [
+      [[1, -2, -9, 0], [-9, -2, 0.5, 0]],
+      [[-1, 2, -9, 0], [9, 2, 0, 0]],
+  ]
+  np.testing.assert_array_equal(images[:, :, 0, :, 0], expected)
+
+
 def test_wrong_shapes_raise():
   two = types.Code(jnp.zeros((2, 2)), jnp.zeros((2, 1)))
   with pytest.raises(AssertionError):
     traversals.vary_factors(_flat_decode, two, 0, 1, jnp.ones(2), jnp.ones(2))
   with pytest.raises(AssertionError):
     traversals.vary_unit(_flat_decode, two, 0, jnp.ones((2, 1)))
+  with pytest.raises(AssertionError):
+    traversals.sweep_factor(_flat_decode, two, 0, jnp.ones((2, 1)))
 
 
 # Invariants.
@@ -100,4 +138,6 @@ def test_own_value_gives_the_reconstruction():
   )
   np.testing.assert_array_equal(grid[0, 0], image[0])
   row = traversals.vary_unit(_flat_decode, code, 3, code.nuisance[:, 1])
+  np.testing.assert_array_equal(row[0, 0], image[0])
+  row = traversals.sweep_factor(_flat_decode, code, 1, code.factors[:, 1])
   np.testing.assert_array_equal(row[0, 0], image[0])

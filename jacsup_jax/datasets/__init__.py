@@ -1,9 +1,14 @@
-"""Image sets by name: `load` gives a split as arrays.
+"""Image sets by name: `load` gives digits, `load_faces` faces.
 
-`batches` says which examples make a batch; `idx` and `mnist_embedded` are the
-readers behind `load`.
+`batches` says which examples make a batch, and `feeding` reads batches of
+faces ahead of use. The other modules are the readers behind the two functions.
 """
 
+from jacsup_jax.datasets.faces import DEFAULT_FACES
+from jacsup_jax.datasets.faces import FACE_SPLITS
+from jacsup_jax.datasets.faces import FaceDataset
+from jacsup_jax.datasets.faces import KNOWN_FACES
+from jacsup_jax.datasets.faces import load_faces
 from jacsup_jax.datasets.sources import Dataset
 from jacsup_jax.datasets.sources import DEFAULT_DATASET
 from jacsup_jax.datasets.sources import IMAGE_SHAPE

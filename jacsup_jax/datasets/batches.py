@@ -5,15 +5,17 @@ function works under jit with a traced seed, epoch or step.
 `B` is the batch size.
 """
 
+import chex
 import jax
 import jax.numpy as jnp
 
 from jacsup_jax import types
 
-# Folded into the seed, one number for each use, so that the order of the data
-# and the swap partners are independent streams.
+# Folded into the seed, one number for each use, so that the order of the data,
+# the swap partners and the mirroring are independent streams.
 _ORDER_STREAM = 0
 _SWAP_STREAM = 1
+_MIRROR_STREAM = 2
 
 
 def count_steps(num_examples: int, batch_size: int) -> int:
@@ -94,6 +96,46 @@ def step_permutation(
   ).astype(jnp.int32)
 
 
+def step_mirror(
+    seed: int | jax.Array, step: int | jax.Array, batch_size: int
+) -> jax.Array:
+  """Draws which images of one global batch are mirrored, each with chance 1/2.
+
+  The reference code mirrors the whole batch or none of it.
+
+  Args:
+    seed: int, may be traced.
+    step: int, counted over all epochs; may be traced.
+    batch_size: B, at least 1.
+
+  Returns:
+    `[B]` bool.
+
+  Raises:
+    InputError: if batch_size is less than 1.
+  """
+  if batch_size < 1:
+    raise types.InputError(f'--batch_size={batch_size}: accepted is 1 or more')
+  return jax.random.bernoulli(
+      _stream_key(seed, _MIRROR_STREAM, step), 0.5, (batch_size,)
+  )
+
+
+def mirror(images: jax.Array, flags: jax.Array) -> jax.Array:
+  """Swaps left and right of the flagged images.
+
+  Args:
+    images: `[B, H, W, C]`, of any type.
+    flags: `[B]` bool, which ones.
+
+  Returns:
+    `[B, H, W, C]`, of the type of `images`.
+  """
+  chex.assert_rank([images, flags], [4, 1])
+  chex.assert_equal_shape_prefix([images, flags], 1)
+  return jnp.where(flags[:, None, None, None], images[:, :, ::-1], images)
+
+
 def to_float(images: jax.Array) -> jax.Array:
   """Converts 8-bit images to floats.
 
@@ -106,9 +148,31 @@ def to_float(images: jax.Array) -> jax.Array:
   Raises:
     InputError: if the images are not uint8.
   """
+  _check_uint8(images)
+  return images.astype(jnp.float32) / 255.0
+
+
+def to_signed_float(images: jax.Array) -> jax.Array:
+  """Converts 8-bit images to floats around 0, as the faces are.
+
+  Args:
+    images: `[..., H, W, C]` uint8.
+
+  Returns:
+    The same shape, float32 in [-1, 1].
+
+  Raises:
+    InputError: if the images are not uint8.
+  """
+  _check_uint8(images)
+  # Not x / 127.5 - 1: XLA multiplies by a rounded 1 / 127.5, and 255 leaves
+  # the interval.
+  return (2.0 * images.astype(jnp.float32) - 255.0) / 255.0
+
+
+def _check_uint8(images):
   if images.dtype != jnp.uint8:
     raise types.InputError(f'images are {images.dtype}: accepted is uint8')
-  return images.astype(jnp.float32) / 255.0
 
 
 def _stream_key(seed, stream, count):

@@ -16,21 +16,20 @@ import zipfile
 from absl import logging
 import numpy as np
 
-Arrays = tuple[np.ndarray, np.ndarray]
+Arrays = tuple[np.ndarray, ...]
 
 
-def digest(images: np.ndarray, labels: np.ndarray) -> str:
-  """Computes the sha256 of images and labels, their shapes included.
+def digest(*arrays: np.ndarray) -> str:
+  """Computes the sha256 of arrays, their types and shapes included.
 
   Args:
-    images: `[N, H, W, C]` uint8.
-    labels: `[N]` int32.
+    *arrays: images `[N, H, W, C]` uint8 and labels `[N]` int32, say.
 
   Returns:
     64 hexadecimal digits.
   """
   sha256 = hashlib.sha256()
-  for array in (images, labels):
+  for array in arrays:
     sha256.update(f'{array.dtype.str} {array.shape};'.encode())
     sha256.update(np.ascontiguousarray(array).data)
   return sha256.hexdigest()
@@ -55,7 +54,10 @@ def prepared_key(directory: str | os.PathLike) -> str:
 
 
 def load_or_make(
-    directory: str | os.PathLike, split: str, make: Callable[[], Arrays]
+    directory: str | os.PathLike,
+    split: str,
+    make: Callable[[], Arrays],
+    names: tuple[str, ...] = ('images', 'labels'),
 ) -> Arrays:
   """Reads a decoded split, or makes it and keeps it for the next time.
 
@@ -64,28 +66,31 @@ def load_or_make(
       writable, nothing is kept.
     split: its name, part of the file name.
     make: decodes the split.
+    names: of the arrays that `make` returns, in order.
 
   Returns:
-    images `[N, H, W, C]` uint8 and labels `[N]` int32.
+    The arrays, as `make` returns them.
   """
   path = pathlib.Path(directory) / f'decoded_{split}.npz'
   key = prepared_key(directory)
-  arrays = _read(path, key)
+  arrays = _read(path, key, names)
   if arrays is None:
     arrays = make()
     try:
-      _write(path, key, *arrays)
+      _write(path, key, dict(zip(names, arrays, strict=True)))
     except OSError as error:
       logging.info('Decoded arrays are not kept in %s: %s', path, error)
   return arrays
 
 
-def _read(path: pathlib.Path, key: str) -> Arrays | None:
+def _read(
+    path: pathlib.Path, key: str, names: tuple[str, ...]
+) -> Arrays | None:
   try:
     with np.load(path, allow_pickle=False) as content:
       if content['key'].item() != key:
         return None
-      images, labels = content['images'], content['labels']
+      arrays = tuple(content[name] for name in names)
       expected = content['digest'].item()
   except FileNotFoundError:
     return None
@@ -95,21 +100,20 @@ def _read(path: pathlib.Path, key: str) -> Arrays | None:
   ) as error:  # The ways in which a damaged file shows.
     logging.info('%s is damaged and made again: %s', path, error)
     return None
-  if digest(images, labels) != expected:
+  if digest(*arrays) != expected:
     logging.info('%s is damaged and made again: wrong digest', path)
     return None
-  return images, labels
+  return arrays
 
 
 def _write(
-    path: pathlib.Path, key: str, images: np.ndarray, labels: np.ndarray
+    path: pathlib.Path, key: str, arrays: Mapping[str, np.ndarray]
 ) -> None:
   """Writes the file under another name first: no reader sees half of it."""
-  content: Mapping[str, np.ndarray] = {
-      'images': images,
-      'labels': labels,
+  content = dict(arrays)
+  content |= {
       'key': np.array(key),
-      'digest': np.array(digest(images, labels)),
+      'digest': np.array(digest(*arrays.values())),
   }
   handle, temporary = tempfile.mkstemp(dir=path.parent, prefix='.decoding-')
   try:

@@ -3,7 +3,7 @@
 Whatever goes wrong is an InputError of one line, and leaves nothing on disk.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 import contextlib
 import difflib
 import errno
@@ -17,8 +17,10 @@ import re
 import shutil
 import sys
 import tempfile
+import urllib.parse
 
 from absl import logging
+import requests
 import tensorflow_datasets as tfds
 
 from jacsup_jax import types
@@ -27,6 +29,8 @@ from jacsup_jax.datasets.mnist_embedded import mnist_embedded_dataset_builder
 
 EMBEDDED = 'mnist_embedded'
 KNOWN_DATASETS = (EMBEDDED, 'mnist', 'fashion_mnist', 'kmnist')
+
+_CONNECTION_SECONDS = 10
 
 
 def make_builder(
@@ -68,6 +72,32 @@ def make_builder(
   )
 
 
+def data_root(data_dir: str | os.PathLike | None) -> pathlib.Path:
+  """Gives the folder of prepared sets.
+
+  Args:
+    data_dir: an existing folder, or None for that of TFDS, which may be
+      missing.
+
+  Returns:
+    The folder.
+
+  Raises:
+    InputError: if data_dir is not an existing folder.
+  """
+  if data_dir is None:
+    return pathlib.Path(
+        os.environ.get('TFDS_DATA_DIR') or '~/tensorflow_datasets'
+    ).expanduser()
+  root = pathlib.Path(data_dir).expanduser()
+  if not root.is_dir():
+    raise types.InputError(
+        f'--data_dir={data_dir} is not an existing folder: make it, or leave'
+        ' the flag out'
+    )
+  return root
+
+
 def is_prepared(builder: tfds.core.DatasetBuilder) -> bool:
   """Says whether a builder's set is complete on disk."""
   with quiet():  # TFDS warns if it is not.
@@ -93,7 +123,7 @@ def prepare(name: str, root: pathlib.Path, *, explicit: bool) -> None:
   if name != EMBEDDED:
     checksums = _original_checksums(make_builder(name, root))
     originals = checksums and _find_originals(name, root)
-  prepared = _prepared_sets(root)
+  prepared = prepared_sets(root)
   if explicit and prepared and not originals:
     raise types.InputError(
         f'--data_dir={root} does not hold {name}, it holds'
@@ -103,14 +133,8 @@ def prepare(name: str, root: pathlib.Path, *, explicit: bool) -> None:
   if originals:
     idx.check_sha256(originals, checksums)
 
-  made_root = not root.exists()
-  try:
-    root.mkdir(parents=True, exist_ok=True)
-    staging = pathlib.Path(tempfile.mkdtemp(dir=root, prefix='.preparing-'))
-  except OSError as error:
-    raise types.InputError(_unwritable(root, error)) from error
-  try:
-    builder = make_builder(name, staging)
+  def make(folder):
+    builder = make_builder(name, folder)
     if originals:
       # TFDS extracts and encodes these files with TensorFlow; idx does not,
       # and gives the same examples under the same keys, so the same order.
@@ -118,24 +142,78 @@ def prepare(name: str, root: pathlib.Path, *, explicit: bool) -> None:
           split: idx.generate_examples(originals, split)
           for split in idx.FILES
       }
-      _announce(name, root, 'half a minute')
-    elif name == EMBEDDED:
-      _announce(name, root, '15 seconds')
-    else:
-      builder._split_generators = _after_tensorflow(builder._split_generators)
+    elif name != EMBEDDED:
+      builder._split_generators = _before_downloads(builder)
+    return builder
+
+  if originals:
+    duration = 'half a minute'
+  else:
+    duration = '15 seconds' if name == EMBEDDED else None
+  prepare_builder(
+      make, name, root, duration=duration, has_originals=bool(checksums)
+  )
+
+
+def prepare_builder(
+    make: Callable[[pathlib.Path], tfds.core.DatasetBuilder],
+    name: str,
+    root: pathlib.Path,
+    *,
+    duration: str | None = None,
+    has_originals: bool = False,
+) -> None:
+  """Prepares what a builder makes, all of it or nothing; see `prepare`.
+
+  Args:
+    make: makes the builder whose set is then in the folder that it is given.
+    name: of the set, for messages.
+    root: the folder of prepared sets, made if missing.
+    duration: how long it takes, for the line that announces it; none if None.
+    has_originals: whether the set could be made from original IDX files.
+
+  Raises:
+    InputError: if the set cannot be prepared.
+  """
+  made_root = not root.exists()
+  try:
+    root.mkdir(parents=True, exist_ok=True)
+    staging = pathlib.Path(tempfile.mkdtemp(dir=root, prefix='.preparing-'))
+  except OSError as error:
+    raise types.InputError(_unwritable(root, error)) from error
+  try:
+    builder = make(staging)
+    if duration:
+      print(
+          f'Preparing {name} in {root}, once: about {duration}.',
+          file=sys.stderr,
+      )
     with quiet():
       builder.download_and_prepare(file_format='array_record')
     _move(builder, staging, root)
+  except types.InputError:
+    raise
   except Exception as error:
     # Downloading and writing fail in many ways; the user gets one line.
     raise types.InputError(
-        _failure(name, root, error, has_originals=bool(checksums))
+        _failure(name, root, error, has_originals=has_originals)
     ) from error
   finally:
     shutil.rmtree(staging, ignore_errors=True)
     if made_root:
       with contextlib.suppress(OSError):
         root.rmdir()  # Only if nothing came into it.
+
+
+def prepared_sets(root: pathlib.Path) -> list[str]:
+  """Lists NAME/VERSION or NAME/CONFIG/VERSION of each set in a data folder."""
+  found = []
+  for pattern in ('*/*/dataset_info.json', '*/*/*/dataset_info.json'):
+    for path in glob.glob(os.path.join(glob.escape(os.fspath(root)), pattern)):
+      directory = pathlib.Path(path).parent
+      if re.fullmatch(r'\d+\.\d+\.\d+', directory.name):
+        found.append(directory.relative_to(root).as_posix())
+  return sorted(found)
 
 
 @contextlib.contextmanager
@@ -153,16 +231,32 @@ def quiet() -> Iterator[None]:
     logging.set_verbosity(verbosity)
 
 
+@contextlib.contextmanager
+def reading(name: str, builder: tfds.core.DatasetBuilder) -> Iterator[None]:
+  """Turns whatever reading a prepared set raises into an InputError."""
+  try:
+    yield
+  except types.InputError:
+    raise
+  except NotImplementedError as error:
+    raise types.InputError(
+        f'{builder.data_dir} holds {name} as'
+        f' {builder.info.file_format.value}, accepted is array_record: prepare'
+        ' it in another folder (--data_dir)'
+    ) from error
+  except Exception as error:
+    # Damaged records show as errors of array_record, protobuf, Pillow or
+    # OpenCV, which share no class.
+    raise types.InputError(
+        f'{builder.data_dir} cannot be read ({one_line(error)}): delete that'
+        ' folder and run again'
+    ) from error
+
+
 def one_line(error: Exception) -> str:
   """Gives an error's class and message on one line of sensible length."""
   text = ' '.join(str(error).split())
   return f'{type(error).__name__}: {text[:300]}'
-
-
-def _announce(name: str, root: pathlib.Path, duration: str) -> None:
-  print(
-      f'Preparing {name} in {root}, once: about {duration}.', file=sys.stderr
-  )
 
 
 def _original_checksums(
@@ -183,26 +277,32 @@ def _find_originals(name: str, root: pathlib.Path) -> pathlib.Path | None:
   return None
 
 
-def _prepared_sets(root: pathlib.Path) -> list[str]:
-  """Lists NAME/VERSION or NAME/CONFIG/VERSION of each set in a data folder."""
-  found = []
-  for pattern in ('*/*/dataset_info.json', '*/*/*/dataset_info.json'):
-    for path in glob.glob(os.path.join(glob.escape(os.fspath(root)), pattern)):
-      directory = pathlib.Path(path).parent
-      if re.fullmatch(r'\d+\.\d+\.\d+', directory.name):
-        found.append(directory.relative_to(root).as_posix())
-  return sorted(found)
-
-
-def _after_tensorflow(split_generators):
-  """Wraps `_split_generators`: no download begins in vain."""
+def _before_downloads(builder: tfds.core.DatasetBuilder):
+  """Wraps a builder's `_split_generators`: no download begins in vain."""
+  split_generators = builder._split_generators
 
   @functools.wraps(split_generators)
   def wrapped(*args, **kwargs):
     importlib.import_module('tensorflow')
+    _check_network(builder.url_infos or {})
     return split_generators(*args, **kwargs)
 
   return wrapped
+
+
+def _check_network(urls: Iterable[str]) -> None:
+  """Fails within seconds where a download would try again for minutes."""
+  hosts = {
+      f'{parts.scheme}://{parts.netloc}/'
+      for parts in map(urllib.parse.urlsplit, urls)
+      if parts.scheme in ('http', 'https')
+  }
+  for host in sorted(hosts):
+    try:
+      # Any answer will do. Proxies of the environment are obeyed.
+      requests.head(host, timeout=_CONNECTION_SECONDS, allow_redirects=False)
+    except requests.RequestException as error:
+      raise ConnectionError(f'{host} does not answer') from error
 
 
 def _move(

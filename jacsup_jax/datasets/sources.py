@@ -7,7 +7,6 @@ reads without TensorFlow. Its arrays are decoded once (see decoded.py).
 import dataclasses
 import functools
 import os
-import pathlib
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -74,7 +73,7 @@ def load(
     raise types.InputError(
         f'unknown split {split!r}: accepted are {", ".join(SPLITS)}'
     )
-  root = _data_root(data_dir)
+  root = preparing.data_root(data_dir)
   builder = preparing.make_builder(name, root)
   if isinstance(builder, mnist_embedded_dataset_builder.Builder):
     builder.check_sources()
@@ -95,20 +94,6 @@ def load(
       num_classes=num_classes,
       fingerprint=decoded.digest(images, labels)[:16],
   )
-
-
-def _data_root(data_dir: str | os.PathLike | None) -> pathlib.Path:
-  if data_dir is None:
-    return pathlib.Path(
-        os.environ.get('TFDS_DATA_DIR') or '~/tensorflow_datasets'
-    ).expanduser()
-  root = pathlib.Path(data_dir).expanduser()
-  if not root.is_dir():
-    raise types.InputError(
-        f'--data_dir={data_dir} is not an existing folder: make it, or leave'
-        ' the flag out'
-    )
-  return root
 
 
 def _check_features(name: str, builder: tfds.core.DatasetBuilder) -> int:
@@ -162,33 +147,19 @@ def _decode(
     singly: bool = False,
 ) -> decoded.Arrays:
   """Reads and decodes a whole split, with OpenCV if installed, else Pillow."""
-  try:
-    with preparing.quiet():
-      source = builder.as_data_source(split)
-      images = np.empty((len(source), *IMAGE_SHAPE), np.uint8)
-      labels = np.empty(len(source), np.int32)
-      for start in range(0, len(source), _READ_SIZE):
-        stop = min(start + _READ_SIZE, len(source))
-        indices = list(range(start, stop))
-        if singly:  # Three times as slow, but all that a mocked source can.
-          examples = [source[index] for index in indices]
-        else:
-          examples = source.__getitems__(indices)
-        images[start:stop] = [example['image'] for example in examples]
-        labels[start:stop] = [example['label'] for example in examples]
-  except NotImplementedError as error:
-    raise types.InputError(
-        f'{builder.data_dir} holds {name} as'
-        f' {builder.info.file_format.value}, accepted is array_record: prepare'
-        ' it in another folder (--data_dir)'
-    ) from error
-  except Exception as error:
-    # Damaged records show as errors of array_record, protobuf, Pillow or
-    # OpenCV, which share no class.
-    raise types.InputError(
-        f'{builder.data_dir} cannot be read ({preparing.one_line(error)}):'
-        ' delete that folder and run again'
-    ) from error
+  with preparing.reading(name, builder), preparing.quiet():
+    source = builder.as_data_source(split)
+    images = np.empty((len(source), *IMAGE_SHAPE), np.uint8)
+    labels = np.empty(len(source), np.int32)
+    for start in range(0, len(source), _READ_SIZE):
+      stop = min(start + _READ_SIZE, len(source))
+      indices = list(range(start, stop))
+      if singly:  # Three times as slow, but all that a mocked source can.
+        examples = [source[index] for index in indices]
+      else:
+        examples = source.__getitems__(indices)
+      images[start:stop] = [example['image'] for example in examples]
+      labels[start:stop] = [example['label'] for example in examples]
   return images, labels
 
 

@@ -1,0 +1,229 @@
+"""Section 4 of Lezama (2019): editing facial attributes with one model.
+
+Trains a teacher in two phases, then students of larger nuisance with Jacobian
+supervision, with cycle losses in its place, or with neither; measures attribute
+flips by a judge and the reconstruction error; draws Figures 4, 5 and 8.
+
+  python -m experiments.celeba --flagfile=experiments/flagfiles/celeba_quick.flags
+"""
+
+import functools
+
+from absl import flags
+
+from experiments import celeba_figures
+from experiments import celeba_runs
+from experiments import command_line
+from jacsup_jax import editing
+from jacsup_jax import flips
+from jacsup_jax import parallel
+from jacsup_jax import stages
+from jacsup_jax import surgery
+from jacsup_jax import tables
+from jacsup_jax import workdirs
+from jacsup_jax.datasets import batches
+
+FLAGS = flags.FLAGS
+
+
+def define_flags() -> None:
+  """Defines the flags of this binary, with the paper's values."""
+  command_line.define_face_data_flags(image_size=256)
+  command_line.define_training_flags(
+      workdir='runs/celeba',
+      epochs=100,
+      epochs_help='Of the teacher without cycle losses (its first phase).',
+  )
+  _define_model_flags()
+  _define_weight_flags()
+  flags.DEFINE_integer(
+      'cycle_epochs', 100, 'Of the teacher with cycle losses; 0 leaves them out.'
+  )
+  flags.DEFINE_integer('student_epochs', 200, 'Of a student at each size.')
+  flags.DEFINE_list(
+      'students',
+      ['student'],
+      'Chains to grow from the teacher: student (with Jacobian supervision),'
+      ' student_cycle (with the teacher\'s own losses), student_no_jacobian'
+      ' (with neither); empty for the teacher alone.',
+  )
+  flags.DEFINE_enum(
+      'supervisor',
+      'teacher',
+      ['teacher', 'parent'],
+      'Whose Jacobian supervises the growths after the first: the teacher\'s (as'
+      ' released), or that of the student grown from.',
+  )
+  flags.DEFINE_string(
+      'teacher_workdir',
+      None,
+      'A run whose finished teacher the students grow from; by default it is'
+      ' trained here.',
+  )
+  flags.DEFINE_float('learning_rate', 2e-3, 'Of Adam.')
+  flags.DEFINE_float('adam_b1', 0.5, 'beta_1 of Adam.')
+  flags.DEFINE_float('weight_decay', 0.0, 'L2 in the gradient.')
+  flags.DEFINE_enum(
+      'cache',
+      'device',
+      celeba_runs.CACHES,
+      'Where the training images are: on every device, in the host\'s memory, or'
+      ' read from the prepared set while training.',
+  )
+  flags.DEFINE_enum(
+      'eval_split',
+      'test',
+      ['test', 'validation'],
+      'What to measure on. alpha and the judge\'s epoch are chosen on validation'
+      ' where this is test, else on the --held_out images.',
+  )
+  flags.DEFINE_list(
+      'strengths',
+      [f'{strength:g}' for strength in flips.STRENGTHS],
+      'alpha of the flips: the values to choose from, for each model.',
+  )
+  flags.DEFINE_integer(
+      'selection_images', 512, 'How many images alpha is chosen on, at most.'
+  )
+  flags.DEFINE_integer('eval_every', 5, 'Epochs between evaluations.')
+  flags.DEFINE_integer('checkpoint_every', 5, 'Epochs between checkpoints.')
+  flags.DEFINE_string(
+      'judge_workdir',
+      None,
+      'The judge, trained when missing; runs/attribute_judge_DATASET_SIZE by'
+      ' default.',
+  )
+  flags.DEFINE_integer('judge_epochs', 10, 'Of a judge that is trained here.')
+
+
+def _define_model_flags():
+  flags.DEFINE_list(
+      'nuisance_dims',
+      ['2048', '4096', '8192'],
+      'd of the teacher, and after each growth; multiples of 4, since the'
+      ' nuisance is a map of 2x2.',
+  )
+  flags.DEFINE_integer(
+      'first_width', 16, 'Channels of the first layer; each next has twice.'
+  )
+  flags.DEFINE_integer('last_width', 512, 'Channels of a hidden layer at most.')
+  flags.DEFINE_enum(
+      'growth',
+      'random',
+      surgery.INITIALIZATIONS,
+      'New channels: random (the paper\'s), or preserving (the student\'s decoder'
+      ' starts equal to its teacher\'s).',
+  )
+  flags.DEFINE_boolean(
+      'keep_moments', True, 'Adam\'s moments go on through a growth.'
+  )
+
+
+def _define_weight_flags():
+  for name, default, text in (
+      ('lambda_reconstruction', 1e2, 'lambda_1, of reconstruction, eq. (8).'),
+      ('lambda_prediction', 1e-1, 'lambda_2, of attributes, eq. (11).'),
+      ('lambda_xcov', 1e-1, 'lambda_3, of cross-covariance, eq. (10).'),
+      ('lambda_attribute_cycle', 1e-4, 'lambda_4, of eq. (12).'),
+      ('lambda_nuisance_cycle', 1e-5, 'lambda_5, of eq. (13).'),
+      ('lambda_y', 1.0, 'Of a student\'s factor matching, eq. (9).'),
+      ('lambda_diff', 50.0, 'Of a student\'s Jacobian term, eq. (9).'),
+      ('student_lambda_xcov', 0.0, 'Of a student\'s cross-covariance.'),
+  ):
+    flags.DEFINE_float(name, default, f'Weight: {text}')
+  flags.DEFINE_enum(
+      'xcov',
+      'squared',
+      ['squared', 'norm'],
+      'Cross-covariance as in the paper (sum of squares, eq. (10)) or as in the'
+      ' released code (root of the sum).',
+  )
+
+
+def _check_flags():
+  command_line.check_at_least(
+      1, 'epochs', 'student_epochs', 'batch_size', 'first_width', 'last_width',
+      'selection_images', 'eval_every', 'checkpoint_every', 'judge_epochs',
+  )  # pyformat: disable
+  command_line.check_at_least(
+      0, 'cycle_epochs', 'learning_rate', 'adam_b1', 'weight_decay', 'held_out'
+  )
+  return command_line.parse_numbers('strengths')
+
+
+def main() -> None:
+  strengths = _check_flags()
+  values = command_line.result_flags()
+  chain = celeba_runs.make_stages(values)
+  selection_split = celeba_runs.choose_selection_split(values)
+  parallel.check_batch_size(FLAGS.batch_size)
+  workdir = workdirs.WorkDir(FLAGS.workdir)
+  workdir.check(values, FLAGS.resume)
+  if workdir.is_complete:
+    print(f'The run in {workdir.path} is complete.')
+    print(tables.format_results(workdir.read_results()))
+    return
+
+  # Where to read is not of the result, but needed to read.
+  values = {**values, 'data_dir': FLAGS.data_dir, 'cache': FLAGS.cache}
+  train = celeba_runs.load_split(values, 'train')
+  selection = celeba_runs.load_split(values, selection_split)
+  data = celeba_runs.load_split(values, FLAGS.eval_split)
+  batches.count_steps(len(train), FLAGS.batch_size)
+  names = train.attribute_names
+  given = []
+  if FLAGS.teacher_workdir is not None:
+    given = [celeba_runs.restore_teacher(values, names)]
+  judge = celeba_runs.restore_or_train_judge(
+      FLAGS.judge_workdir, FLAGS.judge_epochs, train, selection
+  )
+  workdir.begin(
+      experiment='celeba',
+      flags=command_line.result_flags(),
+      dataset={
+          'name': train.name,
+          'fingerprint': train.fingerprint,
+          'attributes': list(names),
+      },
+      devices=parallel.describe_devices(),
+  )
+  with command_line.Progress(FLAGS.progress) as progress:
+    trained = stages.run(
+        chain,
+        editing.Editing(
+            celeba_runs.make_settings(values),
+            functools.partial(celeba_runs.make_model, values, len(names)),
+            train,
+        ),
+        workdir=workdir,
+        evaluate=celeba_runs.make_evaluate_error(
+            selection.images[: FLAGS.selection_images]
+        ),
+        report=progress.report,
+        given=given,
+        checkpoint_every=FLAGS.checkpoint_every,
+        eval_every=FLAGS.eval_every,
+    )
+
+  random = celeba_runs.random_model(values, len(names))
+  rows = []
+  for model in [*given, *trained, random]:
+    measured = celeba_runs.measure(
+        model, judge, selection, data, strengths, FLAGS.selection_images
+    )
+    rows.append(celeba_runs.describe(model, FLAGS.seed) | measured)
+  celeba_figures.draw(workdir, [*given, *trained], rows, data)
+  workdir.write_results(
+      'celeba',
+      f'{FLAGS.eval_split} split, selection on {selection_split};'
+      f' {celeba_runs.PROTOCOL}',
+      rows,
+      judge=judge.describe(),
+  )
+  print(tables.format_attributes(rows))
+  print(tables.format_results(workdir.read_results()))
+
+
+if __name__ == '__main__':
+  define_flags()
+  command_line.run(main)

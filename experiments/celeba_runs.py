@@ -1,0 +1,462 @@
+"""What a run of experiments.celeba is, as functions of its flags' values.
+
+The run itself and what reads it later share this; the values come from the
+flags, or from the manifest of a run.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jacsup_jax import attribute_judges
+from jacsup_jax import attribute_training
+from jacsup_jax import checkpoints
+from jacsup_jax import datasets
+from jacsup_jax import editing
+from jacsup_jax import flips
+from jacsup_jax import networks
+from jacsup_jax import stages
+from jacsup_jax import training
+from jacsup_jax import types
+from jacsup_jax import workdirs
+
+STUDENTS = ('student', 'student_cycle', 'student_no_jacobian')
+CACHES = ('device', 'host', 'none')
+TEACHER = 'teacher'
+_JUDGE_BATCH_SIZE = 128
+# Of flags: what a model is. A teacher of another run must agree in them.
+_OF_MODEL = ('image_size', 'first_width', 'last_width', 'compute_dtype')
+PROTOCOL = (
+    'attribute_flips: y_i set to -strength sign(y_i), counted if the judge then'
+    ' sees attribute i with that sign, mean over all images and attributes;'
+    ' strength has the most flips on the selection split; _told: over the'
+    ' attributes that the judge tells on real images with a balanced accuracy'
+    f' of at least {flips.TOLD_ACCURACY}; preservation: the other attributes\''
+    ' judgements that stay those of the reconstruction'
+)
+
+
+def parse_nuisance_dims(values: Mapping[str, Any]) -> list[int]:
+  """Returns d of the teacher and after each growth.
+
+  Args:
+    values: of the flags, by name.
+
+  Raises:
+    InputError: if they are not rising multiples of 4.
+  """
+  given = values['nuisance_dims']
+  accepted = (
+      'accepted: multiples of 4, each larger than the one before, as'
+      ' 2048,4096,8192.'
+  )
+  try:
+    dims = [int(dim) for dim in given]
+  except ValueError:
+    dims = []
+  if (
+      not dims
+      or any(dim < 4 or dim % 4 for dim in dims)
+      or any(b <= a for a, b in zip(dims, dims[1:]))
+  ):
+    raise types.InputError(f'--nuisance_dims={",".join(given)}; {accepted}')
+  return dims
+
+
+def make_stages(values: Mapping[str, Any]) -> list[types.Stage]:
+  """Returns the stages of a run: teacher in its phases, chains of students.
+
+  Args:
+    values: of its flags, by name.
+
+  Returns:
+    Stages, parents before their children. With a teacher of another run, the
+    students alone.
+
+  Raises:
+    InputError: if a value is not accepted.
+  """
+  dims = parse_nuisance_dims(values)
+  students = values['students']
+  if set(students) - set(STUDENTS) or len(students) > len(set(students)):
+    raise types.InputError(
+        f'--students={",".join(students)}; accepted: any of'
+        f' {", ".join(STUDENTS)}, each once.'
+    )
+  if students and len(dims) < 2:
+    raise types.InputError(
+        f'--nuisance_dims={dims[0]} leaves nothing for'
+        f' --students={",".join(students)} to grow to; accepted: more than one'
+        ' size, or --students= for the teacher alone.'
+    )
+  chain = []
+  if values['teacher_workdir'] is None:
+    chain += _make_teacher_stages(values, dims[0])
+  elif not students:
+    raise types.InputError(
+        '--students is empty and --teacher_workdir gives the teacher: nothing'
+        f' to train; accepted: any of {", ".join(STUDENTS)}.'
+    )
+  for model in students:
+    parent = TEACHER
+    for dim in dims[1:]:
+      name = f'{model}_d{dim}'
+      chain.append(
+          types.Stage(
+              name,
+              model,
+              parent,
+              dim,
+              values['student_epochs'],
+              make_weights(values, model),
+              teacher=TEACHER if values['supervisor'] == 'teacher' else None,
+          )
+      )
+      parent = name
+  return chain
+
+
+def make_weights(
+    values: Mapping[str, Any], model: str
+) -> types.AttributeLossWeights:
+  """Returns the weights of the terms of a model's objective.
+
+  Args:
+    values: of the run's flags, by name.
+    model: 'teacher_phase_1', 'teacher', or one of `STUDENTS`.
+  """
+  take = lambda *names: {name: values[name] for name in names}
+  squared = {'squared_xcov': values['xcov'] == 'squared'}
+  base = take('lambda_reconstruction')
+  of_labels = take('lambda_prediction', 'lambda_xcov')
+  of_cycle = take('lambda_attribute_cycle', 'lambda_nuisance_cycle')
+  # A student has neither labels nor, unless a flag says so, eq. (10).
+  of_student = {
+      'lambda_prediction': 0.0, 'lambda_xcov': values['student_lambda_xcov']
+  }  # pyformat: disable
+  terms = {
+      'teacher_phase_1': of_labels,
+      TEACHER: of_labels | of_cycle,
+      'student': of_student | take('lambda_y', 'lambda_diff'),
+      # What the teacher had to disentangle with, in place of its Jacobian.
+      'student_cycle': of_labels | of_cycle,
+      'student_no_jacobian': of_student,
+  }
+  return types.AttributeLossWeights(**base, **terms[model], **squared)
+
+
+def make_settings(values: Mapping[str, Any]) -> editing.Settings:
+  """Returns the settings that all stages of a run share."""
+  return editing.Settings(
+      seed=values['seed'],
+      batch_size=values['batch_size'],
+      learning_rate=values['learning_rate'],
+      adam_b1=values['adam_b1'],
+      weight_decay=values['weight_decay'],
+      mode=values['parallel'],
+      growth=values['growth'],
+      keep_moments=values['keep_moments'],
+      on_device=values['cache'] == 'device',
+  )
+
+
+def make_model(
+    values: Mapping[str, Any], num_factors: int, nuisance_dim: int
+) -> networks.FaceAutoencoder:
+  """Returns the autoencoder of a run with a nuisance of this size."""
+  return networks.FaceAutoencoder(
+      num_factors,
+      nuisance_dim // 4,
+      image_size=values['image_size'],
+      first_width=values['first_width'],
+      last_width=values['last_width'],
+      dtype=jnp.dtype(values['compute_dtype']),
+  )
+
+
+def load_split(values: Mapping[str, Any], split: str) -> datasets.FaceDataset:
+  """Loads a split of a run's data: its training set, or one to measure on."""
+  return datasets.load_faces(
+      values['dataset'],
+      split,
+      data_dir=values['data_dir'],
+      image_size=values['image_size'],
+      attributes=values['attributes'] or None,
+      # What is measured on is small.
+      in_memory=split != 'train' or values['cache'] != 'none',
+      skip_bad_images=values['skip_bad_images'],
+      held_out=values['held_out'],
+  )
+
+
+def choose_selection_split(values: Mapping[str, Any]) -> str:
+  """Returns the split that alpha and the judge's epoch are chosen on.
+
+  Never the one that is measured on: validation where that is test, else a part
+  of train that is held out.
+
+  Raises:
+    InputError: if none is held out.
+  """
+  if values['eval_split'] == 'test':
+    return 'validation'
+  if values['held_out'] < 1:
+    raise types.InputError(
+        '--eval_split=validation needs images to choose alpha on, and'
+        f' --held_out={values["held_out"]}; accepted: 1 or more of the training'
+        ' images.'
+    )
+  return 'held_out'
+
+
+def restore_or_train_judge(
+    directory: str | None,
+    epochs: int,
+    train: datasets.FaceDataset,
+    selection: datasets.FaceDataset,
+) -> attribute_judges.AttributeJudge:
+  """Restores the judge of the training data, or trains and saves one.
+
+  Args:
+    directory: where it is or will be; None takes the default of the data.
+    epochs: of one that is trained; one that is there may have others.
+    train: the training data.
+    selection: on which its epoch is chosen.
+
+  Returns:
+    The judge.
+
+  Raises:
+    InputError: if one that is there is for other data.
+  """
+  if directory is None:
+    directory = attribute_judges.default_directory(train.name)
+    directory += f'_{train.image_size}'
+  settings = {}
+  if not attribute_judges.exist(directory):
+    settings = {
+        'epochs': epochs, 'batch_size': min(_JUDGE_BATCH_SIZE, len(train))
+    }  # pyformat: disable
+
+  def report(epoch, loss, accuracy):
+    print(
+        f'judge {epoch}/{epochs} loss={loss:.4f} accuracy={accuracy:.2%}',
+        flush=True,
+    )
+
+  return attribute_judges.restore_or_train(
+      directory, train, selection, report=report, **settings
+  )
+
+
+def restore_teacher(
+    values: Mapping[str, Any], attribute_names: Sequence[str]
+) -> stages.Trained:
+  """Restores the teacher of another run for the students of this one.
+
+  Args:
+    values: of this run's flags, by name.
+    attribute_names: of its data.
+
+  Returns:
+    The trained teacher.
+
+  Raises:
+    InputError: if there is none, or it has other attributes, another size or
+      other widths.
+  """
+  run = workdirs.WorkDir(values['teacher_workdir'])
+  where = f'--teacher_workdir={values["teacher_workdir"]}'
+  if run.manifest is None or TEACHER not in run.manifest['stages']:
+    raise types.InputError(
+        f'{where} holds no finished teacher; accepted: the work directory of'
+        ' a run of experiments.celeba whose teacher is trained.'
+    )
+  theirs = run.manifest['flags']
+  found = tuple(run.manifest['dataset'].get('attributes', ()))
+  if found != tuple(attribute_names):
+    raise types.InputError(
+        f'{where} has a teacher of the attributes {_list_names(found)}, the'
+        f' data {_list_names(attribute_names)}; accepted: the same, in the same'
+        ' order.'
+    )
+  names = [n for n in _OF_MODEL if theirs.get(n) != values[n]]
+  if names:
+    differing = [f'--{n}={theirs.get(n)} there, {values[n]} now' for n in names]
+    raise types.InputError(
+        f'{where} has a teacher of other shape: {"; ".join(differing)};'
+        ' accepted: the same.'
+    )
+  dim = parse_nuisance_dims(values)[0]
+  their_dim = parse_nuisance_dims(theirs)[0]
+  if dim != their_dim:
+    raise types.InputError(
+        f'{where} has a teacher of d = {their_dim}, --nuisance_dims begins'
+        f' with {dim}; accepted: the same.'
+    )
+  stage = next(s for s in make_stages(theirs) if s.name == TEACHER)
+  return restore(theirs, stage, run, len(attribute_names))
+
+
+def restore(
+    values: Mapping[str, Any],
+    stage: types.Stage,
+    workdir: workdirs.WorkDir,
+    num_factors: int,
+) -> stages.Trained:
+  """Restores the model of a finished stage.
+
+  Args:
+    values: of the run's flags, by name.
+    stage: that the manifest has as finished.
+    workdir: of the run.
+    num_factors: k.
+
+  Returns:
+    The trained model.
+
+  Raises:
+    InputError: if its checkpoint is missing, or not the one of the manifest.
+  """
+  model = make_model(values, num_factors, stage.nuisance_dim)
+  optimizer = training.make_optimizer(
+      values['learning_rate'], values['weight_decay'], values['adam_b1']
+  )
+  # Shapes alone: nothing is compiled.
+  template = jax.eval_shape(
+      lambda: attribute_training.create_train_state(
+          networks.init_variables(model, 0, model.image_shape), optimizer
+      )
+  )
+  state, sha256 = checkpoints.restore_finished(workdir, stage.name, template)
+  return stages.Trained(stage, model, state, sha256)
+
+
+def random_model(
+    values: Mapping[str, Any], num_factors: int
+) -> stages.Trained:
+  """Returns an untrained model as large as the teacher."""
+  dim = parse_nuisance_dims(values)[0]
+  weights = make_weights(values, 'teacher_phase_1')
+  stage = types.Stage('random', 'random', None, dim, 0, weights)
+  model = make_model(values, num_factors, dim)
+  variables = networks.init_variables(model, values['seed'], model.image_shape)
+  state = training.TrainState(0, opt_state=(), **variables)
+  return stages.Trained(stage, model, state, '')
+
+
+def make_evaluate_error(
+    images: jax.Array,
+) -> Callable[[networks.FaceAutoencoder, types.Variables], dict[str, Any]]:
+  """Makes `evaluate(model, variables) -> {'mse': ...}` for curves.
+
+  Args:
+    images: `[M, S, S, 3]` uint8, not of the training set.
+  """
+  images = jnp.asarray(images)
+  return lambda model, variables: {
+      'mse': float(_measure_error(model, variables, images))
+  }
+
+
+def measure(
+    trained: stages.Trained,
+    judge: attribute_judges.AttributeJudge,
+    selection: datasets.FaceDataset,
+    data: datasets.FaceDataset,
+    grid: Sequence[float],
+    selection_images: int,
+) -> dict[str, Any]:
+  """Measures a model: chooses its alpha on one split, flips on another.
+
+  Args:
+    trained: the model.
+    judge: of the same attributes.
+    selection: whose first images alpha is chosen on.
+    data: to measure on.
+    grid: strengths to choose from.
+    selection_images: how many.
+
+  Returns:
+    Entries of a row.
+  """
+  apply = (trained.model, trained.variables, judge.model, judge.variables)
+  strength, rates = _choose_strength(
+      *apply, jnp.asarray(selection.images[:selection_images]), tuple(grid)
+  )
+  measured = _measure(
+      *apply, jnp.asarray(data.images), jnp.asarray(data.attributes), strength
+  )
+  row = flips.summarize(jax.device_get(measured), data.attribute_names)
+  rates = dict(zip(map(str, sorted(grid)), jax.device_get(rates).tolist()))
+  return {**row, 'selection_flips_by_strength': rates}
+
+
+def describe(trained: stages.Trained, seed: int) -> dict[str, Any]:
+  """Returns what a row of results.json says of a model besides measurements."""
+  stage = trained.stage
+  return {
+      'model': stage.model,
+      'stage': stage.name,
+      'nuisance_dim': stage.nuisance_dim,
+      'seed': seed,
+      'epochs': stage.epochs,
+      **dataclasses.asdict(stage.weights),
+      'sha256': trained.sha256,
+  }
+
+
+def _make_teacher_stages(values, dim):
+  first = make_weights(values, 'teacher_phase_1')
+  second = make_weights(values, TEACHER)
+  if not values['cycle_epochs'] or not second.needs_cycle:
+    return [types.Stage(TEACHER, TEACHER, None, dim, values['epochs'], first)]
+  phase = 'teacher_phase_1'
+  return [
+      types.Stage(phase, phase, None, dim, values['epochs'], first),
+      types.Stage(
+          TEACHER, TEACHER, phase, dim, values['cycle_epochs'], second
+      ),
+  ]
+
+
+def _list_names(names):
+  shown = ', '.join(names[:5]) + (', ...' if len(names) > 5 else '')
+  return f'({len(names)}: {shown})'
+
+
+def _bind(model, variables, judge_model, judge_variables):
+  params, batch_stats = variables['params'], variables['batch_stats']
+  return (
+      functools.partial(networks.make_encode(model, batch_stats), params),
+      functools.partial(networks.make_decode(model, batch_stats), params),
+      functools.partial(
+          attribute_judges.classify, judge_model, judge_variables
+      ),
+  )
+
+
+@functools.partial(jax.jit, static_argnames='model')
+def _measure_error(model, variables, images):
+  encode, decode, _ = _bind(model, variables, None, None)
+  return flips.compute_mse(encode, decode, images)
+
+
+@functools.partial(jax.jit, static_argnames=('model', 'judge_model', 'grid'))
+def _choose_strength(
+    model, variables, judge_model, judge_variables, images, grid
+):
+  functions = _bind(model, variables, judge_model, judge_variables)
+  return flips.choose_strength(*functions, images, grid)
+
+
+@functools.partial(jax.jit, static_argnames=('model', 'judge_model'))
+def _measure(
+    model, variables, judge_model, judge_variables, images, attributes, strength
+):
+  functions = _bind(model, variables, judge_model, judge_variables)
+  return flips.evaluate_faces(*functions, images, attributes, strength)

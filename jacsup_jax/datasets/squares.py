@@ -1,0 +1,116 @@
+"""Square colour images of one size from pictures of any, with Pillow."""
+
+import io
+import zlib
+
+import numpy as np
+from PIL import Image
+
+from jacsup_jax import types
+
+
+class BadImageError(ValueError):
+  """Bytes that are not a whole picture of a kind that Pillow reads."""
+
+
+def check_size(image_size: int) -> None:
+  """Checks that an image size is a power of two, at least 8.
+
+  Args:
+    image_size: S, in pixels.
+
+  Raises:
+    InputError: if it is not.
+  """
+  if image_size < 8 or image_size & (image_size - 1):
+    raise types.InputError(
+        f'--image_size={image_size}: accepted are powers of two from 8'
+    )
+
+
+def check_fits(image_size: int, height: int, width: int, what: str) -> None:
+  """Checks that a picture's centre square is large enough for a size.
+
+  It may be enlarged to the next power of two and no further: the paper makes
+  256x256 of CelebA's 178x178.
+
+  Args:
+    image_size: S, in pixels.
+    height: of the picture.
+    width: of the picture.
+    what: the picture or its set, for the message.
+
+  Raises:
+    InputError: if the square would have to be enlarged further.
+  """
+  side = min(height, width)
+  largest = 1 << (side - 1).bit_length()
+  if image_size > largest:
+    raise types.InputError(
+        f'--image_size={image_size} is larger than the centre square of {what},'
+        f' {side}x{side} pixels: accepted are powers of two from 8 to {largest}'
+    )
+
+
+def decode(content: bytes, image_size: int, what: str) -> np.ndarray:
+  """Decodes a picture and makes it a square of one size.
+
+  Args:
+    content: an encoded picture.
+    image_size: S, in pixels.
+    what: its name, for messages.
+
+  Returns:
+    `[S, S, 3]` uint8.
+
+  Raises:
+    BadImageError: if the picture cannot be decoded.
+    InputError: if its centre square is too small for S.
+  """
+  try:
+    with Image.open(io.BytesIO(content)) as image:
+      image = image.convert('RGB')
+  except (
+      OSError, SyntaxError, ValueError, EOFError, zlib.error,
+      Image.DecompressionBombError,
+  ) as error:  # The ways in which a damaged picture shows.
+    reason = 'it is empty' if not content else ' '.join(str(error).split())
+    raise BadImageError(reason[:200]) from error
+  check_fits(image_size, image.height, image.width, what)
+  return resize(image, image_size)
+
+
+def resize(image: Image.Image, image_size: int) -> np.ndarray:
+  """Cuts the centre square and resizes it, with a Lanczos filter.
+
+  The square of a 218x178 picture is its rows 20 to -20, as in the reference
+  code. A square of the right size is left as it is.
+
+  Args:
+    image: a colour picture.
+    image_size: S, in pixels.
+
+  Returns:
+    `[S, S, 3]` uint8.
+  """
+  side = min(image.size)
+  left, top = (image.width - side) // 2, (image.height - side) // 2
+  image = image.crop((left, top, left + side, top + side))
+  if side != image_size:
+    image = image.resize((image_size, image_size), Image.Resampling.LANCZOS)
+  return np.array(image)
+
+
+def encode_png(image: np.ndarray) -> bytes:
+  """Encodes one image, losslessly.
+
+  Args:
+    image: `[H, W, 3]` uint8.
+
+  Returns:
+    A PNG file.
+  """
+  file = io.BytesIO()
+  # Higher levels take several times as long, for some percent of the size.
+  Image.fromarray(image).save(file, format='PNG', compress_level=1)
+  return file.getvalue()

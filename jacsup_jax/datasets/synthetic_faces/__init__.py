@@ -1,0 +1,1 @@
+"""Drawn faces, made by the package itself."""

@@ -1,0 +1,186 @@
+"""Section 3 of Lezama (2019): progressive discovery of factors.
+
+A student grows from its parent by surgery and is supervised by it. The parent's
+whole code becomes the factors, so that every unit that was found keeps its
+effect.
+"""
+
+from collections.abc import Callable, Mapping
+import dataclasses
+import functools
+
+from flax import linen as nn
+import jax
+
+from jacsup_jax import networks
+from jacsup_jax import parallel
+from jacsup_jax import stages
+from jacsup_jax import surgery
+from jacsup_jax import training
+from jacsup_jax import types
+from jacsup_jax.datasets import batches
+
+# (num_factors, nuisance_dim, normalize_code) -> autoencoder.
+MakeModel = Callable[[int, int, bool], nn.Module]
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+  """What all stages of a run share.
+
+  Attributes:
+    seed: of initialisation, data order and swaps.
+    batch_size: of all devices together.
+    learning_rate: of Adam.
+    weight_decay: as L2 in the gradient.
+    mode: how devices are used, see `parallel`.
+    growth: initialisation of new units, see `surgery.grow`.
+    fold_normalization: a first teacher's BatchNorm is folded into the student
+      that grows from it (else dropped, as the released code does).
+    keep_moments: grown optimizer state goes on; else it starts at zero, as the
+      released code does.
+    teacher_train_mode: a teacher with BatchNorm supervises with the statistics
+      of the batch, as the released code does; else with running ones.
+  """
+
+  seed: int = 0
+  batch_size: int = 128
+  learning_rate: float = 3e-4
+  weight_decay: float = 1e-6
+  mode: parallel.Mode = 'jit'
+  growth: surgery.Initialization = 'random'
+  fold_normalization: bool = False
+  keep_moments: bool = False
+  teacher_train_mode: bool = False
+
+
+class Discovery:
+  """The recipe of a chain that grows from a first teacher without nuisance."""
+
+  def __init__(
+      self,
+      settings: Settings,
+      make_model: MakeModel,
+      num_factors: int,
+      images: jax.Array,
+  ):
+    """Makes the recipe.
+
+    Args:
+      settings: that all stages share.
+      make_model: of the sizes of a code.
+      num_factors: k, of the first teachers.
+      images: `[M, H, W, C]` uint8, the training set.
+
+    Raises:
+      InputError: if a batch is larger than the training set.
+    """
+    self._settings = settings
+    self._make_model = make_model
+    self._num_factors = num_factors
+    self._images = images
+    self._optimizer = training.make_optimizer(
+        settings.learning_rate, settings.weight_decay
+    )
+    self.batch_size = settings.batch_size
+    self.steps_per_epoch = batches.count_steps(
+        len(images), settings.batch_size
+    )
+
+  def create(
+      self, stage: types.Stage, trained: Mapping[str, stages.Trained]
+  ) -> tuple[nn.Module, training.TrainState]:
+    """Returns a stage's model and its state before the first step."""
+    parent = trained.get(stage.parent)
+    model = self._make_model(
+        self._num_factors, stage.nuisance_dim, parent is None
+    )
+    fresh = training.create_train_state(
+        networks.init_variables(model, self._settings.seed, model.image_shape),
+        self._optimizer,
+    )
+    if parent is None:
+      return model, fresh
+    return model, grow_state(parent, fresh, self._settings)
+
+  def make_epoch(
+      self,
+      stage: types.Stage,
+      model: nn.Module,
+      trained: Mapping[str, stages.Trained],
+  ) -> stages.EpochFn:
+    """Makes the compiled epoch of a stage."""
+    settings, parent = self._settings, trained.get(stage.parent)
+    make_objective, teacher, teacher_model = (
+        training.make_teacher_objective,
+        None,
+        None,
+    )
+    if parent is not None:
+      make_objective = functools.partial(
+          training.make_student_objective, weights=stage.weights
+      )
+      # While it trains, a student's factors are all that its teacher has.
+      parent_dim = parent.model.code_dim
+      model = model.clone(
+          num_factors=parent_dim, nuisance_dim=model.code_dim - parent_dim
+      )
+      if stage.weights.needs_teacher:
+        teacher, teacher_model = parent.variables, as_teacher(parent.model)
+        if not (teacher_model.normalize_code and settings.teacher_train_mode):
+          teacher = jax.jit(training.compute_teacher_cache, static_argnums=0)(
+              teacher_model, teacher, self._images
+          )
+    epoch_fn = parallel.make_epoch_fn(
+        settings.mode,
+        settings.batch_size,
+        make_objective,
+        model,
+        teacher_model,
+        optimizer=self._optimizer,
+        teacher_train_mode=settings.teacher_train_mode,
+        seed=settings.seed,
+    )
+    data = training.TrainingData(self._images, teacher)
+    return lambda state, epoch: epoch_fn(state, data, epoch)
+
+
+def as_teacher(model: nn.Module) -> nn.Module:
+  """Returns a model with its whole code as factors."""
+  return model.clone(num_factors=model.code_dim, nuisance_dim=0)
+
+
+def grow_state(
+    parent: stages.Trained, fresh: training.TrainState, settings: Settings
+) -> training.TrainState:
+  """Grows the state that a student begins with.
+
+  Args:
+    parent: that it grows from.
+    fresh: state of the student's model, freshly initialised.
+    settings: of the chain.
+
+  Returns:
+    State of the parent's step.
+  """
+  variables = parent.variables
+  if parent.model.normalize_code:
+    if settings.fold_normalization:
+      variables = surgery.fold_normalization(variables)
+    else:
+      variables = {**variables, 'batch_stats': {}}
+  opt_state = parent.state.opt_state if settings.keep_moments else None
+  grow = functools.partial(
+      surgery.grow,
+      position=parent.model.code_dim,
+      initialization=settings.growth,
+  )
+  return training.TrainState(
+      # Goes on, so that no two stages see the data in the same order.
+      step=parent.state.step,
+      params=grow(variables['params'], fresh.params),
+      batch_stats=grow(variables['batch_stats'], fresh.batch_stats),
+      opt_state=grow(opt_state, fresh.opt_state)
+      if opt_state
+      else fresh.opt_state,
+  )

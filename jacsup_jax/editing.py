@@ -1,0 +1,235 @@
+"""Section 4 of Lezama (2019): a model that edits facial attributes.
+
+A teacher is trained in two phases, the second with cycle losses; students grow
+from it by channels of their nuisance and keep its factors, which are the
+attributes. What a stage minimises is said by its weights alone.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+import dataclasses
+import functools
+import math
+
+from flax import linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jacsup_jax import attribute_training
+from jacsup_jax import networks
+from jacsup_jax import parallel
+from jacsup_jax import stages
+from jacsup_jax import surgery
+from jacsup_jax import training
+from jacsup_jax import types
+from jacsup_jax.datasets import batches
+from jacsup_jax.datasets import faces
+from jacsup_jax.datasets import feeding
+
+# nuisance_dim -> face autoencoder.
+MakeModel = Callable[[int], nn.Module]
+
+# Of images that are sent to the devices at a time where they are fed.
+_CHUNK_BYTES = 2**27
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+  """What all stages of a run share.
+
+  Attributes:
+    seed: of initialisation, data order, mirroring and swaps.
+    batch_size: of all devices together.
+    learning_rate: of Adam.
+    adam_b1: of Adam.
+    weight_decay: as L2 in the gradient.
+    mode: how devices are used, see `parallel`.
+    growth: initialisation of new channels, see `surgery.grow`.
+    keep_moments: optimizer state goes on through a growth; else it starts at
+      zero. Without a growth, between the phases of a teacher, it always goes
+      on.
+    on_device: the training set is held by every device; else it is fed.
+  """
+
+  seed: int = 0
+  batch_size: int = 128
+  learning_rate: float = 2e-3
+  adam_b1: float = 0.5
+  weight_decay: float = 0.0
+  mode: parallel.Mode = 'jit'
+  growth: surgery.Initialization = 'random'
+  keep_moments: bool = True
+  on_device: bool = True
+
+
+class Editing:
+  """The recipe of a chain of face autoencoders."""
+
+  def __init__(
+      self,
+      settings: Settings,
+      make_model: MakeModel,
+      dataset: faces.FaceDataset,
+  ):
+    """Makes the recipe.
+
+    Args:
+      settings: that all stages share.
+      make_model: of the size of a nuisance; all with the same factors.
+      dataset: the training set.
+
+    Raises:
+      InputError: if a batch is larger than the training set.
+    """
+    self._settings = settings
+    self._make_model = make_model
+    self._dataset = dataset
+    self._optimizer = training.make_optimizer(
+        settings.learning_rate, settings.weight_decay, settings.adam_b1
+    )
+    self._resident = None
+    if settings.on_device:
+      self._resident = attribute_training.FaceData(
+          jnp.asarray(dataset.images), jnp.asarray(dataset.attributes)
+      )
+    self.batch_size = settings.batch_size
+    self.steps_per_epoch = batches.count_steps(
+        len(dataset), settings.batch_size
+    )
+
+  def create(
+      self, stage: types.Stage, trained: Mapping[str, stages.Trained]
+  ) -> tuple[nn.Module, training.TrainState]:
+    """Returns a stage's model and its state before the first step."""
+    model = self._make_model(stage.nuisance_dim)
+    fresh = attribute_training.create_train_state(
+        networks.init_variables(model, self._settings.seed, model.image_shape),
+        self._optimizer,
+    )
+    parent = trained.get(stage.parent)
+    if parent is None:
+      return model, fresh
+    return model, grow_state(parent, model, fresh, self._settings)
+
+  def make_epoch(
+      self,
+      stage: types.Stage,
+      model: nn.Module,
+      trained: Mapping[str, stages.Trained],
+  ) -> stages.EpochFn:
+    """Makes the epoch of a stage: one program, or one for every chunk fed."""
+    settings = self._settings
+    name = parallel.axis_name(settings.mode)
+    teacher = teacher_model = None
+    if stage.weights.needs_teacher:
+      supervisor = trained[stage.supervisor]
+      teacher = supervisor.variables
+      teacher_model = supervisor.model.clone(axis_name=name)
+    train_steps = functools.partial(
+        attribute_training.train_steps,
+        model=model.clone(axis_name=name),
+        teacher_model=teacher_model,
+        weights=stage.weights,
+        optimizer=self._optimizer,
+        seed=settings.seed,
+        batch_size=settings.batch_size,
+    )
+    if self._resident is not None:
+      return self._make_resident_epoch(train_steps, teacher)
+    return self._make_fed_epoch(train_steps, teacher)
+
+  def _make_resident_epoch(self, train_steps, teacher):
+    def epoch_fn(state, constants, indices, shard):
+      data, teacher = constants
+      read = lambda row: jax.tree.map(
+          lambda x: jnp.take(x, shard(row), axis=0), data
+      )
+      return train_steps(state, teacher, indices, read=read, shard=shard)
+
+    compiled = parallel.compile_epoch(
+        self._settings.mode, self.batch_size, epoch_fn
+    )
+    constants = (self._resident, teacher)
+    return lambda state, epoch: compiled(
+        state, constants, self._epoch_indices(epoch)
+    )
+
+  def _make_fed_epoch(self, train_steps, teacher):
+    def chunk_fn(state, teacher, chunk, shard):
+      read = lambda row: row
+      return train_steps(state, teacher, chunk, read=read, shard=shard)
+
+    compiled = parallel.compile_epoch(
+        self._settings.mode, self.batch_size, chunk_fn, fed=True
+    )
+
+    def epoch_fn(state, epoch):
+      total = None
+      for chunk in self._iterate_chunks(epoch):
+        state, metrics = compiled(state, teacher, chunk)
+        # Sums, on the device: the host does not wait for a chunk.
+        count = len(chunk.images)
+        sums = jax.tree.map(lambda x: count * x, metrics)
+        total = sums if total is None else jax.tree.map(jnp.add, total, sums)
+      return state, jax.tree.map(lambda x: x / self.steps_per_epoch, total)
+
+    return epoch_fn
+
+  def _epoch_indices(self, epoch):
+    return batches.epoch_indices(
+        self._settings.seed, epoch, len(self._dataset), self.batch_size
+    )
+
+  def _iterate_chunks(
+      self, epoch: int
+  ) -> Iterator[attribute_training.FaceData]:
+    """Yields `[steps, B of this host, ...]` arrays of the steps of an epoch."""
+    size = self._dataset.image_size
+    batch_bytes = self.batch_size * size * size * 3
+    most = max(1, _CHUNK_BYTES // batch_bytes)
+    # Chunks as equal as they can be: another length compiles again.
+    num_chunks = math.ceil(self.steps_per_epoch / most)
+    process_index, process_count = parallel.process()
+    for chunk in feeding.iterate_chunks(
+        self._dataset,
+        np.asarray(self._epoch_indices(epoch)),
+        chunk_steps=math.ceil(self.steps_per_epoch / num_chunks),
+        process_index=process_index,
+        process_count=process_count,
+    ):
+      yield attribute_training.FaceData(*chunk)
+
+
+def grow_state(
+    parent: stages.Trained,
+    model: nn.Module,
+    fresh: training.TrainState,
+    settings: Settings,
+) -> training.TrainState:
+  """Makes the state that a stage begins with from that of its parent.
+
+  Args:
+    parent: that it grows from, or goes on with.
+    model: of the stage.
+    fresh: state of that model, freshly initialised.
+    settings: of the chain.
+
+  Returns:
+    State of the parent's step.
+  """
+  grown = model.nuisance_dim != parent.model.nuisance_dim
+  grow = functools.partial(
+      surgery.grow,
+      # Channels of a code are (nuisance, factors): new ones come between.
+      position=parent.model.nuisance_channels,
+      initialization=settings.growth,
+  )
+  return training.TrainState(
+      # Goes on, so that no two stages see the data in the same order.
+      step=parent.state.step,
+      params=grow(parent.state.params, fresh.params),
+      batch_stats=grow(parent.state.batch_stats, fresh.batch_stats),
+      opt_state=grow(parent.state.opt_state, fresh.opt_state)
+      if settings.keep_moments or not grown
+      else fresh.opt_state,
+  )

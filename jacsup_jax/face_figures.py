@@ -1,0 +1,355 @@
+"""Figures of faces: arrays in, a matplotlib figure out; `figures.save` writes.
+
+Images are RGB in [0, 1], `[..., S, S, 3]`; what lies outside is clipped to it.
+"""
+
+from collections.abc import Mapping, Sequence
+import itertools
+from typing import Any, NamedTuple
+
+import chex
+from matplotlib import figure as mpl_figure
+from matplotlib import ticker
+import numpy as np
+
+from jacsup_jax import figures
+
+# Of Okabe and Ito, told apart with any colour vision; markers differ as well.
+_COLORS = (
+    '#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9', '#000000'
+)  # pyformat: disable
+_MARKERS = 'os^DvPX'
+_GREY = '0.8'
+_TITLES = {
+    'teacher': 'teacher',
+    'student': 'student',
+    'student_no_jacobian': 'without Jacobian supervision',
+    'student_cycle': 'student, cycle losses only',
+    'fader': 'Fader Networks',
+    'random': 'random weights',
+}
+
+
+def attribute_flips(
+    originals: np.ndarray,
+    reconstructions: np.ndarray,
+    flipped: np.ndarray,
+    attribute_names: Sequence[str],
+    title: str | None = None,
+) -> mpl_figure.Figure:
+  """Draws subjects with one attribute flipped at a time, Figure 5.
+
+  Args:
+    originals: `[rows, S, S, 3]`, a row per subject.
+    reconstructions: `[rows, S, S, 3]`.
+    flipped: `[rows, cols, S, S, 3]`, a column per attribute.
+    attribute_names: one per column, as in the data.
+    title: above the figure.
+
+  Returns:
+    A figure of two axes: the first two columns, and the flips.
+  """
+  chex.assert_rank([originals, reconstructions, flipped], [4, 4, 5])
+  chex.assert_equal_shape([originals, reconstructions, flipped[:, 0]])
+  rows, cols = flipped.shape[:2]
+  _check_labels(attribute_names, cols, 'columns of images')
+  pair = np.stack([originals, reconstructions], axis=1)
+  # As wide as a page has room for, but no tile wider than a thumb.
+  tile = min(0.8, max(0.32, 9.0 / (cols + 2)))
+  labels = ['original', 'reconstruction']
+  names = [readable(name) for name in attribute_names]
+  # Labels stand upright, some 0.09 inches a letter.
+  room = 0.09 * max(map(len, [*names, *labels])) + (0.3 if title else 0)
+  figure = figures.new_figure((cols + 2.2) * tile, rows * tile + room - 0.4)
+  left, right = figure.subplots(
+      1, 2, width_ratios=(2, cols), gridspec_kw={'wspace': 0.02}
+  )
+  for axes, images, texts in (
+      (left, pair, labels),
+      (right, np.asarray(flipped), names),
+  ):
+    figures.show_tiles(axes, images)
+    axes.set_xticks(
+        range(images.shape[1]), texts, rotation=90, fontsize='small'
+    )
+    axes.xaxis.tick_top()
+    axes.set_yticks([])
+    axes.tick_params(length=0)
+  if title:
+    figure.suptitle(title, fontsize='medium')
+  return figure
+
+
+def sweeps(
+    images: np.ndarray,
+    values: np.ndarray,
+    row_labels: Sequence[str] | None = None,
+    *,
+    xlabel: str | None = None,
+    title: str | None = None,
+) -> mpl_figure.Figure:
+  """Draws images with a factor running over values, Figure 8.
+
+  Args:
+    images: `[rows, cols, S, S, 3]`, a row per subject or attribute.
+    values: `[cols]`, of the factor, as -alpha to alpha.
+    row_labels: one per row, names of attributes as in the data.
+    xlabel: what varies along a row; the factor y_i by default.
+    title: above the figure.
+
+  Returns:
+    A figure of one axes.
+  """
+  chex.assert_rank(images, 5)
+  rows, cols = images.shape[:2]
+  chex.assert_shape(values, (cols,))
+  if row_labels is not None:
+    _check_labels(row_labels, rows, 'rows of images')
+  tile = min(0.9, max(0.4, 6.5 / cols))
+  margin = 1.3 if row_labels is not None else 0.2
+  figure = figures.new_figure(cols * tile + margin, rows * tile + 0.1)
+  axes = figure.add_subplot()
+  figures.show_tiles(axes, np.asarray(images))
+  texts = [f'{value:zg}'.replace('-', '\N{MINUS SIGN}') for value in
+           np.round(np.asarray(values, float), 2)]  # pyformat: disable
+  # Every second one where there is no room for all.
+  every = 1 if max(map(len, texts)) * 0.09 < tile else 2
+  columns = range(0, cols, every)
+  axes.set_xticks(columns, [texts[i] for i in columns], fontsize='small')
+  axes.set_xlabel(xlabel or 'value of the factor $y_i$', fontsize='small')
+  axes.set_yticks(
+      range(rows) if row_labels is not None else [],
+      [readable(label) for label in row_labels or ()],
+      fontsize='small',
+  )
+  axes.tick_params(length=0)
+  if title:
+    axes.set_title(title, fontsize='medium')
+  return figure
+
+
+def tradeoff(
+    rows: Sequence[Mapping[str, Any]], title: str | None = None
+) -> mpl_figure.Figure:
+  """Draws flips against error, Figure 4: towards the top left is better.
+
+  Args:
+    rows: of results.json, with `model`, `nuisance_dim`, `mse` and
+      `attribute_flips`; those without are not drawn.
+    title: above the figure.
+
+  Returns:
+    A figure of one axes, its error logarithmic.
+
+  Raises:
+    ValueError: if no row has flips and an error above 0.
+  """
+  drawn = [
+      row
+      for row in rows
+      if row.get('attribute_flips') is not None and row.get('mse', 0) > 0
+  ]
+  if not drawn:
+    raise ValueError('no row has attribute_flips and mse: nothing to draw.')
+  models = list(dict.fromkeys(row['model'] for row in drawn))
+  figure = figures.new_figure(5.5, 3.9)
+  axes = figure.add_subplot()
+  for i, model in enumerate(models):
+    own = [row for row in drawn if row['model'] == model]
+    axes.plot(
+        [row['mse'] for row in own],
+        [100 * row['attribute_flips'] for row in own],
+        marker=_MARKERS[i % len(_MARKERS)],
+        markersize=7,
+        linestyle='',
+        color=_COLORS[i % len(_COLORS)],
+        label=_TITLES.get(model, model.replace('_', ' ')),
+    )
+  errors = np.array([row['mse'] for row in drawn])
+  axes.set_xscale('log')
+  axes.set_xlim(errors.min() / 1.4, errors.max() * 1.4)
+  # A range within a decade may have no power of ten to label.
+  narrow = errors.max() < 20 * errors.min()
+  axes.xaxis.set_major_locator(
+      ticker.LogLocator(subs=(1, 2, 5) if narrow else (1,))
+  )
+  axes.xaxis.set_major_formatter(ticker.FuncFormatter(_format_error))
+  axes.xaxis.set_minor_locator(ticker.NullLocator())
+  axes.set_ylim(0, 102)
+  axes.yaxis.set_major_formatter(ticker.PercentFormatter(decimals=0))
+  axes.set_xlabel('reconstruction MSE, images in [\N{MINUS SIGN}1, 1]')
+  axes.set_ylabel('attribute flips')
+  axes.grid(color=_GREY, linewidth=0.6)
+  axes.set_axisbelow(True)
+  figure.legend(
+      loc='outside upper center',
+      ncols=min(len(models), 3),
+      frameon=False,
+      fontsize='small',
+      title=title,
+  )
+  _label_points(axes, drawn)
+  return figure
+
+
+def training_curves(
+    records: Sequence[Mapping[str, Any]], title: str | None = None
+) -> mpl_figure.Figure:
+  """Draws the error over the training of a teacher and its students.
+
+  A grey bar marks where another phase, or another size of the code, begins.
+
+  Args:
+    records: lines of metrics.jsonl of one chain, with `stage`, `epoch` (within
+      the stage) and `step` (over all), where a stage has phases also `phase`;
+      those without `eval_mse` are not drawn.
+    title: above the curve.
+
+  Returns:
+    A figure of one axes, over epochs since the first teacher's start.
+
+  Raises:
+    ValueError: if no record was evaluated.
+  """
+  parts = _collect_parts(records)
+  if not any(part.epochs for part in parts):
+    raise ValueError('no record has eval_mse: nothing to draw.')
+  figure = figures.new_figure(6.5, 3.0)
+  axes = figure.add_subplot()
+  for i, part in enumerate(parts):
+    axes.plot(
+        part.epochs,
+        part.mse,
+        color=_COLORS[i % len(_COLORS)],
+        marker='o' if len(part.epochs) <= 20 else '',
+        markersize=3,
+        linewidth=1.5,
+        label=part.name,
+    )
+    if i:
+      axes.axvline(part.start, color=_GREY, linewidth=1.2, zorder=0)
+  axes.set_xlim(0, 1.01 * parts[-1].end)
+  axes.xaxis.set_major_locator(
+      ticker.MaxNLocator(integer=True, steps=[1, 2, 5, 10])
+  )
+  axes.set_xlabel('epochs')
+  axes.set_yscale('log')
+  axes.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+  axes.yaxis.set_major_formatter(ticker.FuncFormatter(_format_error))
+  axes.yaxis.set_minor_locator(ticker.NullLocator())
+  axes.set_ylabel('reconstruction MSE')
+  figure.legend(
+      loc='outside upper center',
+      ncols=min(len(parts), 3),
+      frameon=False,
+      fontsize='small',
+      title=title,
+  )
+  return figure
+
+
+def readable(name: str) -> str:
+  """Returns an attribute's name for readers: 'Big_Nose' as 'big nose'."""
+  return name.replace('_', ' ').replace("5 o Clock", "5 o'clock").lower()
+
+
+class _Part(NamedTuple):
+  name: str
+  start: int  # epoch, since the first teacher's start
+  end: int
+  epochs: list[int]  # where evaluated
+  mse: list[float]
+
+
+def _collect_parts(records):
+  """Reads the curve of every stage and phase out of lines of metrics.jsonl."""
+  parts = []
+  offset = last = 0
+  in_order = sorted(records, key=lambda record: record['step'])
+  for stage, lines in itertools.groupby(in_order, lambda r: r['stage']):
+    for phase, lines_of_phase in itertools.groupby(
+        lines, lambda record: record.get('phase')
+    ):
+      name = stage.replace('_', ' ')
+      part = _Part(
+          name if phase is None else f'{name}, {phase}', last, last, [], []
+      )
+      for record in lines_of_phase:
+        last = offset + record['epoch']
+        if record.get('eval_mse') is not None:
+          part.epochs.append(last)
+          part.mse.append(record['eval_mse'])
+      parts.append(part._replace(end=last))
+    offset = last
+  return parts
+
+
+def _label_points(axes, rows):
+  """Writes d beside every point, where no other point or label is."""
+  axes.figure.draw_without_rendering()
+  points = axes.transData.transform(
+      [(row['mse'], 100 * row['attribute_flips']) for row in rows]
+  )
+  # Pixels to the right of and above a point, in order of preference.
+  scale = axes.figure.dpi / 100
+  width, height, gap = 58 * scale, 12 * scale, 9 * scale
+  places = [
+      (gap, -height / 2), (-gap - width, -height / 2), (gap, gap / 2),
+      (gap, -height - gap / 2), (-gap - width, gap / 2),
+      (-gap - width, -height - gap / 2), (-width / 2, gap),
+      (-width / 2, -height - gap),
+  ]  # pyformat: disable
+  bounds = axes.bbox
+  taken = [(x - gap / 2, y - gap / 2, x + gap / 2, y + gap / 2)
+           for x, y in points]  # pyformat: disable
+
+  def cost(box):
+    outside = (
+        box[0] < bounds.x0
+        or box[2] > bounds.x1
+        or box[1] < bounds.y0
+        or box[3] > bounds.y1
+    )
+    return 100 * outside + sum(_overlap(box, other) for other in taken)
+
+  for (x, y), row in zip(points, rows):
+    boxes = [(x + dx, y + dy, x + dx + width, y + dy + height)
+             for dx, dy in places]  # pyformat: disable
+    best = min(range(len(boxes)), key=lambda i: (cost(boxes[i]), i))
+    taken.append(boxes[best])
+    left, bottom, right, top = boxes[best]
+    to_right, to_left = left > x, right < x
+    axes.annotate(
+        f'd = {row["nuisance_dim"]}',
+        (row['mse'], 100 * row['attribute_flips']),
+        xytext=(
+            (left if to_right else right if to_left else (left + right) / 2)
+            / axes.figure.dpi * 72 - x / axes.figure.dpi * 72,
+            ((bottom + top) / 2 - y) / axes.figure.dpi * 72,
+        ),
+        textcoords='offset points',
+        ha='left' if to_right else 'right' if to_left else 'center',
+        va='center',
+        fontsize='x-small',
+    )  # pyformat: disable
+
+
+def _overlap(box, other):
+  """Says whether two boxes (x0, y0, x1, y1) meet."""
+  return (
+      box[0] < other[2]
+      and other[0] < box[2]
+      and box[1] < other[3]
+      and other[1] < box[3]
+  )
+
+
+def _format_error(value, unused_position):
+  """Shows 0.0005 as 5e-4."""
+  mantissa, exponent = f'{value:.0e}'.split('e')
+  return f'{mantissa}e{int(exponent)}'.replace('-', '\N{MINUS SIGN}')
+
+
+def _check_labels(labels, count, what):
+  if len(labels) != count:
+    raise ValueError(f'{len(labels)} labels for {count} {what}.')

@@ -1,0 +1,43 @@
+"""Tests that steps for faces are equal on one device and on four."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[1]
+# Rounding of sums in another order, relative to the largest of a leaf.
+TOLERANCES = {'float32': 1e-5, 'float64': 1e-10}
+
+
+@pytest.mark.parametrize('precision', TOLERANCES)
+def test_three_objectives_agree_on_four_devices(precision):
+  environment = {
+      **os.environ,
+      'XLA_FLAGS': '--xla_force_host_platform_device_count=4',
+      'JAX_PLATFORMS': 'cpu',
+      'PYTHONPATH': str(ROOT),
+  }
+  done = subprocess.run(
+      [sys.executable, 'tests/attribute_parallel_worker.py', precision],
+      cwd=ROOT,
+      env=environment,
+      capture_output=True,
+      text=True,
+      check=False,
+  )
+  assert done.returncode == 0, done.stderr[-3000:]
+  report = json.loads(done.stdout.splitlines()[-1])
+  assert report.pop('devices') == 4
+  # Three objectives, jit and pmap, resident and fed.
+  assert len(report) == 12
+  wrong = {
+      f'{case}: {what}': value
+      for case, entry in report.items()
+      for what, value in entry.items()
+      if not value <= TOLERANCES[precision]
+  }
+  assert not wrong

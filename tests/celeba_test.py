@@ -1,0 +1,160 @@
+"""Tests of experiments.celeba, end to end on a small folder of faces."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+from PIL import Image
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[1]
+NAMES = ('Bald', 'Smiling', 'Young')
+# Examples of the official partitions train, validation and test.
+SIZES = (48, 12, 12)
+RUN = (
+    '--dataset=celeba_folder', '--image_size=8', '--first_width=4',
+    '--last_width=4', '--nuisance_dims=8,12', '--batch_size=8', '--epochs=1',
+    '--cycle_epochs=1', '--student_epochs=1', '--judge_epochs=2',
+    '--strengths=2,5', '--students=student,student_cycle', '--eval_every=1',
+)  # pyformat: disable
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+  """A folder in the layout of CelebA, whose attributes are colours."""
+  root = tmp_path_factory.mktemp('faces')
+  (root / 'img_align_celeba').mkdir()
+  random = np.random.default_rng(0)
+  attributes, partitions = [], []
+  for i in range(sum(SIZES)):
+    name = f'{i + 1:06d}.png'
+    values = random.choice([-1, 1], 3)
+    colour = np.where(values > 0, 200, 50)[None, None]
+    noise = random.integers(-40, 40, (8, 8, 3))
+    image = Image.fromarray((colour + noise).astype(np.uint8))
+    image.save(root / 'img_align_celeba' / name)
+    attributes.append(f'{name} {" ".join(map(str, values))}')
+    partition = int(np.searchsorted(np.cumsum(SIZES), i, side='right'))
+    partitions.append(f'{name} {partition}')
+  lines = [str(sum(SIZES)), ' '.join(NAMES), *attributes]
+  (root / 'list_attr_celeba.txt').write_text('\n'.join(lines) + '\n')
+  (root / 'list_eval_partition.txt').write_text('\n'.join(partitions) + '\n')
+  return root
+
+
+def _invoke(folder, *args):
+  return subprocess.run(
+      [
+          sys.executable, '-m', 'experiments.celeba', *RUN,
+          f'--data_dir={folder}', *args,
+      ],
+      cwd=ROOT,
+      env={**os.environ, 'TFDS_DATA_DIR': str(folder / 'prepared')},
+      capture_output=True,
+      text=True,
+      check=False,
+  )  # pyformat: disable
+
+
+@pytest.fixture(scope='module')
+def finished(folder, tmp_path_factory):
+  root = tmp_path_factory.mktemp('celeba')
+  done = _invoke(
+      folder,
+      f'--workdir={root / "run"}',
+      f'--judge_workdir={root / "judge"}',
+  )
+  assert done.returncode == 0, done.stderr[-3000:]
+  return root, done.stdout
+
+
+def _assert_mistake(done, *parts):
+  assert done.returncode == 2, done.stderr[-3000:]
+  [line] = [l for l in done.stderr.splitlines() if l.startswith('error: ')]
+  assert done.stderr.rstrip().endswith(line)
+  assert 'Traceback' not in done.stderr
+  for part in parts:
+    assert part in line
+
+
+def test_results_have_a_row_per_model(finished):
+  root, out = finished
+  results = json.loads((root / 'run' / 'results.json').read_text())
+  assert results['experiment'] == 'celeba'
+  rows = results['rows']
+  assert [(r['model'], r['nuisance_dim']) for r in rows] == [
+      ('teacher_phase_1', 8),
+      ('teacher', 8),
+      ('student', 12),
+      ('student_cycle', 12),
+      ('random', 8),
+  ]
+  for row in rows:
+    assert 0 < row['mse'] < 4
+    assert row['strength'] in (2.0, 5.0)
+    assert set(row['attribute_flips_by_attribute']) == set(NAMES)
+    for name in ('attribute_flips', 'preservation', 'judge_accuracy'):
+      assert 0 <= row[name] <= 1
+  assert results['judge']['attribute_names'] == list(NAMES)
+  # Alpha is chosen on validation, where test is measured on.
+  assert 'test split, selection on validation' in results['protocol']
+  assert 'student_cycle' in out and 'Smiling' in out
+
+
+def test_figures_are_drawn(finished):
+  root, _ = finished
+  names = {path.stem for path in (root / 'run' / 'figures').iterdir()}
+  assert names >= {
+      'reconstructions', 'figure_4', 'figure_5_teacher', 'figure_5_student',
+      'figure_8_student', 'curves_student', 'curves_student_cycle',
+  }  # pyformat: disable
+
+
+def test_same_command_is_complete_and_other_flags_are_refused(
+    finished, folder
+):
+  root, _ = finished
+  flags = (f'--workdir={root / "run"}', f'--judge_workdir={root / "judge"}')
+  results = (root / 'run' / 'results.json').read_text()
+  done = _invoke(folder, *flags)
+  assert done.returncode == 0
+  assert 'is complete' in done.stdout
+  done = _invoke(folder, *flags, '--lambda_diff=1')
+  _assert_mistake(done, '--lambda_diff=50.0 there, 1.0 now')
+  assert (root / 'run' / 'results.json').read_text() == results
+
+
+@pytest.mark.parametrize(
+    ('args', 'parts'),
+    [
+        (['--attributes=Bald,Smilling'], ['Smilling', 'Smiling']),
+        (['--image_size=16'], ['16', '8']),
+        (['--strengths=0'], ['--strengths=0', 'above 0']),
+    ],
+)
+def test_mistakes_are_one_line_before_anything_is_trained(
+    folder, tmp_path, args, parts
+):
+  done = _invoke(
+      folder,
+      f'--workdir={tmp_path / "run"}',
+      f'--judge_workdir={tmp_path / "judge"}',
+      *args,
+  )
+  _assert_mistake(done, *parts)
+  assert not list(tmp_path.iterdir())
+
+
+def test_judge_for_other_attributes_is_refused(finished, folder, tmp_path):
+  root, _ = finished
+  done = _invoke(
+      folder,
+      '--attributes=Bald,Smiling',
+      f'--workdir={tmp_path / "run"}',
+      f'--judge_workdir={root / "judge"}',
+  )
+  _assert_mistake(done, 'Young')
+  assert not list(tmp_path.iterdir())

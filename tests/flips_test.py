@@ -1,0 +1,278 @@
+"""Tests of jacsup_jax.flips, on images whose pixels are the attributes."""
+
+import functools
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jacsup_jax import flips
+from jacsup_jax import types
+
+NAMES = ('Smiling', 'Male', 'Eyeglasses')
+K = len(NAMES)
+
+
+def _paint(attributes):
+  """Images `[M, 8, 8, 3]` uint8 with attribute i in pixel (0, i)."""
+  images = np.full((len(attributes), 8, 8, 3), 128, np.uint8)
+  images[:, 0, :K] = np.where(attributes > 0, 230, 25)[:, :, None]
+  return images
+
+
+ATTRIBUTES = np.array(
+    [[1, 1, -1], [-1, 1, -1], [-1, -1, -1], [1, 1, 1], [-1, 1, -1]], np.int8
+)
+IMAGES = _paint(ATTRIBUTES)
+
+
+def _encode(images):
+  """The attributes are the factors, the whole image the nuisance."""
+  return types.Code(images[:, 0, :K, 0], images)
+
+
+def _decode(code):
+  """Paints the factors over the image."""
+  painted = jnp.broadcast_to(
+      code.factors[:, :, None], (*code.factors.shape, 3)
+  )
+  return code.nuisance.at[:, 0, :K].set(painted)
+
+
+def _decode_image_only(code):
+  return code.nuisance
+
+
+def _classify(images):
+  return jnp.where(images[:, 0, :K, 0] >= 0, 1, -1)
+
+
+def _measure(decode=_decode, classify=_classify, strength=2.0, **kwargs):
+  return flips.evaluate_faces(
+      _encode, decode, classify, IMAGES, ATTRIBUTES, strength, **kwargs
+  )
+
+
+@pytest.fixture(scope='module')
+def painted():
+  return jax.jit(_measure)()
+
+
+# Values.
+
+
+def test_counts_by_hand():
+  # This judge sees attribute 0 only beyond 3, and always sees attribute 1; its
+  # attribute 2 follows pixel 0.
+  def classify(images):
+    first = jnp.where(images[:, 0, 0, 0] >= 3, 1, -1)
+    second = jnp.ones_like(first)
+    third = jnp.where(images[:, 0, 0, 0] >= 0, 1, -1)
+    return jnp.stack([first, second, third], axis=1)
+
+  counts = flips.count_flips(_encode, _decode, classify, IMAGES, 2.0)
+  # Attribute 0: asked for -1 where it was +1 (2 images), seen -1 always.
+  # Attribute 1: asked for +1 where it was -1 (1 image), seen +1 always.
+  # Attribute 2: asked +1, +1, +1, -1, +1; seen by pixel 0: +, -, -, +, -.
+  np.testing.assert_array_equal(counts.flipped, [2, 1, 1])
+  # Flipping 0 turns what is seen of 2 in all 5 images, 1 stays; flipping
+  # another changes nothing else.
+  np.testing.assert_array_equal(counts.kept, [5, 10, 10])
+  assert counts.images == 5
+
+
+def test_accuracies_by_hand():
+  seen = jnp.array([[1, 1, -1], [1, 1, -1], [-1, 1, -1], [-1, 1, 1],
+                    [-1, 1, -1]])  # pyformat: disable
+  counts = flips.count_correct(lambda x: seen, IMAGES, ATTRIBUTES)
+  np.testing.assert_array_equal(counts.present, [2, 4, 1])
+  np.testing.assert_array_equal(counts.present_correct, [1, 4, 1])
+  np.testing.assert_array_equal(counts.absent_correct, [2, 0, 4])
+  np.testing.assert_allclose(counts.accuracy, [3 / 5, 4 / 5, 1])
+  # (1/2 + 2/3) / 2, (1 + 0) / 2, 1.
+  np.testing.assert_allclose(counts.balanced_accuracy, [7 / 12, 1 / 2, 1])
+
+
+def test_attribute_of_one_sign_is_not_told():
+  counts = flips.SignCounts(*(jnp.array([n]) for n in (0, 0, 7, 7)))
+  np.testing.assert_array_equal(counts.accuracy, [1])
+  np.testing.assert_array_equal(counts.balanced_accuracy, [0.5])
+
+
+def test_error_is_of_images_around_zero(painted):
+  images = np.zeros((3, 8, 8, 3), np.uint8)  # -1 everywhere.
+  images[0] = 255
+  decode = lambda code: 0.5 * code.nuisance
+  mse = flips.compute_mse(_encode, decode, images, batch_size=2)
+  np.testing.assert_allclose(mse, 0.25, rtol=1e-6)
+  row = flips.summarize({**painted, 'mse': mse}, NAMES)
+  # 10 log10(4 / 0.25).
+  np.testing.assert_allclose(row['psnr'], 12.0412, atol=1e-3)
+
+
+def test_summary_by_hand():
+  counts = flips.SignCounts(*map(jnp.array, (
+      [4, 4, 1], [4, 2, 1], [6, 6, 9], [3, 3, 9]
+  )))  # pyformat: disable
+  row = flips.summarize(
+      {
+          'mse': jnp.float32(0.04),
+          'strength': jnp.float32(5),
+          'flips': flips.FlipCounts(
+              jnp.array([10, 2, 6]), jnp.array([20, 10, 0]), jnp.array(10)
+          ),
+          'judge': counts,
+          'judge_reconstructions': counts,
+          'factors': counts,
+      },
+      NAMES,
+  )
+  json.dumps(row)
+  np.testing.assert_allclose(row['attribute_flips'], 0.6)
+  assert row['attribute_flips_by_attribute'] == {
+      'Smiling': 1.0, 'Male': 0.2, 'Eyeglasses': 0.6
+  }  # pyformat: disable
+  # Balanced: 0.75, 0.5, 1; the first is just told.
+  assert row['attributes_told'] == 2
+  np.testing.assert_allclose(row['attribute_flips_told'], 0.8)
+  np.testing.assert_allclose(row['preservation'], 0.5)
+  np.testing.assert_allclose(row['judge_accuracy'], (0.7 + 0.5 + 1) / 3)
+  np.testing.assert_allclose(row['psnr'], 20.0, atol=1e-4)
+  assert row['strength'] == 5
+
+
+def test_summary_without_a_told_attribute(painted):
+  counts = flips.SignCounts(*(jnp.array([n]) for n in (0, 0, 5, 5)))
+  measured = {
+      **painted,
+      'flips': flips.FlipCounts(jnp.array([1]), jnp.array([0]), jnp.array(5)),
+      **{n: counts for n in ('judge', 'judge_reconstructions', 'factors')},
+  }
+  row = flips.summarize(measured, ('Bald',))
+  assert row['attribute_flips_told'] is None and row['attributes_told'] == 0
+  assert row['preservation'] is None
+
+
+def test_strength_that_works_is_chosen():
+  # Seen as asked for only between 4 and 6.
+  def classify(images):
+    pixels = images[:, 0, :K, 0]
+    works = (jnp.abs(pixels) > 4) & (jnp.abs(pixels) < 6)
+    return jnp.where(works, jnp.sign(pixels), 0).astype(int)
+
+  strength, rates = flips.choose_strength(
+      _encode, _decode, classify, IMAGES, (40, 1, 5, 12)
+  )
+  assert strength == 5
+  np.testing.assert_array_equal(rates, [0, 1, 0, 0])
+
+
+def test_smaller_of_equal_strengths_is_chosen():
+  strength, rates = flips.choose_strength(
+      _encode, _decode, _classify, IMAGES, (8, 3, 5)
+  )
+  assert strength == 3
+  np.testing.assert_array_equal(rates, 1)
+
+
+@pytest.mark.parametrize('grid', [(), (1, 0), (-2,), (float('inf'),)])
+def test_strengths_not_above_zero_are_refused(grid):
+  with pytest.raises(types.InputError, match='accepted: one or more'):
+    flips.choose_strength(_encode, _decode, _classify, IMAGES, grid)
+
+
+def test_wrong_shapes_raise(painted):
+  with pytest.raises(AssertionError):
+    flips.count_correct(_classify, IMAGES, ATTRIBUTES[:, :2])
+  with pytest.raises(AssertionError):
+    flips.count_correct(_classify, IMAGES, ATTRIBUTES[:2])
+  with pytest.raises(ValueError, match='2 names for 3'):
+    flips.summarize(painted, NAMES[:2])
+  with pytest.raises(types.InputError, match='no image'):
+    flips.count_flips(_encode, _decode, _classify, IMAGES[:0], 1.0)
+
+
+# Invariants.
+
+
+@pytest.mark.parametrize('batch_size', [2, 5])
+def test_batch_size_changes_nothing(batch_size, painted):
+  measured = jax.jit(functools.partial(_measure, batch_size=batch_size))()
+  for found, expected in zip(
+      jax.tree.leaves(measured), jax.tree.leaves(painted)
+  ):
+    np.testing.assert_allclose(found, expected, atol=1e-7)
+
+
+def test_one_program_for_all_attributes_and_strengths():
+  decoded = []
+
+  def decode(code):
+    decoded.append(code.factors.shape)
+    return _decode(code)
+
+  count = jax.jit(
+      functools.partial(
+          flips.count_flips, _encode, decode, _classify, batch_size=2
+      )
+  )
+  one = count(IMAGES, 1.0)
+  # Once for the reconstruction and once for every flip.
+  traces = len(decoded)
+  assert traces == 2
+  many = count(IMAGES, 40.0)
+  assert len(decoded) == traces
+  np.testing.assert_array_equal(one.flipped, many.flipped)
+  assert count._cache_size() == 1
+
+
+# Oracle and anti-oracle.
+
+
+def test_oracle_flips_everything_and_keeps_the_rest(painted):
+  row = flips.summarize(painted, NAMES)
+  for name in (
+      'attribute_flips', 'attribute_flips_told', 'preservation',
+      'judge_accuracy', 'judge_accuracy_reconstructions', 'factor_accuracy',
+  ):  # pyformat: disable
+    assert row[name] == 1, name
+  assert row['attributes_told'] == K
+  assert row['mse'] < 1e-12
+
+
+def test_decoder_that_ignores_factors_never_flips():
+  # The judge goes on to see the signs of the factors themselves.
+  row = flips.summarize(_measure(_decode_image_only), NAMES)
+  assert row['attribute_flips'] == 0
+  assert row['preservation'] == 1
+
+
+def test_blind_judge_gives_chance():
+  # It always sees nothing: a flip counts where the attribute was there,
+  # 2, 4 and 1 of 5 images.
+  row = flips.summarize(
+      _measure(_decode_image_only, lambda x: -jnp.ones((len(x), K), int)),
+      NAMES,
+  )
+  np.testing.assert_allclose(
+      list(row['attribute_flips_by_attribute'].values()), [0.4, 0.8, 0.2]
+  )
+  assert row['attributes_told'] == 0
+
+
+def test_decoder_that_flips_all_preserves_nothing():
+  decode = lambda code: _decode(
+      code._replace(
+          factors=jnp.where(
+              jnp.any(jnp.abs(code.factors) > 1.5, axis=1, keepdims=True),
+              jnp.where(jnp.abs(code.factors) > 1.5, code.factors,
+                        -code.factors),
+              code.factors,
+          )
+      )
+  )  # pyformat: disable
+  row = flips.summarize(_measure(decode), NAMES)
+  assert row['attribute_flips'] == 1
+  assert row['preservation'] == 0

@@ -1,0 +1,75 @@
+"""A folder of tiny faces in CelebA's layout, for the tests that need one."""
+
+import io
+import pathlib
+import zipfile
+
+import numpy as np
+from PIL import Image
+
+ATTRIBUTES = ('Bald', 'Male', 'Smiling')
+NAMES = tuple(f'{index:06}.png' for index in range(1, 13))
+# Eight train, three validation, one test.
+PARTITIONS = (0, 0, 1, 0, 0, 2, 0, 1, 0, 0, 1, 0)
+HEIGHT, WIDTH = 20, 16
+
+
+def make_attributes():
+  """Gives `[12, 3]` int8 in {-1, +1}."""
+  rng = np.random.default_rng(1)
+  return rng.choice([-1, 1], (len(NAMES), 3)).astype(np.int8)
+
+
+def make_images():
+  """Gives `[12, 20, 16, 3]` uint8."""
+  return np.random.default_rng(0).integers(
+      0, 256, (len(NAMES), HEIGHT, WIDTH, 3), np.uint8
+  )
+
+
+def encode(image):
+  file = io.BytesIO()
+  Image.fromarray(image).save(file, format='PNG')
+  return file.getvalue()
+
+
+def write_lists(
+    folder, *, attribute_place='.', partition_place='.', names=NAMES
+):
+  for place in (attribute_place, partition_place):
+    (folder / place).mkdir(parents=True, exist_ok=True)
+  lines = [str(len(names)), ' '.join(ATTRIBUTES)]
+  lines += [
+      f'{name} {"  ".join(map(str, row))}'
+      for name, row in zip(names, make_attributes())
+  ]
+  (folder / attribute_place / 'list_attr_celeba.txt').write_text(
+      '\n'.join(lines) + '\n'
+  )
+  (folder / partition_place / 'list_eval_partition.txt').write_text(
+      ''.join(f'{n} {p}\n' for n, p in zip(names, PARTITIONS))
+  )
+
+
+def write_images(folder):
+  """Writes the images into folder/img_align_celeba."""
+  images = folder / 'img_align_celeba'
+  images.mkdir(parents=True)
+  for name, image in zip(NAMES, make_images()):
+    (images / name).write_bytes(encode(image))
+  return images
+
+
+def write_archive(path, *, prefix='img_align_celeba/', extra=()):
+  """Writes the images, and other entries (name, content), into an archive."""
+  path.parent.mkdir(parents=True, exist_ok=True)
+  with zipfile.ZipFile(path, 'w') as archive:
+    for name, image in zip(NAMES, make_images()):
+      archive.writestr(prefix + name, encode(image))
+    for name, content in extra:
+      archive.writestr(name, content)
+  return path
+
+
+def list_files(folder: pathlib.Path):
+  return sorted(path.relative_to(folder) for path in folder.rglob('*'))
