@@ -4,12 +4,14 @@ The first half of its training: reconstruction, prediction of the attributes and
 cross-covariance, without cycle losses.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from experiments import timing
-from jacsup_jax import losses
+from jacsup_jax import attribute_training
 from jacsup_jax import networks
 from jacsup_jax import parallel
 from jacsup_jax import training
@@ -44,39 +46,6 @@ def make_batch(
       rng.uniform(-1, 1, shape).astype(np.float32),
       attributes.astype(np.float32),
   )
-
-
-def make_objective(
-    model: networks.FaceAutoencoder, weights: types.AttributeLossWeights
-) -> training.Objective:
-  """Makes eqs. (8), (10) and (11) as a function of a `Batch`."""
-
-  def objective(params, batch_stats, batch):
-    (code, reconstructions), updated = model.apply(
-        {'params': params, 'batch_stats': batch_stats},
-        batch.images,
-        method=_encode_and_decode,
-        mutable='batch_stats',
-    )
-    terms = {
-        'reconstruction': jnp.mean(
-            losses.reconstruction_loss(batch.images, reconstructions)
-        ),
-        'attribute_hinge': jnp.mean(
-            losses.attribute_hinge_loss(code.factors, batch.labels)
-        ),
-        'cross_covariance': losses.cross_covariance_loss(
-            *code, squared=weights.squared_xcov
-        ),
-    }
-    loss = (
-        weights.lambda_reconstruction * terms['reconstruction']
-        + weights.lambda_prediction * terms['attribute_hinge']
-        + weights.lambda_xcov * terms['cross_covariance']
-    )
-    return loss, ({'loss': loss, **terms}, updated['batch_stats'])
-
-  return objective
 
 
 def measure_celeba_step(
@@ -144,22 +113,21 @@ def measure_celeba_step(
   ])
 
 
-def _encode_and_decode(model, images):
-  code = model.encode(images, train=True)
-  return code, model.decode(code, train=True)
-
-
 def _make_steps(model, variables, batch):
   """Makes a program of NUM_STEPS steps of the batch."""
   optimizer = training.make_optimizer(LEARNING_RATE, 0.0, B1)
-  objective = make_objective(model, WEIGHTS)
   # A copy: the step takes its state's memory.
   variables = jax.tree.map(jnp.copy, variables)
-  state = training.create_train_state(variables, optimizer)
-  batch = jax.device_put(batch)
+  state = attribute_training.create_train_state(variables, optimizer)
+  inputs = attribute_training.StepInputs(
+      *jax.device_put(batch), teacher=None, permutation=None
+  )
   step = jax.jit(
-      lambda state, batch: training.train_step(
-          state, batch, objective=objective, optimizer=optimizer
+      functools.partial(
+          attribute_training.train_step,
+          model=model,
+          weights=WEIGHTS,
+          optimizer=optimizer,
       ),
       donate_argnums=0,
   )
@@ -167,7 +135,7 @@ def _make_steps(model, variables, batch):
   def steps():
     nonlocal state
     for _ in range(NUM_STEPS):
-      state, metrics = step(state, batch)
+      state, metrics = step(state, inputs)
     return metrics
 
   return steps

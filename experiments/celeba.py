@@ -20,6 +20,7 @@ from jacsup_jax import parallel
 from jacsup_jax import stages
 from jacsup_jax import surgery
 from jacsup_jax import tables
+from jacsup_jax import types
 from jacsup_jax import workdirs
 from jacsup_jax.datasets import batches
 
@@ -140,7 +141,8 @@ def _define_weight_flags():
   )
 
 
-def _check_flags():
+def _check_flags() -> list[float]:
+  """Checks what needs no data; returns the strengths to choose from."""
   command_line.check_at_least(
       1, 'epochs', 'student_epochs', 'batch_size', 'first_width', 'last_width',
       'selection_images', 'eval_every', 'checkpoint_every', 'judge_epochs',
@@ -148,6 +150,10 @@ def _check_flags():
   command_line.check_at_least(
       0, 'cycle_epochs', 'learning_rate', 'adam_b1', 'weight_decay', 'held_out'
   )
+  if FLAGS.adam_b1 >= 1:
+    raise types.InputError(
+        f'--adam_b1={FLAGS.adam_b1}; accepted: from 0 to less than 1.'
+    )
   return command_line.parse_numbers('strengths')
 
 

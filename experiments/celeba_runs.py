@@ -18,6 +18,7 @@ from jacsup_jax import checkpoints
 from jacsup_jax import datasets
 from jacsup_jax import editing
 from jacsup_jax import flips
+from jacsup_jax import judge_files
 from jacsup_jax import networks
 from jacsup_jax import stages
 from jacsup_jax import training
@@ -234,10 +235,9 @@ def restore_or_train_judge(
     InputError: if one that is there is for other data.
   """
   if directory is None:
-    directory = attribute_judges.default_directory(train.name)
-    directory += f'_{train.image_size}'
+    directory = attribute_judges.default_directory(train)
   settings = {}
-  if not attribute_judges.exist(directory):
+  if not judge_files.exist(directory):
     settings = {
         'epochs': epochs, 'batch_size': min(_JUDGE_BATCH_SIZE, len(train))
     }  # pyformat: disable
@@ -271,13 +271,17 @@ def restore_teacher(
   """
   run = workdirs.WorkDir(values['teacher_workdir'])
   where = f'--teacher_workdir={values["teacher_workdir"]}'
-  if run.manifest is None or TEACHER not in run.manifest['stages']:
+  if (
+      run.manifest is None
+      or run.manifest['experiment'] != 'celeba'
+      or TEACHER not in run.manifest['stages']
+  ):
     raise types.InputError(
         f'{where} holds no finished teacher; accepted: the work directory of'
         ' a run of experiments.celeba whose teacher is trained.'
     )
   theirs = run.manifest['flags']
-  found = tuple(run.manifest['dataset'].get('attributes', ()))
+  found = tuple(run.manifest['dataset']['attributes'])
   if found != tuple(attribute_names):
     raise types.InputError(
         f'{where} has a teacher of the attributes {_list_names(found)}, the'

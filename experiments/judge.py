@@ -15,6 +15,7 @@ import numpy as np
 from experiments import command_line
 from jacsup_jax import attribute_judges
 from jacsup_jax import datasets
+from jacsup_jax import judge_files
 from jacsup_jax import judges
 
 FLAGS = flags.FLAGS
@@ -28,8 +29,8 @@ def define_flags() -> None:
   flags.DEFINE_string(
       'workdir',
       None,
-      'Where to save; runs/judge_DATASET, of faces runs/attribute_judge_DATASET'
-      ' by default.',
+      'Where to save; runs/judge_DATASET, of faces'
+      ' runs/attribute_judge_DATASET_SIZE by default.',
   )
   flags.DEFINE_integer('epochs', _EPOCHS, 'Passes over the training data.')
   flags.DEFINE_integer(
@@ -48,6 +49,11 @@ def define_flags() -> None:
   )
   flags.DEFINE_boolean(
       'in_memory', True, 'Faces: decode all images at once and keep them.'
+  )
+  flags.DEFINE_boolean(
+      'skip_bad_images',
+      False,
+      'Faces: leave out images of celeba_folder that cannot be decoded.',
   )
   flags.DEFINE_integer('batch_size', 128, 'Faces: examples per step.')
   flags.DEFINE_integer('first_width', 32, 'Faces: channels of layer 1.')
@@ -68,7 +74,7 @@ def main() -> None:
 
 def _judge_digits():
   directory = FLAGS.workdir or judges.default_directory(FLAGS.dataset)
-  found = judges.exist(directory)
+  found = judge_files.exist(directory)
   ensemble = judges.restore_or_train(
       directory,
       FLAGS.dataset,
@@ -86,9 +92,6 @@ def _judge_digits():
 
 
 def _judge_faces():
-  directory = FLAGS.workdir or attribute_judges.default_directory(
-      FLAGS.dataset
-  )
   data, selection = (
       datasets.load_faces(
           FLAGS.dataset,
@@ -97,11 +100,13 @@ def _judge_faces():
           image_size=FLAGS.image_size,
           attributes=FLAGS.attributes,
           in_memory=FLAGS.in_memory,
+          skip_bad_images=FLAGS.skip_bad_images,
           held_out=FLAGS.held_out,
       )
       for split in ('train', 'held_out' if FLAGS.held_out else 'validation')
   )
-  found = attribute_judges.exist(directory)
+  directory = FLAGS.workdir or attribute_judges.default_directory(data)
+  found = judge_files.exist(directory)
   judge = attribute_judges.restore_or_train(
       directory,
       data,

@@ -8,11 +8,7 @@ accuracy there, attribute by attribute: a flip says little where the judge errs.
 from collections.abc import Callable
 import dataclasses
 import functools
-import json
 import os
-import pathlib
-import shutil
-import tempfile
 
 from flax import linen as nn
 import jax
@@ -23,6 +19,7 @@ import optax
 from jacsup_jax import checkpoints
 from jacsup_jax import datasets
 from jacsup_jax import flips
+from jacsup_jax import judge_files
 from jacsup_jax import networks
 from jacsup_jax import training
 from jacsup_jax import types
@@ -32,7 +29,6 @@ from jacsup_jax.datasets import batches
 Report = Callable[[int, float, float], None]
 
 _LEARNING_RATE = 1e-3
-_MANIFEST = 'judge.json'
 _WIDTHS = ('first_width', 'last_width', 'hidden')
 # What is read at once of a data set that is not in memory.
 _CHUNK_IMAGES = 4096
@@ -141,9 +137,9 @@ def compute_accuracy(
   return _count_over_parts(jax.jit(count), judge.variables, data)
 
 
-def default_directory(dataset: str) -> str:
+def default_directory(data: datasets.FaceDataset) -> str:
   """Returns where the judge of a data set is, unless a flag says else."""
-  return f'runs/attribute_judge_{dataset}'
+  return f'runs/attribute_judge_{data.name}_{data.image_size}'
 
 
 def restore_or_train(
@@ -185,7 +181,7 @@ def restore_or_train(
       'first_width': first_width, 'last_width': last_width, 'hidden': hidden,
   }  # pyformat: disable
   settings = {name: v for name, v in settings.items() if v is not None}
-  if exist(directory):
+  if judge_files.exist(directory):
     judge = restore(
         directory,
         attribute_names=data.attribute_names,
@@ -200,13 +196,7 @@ def restore_or_train(
             f' for is {wanted}; accepted: the same, or another directory.'
         )
     return judge
-  directory = pathlib.Path(directory)
-  empty = directory.is_dir() and not any(directory.iterdir())
-  if directory.exists() and not empty:
-    raise types.InputError(
-        f'{directory} is not a directory of a judge; accepted: one that has a'
-        f' {_MANIFEST}, or a new or empty one.'
-    )
+  judge_files.check_free(directory)
   judge = train(data, selection, report=report, **settings)
   save(directory, judge)
   return judge
@@ -276,7 +266,8 @@ def train(
       optax.cosine_decay_schedule(_LEARNING_RATE, num_steps)
   )
   state = training.create_train_state(
-      _init(judge.model, jnp.int32(seed)), optimizer
+      networks.init_variables(judge.model, seed, judge.model.image_shape),
+      optimizer,
   )
   train_steps = jax.jit(
       functools.partial(
@@ -325,33 +316,7 @@ def train(
 
 def save(directory: str | os.PathLike[str], judge: AttributeJudge) -> None:
   """Saves a judge to a directory, whole or not at all."""
-  directory = pathlib.Path(directory)
-  directory.parent.mkdir(parents=True, exist_ok=True)
-  entries = {
-      field.name: getattr(judge, field.name)
-      for field in dataclasses.fields(judge)
-      if field.name != 'variables'
-  }
-  scratch = pathlib.Path(
-      tempfile.mkdtemp(dir=directory.parent, prefix='.judge-')
-  )
-  try:
-    with checkpoints.StageCheckpoints(scratch / 'checkpoints') as saved:
-      saved.save(0, judge.variables)
-    (scratch / _MANIFEST).write_text(json.dumps(entries, indent=1))
-    scratch.chmod(0o755)  # mkdtemp makes it private to the user.
-    scratch.rename(directory)
-  except OSError:
-    # Another run was faster: the same seed gives the same judge.
-    if not exist(directory):
-      raise
-  finally:
-    shutil.rmtree(scratch, ignore_errors=True)
-
-
-def exist(directory: str | os.PathLike[str]) -> bool:
-  """Says whether a directory holds a judge."""
-  return (pathlib.Path(directory) / _MANIFEST).exists()
+  judge_files.save(directory, judge, 'variables')
 
 
 def restore(
@@ -375,18 +340,7 @@ def restore(
   Raises:
     InputError: if it was trained for other data, or cannot be read.
   """
-  path = pathlib.Path(directory) / _MANIFEST
-  try:
-    entries = json.loads(path.read_text())
-    entries = {
-        name: tuple(value) if isinstance(value, list) else value
-        for name, value in entries.items()
-    }
-    judge = AttributeJudge(**entries, variables={})
-  except (OSError, ValueError, TypeError, AttributeError) as error:
-    raise types.InputError(
-        f'{path} is not a judge of attributes: {error}'
-    ) from error
+  judge = judge_files.read(directory, AttributeJudge, 'variables')
   _check_attributes(directory, judge.attribute_names, tuple(attribute_names))
   for name, wanted in (('image_size', image_size), ('dataset', dataset)):
     found = getattr(judge, name)
@@ -396,10 +350,11 @@ def restore(
           f' accepted: one for --{name}={wanted}.'
       )
   template = jax.eval_shape(
-      functools.partial(_init, judge.model), jnp.int32(judge.seed)
+      lambda: networks.init_variables(
+          judge.model, judge.seed, judge.model.image_shape
+      )
   )
-  with checkpoints.StageCheckpoints(path.parent / 'checkpoints') as saved:
-    variables = saved.restore(0, template)
+  variables = judge_files.restore_tree(directory, template)
   return dataclasses.replace(judge, variables=variables)
 
 
@@ -420,15 +375,6 @@ def _check_attributes(directory, found, wanted):
       f'the judge in {directory} {" and ".join(differing)}; accepted: one for'
       f' {", ".join(wanted)}.'
   )
-
-
-def _init(model, seed):
-  images = jnp.zeros((1, *model.image_shape))
-  variables = model.init(jax.random.key(seed), images)
-  return {
-      'params': variables['params'],
-      'batch_stats': variables['batch_stats'],
-  }
 
 
 def _train_steps(state, images, attributes, indices, *, model, optimizer, seed):

@@ -141,7 +141,7 @@ class Discovery:
         teacher_train_mode=settings.teacher_train_mode,
         seed=settings.seed,
     )
-    data = training.TrainingData(self._images, teacher)
+    data = parallel.replicate(training.TrainingData(self._images, teacher))
     return lambda state, epoch: epoch_fn(state, data, epoch)
 
 

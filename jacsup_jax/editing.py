@@ -149,7 +149,7 @@ class Editing:
     compiled = parallel.compile_epoch(
         self._settings.mode, self.batch_size, epoch_fn
     )
-    constants = (self._resident, teacher)
+    constants = parallel.replicate((self._resident, teacher))
     return lambda state, epoch: compiled(
         state, constants, self._epoch_indices(epoch)
     )
@@ -162,6 +162,8 @@ class Editing:
     compiled = parallel.compile_epoch(
         self._settings.mode, self.batch_size, chunk_fn, fed=True
     )
+
+    teacher = parallel.replicate(teacher)
 
     def epoch_fn(state, epoch):
       total = None

@@ -6,11 +6,7 @@ over seeds, stored with their accuracy, and every score is a mean over them.
 
 import dataclasses
 import functools
-import json
 import os
-import pathlib
-import shutil
-import tempfile
 
 from flax import linen as nn
 import jax
@@ -21,13 +17,13 @@ import optax
 from jacsup_jax import checkpoints
 from jacsup_jax import datasets
 from jacsup_jax import evaluation
+from jacsup_jax import judge_files
 from jacsup_jax import networks
 from jacsup_jax import training
 from jacsup_jax import types
 from jacsup_jax.datasets import batches
 
 _LEARNING_RATE = 1e-3
-_MANIFEST = 'judge.json'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,7 +118,7 @@ def restore_or_train(
       with other seeds or epochs than asked for.
   """
   test = datasets.load(dataset, 'test', data_dir=data_dir)
-  if exist(directory):
+  if judge_files.exist(directory):
     judges = restore(
         directory,
         dataset=dataset,
@@ -137,13 +133,7 @@ def restore_or_train(
             f' {wanted}; accepted: the same, or another directory.'
         )
     return judges
-  directory = pathlib.Path(directory)
-  empty = directory.is_dir() and not any(directory.iterdir())
-  if directory.exists() and not empty:
-    raise types.InputError(
-        f'{directory} is not a directory of judges; accepted: one that has a'
-        f' {_MANIFEST}, or a new or empty one.'
-    )
+  judge_files.check_free(directory)
   data = datasets.load(dataset, 'train_minus_validation', data_dir=data_dir)
   judges = train(
       dataset,
@@ -229,33 +219,7 @@ def train(
 
 def save(directory: str | os.PathLike[str], judges: Judges) -> None:
   """Saves judges to a directory, whole or not at all."""
-  directory = pathlib.Path(directory)
-  directory.parent.mkdir(parents=True, exist_ok=True)
-  entries = {
-      field.name: getattr(judges, field.name)
-      for field in dataclasses.fields(judges)
-      if field.name != 'params'
-  }
-  scratch = pathlib.Path(
-      tempfile.mkdtemp(dir=directory.parent, prefix='.judge-')
-  )
-  try:
-    with checkpoints.StageCheckpoints(scratch / 'checkpoints') as saved:
-      saved.save(0, judges.params)
-    (scratch / _MANIFEST).write_text(json.dumps(entries, indent=1))
-    scratch.chmod(0o755)  # mkdtemp makes it private to the user.
-    scratch.rename(directory)
-  except OSError:
-    # Another run was faster: the same seeds give the same judges.
-    if not exist(directory):
-      raise
-  finally:
-    shutil.rmtree(scratch, ignore_errors=True)
-
-
-def exist(directory: str | os.PathLike[str]) -> bool:
-  """Says whether a directory holds judges."""
-  return (pathlib.Path(directory) / _MANIFEST).exists()
+  judge_files.save(directory, judges, 'params')
 
 
 def restore(
@@ -279,16 +243,7 @@ def restore(
   Raises:
     InputError: if they were trained for other data, or cannot be read.
   """
-  path = pathlib.Path(directory) / _MANIFEST
-  try:
-    entries = json.loads(path.read_text())
-    entries = {
-        name: tuple(value) if isinstance(value, list) else value
-        for name, value in entries.items()
-    }
-    judges = Judges(**entries, params=None)
-  except (OSError, ValueError, TypeError, AttributeError) as error:
-    raise types.InputError(f'{path} is not a judge: {error}') from error
+  judges = judge_files.read(directory, Judges, 'params')
   found = (judges.dataset, judges.num_classes, judges.image_shape)
   wanted = (dataset, num_classes, tuple(image_shape))
   if found != wanted:
@@ -301,8 +256,7 @@ def restore(
       jax.vmap(functools.partial(_init, judges.model, judges.image_shape)),
       jnp.array(judges.seeds),
   )
-  with checkpoints.StageCheckpoints(path.parent / 'checkpoints') as saved:
-    params = saved.restore(0, template)
+  params = judge_files.restore_tree(directory, template)
   return dataclasses.replace(judges, params=params)
 
 

@@ -1,6 +1,7 @@
 """Building blocks of the networks."""
 
 import functools
+import math
 
 import chex
 from flax import linen as nn
@@ -9,6 +10,8 @@ import jax.numpy as jnp
 
 # Of columns: more than the codes of the paper's experiments on digits have.
 _CODE_MULTIPLE = 32
+# Of the numbers that are drawn for a unit at initialisation.
+_LEAST_DRAWN = 256
 # Of convolutions: batch, height, width, channels, also out; kernels [4, 4, in,
 # out].
 _DIMENSIONS = ('NHWC', 'HWIO', 'NHWC')
@@ -273,15 +276,29 @@ def up_by_products(x: jax.Array, kernel: jax.Array) -> jax.Array:
   return _join_blocks(blocks)[:, 1:-1, 1:-1]
 
 
-@functools.partial(jax.jit, static_argnums=(1, 2))
 def _draw_by_unit(key, shape, dtype, bound):
-  """Draws a leaf; a program of its own, compiled once for all models."""
+  """Draws a leaf, by a program that leaves of about its size share.
+
+  The i-th number of a key is the same however many are drawn, so more are
+  drawn than needed: to compile a generator takes far longer than to run it, and
+  a growing code would need another one at every growth.
+  """
+  count = math.prod(shape[:-1])
+  padded = max(_LEAST_DRAWN, 1 << (count - 1).bit_length())
+  num_units = shape[-1] + -shape[-1] % _CODE_MULTIPLE
+  drawn = _draw_units(key, num_units, padded, dtype, bound)
+  return drawn[: shape[-1], :count].T.reshape(shape)
+
+
+@functools.partial(jax.jit, static_argnums=(1, 2, 3))
+def _draw_units(key, num_units, count, dtype, bound):
+  """Draws `[num_units, count]` numbers, each unit's from a key of its own."""
 
   def draw(unit):
     unit_key = jax.random.fold_in(key, unit)
-    return jax.random.uniform(unit_key, shape[:-1], dtype, -bound, bound)
+    return jax.random.uniform(unit_key, (count,), dtype, -bound, bound)
 
-  return jax.vmap(draw, out_axes=-1)(jnp.arange(shape[-1]))
+  return jax.vmap(draw)(jnp.arange(num_units))
 
 
 def _batch_norm(dtype, axis_name, train):

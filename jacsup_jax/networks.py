@@ -211,7 +211,7 @@ class FaceAutoencoder(nn.Module):
   dtype: jnp.dtype = jnp.float32
 
   def __post_init__(self):
-    _check_image_size(self.image_size)
+    types.check_image_size(self.image_size)
     super().__post_init__()
 
   @property
@@ -295,7 +295,7 @@ class AttributeJudge(nn.Module):
   hidden: int = 512
 
   def __post_init__(self):
-    _check_image_size(self.image_size)
+    types.check_image_size(self.image_size)
     super().__post_init__()
 
   @property
@@ -381,13 +381,6 @@ def make_decode(
     return model.apply(variables, code, method='decode')
 
   return decode
-
-
-def _check_image_size(image_size):
-  if image_size < 8 or image_size & (image_size - 1):
-    raise types.InputError(
-        f'--image_size is {image_size}; accepted: a power of two, 8 or larger.'
-    )
 
 
 def _doubled_widths(first, last, depth):

@@ -9,6 +9,7 @@ from collections.abc import Callable
 import functools
 from typing import Literal
 
+import chex
 from flax import linen as nn
 import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
@@ -88,6 +89,11 @@ def make_epoch_fn(
   return compile_epoch(mode, batch_size, epoch_fn)
 
 
+def replicate(tree: chex.ArrayTree) -> chex.ArrayTree:
+  """Places a tree on all devices, so that no epoch copies it there again."""
+  return jax.device_put(tree, NamedSharding(_make_mesh(), PartitionSpec()))
+
+
 def compile_epoch(
     mode: Mode, batch_size: int, epoch_fn: ShardedFn, *, fed: bool = False
 ) -> Callable[..., tuple[training.TrainState, types.Metrics]]:
@@ -110,7 +116,7 @@ def compile_epoch(
     InputError: if the devices do not divide the batch.
   """
   check_batch_size(batch_size)
-  mesh = Mesh(np.array(jax.devices()), (_AXIS,))
+  mesh = _make_mesh()
   replicated = NamedSharding(mesh, PartitionSpec())
   if mode == 'pmap':
     local_size = batch_size // jax.device_count()
@@ -132,6 +138,10 @@ def compile_epoch(
     return compiled(state, constants, place_rows(rows))
 
   return placed
+
+
+def _make_mesh():
+  return Mesh(np.array(jax.devices()), (_AXIS,))
 
 
 def _jit_epoch(epoch_fn, mesh, rows_sharding):

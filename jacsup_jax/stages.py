@@ -138,7 +138,9 @@ def run(
         {
             'parent': stage.parent,
             'parent_sha256': parent.sha256 if parent else None,
-            'supervisor': stage.supervisor,
+            'supervisor': (
+                stage.supervisor if stage.weights.needs_teacher else None
+            ),
             'sha256': result.sha256,
             'nuisance_dim': stage.nuisance_dim,
             'epochs': stage.epochs,

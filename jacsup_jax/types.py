@@ -51,6 +51,14 @@ class InputError(ValueError):
   """
 
 
+def check_image_size(image_size: int) -> None:
+  """Raises InputError unless a size in pixels is a power of two from 8."""
+  if image_size < 8 or image_size & (image_size - 1):
+    raise InputError(
+        f'--image_size={image_size}: accepted are powers of two from 8'
+    )
+
+
 @dataclasses.dataclass(frozen=True)
 class LossWeights:
   """Weights of the terms of the paper's unsupervised objective.

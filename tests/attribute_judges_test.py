@@ -12,6 +12,7 @@ import pytest
 
 from jacsup_jax import attribute_judges
 from jacsup_jax import checkpoints
+from jacsup_jax import judge_files
 from jacsup_jax import types
 
 SIZE = 8
@@ -167,9 +168,9 @@ def test_judge_is_a_function_for_jit(judge):
 
 
 def test_restored_judge_is_the_one_saved(judge, tmp_path):
-  assert not attribute_judges.exist(tmp_path / 'judge')
+  assert not judge_files.exist(tmp_path / 'judge')
   attribute_judges.save(tmp_path / 'judge', judge)
-  assert attribute_judges.exist(tmp_path / 'judge')
+  assert judge_files.exist(tmp_path / 'judge')
   assert [p.name for p in tmp_path.iterdir()] == ['judge']
   restored = _restore(tmp_path / 'judge')
   chex.assert_trees_all_equal(restored.variables, judge.variables)

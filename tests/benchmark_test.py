@@ -14,6 +14,7 @@ import experiments
 from experiments import benchmark_digits
 from experiments import benchmark_faces
 from experiments import timing
+from jacsup_jax import attribute_training
 from jacsup_jax import layers
 from jacsup_jax import networks
 from jacsup_jax import training
@@ -267,11 +268,13 @@ def test_torch_losses_of_faces_are_ours(squared_xcov):
   variables = networks.init_variables(model, 0, model.image_shape)
   batch = benchmark_faces.make_batch(model, 5)
   optimizer = training.make_optimizer(1e-3, 0.0, b1=0.5)
-  state = training.create_train_state(variables, optimizer)
+  state = attribute_training.create_train_state(variables, optimizer)
+  inputs = attribute_training.StepInputs(*batch, None, None)
   our_train_step = jax.jit(
       functools.partial(
-          training.train_step,
-          objective=benchmark_faces.make_objective(model, weights),
+          attribute_training.train_step,
+          model=model,
+          weights=weights,
           optimizer=optimizer,
       )
   )
@@ -281,7 +284,7 @@ def test_torch_losses_of_faces_are_ours(squared_xcov):
   tensors = torch_face_step.make_tensors(batch)
   # The later steps compare gradients and optimizers.
   for _ in range(3):
-    state, ours = our_train_step(state, batch)
+    state, ours = our_train_step(state, inputs)
     theirs = train_step(*tensors)
     assert ours.keys() == theirs.keys()
     for name in ours:

@@ -180,6 +180,14 @@ def test_teacher_of_other_shape_is_refused(teacher_run, changes, parts):
     assert part in str(info.value)
 
 
+def test_teacher_of_digits_is_refused(tmp_path):
+  run = workdirs.WorkDir(tmp_path)
+  run.begin('mnist', {}, {}, [])
+  run.record_stage('teacher', {})
+  with pytest.raises(types.InputError, match='run of experiments.celeba'):
+    _restore(tmp_path)
+
+
 def test_missing_teacher_is_refused(tmp_path):
   with pytest.raises(types.InputError, match='no finished teacher'):
     _restore(tmp_path / 'nothing')

@@ -133,6 +133,7 @@ def test_same_command_is_complete_and_other_flags_are_refused(
         (['--attributes=Bald,Smilling'], ['Smilling', 'Smiling']),
         (['--image_size=16'], ['16', '8']),
         (['--strengths=0'], ['--strengths=0', 'above 0']),
+        (['--adam_b1=1.5'], ['--adam_b1=1.5', 'less than 1']),
     ],
 )
 def test_mistakes_are_one_line_before_anything_is_trained(

@@ -8,6 +8,7 @@ from PIL import Image
 import pytest
 import tiny_faces
 
+from jacsup_jax import types
 from jacsup_jax.datasets import face_folder
 from jacsup_jax.datasets import squares
 
@@ -297,7 +298,7 @@ def test_damaged_pictures(damage, message):
 @pytest.mark.parametrize('size', [0, 4, -8, 48, 65])
 def test_sizes_that_are_no_power_of_two(size):
   with pytest.raises(ValueError, match=f'--image_size={size}: accepted'):
-    squares.check_size(size)
+    types.check_image_size(size)
 
 
 def test_pictures_are_not_enlarged():

@@ -12,6 +12,7 @@ import pytest
 
 from jacsup_jax import checkpoints
 from jacsup_jax import datasets
+from jacsup_jax import judge_files
 from jacsup_jax import judges
 from jacsup_jax import networks
 from jacsup_jax import types
@@ -136,9 +137,9 @@ def test_seeds_are_judges_of_their_own(ensemble):
 
 
 def test_restored_judges_are_those_saved(ensemble, tmp_path):
-  assert not judges.exist(tmp_path / 'judge')
+  assert not judge_files.exist(tmp_path / 'judge')
   judges.save(tmp_path / 'judge', ensemble)
-  assert judges.exist(tmp_path / 'judge')
+  assert judge_files.exist(tmp_path / 'judge')
   restored = judges.restore(
       tmp_path / 'judge', dataset='quadrants', num_classes=4, image_shape=SHAPE
   )

@@ -27,6 +27,20 @@ def test_bad_weights_are_refused_by_name(name, value):
     types.LossWeights(**{name: value})
 
 
+@pytest.mark.parametrize(
+    'name',
+    [
+        field.name
+        for field in dataclasses.fields(types.AttributeLossWeights)
+        if field.name != 'squared_xcov'
+    ],
+)
+@pytest.mark.parametrize('value', [-1e-3, float('nan'), float('inf')])
+def test_bad_weights_of_faces_are_refused_by_name(name, value):
+  with pytest.raises(types.InputError, match=f'--{name} is {value}.*accepted'):
+    types.AttributeLossWeights(**{name: value})
+
+
 def test_zero_weights_are_accepted():
   types.LossWeights(0.0, 0.0, 0.0)
 

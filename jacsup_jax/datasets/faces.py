@@ -131,7 +131,7 @@ def load_faces(
         f'--dataset={name!r} is not a set of faces, did you mean {nearest}?'
         f' Accepted are {", ".join(KNOWN_FACES)}'
     )
-  squares.check_size(image_size)
+  types.check_image_size(image_size)
   faces = face_sets.open_set(
       name,
       data_dir=data_dir,

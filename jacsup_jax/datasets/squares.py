@@ -13,21 +13,6 @@ class BadImageError(ValueError):
   """Bytes that are not a whole picture of a kind that Pillow reads."""
 
 
-def check_size(image_size: int) -> None:
-  """Checks that an image size is a power of two, at least 8.
-
-  Args:
-    image_size: S, in pixels.
-
-  Raises:
-    InputError: if it is not.
-  """
-  if image_size < 8 or image_size & (image_size - 1):
-    raise types.InputError(
-        f'--image_size={image_size}: accepted are powers of two from 8'
-    )
-
-
 def check_fits(image_size: int, height: int, width: int, what: str) -> None:
   """Checks that a picture's centre square is large enough for a size.
 
