@@ -4,7 +4,7 @@ Trains a teacher in two phases, then students of larger nuisance with Jacobian
 supervision, with cycle losses in its place, or with neither; measures attribute
 flips by a judge and the reconstruction error; draws Figures 4, 5 and 8.
 
-  python -m experiments.celeba --flagfile=experiments/flagfiles/celeba_quick.flags
+  python -m experiments.celeba --flagfile=FILE  # celeba_*, of flagfiles/
 """
 
 import functools
@@ -12,6 +12,7 @@ import functools
 from absl import flags
 
 from experiments import celeba_figures
+from experiments import celeba_rows
 from experiments import celeba_runs
 from experiments import command_line
 from jacsup_jax import editing
@@ -26,6 +27,9 @@ from jacsup_jax.datasets import batches
 
 FLAGS = flags.FLAGS
 
+# Settings of a judge that is trained here, each by a flag.
+_OF_JUDGE = ('epochs', 'first_width', 'last_width', 'hidden')
+
 
 def define_flags() -> None:
   """Defines the flags of this binary, with the paper's values."""
@@ -38,7 +42,7 @@ def define_flags() -> None:
   _define_model_flags()
   _define_weight_flags()
   flags.DEFINE_integer(
-      'cycle_epochs', 100, 'Of the teacher with cycle losses; 0 leaves them out.'
+      'cycle_epochs', 100, 'Of the teacher with cycle losses; 0: without them.'
   )
   flags.DEFINE_integer('student_epochs', 200, 'Of a student at each size.')
   flags.DEFINE_list(
@@ -52,8 +56,8 @@ def define_flags() -> None:
       'supervisor',
       'teacher',
       ['teacher', 'parent'],
-      'Whose Jacobian supervises the growths after the first: the teacher\'s (as'
-      ' released), or that of the student grown from.',
+      'Whose Jacobian supervises the growths after the first: the teacher\'s'
+      ' (as released), or that of the student grown from.',
   )
   flags.DEFINE_string(
       'teacher_workdir',
@@ -68,15 +72,15 @@ def define_flags() -> None:
       'cache',
       'device',
       celeba_runs.CACHES,
-      'Where the training images are: on every device, in the host\'s memory, or'
-      ' read from the prepared set while training.',
+      'Where the training images are: on every device, in the host\'s memory,'
+      ' or read from the prepared set while training.',
   )
   flags.DEFINE_enum(
       'eval_split',
       'test',
       ['test', 'validation'],
-      'What to measure on. alpha and the judge\'s epoch are chosen on validation'
-      ' where this is test, else on the --held_out images.',
+      'What to measure on. alpha and the judge\'s epoch are chosen on'
+      ' validation where this is test, else on the --held_out images.',
   )
   flags.DEFINE_list(
       'strengths',
@@ -95,6 +99,11 @@ def define_flags() -> None:
       ' default.',
   )
   flags.DEFINE_integer('judge_epochs', 10, 'Of a judge that is trained here.')
+  flags.DEFINE_integer(
+      'judge_first_width', 32, 'Its channels of layer 1; each next has twice.'
+  )
+  flags.DEFINE_integer('judge_last_width', 512, 'Its channels at most.')
+  flags.DEFINE_integer('judge_hidden', 512, 'Its units of the dense layer.')
 
 
 def _define_model_flags():
@@ -112,8 +121,8 @@ def _define_model_flags():
       'growth',
       'random',
       surgery.INITIALIZATIONS,
-      'New channels: random (the paper\'s), or preserving (the student\'s decoder'
-      ' starts equal to its teacher\'s).',
+      'New channels: random (the paper\'s), or preserving (the student\'s'
+      ' decoder starts equal to its teacher\'s).',
   )
   flags.DEFINE_boolean(
       'keep_moments', True, 'Adam\'s moments go on through a growth.'
@@ -141,11 +150,12 @@ def _define_weight_flags():
   )
 
 
-def _check_flags() -> list[float]:
-  """Checks what needs no data; returns the strengths to choose from."""
+def _check_flags() -> None:
+  """Checks what needs no data."""
   command_line.check_at_least(
       1, 'epochs', 'student_epochs', 'batch_size', 'first_width', 'last_width',
-      'selection_images', 'eval_every', 'checkpoint_every', 'judge_epochs',
+      'selection_images', 'eval_every', 'checkpoint_every',
+      *(f'judge_{name}' for name in _OF_JUDGE),
   )  # pyformat: disable
   command_line.check_at_least(
       0, 'cycle_epochs', 'learning_rate', 'adam_b1', 'weight_decay', 'held_out'
@@ -154,11 +164,11 @@ def _check_flags() -> list[float]:
     raise types.InputError(
         f'--adam_b1={FLAGS.adam_b1}; accepted: from 0 to less than 1.'
     )
-  return command_line.parse_numbers('strengths')
+  command_line.parse_numbers('strengths')
 
 
 def main() -> None:
-  strengths = _check_flags()
+  _check_flags()
   values = command_line.result_flags()
   chain = celeba_runs.make_stages(values)
   selection_split = celeba_runs.choose_selection_split(values)
@@ -181,7 +191,10 @@ def main() -> None:
   if FLAGS.teacher_workdir is not None:
     given = [celeba_runs.restore_teacher(values, names)]
   judge = celeba_runs.restore_or_train_judge(
-      FLAGS.judge_workdir, FLAGS.judge_epochs, train, selection
+      FLAGS.judge_workdir,
+      {name: values[f'judge_{name}'] for name in _OF_JUDGE},
+      train,
+      selection,
   )
   workdir.begin(
       experiment='celeba',
@@ -202,7 +215,7 @@ def main() -> None:
             train,
         ),
         workdir=workdir,
-        evaluate=celeba_runs.make_evaluate_error(
+        evaluate=celeba_rows.make_evaluate_error(
             selection.images[: FLAGS.selection_images]
         ),
         report=progress.report,
@@ -211,18 +224,13 @@ def main() -> None:
         eval_every=FLAGS.eval_every,
     )
 
-  random = celeba_runs.random_model(values, len(names))
-  rows = []
-  for model in [*given, *trained, random]:
-    measured = celeba_runs.measure(
-        model, judge, selection, data, strengths, FLAGS.selection_images
-    )
-    rows.append(celeba_runs.describe(model, FLAGS.seed) | measured)
+  rows = celeba_rows.measure_models(
+      values, [*given, *trained], judge, selection, data
+  )
   celeba_figures.draw(workdir, [*given, *trained], rows, data)
   workdir.write_results(
       'celeba',
-      f'{FLAGS.eval_split} split, selection on {selection_split};'
-      f' {celeba_runs.PROTOCOL}',
+      celeba_rows.describe_protocol(FLAGS.eval_split, selection_split),
       rows,
       judge=judge.describe(),
   )

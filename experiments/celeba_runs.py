@@ -4,9 +4,7 @@ The run itself and what reads it later share this; the values come from the
 flags, or from the manifest of a run.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-import dataclasses
-import functools
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -17,7 +15,6 @@ from jacsup_jax import attribute_training
 from jacsup_jax import checkpoints
 from jacsup_jax import datasets
 from jacsup_jax import editing
-from jacsup_jax import flips
 from jacsup_jax import judge_files
 from jacsup_jax import networks
 from jacsup_jax import stages
@@ -31,14 +28,7 @@ TEACHER = 'teacher'
 _JUDGE_BATCH_SIZE = 128
 # Of flags: what a model is. A teacher of another run must agree in them.
 _OF_MODEL = ('image_size', 'first_width', 'last_width', 'compute_dtype')
-PROTOCOL = (
-    'attribute_flips: y_i set to -strength sign(y_i), counted if the judge then'
-    ' sees attribute i with that sign, mean over all images and attributes;'
-    ' strength has the most flips on the selection split; _told: over the'
-    ' attributes that the judge tells on real images with a balanced accuracy'
-    f' of at least {flips.TOLD_ACCURACY}; preservation: the other attributes\''
-    ' judgements that stay those of the reconstruction'
-)
+
 
 
 def parse_nuisance_dims(values: Mapping[str, Any]) -> list[int]:
@@ -216,7 +206,7 @@ def choose_selection_split(values: Mapping[str, Any]) -> str:
 
 def restore_or_train_judge(
     directory: str | None,
-    epochs: int,
+    settings: Mapping[str, int],
     train: datasets.FaceDataset,
     selection: datasets.FaceDataset,
 ) -> attribute_judges.AttributeJudge:
@@ -224,7 +214,8 @@ def restore_or_train_judge(
 
   Args:
     directory: where it is or will be; None takes the default of the data.
-    epochs: of one that is trained; one that is there may have others.
+    settings: 'epochs' and widths of one that is trained, see
+      `attribute_judges.train`; one that is there may have others.
     train: the training data.
     selection: on which its epoch is chosen.
 
@@ -235,21 +226,23 @@ def restore_or_train_judge(
     InputError: if one that is there is for other data.
   """
   if directory is None:
-    directory = attribute_judges.default_directory(train)
-  settings = {}
-  if not judge_files.exist(directory):
-    settings = {
-        'epochs': epochs, 'batch_size': min(_JUDGE_BATCH_SIZE, len(train))
-    }  # pyformat: disable
+    directory = attribute_judges.default_directory(
+        train.name, train.image_size
+    )
+  batch_size = min(_JUDGE_BATCH_SIZE, len(train))
+  asked = {'batch_size': batch_size, **settings}
+  if judge_files.exist(directory):
+    asked = {}
 
   def report(epoch, loss, accuracy):
     print(
-        f'judge {epoch}/{epochs} loss={loss:.4f} accuracy={accuracy:.2%}',
+        f'judge {epoch}/{settings["epochs"]} loss={loss:.4f}'
+        f' accuracy={accuracy:.2%}',
         flush=True,
     )
 
   return attribute_judges.restore_or_train(
-      directory, train, selection, report=report, **settings
+      directory, train, selection, report=report, **asked
   )
 
 
@@ -353,67 +346,6 @@ def random_model(
   return stages.Trained(stage, model, state, '')
 
 
-def make_evaluate_error(
-    images: jax.Array,
-) -> Callable[[networks.FaceAutoencoder, types.Variables], dict[str, Any]]:
-  """Makes `evaluate(model, variables) -> {'mse': ...}` for curves.
-
-  Args:
-    images: `[M, S, S, 3]` uint8, not of the training set.
-  """
-  images = jnp.asarray(images)
-  return lambda model, variables: {
-      'mse': float(_measure_error(model, variables, images))
-  }
-
-
-def measure(
-    trained: stages.Trained,
-    judge: attribute_judges.AttributeJudge,
-    selection: datasets.FaceDataset,
-    data: datasets.FaceDataset,
-    grid: Sequence[float],
-    selection_images: int,
-) -> dict[str, Any]:
-  """Measures a model: chooses its alpha on one split, flips on another.
-
-  Args:
-    trained: the model.
-    judge: of the same attributes.
-    selection: whose first images alpha is chosen on.
-    data: to measure on.
-    grid: strengths to choose from.
-    selection_images: how many.
-
-  Returns:
-    Entries of a row.
-  """
-  apply = (trained.model, trained.variables, judge.model, judge.variables)
-  strength, rates = _choose_strength(
-      *apply, jnp.asarray(selection.images[:selection_images]), tuple(grid)
-  )
-  measured = _measure(
-      *apply, jnp.asarray(data.images), jnp.asarray(data.attributes), strength
-  )
-  row = flips.summarize(jax.device_get(measured), data.attribute_names)
-  rates = dict(zip(map(str, sorted(grid)), jax.device_get(rates).tolist()))
-  return {**row, 'selection_flips_by_strength': rates}
-
-
-def describe(trained: stages.Trained, seed: int) -> dict[str, Any]:
-  """Returns what a row of results.json says of a model besides measurements."""
-  stage = trained.stage
-  return {
-      'model': stage.model,
-      'stage': stage.name,
-      'nuisance_dim': stage.nuisance_dim,
-      'seed': seed,
-      'epochs': stage.epochs,
-      **dataclasses.asdict(stage.weights),
-      'sha256': trained.sha256,
-  }
-
-
 def _make_teacher_stages(values, dim):
   first = make_weights(values, 'teacher_phase_1')
   second = make_weights(values, TEACHER)
@@ -431,36 +363,3 @@ def _make_teacher_stages(values, dim):
 def _list_names(names):
   shown = ', '.join(names[:5]) + (', ...' if len(names) > 5 else '')
   return f'({len(names)}: {shown})'
-
-
-def _bind(model, variables, judge_model, judge_variables):
-  params, batch_stats = variables['params'], variables['batch_stats']
-  return (
-      functools.partial(networks.make_encode(model, batch_stats), params),
-      functools.partial(networks.make_decode(model, batch_stats), params),
-      functools.partial(
-          attribute_judges.classify, judge_model, judge_variables
-      ),
-  )
-
-
-@functools.partial(jax.jit, static_argnames='model')
-def _measure_error(model, variables, images):
-  encode, decode, _ = _bind(model, variables, None, None)
-  return flips.compute_mse(encode, decode, images)
-
-
-@functools.partial(jax.jit, static_argnames=('model', 'judge_model', 'grid'))
-def _choose_strength(
-    model, variables, judge_model, judge_variables, images, grid
-):
-  functions = _bind(model, variables, judge_model, judge_variables)
-  return flips.choose_strength(*functions, images, grid)
-
-
-@functools.partial(jax.jit, static_argnames=('model', 'judge_model'))
-def _measure(
-    model, variables, judge_model, judge_variables, images, attributes, strength
-):
-  functions = _bind(model, variables, judge_model, judge_variables)
-  return flips.evaluate_faces(*functions, images, attributes, strength)

@@ -105,7 +105,9 @@ def _judge_faces():
       )
       for split in ('train', 'held_out' if FLAGS.held_out else 'validation')
   )
-  directory = FLAGS.workdir or attribute_judges.default_directory(data)
+  directory = FLAGS.workdir or attribute_judges.default_directory(
+      data.name, data.image_size
+  )
   found = judge_files.exist(directory)
   judge = attribute_judges.restore_or_train(
       directory,

@@ -137,9 +137,9 @@ def compute_accuracy(
   return _count_over_parts(jax.jit(count), judge.variables, data)
 
 
-def default_directory(data: datasets.FaceDataset) -> str:
+def default_directory(dataset: str, image_size: int) -> str:
   """Returns where the judge of a data set is, unless a flag says else."""
-  return f'runs/attribute_judge_{data.name}_{data.image_size}'
+  return f'runs/attribute_judge_{dataset}_{image_size}'
 
 
 def restore_or_train(

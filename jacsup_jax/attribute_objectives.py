@@ -40,7 +40,7 @@ def teacher_objective(
     model: nn.Module,
     weights: types.AttributeLossWeights,
 ) -> tuple[jax.Array, tuple[types.Metrics, chex.ArrayTree]]:
-  """Computes L_1 of Section 4.2.1: lambda_1 (8) + lambda_2 (11) + lambda_3 (10).
+  """Computes L_1 of Section 4.2.1, of equations (8), (11) and (10).
 
   Also the objective of a student without Jacobian supervision.
 

@@ -22,7 +22,7 @@ from jacsup_jax.datasets import batches
 
 
 class FaceData(NamedTuple):
-  """Examples of a data set, or of batches: leaves `[M, ...]` or `[n, B, ...]`."""
+  """Examples of a data set, `[M, ...]`, or of batches, `[n, B, ...]`."""
 
   images: jax.Array  # [..., S, S, 3] uint8
   attributes: jax.Array  # [..., K] int8 in {-1, +1}

@@ -145,8 +145,9 @@ def test_second_update_leaves_encoder_and_its_moments(state, inputs):
 
 def test_teacher_is_a_constant_of_a_students_steps(state):
   weights = types.AttributeLossWeights(lambda_y=1.0, lambda_diff=1.0)
+  random = np.random.default_rng(0)
   data = attribute_training.FaceData(
-      jnp.asarray(np.random.default_rng(0).integers(0, 256, (4, 8, 8, 3), np.uint8)),
+      jnp.asarray(random.integers(0, 256, (4, 8, 8, 3), np.uint8)),
       jnp.ones((4, 2), jnp.int8),
   )
 

@@ -46,10 +46,14 @@ def folder(tmp_path_factory):
 
 
 def _invoke(folder, *args):
+  return _invoke_binary('celeba', folder, *RUN, *args)
+
+
+def _invoke_binary(name, folder, *args):
   return subprocess.run(
       [
-          sys.executable, '-m', 'experiments.celeba', *RUN,
-          f'--data_dir={folder}', *args,
+          sys.executable, '-m', f'experiments.{name}', f'--data_dir={folder}',
+          *args,
       ],
       cwd=ROOT,
       env={**os.environ, 'TFDS_DATA_DIR': str(folder / 'prepared')},
@@ -159,3 +163,42 @@ def test_judge_for_other_attributes_is_refused(finished, folder, tmp_path):
   )
   _assert_mistake(done, 'Young')
   assert not list(tmp_path.iterdir())
+
+
+# The same run, measured again.
+
+
+def _evaluate(root, folder, *args, judge='judge'):
+  return _invoke_binary(
+      'evaluate',
+      folder,
+      f'--workdir={root / "run"}',
+      f'--judge_workdir={root / judge}',
+      *args,
+  )
+
+
+def test_evaluate_finds_the_same_again(finished, folder):
+  root, _ = finished
+  done = _evaluate(root, folder)
+  assert done.returncode == 0, done.stderr[-3000:]
+  assert 'note: ' not in done.stderr
+  path = root / 'run' / 'evaluations' / 'celeba_folder_test.json'
+  again = json.loads(path.read_text())
+  first = json.loads((root / 'run' / 'results.json').read_text())
+  assert again['rows'] == first['rows']
+  assert again['protocol'] == first['protocol']
+  assert again['judge'] == first['judge']
+
+
+@pytest.mark.parametrize(
+    ('args', 'judge', 'parts'),
+    [
+        (['--split=validation'], 'judge', ['--split=validation', 'alpha']),
+        (['--dataset=celeb_a'], 'judge', ['celeb_a', 'of celeba_folder']),
+        ([], 'nothing', ['nothing has no judge', '--judge_workdir']),
+    ],
+)
+def test_evaluate_refuses(finished, folder, args, judge, parts):
+  root, _ = finished
+  _assert_mistake(_evaluate(root, folder, *args, judge=judge), *parts)

@@ -10,8 +10,8 @@ from experiments import mnist
 
 # A missing axis is an error, not a silent broadcast.
 jax.config.update('jax_numpy_rank_promotion', 'raise')
-# Many tests run the same small program again, as a killed run does that goes on:
-# each is compiled once in a session.
+# Many tests run the same small program again, as a killed run does that goes
+# on: each is compiled once in a session.
 _CACHE = tempfile.mkdtemp(prefix='jacsup_jax_tests_')
 atexit.register(shutil.rmtree, _CACHE, ignore_errors=True)
 jax.config.update('jax_compilation_cache_dir', _CACHE)

@@ -183,7 +183,8 @@ def test_data_of_training_are_named_as_such(run, finished, capsys):
   assert capsys.readouterr().err == (
       'note: not measured, as unfinished: student_d01,'
       ' student_no_jacobian_d01\n'
-      'note: the judges are not those of results.json: swaps do not compare\n'
+      'note: the judges of results.json had other weights: swaps do not'
+      ' compare\n'
   )
 
 
@@ -195,8 +196,8 @@ def test_no_run(tmp_path):
 
 
 def test_another_experiment(run):
-  _edit_manifest(run, lambda manifest: manifest.update(experiment='celeba'))
-  _refuses('is a run of celeba', run)
+  _edit_manifest(run, lambda manifest: manifest.update(experiment='svhn'))
+  _refuses('is a run of svhn; accepted: one of experiments.mnist or', run)
 
 
 def test_nothing_finished(run):

@@ -324,7 +324,7 @@ def test_image_sizes_are_powers_of_two(size):
       lambda: _face_model(image_size=size),
       lambda: networks.AttributeJudge(2, size),
   ):
-    with pytest.raises(types.InputError, match=f'--image_size={size}: accepted'):
+    with pytest.raises(types.InputError, match=f'size={size}: accepted'):
       make()
 
 

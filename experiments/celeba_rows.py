@@ -1,0 +1,161 @@
+"""Measures models of faces: rows of results.json, and the error for curves."""
+
+from collections.abc import Callable, Mapping, Sequence
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from experiments import celeba_runs
+from jacsup_jax import attribute_judges
+from jacsup_jax import datasets
+from jacsup_jax import flips
+from jacsup_jax import networks
+from jacsup_jax import stages
+from jacsup_jax import types
+
+_PROTOCOL = (
+    'attribute_flips: y_i set to -strength sign(y_i), counted if the judge then'
+    ' sees attribute i with that sign, mean over all images and attributes;'
+    ' strength has the most flips on the selection split; _told: over the'
+    ' attributes that the judge tells on real images with a balanced accuracy'
+    f' of at least {flips.TOLD_ACCURACY}; preservation: the other attributes\''
+    ' judgements that stay those of the reconstruction'
+)
+
+
+def make_evaluate_error(
+    images: jax.Array,
+) -> Callable[[networks.FaceAutoencoder, types.Variables], dict[str, Any]]:
+  """Makes `evaluate(model, variables) -> {'mse': ...}` for curves.
+
+  Args:
+    images: `[M, S, S, 3]` uint8, not of the training set.
+  """
+  images = jnp.asarray(images)
+  return lambda model, variables: {
+      'mse': float(_measure_error(model, variables, images))
+  }
+
+
+def measure_models(
+    values: Mapping[str, Any],
+    models: Sequence[stages.Trained],
+    judge: attribute_judges.AttributeJudge,
+    selection: datasets.FaceDataset,
+    data: datasets.FaceDataset,
+) -> list[dict[str, Any]]:
+  """Measures models, and an untrained one: rows of results.json.
+
+  Args:
+    values: of the run's flags, by name.
+    models: parents before their children.
+    judge: of the same attributes.
+    selection: whose first images alpha is chosen on, for each model.
+    data: to measure on.
+
+  Returns:
+    A row per model, in order, then that of the untrained one.
+  """
+  random = celeba_runs.random_model(values, len(data.attribute_names))
+  return [
+      {
+          **describe(model, values['seed']),
+          **measure(
+              model,
+              judge,
+              selection,
+              data,
+              [float(strength) for strength in values['strengths']],
+              values['selection_images'],
+          ),
+      }
+      for model in [*models, random]
+  ]
+
+
+def describe_protocol(split: str, selection_split: str) -> str:
+  """Returns how the rows of one split were measured, for results.json."""
+  return f'{split} split, selection on {selection_split}; {_PROTOCOL}'
+
+
+def measure(
+    trained: stages.Trained,
+    judge: attribute_judges.AttributeJudge,
+    selection: datasets.FaceDataset,
+    data: datasets.FaceDataset,
+    grid: Sequence[float],
+    selection_images: int,
+) -> dict[str, Any]:
+  """Measures a model: chooses its alpha on one split, flips on another.
+
+  Args:
+    trained: the model.
+    judge: of the same attributes.
+    selection: whose first images alpha is chosen on.
+    data: to measure on.
+    grid: strengths to choose from.
+    selection_images: how many.
+
+  Returns:
+    Entries of a row.
+  """
+  apply = (trained.model, trained.variables, judge.model, judge.variables)
+  strength, rates = _choose_strength(
+      *apply, jnp.asarray(selection.images[:selection_images]), tuple(grid)
+  )
+  measured = _measure(
+      *apply, jnp.asarray(data.images), jnp.asarray(data.attributes), strength
+  )
+  row = flips.summarize(jax.device_get(measured), data.attribute_names)
+  rates = dict(zip(map(str, sorted(grid)), jax.device_get(rates).tolist()))
+  return {**row, 'selection_flips_by_strength': rates}
+
+
+def describe(trained: stages.Trained, seed: int) -> dict[str, Any]:
+  """Returns what a row of results.json says of a model besides measurements."""
+  stage = trained.stage
+  return {
+      'model': stage.model,
+      'stage': stage.name,
+      'nuisance_dim': stage.nuisance_dim,
+      'seed': seed,
+      'epochs': stage.epochs,
+      **dataclasses.asdict(stage.weights),
+      'sha256': trained.sha256,
+  }
+
+
+def _bind(model, variables, judge_model, judge_variables):
+  params, batch_stats = variables['params'], variables['batch_stats']
+  return (
+      functools.partial(networks.make_encode(model, batch_stats), params),
+      functools.partial(networks.make_decode(model, batch_stats), params),
+      functools.partial(
+          attribute_judges.classify, judge_model, judge_variables
+      ),
+  )
+
+
+@functools.partial(jax.jit, static_argnames='model')
+def _measure_error(model, variables, images):
+  encode, decode, _ = _bind(model, variables, None, None)
+  return flips.compute_mse(encode, decode, images)
+
+
+@functools.partial(jax.jit, static_argnames=('model', 'judge_model', 'grid'))
+def _choose_strength(
+    model, variables, judge_model, judge_variables, images, grid
+):
+  functions = _bind(model, variables, judge_model, judge_variables)
+  return flips.choose_strength(*functions, images, grid)
+
+
+@functools.partial(jax.jit, static_argnames=('model', 'judge_model'))
+def _measure(
+    model, variables, judge_model, judge_variables, images, attributes, strength
+):
+  functions = _bind(model, variables, judge_model, judge_variables)
+  return flips.evaluate_faces(*functions, images, attributes, strength)

@@ -1,0 +1,95 @@
+"""Measures a run of experiments.mnist, for experiments.evaluate."""
+
+import os
+import pathlib
+from typing import Any
+
+from experiments import evaluated_runs
+from experiments import mnist_runs
+from jacsup_jax import datasets
+from jacsup_jax import judges
+from jacsup_jax import types
+from jacsup_jax import workdirs
+
+
+def evaluate(
+    run: workdirs.WorkDir,
+    *,
+    dataset: str | None = None,
+    data_dir: str | os.PathLike[str] | None = None,
+    split: str = 'test',
+    judge_workdir: str | os.PathLike[str] | None = None,
+) -> tuple[pathlib.Path, list[dict[str, Any]]]:
+  """Measures the finished stages of a run and writes the rows.
+
+  Args:
+    run: of experiments.mnist.
+    dataset: name of what to measure on; None takes the run's own.
+    data_dir: see `datasets.load`.
+    split: 'test', 'validation' or 'train'.
+    judge_workdir: of the judges; None takes the default of the data set.
+
+  Returns:
+    The file, and its rows: the stages in the order of the run, then an
+    untrained model as large as the last.
+
+  Raises:
+    InputError: if no stage is finished, or the data or the judges do not fit
+      the models.
+  """
+  values = run.manifest['flags']
+  finished = evaluated_runs.find_finished(run, mnist_runs.make_stages(values))
+  dataset = dataset or values['dataset']
+  data = datasets.load(dataset, split, data_dir=data_dir)
+  model = mnist_runs.make_model(values, values['num_factors'], 0, True)
+  _check_shape(data, model.image_shape)
+  # Before judges are trained, which takes a minute.
+  models = [mnist_runs.restore(values, stage, run) for stage in finished]
+  ensemble = judges.restore_or_train(
+      judge_workdir or judges.default_directory(dataset), dataset, data_dir
+  )
+  if dataset == values['dataset']:
+    evaluated_runs.compare_judges(
+        run, 'judges', ensemble.describe(), what='swaps'
+    )
+
+  measure = mnist_runs.make_evaluate(ensemble, data.images, data.labels)
+  rows = [
+      {
+          **mnist_runs.describe(model, values['seed']),
+          **measure(model.model, model.variables),
+      }
+      for model in [*models, mnist_runs.random_model(values, finished[-1])]
+  ]
+  path = evaluated_runs.write(
+      run,
+      dataset,
+      split,
+      protocol=_describe_protocol(values, dataset, split),
+      fingerprint=data.fingerprint,
+      rows=rows,
+      judges=ensemble.describe(),
+  )
+  return path, rows
+
+
+def _describe_protocol(values, dataset, split):
+  """Returns what was measured, and whether on what was trained on."""
+  trained_on = dataset == values['dataset'] and (
+      split == 'train'
+      or (split == 'validation' and values['eval_split'] == 'test')
+  )
+  return (
+      f'{split} split of {dataset}'
+      f'{", which the models were trained on" if trained_on else ""};'
+      f' {mnist_runs.PROTOCOL}'
+  )
+
+
+def _check_shape(data, image_shape):
+  found = data.images.shape[1:]
+  if found != tuple(image_shape):
+    raise types.InputError(
+        f'--dataset={data.name} has images of {found}; accepted:'
+        f' {tuple(image_shape)}, as the models of the run.'
+    )

@@ -1,0 +1,95 @@
+"""What measuring a run again has in common for digits and faces."""
+
+from collections.abc import Mapping, Sequence
+import json
+import pathlib
+import sys
+from typing import Any
+
+from jacsup_jax import types
+from jacsup_jax import workdirs
+
+
+def find_finished(
+    run: workdirs.WorkDir, chain: Sequence[types.Stage]
+) -> list[types.Stage]:
+  """Returns the finished stages of a run; what is unfinished is said.
+
+  Args:
+    run: with a manifest.
+    chain: its stages.
+
+  Raises:
+    InputError: if none is finished.
+  """
+  finished = [stage for stage in chain if stage.name in run.manifest['stages']]
+  unfinished = [stage.name for stage in chain if stage not in finished]
+  if not finished:
+    raise types.InputError(
+        f'--workdir={run.path} has no finished stage (unfinished:'
+        f' {", ".join(unfinished)}); accepted: a run with one or more.'
+    )
+  if unfinished:
+    _note(f'not measured, as unfinished: {", ".join(unfinished)}')
+  return finished
+
+
+def compare_judges(
+    run: workdirs.WorkDir, entry: str, found: Mapping[str, Any], *, what: str
+) -> None:
+  """Says so where a run was measured by another judge.
+
+  Args:
+    run: whose results.json may have one.
+    entry: of results.json that describes it.
+    found: description of the judge now.
+    what: does not compare then.
+  """
+  if not run.is_complete:
+    return
+  own = run.read_results().get(entry, found)
+  if own['sha256'] != found['sha256']:
+    _note(
+        f'the {entry} of results.json had other weights: {what} do not compare'
+    )
+
+
+def write(
+    run: workdirs.WorkDir,
+    dataset: str,
+    split: str,
+    *,
+    protocol: str,
+    fingerprint: str,
+    rows: Sequence[Mapping[str, Any]],
+    **judged_by: Mapping[str, Any],
+) -> pathlib.Path:
+  """Writes WORKDIR/evaluations/DATASET_SPLIT.json, in results.json's format.
+
+  Args:
+    run: that was measured; nothing else in it changes.
+    dataset: name of what it was measured on.
+    split: of that.
+    protocol: how.
+    fingerprint: of the data.
+    rows: one per model.
+    **judged_by: description of the judge or judges, under its name.
+
+  Returns:
+    The file.
+  """
+  results = {
+      'experiment': 'evaluate',
+      'protocol': protocol,
+      'dataset': {'name': dataset, 'fingerprint': fingerprint},
+      **judged_by,
+      'rows': rows,
+  }
+  path = run.path / 'evaluations' / f'{dataset.replace("/", "-")}_{split}.json'
+  path.parent.mkdir(exist_ok=True)
+  workdirs.write_whole(path, json.dumps(results, indent=1))
+  return path
+
+
+def _note(text):
+  print(f'note: {text}', file=sys.stderr)
