@@ -88,7 +88,7 @@ def define_flags() -> None:
       'alpha of the flips: the values to choose from, for each model.',
   )
   flags.DEFINE_integer(
-      'selection_images', 512, 'How many images alpha is chosen on, at most.'
+      'selection_images', 256, 'How many images alpha is chosen on, at most.'
   )
   flags.DEFINE_integer('eval_every', 5, 'Epochs between evaluations.')
   flags.DEFINE_integer('checkpoint_every', 5, 'Epochs between checkpoints.')

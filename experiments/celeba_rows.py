@@ -18,7 +18,8 @@ from jacsup_jax import types
 
 _PROTOCOL = (
     'attribute_flips: y_i set to -strength sign(y_i), counted if the judge then'
-    ' sees attribute i with that sign, mean over all images and attributes;'
+    ' sees the opposite of the label, mean over all images and attributes;'
+    ' _as_asked: counted if it sees the sign that y_i was given;'
     ' strength has the most flips on the selection split; _told: over the'
     ' attributes that the judge tells on real images with a balanced accuracy'
     f' of at least {flips.TOLD_ACCURACY}; preservation: the other attributes\''
@@ -104,7 +105,10 @@ def measure(
   """
   apply = (trained.model, trained.variables, judge.model, judge.variables)
   strength, rates = _choose_strength(
-      *apply, jnp.asarray(selection.images[:selection_images]), tuple(grid)
+      *apply,
+      jnp.asarray(selection.images[:selection_images]),
+      jnp.asarray(selection.attributes[:selection_images]),
+      tuple(grid),
   )
   measured = _measure(
       *apply, jnp.asarray(data.images), jnp.asarray(data.attributes), strength
@@ -147,10 +151,10 @@ def _measure_error(model, variables, images):
 
 @functools.partial(jax.jit, static_argnames=('model', 'judge_model', 'grid'))
 def _choose_strength(
-    model, variables, judge_model, judge_variables, images, grid
+    model, variables, judge_model, judge_variables, images, attributes, grid
 ):
   functions = _bind(model, variables, judge_model, judge_variables)
-  return flips.choose_strength(*functions, images, grid)
+  return flips.choose_strength(*functions, images, attributes, grid)
 
 
 @functools.partial(jax.jit, static_argnames=('model', 'judge_model'))

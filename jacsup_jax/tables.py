@@ -19,6 +19,7 @@ _FACE_COLUMNS = {
     'nuisance_dim': ('d', 5, str),
     'attribute_flips': ('flips', 6, '{:.1%}'.format),
     'attribute_flips_told': ('of told', 7, '{:.1%}'.format),
+    'attribute_flips_as_asked': ('as asked', 8, '{:.1%}'.format),
     'preservation': ('preserved', 9, '{:.1%}'.format),
     'strength': ('alpha', 5, '{:g}'.format),
     'mse': ('MSE', 8, lambda value: _show_error(value)),

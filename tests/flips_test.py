@@ -72,11 +72,19 @@ def test_counts_by_hand():
     third = jnp.where(images[:, 0, 0, 0] >= 0, 1, -1)
     return jnp.stack([first, second, third], axis=1)
 
-  counts = flips.count_flips(_encode, _decode, classify, IMAGES, 2.0)
+  count = lambda attributes: flips.count_flips(
+      _encode, _decode, classify, IMAGES, attributes, 2.0
+  )
+  counts = count(ATTRIBUTES)
   # Attribute 0: asked for -1 where it was +1 (2 images), seen -1 always.
   # Attribute 1: asked for +1 where it was -1 (1 image), seen +1 always.
   # Attribute 2: asked +1, +1, +1, -1, +1; seen by pixel 0: +, -, -, +, -.
   np.testing.assert_array_equal(counts.flipped, [2, 1, 1])
+  np.testing.assert_array_equal(counts.as_asked, [2, 1, 1])
+  # Factors that err: what is asked for stays, what counts as flipped does not.
+  counts = count(-ATTRIBUTES)
+  np.testing.assert_array_equal(counts.flipped, [3, 4, 4])
+  np.testing.assert_array_equal(counts.as_asked, [2, 1, 1])
   # Flipping 0 turns what is seen of 2 in all 5 images, 1 stays; flipping
   # another changes nothing else.
   np.testing.assert_array_equal(counts.kept, [5, 10, 10])
@@ -121,7 +129,10 @@ def test_summary_by_hand():
           'mse': jnp.float32(0.04),
           'strength': jnp.float32(5),
           'flips': flips.FlipCounts(
-              jnp.array([10, 2, 6]), jnp.array([20, 10, 0]), jnp.array(10)
+              flipped=jnp.array([10, 2, 6]),
+              as_asked=jnp.array([10, 3, 2]),
+              kept=jnp.array([20, 10, 0]),
+              images=jnp.array(10),
           ),
           'judge': counts,
           'judge_reconstructions': counts,
@@ -134,6 +145,7 @@ def test_summary_by_hand():
   assert row['attribute_flips_by_attribute'] == {
       'Smiling': 1.0, 'Male': 0.2, 'Eyeglasses': 0.6
   }  # pyformat: disable
+  np.testing.assert_allclose(row['attribute_flips_as_asked'], 0.5)
   # Balanced: 0.75, 0.5, 1; the first is just told.
   assert row['attributes_told'] == 2
   np.testing.assert_allclose(row['attribute_flips_told'], 0.8)
@@ -147,7 +159,7 @@ def test_summary_without_a_told_attribute(painted):
   counts = flips.SignCounts(*(jnp.array([n]) for n in (0, 0, 5, 5)))
   measured = {
       **painted,
-      'flips': flips.FlipCounts(jnp.array([1]), jnp.array([0]), jnp.array(5)),
+      'flips': flips.FlipCounts(*(jnp.array(n) for n in ([1], [1], [0], 5))),
       **{n: counts for n in ('judge', 'judge_reconstructions', 'factors')},
   }
   row = flips.summarize(measured, ('Bald',))
@@ -163,7 +175,7 @@ def test_strength_that_works_is_chosen():
     return jnp.where(works, jnp.sign(pixels), 0).astype(int)
 
   strength, rates = flips.choose_strength(
-      _encode, _decode, classify, IMAGES, (40, 1, 5, 12)
+      _encode, _decode, classify, IMAGES, ATTRIBUTES, (40, 1, 5, 12)
   )
   assert strength == 5
   np.testing.assert_array_equal(rates, [0, 1, 0, 0])
@@ -171,7 +183,7 @@ def test_strength_that_works_is_chosen():
 
 def test_smaller_of_equal_strengths_is_chosen():
   strength, rates = flips.choose_strength(
-      _encode, _decode, _classify, IMAGES, (8, 3, 5)
+      _encode, _decode, _classify, IMAGES, ATTRIBUTES, (8, 3, 5)
   )
   assert strength == 3
   np.testing.assert_array_equal(rates, 1)
@@ -180,7 +192,9 @@ def test_smaller_of_equal_strengths_is_chosen():
 @pytest.mark.parametrize('grid', [(), (1, 0), (-2,), (float('inf'),)])
 def test_strengths_not_above_zero_are_refused(grid):
   with pytest.raises(types.InputError, match='accepted: one or more'):
-    flips.choose_strength(_encode, _decode, _classify, IMAGES, grid)
+    flips.choose_strength(
+        _encode, _decode, _classify, IMAGES, ATTRIBUTES, grid
+    )
 
 
 def test_wrong_shapes_raise(painted):
@@ -191,7 +205,9 @@ def test_wrong_shapes_raise(painted):
   with pytest.raises(ValueError, match='2 names for 3'):
     flips.summarize(painted, NAMES[:2])
   with pytest.raises(types.InputError, match='no image'):
-    flips.count_flips(_encode, _decode, _classify, IMAGES[:0], 1.0)
+    flips.count_flips(
+        _encode, _decode, _classify, IMAGES[:0], ATTRIBUTES[:0], 1.0
+    )
 
 
 # Invariants.
@@ -218,11 +234,11 @@ def test_one_program_for_all_attributes_and_strengths():
           flips.count_flips, _encode, decode, _classify, batch_size=2
       )
   )
-  one = count(IMAGES, 1.0)
+  one = count(IMAGES, ATTRIBUTES, 1.0)
   # Once for the reconstruction and once for every flip.
   traces = len(decoded)
   assert traces == 2
-  many = count(IMAGES, 40.0)
+  many = count(IMAGES, ATTRIBUTES, 40.0)
   assert len(decoded) == traces
   np.testing.assert_array_equal(one.flipped, many.flipped)
   assert count._cache_size() == 1
@@ -234,7 +250,8 @@ def test_one_program_for_all_attributes_and_strengths():
 def test_oracle_flips_everything_and_keeps_the_rest(painted):
   row = flips.summarize(painted, NAMES)
   for name in (
-      'attribute_flips', 'attribute_flips_told', 'preservation',
+      'attribute_flips', 'attribute_flips_as_asked', 'attribute_flips_told',
+      'preservation',
       'judge_accuracy', 'judge_accuracy_reconstructions', 'factor_accuracy',
   ):  # pyformat: disable
     assert row[name] == 1, name
