@@ -2,15 +2,16 @@
 
 import json
 import os
-import pathlib
+import random
 import subprocess
 import sys
+import time
 
+import killing
 import numpy as np
 from PIL import Image
 import pytest
 
-ROOT = pathlib.Path(__file__).parents[1]
 NAMES = ('Bald', 'Smiling', 'Young')
 # Examples of the official partitions train, validation and test.
 SIZES = (48, 12, 12)
@@ -27,13 +28,13 @@ def folder(tmp_path_factory):
   """A folder in the layout of CelebA, whose attributes are colours."""
   root = tmp_path_factory.mktemp('faces')
   (root / 'img_align_celeba').mkdir()
-  random = np.random.default_rng(0)
+  rng = np.random.default_rng(0)
   attributes, partitions = [], []
   for i in range(sum(SIZES)):
     name = f'{i + 1:06d}.png'
-    values = random.choice([-1, 1], 3)
+    values = rng.choice([-1, 1], 3)
     colour = np.where(values > 0, 200, 50)[None, None]
-    noise = random.integers(-40, 40, (8, 8, 3))
+    noise = rng.integers(-40, 40, (8, 8, 3))
     image = Image.fromarray((colour + noise).astype(np.uint8))
     image.save(root / 'img_align_celeba' / name)
     attributes.append(f'{name} {" ".join(map(str, values))}')
@@ -43,6 +44,10 @@ def folder(tmp_path_factory):
   (root / 'list_attr_celeba.txt').write_text('\n'.join(lines) + '\n')
   (root / 'list_eval_partition.txt').write_text('\n'.join(partitions) + '\n')
   return root
+
+
+def _environment(folder):
+  return {**os.environ, 'TFDS_DATA_DIR': str(folder / 'prepared')}
 
 
 def _invoke(folder, *args):
@@ -55,8 +60,8 @@ def _invoke_binary(name, folder, *args):
           sys.executable, '-m', f'experiments.{name}', f'--data_dir={folder}',
           *args,
       ],
-      cwd=ROOT,
-      env={**os.environ, 'TFDS_DATA_DIR': str(folder / 'prepared')},
+      cwd=killing.ROOT,
+      env=_environment(folder),
       capture_output=True,
       text=True,
       check=False,
@@ -202,3 +207,37 @@ def test_evaluate_finds_the_same_again(finished, folder):
 def test_evaluate_refuses(finished, folder, args, judge, parts):
   root, _ = finished
   _assert_mistake(_evaluate(root, folder, *args, judge=judge), *parts)
+
+
+# Killed in each phase.
+
+
+@pytest.mark.slow
+def test_killed_in_every_phase_it_gives_the_same_parameters(
+    finished, folder, tmp_path
+):
+  root, _ = finished
+  seed = time.time_ns()
+  print(f'seed of the delays: {seed}')
+  delay = random.Random(seed).uniform
+
+  def start(run):
+    return killing.start(
+        'celeba', *RUN, f'--data_dir={folder}', '--epochs=3',
+        '--cycle_epochs=3', '--student_epochs=3', '--checkpoint_every=1',
+        f'--workdir={run}', f'--judge_workdir={root / "judge"}',
+        env=_environment(folder),
+    )  # pyformat: disable
+
+  undisturbed, run = tmp_path / 'undisturbed', tmp_path / 'run'
+  killing.finish(start(undisturbed))
+  for stage in ('teacher_phase_1', 'teacher', 'student_d12'):
+    reached = lambda stage=stage: killing.has_epoch(run, stage)
+    killing.kill_when(start(run), reached, delay(0, 0.2))
+  # While a student grows, and in its stage.
+  grows = lambda: killing.has_finished(run, 'student_d12')
+  killing.kill_when(start(run), grows, delay(0, 1))
+  reached = lambda: killing.has_epoch(run, 'student_cycle_d12')
+  killing.kill_when(start(run), reached, delay(0, 0.2))
+  killing.finish(start(run))
+  assert killing.outcome(run) == killing.outcome(undisturbed)

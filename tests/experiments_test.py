@@ -6,12 +6,10 @@ import io
 import json
 import pathlib
 import random
-import signal
-import subprocess
-import sys
 import time
 
 from absl.testing import flagsaver
+import killing
 import numpy as np
 import pytest
 
@@ -244,66 +242,27 @@ def test_same_command_again_is_complete_and_changes_no_result(finished):
 
 
 def _start(workdir, judge):
-  return subprocess.Popen(
-      [
-          sys.executable, '-m', 'experiments.mnist', '--epochs=2',
-          '--nuisance_dim=2', '--eval_every=1', '--checkpoint_every=1',
-          f'--workdir={workdir}', f'--judge_workdir={judge}',
-      ],
-      cwd=ROOT,
-      stdout=subprocess.DEVNULL,
-      stderr=subprocess.PIPE,
-      text=True,
+  return killing.start(
+      'mnist', '--epochs=2', '--nuisance_dim=2', '--eval_every=1',
+      '--checkpoint_every=1', f'--workdir={workdir}',
+      f'--judge_workdir={judge}',
   )  # pyformat: disable
-
-
-def _finish(process):
-  _, err = process.communicate()
-  assert process.returncode == 0, err[-3000:]
-
-
-def _kill_when(process, reached, delay):
-  while not reached():
-    assert process.poll() is None, process.stderr.read()[-3000:]
-    time.sleep(0.01)
-  time.sleep(delay)
-  process.send_signal(signal.SIGKILL)
-  process.communicate()
-  assert process.returncode == -signal.SIGKILL, 'it ended before it was killed'
 
 
 @pytest.mark.slow
 def test_killed_three_times_it_gives_the_same_parameters(tmp_path):
   judge = tmp_path / 'judge'
-  _finish(_start(tmp_path / 'undisturbed', judge))
+  killing.finish(_start(tmp_path / 'undisturbed', judge))
   run = tmp_path / 'run'
   seed = time.time_ns()
   print(f'seed of the delays: {seed}')
   delay = random.Random(seed).uniform
-
-  def lines(stage):
-    path = run / 'metrics.jsonl'
-    return path.exists() and f'"stage": "{stage}"' in path.read_text()
-
-  def grown():
-    path = run / 'manifest.json'
-    return path.exists() and 'teacher' in json.loads(path.read_text())['stages']
+  in_stage = lambda stage: lambda: killing.has_epoch(run, stage)
+  grown = lambda: killing.has_finished(run, 'teacher')
 
   # In the first stage; as a student grows from it; in that student's stage.
-  _kill_when(_start(run, judge), lambda: lines('teacher'), delay(0, 2))
-  _kill_when(_start(run, judge), grown, delay(0, 1))
-  _kill_when(_start(run, judge), lambda: lines('student_d01'), delay(0, 2))
-  _finish(_start(run, judge))
-
-  def outcome(directory):
-    manifest = json.loads((directory / 'manifest.json').read_text())
-    results = json.loads((directory / 'results.json').read_text())
-    records = [
-        json.loads(line)
-        for line in (directory / 'metrics.jsonl').read_text().splitlines()
-    ]
-    for record in records:
-      del record['seconds'], record['images_per_second']
-    return manifest['stages'], results, records
-
-  assert outcome(run) == outcome(tmp_path / 'undisturbed')
+  killing.kill_when(_start(run, judge), in_stage('teacher'), delay(0, 2))
+  killing.kill_when(_start(run, judge), grown, delay(0, 1))
+  killing.kill_when(_start(run, judge), in_stage('student_d01'), delay(0, 2))
+  killing.finish(_start(run, judge))
+  assert killing.outcome(run) == killing.outcome(tmp_path / 'undisturbed')
