@@ -117,6 +117,12 @@ def _define_model_flags():
       'first_width', 16, 'Channels of the first layer; each next has twice.'
   )
   flags.DEFINE_integer('last_width', 512, 'Channels of a hidden layer at most.')
+  flags.DEFINE_boolean(
+      'linear_factors',
+      False,
+      'The factors have no LeakyReLU, and learn both signs of an attribute'
+      ' alike; the paper\'s and the released code\'s have one.',
+  )
   flags.DEFINE_enum(
       'growth',
       'random',

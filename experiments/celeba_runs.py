@@ -27,7 +27,10 @@ CACHES = ('device', 'host', 'none')
 TEACHER = 'teacher'
 _JUDGE_BATCH_SIZE = 128
 # Of flags: what a model is. A teacher of another run must agree in them.
-_OF_MODEL = ('image_size', 'first_width', 'last_width', 'compute_dtype')
+_OF_MODEL = (
+    'image_size', 'first_width', 'last_width', 'linear_factors',
+    'compute_dtype',
+)  # pyformat: disable
 
 
 
@@ -165,6 +168,7 @@ def make_model(
       image_size=values['image_size'],
       first_width=values['first_width'],
       last_width=values['last_width'],
+      linear_factors=values['linear_factors'],
       dtype=jnp.dtype(values['compute_dtype']),
   )
 

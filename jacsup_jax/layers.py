@@ -125,7 +125,7 @@ class DownBlock(nn.Module):
     x += bias.astype(x.dtype)[jnp.newaxis, jnp.newaxis, jnp.newaxis]
     if self.normalize:
       x = _batch_norm(x.dtype, self.axis_name, train)(x)
-    return nn.leaky_relu(x, 0.2) if self.activate else x
+    return leaky_relu(x) if self.activate else x
 
 
 class UpBlock(nn.Module):
@@ -163,6 +163,11 @@ class UpBlock(nn.Module):
     if self.is_last:
       return jnp.tanh(x.astype(jnp.promote_types(self.dtype, jnp.float32)))
     return nn.relu(_batch_norm(self.dtype, self.axis_name, train)(x))
+
+
+def leaky_relu(x: jax.Array) -> jax.Array:
+  """Computes the activation of encoders and judges, of any shape: slope 0.2."""
+  return nn.leaky_relu(x, 0.2)
 
 
 def down(x: jax.Array, kernel: jax.Array) -> jax.Array:

@@ -128,10 +128,14 @@ class MlpAutoencoder(nn.Module):
 
 
 class FaceEncoder(nn.Module):
-  """Images `[B, S, S, 3]` -> feature maps `[B, 2, 2, features]`."""
+  """Images `[B, S, S, 3]` -> feature maps `[B, 2, 2, features]`.
+
+  The last `linear_features` of them have no LeakyReLU.
+  """
 
   widths: tuple[int, ...]
   features: int
+  linear_features: int
   image_shape: tuple[int, int, int]
   axis_name: str | None
   dtype: jnp.dtype
@@ -148,14 +152,19 @@ class FaceEncoder(nn.Module):
           dtype=self.dtype,
           name=f'down_{i}',
       )(x, train)
-    return layers.DownBlock(
+    x = layers.DownBlock(
         self.features,
+        activate=not self.linear_features,
         axis_name=self.axis_name,
         dtype=self.dtype,
         # The code is not rounded to less than float32.
         output_dtype=jnp.promote_types(self.dtype, jnp.float32),
         name=f'down_{len(self.widths)}',
     )(x, train)
+    if not self.linear_features:
+      return x
+    x, linear = jnp.split(x, [self.features - self.linear_features], axis=-1)
+    return jnp.concatenate([layers.leaky_relu(x), linear], axis=-1)
 
 
 class FaceDecoder(nn.Module):
@@ -186,7 +195,9 @@ class FaceAutoencoder(nn.Module):
   convolutions back, every one of which is given the factors. C is a 4x4
   convolution of stride 2 with BatchNorm and LeakyReLU; the first has no
   BatchNorm, and the LeakyReLU of the last applies to the factors too, as in the
-  released code.
+  released code. It makes a factor of -1, as the hinge (11) wants it, as far
+  from 0 as one of +5, which takes thousands of steps to learn; without it both
+  signs are alike.
 
   Attributes:
     num_factors: k. The last k channels of the encoder, each as its mean over
@@ -198,6 +209,7 @@ class FaceAutoencoder(nn.Module):
       twice as many.
     last_width: that the hidden layers have at most. The decoder's are the
       reverse.
+    linear_factors: the factors have no LeakyReLU.
     axis_name: of the mapped axis that the batch is spread over, if any.
     dtype: that the convolutions are computed in.
   """
@@ -207,6 +219,7 @@ class FaceAutoencoder(nn.Module):
   image_size: int = 256
   first_width: int = 16
   last_width: int = 512
+  linear_factors: bool = False
   axis_name: str | None = None
   dtype: jnp.dtype = jnp.float32
 
@@ -229,6 +242,7 @@ class FaceAutoencoder(nn.Module):
     self.encoder = FaceEncoder(
         widths,
         self.nuisance_channels + self.num_factors,
+        self.num_factors if self.linear_factors else 0,
         self.image_shape,
         self.axis_name,
         self.dtype,
@@ -314,7 +328,7 @@ class AttributeJudge(nn.Module):
     x = layers.dense(
         x.shape[-1], self.hidden, dtype=jnp.float32, name='dense'
     )(x)
-    x = nn.leaky_relu(x, 0.2)
+    x = layers.leaky_relu(x)
     return layers.dense(
         self.hidden, self.num_attributes, dtype=jnp.float32, name='logits'
     )(x)

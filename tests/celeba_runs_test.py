@@ -35,6 +35,7 @@ DEFAULTS = {
     'image_size': 8,
     'first_width': 4,
     'last_width': 4,
+    'linear_factors': False,
     'compute_dtype': 'float32',
     'learning_rate': 2e-3,
     'weight_decay': 0.0,

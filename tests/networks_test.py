@@ -353,6 +353,21 @@ def test_factors_are_means_of_the_last_channels():
   assert np.all(np.any(others != decoded, axis=(1, 2, 3)))
 
 
+def test_linear_factors_have_no_leaky_relu():
+  variables = _init(_face_model())
+  images = _face_images()
+  encode = lambda model: jax.jit(
+      networks.make_encode(model, variables['batch_stats'])
+  )(variables['params'], images)
+  code = encode(_face_model(linear_factors=True))
+  whole = np.asarray(encode(_face_model(0, 5)).nuisance)
+  assert np.any(whole[..., 3:] < 0)
+  np.testing.assert_array_equal(code.nuisance, whole[..., :3])
+  # The slope of 0.2 is undone.
+  factors = np.where(whole < 0, 5 * whole, whole)[..., 3:].mean(axis=(1, 2))
+  np.testing.assert_allclose(code.factors, factors, rtol=1e-5, atol=1e-6)
+
+
 def test_gradients_reach_every_parameter_of_faces():
   model = _face_model()
   variables = _init(model)
