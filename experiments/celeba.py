@@ -49,7 +49,7 @@ def define_flags() -> None:
       'students',
       ['student'],
       'Chains to grow from the teacher: student (with Jacobian supervision),'
-      ' student_cycle (with the teacher\'s own losses), student_no_jacobian'
+      ' student_cycle (with cycle losses in its place), student_no_jacobian'
       ' (with neither); empty for the teacher alone.',
   )
   flags.DEFINE_enum(
@@ -144,7 +144,8 @@ def _define_weight_flags():
       ('lambda_nuisance_cycle', 1e-5, 'lambda_5, of eq. (13).'),
       ('lambda_y', 1.0, 'Of a student\'s factor matching, eq. (9).'),
       ('lambda_diff', 50.0, 'Of a student\'s Jacobian term, eq. (9).'),
-      ('student_lambda_xcov', 0.0, 'Of a student\'s cross-covariance.'),
+      ('student_lambda_prediction', 0.0, 'Of attributes, for all students.'),
+      ('student_lambda_xcov', 0.0, 'Of cross-covariance, for all students.'),
   ):
     flags.DEFINE_float(name, default, f'Weight: {text}')
   flags.DEFINE_enum(

@@ -128,16 +128,17 @@ def make_weights(
   base = take('lambda_reconstruction')
   of_labels = take('lambda_prediction', 'lambda_xcov')
   of_cycle = take('lambda_attribute_cycle', 'lambda_nuisance_cycle')
-  # A student has neither labels nor, unless a flag says so, eq. (10).
+  # A student has neither labels nor eq. (10), unless flags say so.
   of_student = {
-      'lambda_prediction': 0.0, 'lambda_xcov': values['student_lambda_xcov']
-  }  # pyformat: disable
+      'lambda_prediction': values['student_lambda_prediction'],
+      'lambda_xcov': values['student_lambda_xcov'],
+  }
   terms = {
       'teacher_phase_1': of_labels,
       TEACHER: of_labels | of_cycle,
       'student': of_student | take('lambda_y', 'lambda_diff'),
-      # What the teacher had to disentangle with, in place of its Jacobian.
-      'student_cycle': of_labels | of_cycle,
+      # Cycle losses in the place of the Jacobian, as in Tables 2 and 5.
+      'student_cycle': of_student | of_cycle,
       'student_no_jacobian': of_student,
   }
   return types.AttributeLossWeights(**base, **terms[model], **squared)

@@ -28,6 +28,7 @@ DEFAULTS = {
     'lambda_nuisance_cycle': 1e-5,
     'lambda_y': 1.0,
     'lambda_diff': 50.0,
+    'student_lambda_prediction': 0.0,
     'student_lambda_xcov': 0.0,
     'xcov': 'squared',
     'eval_split': 'test',
@@ -81,9 +82,15 @@ def test_comparison_rows_lack_the_jacobian():
   values = _values(students=['student_cycle', 'student_no_jacobian'])
   chain = celeba_runs.make_stages(values)
   cycle, without = chain[2].weights, chain[4].weights
-  assert cycle == chain[1].weights
+  # Table 5 of Lezama (2019): lambda_4 and lambda_5, lambda_diff = lambda_y = 0.
+  assert dataclasses.astuple(cycle)[:7] == (100, 0, 0, 1e-4, 1e-5, 0, 0)
   assert not without.needs_teacher and not without.needs_cycle
   assert without.lambda_prediction == 0
+
+
+def test_students_have_labels_where_a_flag_says_so():
+  values = _values(students=['student_cycle'], student_lambda_prediction=10.0)
+  assert celeba_runs.make_stages(values)[-1].weights.lambda_prediction == 10
 
 
 def test_teacher_alone_may_be_one_phase():
