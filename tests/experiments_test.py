@@ -4,8 +4,8 @@ import contextlib
 import hashlib
 import io
 import json
-import pathlib
 import random
+import sys
 import time
 
 from absl.testing import flagsaver
@@ -17,7 +17,6 @@ from experiments import command_line
 from experiments import mnist
 from jacsup_jax import datasets
 
-ROOT = pathlib.Path(__file__).parents[1]
 SIZES = {'train': 1280, 'train_minus_validation': 1024, 'test': 256}
 RUN = (
     '--epochs=2', '--nuisance_dim=1', '--students=student,student_no_jacobian',

@@ -285,6 +285,8 @@ def _open_folder(
     )
   root = preparing.data_root(None)
   seconds = _SECONDS_AN_IMAGE + _SECONDS_A_PIXEL * image_size**2
+  # Images are read by a thread per core; faces are drawn by one.
+  seconds /= os.cpu_count() or 1
   folder = face_folder.open_folder(data_dir)
   make_builder = _own_builder(
       celeba_folder_dataset_builder.Builder,
@@ -334,7 +336,7 @@ def _prepare_own(
     name: of the set.
     make_builder: makes its builder, for a folder of prepared sets.
     root: that folder.
-    seconds: how long one core would take.
+    seconds: about how long it takes.
     explicit: whether the user named `root`.
   """
   prepared = preparing.prepared_sets(root)
@@ -345,7 +347,6 @@ def _prepare_own(
         f' {", ".join(prepared)}: choose one of these with --dataset, or'
         f' prepare {name} in another folder (--data_dir of an empty one)'
     )
-  seconds /= os.cpu_count() or 1
   minutes = round(seconds / 60)
   if minutes < 1:
     duration = f'{max(round(seconds / 10) * 10, 10)} seconds'
