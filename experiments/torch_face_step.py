@@ -41,7 +41,7 @@ def compute_losses(
     attributes: torch.Tensor,
     weights: types.AttributeLossWeights,
 ) -> dict[str, torch.Tensor]:
-  """Computes the terms of `benchmark_faces.make_objective`.
+  """Computes the terms of `attribute_objectives.teacher_objective`.
 
   Args:
     model: of `make_autoencoder`.

@@ -266,7 +266,7 @@ def test_torch_losses_of_faces_are_ours(squared_xcov):
   weights = types.AttributeLossWeights(squared_xcov=squared_xcov)
   model = _TINY_FACES
   variables = networks.init_variables(model, 0, model.image_shape)
-  batch = benchmark_faces.make_batch(model, 5)
+  batch = benchmark_faces.to_batch(benchmark_faces.make_data(model, 5))
   optimizer = training.make_optimizer(1e-3, 0.0, b1=0.5)
   state = attribute_training.create_train_state(variables, optimizer)
   inputs = attribute_training.StepInputs(*batch, None, None)
