@@ -113,7 +113,9 @@ def main(precision: str) -> None:
       difference = parallel_worker.difference
       report[f'{name}/{mode}/{"resident" if on_device else "fed"}'] = {
           'gradients': difference(state.opt_state, old_state.opt_state),
-          'params': difference(state.params, old_state.params),
+          'params': difference(
+              state.params, old_state.params, old_state.opt_state
+          ),
           'batch_stats': difference(state.batch_stats, old_state.batch_stats),
           'metrics': difference(metrics, old_metrics),
       }

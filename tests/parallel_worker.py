@@ -38,24 +38,38 @@ def sgd_with_gradients() -> optax.GradientTransformation:
   )
 
 
-def difference(found, expected) -> float:
+def difference(found, expected, gradients=None) -> float:
   """Returns the largest error of a leaf, in units of the leaf's largest.
 
   A leaf that is zero but for rounding, as the gradient of a bias before
   BatchNorm is, has no digits of its own: it is measured by the largest leaf of
-  its tree.
+  its tree. So is a parameter that such a gradient moved.
+
+  Args:
+    found: a tree.
+    expected: a tree of the same structure.
+    gradients: where these are parameters after one step, those of the step.
   """
-  leaves = [np.asarray(x, np.float64) for x in jax.tree.leaves(expected)]
-  sizes = [np.max(np.abs(x)) for x in leaves]
-  largest = max(sizes)
-  errors = [
-      np.max(np.abs(np.asarray(f, np.float64) - e))
-      for f, e in zip(jax.tree.leaves(found), leaves)
-  ]
-  return max(
-      float(error / (size if size > 1e-5 * largest else largest))
-      for error, size in zip(errors, sizes)
+  sizes = _leaf_sizes(expected)
+  moves = sizes if gradients is None else _leaf_sizes(gradients)
+  largest, largest_move = max(sizes), max(moves)
+  errors = _leaf_sizes(
+      jax.tree.map(
+          lambda f, e: np.asarray(f, np.float64) - np.asarray(e, np.float64),
+          found,
+          expected,
+      )
   )
+  return max(
+      float(error / (size if move > 1e-5 * largest_move else largest))
+      for error, size, move in zip(errors, sizes, moves, strict=True)
+  )
+
+
+def _leaf_sizes(tree):
+  """Lists the largest absolute value of each leaf."""
+  leaves = [np.asarray(x, np.float64) for x in jax.tree.leaves(tree)]
+  return [np.max(np.abs(x)) for x in leaves]
 
 
 def main(precision: str) -> None:
