@@ -20,7 +20,8 @@ from jacsup_jax import training
 from jacsup_jax import types
 from jacsup_jax.datasets import batches
 
-# (num_factors, nuisance_dim, normalize_code) -> autoencoder.
+# (num_factors, nuisance_dim, is_first) -> autoencoder; a first teacher has the
+# BatchNorm of the code, students may.
 MakeModel = Callable[[int, int, bool], nn.Module]
 
 
@@ -36,7 +37,8 @@ class Settings:
     mode: how devices are used, see `parallel`.
     growth: initialisation of new units, see `surgery.grow`.
     fold_normalization: a first teacher's BatchNorm is folded into the student
-      that grows from it (else dropped, as the released code does).
+      that grows from it, if that has none (else dropped, as the released code
+      does).
     keep_moments: grown optimizer state goes on; else it starts at zero, as the
       released code does.
     teacher_train_mode: a teacher with BatchNorm supervises with the statistics
@@ -164,7 +166,8 @@ def grow_state(
     State of the parent's step.
   """
   variables = parent.variables
-  if parent.model.normalize_code:
+  # Of a student without BatchNorm, whose teacher has one.
+  if parent.model.normalize_code and not fresh.batch_stats:
     if settings.fold_normalization:
       variables = surgery.fold_normalization(variables)
     else:

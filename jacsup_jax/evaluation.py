@@ -58,7 +58,8 @@ def compute_mse(
     image = batches.to_float(image[None])
     return jnp.mean(jnp.square(decode(encode(image)) - image))
 
-  return jnp.mean(jax.lax.map(error, images, batch_size=1000))
+  at_once = batches.count_at_once(images.shape[1:])
+  return jnp.mean(jax.lax.map(error, images, batch_size=at_once))
 
 
 def psnr(mse: float, peak: float = 1.0) -> float:
@@ -153,7 +154,8 @@ def compute_accuracy(
     classes = classify(transform(batches.to_float(image[None])), None)
     return jnp.mean(classes == label)
 
-  return jnp.mean(jax.lax.map(correct, (images, labels), batch_size=1000))
+  at_once = batches.count_at_once(images.shape[1:])
+  return jnp.mean(jax.lax.map(correct, (images, labels), batch_size=at_once))
 
 
 def evaluate_autoencoder(

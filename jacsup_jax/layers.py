@@ -12,8 +12,8 @@ import jax.numpy as jnp
 _CODE_MULTIPLE = 32
 # Of the numbers that are drawn for a unit at initialisation.
 _LEAST_DRAWN = 256
-# Of convolutions: batch, height, width, channels, also out; kernels [4, 4, in,
-# out].
+# Of convolutions: batch, height, width, channels, also out; kernels [size,
+# size, in, out].
 _DIMENSIONS = ('NHWC', 'HWIO', 'NHWC')
 
 
@@ -165,6 +165,74 @@ class UpBlock(nn.Module):
     return nn.relu(_batch_norm(self.dtype, self.axis_name, train)(x))
 
 
+class PoolBlock(nn.Module):
+  """Halves a feature map: 3x3 convolution, ReLU, average pooling of 2x2.
+
+  `[B, H, W, C]` -> `[B, H / 2, W / 2, features]`.
+
+  Attributes:
+    features: channels of its output.
+    is_code: a growing code comes from it: `[B, features]`, the average over the
+      whole map, in float32 at least. As in `CodeDense`, what is computed does
+      not change its shape while the code grows.
+    activate: whether it has the ReLU.
+    dtype: that it convolves in; parameters stay float32.
+  """
+
+  features: int
+  is_code: bool = False
+  activate: bool = True
+  dtype: jnp.dtype = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    channels = x.shape[-1]
+    init = uniform_by_unit(9 * channels)
+    kernel = self.param('kernel', init, (3, 3, channels, self.features))
+    bias = self.param('bias', init, (self.features,))
+    if self.is_code:
+      padding = count_code_columns(self.features) - self.features
+      kernel = jnp.pad(kernel, (*[(0, 0)] * 3, (0, padding)))
+      bias = jnp.pad(bias, (0, padding))
+    x = convolve(x.astype(self.dtype), kernel.astype(self.dtype))
+    x += bias.astype(self.dtype)[jnp.newaxis, jnp.newaxis, jnp.newaxis]
+    x = nn.relu(x) if self.activate else x
+    if self.is_code:
+      x = x.astype(jnp.promote_types(self.dtype, jnp.float32))
+      return jnp.mean(x, axis=(1, 2))[:, : self.features]
+    return pool(x)
+
+
+class UpConvolution(nn.Module):
+  """Doubles a feature map: transposed 4x4 convolution with a bias.
+
+  `[B, H, W, C]` -> `[B, 2H, 2W, features]`; or `[B, C]`, which stands for
+  constant channels of a map of `constant_size`.
+
+  Attributes:
+    features: channels of its output.
+    constant_size: (H, W) of constant channels, None for a feature map.
+    dtype: that it convolves in; parameters stay float32.
+  """
+
+  features: int
+  constant_size: tuple[int, int] | None = None
+  dtype: jnp.dtype = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    # PyTorch counts the outputs of a transposed convolution.
+    init = uniform_by_unit(16 * self.features)
+    kernel = self.param('kernel', init, (4, 4, x.shape[-1], self.features))
+    bias = self.param('bias', init, (self.features,))
+    x, kernel, bias = (a.astype(self.dtype) for a in (x, kernel, bias))
+    if self.constant_size is None:
+      x = up(x, kernel)
+    else:
+      x = up_constants(x, kernel, *self.constant_size)
+    return x + bias[jnp.newaxis, jnp.newaxis, jnp.newaxis]
+
+
 def leaky_relu(x: jax.Array) -> jax.Array:
   """Computes the activation of encoders and judges, of any shape: slope 0.2."""
   return nn.leaky_relu(x, 0.2)
@@ -235,6 +303,40 @@ def up_constants(
   sums = jnp.einsum('ai,bj,ijko->kabo', kinds, kinds, kernel)
   pattern = jnp.tensordot(factors, sums, 1)
   return _repeat_inner(_repeat_inner(pattern, 1, height), 2, width)
+
+
+def convolve(x: jax.Array, kernel: jax.Array) -> jax.Array:
+  """Convolves with a 3x3 kernel, stride 1 and zero padding of 1.
+
+  Args:
+    x: `[B, H, W, C]`.
+    kernel: `[3, 3, C, out]`, PyTorch's `weight.transpose(2, 3, 1, 0)`.
+
+  Returns:
+    `[B, H, W, out]`, in the type of `x`.
+  """
+  _check_convolution(x, kernel, 3)
+  # Without a stride, XLA's convolution is as fast on the CPU as products are.
+  return jax.lax.conv_general_dilated(
+      x, kernel, (1, 1), ((1, 1), (1, 1)), dimension_numbers=_DIMENSIONS
+  )
+
+
+def pool(x: jax.Array) -> jax.Array:
+  """Averages blocks of 2x2 pixels.
+
+  Args:
+    x: `[B, H, W, C]`, H and W even.
+
+  Returns:
+    `[B, H / 2, W / 2, C]`, in the type of `x`.
+  """
+  chex.assert_rank(x, 4)
+  batch, height, width, channels = x.shape
+  chex.assert_is_divisible(height, 2)
+  chex.assert_is_divisible(width, 2)
+  blocks = x.reshape(batch, height // 2, 2, width // 2, 2, channels)
+  return jnp.mean(blocks, axis=(2, 4))
 
 
 def down_natively(x: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -320,9 +422,9 @@ def _batch_norm(dtype, axis_name, train):
   )
 
 
-def _check_convolution(x, kernel):
+def _check_convolution(x, kernel, size=4):
   chex.assert_rank([x, kernel], 4)
-  chex.assert_shape(kernel, (4, 4, x.shape[-1], None))
+  chex.assert_shape(kernel, (size, size, x.shape[-1], None))
 
 
 def _split_blocks(x):

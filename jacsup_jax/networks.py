@@ -41,16 +41,7 @@ class MlpEncoder(nn.Module):
     # Statistics are not taken in less than float32.
     x = x.astype(jnp.promote_types(self.dtype, jnp.float32))
     if self.normalize_code:
-      x = nn.BatchNorm(
-          use_running_average=not train,
-          momentum=0.9,
-          # The other form, E[x^2] - E[x]^2, cancels in float32.
-          use_fast_variance=False,
-          use_scale=False,
-          use_bias=False,
-          axis_name=self.axis_name,
-          name='code_norm',
-      )(x)
+      x = _code_norm(self.axis_name, train)(x)
     return x
 
 
@@ -114,6 +105,141 @@ class MlpAutoencoder(nn.Module):
         self.dtype,
     )
     self.decoder = MlpDecoder(
+        self.code_dim, self.image_shape, self.widths[::-1], self.dtype
+    )
+
+  def encode(self, images: jax.Array, train: bool = False) -> types.Code:
+    return latents.split(self.encoder(images, train), self.num_factors)
+
+  def decode(self, code: types.Code) -> jax.Array:
+    return self.decoder(latents.merge(code))
+
+  def __call__(self, images: jax.Array) -> jax.Array:
+    return self.decode(self.encode(images))
+
+
+class SvhnEncoder(nn.Module):
+  """Images `[B, H, W, C]` -> flat codes `[B, code_dim]`."""
+
+  code_dim: int
+  image_shape: tuple[int, int, int]
+  widths: tuple[int, ...]
+  normalize_code: bool
+  linear_code: bool
+  axis_name: str | None
+  dtype: jnp.dtype
+
+  @nn.compact
+  def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
+    chex.assert_shape(images, (None, *self.image_shape))
+    x = images
+    for i, features in enumerate(self.widths):
+      x = layers.PoolBlock(features, dtype=self.dtype, name=f'pool_{i}')(x)
+    x = layers.PoolBlock(
+        self.code_dim,
+        is_code=True,
+        activate=not self.linear_code,
+        dtype=self.dtype,
+        name='code',
+    )(x)
+    if self.normalize_code:
+      x = _code_norm(self.axis_name, train)(x)
+    return x
+
+
+class SvhnDecoder(nn.Module):
+  """Flat codes `[B, code_dim]` -> images `[B, H, W, C]` in [0, 1]."""
+
+  code_dim: int
+  image_shape: tuple[int, int, int]
+  widths: tuple[int, ...]
+  dtype: jnp.dtype
+
+  @nn.compact
+  def __call__(self, flat_code: jax.Array) -> jax.Array:
+    chex.assert_shape(flat_code, (None, self.code_dim))
+    height, width, channels = self.image_shape
+    scale = 2 ** (len(self.widths) + 1)
+    x = flat_code
+    for i, features in enumerate((*self.widths, channels)):
+      x = nn.relu(x) if i else x
+      x = layers.UpConvolution(
+          features,
+          constant_size=None if i else (height // scale, width // scale),
+          dtype=self.dtype,
+          name=f'up_{i}',
+      )(x)
+    x = x.astype(jnp.promote_types(self.dtype, jnp.float32))
+    return nn.sigmoid(x)
+
+
+class SvhnAutoencoder(nn.Module):
+  """The autoencoder of appendix A.5 of Lezama (2019).
+
+  C(64)-C(128)-C(256)-C(k + d)-BatchNorm and D(256)-D(128)-D(64)-D(3). C is a
+  3x3 convolution with zero padding of 1, ReLU and average pooling; D a
+  transposed 4x4 convolution of stride 2, with padding of 1, and ReLU. What the
+  paper leaves open:
+
+  The code is k + d numbers, not maps: the factors are varied one number each in
+  its figures, and its errors are those of so few numbers. So the last average
+  pooling is that of the whole map (4x4 of 32x32 images), and for the decoder
+  each number stands for a constant channel of a 2x2 map, as for faces. Its
+  first layer makes a 4x4 map of it, whose every position has weights of its
+  own.
+
+  The pooling that the paper names in the decoder's blocks too is left out: it
+  would undo their doubling. The decoder ends in a sigmoid, as images are in
+  [0, 1]. It has no BatchNorm, and that of the code no scale and bias, as that
+  of the digits.
+
+  Attributes:
+    num_factors: k.
+    nuisance_dim: d. Parameters depend on k + d alone: a clone with another
+      split of the same sum reads the same parameters.
+    normalize_code: BatchNorm after the encoder. The paper draws it for all
+      models here, for digits for the first teacher alone.
+    image_shape: (H, W, C); H and W are multiples of 16 (with three widths).
+    widths: of the encoder's hidden layers; the decoder's are the reverse.
+    linear_code: the code has no ReLU. The paper has one; a unit that is below 0
+      everywhere on all images is then not trained any more.
+    axis_name: of the mapped axis that the batch is spread over, if any.
+    dtype: that the convolutions are computed in.
+  """
+
+  num_factors: int
+  nuisance_dim: int
+  normalize_code: bool = False
+  image_shape: tuple[int, int, int] = (32, 32, 3)
+  widths: tuple[int, ...] = (64, 128, 256)
+  linear_code: bool = False
+  axis_name: str | None = None
+  dtype: jnp.dtype = jnp.float32
+
+  def __post_init__(self):
+    scale = 2 ** (len(self.widths) + 1)
+    if any(size < scale or size % scale for size in self.image_shape[:2]):
+      raise types.InputError(
+          f'images of {tuple(self.image_shape)}; accepted: height and width'
+          f' that are multiples of {scale}.'
+      )
+    super().__post_init__()
+
+  @property
+  def code_dim(self) -> int:
+    return self.num_factors + self.nuisance_dim
+
+  def setup(self):
+    self.encoder = SvhnEncoder(
+        self.code_dim,
+        self.image_shape,
+        self.widths,
+        self.normalize_code,
+        self.linear_code,
+        self.axis_name,
+        self.dtype,
+    )
+    self.decoder = SvhnDecoder(
         self.code_dim, self.image_shape, self.widths[::-1], self.dtype
     )
 
@@ -395,6 +521,20 @@ def make_decode(
     return model.apply(variables, code, method='decode')
 
   return decode
+
+
+def _code_norm(axis_name, train):
+  """Makes the BatchNorm of flat codes, without scale and bias."""
+  return nn.BatchNorm(
+      use_running_average=not train,
+      momentum=0.9,
+      # The other form, E[x^2] - E[x]^2, cancels in float32.
+      use_fast_variance=False,
+      use_scale=False,
+      use_bias=False,
+      axis_name=axis_name,
+      name='code_norm',
+  )
 
 
 def _doubled_widths(first, last, depth):

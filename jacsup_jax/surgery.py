@@ -76,15 +76,15 @@ def grow(
 def fold_normalization(
     variables: types.Variables, epsilon: float = 1e-5
 ) -> types.Variables:
-  """Moves a first teacher's BatchNorm into the dense layer before it.
+  """Moves a first teacher's BatchNorm into the linear layer before it.
 
-  Students have no BatchNorm. Folding its running statistics into the encoder's
-  last layer makes one that computes the same factors, up to rounding; the
-  released code drops the BatchNorm instead.
+  For students without BatchNorm. Folding its running statistics into the
+  encoder's last layer makes one that computes the same factors, up to rounding;
+  the released code drops the BatchNorm instead.
 
   Args:
-    variables: of a teacher whose encoder ends in a dense layer `code`, kernel
-      `[64, K]`, and a BatchNorm `code_norm`.
+    variables: of a teacher whose encoder ends in a layer `code`, kernel `[...,
+      K]`, that is linear up to the BatchNorm `code_norm`.
     epsilon: of the BatchNorm.
 
   Returns:
@@ -95,7 +95,9 @@ def fold_normalization(
   params = variables['params']
   last = params['encoder']['code']
   folded = {
-      'kernel': last['kernel'] * scale[jnp.newaxis],
+      'kernel': last['kernel'] * jnp.expand_dims(
+          scale, range(last['kernel'].ndim - 1)
+      ),
       'bias': (last['bias'] - stats['mean']) * scale,
   }
   encoder = {**params['encoder'], 'code': folded}

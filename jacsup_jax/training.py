@@ -234,7 +234,8 @@ def compute_teacher_cache(
     decoded = decode(variables['params'], code)
     return TeacherCache(code.factors[0], decoded[0])
 
-  return jax.lax.map(outputs, images, batch_size=1000)
+  at_once = batches.count_at_once(images.shape[1:])
+  return jax.lax.map(outputs, images, batch_size=at_once)
 
 
 def _gather_inputs(

@@ -19,6 +19,19 @@ def test_number_of_batches_is_the_papers():
   chex.assert_shape(batches.epoch_indices(0, 0, 60_000, 128), (468, 128))
 
 
+@pytest.mark.parametrize(
+    ('shape', 'count'),
+    [
+        ((28, 28, 1), 1000),
+        ((4, 4, 1), 1000),
+        ((32, 32, 3), 255),  # 784,000 / 3,072.
+        ((1024, 1024, 3), 1),
+    ],
+)
+def test_larger_images_are_taken_fewer_at_a_time(shape, count):
+  assert batches.count_at_once(shape) == count
+
+
 def test_to_float_values():
   images = np.array([0, 51, 255], np.uint8).reshape(1, 1, 3, 1)
   floats = batches.to_float(images)

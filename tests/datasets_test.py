@@ -215,6 +215,17 @@ def test_mocked_sets_are_read_without_tensorflow(name, tmp_path):
   assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.usefixtures('no_tensorflow')
+def test_mocked_colour_images_are_read_where_asked_for(tmp_path):
+  with tfds.testing.mock_data(num_examples=12):
+    for shape in ((32, 32, 3), None):
+      dataset = datasets.load(
+          'svhn_cropped', 'train', data_dir=tmp_path, image_shape=shape
+      )
+      assert dataset.images.shape == (12, 32, 32, 3)
+      assert dataset.num_classes == 10
+
+
 @pytest.mark.parametrize('place', ['.', 'fashion_mnist', 'downloads/manual'])
 @pytest.mark.usefixtures('no_tensorflow')
 def test_original_files_are_prepared_without_tensorflow(
@@ -315,6 +326,15 @@ def test_names_that_are_none(name, tmp_path):
 def test_other_image_shapes(tmp_path):
   _refuses('32x32x3: accepted are 28x28x1', 'svhn_cropped', data_dir=tmp_path)
   _refuses('features .*accepted', 'imdb_reviews', data_dir=tmp_path)
+  with pytest.raises(ValueError, match='28x28x1: accepted are 32x32x3'):
+    datasets.load(
+        'mnist', 'test', data_dir=tmp_path, image_shape=(32, 32, 3)
+    )
+  # Without a size of their own, whatever is asked for.
+  with pytest.raises(ValueError, match='anyxanyx3: accepted are images of one'):
+    datasets.load(
+        'oxford_flowers102', 'test', data_dir=tmp_path, image_shape=None
+    )
 
 
 def test_missing_folder(tmp_path):

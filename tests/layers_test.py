@@ -306,6 +306,77 @@ def test_other_shapes_raise():
     layers.up_constants(jnp.zeros((1, 3)), jnp.zeros((4, 4, 2, 1)), 2, 2)
 
 
+@pytest.mark.parametrize('activate', [True, False])
+def test_pool_block_is_a_convolution_and_a_mean(activate):
+  rng = np.random.default_rng(0)
+  draw = lambda *shape: rng.standard_normal(shape, np.float32)
+  x, kernel, bias = draw(2, 4, 6, 3), draw(3, 3, 3, 5), draw(5)
+  padded = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+  expected = np.zeros((2, 4, 6, 5))
+  for p in range(4):
+    for q in range(6):
+      window = padded[:, p : p + 3, q : q + 3]
+      expected[:, p, q] = np.einsum('bijc,ijco->bo', window, kernel) + bias
+  expected = np.maximum(expected, 0) if activate else expected
+  params = {'params': {'kernel': kernel, 'bias': bias}}
+  pooled = layers.PoolBlock(5, activate=activate).apply(params, x)
+  np.testing.assert_allclose(
+      pooled,
+      expected.reshape(2, 2, 2, 3, 2, 5).mean(axis=(2, 4)),
+      rtol=1e-5,
+      atol=1e-5,
+  )
+  # As a code: the mean of the whole map.
+  code = layers.PoolBlock(5, is_code=True, activate=activate).apply(params, x)
+  np.testing.assert_allclose(
+      code, expected.mean(axis=(1, 2)), rtol=1e-5, atol=1e-5
+  )
+
+
+def test_up_convolution_is_torchs_of_maps_and_of_constants():
+  rng = np.random.default_rng(0)
+  draw = lambda *shape: rng.standard_normal(shape, np.float32)
+  x, weight, bias = draw(2, 2, 3, 4), draw(4, 5, 4, 4), draw(5)
+  params = {'params': {
+      # Flax's order: PyTorch's, reversed.
+      'kernel': weight.transpose(2, 3, 0, 1)[::-1, ::-1],
+      'bias': bias,
+  }}  # pyformat: disable
+  expected = lambda x: _channels_last(
+      _torch_conv_transpose(_channels_first(x), weight)
+  ) + bias.reshape(1, 1, 1, 5)
+  np.testing.assert_allclose(
+      layers.UpConvolution(5).apply(params, x),
+      expected(x),
+      rtol=1e-5,
+      atol=1e-5,
+  )
+  constants = draw(2, 4)
+  np.testing.assert_allclose(
+      layers.UpConvolution(5, (2, 3)).apply(params, constants),
+      expected(np.broadcast_to(constants[:, None, None], x.shape)),
+      rtol=1e-5,
+      atol=1e-5,
+  )
+
+
+def test_blocks_without_normalization_start_within_torchs_bounds():
+  x = jnp.zeros((1, 2, 2, 8))
+  init = lambda block: block.lazy_init(jax.random.key(0), x)['params']
+  # torch's Conv2d: 9 taps of 8 channels. ConvTranspose2d: 16 of the 32 that it
+  # gives.
+  for block, fan in ((layers.PoolBlock, 72), (layers.UpConvolution, 512)):
+    for leaf in init(block(32)).values():
+      assert 0.8 * fan**-0.5 < np.max(np.abs(leaf)) <= fan**-0.5
+
+
+def test_pooling_needs_even_sizes():
+  with pytest.raises(AssertionError):
+    layers.pool(jnp.zeros((1, 3, 4, 2)))
+  with pytest.raises(AssertionError):
+    layers.convolve(jnp.zeros((1, 4, 4, 3)), jnp.zeros((3, 3, 2, 1)))
+
+
 # Gradients and invariants of the convolutions.
 
 FORMS = {

@@ -265,6 +265,122 @@ def test_seeds_give_other_parameters():
     assert not np.any(a == b)
 
 
+# SVHN.
+
+
+def _svhn_model(num_factors=2, nuisance_dim=1, **kwargs):
+  kwargs = {'widths': (3, 4, 5), **kwargs}
+  return networks.SvhnAutoencoder(num_factors, nuisance_dim, **kwargs)
+
+
+def test_svhn_sizes_are_the_papers():
+  model = networks.SvhnAutoencoder(2, 16, True)
+  shapes = jax.tree.map(
+      lambda x: x.shape,
+      jax.eval_shape(
+          model.init, jax.random.key(0), jnp.zeros((1, 32, 32, 3))
+      ),
+  )
+  kernels = lambda name: [
+      layer['kernel'] for layer in shapes['params'][name].values()
+  ]
+  # Appendix A.5 of Lezama (2019), with k = 2 and d = 16.
+  assert set(kernels('encoder')) == {
+      (3, 3, 3, 64), (3, 3, 64, 128), (3, 3, 128, 256), (3, 3, 256, 18),
+  }  # pyformat: disable
+  assert set(kernels('decoder')) == {
+      (4, 4, 18, 256), (4, 4, 256, 128), (4, 4, 128, 64), (4, 4, 64, 3),
+  }  # pyformat: disable
+  assert shapes['batch_stats']['encoder']['code_norm']['mean'] == (18,)
+
+
+@pytest.mark.parametrize('linear_code', [False, True])
+def test_svhn_codes_and_images(linear_code):
+  model = _svhn_model(linear_code=linear_code)
+  variables = _init(model)
+  assert set(variables['params']) == {'encoder', 'decoder'}
+  encode, decode = networks.make_encode(model), networks.make_decode(model)
+  images = _images(shape=(32, 32, 3))
+  code = encode(variables['params'], images)
+  assert (code.factors.shape, code.nuisance.shape) == ((5, 2), (5, 1))
+  # Averages of what has passed a ReLU.
+  assert linear_code or np.all(latents.merge(code) >= 0)
+  decoded = decode(variables['params'], code)
+  assert decoded.shape == images.shape
+  assert np.all((decoded > 0) & (decoded < 1))
+  # Pure: the same again, jitted too.
+  np.testing.assert_array_equal(decode(variables['params'], code), decoded)
+  chex.assert_trees_all_close(
+      jax.jit(encode)(variables['params'], images), code, rtol=1e-5, atol=1e-6
+  )
+
+
+@pytest.mark.parametrize(
+    'shape', [(28, 28, 1), (32, 24, 3), (0, 16, 3), (8, 8, 3)]
+)
+def test_svhn_sizes_are_multiples_of_sixteen(shape):
+  with pytest.raises(types.InputError, match='multiples of 16'):
+    _svhn_model(image_shape=shape)
+
+
+def test_other_images_raise_for_svhn():
+  model = _svhn_model()
+  params = _init(model)['params']
+  with pytest.raises(AssertionError):
+    networks.make_encode(model)(params, _images(shape=(16, 32, 3)))
+  with pytest.raises(AssertionError):
+    networks.make_decode(model)(
+        params, types.Code(jnp.zeros((1, 2)), jnp.zeros((1, 2)))
+    )
+
+
+@pytest.mark.parametrize('image_shape', [(32, 32, 3), (16, 48, 1)])
+def test_gradients_reach_every_parameter_of_svhn(image_shape):
+  # A unit that starts below 0 has none with a ReLU.
+  model = _svhn_model(image_shape=image_shape, linear_code=True)
+  params = _init(model)['params']
+  encode, decode = networks.make_encode(model), networks.make_decode(model)
+  images = _images(8, shape=image_shape)
+  grads = jax.grad(
+      lambda p: jnp.mean(jnp.square(decode(p, encode(p, images)) - images))
+  )(params)
+  chex.assert_trees_all_equal_shapes(grads, params)
+  for leaf in jax.tree.leaves(grads):
+    assert np.any(leaf != 0)
+
+
+def test_units_of_a_svhn_code_have_effects_of_their_own():
+  model = networks.SvhnAutoencoder(3, 0, widths=(8, 8, 8))
+  params = _init(model)['params']
+  decode = lambda flat: networks.make_decode(model)(
+      params, latents.split(flat[None], 3)
+  )[0]
+  # Forward differentiation, as the Jacobian of the decoder is drawn.
+  columns = jax.jacfwd(decode)(jnp.array([0.3, -0.2, 0.5]))
+  np.testing.assert_allclose(
+      columns, jax.jacrev(decode)(jnp.array([0.3, -0.2, 0.5])), atol=1e-6
+  )
+  assert np.linalg.matrix_rank(np.reshape(columns, (-1, 3)), tol=1e-9) == 3
+
+
+def test_svhn_parameters_depend_on_the_sum_of_the_sizes_alone():
+  chex.assert_trees_all_equal(
+      _init(_svhn_model(2, 1)), _init(_svhn_model(3, 0))
+  )
+
+
+def test_svhn_in_bfloat16_gives_float32():
+  model, exact = _svhn_model(dtype=jnp.bfloat16), _svhn_model()
+  params = _init(exact)['params']
+  images = _images(shape=(32, 32, 3))
+  code = networks.make_encode(model)(params, images)
+  exact_code = networks.make_encode(exact)(params, images)
+  assert code.factors.dtype == jnp.float32
+  # bfloat16 has eight bits.
+  np.testing.assert_allclose(code.factors, exact_code.factors, atol=2e-2)
+  assert networks.make_decode(model)(params, code).dtype == jnp.float32
+
+
 # Faces.
 
 

@@ -305,3 +305,91 @@ def test_batch_larger_than_the_data_is_the_users_mistake(tmp_path):
   settings = discovery.Settings(batch_size=64)
   with pytest.raises(types.InputError, match='--batch_size=64.* 40 '):
     _run(tmp_path, settings=settings)
+
+
+# A convolutional code, whose BatchNorm all stages have.
+
+COLOURS = np.random.default_rng(1).integers(0, 256, (24, 16, 16, 3), np.uint8)
+
+
+def _make_svhn_model(num_factors, nuisance_dim, is_first, normalize=True):
+  return networks.SvhnAutoencoder(
+      num_factors,
+      nuisance_dim,
+      is_first or normalize,
+      image_shape=(16, 16, 3),
+      widths=(3, 4, 5),
+      linear_code=True,
+  )
+
+
+@pytest.mark.parametrize('teacher_train_mode', [False, True])
+def test_a_chain_grows_through_a_convolutional_code(
+    tmp_path, teacher_train_mode
+):
+  workdir = workdirs.WorkDir(tmp_path)
+  workdir.begin('test', {}, {}, [])
+  settings = discovery.Settings(
+      batch_size=8, teacher_train_mode=teacher_train_mode
+  )
+  trained = stages.run(
+      [dataclasses.replace(stage, epochs=1) for stage in CHAIN],
+      discovery.Discovery(
+          settings, _make_svhn_model, 2, jnp.asarray(COLOURS)
+      ),
+      workdir=workdir,
+      evaluate=_evaluate_nothing,
+  )
+  for dim, model in enumerate(trained):
+    assert (model.model.num_factors, model.model.nuisance_dim) == (2, dim)
+    chex.assert_tree_all_finite(model.variables)
+    stats = model.state.batch_stats['encoder']['code_norm']
+    assert stats['mean'].shape == (2 + dim,)
+    # Running statistics have left those of a new model.
+    assert np.all(stats['mean'] != 0) and np.all(stats['var'] != 1)
+  assert {'jacobian', 'factor_matching'} <= set(_metrics(tmp_path)[-1])
+
+
+def _evaluate_nothing(model, variables):
+  del model, variables
+  return {}
+
+
+@pytest.mark.parametrize('normalize', [True, False])
+def test_preserving_growth_of_a_convolutional_code(normalize):
+  optimizer = training.make_optimizer(1e-2, 0.0)
+  shape = COLOURS.shape[1:]
+  teacher_model = _make_svhn_model(2, 0, True)
+  variables = networks.init_variables(teacher_model, 5, shape)
+  variables['batch_stats'] = jax.tree.map(
+      lambda x: x + 0.5, variables['batch_stats']
+  )
+  parent = stages.Trained(
+      CHAIN[0],
+      teacher_model,
+      training.create_train_state(variables, optimizer),
+      '',
+  )
+  model = _make_svhn_model(2, 1, False, normalize)
+  fresh = training.create_train_state(
+      networks.init_variables(model, 0, shape), optimizer
+  )
+  grown = discovery.grow_state(
+      parent,
+      fresh,
+      discovery.Settings(growth='preserving', fold_normalization=True),
+  )
+  assert bool(jax.tree.leaves(grown.batch_stats)) == normalize
+  images = jax.random.uniform(jax.random.key(0), (4, *shape))
+
+  def apply(model, state):
+    code = networks.make_encode(model, state.batch_stats)(state.params, images)
+    return code.factors, networks.make_decode(model)(state.params, code)
+
+  # Folding rounds once; a BatchNorm that stays is not folded.
+  chex.assert_trees_all_close(
+      apply(model, grown),
+      apply(teacher_model, parent.state),
+      atol=0.0 if normalize else 1e-6,
+      rtol=0.0,
+  )

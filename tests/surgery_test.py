@@ -1,5 +1,7 @@
 """Tests of jacsup_jax.surgery."""
 
+import functools
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -19,6 +21,19 @@ SHAPE = (4, 4, 1)
 def _model(num_factors=2, nuisance_dim=0, **kwargs):
   kwargs = {'image_shape': SHAPE, 'widths': (8, 6), **kwargs}
   return networks.MlpAutoencoder(num_factors, nuisance_dim, **kwargs)
+
+
+def _svhn_model(num_factors=2, nuisance_dim=0, **kwargs):
+  kwargs = {'image_shape': (16, 16, 3), 'widths': (4, 5, 6), **kwargs}
+  return networks.SvhnAutoencoder(num_factors, nuisance_dim, **kwargs)
+
+
+# A dense code and a convolutional one; the decoder's first layer, and the axis
+# of its kernel that the code enters by.
+FAMILIES = {'dense': (_model, 'dense_0', 0), 'svhn': (_svhn_model, 'up_0', 2)}
+families = pytest.mark.parametrize(
+    ('make_model', 'first', 'axis'), FAMILIES.values(), ids=FAMILIES.keys()
+)
 
 
 def _init(model, seed=0):
@@ -115,10 +130,13 @@ def test_unknown_initialization_is_refused():
 # Invariants.
 
 
+@families
 @pytest.mark.parametrize('initialization', surgery.INITIALIZATIONS)
 @pytest.mark.parametrize('count', [1, 2])
-def test_old_weights_stay_where_they_were(initialization, count):
-  small, large = _init(_model(3))['params'], _model(3, count)
+def test_old_weights_stay_where_they_were(
+    make_model, first, axis, initialization, count
+):
+  small, large = _init(make_model(3))['params'], make_model(3, count)
   grown = _grow(small, large, 1, position=2, initialization=initialization)
   chex.assert_trees_all_equal_shapes(grown, _init(large)['params'])
   new = [2, 3][:count]
@@ -129,15 +147,16 @@ def test_old_weights_stay_where_they_were(initialization, count):
         without(encoder['code'][name], -1), small['encoder']['code'][name]
     )
   np.testing.assert_array_equal(
-      without(decoder['dense_0']['kernel'], 0),
-      small['decoder']['dense_0']['kernel'],
+      without(decoder[first]['kernel'], axis), small['decoder'][first]['kernel']
   )
-  new_rows = decoder['dense_0']['kernel'][jnp.array(new)]
+  new_rows = np.take(np.asarray(decoder[first]['kernel']), new, axis)
   assert np.all((new_rows == 0) == (initialization == 'preserving'))
-  assert np.all(encoder['code']['kernel'][:, jnp.array(new)] != 0)
+  assert np.all(encoder['code']['kernel'][..., jnp.array(new)] != 0)
   # Leaves that do not grow are the same.
-  for name in ('dense_0', 'dense_1'):
+  for name in set(encoder) - {'code'}:
     chex.assert_trees_all_equal(encoder[name], small['encoder'][name])
+  for name in set(decoder) - {first}:
+    chex.assert_trees_all_equal(decoder[name], small['decoder'][name])
 
 
 # The whole model of the paper: whether a sum over n and over n + 1 terms, one
@@ -178,6 +197,58 @@ def test_preserving_growth_reproduces_the_teacher_bit_for_bit(
     np.testing.assert_array_equal(grown_decoded, decoded)
 
 
+# The BatchNorm of the code stays, and grows with it.
+@pytest.mark.parametrize('with_jit', [True, False])
+@pytest.mark.parametrize('normalize_code', [True, False])
+@pytest.mark.parametrize('code_dim', [2, 7, 17])
+def test_preserving_growth_of_a_convolutional_code_is_exact_too(
+    code_dim, normalize_code, with_jit
+):
+  variant = jax.jit if with_jit else lambda f: f
+  images = jax.random.uniform(jax.random.key(5), (9, 32, 32, 3))
+  make = lambda count: networks.SvhnAutoencoder(
+      code_dim, count, normalize_code, widths=(8, 12, 16)
+  )
+  small = _init(make(0))
+  # Some running statistics, as after a training.
+  keys = iter(jax.random.split(jax.random.key(3), 2))
+  small['batch_stats'] = jax.tree.map(
+      lambda x: jax.random.uniform(next(keys), x.shape, minval=0.5),
+      small['batch_stats'],
+  )
+
+  def outputs(model, variables):
+    @variant
+    def apply(variables, images):
+      stats, params = variables['batch_stats'], variables['params']
+      code = networks.make_encode(model, stats)(params, images)
+      return code.factors, networks.make_decode(model, stats)(params, code)
+
+    return apply(variables, images)
+
+  factors, decoded = outputs(make(0), small)
+  for count in (1, 2):
+    grown = surgery.grow(
+        small,
+        _init(make(count), 1),
+        position=code_dim,
+        initialization='preserving',
+    )
+    grown_factors, grown_decoded = outputs(make(count), grown)
+    np.testing.assert_array_equal(grown_factors, factors)
+    np.testing.assert_array_equal(grown_decoded, decoded)
+
+
+def test_statistics_of_a_convolutional_code_grow_with_it():
+  small = _init(_svhn_model(normalize_code=True))['batch_stats']
+  small = jax.tree.map(lambda x: x + 3, small)
+  large = _init(_svhn_model(2, 2, normalize_code=True))['batch_stats']
+  stats = surgery.grow(small, large, position=1)['encoder']['code_norm']
+  # New units have those of a new model: mean 0 and variance 1.
+  np.testing.assert_array_equal(stats['mean'], [3, 0, 0, 3])
+  np.testing.assert_array_equal(stats['var'], [4, 1, 1, 4])
+
+
 def test_random_growth_does_not_reproduce_the_teacher():
   small = _init(_model(2))['params']
   grown = _grow(small, _model(2, 1), 1, position=2)
@@ -189,18 +260,28 @@ def test_random_growth_does_not_reproduce_the_teacher():
   assert not np.allclose(before, after)
 
 
+@families
 @pytest.mark.parametrize('position', [0, 1, 2])
-def test_growing_twice_by_one_is_growing_once_by_two(position):
-  small = _init(_model(2), seed=0)['params']
+def test_growing_twice_by_one_is_growing_once_by_two(
+    make_model, first, axis, position
+):
+  del first, axis
+  small = _init(make_model(2), seed=0)['params']
   kwargs = {'position': position, 'initialization': 'preserving'}
-  twice = _grow(small, _model(2, 1), 1, **kwargs)
-  twice = _grow(twice, _model(2, 2), 1, **kwargs)
-  once = _grow(small, _model(2, 2), 1, **kwargs)
+  twice = _grow(small, make_model(2, 1), 1, **kwargs)
+  twice = _grow(twice, make_model(2, 2), 1, **kwargs)
+  once = _grow(small, make_model(2, 2), 1, **kwargs)
   chex.assert_trees_all_equal(twice, once)
 
 
-def test_adam_goes_on_through_a_growth():
-  images = jax.random.uniform(jax.random.key(0), (16, *SHAPE))
+@families
+def test_adam_goes_on_through_a_growth(make_model, first, axis):
+  # Without a ReLU, every unit of the code has a gradient.
+  linear = {'linear_code': True} if make_model is _svhn_model else {}
+  make_model = functools.partial(make_model, **linear)
+  images = jax.random.uniform(
+      jax.random.key(0), (16, *make_model().image_shape)
+  )
   optimizer = training.make_optimizer(1e-2, 0.0)
   permutation = jnp.arange(16)
 
@@ -215,7 +296,7 @@ def test_adam_goes_on_through_a_growth():
         optimizer=optimizer,
     )[0]
 
-  small, large = _model(2), _model(2, 1)
+  small, large = make_model(2), make_model(2, 1)
   state = step(small, training.create_train_state(_init(small), optimizer))
   fresh = training.create_train_state(_init(large, 1), optimizer)
   grow = lambda old, new: surgery.grow(old, new, position=2)
@@ -227,10 +308,12 @@ def test_adam_goes_on_through_a_growth():
   [new] = [s for s in grown.opt_state if isinstance(s, optax.ScaleByAdamState)]
   assert new.count == old.count == 1
   for name in ('mu', 'nu'):
-    before = getattr(old, name)['decoder']['dense_0']['kernel']
-    after = getattr(new, name)['decoder']['dense_0']['kernel']
-    np.testing.assert_array_equal(after[:2], before)
-    np.testing.assert_array_equal(after[2], np.zeros(6))
+    before, after = (
+        np.asarray(getattr(state, name)['decoder'][first]['kernel'])
+        for state in (old, new)
+    )
+    np.testing.assert_array_equal(np.take(after, [0, 1], axis), before)
+    np.testing.assert_array_equal(np.take(after, 2, axis), 0)
     assert np.any(before != 0)
     before = getattr(old, name)['encoder']['code']['bias']
     after = getattr(new, name)['encoder']['code']['bias']
@@ -238,22 +321,28 @@ def test_adam_goes_on_through_a_growth():
   after = step(large, grown)
   chex.assert_tree_all_finite(after)
   # Old units and the new one are trained.
-  moved = after.params['decoder']['dense_0']['kernel'] != (
-      grown.params['decoder']['dense_0']['kernel']
+  moved = after.params['decoder'][first]['kernel'] != (
+      grown.params['decoder'][first]['kernel']
   )
+  moved = np.moveaxis(moved, axis, 0).reshape(3, -1)
   assert np.all(np.any(moved, axis=1))
 
 
-def test_folded_normalization_gives_the_same_factors():
-  model = _model(3, normalize_code=True)
+@families
+def test_folded_normalization_gives_the_same_factors(make_model, first, axis):
+  del first, axis
+  # After a ReLU there is nothing to fold into.
+  linear = {'linear_code': True} if make_model is _svhn_model else {}
+  make_model = functools.partial(make_model, 3, **linear)
+  model = make_model(normalize_code=True)
   variables = _init(model)
   stats = {'mean': jnp.array([0.3, -0.2, 0.1]), 'var': jnp.array([0.5, 1, 4])}
   variables['batch_stats'] = {'encoder': {'code_norm': stats}}
   folded = surgery.fold_normalization(variables)
   assert not jax.tree.leaves(folded['batch_stats'])
-  images = jax.random.uniform(jax.random.key(1), (9, *SHAPE))
+  images = jax.random.uniform(jax.random.key(1), (9, *model.image_shape))
   encode = networks.make_encode(model, variables['batch_stats'])
-  plain = networks.make_encode(_model(3))
+  plain = networks.make_encode(make_model())
   # Rounding of float32 in codes of size 1.
   np.testing.assert_allclose(
       latents.merge(plain(folded['params'], images)),

@@ -1,4 +1,4 @@
-"""Image sets by name: `load` gives digits, `load_faces` faces.
+"""Image sets by name: `load` gives those of classes, `load_faces` faces.
 
 `batches` says which examples make a batch, and `feeding` reads batches of
 faces ahead of use. The other modules are the readers behind the two functions.

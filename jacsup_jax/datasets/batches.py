@@ -5,6 +5,8 @@ function works under jit with a traced seed, epoch or step.
 `B` is the batch size.
 """
 
+import math
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -39,6 +41,19 @@ def count_steps(num_examples: int, batch_size: int) -> int:
         f' accepted are 1 to {num_examples}'
     )
   return num_examples // batch_size
+
+
+def count_at_once(image_shape: tuple[int, int, int]) -> int:
+  """Counts the examples that a pass over a whole data set takes at a time.
+
+  Args:
+    image_shape: (H, W, C).
+
+  Returns:
+    1,000 for images of up to 28x28 values, proportionally fewer for larger
+    ones, so that memory does not grow with their size; at least 1.
+  """
+  return max(1, min(1000, 1000 * 28 * 28 // math.prod(image_shape)))
 
 
 def epoch_indices(

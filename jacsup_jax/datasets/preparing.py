@@ -30,6 +30,9 @@ from jacsup_jax.datasets.mnist_embedded import mnist_embedded_dataset_builder
 EMBEDDED = 'mnist_embedded'
 KNOWN_DATASETS = (EMBEDDED, 'mnist', 'fashion_mnist', 'kmnist')
 
+# A file of a user's own, see array_file.
+ARRAYS = 'arrays'
+
 _CONNECTION_SECONDS = 10
 
 
@@ -62,13 +65,14 @@ def make_builder(
       raise types.InputError(
           f'--dataset={name} cannot be made by TFDS: {one_line(error)}'
       ) from error
-  names = KNOWN_DATASETS + tuple(
+  names = (*KNOWN_DATASETS, ARRAYS) + tuple(
       tfds.list_builders(with_community_datasets=False)
   )
   nearest = difflib.get_close_matches(name, names, n=1, cutoff=0.0)[0]
   raise types.InputError(
       f'--dataset={name!r} is unknown, did you mean {nearest}? Accepted are'
-      f' {", ".join(KNOWN_DATASETS)}, and TFDS sets of grey 28x28 images'
+      f' {", ".join(KNOWN_DATASETS)}, {ARRAYS} (a file of your own), and TFDS'
+      ' sets of images with a class label'
   )
 
 

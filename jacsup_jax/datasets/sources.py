@@ -1,7 +1,7 @@
-"""Loads sets of grey 28x28 images through TFDS, preparing them when needed.
+"""Loads sets of labelled images through TFDS, or from a file of arrays.
 
-A set is prepared once into a data folder, as array_record files, which TFDS
-reads without TensorFlow. Its arrays are decoded once (see decoded.py).
+A TFDS set is prepared once into a data folder, as array_record files, which
+TFDS reads without TensorFlow. Its arrays are decoded once (see decoded.py).
 """
 
 import dataclasses
@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from jacsup_jax import types
+from jacsup_jax.datasets import array_file
 from jacsup_jax.datasets import decoded
 from jacsup_jax.datasets import preparing
 from jacsup_jax.datasets.mnist_embedded import mnist_embedded_dataset_builder
@@ -19,6 +20,7 @@ from jacsup_jax.datasets.mnist_embedded import mnist_embedded_dataset_builder
 DEFAULT_DATASET = preparing.EMBEDDED
 KNOWN_DATASETS = preparing.KNOWN_DATASETS
 SPLITS = ('train', 'train_minus_validation', 'validation', 'test')
+# Of digits.
 IMAGE_SHAPE = (28, 28, 1)
 
 # The last training examples, in the order of the prepared set. A set with
@@ -41,49 +43,52 @@ class Dataset:
 
 
 def load(
-    name: str, split: str, *, data_dir: str | os.PathLike | None = None
+    name: str,
+    split: str,
+    *,
+    data_dir: str | os.PathLike | None = None,
+    image_shape: tuple[int, int, int] | None = IMAGE_SHAPE,
 ) -> Dataset:
   """Loads one split of a set, preparing the set first if it is not yet.
 
-  `mnist_embedded` prepares itself from files inside this package. Any other
-  name is a TFDS set of grey 28x28 images. It is read from a data folder that
-  holds it; else it is prepared from its original files where they lie in the
-  data folder, in DATA_DIR/NAME or in DATA_DIR/downloads/manual; else it is
-  downloaded, which takes TensorFlow.
+  `mnist_embedded` prepares itself from files inside this package. `arrays` is
+  a user's own .npz file, see array_file.py. Any other name is a TFDS set of
+  images with a class label. It is read from a data folder that holds it; else
+  it is prepared from its original files where they lie in the data folder, in
+  DATA_DIR/NAME or in DATA_DIR/downloads/manual; else it is downloaded, which
+  takes TensorFlow.
 
   Validation is the last 10,000 training examples, or the last sixth of a
   training set smaller than 20,000; train_minus_validation is the rest, and
   train is both.
 
   Args:
-    name: one of `KNOWN_DATASETS`, or another TFDS name.
+    name: one of `KNOWN_DATASETS`, `arrays`, or another TFDS name.
     split: one of `SPLITS`.
     data_dir: the folder of prepared sets, which must exist. By default that of
       TFDS: the environment variable TFDS_DATA_DIR, else
-      ~/tensorflow_datasets, made when needed.
+      ~/tensorflow_datasets, made when needed. For `arrays` the file.
+    image_shape: (H, W, C) that the images must have, None for any.
 
   Returns:
     The split as arrays.
 
   Raises:
-    InputError: if the name, the split or the folder is not usable, in one line
-      that says which and what to do; nothing is left on disk then.
+    InputError: if the name, the split, the folder or the file is not usable, in
+      one line that says which and what to do; nothing is left on disk then.
   """
   if split not in SPLITS:
     raise types.InputError(
         f'unknown split {split!r}: accepted are {", ".join(SPLITS)}'
     )
-  root = preparing.data_root(data_dir)
-  builder = preparing.make_builder(name, root)
-  if isinstance(builder, mnist_embedded_dataset_builder.Builder):
-    builder.check_sources()
-  num_classes = _check_features(name, builder)
-  if not preparing.is_prepared(builder):
-    preparing.prepare(name, root, explicit=data_dir is not None)
-    builder = preparing.make_builder(name, root)
-  images, labels = _read(
-      name, builder, 'test' if split == 'test' else 'train'
-  )
+  part = 'test' if split == 'test' else 'train'
+  if name == array_file.NAME:
+    images, labels, num_classes = array_file.read(data_dir, part)
+    _check_shape(f'{data_dir}', images.shape[1:], image_shape)
+  else:
+    images, labels, num_classes = _load_prepared(
+        name, part, data_dir, image_shape
+    )
   images, labels = _select(images, labels, split)
   images.flags.writeable = labels.flags.writeable = False
   return Dataset(
@@ -96,15 +101,37 @@ def load(
   )
 
 
-def _check_features(name: str, builder: tfds.core.DatasetBuilder) -> int:
-  """Checks that the set is one of grey images; returns its classes."""
+def _load_prepared(
+    name: str,
+    part: str,
+    data_dir: str | os.PathLike | None,
+    image_shape: tuple[int, int, int] | None,
+) -> tuple[np.ndarray, np.ndarray, int]:
+  """Loads 'train' or 'test' of a TFDS set, and its number of classes."""
+  root = preparing.data_root(data_dir)
+  builder = preparing.make_builder(name, root)
+  if isinstance(builder, mnist_embedded_dataset_builder.Builder):
+    builder.check_sources()
+  shape, num_classes = _check_features(name, builder, image_shape)
+  if not preparing.is_prepared(builder):
+    preparing.prepare(name, root, explicit=data_dir is not None)
+    builder = preparing.make_builder(name, root)
+  return *_read(name, builder, part, shape), num_classes
+
+
+def _check_features(
+    name: str,
+    builder: tfds.core.DatasetBuilder,
+    image_shape: tuple[int, int, int] | None,
+) -> tuple[tuple[int, int, int], int]:
+  """Checks that a set is one of images; returns their shape and its classes."""
   features = builder.info.features
   if isinstance(features, tfds.features.FeaturesDict):
     found = dict(features.items())
   else:
     found = {}
   image, label = found.get('image'), found.get('label')
-  accepted = _shape_text(IMAGE_SHAPE)
+  accepted = _shape_text(image_shape or ('H', 'W', 'C'))
   if not isinstance(image, tfds.features.Image) or not isinstance(
       label, tfds.features.ClassLabel
   ):
@@ -112,20 +139,32 @@ def _check_features(name: str, builder: tfds.core.DatasetBuilder) -> int:
         f'--dataset={name} has the features {", ".join(found) or "of a list"}:'
         f' accepted are sets with an image of {accepted} and a class label'
     )
-  if tuple(image.shape) != IMAGE_SHAPE:
+  _check_shape(f'--dataset={name}', tuple(image.shape), image_shape)
+  return tuple(image.shape), label.num_classes
+
+
+def _check_shape(what, found, accepted):
+  if None in found:
     raise types.InputError(
-        f'--dataset={name} has images of {_shape_text(image.shape)}: accepted'
-        f' are {accepted}'
+        f'{what} has images of {_shape_text(found)}: accepted are images of one'
+        ' size'
     )
-  return label.num_classes
+  if accepted is not None and found != tuple(accepted):
+    raise types.InputError(
+        f'{what} has images of {_shape_text(found)}: accepted are'
+        f' {_shape_text(accepted)}'
+    )
 
 
-def _shape_text(shape: tuple[int | None, ...]) -> str:
+def _shape_text(shape: tuple[int | str | None, ...]) -> str:
   return 'x'.join('any' if size is None else str(size) for size in shape)
 
 
 def _read(
-    name: str, builder: tfds.core.DatasetBuilder, split: str
+    name: str,
+    builder: tfds.core.DatasetBuilder,
+    split: str,
+    shape: tuple[int, int, int],
 ) -> decoded.Arrays:
   # A mocked builder knows no splits, and has no folder to keep arrays in.
   if builder.info.splits and split not in builder.info.splits:
@@ -134,8 +173,8 @@ def _read(
         f' {", ".join(builder.info.splits)}'
     )
   if not preparing.is_prepared(builder):
-    return _decode(name, builder, split, singly=True)
-  make = functools.partial(_decode, name, builder, split)
+    return _decode(name, builder, split, shape, singly=True)
+  make = functools.partial(_decode, name, builder, split, shape)
   return decoded.load_or_make(builder.data_dir, split, make)
 
 
@@ -143,13 +182,14 @@ def _decode(
     name: str,
     builder: tfds.core.DatasetBuilder,
     split: str,
+    shape: tuple[int, int, int],
     *,
     singly: bool = False,
 ) -> decoded.Arrays:
   """Reads and decodes a whole split, with OpenCV if installed, else Pillow."""
   with preparing.reading(name, builder), preparing.quiet():
     source = builder.as_data_source(split)
-    images = np.empty((len(source), *IMAGE_SHAPE), np.uint8)
+    images = np.empty((len(source), *shape), np.uint8)
     labels = np.empty(len(source), np.int32)
     for start in range(0, len(source), _READ_SIZE):
       stop = min(start + _READ_SIZE, len(source))
