@@ -34,11 +34,14 @@ def define_data_flags() -> None:
   flags.DEFINE_string(
       'dataset',
       datasets.DEFAULT_DATASET,
-      'Data set: mnist_embedded (in the package), or the TFDS name of a set of'
-      ' grey 28x28 images.',
+      'Data set: mnist_embedded (in the package), arrays (an .npz file of your'
+      ' own), or the TFDS name of a set; of grey 28x28 images.',
   )
   flags.DEFINE_string(
-      'data_dir', None, 'Where TFDS keeps prepared sets; its own by default.'
+      'data_dir',
+      None,
+      'For arrays: the .npz file with images, labels and split. Else where TFDS'
+      ' keeps prepared sets; its own by default.',
   )
 
 

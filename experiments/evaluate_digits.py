@@ -46,7 +46,9 @@ def evaluate(
   # Before judges are trained, which takes a minute.
   models = [mnist_runs.restore(values, stage, run) for stage in finished]
   ensemble = judges.restore_or_train(
-      judge_workdir or judges.default_directory(dataset), dataset, data_dir
+      judge_workdir or judges.default_directory(dataset, data_dir),
+      dataset,
+      data_dir,
   )
   if dataset == values['dataset']:
     evaluated_runs.compare_judges(

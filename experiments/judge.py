@@ -73,7 +73,9 @@ def main() -> None:
 
 
 def _judge_digits():
-  directory = FLAGS.workdir or judges.default_directory(FLAGS.dataset)
+  directory = FLAGS.workdir or judges.default_directory(
+      FLAGS.dataset, FLAGS.data_dir
+  )
   found = judge_files.exist(directory)
   ensemble = judges.restore_or_train(
       directory,

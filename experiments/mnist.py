@@ -127,7 +127,8 @@ def main() -> None:
 
   train, test = load_data()
   ensemble = judges.restore_or_train(
-      FLAGS.judge_workdir or judges.default_directory(FLAGS.dataset),
+      FLAGS.judge_workdir
+      or judges.default_directory(FLAGS.dataset, FLAGS.data_dir),
       FLAGS.dataset,
       FLAGS.data_dir,
   )

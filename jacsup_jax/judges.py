@@ -86,9 +86,25 @@ def classify(
   return jnp.argmax(logits, axis=-1)
 
 
-def default_directory(dataset: str) -> str:
-  """Returns where the judges of a data set are, unless a flag says else."""
-  return f'runs/judge_{dataset}'
+def default_directory(
+    dataset: str, data_dir: str | os.PathLike[str] | None
+) -> str:
+  """Returns where the judges of a data set are, unless a flag says else.
+
+  Args:
+    dataset: name of the data set.
+    data_dir: see `datasets.load`.
+
+  Returns:
+    A path; `arrays`, which is another set in every file, has one for each.
+
+  Raises:
+    InputError: if such a file is not usable.
+  """
+  if dataset != datasets.ARRAYS:
+    return f'runs/judge_{dataset}'
+  test = datasets.load(dataset, 'test', data_dir=data_dir)
+  return f'runs/judge_{dataset}_{test.fingerprint}'
 
 
 def restore_or_train(

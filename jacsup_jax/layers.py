@@ -316,7 +316,6 @@ def convolve(x: jax.Array, kernel: jax.Array) -> jax.Array:
     `[B, H, W, out]`, in the type of `x`.
   """
   _check_convolution(x, kernel, 3)
-  # Without a stride, XLA's convolution is as fast on the CPU as products are.
   return jax.lax.conv_general_dilated(
       x, kernel, (1, 1), ((1, 1), (1, 1)), dimension_numbers=_DIMENSIONS
   )

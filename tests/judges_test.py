@@ -209,3 +209,20 @@ def test_directory_of_something_else_is_refused(
   with pytest.raises(types.InputError, match=str(tmp_path)):
     judges.restore_or_train(tmp_path, 'quadrants', None)
   assert [p.name for p in tmp_path.iterdir()] == ['letter.txt']
+
+
+def test_every_file_of_arrays_has_judges_of_its_own(tmp_path):
+  directories = []
+  for seed in range(2):
+    random = np.random.default_rng(seed)
+    path = tmp_path / f'{seed}.npz'
+    np.savez(
+        path,
+        images=random.integers(0, 256, (4, 28, 28), np.uint8),
+        labels=np.arange(4) % 2,
+        split=np.array(['train', 'train', 'test', 'test']),
+    )
+    directories.append(judges.default_directory('arrays', path))
+  assert directories[0] != directories[1]
+  assert directories[1] == judges.default_directory('arrays', path)
+  assert judges.default_directory('mnist', None) == 'runs/judge_mnist'

@@ -4,6 +4,7 @@
 faces ahead of use. The other modules are the readers behind the two functions.
 """
 
+from jacsup_jax.datasets.array_file import NAME as ARRAYS
 from jacsup_jax.datasets.faces import DEFAULT_FACES
 from jacsup_jax.datasets.faces import FACE_SPLITS
 from jacsup_jax.datasets.faces import FaceDataset
