@@ -29,19 +29,28 @@ _NOT_OF_THE_RESULT = frozenset({
 })  # pyformat: disable
 
 
-def define_data_flags() -> None:
-  """Defines the flags that say which set of digits is read."""
+def define_data_flags(
+    dataset: str = datasets.DEFAULT_DATASET,
+    names: str = (
+        'mnist_embedded (in the package), the TFDS name of a set of grey 28x28'
+        ' images'
+    ),
+) -> None:
+  """Defines the flags that say which set of classes is read.
+
+  Args:
+    dataset: default of --dataset.
+    names: which are accepted, besides `arrays`.
+  """
   flags.DEFINE_string(
-      'dataset',
-      datasets.DEFAULT_DATASET,
-      'Data set: mnist_embedded (in the package), arrays (an .npz file of your'
-      ' own), or the TFDS name of a set; of grey 28x28 images.',
+      'dataset', dataset, f'Data set: {names}, or arrays (a file of your own).'
   )
   flags.DEFINE_string(
       'data_dir',
       None,
-      'For arrays: the .npz file with images, labels and split. Else where TFDS'
-      ' keeps prepared sets; its own by default.',
+      'Where TFDS keeps prepared sets; its own by default. For arrays the .npz'
+      ' file: images (uint8, or floats in [0, 1] or [0, 255]), labels (integers'
+      ' from 0) and split (train or test of each).',
   )
 
 

@@ -20,8 +20,10 @@ from jacsup_jax import workdirs
 FLAGS = flags.FLAGS
 SPLITS = ('test', 'validation', 'train')
 _EVALUATE = {
-    'mnist': evaluate_digits.evaluate, 'celeba': evaluate_faces.evaluate
-}  # pyformat: disable
+    'mnist': evaluate_digits.evaluate,
+    'svhn': evaluate_digits.evaluate,
+    'celeba': evaluate_faces.evaluate,
+}
 
 
 def define_flags() -> None:
@@ -29,8 +31,8 @@ def define_flags() -> None:
   flags.DEFINE_string(
       'workdir',
       'runs/mnist',
-      'A run of experiments.mnist or experiments.celeba. Every finished stage'
-      ' is measured; the rows go to WORKDIR/evaluations/DATASET_SPLIT.json, in'
+      'A run of experiments.mnist, svhn or celeba. Every finished stage is'
+      ' measured; the rows go to WORKDIR/evaluations/DATASET_SPLIT.json, in'
       ' the format of results.json. Nothing else in it changes.',
   )
   flags.DEFINE_string(
@@ -42,8 +44,8 @@ def define_flags() -> None:
   flags.DEFINE_string(
       'data_dir',
       None,
-      'Where TFDS keeps prepared sets, its own by default; for celeba_folder'
-      ' the folder, as in the run.',
+      'Where TFDS keeps prepared sets, its own by default; for arrays the file,'
+      ' for celeba_folder the folder, as in the run.',
   )
   flags.DEFINE_enum('split', 'test', SPLITS, 'Part of the data set.')
   flags.DEFINE_string(
@@ -66,7 +68,7 @@ def evaluate(
   """Measures the finished stages of a run and writes the rows.
 
   Args:
-    workdir: of a run of experiments.mnist or experiments.celeba.
+    workdir: of a run of experiments.mnist, svhn or celeba.
     dataset: name of what to measure on; None takes the run's own.
     data_dir: see `datasets.load` and `datasets.load_faces`.
     split: one of `SPLITS`.

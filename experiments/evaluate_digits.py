@@ -1,15 +1,22 @@
-"""Measures a run of experiments.mnist, for experiments.evaluate."""
+"""Measures a run of experiments.mnist or svhn, for experiments.evaluate."""
 
 import os
 import pathlib
 from typing import Any
 
+from experiments import discovery_runs
 from experiments import evaluated_runs
 from experiments import mnist_runs
+from experiments import svhn_runs
 from jacsup_jax import datasets
 from jacsup_jax import judges
 from jacsup_jax import types
 from jacsup_jax import workdirs
+
+_EXPERIMENTS = {
+    experiment.name: experiment
+    for experiment in (mnist_runs.EXPERIMENT, svhn_runs.EXPERIMENT)
+}
 
 
 def evaluate(
@@ -23,7 +30,7 @@ def evaluate(
   """Measures the finished stages of a run and writes the rows.
 
   Args:
-    run: of experiments.mnist.
+    run: of experiments.mnist or experiments.svhn.
     dataset: name of what to measure on; None takes the run's own.
     data_dir: see `datasets.load`.
     split: 'test', 'validation' or 'train'.
@@ -38,30 +45,41 @@ def evaluate(
       the models.
   """
   values = run.manifest['flags']
-  finished = evaluated_runs.find_finished(run, mnist_runs.make_stages(values))
+  experiment = _EXPERIMENTS[run.manifest['experiment']]
+  finished = evaluated_runs.find_finished(
+      run, discovery_runs.make_stages(values)
+  )
   dataset = dataset or values['dataset']
-  data = datasets.load(dataset, split, data_dir=data_dir)
-  model = mnist_runs.make_model(values, values['num_factors'], 0, True)
-  _check_shape(data, model.image_shape)
+  data = datasets.load(
+      dataset, split, data_dir=data_dir, image_shape=experiment.image_shape
+  )
+  _check_shape(data, experiment.image_shape)
   # Before judges are trained, which takes a minute.
-  models = [mnist_runs.restore(values, stage, run) for stage in finished]
+  models = [
+      discovery_runs.restore(experiment.make_model, values, stage, run)
+      for stage in finished
+  ]
   ensemble = judges.restore_or_train(
       judge_workdir or judges.default_directory(dataset, data_dir),
       dataset,
       data_dir,
+      image_shape=experiment.image_shape,
   )
   if dataset == values['dataset']:
     evaluated_runs.compare_judges(
         run, 'judges', ensemble.describe(), what='swaps'
     )
 
-  measure = mnist_runs.make_evaluate(ensemble, data.images, data.labels)
+  models.append(
+      discovery_runs.random_model(experiment.make_model, values, finished[-1])
+  )
+  measure = discovery_runs.make_evaluate(ensemble, data.images, data.labels)
   rows = [
       {
-          **mnist_runs.describe(model, values['seed']),
+          **discovery_runs.describe(model, values['seed']),
           **measure(model.model, model.variables),
       }
-      for model in [*models, mnist_runs.random_model(values, finished[-1])]
+      for model in models
   ]
   path = evaluated_runs.write(
       run,
@@ -84,7 +102,7 @@ def _describe_protocol(values, dataset, split):
   return (
       f'{split} split of {dataset}'
       f'{", which the models were trained on" if trained_on else ""};'
-      f' {mnist_runs.PROTOCOL}'
+      f' {discovery_runs.PROTOCOL}'
   )
 
 

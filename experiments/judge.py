@@ -1,9 +1,10 @@
 """Trains the judges: classifiers that say what an image shows.
 
-Of digits, the released code's MLP, 784-256-256-10 with dropout 0.2, as an
-ensemble over seeds: judges of equal accuracy differ by some points in the swaps
-that they see, so scores are means over several. Of faces, one convolutional
-classifier of all attributes, whose best epoch is kept.
+Of digits and other classes, the released code's MLP (784-256-256-10 of 28x28
+images) with dropout 0.2, as an ensemble over seeds: judges of equal accuracy
+differ by some points in the swaps that they see, so scores are means over
+several. Of faces, one convolutional classifier of all attributes, whose best
+epoch is kept.
 
   python -m experiments.judge --dataset=mnist_embedded --seeds=3
   python -m experiments.judge --dataset=synthetic_faces
@@ -25,7 +26,10 @@ _EPOCHS = 10
 
 def define_flags() -> None:
   """Defines the flags of this binary."""
-  command_line.define_data_flags()
+  command_line.define_data_flags(
+      names='mnist_embedded (in the package), the TFDS name of a set of images'
+      ' of one size with a class label or of faces'
+  )
   flags.DEFINE_string(
       'workdir',
       None,
@@ -81,6 +85,7 @@ def _judge_digits():
       directory,
       FLAGS.dataset,
       FLAGS.data_dir,
+      image_shape=None,
       seeds=tuple(range(FLAGS.seeds)),
       epochs=FLAGS.epochs,
   )

@@ -1,86 +1,14 @@
-"""What a run of experiments.mnist is, as functions of its flags' values.
+"""What runs of experiments.mnist have of their own; see discovery_runs."""
 
-The run itself and what reads it later (evaluate) share this; the values come
-from the flags, or from the manifest of a run.
-"""
-
-from collections.abc import Callable, Mapping
-import dataclasses
-import functools
+from collections.abc import Mapping
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 
-from jacsup_jax import checkpoints
+from experiments import discovery_runs
+from jacsup_jax import datasets
 from jacsup_jax import discovery
-from jacsup_jax import evaluation
-from jacsup_jax import judges
 from jacsup_jax import networks
-from jacsup_jax import stages
-from jacsup_jax import training
-from jacsup_jax import types
-from jacsup_jax import workdirs
-
-STUDENTS = ('student', 'student_no_jacobian')
-PROTOCOL = (
-    'class_swaps: pairs within batches of 128 in order, the class of an image'
-    ' is the judge\'s opinion of its reconstruction, equal opinions left out,'
-    ' mean over the judges; _noisy_judge: their dropout on; _true_labels:'
-    ' classes are true labels'
-)
-
-
-def make_stages(values: Mapping[str, Any]) -> list[types.Stage]:
-  """Returns the teacher and the chains of students of a run.
-
-  Args:
-    values: of its flags, by name.
-
-  Returns:
-    Stages, parents before their children.
-
-  Raises:
-    InputError: if a value is not accepted.
-  """
-  if values['nuisance_dim'] < 1:
-    raise types.InputError(
-        f'--nuisance_dim={values["nuisance_dim"]} is not larger than the'
-        ' teacher\'s (0); accepted: 1 or larger.'
-    )
-  students = values['students']
-  if (
-      not students
-      or set(students) - set(STUDENTS)
-      or len(students) > len(set(students))
-  ):
-    raise types.InputError(
-        f'--students={",".join(students)}; accepted: {", ".join(STUDENTS)}, or'
-        ' both.'
-    )
-  supervised = types.LossWeights(
-      lambda_y=values['lambda_y'],
-      lambda_diff=values['lambda_diff'],
-      lambda_xcov=values['lambda_xcov'],
-      squared_xcov=values['xcov'] == 'squared',
-  )
-  weights = {
-      'student': supervised,
-      'student_no_jacobian': dataclasses.replace(
-          supervised, lambda_y=0.0, lambda_diff=0.0
-      ),
-  }
-  epochs = values['epochs']
-  chain = [types.Stage('teacher', 'teacher', None, 0, epochs, supervised)]
-  for model in students:
-    parent = 'teacher'
-    for dim in range(1, values['nuisance_dim'] + 1):
-      name = f'{model}_d{dim:02d}'
-      chain.append(
-          types.Stage(name, model, parent, dim, epochs, weights[model])
-      )
-      parent = name
-  return chain
 
 
 def make_settings(values: Mapping[str, Any]) -> discovery.Settings:
@@ -89,16 +17,8 @@ def make_settings(values: Mapping[str, Any]) -> discovery.Settings:
   if fold_normalization is None:
     # A student that shall start equal to a teacher with BatchNorm needs it.
     fold_normalization = values['growth'] == 'preserving'
-  return discovery.Settings(
-      seed=values['seed'],
-      batch_size=values['batch_size'],
-      learning_rate=values['learning_rate'],
-      weight_decay=values['weight_decay'],
-      mode=values['parallel'],
-      growth=values['growth'],
-      fold_normalization=fold_normalization,
-      keep_moments=values['keep_moments'],
-      teacher_train_mode=values['teacher_statistics'] == 'batch',
+  return discovery_runs.make_settings(
+      values, fold_normalization=fold_normalization
   )
 
 
@@ -117,98 +37,6 @@ def make_model(
   )
 
 
-def restore(
-    values: Mapping[str, Any], stage: types.Stage, workdir: workdirs.WorkDir
-) -> stages.Trained:
-  """Restores the model of a finished stage.
-
-  Args:
-    values: of the run's flags, by name.
-    stage: that the manifest has as finished.
-    workdir: of the run.
-
-  Returns:
-    The trained model.
-
-  Raises:
-    InputError: if its checkpoint is missing, or not the one of the manifest.
-  """
-  model = make_model(
-      values, values['num_factors'], stage.nuisance_dim, stage.parent is None
-  )
-  optimizer = training.make_optimizer(
-      values['learning_rate'], values['weight_decay']
-  )
-  # Shapes alone: nothing is compiled.
-  template = jax.eval_shape(
-      lambda: training.create_train_state(
-          networks.init_variables(model, 0, model.image_shape), optimizer
-      )
-  )
-  state, sha256 = checkpoints.restore_finished(workdir, stage.name, template)
-  return stages.Trained(stage, model, state, sha256)
-
-
-def random_model(
-    values: Mapping[str, Any], stage: types.Stage
-) -> stages.Trained:
-  """Returns an untrained model as large as that of a stage."""
-  stage = dataclasses.replace(stage, name='random', model='random', epochs=0)
-  model = make_model(values, values['num_factors'], stage.nuisance_dim, False)
-  variables = networks.init_variables(model, values['seed'], model.image_shape)
-  state = training.TrainState(0, opt_state=(), **variables)
-  return stages.Trained(stage, model, state, '')
-
-
-def make_evaluate(
-    ensemble: judges.Judges, images: jax.Array, labels: jax.Array
-) -> Callable[[networks.MlpAutoencoder, types.Variables], dict[str, Any]]:
-  """Makes `evaluate(model, variables) -> entries of a row` on one data set.
-
-  Args:
-    ensemble: of judges.
-    images: `[M, H, W, C]` uint8.
-    labels: `[M]` int.
-
-  Returns:
-    A function that compiles once for each model.
-  """
-  images, labels = jnp.asarray(images), jnp.asarray(labels)
-
-  def evaluate(model, variables):
-    measured = _measure(
-        model, variables, ensemble.model, ensemble.params, images, labels
-    )
-    return evaluation.summarize(measured)
-
-  return evaluate
-
-
-def describe(trained: stages.Trained, seed: int) -> dict[str, Any]:
-  """Returns what a row of results.json says of a model besides measurements."""
-  stage, weights = trained.stage, trained.stage.weights
-  return {
-      'model': stage.model,
-      'stage': stage.name,
-      'nuisance_dim': stage.nuisance_dim,
-      'seed': seed,
-      'epochs': stage.epochs,
-      'lambda_y': weights.lambda_y,
-      'lambda_diff': weights.lambda_diff,
-      'lambda_xcov': weights.lambda_xcov,
-      'sha256': trained.sha256,
-  }
-
-
-@functools.partial(jax.jit, static_argnames=('model', 'judge_model'))
-def _measure(model, variables, judge_model, judge_params, images, labels):
-  """Measures a model with all judges, as one program."""
-  params, batch_stats = variables['params'], variables['batch_stats']
-  return evaluation.evaluate_autoencoder(
-      functools.partial(networks.make_encode(model, batch_stats), params),
-      functools.partial(networks.make_decode(model, batch_stats), params),
-      functools.partial(judges.classify, judge_model),
-      judge_params,
-      images,
-      labels,
-  )
+EXPERIMENT = discovery_runs.Experiment(
+    'mnist', datasets.IMAGE_SHAPE, make_model, make_settings
+)

@@ -1,4 +1,4 @@
-"""Judges: classifiers that say which digit an image shows.
+"""Judges: classifiers that say which digit, or other class, an image shows.
 
 A swap score means little without its judge, so they are trained as an ensemble
 over seeds, stored with their accuracy, and every score is a mean over them.
@@ -103,7 +103,9 @@ def default_directory(
   """
   if dataset != datasets.ARRAYS:
     return f'runs/judge_{dataset}'
-  test = datasets.load(dataset, 'test', data_dir=data_dir)
+  test = datasets.load(
+      dataset, 'test', data_dir=data_dir, image_shape=None
+  )
   return f'runs/judge_{dataset}_{test.fingerprint}'
 
 
@@ -112,6 +114,7 @@ def restore_or_train(
     dataset: str,
     data_dir: str | os.PathLike[str] | None,
     *,
+    image_shape: tuple[int, int, int] | None = datasets.IMAGE_SHAPE,
     seeds: tuple[int, ...] | None = None,
     epochs: int | None = None,
 ) -> Judges:
@@ -123,6 +126,7 @@ def restore_or_train(
     directory: where they are or will be.
     dataset: name of the data set that they are for.
     data_dir: see `datasets.load`.
+    image_shape: (H, W, C) that the images must have, None for any.
     seeds: one judge each; None takes those that are there, or 0, 1, 2.
     epochs: passes over the data; None takes any, or 10.
 
@@ -133,7 +137,13 @@ def restore_or_train(
     InputError: if those that are there are for other data, or were trained
       with other seeds or epochs than asked for.
   """
-  test = datasets.load(dataset, 'test', data_dir=data_dir)
+  load = functools.partial(
+      datasets.load, dataset, data_dir=data_dir, image_shape=image_shape
+  )
+  test = load('test')
+  if dataset == datasets.ARRAYS:
+    # Any file has this name.
+    dataset = f'{dataset} of fingerprint {test.fingerprint}'
   if judge_files.exist(directory):
     judges = restore(
         directory,
@@ -150,7 +160,7 @@ def restore_or_train(
         )
     return judges
   judge_files.check_free(directory)
-  data = datasets.load(dataset, 'train_minus_validation', data_dir=data_dir)
+  data = load('train_minus_validation')
   judges = train(
       dataset,
       data.num_classes,

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from experiments import discovery_runs
 from experiments import evaluate
 from experiments import mnist_figures
 from experiments import mnist_runs
@@ -49,8 +50,8 @@ KNOWN = {
 }
 
 
-def fake_load(name, split, *, data_dir=None):
-  del data_dir
+def fake_load(name, split, *, data_dir=None, image_shape=None):
+  del data_dir, image_shape
   shape, num_classes = KNOWN[name]
   rng = np.random.default_rng(len(split))
   return datasets.Dataset(
@@ -81,7 +82,7 @@ def finished(small_data, tmp_path_factory):
   workdir = workdirs.WorkDir(root / 'run')
   workdir.begin(experiment='mnist', flags=FLAGS, dataset={}, devices=[])
   stages.run(
-      mnist_runs.make_stages(FLAGS),
+      discovery_runs.make_stages(FLAGS),
       discovery.Discovery(
           discovery.Settings(),
           lambda *sizes: mnist_runs.make_model(FLAGS, *sizes),
@@ -160,8 +161,8 @@ def test_rows_of_every_stage_and_a_random_model(evaluated, finished):
 def test_mse_is_that_of_the_restored_model(evaluated, finished):
   _, rows = evaluated
   workdir = workdirs.WorkDir(finished / 'run')
-  stage = mnist_runs.make_stages(FLAGS)[1]
-  model = mnist_runs.restore(FLAGS, stage, workdir)
+  stage = discovery_runs.make_stages(FLAGS)[1]
+  model = discovery_runs.restore(mnist_runs.make_model, FLAGS, stage, workdir)
   images = fake_load('small', 'test').images / np.float32(255)
   output = model.model.apply(model.variables, jnp.asarray(images))
   expected = np.mean((np.asarray(output, np.float64) - images) ** 2)
@@ -196,8 +197,8 @@ def test_no_run(tmp_path):
 
 
 def test_another_experiment(run):
-  _edit_manifest(run, lambda manifest: manifest.update(experiment='svhn'))
-  _refuses('is a run of svhn; accepted: one of experiments.mnist or', run)
+  _edit_manifest(run, lambda manifest: manifest.update(experiment='shapes'))
+  _refuses('is a run of shapes; accepted: one of experiments.mnist or', run)
 
 
 def test_nothing_finished(run):
@@ -261,8 +262,8 @@ def test_a_mistake_is_one_line_and_status_2(tmp_path, flag, message):
 def test_draw_writes_every_figure(run):
   workdir = workdirs.WorkDir(run)
   trained = [
-      mnist_runs.restore(FLAGS, stage, workdir)
-      for stage in mnist_runs.make_stages(FLAGS)
+      discovery_runs.restore(mnist_runs.make_model, FLAGS, stage, workdir)
+      for stage in discovery_runs.make_stages(FLAGS)
   ]
   test = fake_load('small', 'test')
   mnist_figures.draw(workdir, trained, test.images, test.labels)

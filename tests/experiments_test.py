@@ -24,9 +24,9 @@ RUN = (
 )  # pyformat: disable
 
 
-def _load(name, split, *, data_dir=None):
+def _load(name, split, *, data_dir=None, image_shape=None):
   """Ten smooth patterns with noise, in the place of digits."""
-  del data_dir
+  del data_dir, image_shape
   patterns = np.random.default_rng(0).integers(0, 200, (10, 7, 7))
   generator = np.random.default_rng(len(split))
   labels = generator.integers(0, 10, SIZES[split]).astype(np.int32)

@@ -179,7 +179,7 @@ def test_what_is_no_judge_is_refused_by_name(tmp_path, text):
 def test_judges_are_trained_once_and_without_validation(tmp_path, monkeypatch):
   loaded = []
 
-  def load(name, split, *, data_dir=None):
+  def load(name, split, *, data_dir=None, image_shape=None):
     loaded.append(split)
     images, labels = _data(128, 3)
     return datasets.Dataset(name, split, images, labels, 4, 'fingerprint')

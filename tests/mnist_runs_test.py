@@ -3,6 +3,7 @@
 from absl import flags
 import pytest
 
+from experiments import discovery_runs
 from experiments import mnist_runs
 
 
@@ -16,7 +17,7 @@ def _values(**changes):
 
 
 def test_weights_are_the_papers_by_default():
-  [teacher, first, second] = mnist_runs.make_stages(_values(nuisance_dim=2))
+  [teacher, first, second] = discovery_runs.make_stages(_values(nuisance_dim=2))
   assert (teacher.parent, first.parent) == (None, 'teacher')
   assert (second.parent, second.nuisance_dim) == (first.name, 2)
   weights = second.weights
@@ -28,7 +29,7 @@ def test_weights_are_the_papers_by_default():
 def test_student_without_supervision_keeps_the_cross_covariance():
   students = ['student_no_jacobian']
   values = _values(nuisance_dim=1, students=students, xcov='norm')
-  weights = mnist_runs.make_stages(values)[-1].weights
+  weights = discovery_runs.make_stages(values)[-1].weights
   assert not weights.needs_teacher
   assert weights.lambda_xcov == 1e-3
   assert not weights.squared_xcov

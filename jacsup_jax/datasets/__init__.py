@@ -10,6 +10,7 @@ from jacsup_jax.datasets.faces import FACE_SPLITS
 from jacsup_jax.datasets.faces import FaceDataset
 from jacsup_jax.datasets.faces import KNOWN_FACES
 from jacsup_jax.datasets.faces import load_faces
+from jacsup_jax.datasets.preparing import ARRAYS
 from jacsup_jax.datasets.sources import Dataset
 from jacsup_jax.datasets.sources import DEFAULT_DATASET
 from jacsup_jax.datasets.sources import IMAGE_SHAPE

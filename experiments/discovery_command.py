@@ -1,0 +1,203 @@
+"""What the binaries of Section 3 do: their flags, and a run from end to end."""
+
+from collections.abc import Callable, Sequence
+import functools
+
+from absl import flags
+import jax.numpy as jnp
+import numpy as np
+
+from experiments import command_line
+from experiments import discovery_runs
+from jacsup_jax import datasets
+from jacsup_jax import discovery
+from jacsup_jax import judges
+from jacsup_jax import parallel
+from jacsup_jax import stages
+from jacsup_jax import surgery
+from jacsup_jax import tables
+from jacsup_jax import workdirs
+from jacsup_jax.datasets import batches
+
+FLAGS = flags.FLAGS
+# Flags that functions here define belong to the binary that calls them, whose
+# --help then shows them.
+flags.disclaim_key_flags()
+
+# (workdir, trained, images, labels) -> None.
+DrawFn = Callable[
+    [workdirs.WorkDir, Sequence[stages.Trained], np.ndarray, np.ndarray], None
+]
+
+
+def define_flags(
+    *,
+    name: str,
+    epochs: int,
+    nuisance_dim: int,
+    lambda_y: float,
+    lambda_diff: float,
+) -> None:
+  """Defines the flags that the experiments share, but those of their data.
+
+  Args:
+    name: of the experiment.
+    epochs: default of --epochs, as the others that follow.
+    nuisance_dim: d.
+    lambda_y: of factor matching.
+    lambda_diff: of the Jacobian term.
+  """
+  command_line.define_training_flags(workdir=f'runs/{name}', epochs=epochs)
+  flags.DEFINE_integer('num_factors', 2, 'k, units of the first teacher.')
+  flags.DEFINE_integer(
+      'nuisance_dim', nuisance_dim, 'd, to which the code grows by ones.'
+  )
+  flags.DEFINE_list(
+      'students',
+      ['student'],
+      'Chains to grow from the teacher: student (with Jacobian supervision),'
+      ' student_no_jacobian (with the cross-covariance only), or both.',
+  )
+  flags.DEFINE_float(
+      'lambda_y', lambda_y, 'Weight of factor matching, eq. (9).'
+  )
+  flags.DEFINE_float(
+      'lambda_diff', lambda_diff, 'Weight of the Jacobian term, eq. (9).'
+  )
+  flags.DEFINE_float(
+      'lambda_xcov', 1e-3, 'Weight of cross-covariance, eq. (10).'
+  )
+  flags.DEFINE_enum(
+      'xcov',
+      'squared',
+      ['squared', 'norm'],
+      'Cross-covariance as in the paper (sum of squares, eq. (10)) or as in the'
+      ' released code (root of the sum).',
+  )
+  flags.DEFINE_float('learning_rate', 3e-4, 'Of Adam.')
+  flags.DEFINE_float('weight_decay', 1e-6, 'L2 in the gradient.')
+  flags.DEFINE_enum(
+      'growth',
+      'random',
+      surgery.INITIALIZATIONS,
+      'New units: random (the paper\'s), or preserving (the student starts'
+      ' equal to its teacher).',
+  )
+  flags.DEFINE_boolean(
+      'keep_moments',
+      False,
+      'Adam\'s moments go on through a growth; a student has a new optimizer'
+      ' otherwise.',
+  )
+  flags.DEFINE_enum(
+      'teacher_statistics',
+      'running',
+      ['running', 'batch'],
+      'What a teacher\'s BatchNorm supervises with; the released code has'
+      ' batch.',
+  )
+  flags.DEFINE_enum(
+      'eval_split',
+      'test',
+      ['test', 'validation'],
+      'What to measure on. With validation, the last 10,000 of the training'
+      ' data are held out for it (of fewer than 20,000 the last sixth).',
+  )
+  flags.DEFINE_integer('eval_every', 5, 'Epochs between evaluations.')
+  flags.DEFINE_integer('checkpoint_every', 10, 'Epochs between checkpoints.')
+  flags.DEFINE_string(
+      'judge_workdir',
+      None,
+      'Judges, trained when missing; runs/judge_DATASET by default, for arrays'
+      ' with the fingerprint of the file.',
+  )
+
+
+def run(experiment: discovery_runs.Experiment, draw: DrawFn) -> None:
+  """Trains, measures and draws what the flags say, or what is missing of it.
+
+  Args:
+    experiment: which one.
+    draw: writes the figures of a run.
+
+  Raises:
+    InputError: if a flag's value, the data or the work directory do not fit.
+  """
+  command_line.check_at_least(
+      1, 'epochs', 'batch_size', 'num_factors', 'eval_every', 'checkpoint_every'
+  )
+  command_line.check_at_least(0, 'learning_rate', 'weight_decay')
+  values = command_line.result_flags()
+  chain = discovery_runs.make_stages(values)
+  settings = experiment.make_settings(values)
+  parallel.check_batch_size(FLAGS.batch_size)
+  workdir = workdirs.WorkDir(FLAGS.workdir)
+  workdir.check(values, FLAGS.resume)
+  if workdir.is_complete:
+    print(f'The run in {workdir.path} is complete.')
+    print(tables.format_results(workdir.read_results()))
+    return
+
+  train, test = _load_data(experiment.image_shape)
+  ensemble = judges.restore_or_train(
+      FLAGS.judge_workdir
+      or judges.default_directory(FLAGS.dataset, FLAGS.data_dir),
+      FLAGS.dataset,
+      FLAGS.data_dir,
+      image_shape=experiment.image_shape,
+  )
+  workdir.begin(
+      experiment=experiment.name,
+      flags=values,
+      dataset={'name': train.name, 'fingerprint': train.fingerprint},
+      devices=parallel.describe_devices(),
+  )
+  evaluate = discovery_runs.make_evaluate(ensemble, test.images, test.labels)
+  with command_line.Progress(FLAGS.progress) as progress:
+    trained = stages.run(
+        chain,
+        discovery.Discovery(
+            settings,
+            functools.partial(experiment.make_model, values),
+            FLAGS.num_factors,
+            jnp.asarray(train.images),
+        ),
+        workdir=workdir,
+        evaluate=evaluate,
+        report=progress.report,
+        checkpoint_every=FLAGS.checkpoint_every,
+        eval_every=FLAGS.eval_every,
+    )
+
+  models = [
+      *trained,
+      discovery_runs.random_model(experiment.make_model, values, chain[-1]),
+  ]
+  rows = [
+      discovery_runs.describe(model, FLAGS.seed)
+      | evaluate(model.model, model.variables)
+      for model in models
+  ]
+  draw(workdir, trained, test.images, test.labels)
+  workdir.write_results(
+      experiment.name,
+      f'{FLAGS.eval_split} split; {discovery_runs.PROTOCOL}',
+      rows,
+      judges=ensemble.describe(),
+  )
+  print(tables.format_results(workdir.read_results()))
+
+
+def _load_data(image_shape):
+  """Returns what to train on and what to measure on."""
+  held_out = FLAGS.eval_split == 'validation'
+  train, test = (
+      datasets.load(
+          FLAGS.dataset, split, data_dir=FLAGS.data_dir, image_shape=image_shape
+      )
+      for split in (
+          'train_minus_validation' if held_out else 'train', FLAGS.eval_split
+      )
+  )
+  batches.count_steps(len(train.images), FLAGS.batch_size)
+  return train, test

@@ -1,0 +1,120 @@
+"""Draws Figures 9 to 12 of Lezama (2019) from the models of a run."""
+
+from collections.abc import Sequence
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments import discovery_figures
+from jacsup_jax import discovery
+from jacsup_jax import figures
+from jacsup_jax import stages
+from jacsup_jax import traversals
+from jacsup_jax import workdirs
+from jacsup_jax.datasets import batches
+
+# Of images, whose codes give the range of a unit.
+_RANGE_SIZE = 1000
+_NUM_VALUES = 7
+_NUM_EXAMPLES = 4
+# d of the paper's factors that are related to the digit.
+_DIGIT_DIMS = (9, 10)
+
+
+def draw(
+    workdir: workdirs.WorkDir,
+    trained: Sequence[stages.Trained],
+    images: np.ndarray,
+    labels: np.ndarray,
+) -> None:
+  """Writes the figures of a run to its work directory, `figures/*.png`.
+
+  All units run from their 1 % to their 99 % quantile on the first 1,000 images,
+  to the right and upwards. Figures 10 to 12 are drawn for each chain, those
+  without Jacobian supervision with `_no_jacobian` at the end of their names.
+
+  figure_9: the first teacher's two factors.
+  figure_10: a row for each student, with the unit that it found varied.
+  figure_11: the last student's units that were found at d = 9 and 10, as in the
+    paper, or the last two of a smaller one, of four images of other classes.
+  figure_12: the last student's first two factors, of the same images.
+  curves: class swaps and error over each chain's training.
+  reconstructions: the first image of each class, by the teacher and the last
+    students.
+
+  With a single factor 9 and 12 are left out, with d = 1 11.
+
+  Args:
+    workdir: of the run; its metrics.jsonl gives the curves.
+    trained: all models of the run, parents before their children.
+    images: `[M, H, W, C]` uint8, held out from training.
+    labels: `[M]` int.
+  """
+  labels = np.asarray(labels)
+  to_float = lambda x: batches.to_float(jnp.asarray(x))
+  in_range = to_float(images[:_RANGE_SIZE])
+  shown = to_float(images[discovery_figures.first_of_classes(labels, (), 10)])
+  examples = shown[:_NUM_EXAMPLES]
+  teacher = next(model for model in trained if model.stage.parent is None)
+  has_two_factors = teacher.model.num_factors >= 2
+  finals = {'teacher': teacher}
+
+  if has_two_factors:
+    figure = discovery_figures.draw_factors('teacher', teacher, in_range)
+    discovery_figures.save(workdir, figure, 'figure_9')
+  metrics = workdir.read_metrics()
+  for model, chain in discovery_figures.find_chains(trained).items():
+    name, suffix = discovery_figures.CHAINS[model]
+    last = finals[name] = chain[-1]
+    drawn = {
+        'figure_10': discovery_figures.draw_newest_units(
+            chain[1:], in_range, examples
+        ),
+        'curves': discovery_figures.draw_curves(chain, metrics, name),
+    }
+    if last.stage.nuisance_dim >= 2:
+      dims = _DIGIT_DIMS
+      if last.stage.nuisance_dim < max(dims):
+        dims = (last.stage.nuisance_dim - 1, last.stage.nuisance_dim)
+      units = tuple(last.model.num_factors + dim - 1 for dim in dims)
+      drawn['figure_11'] = _draw_grids(
+          last, units, f'units of d = {dims[0]}, {dims[1]}', in_range, examples
+      )
+    if has_two_factors:
+      drawn['figure_12'] = _draw_grids(
+          last, (0, 1), 'the first two factors', in_range, examples
+      )
+    for file, figure in drawn.items():
+      discovery_figures.save(workdir, figure, f'{file}{suffix}')
+  figure = discovery_figures.draw_reconstructions(finals, shown)
+  discovery_figures.save(workdir, figure, 'reconstructions')
+
+
+def _draw_grids(trained, units, xlabel, images, examples):
+  """Draws a grid of two units for each example, above its reconstruction."""
+  # Any unit is a factor then.
+  trained = dataclasses.replace(
+      trained, model=discovery.as_teacher(trained.model)
+  )
+  codes = discovery_figures.encode(trained, images)
+  own = discovery_figures.encode(trained, examples)
+  decode = functools.partial(discovery_figures.decode, trained)
+  horizontal, vertical = (
+      traversals.quantile_values(codes, unit, _NUM_VALUES) for unit in units
+  )
+  blocks = []
+  for i, reconstruction in enumerate(np.asarray(decode(own))):
+    code = jax.tree.map(lambda x, i=i: x[i : i + 1], own)
+    grid = traversals.vary_factors(decode, code, *units, horizontal, vertical)
+    # The last row has one image, in its middle.
+    last = np.ones_like(grid[:1])
+    last[0, _NUM_VALUES // 2] = reconstruction
+    blocks.append(np.concatenate([grid[::-1], last]))
+  return figures.traversals(
+      np.stack(blocks, axis=1),
+      [*(f'{value:.2g}' for value in vertical[::-1]), 'unchanged'],
+      xlabel=f'{xlabel}: to the right and upwards',
+  )

@@ -1,0 +1,58 @@
+"""What runs of experiments.svhn have of their own; see discovery_runs."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax.numpy as jnp
+
+from experiments import discovery_runs
+from jacsup_jax import discovery
+from jacsup_jax import networks
+from jacsup_jax import types
+
+IMAGE_SHAPE = (32, 32, 3)
+
+
+def make_settings(values: Mapping[str, Any]) -> discovery.Settings:
+  """Returns the settings that all stages of a run share.
+
+  Args:
+    values: of its flags, by name.
+
+  Raises:
+    InputError: if the teacher's BatchNorm would have to be folded into
+      students and cannot.
+  """
+  fold = values['growth'] == 'preserving' and not values['normalize_students']
+  if fold and not values['linear_code']:
+    raise types.InputError(
+        '--growth=preserving with --nonormalize_students folds the BatchNorm'
+        ' of the code into the layer before it, which a ReLU prevents'
+        ' (--nolinear_code); accepted: --linear_code, or'
+        ' --normalize_students, or --growth=random.'
+    )
+  return discovery_runs.make_settings(values, fold_normalization=fold)
+
+
+def make_model(
+    values: Mapping[str, Any],
+    num_factors: int,
+    nuisance_dim: int,
+    is_first: bool,
+) -> networks.SvhnAutoencoder:
+  """Returns the autoencoder of a run with a code of these sizes."""
+  width = values['first_width']
+  return networks.SvhnAutoencoder(
+      num_factors,
+      nuisance_dim,
+      normalize_code=is_first or values['normalize_students'],
+      image_shape=IMAGE_SHAPE,
+      widths=(width, 2 * width, 4 * width),
+      linear_code=values['linear_code'],
+      dtype=jnp.dtype(values['compute_dtype']),
+  )
+
+
+EXPERIMENT = discovery_runs.Experiment(
+    'svhn', IMAGE_SHAPE, make_model, make_settings
+)
