@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from flax import linen as nn
 import jax
+import numpy as np
 
 from jacsup_jax import checkpoints
 from jacsup_jax import training
@@ -23,6 +24,8 @@ EpochFn = Callable[
 ]
 # (model, variables) -> metrics of held-out data.
 EvaluateFn = Callable[[nn.Module, types.Variables], dict[str, Any]]
+# (model, variables) -> error of validation data.
+ValidateFn = Callable[[nn.Module, types.Variables], float]
 # Called with every record of metrics.jsonl, and the stage.
 ReportFn = Callable[[types.Stage, dict[str, Any]], None]
 
@@ -89,6 +92,7 @@ def run(
     evaluate: EvaluateFn,
     report: ReportFn = lambda stage, record: None,
     given: Sequence[Trained] = (),
+    validate: ValidateFn | None = None,
     checkpoint_every: int = 10,
     eval_every: int = 5,
 ) -> list[Trained]:
@@ -101,6 +105,7 @@ def run(
     evaluate: called every `eval_every` epochs.
     report: called after each epoch.
     given: models of another run, which stages may grow from.
+    validate: called every epoch of a stage that has `patience`.
     checkpoint_every: epochs between checkpoints; the last is always saved.
     eval_every: epochs between evaluations; the last is always evaluated.
 
@@ -110,18 +115,28 @@ def run(
   trained = {model.stage.name: model for model in given}
   for stage in stages:
     parent = trained.get(stage.parent)
+    first_step = int(parent.state.step) if parent else 0
     model, state = recipe.create(stage, trained)
     with checkpoints.StageCheckpoints(workdir.checkpoints(stage.name)) as saved:
       step = saved.latest_step()
       if step is not None:
         state = saved.restore(step, state)
       workdir.drop_metrics_after(stage.name, step or 0)
+      # What a resumed stage had measured decides its end like the rest.
+      errors = [
+          record['validation_mse']
+          for record in workdir.read_metrics()
+          if stage.patience and record['stage'] == stage.name
+      ]
       for state, record in _train(
-          stage, recipe, model, state, trained
+          stage, recipe, model, state, trained, errors, first_step
       ):
-        last = record['epoch'] == stage.epochs
+        variables = {'params': state.params, 'batch_stats': state.batch_stats}
+        if stage.patience:
+          errors.append(validate(model, variables))
+          record['validation_mse'] = errors[-1]
+        last = _is_over(stage, record['epoch'], errors)
         if last or record['epoch'] % eval_every == 0:
-          variables = {'params': state.params, 'batch_stats': state.batch_stats}
           measured = evaluate(model, variables)
           record |= {f'eval_{k}': v for k, v in measured.items()}
         # Before the checkpoint: a step that is saved has its line.
@@ -130,8 +145,13 @@ def run(
           saved.save(record['step'], state)
         report(stage, record)
     state = jax.device_get(state)
+    # Fewer epochs than asked for, where it stopped on a plateau.
+    epochs = (int(state.step) - first_step) // recipe.steps_per_epoch
     result = Trained(
-        stage, model, state, checkpoints.hash_tree(state.params)
+        dataclasses.replace(stage, epochs=epochs),
+        model,
+        state,
+        checkpoints.hash_tree(state.params),
     )
     workdir.record_stage(
         stage.name,
@@ -143,32 +163,54 @@ def run(
             ),
             'sha256': result.sha256,
             'nuisance_dim': stage.nuisance_dim,
-            'epochs': stage.epochs,
+            'epochs': epochs,
         },
     )
     trained[stage.name] = result
   return [trained[stage.name] for stage in stages]
 
 
-def _train(stage, recipe, model, state, trained):
-  """Yields (state, record) after each epoch of a stage that is missing."""
+def has_plateaued(errors: Sequence[float], patience: int) -> bool:
+  """Returns whether the last `patience` errors are all no better than before.
+
+  Args:
+    errors: of validation data after each epoch; lower is better.
+    patience: epochs without a new lowest error, 1 or more.
+  """
+  if len(errors) <= patience:
+    return False
+  return min(errors[-patience:]) >= min(errors[:-patience])
+
+
+def _is_over(stage, epoch, errors):
+  """Returns whether `epoch`, from 1, is the last of a stage."""
+  if epoch >= stage.epochs:
+    return True
+  return bool(stage.patience) and has_plateaued(errors, stage.patience)
+
+
+def _train(stage, recipe, model, state, trained, errors, first_step):
+  """Yields (state, record) after each epoch of a stage that is missing.
+
+  `errors` grows by that of the epoch before the next is asked for.
+  """
   steps_per_epoch = recipe.steps_per_epoch
-  parent = trained.get(stage.parent)
-  first_step = int(parent.state.step) if parent else 0
   # Not a whole number where a given parent was trained with other batches.
   first_epoch = first_step // steps_per_epoch
-  last_epoch = first_epoch + stage.epochs
-  epochs = range(int(state.step) // steps_per_epoch, last_epoch)
-  if not epochs:
+  epoch = int(state.step) // steps_per_epoch
+  if _is_over(stage, epoch - first_epoch, errors):
     return
   epoch_fn = recipe.make_epoch(stage, model, trained)
-  for epoch in epochs:
+  while not _is_over(stage, epoch - first_epoch, errors):
     start = time.perf_counter()
     state, metrics = epoch_fn(state, epoch)
     # The one transfer to the host in an epoch, and the wait for its end.
-    metrics = {k: float(v) for k, v in jax.device_get(metrics).items()}
+    metrics = {
+        k: np.asarray(v).tolist() for k, v in jax.device_get(metrics).items()
+    }
     seconds = time.perf_counter() - start
-    done = epoch + 1 - first_epoch
+    epoch += 1
+    done = epoch - first_epoch
     yield state, {
         'stage': stage.name,
         'epoch': done,

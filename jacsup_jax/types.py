@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import chex
 import jax
+import numpy as np
 
 Params = chex.ArrayTree
 # What a linen module's `apply` takes: {'params': ..., 'batch_stats': ...}.
@@ -63,6 +64,9 @@ def check_image_size(image_size: int) -> None:
 class LossWeights:
   """Weights of the terms of the paper's unsupervised objective.
 
+  A pytree, so that the weights may be traced, or be `[N]` arrays: those of the
+  members of a grid, see `grid`.
+
   Attributes:
     lambda_y: of `factor_matching_loss`, eq. (9).
     lambda_diff: of `jacobian_loss`, eq. (9).
@@ -81,7 +85,15 @@ class LossWeights:
 
   @property
   def needs_teacher(self) -> bool:
-    return self.lambda_y > 0 or self.lambda_diff > 0
+    """Whether any term, of any member, compares with a teacher."""
+    return bool(np.any(self.lambda_y) or np.any(self.lambda_diff))
+
+
+jax.tree_util.register_dataclass(
+    LossWeights,
+    data_fields=['lambda_y', 'lambda_diff', 'lambda_xcov'],
+    meta_fields=['squared_xcov'],
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,6 +147,8 @@ class Stage:
     epochs: passes over the training data.
     weights: of its objective.
     teacher: name of the stage that supervises it; None is its parent.
+    patience: ends the stage before its epochs are over, after so many without
+      a new lowest validation error; None never does.
   """
 
   name: str
@@ -144,6 +158,7 @@ class Stage:
   epochs: int
   weights: LossWeights | AttributeLossWeights
   teacher: str | None = None
+  patience: int | None = None
 
   @property
   def supervisor(self) -> str | None:
@@ -154,8 +169,15 @@ class Stage:
 def _check_weights(weights: LossWeights | AttributeLossWeights) -> None:
   for field in dataclasses.fields(weights):
     value = getattr(weights, field.name)
-    # Not a flag; the comparison also catches NaN.
-    if not isinstance(value, bool) and not 0 <= value < math.inf:
+    # Flags have no range, and leaves of a pytree may be traced, or be what JAX
+    # puts in their place.
+    if isinstance(value, bool) or not isinstance(
+        value, (int, float, np.generic, np.ndarray)
+    ):
+      continue
+    # The comparison also catches NaN.
+    wrong = [x for x in np.ravel(value).tolist() if not 0 <= x < math.inf]
+    if wrong:
       raise InputError(
-          f'--{field.name} is {value}; accepted: 0 or larger, and finite.'
+          f'--{field.name} is {wrong[0]}; accepted: 0 or larger, and finite.'
       )

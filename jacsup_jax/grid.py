@@ -1,0 +1,290 @@
+"""Grids: many chains of Section 3 trained at once, as one `vmap`.
+
+A member of a grid is a chain of its own, with a seed and weights of its terms.
+The members' states are stacked on a first axis, `N` long here, and one compiled
+program trains them all; each sees the random numbers of its solo run, and its
+parameters are those of that run up to rounding.
+"""
+
+from collections.abc import Mapping, Sequence
+import dataclasses
+import functools
+
+import chex
+from flax import linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jacsup_jax import checkpoints
+from jacsup_jax import discovery
+from jacsup_jax import networks
+from jacsup_jax import parallel
+from jacsup_jax import stages
+from jacsup_jax import training
+from jacsup_jax import types
+from jacsup_jax.datasets import batches
+
+# Teachers' outputs on the whole training set are kept up to this size; beyond
+# it they are computed in each step.
+_MAX_CACHE_BYTES = 4 << 30
+
+
+@dataclasses.dataclass(frozen=True)
+class Member:
+  """One chain of a grid.
+
+  Attributes:
+    seed: of its initialisation, order of data and swaps.
+    weights: of its students' objectives.
+  """
+
+  seed: int
+  weights: types.LossWeights
+
+
+def make_stages(
+    members: Sequence[Member], nuisance_dims: Sequence[int], epochs: int
+) -> list[types.Stage]:
+  """Makes the stages of a grid: first teachers, then all students of a size.
+
+  Args:
+    members: the chains.
+    nuisance_dims: of the students, rising.
+    epochs: of each stage.
+
+  Returns:
+    Stages 'teacher', 'student_d01', ..., whose weights are `[N]` arrays.
+
+  Raises:
+    InputError: if no member is given, or they differ in how the
+      cross-covariance is computed, which is not a number.
+  """
+  if not members:
+    raise types.InputError('a grid has no members; accepted: 1 or more.')
+  if len({member.weights.squared_xcov for member in members}) > 1:
+    raise types.InputError(
+        'members of a grid differ in squared_xcov; accepted: the same in all.'
+    )
+  weights = jax.tree.map(
+      lambda *values: np.array(values),
+      *(member.weights for member in members),
+  )
+  chain = [types.Stage('teacher', 'teacher', None, 0, epochs, weights)]
+  for dim in nuisance_dims:
+    name = f'student_d{dim:02d}'
+    chain.append(
+        types.Stage(name, 'student', chain[-1].name, dim, epochs, weights)
+    )
+  return chain
+
+
+class GridDiscovery:
+  """The recipe of `discovery.Discovery` for all members of a grid at once.
+
+  First teachers have no terms to weigh: members of one seed share theirs.
+  """
+
+  def __init__(
+      self,
+      settings: discovery.Settings,
+      make_model: discovery.MakeModel,
+      num_factors: int,
+      images: jax.Array,
+      members: Sequence[Member],
+  ):
+    """Makes the recipe.
+
+    Args:
+      settings: that all members share; its seed is not used.
+      make_model: of the sizes of a code.
+      num_factors: k, of the first teachers.
+      images: `[M, H, W, C]` uint8, the training set.
+      members: as the stages have them.
+
+    Raises:
+      InputError: if a batch is larger than the training set.
+    """
+    self._settings = settings
+    self._make_model = make_model
+    self._num_factors = num_factors
+    self._images = images
+    self._members = tuple(members)
+    # Of the first teachers, in their order.
+    self._seeds = list(dict.fromkeys(member.seed for member in members))
+    self._optimizer = training.make_optimizer(
+        settings.learning_rate, settings.weight_decay
+    )
+    self.batch_size = settings.batch_size
+    self.steps_per_epoch = batches.count_steps(
+        len(images), settings.batch_size
+    )
+
+  def create(
+      self, stage: types.Stage, trained: Mapping[str, stages.Trained]
+  ) -> tuple[nn.Module, training.TrainState]:
+    """Returns a stage's model and its stacked state before the first step."""
+    parent = trained.get(stage.parent)
+    model = self._make_model(
+        self._num_factors, stage.nuisance_dim, parent is None
+    )
+    fresh = {
+        seed: training.create_train_state(
+            networks.init_variables(model, seed, model.image_shape),
+            self._optimizer,
+        )
+        for seed in self._seeds
+    }
+    if parent is None:
+      return model, _stack_states([fresh[seed] for seed in self._seeds])
+    states = []
+    for i, member in enumerate(self._members):
+      own = take_member(parent, self._parent_index(parent, i))
+      states.append(
+          discovery.grow_state(own, fresh[member.seed], self._settings)
+      )
+    return model, _stack_states(states)
+
+  def make_epoch(
+      self,
+      stage: types.Stage,
+      model: nn.Module,
+      trained: Mapping[str, stages.Trained],
+  ) -> stages.EpochFn:
+    """Makes the compiled epoch of a stage of all members."""
+    settings, parent = self._settings, trained.get(stage.parent)
+    name = parallel.axis_name(settings.mode)
+    if parent is None:
+      seeds, teacher_model, teachers = self._seeds, None, None
+      make_objective = lambda model, unused: training.make_teacher_objective(
+          model
+      )
+      # None of these either, but an axis to map over.
+      weights = np.zeros(len(seeds), np.float32)
+    else:
+      seeds = [member.seed for member in self._members]
+      teacher_model, teachers = self._make_teachers(parent, stage.weights)
+      make_objective, weights = training.make_student_objective, stage.weights
+      # While it trains, a student's factors are all that its teacher has.
+      parent_dim = parent.model.code_dim
+      model = model.clone(
+          num_factors=parent_dim, nuisance_dim=model.code_dim - parent_dim
+      )
+    model = model.clone(axis_name=name)
+    if teacher_model is not None:
+      teacher_model = teacher_model.clone(axis_name=name)
+
+    def epoch_fn(state, constants, epoch, *, shard):
+      images, teachers, weights, seeds = constants
+
+      def train_member(state, teacher, weights, seed):
+        return training.train_epoch(
+            state,
+            training.TrainingData(images, teacher),
+            epoch,
+            objective=make_objective(model, weights),
+            optimizer=self._optimizer,
+            teacher_model=teacher_model,
+            teacher_train_mode=settings.teacher_train_mode,
+            seed=seed,
+            batch_size=settings.batch_size,
+            shard=shard,
+            axis_name=name,
+        )
+
+      by_member = training.TrainState(None, 0, 0, 0)
+      return jax.vmap(
+          train_member,
+          in_axes=(by_member, shared_teacher, 0, shared_seed),
+          out_axes=(by_member, 0),
+      )(state, teachers, weights, seeds)
+
+    # What all members share is not copied for each: a batch of one seed is read
+    # once.
+    shared_seed = None if len(set(seeds)) == 1 else 0
+    seeds = seeds[0] if shared_seed is None else np.array(seeds, np.int32)
+    shared_teacher = None if self._share_teacher(parent) else 0
+    constants = parallel.replicate((self._images, teachers, weights, seeds))
+    compiled = parallel.compile_epoch(
+        settings.mode, settings.batch_size, epoch_fn
+    )
+    return lambda state, epoch: compiled(state, constants, epoch)
+
+  def _parent_index(self, parent, member):
+    """Returns where the parent of a member is in the stack of a stage."""
+    if parent.stage.parent is None:
+      return self._seeds.index(self._members[member].seed)
+    return member
+
+  def _share_teacher(self, parent):
+    """Whether all members have one and the same parent."""
+    return (
+        parent is not None
+        and parent.stage.parent is None
+        and len(self._seeds) == 1
+    )
+
+  def _make_teachers(self, parent, weights):
+    """Returns the model that supervises, and what it knows for each member."""
+    if not weights.needs_teacher:
+      return None, None
+    model = discovery.as_teacher(parent.model)
+    settings = self._settings
+    if self._share_teacher(parent):
+      indices = [0]
+    else:
+      indices = [
+          self._parent_index(parent, i) for i in range(len(self._members))
+      ]
+    teachers = _stack([take_member(parent, i).variables for i in indices])
+    in_step = model.normalize_code and settings.teacher_train_mode
+    cache_bytes = 4 * self._images.size * len(indices)
+    if not in_step and cache_bytes <= _MAX_CACHE_BYTES:
+      teachers = _make_caches(model, teachers, self._images)
+    if self._share_teacher(parent):
+      teachers = jax.tree.map(lambda x: x[0], teachers)
+    return model, teachers
+
+
+def take_member(trained: stages.Trained, index: int) -> stages.Trained:
+  """Returns one model of a stage that trained a stack of them.
+
+  Args:
+    trained: by a stage of a grid.
+    index: in its stack.
+
+  Returns:
+    The model, with the weights of its own where its stage had several.
+  """
+  take = lambda tree: jax.tree.map(lambda x: x[index], tree)
+  stage, state = trained.stage, trained.state
+  if stage.parent is not None:
+    weights = jax.tree.map(lambda x: float(x[index]), stage.weights)
+    stage = dataclasses.replace(stage, weights=weights)
+  state = state._replace(
+      params=take(state.params),
+      batch_stats=take(state.batch_stats),
+      opt_state=take(state.opt_state),
+  )
+  return stages.Trained(
+      stage, trained.model, state, checkpoints.hash_tree(state.params)
+  )
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _make_caches(model, teachers, images):
+  """Computes stacked teachers' outputs, of one teacher after the other."""
+  return jax.lax.map(
+      lambda teacher: training.compute_teacher_cache(model, teacher, images),
+      teachers,
+  )
+
+
+def _stack_states(states: Sequence[training.TrainState]) -> training.TrainState:
+  """Stacks states of one step, which is not stacked."""
+  stacked = _stack([state._replace(step=()) for state in states])
+  return stacked._replace(step=states[0].step)
+
+
+def _stack(trees: Sequence[chex.ArrayTree]) -> chex.ArrayTree:
+  return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
