@@ -49,14 +49,27 @@ def define_flags(
   """
   command_line.define_training_flags(workdir=f'runs/{name}', epochs=epochs)
   flags.DEFINE_integer('num_factors', 2, 'k, units of the first teacher.')
+  flags.DEFINE_integer('nuisance_dim', nuisance_dim, 'd, to which it grows.')
   flags.DEFINE_integer(
-      'nuisance_dim', nuisance_dim, 'd, to which the code grows by ones.'
+      'grow_by', 1, 'Units of a growth; the last has what is left.'
+  )
+  flags.DEFINE_enum(
+      'grow_when',
+      'schedule',
+      ['schedule', 'plateau'],
+      'When a stage ends: after --epochs, or before that when the error of'
+      ' validation images, which are then held out of training, has had no new'
+      ' lowest value for --patience epochs.',
+  )
+  flags.DEFINE_integer(
+      'patience', 3, 'Epochs that a plateau lasts; see --grow_when.'
   )
   flags.DEFINE_list(
       'students',
       ['student'],
       'Chains to grow from the teacher: student (with Jacobian supervision),'
-      ' student_no_jacobian (with the cross-covariance only), or both.',
+      ' student_no_jacobian (with the cross-covariance only),'
+      ' student_unconstrained (with neither).',
   )
   flags.DEFINE_float(
       'lambda_y', lambda_y, 'Weight of factor matching, eq. (9).'
@@ -124,8 +137,9 @@ def run(experiment: discovery_runs.Experiment, draw: DrawFn) -> None:
     InputError: if a flag's value, the data or the work directory do not fit.
   """
   command_line.check_at_least(
-      1, 'epochs', 'batch_size', 'num_factors', 'eval_every', 'checkpoint_every'
-  )
+      1, 'epochs', 'batch_size', 'num_factors', 'patience', 'eval_every',
+      'checkpoint_every',
+  )  # pyformat: disable
   command_line.check_at_least(0, 'learning_rate', 'weight_decay')
   values = command_line.result_flags()
   chain = discovery_runs.make_stages(values)
@@ -138,7 +152,7 @@ def run(experiment: discovery_runs.Experiment, draw: DrawFn) -> None:
     print(tables.format_results(workdir.read_results()))
     return
 
-  train, test = _load_data(experiment.image_shape)
+  train, validation, test = _load_data(experiment.image_shape)
   ensemble = judges.restore_or_train(
       FLAGS.judge_workdir
       or judges.default_directory(FLAGS.dataset, FLAGS.data_dir),
@@ -165,6 +179,8 @@ def run(experiment: discovery_runs.Experiment, draw: DrawFn) -> None:
         workdir=workdir,
         evaluate=evaluate,
         report=progress.report,
+        validate=validation
+        and discovery_runs.make_validate(validation.images),
         checkpoint_every=FLAGS.checkpoint_every,
         eval_every=FLAGS.eval_every,
     )
@@ -189,15 +205,16 @@ def run(experiment: discovery_runs.Experiment, draw: DrawFn) -> None:
 
 
 def _load_data(image_shape):
-  """Returns what to train on and what to measure on."""
-  held_out = FLAGS.eval_split == 'validation'
-  train, test = (
-      datasets.load(
-          FLAGS.dataset, split, data_dir=FLAGS.data_dir, image_shape=image_shape
-      )
-      for split in (
-          'train_minus_validation' if held_out else 'train', FLAGS.eval_split
-      )
+  """Returns what to train on, to validate on (or None) and to measure on."""
+  load = functools.partial(
+      datasets.load,
+      FLAGS.dataset,
+      data_dir=FLAGS.data_dir,
+      image_shape=image_shape,
   )
+  plateau = FLAGS.grow_when == 'plateau'
+  held_out = plateau or FLAGS.eval_split == 'validation'
+  train = load('train_minus_validation' if held_out else 'train')
   batches.count_steps(len(train.images), FLAGS.batch_size)
-  return train, test
+  validation = load('validation') if plateau else None
+  return train, validation, load(FLAGS.eval_split)

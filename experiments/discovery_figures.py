@@ -111,17 +111,25 @@ def draw_curves(
 def draw_newest_units(
     students: Sequence[stages.Trained], images: jax.Array, examples: jax.Array
 ) -> mpl_figure.Figure:
-  """Draws a row for each student, with the unit that it found varied.
+  """Draws a row for each unit, varied in the student that found it.
 
   Args:
-    students: of one chain.
+    students: of one chain, from the first growth on.
     images: `[M, H, W, C]` in [0, 1], whose quantiles are the range.
     examples: `[n, H, W, C]`, whose other units are kept.
   """
-  rows = [_decode_unit(model, images, examples) for model in students]
+  rows, labels, known = [], [], 0
+  for model in students:
+    dim = model.stage.nuisance_dim
+    for new in range(known, dim):
+      # The newest units are the last ones, whatever d the model has.
+      unit = model.model.code_dim - dim + new
+      rows.append(_decode_unit(model, unit, images, examples))
+      labels.append(f'd = {new + 1}')
+    known = dim
   return figures.traversals(
       np.stack(rows),
-      [f'd = {model.stage.nuisance_dim}' for model in students],
+      labels,
       xlabel='newest unit, from its 1 % to its 99 % quantile',
   )
 
@@ -170,9 +178,8 @@ def _title(name, model):
   return f'{name}, d = {model.stage.nuisance_dim}'
 
 
-def _decode_unit(model, images, examples):
-  """Decodes examples with a student's newest unit varied over its range."""
-  unit = model.model.code_dim - 1
+def _decode_unit(model, unit, images, examples):
+  """Decodes examples with a unit of a student varied over its range."""
   values = traversals.quantile_values(encode(model, images), unit, _NUM_VALUES)
   return traversals.vary_unit(
       functools.partial(decode, model), encode(model, examples), unit, values

@@ -24,7 +24,7 @@ from jacsup_jax import training
 from jacsup_jax import types
 from jacsup_jax import workdirs
 
-STUDENTS = ('student', 'student_no_jacobian')
+STUDENTS = ('student', 'student_no_jacobian', 'student_unconstrained')
 PROTOCOL = (
     'class_swaps: pairs within batches of 128 in order, the class of an image'
     ' is the judge\'s opinion of its reconstruction, equal opinions left out,'
@@ -66,11 +66,7 @@ def make_stages(values: Mapping[str, Any]) -> list[types.Stage]:
   Raises:
     InputError: if a value is not accepted.
   """
-  if values['nuisance_dim'] < 1:
-    raise types.InputError(
-        f'--nuisance_dim={values["nuisance_dim"]} is not larger than the'
-        ' teacher\'s (0); accepted: 1 or larger.'
-    )
+  dims = make_dims(values)
   students = values['students']
   if (
       not students
@@ -78,8 +74,8 @@ def make_stages(values: Mapping[str, Any]) -> list[types.Stage]:
       or len(students) > len(set(students))
   ):
     raise types.InputError(
-        f'--students={",".join(students)}; accepted: {", ".join(STUDENTS)}, or'
-        ' both.'
+        f'--students={",".join(students)}; accepted: any of'
+        f' {", ".join(STUDENTS)}, each once.'
     )
   supervised = types.LossWeights(
       lambda_y=values['lambda_y'],
@@ -92,18 +88,57 @@ def make_stages(values: Mapping[str, Any]) -> list[types.Stage]:
       'student_no_jacobian': dataclasses.replace(
           supervised, lambda_y=0.0, lambda_diff=0.0
       ),
+      'student_unconstrained': dataclasses.replace(
+          supervised, lambda_y=0.0, lambda_diff=0.0, lambda_xcov=0.0
+      ),
   }
-  epochs = values['epochs']
-  chain = [types.Stage('teacher', 'teacher', None, 0, epochs, supervised)]
+  # Runs from before these flags have no such values.
+  plateau = values.get('grow_when') == 'plateau'
+  make_stage = functools.partial(
+      types.Stage,
+      epochs=values['epochs'],
+      patience=values['patience'] if plateau else None,
+  )
+  chain = [
+      make_stage(
+          'teacher', 'teacher', None, nuisance_dim=0, weights=supervised
+      )
+  ]
   for model in students:
     parent = 'teacher'
-    for dim in range(1, values['nuisance_dim'] + 1):
+    for dim in dims:
       name = f'{model}_d{dim:02d}'
       chain.append(
-          types.Stage(name, model, parent, dim, epochs, weights[model])
+          make_stage(
+              name, model, parent, nuisance_dim=dim, weights=weights[model]
+          )
       )
       parent = name
   return chain
+
+
+def make_dims(values: Mapping[str, Any]) -> list[int]:
+  """Returns d after each growth, the last as asked for.
+
+  Args:
+    values: of the flags, by name.
+
+  Raises:
+    InputError: if --nuisance_dim is not larger than the teacher's, or --grow_by
+      leaves no growth.
+  """
+  last, by = values['nuisance_dim'], values.get('grow_by', 1)
+  if last < 1:
+    raise types.InputError(
+        f'--nuisance_dim={last} is not larger than the teacher\'s (0);'
+        ' accepted: 1 or larger.'
+    )
+  if not 1 <= by <= last:
+    raise types.InputError(
+        f'--grow_by={by} with --nuisance_dim={last}; accepted: from 1 to'
+        f' {last}.'
+    )
+  return [*range(by, last, by), last]
 
 
 def make_settings(
@@ -156,6 +191,9 @@ def restore(
       )
   )
   state, sha256 = checkpoints.restore_finished(workdir, stage.name, template)
+  # Fewer than asked for, where it stopped on a plateau.
+  epochs = workdir.manifest['stages'][stage.name]['epochs']
+  stage = dataclasses.replace(stage, epochs=epochs)
   return stages.Trained(stage, model, state, sha256)
 
 
@@ -208,6 +246,30 @@ def describe(trained: stages.Trained, seed: int) -> dict[str, Any]:
       'lambda_xcov': weights.lambda_xcov,
       'sha256': trained.sha256,
   }
+
+
+def make_validate(
+    images: jax.Array,
+) -> Callable[[nn.Module, types.Variables], float]:
+  """Makes `validate(model, variables) -> error` for stages that may end early.
+
+  Args:
+    images: `[M, H, W, C]` uint8, neither trained nor reported on.
+  """
+  images = jnp.asarray(images)
+  return lambda model, variables: float(
+      _measure_error(model, variables, images)
+  )
+
+
+@functools.partial(jax.jit, static_argnames='model')
+def _measure_error(model, variables, images):
+  params, batch_stats = variables['params'], variables['batch_stats']
+  return evaluation.compute_mse(
+      functools.partial(networks.make_encode(model, batch_stats), params),
+      functools.partial(networks.make_decode(model, batch_stats), params),
+      images,
+  )
 
 
 @functools.partial(jax.jit, static_argnames=('model', 'judge_model'))

@@ -5,6 +5,7 @@ import pytest
 
 from experiments import discovery_runs
 from experiments import mnist_runs
+from jacsup_jax import types
 
 
 def _values(**changes):
@@ -52,3 +53,35 @@ def test_students_have_a_new_optimizer_by_default():
 def test_normalization_is_folded_to_preserve(growth, flag, folded):
   values = _values(growth=growth, fold_normalization=flag)
   assert mnist_runs.make_settings(values).fold_normalization == folded
+
+
+@pytest.mark.parametrize(
+    ('dim', 'by', 'expected'),
+    [(3, 1, [1, 2, 3]), (6, 3, [3, 6]), (7, 3, [3, 6, 7]), (2, 2, [2])],
+)
+def test_code_grows_by_so_many_units(dim, by, expected):
+  values = _values(nuisance_dim=dim, grow_by=by)
+  chain = discovery_runs.make_stages(values)[1:]
+  assert [stage.nuisance_dim for stage in chain] == expected
+  assert [stage.name for stage in chain] == [
+      f'student_d{dim:02d}' for dim in expected
+  ]
+
+
+@pytest.mark.parametrize('by', [0, 4])
+def test_refuses_growths_of_no_or_too_many_units(by):
+  with pytest.raises(types.InputError, match=f'--grow_by={by}'):
+    discovery_runs.make_stages(_values(nuisance_dim=3, grow_by=by))
+
+
+def test_stages_have_patience_on_a_plateau_alone():
+  for when, expected in (('schedule', None), ('plateau', 5)):
+    values = _values(nuisance_dim=1, grow_when=when, patience=5)
+    chain = discovery_runs.make_stages(values)
+    assert {stage.patience for stage in chain} == {expected}
+
+
+def test_unconstrained_student_has_the_reconstruction_alone():
+  values = _values(nuisance_dim=1, students=['student_unconstrained'])
+  weights = discovery_runs.make_stages(values)[-1].weights
+  assert (weights.lambda_y, weights.lambda_diff, weights.lambda_xcov) == (0,) * 3

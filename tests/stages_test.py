@@ -130,7 +130,81 @@ def test_training_lowers_the_reconstruction_error(undisturbed):
   assert records[2]['reconstruction'] < records[0]['reconstruction']
 
 
+@pytest.mark.parametrize(
+    ('errors', 'patience', 'expected'),
+    [
+        ([], 1, False),
+        ([1.0], 1, False),
+        ([1.0, 0.9], 1, False),
+        ([1.0, 1.0], 1, True),  # Equal is not better.
+        ([1.0, 1.1, 0.9], 2, False),
+        ([0.9, 1.0, 0.95], 2, True),
+        ([0.9, 1.0, 0.95], 3, False),
+    ],
+)
+def test_plateau_is_so_many_epochs_without_a_lowest_error(
+    errors, patience, expected
+):
+  assert stages.has_plateaued(errors, patience) is expected
+
+
 # Invariants.
+
+
+def _run_to_plateau(path, report=None):
+  """Each stage has its lowest error after its second epoch."""
+  chain = [dataclasses.replace(stage, epochs=9, patience=2) for stage in CHAIN]
+  workdir = workdirs.WorkDir(path)
+  workdir.begin('test', {}, {}, [])
+
+  def validate(unused_model, unused_variables):
+    records = workdir.read_metrics()
+    stage = _stage_now(records, chain)
+    done = sum(record['stage'] == stage for record in records)
+    return [3.0, 1.0, 2.0, 1.5, 0.0][done]
+
+  return stages.run(
+      chain,
+      discovery.Discovery(SETTINGS, _make_model, 2, jnp.asarray(IMAGES)),
+      workdir=workdir,
+      evaluate=_evaluate,
+      validate=validate,
+      report=report or (lambda stage, record: None),
+      checkpoint_every=1,
+      eval_every=5,
+  )
+
+
+def _stage_now(records, chain):
+  """Returns the stage of the next record: a stage has four of them."""
+  done = collections.Counter(record['stage'] for record in records)
+  return next(stage.name for stage in chain if done[stage.name] < 4)
+
+
+def test_a_stage_ends_on_a_plateau(tmp_path):
+  trained = _run_to_plateau(tmp_path)
+  assert [model.stage.epochs for model in trained] == [4, 4, 4]
+  recorded = json.loads((tmp_path / 'manifest.json').read_text())['stages']
+  assert [entry['epochs'] for entry in recorded.values()] == [4, 4, 4]
+  records = _metrics(tmp_path)
+  assert [r['validation_mse'] for r in records] == [3.0, 1.0, 2.0, 1.5] * 3
+  # The last epoch is evaluated, whichever it is.
+  assert [r['epoch'] for r in records if 'eval_bias' in r] == [4, 4, 4]
+  assert records[-1]['step'] == 12 * STEPS_PER_EPOCH
+
+
+@pytest.mark.parametrize(('stage', 'epoch'), [('d1', 3), ('d1', 4), ('d2', 1)])
+def test_a_resumed_stage_ends_on_the_same_plateau(tmp_path, stage, epoch):
+  def kill(current, record):
+    if (current.name, record['epoch']) == (stage, epoch):
+      raise Killed
+
+  undisturbed = _run_to_plateau(tmp_path / 'a')
+  with pytest.raises(Killed):
+    _run_to_plateau(tmp_path / 'b', kill)
+  resumed = _run_to_plateau(tmp_path / 'b')
+  assert [t.sha256 for t in resumed] == [t.sha256 for t in undisturbed]
+  assert _metrics(tmp_path / 'b') == _metrics(tmp_path / 'a')
 
 
 # After which call of `report` it stops: in the middle of the first stage,
