@@ -28,7 +28,7 @@ from jacsup_jax.datasets import batches
 FLAGS = flags.FLAGS
 
 # Settings of a judge that is trained here, each by a flag.
-_OF_JUDGE = ('epochs', 'first_width', 'last_width', 'hidden')
+OF_JUDGE = ('epochs', 'first_width', 'last_width', 'hidden')
 
 
 def define_flags() -> None:
@@ -157,12 +157,12 @@ def _define_weight_flags():
   )
 
 
-def _check_flags() -> None:
+def check_flags() -> None:
   """Checks what needs no data."""
   command_line.check_at_least(
       1, 'epochs', 'student_epochs', 'batch_size', 'first_width', 'last_width',
       'selection_images', 'eval_every', 'checkpoint_every',
-      *(f'judge_{name}' for name in _OF_JUDGE),
+      *(f'judge_{name}' for name in OF_JUDGE),
   )  # pyformat: disable
   command_line.check_at_least(
       0, 'cycle_epochs', 'learning_rate', 'adam_b1', 'weight_decay', 'held_out'
@@ -175,7 +175,7 @@ def _check_flags() -> None:
 
 
 def main() -> None:
-  _check_flags()
+  check_flags()
   values = command_line.result_flags()
   chain = celeba_runs.make_stages(values)
   selection_split = celeba_runs.choose_selection_split(values)
@@ -199,7 +199,7 @@ def main() -> None:
     given = [celeba_runs.restore_teacher(values, names)]
   judge = celeba_runs.restore_or_train_judge(
       FLAGS.judge_workdir,
-      {name: values[f'judge_{name}'] for name in _OF_JUDGE},
+      {name: values[f'judge_{name}'] for name in OF_JUDGE},
       train,
       selection,
   )

@@ -12,6 +12,7 @@ from typing import Any
 from absl import app
 from absl import flags
 from absl import logging
+import numpy as np
 import tqdm
 
 from jacsup_jax import datasets
@@ -196,6 +197,11 @@ class Progress:
     """Shows one record of metrics.jsonl."""
     names = ('loss', 'eval_mse', 'eval_class_swaps')
     shown = {n: record[n] for n in names if record.get(n) is not None}
+    # Of a grid's members, the mean of those that have a value.
+    shown = {
+        n: np.mean([x for x in np.ravel(v) if x is not None])
+        for n, v in shown.items()
+    }
     if not self._draw:
       values = ' '.join(f'{n}={v:.4f}' for n, v in shown.items())
       print(

@@ -47,12 +47,7 @@ def define_flags(
     lambda_y: of factor matching.
     lambda_diff: of the Jacobian term.
   """
-  command_line.define_training_flags(workdir=f'runs/{name}', epochs=epochs)
-  flags.DEFINE_integer('num_factors', 2, 'k, units of the first teacher.')
-  flags.DEFINE_integer('nuisance_dim', nuisance_dim, 'd, to which it grows.')
-  flags.DEFINE_integer(
-      'grow_by', 1, 'Units of a growth; the last has what is left.'
-  )
+  define_chain_flags(name=name, epochs=epochs, nuisance_dim=nuisance_dim)
   flags.DEFINE_enum(
       'grow_when',
       'schedule',
@@ -79,6 +74,22 @@ def define_flags(
   )
   flags.DEFINE_float(
       'lambda_xcov', 1e-3, 'Weight of cross-covariance, eq. (10).'
+  )
+
+
+def define_chain_flags(*, name: str, epochs: int, nuisance_dim: int) -> None:
+  """Defines the flags of any chains of students, whatever their weights.
+
+  Args:
+    name: of the experiment.
+    epochs: default of --epochs.
+    nuisance_dim: default of --nuisance_dim.
+  """
+  command_line.define_training_flags(workdir=f'runs/{name}', epochs=epochs)
+  flags.DEFINE_integer('num_factors', 2, 'k, units of the first teacher.')
+  flags.DEFINE_integer('nuisance_dim', nuisance_dim, 'd, to which it grows.')
+  flags.DEFINE_integer(
+      'grow_by', 1, 'Units of a growth; the last has what is left.'
   )
   flags.DEFINE_enum(
       'xcov',
@@ -152,7 +163,9 @@ def run(experiment: discovery_runs.Experiment, draw: DrawFn) -> None:
     print(tables.format_results(workdir.read_results()))
     return
 
-  train, validation, test = _load_data(experiment.image_shape)
+  train, validation, test = load_data(
+      experiment.image_shape, plateau=FLAGS.grow_when == 'plateau'
+  )
   ensemble = judges.restore_or_train(
       FLAGS.judge_workdir
       or judges.default_directory(FLAGS.dataset, FLAGS.data_dir),
@@ -204,15 +217,27 @@ def run(experiment: discovery_runs.Experiment, draw: DrawFn) -> None:
   print(tables.format_results(workdir.read_results()))
 
 
-def _load_data(image_shape):
-  """Returns what to train on, to validate on (or None) and to measure on."""
+def load_data(
+    image_shape: tuple[int, int, int], *, plateau: bool
+) -> tuple[datasets.Dataset, datasets.Dataset | None, datasets.Dataset]:
+  """Loads what the flags say.
+
+  Args:
+    image_shape: (H, W, C).
+    plateau: validation images decide when a stage ends.
+
+  Returns:
+    Sets to train on, to validate on (None without `plateau`), to measure on.
+
+  Raises:
+    InputError: if there is no such set, or a batch is larger than it.
+  """
   load = functools.partial(
       datasets.load,
       FLAGS.dataset,
       data_dir=FLAGS.data_dir,
       image_shape=image_shape,
   )
-  plateau = FLAGS.grow_when == 'plateau'
   held_out = plateau or FLAGS.eval_split == 'validation'
   train = load('train_minus_validation' if held_out else 'train')
   batches.count_steps(len(train.images), FLAGS.batch_size)

@@ -54,7 +54,8 @@ def make_stages(
     epochs: of each stage.
 
   Returns:
-    Stages 'teacher', 'student_d01', ..., whose weights are `[N]` arrays.
+    Stages 'teacher', 'student_d01', ...; the students' weights are `[N]`
+    arrays.
 
   Raises:
     InputError: if no member is given, or they differ in how the
@@ -70,7 +71,10 @@ def make_stages(
       lambda *values: np.array(values),
       *(member.weights for member in members),
   )
-  chain = [types.Stage('teacher', 'teacher', None, 0, epochs, weights)]
+  unweighted = types.LossWeights(
+      0.0, 0.0, 0.0, squared_xcov=weights.squared_xcov
+  )
+  chain = [types.Stage('teacher', 'teacher', None, 0, epochs, unweighted)]
   for dim in nuisance_dims:
     name = f'student_d{dim:02d}'
     chain.append(

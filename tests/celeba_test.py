@@ -7,14 +7,10 @@ import subprocess
 import sys
 import time
 
+import coloured_faces
 import killing
-import numpy as np
-from PIL import Image
 import pytest
 
-NAMES = ('Bald', 'Smiling', 'Young')
-# Examples of the official partitions train, validation and test.
-SIZES = (48, 12, 12)
 RUN = (
     '--dataset=celeba_folder', '--image_size=8', '--first_width=4',
     '--last_width=4', '--nuisance_dims=8,12', '--batch_size=8', '--epochs=1',
@@ -26,24 +22,7 @@ RUN = (
 @pytest.fixture(scope='module')
 def folder(tmp_path_factory):
   """A folder in the layout of CelebA, whose attributes are colours."""
-  root = tmp_path_factory.mktemp('faces')
-  (root / 'img_align_celeba').mkdir()
-  rng = np.random.default_rng(0)
-  attributes, partitions = [], []
-  for i in range(sum(SIZES)):
-    name = f'{i + 1:06d}.png'
-    values = rng.choice([-1, 1], 3)
-    colour = np.where(values > 0, 200, 50)[None, None]
-    noise = rng.integers(-40, 40, (8, 8, 3))
-    image = Image.fromarray((colour + noise).astype(np.uint8))
-    image.save(root / 'img_align_celeba' / name)
-    attributes.append(f'{name} {" ".join(map(str, values))}')
-    partition = int(np.searchsorted(np.cumsum(SIZES), i, side='right'))
-    partitions.append(f'{name} {partition}')
-  lines = [str(sum(SIZES)), ' '.join(NAMES), *attributes]
-  (root / 'list_attr_celeba.txt').write_text('\n'.join(lines) + '\n')
-  (root / 'list_eval_partition.txt').write_text('\n'.join(partitions) + '\n')
-  return root
+  return coloured_faces.write(tmp_path_factory.mktemp('faces'))
 
 
 def _environment(folder):
@@ -104,10 +83,10 @@ def test_results_have_a_row_per_model(finished):
   for row in rows:
     assert 0 < row['mse'] < 4
     assert row['strength'] in (2.0, 5.0)
-    assert set(row['attribute_flips_by_attribute']) == set(NAMES)
+    assert set(row['attribute_flips_by_attribute']) == set(coloured_faces.NAMES)
     for name in ('attribute_flips', 'preservation', 'judge_accuracy'):
       assert 0 <= row[name] <= 1
-  assert results['judge']['attribute_names'] == list(NAMES)
+  assert results['judge']['attribute_names'] == list(coloured_faces.NAMES)
   # Alpha is chosen on validation, where test is measured on.
   assert 'test split, selection on validation' in results['protocol']
   assert 'student_cycle' in out and 'Smiling' in out
