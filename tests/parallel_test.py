@@ -16,10 +16,13 @@ CASES = (
 )  # pyformat: disable
 # Rounding of sums in another order, relative to the largest of a leaf.
 TOLERANCES = {'float32': 1e-5, 'float64': 1e-10}
+# BatchNorm of a small code that a ReLU cut leaves few digits of float32, up to
+# 3e-4 of the gradients' size; in float64 they are equal as the others are.
+KINDS = (('mnist', 'float32'), ('mnist', 'float64'), ('svhn', 'float64'))
 
 
-@pytest.fixture(scope='module', params=list(TOLERANCES))
-def precision_and_report(request):
+@pytest.fixture(scope='module', params=KINDS)
+def kind_and_report(request):
   environment = {
       **os.environ,
       'XLA_FLAGS': '--xla_force_host_platform_device_count=8',
@@ -27,7 +30,7 @@ def precision_and_report(request):
       'PYTHONPATH': str(ROOT),
   }
   done = subprocess.run(
-      [sys.executable, 'tests/parallel_worker.py', request.param],
+      [sys.executable, 'tests/parallel_worker.py', *request.param],
       cwd=ROOT,
       env=environment,
       capture_output=True,
@@ -41,8 +44,8 @@ def precision_and_report(request):
 # Values.
 
 
-def test_indivisible_batch_names_both_numbers(precision_and_report):
-  _, report = precision_and_report
+def test_indivisible_batch_names_both_numbers(kind_and_report):
+  _, report = kind_and_report
   assert report['devices'] == 8
   assert '--batch_size=12 ' in report['error']
   assert ' 8 devices' in report['error']
@@ -65,17 +68,18 @@ def test_only_pmap_names_an_axis():
 
 @pytest.mark.parametrize('mode', parallel.MODES)
 @pytest.mark.parametrize('case', CASES)
-def test_eight_devices_are_one(precision_and_report, case, mode):
-  precision, report = precision_and_report
+def test_eight_devices_are_one(kind_and_report, case, mode):
+  (architecture, precision), report = kind_and_report
   entry = dict(report[f'{case}/{mode}'])
   assert entry.pop('dtype') == precision
-  # The first teacher alone has BatchNorm.
-  assert ('batch_stats' in entry) == (case == 'teacher')
+  # Of the models of digits the first teacher alone has BatchNorm.
+  has_norm = case == 'teacher' or architecture == 'svhn'
+  assert ('batch_stats' in entry) == has_norm
   for name, value in entry.items():
     assert value <= TOLERANCES[precision], (name, value)
 
 
 @pytest.mark.parametrize('case', CASES)
-def test_a_difference_would_be_seen(precision_and_report, case):
-  _, report = precision_and_report
+def test_a_difference_would_be_seen(kind_and_report, case):
+  _, report = kind_and_report
   assert report[f'{case}/other_epoch']['gradients'] > 1e-2

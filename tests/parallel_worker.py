@@ -3,7 +3,7 @@
 Run by parallel_test.py, since XLA reads the number of devices at its start:
 
   XLA_FLAGS=--xla_force_host_platform_device_count=8 \
-      python tests/parallel_worker.py float64
+      python tests/parallel_worker.py svhn float64
 """
 
 import functools
@@ -20,9 +20,24 @@ from jacsup_jax import parallel
 from jacsup_jax import training
 from jacsup_jax import types
 
-SHAPE = (6, 6, 1)
 BATCH_SIZE = 32
 NUM_EXAMPLES = 70  # Two steps, and some left over.
+# Constructor of an autoencoder, and whether students too have the BatchNorm of
+# the code.
+ARCHITECTURES = {
+    'mnist': (
+        functools.partial(
+            networks.MlpAutoencoder, image_shape=(6, 6, 1), widths=(16, 8)
+        ),
+        False,
+    ),
+    'svhn': (
+        functools.partial(
+            networks.SvhnAutoencoder, image_shape=(8, 8, 3), widths=(4, 8)
+        ),
+        True,
+    ),
+}
 # Of leaves, times their initialisation.
 SCALES = {'kernel': 2.0, 'bias': 0.3, 'mean': 1.0, 'var': 1.0}
 
@@ -72,28 +87,31 @@ def _leaf_sizes(tree):
   return [np.max(np.abs(x)) for x in leaves]
 
 
-def main(precision: str) -> None:
+def main(architecture: str, precision: str) -> None:
   jax.config.update('jax_enable_x64', precision == 'float64')
   dtype = jnp.dtype(precision)
-  make_model = functools.partial(
-      networks.MlpAutoencoder, image_shape=SHAPE, widths=(16, 8), dtype=dtype
+  construct, normalize_students = ARCHITECTURES[architecture]
+  make_model = functools.partial(construct, dtype=dtype)
+  make_student = functools.partial(
+      make_model, normalize_code=normalize_students
   )
+  teacher_model = make_model(2, 0, True)
+  shape = teacher_model.image_shape
   random = np.random.default_rng(0)
   # Of all brightnesses: codes that differ little would leave BatchNorm, which
   # divides by their spread, few digits of float32.
   brightness = random.uniform(0, 256, (NUM_EXAMPLES, 1, 1, 1))
-  pixels = brightness * random.uniform(size=(NUM_EXAMPLES, *SHAPE))
+  pixels = brightness * random.uniform(size=(NUM_EXAMPLES, *shape))
   images = jnp.asarray(pixels.astype(np.uint8))
 
   def init(model, seed):
-    variables = networks.init_variables(model, seed, SHAPE)
+    variables = networks.init_variables(model, seed, shape)
     # As in a trained model, images matter more to codes than biases do: what
     # all codes have in common, BatchNorm takes away with their first digits.
     return jax.tree_util.tree_map_with_path(
         lambda path, x: (x * SCALES[path[-1].key]).astype(dtype), variables
     )
 
-  teacher_model = make_model(2, 0, True)
   teacher = init(teacher_model, 1)
   cache = training.compute_teacher_cache(teacher_model, teacher, images)
   student = functools.partial(
@@ -105,11 +123,11 @@ def main(precision: str) -> None:
       'teacher': (
           teacher_model, training.make_teacher_objective, None, None
       ),
-      'student_cached': (make_model(2, 1), student, teacher_model, cache),
+      'student_cached': (make_student(2, 1), student, teacher_model, cache),
       # The teacher in training mode: its BatchNorm and the swap of its codes.
-      'student_computed': (make_model(2, 1), student, teacher_model, teacher),
+      'student_computed': (make_student(2, 1), student, teacher_model, teacher),
       'student_of_nuisance': (
-          make_model(1, 2), student, make_model(1, 1, True), teacher
+          make_student(1, 2), student, make_model(1, 1, True), teacher
       ),
   }  # pyformat: disable
   report = {'devices': jax.device_count()}
@@ -174,4 +192,4 @@ def main(precision: str) -> None:
 
 
 if __name__ == '__main__':
-  main(sys.argv[1])
+  main(*sys.argv[1:])
