@@ -135,7 +135,8 @@ def tradeoff(
 
   Args:
     rows: of results.json, with `model`, `nuisance_dim`, `mse` and
-      `attribute_flips`; those without are not drawn.
+      `attribute_flips`; those without are not drawn. With a `source`, such as
+      'paper', they are hollow and named so.
     title: above the figure.
 
   Returns:
@@ -154,8 +155,17 @@ def tradeoff(
   models = list(dict.fromkeys(row['model'] for row in drawn))
   figure = figures.new_figure(5.5, 3.9)
   axes = figure.add_subplot()
-  for i, model in enumerate(models):
-    own = [row for row in drawn if row['model'] == model]
+  series = list(
+      dict.fromkeys((row.get('source'), row['model']) for row in drawn)
+  )
+  for source, model in series:
+    own = [
+        row
+        for row in drawn
+        if (row.get('source'), row['model']) == (source, model)
+    ]
+    i = models.index(model)
+    title_of = _TITLES.get(model, model.replace('_', ' '))
     axes.plot(
         [row['mse'] for row in own],
         [100 * row['attribute_flips'] for row in own],
@@ -163,7 +173,8 @@ def tradeoff(
         markersize=7,
         linestyle='',
         color=_COLORS[i % len(_COLORS)],
-        label=_TITLES.get(model, model.replace('_', ' ')),
+        fillstyle='none' if source else 'full',
+        label=f'{title_of} ({source})' if source else title_of,
     )
   errors = np.array([row['mse'] for row in drawn])
   axes.set_xscale('log')
@@ -183,7 +194,7 @@ def tradeoff(
   axes.set_axisbelow(True)
   figure.legend(
       loc='outside upper center',
-      ncols=min(len(models), 3),
+      ncols=min(len(series), 3),
       frameon=False,
       fontsize='small',
       title=title,
