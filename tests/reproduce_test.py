@@ -81,7 +81,8 @@ def test_every_run_has_its_flagfile():
     for scales in runs_of.values():
       assert tuple(scales) == reproduced_runs.SCALES
       for run in (run for runs in scales.values() for run in runs):
-        text = (ROOT / reproduced_runs.FLAGFILES / f'{run.name}.flags').read_text()
+        flagfile = reproduced_runs.FLAGFILES / f'{run.name}.flags'
+        text = (ROOT / flagfile).read_text()
         # The same command by hand finds the same work directory.
         assert f'--workdir=runs/{run.name}\n' in text
   assert set(reproduced_runs.PATTERNS) == set(reproduced_runs.FIGURES)
