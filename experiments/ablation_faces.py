@@ -7,7 +7,7 @@ from typing import Any
 
 from absl import flags
 
-from experiments import celeba
+from experiments import celeba_flags
 from experiments import celeba_rows
 from experiments import celeba_runs
 from experiments import command_line
@@ -40,7 +40,7 @@ def define_flags(table: str) -> None:
   Args:
     table: '5' or '6'.
   """
-  celeba.define_flags()
+  celeba_flags.define_flags()
   defaults = {
       'workdir': f'runs/ablation_table{table}',
       # Teachers have no second phase in these tables.
@@ -75,7 +75,8 @@ def make_stages(values: Mapping[str, Any], seed: int) -> list[types.Stage]:
         f' --table={values["table"]}; accepted: {sizes} of them.'
     )
   for name, accepted in (
-      ('students', []), ('cycle_epochs', 0), ('teacher_workdir', None)
+      ('students', []), ('cycle_epochs', 0), ('teacher_workdir', None),
+      ('fader_epochs', 0),
   ):  # pyformat: disable
     if values[name] != accepted:
       raise types.InputError(
@@ -122,7 +123,7 @@ def run(values: Mapping[str, Any], workdir: workdirs.WorkDir) -> None:
   Raises:
     InputError: if a flag's value, the data or the work directory do not fit.
   """
-  celeba.check_flags()
+  celeba_flags.check_flags()
   seeds = range(values['seed'], values['seed'] + values['seeds'])
   chains = {seed: make_stages(values, seed) for seed in seeds}
   selection_split = celeba_runs.choose_selection_split(values)
@@ -136,7 +137,7 @@ def run(values: Mapping[str, Any], workdir: workdirs.WorkDir) -> None:
   batches.count_steps(len(train), FLAGS.batch_size)
   judge = celeba_runs.restore_or_train_judge(
       FLAGS.judge_workdir,
-      {name: values[f'judge_{name}'] for name in celeba.OF_JUDGE},
+      {name: values[f'judge_{name}'] for name in celeba_flags.OF_JUDGE},
       train,
       selection,
   )
@@ -152,9 +153,7 @@ def run(values: Mapping[str, Any], workdir: workdirs.WorkDir) -> None:
       },
       devices=parallel.describe_devices(),
   )
-  evaluate = celeba_rows.make_evaluate_error(
-      selection.images[: FLAGS.selection_images]
-  )
+  evaluate = celeba_rows.make_evaluate_error(selection, FLAGS.selection_images)
   rows = []
   for seed, chain in chains.items():
     own = {**reading, 'seed': seed}

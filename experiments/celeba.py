@@ -1,8 +1,9 @@
 """Section 4 of Lezama (2019): editing facial attributes with one model.
 
 Trains a teacher in two phases, then students of larger nuisance with Jacobian
-supervision, with cycle losses in its place, or with neither; measures attribute
-flips by a judge and the reconstruction error; draws Figures 4, 5 and 8.
+supervision, with cycle losses in its place, or with neither, and Fader Networks
+as a baseline; measures attribute flips by a judge and the reconstruction error;
+draws Figures 4, 5 and 8.
 
   python -m experiments.celeba --flagfile=FILE  # celeba_*, of flagfiles/
 """
@@ -12,170 +13,23 @@ import functools
 from absl import flags
 
 from experiments import celeba_figures
+from experiments import celeba_flags
 from experiments import celeba_rows
 from experiments import celeba_runs
 from experiments import command_line
 from jacsup_jax import editing
-from jacsup_jax import flips
+from jacsup_jax import fader_training
 from jacsup_jax import parallel
 from jacsup_jax import stages
-from jacsup_jax import surgery
 from jacsup_jax import tables
-from jacsup_jax import types
 from jacsup_jax import workdirs
 from jacsup_jax.datasets import batches
 
 FLAGS = flags.FLAGS
 
-# Settings of a judge that is trained here, each by a flag.
-OF_JUDGE = ('epochs', 'first_width', 'last_width', 'hidden')
-
-
-def define_flags() -> None:
-  """Defines the flags of this binary, with the paper's values."""
-  command_line.define_face_data_flags(image_size=256)
-  command_line.define_training_flags(
-      workdir='runs/celeba',
-      epochs=100,
-      epochs_help='Of the teacher without cycle losses (its first phase).',
-  )
-  _define_model_flags()
-  _define_weight_flags()
-  flags.DEFINE_integer(
-      'cycle_epochs', 100, 'Of the teacher with cycle losses; 0: without them.'
-  )
-  flags.DEFINE_integer('student_epochs', 200, 'Of a student at each size.')
-  flags.DEFINE_list(
-      'students',
-      ['student'],
-      'Chains to grow from the teacher: student (with Jacobian supervision),'
-      ' student_cycle (with cycle losses in its place), student_no_jacobian'
-      ' (with neither); empty for the teacher alone.',
-  )
-  flags.DEFINE_enum(
-      'supervisor',
-      'teacher',
-      ['teacher', 'parent'],
-      'Whose Jacobian supervises the growths after the first: the teacher\'s'
-      ' (as released), or that of the student grown from.',
-  )
-  flags.DEFINE_string(
-      'teacher_workdir',
-      None,
-      'A run whose finished teacher the students grow from; by default it is'
-      ' trained here.',
-  )
-  flags.DEFINE_float('learning_rate', 2e-3, 'Of Adam.')
-  flags.DEFINE_float('adam_b1', 0.5, 'beta_1 of Adam.')
-  flags.DEFINE_float('weight_decay', 0.0, 'L2 in the gradient.')
-  flags.DEFINE_enum(
-      'cache',
-      'device',
-      celeba_runs.CACHES,
-      'Where the training images are: on every device, in the host\'s memory,'
-      ' or read from the prepared set while training.',
-  )
-  flags.DEFINE_enum(
-      'eval_split',
-      'test',
-      ['test', 'validation'],
-      'What to measure on. alpha and the judge\'s epoch are chosen on'
-      ' validation where this is test, else on the --held_out images.',
-  )
-  flags.DEFINE_list(
-      'strengths',
-      [f'{strength:g}' for strength in flips.STRENGTHS],
-      'alpha of the flips: the values to choose from, for each model.',
-  )
-  flags.DEFINE_integer(
-      'selection_images', 256, 'How many images alpha is chosen on, at most.'
-  )
-  flags.DEFINE_integer('eval_every', 5, 'Epochs between evaluations.')
-  flags.DEFINE_integer('checkpoint_every', 5, 'Epochs between checkpoints.')
-  flags.DEFINE_string(
-      'judge_workdir',
-      None,
-      'The judge, trained when missing; runs/attribute_judge_DATASET_SIZE by'
-      ' default.',
-  )
-  flags.DEFINE_integer('judge_epochs', 10, 'Of a judge that is trained here.')
-  flags.DEFINE_integer(
-      'judge_first_width', 32, 'Its channels of layer 1; each next has twice.'
-  )
-  flags.DEFINE_integer('judge_last_width', 512, 'Its channels at most.')
-  flags.DEFINE_integer('judge_hidden', 512, 'Its units of the dense layer.')
-
-
-def _define_model_flags():
-  flags.DEFINE_list(
-      'nuisance_dims',
-      ['2048', '4096', '8192'],
-      'd of the teacher, and after each growth; multiples of 4, since the'
-      ' nuisance is a map of 2x2.',
-  )
-  flags.DEFINE_integer(
-      'first_width', 16, 'Channels of the first layer; each next has twice.'
-  )
-  flags.DEFINE_integer('last_width', 512, 'Channels of a hidden layer at most.')
-  flags.DEFINE_boolean(
-      'linear_factors',
-      False,
-      'The factors have no LeakyReLU, and learn both signs of an attribute'
-      ' alike; the paper\'s and the released code\'s have one.',
-  )
-  flags.DEFINE_enum(
-      'growth',
-      'random',
-      surgery.INITIALIZATIONS,
-      'New channels: random (the paper\'s), or preserving (the student\'s'
-      ' decoder starts equal to its teacher\'s).',
-  )
-  flags.DEFINE_boolean(
-      'keep_moments', True, 'Adam\'s moments go on through a growth.'
-  )
-
-
-def _define_weight_flags():
-  for name, default, text in (
-      ('lambda_reconstruction', 1e2, 'lambda_1, of reconstruction, eq. (8).'),
-      ('lambda_prediction', 1e-1, 'lambda_2, of attributes, eq. (11).'),
-      ('lambda_xcov', 1e-1, 'lambda_3, of cross-covariance, eq. (10).'),
-      ('lambda_attribute_cycle', 1e-4, 'lambda_4, of eq. (12).'),
-      ('lambda_nuisance_cycle', 1e-5, 'lambda_5, of eq. (13).'),
-      ('lambda_y', 1.0, 'Of a student\'s factor matching, eq. (9).'),
-      ('lambda_diff', 50.0, 'Of a student\'s Jacobian term, eq. (9).'),
-      ('student_lambda_prediction', 0.0, 'Of attributes, for all students.'),
-      ('student_lambda_xcov', 0.0, 'Of cross-covariance, for all students.'),
-  ):
-    flags.DEFINE_float(name, default, f'Weight: {text}')
-  flags.DEFINE_enum(
-      'xcov',
-      'squared',
-      ['squared', 'norm'],
-      'Cross-covariance as in the paper (sum of squares, eq. (10)) or as in the'
-      ' released code (root of the sum).',
-  )
-
-
-def check_flags() -> None:
-  """Checks what needs no data."""
-  command_line.check_at_least(
-      1, 'epochs', 'student_epochs', 'batch_size', 'first_width', 'last_width',
-      'selection_images', 'eval_every', 'checkpoint_every',
-      *(f'judge_{name}' for name in OF_JUDGE),
-  )  # pyformat: disable
-  command_line.check_at_least(
-      0, 'cycle_epochs', 'learning_rate', 'adam_b1', 'weight_decay', 'held_out'
-  )
-  if FLAGS.adam_b1 >= 1:
-    raise types.InputError(
-        f'--adam_b1={FLAGS.adam_b1}; accepted: from 0 to less than 1.'
-    )
-  command_line.parse_numbers('strengths')
-
 
 def main() -> None:
-  check_flags()
+  celeba_flags.check_flags()
   values = command_line.result_flags()
   chain = celeba_runs.make_stages(values)
   selection_split = celeba_runs.choose_selection_split(values)
@@ -199,7 +53,7 @@ def main() -> None:
     given = [celeba_runs.restore_teacher(values, names)]
   judge = celeba_runs.restore_or_train_judge(
       FLAGS.judge_workdir,
-      {name: values[f'judge_{name}'] for name in OF_JUDGE},
+      {name: values[f'judge_{name}'] for name in celeba_flags.OF_JUDGE},
       train,
       selection,
   )
@@ -214,22 +68,34 @@ def main() -> None:
       devices=parallel.describe_devices(),
   )
   with command_line.Progress(FLAGS.progress) as progress:
-    trained = stages.run(
-        chain,
-        editing.Editing(
-            celeba_runs.make_settings(values),
-            functools.partial(celeba_runs.make_model, values, len(names)),
-            train,
-        ),
+    run = functools.partial(
+        stages.run,
         workdir=workdir,
         evaluate=celeba_rows.make_evaluate_error(
-            selection.images[: FLAGS.selection_images]
+            selection, FLAGS.selection_images
         ),
         report=progress.report,
         given=given,
         checkpoint_every=FLAGS.checkpoint_every,
         eval_every=FLAGS.eval_every,
     )
+    trained = run(
+        [stage for stage in chain if stage.model != celeba_runs.FADER],
+        editing.Editing(
+            celeba_runs.make_settings(values),
+            functools.partial(celeba_runs.make_model, values, len(names)),
+            train,
+        ),
+    )
+    if values['fader_epochs']:
+      trained += run(
+          [stage for stage in chain if stage.model == celeba_runs.FADER],
+          fader_training.FaderEditing(
+              celeba_runs.make_fader_settings(values),
+              functools.partial(celeba_runs.make_fader, values, len(names)),
+              train,
+          ),
+      )
 
   rows = celeba_rows.measure_models(
       values, [*given, *trained], judge, selection, data
@@ -246,5 +112,5 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-  define_flags()
+  celeba_flags.define_flags()
   command_line.run(main)

@@ -10,6 +10,7 @@ import numpy as np
 
 from jacsup_jax import datasets
 from jacsup_jax import face_figures
+from jacsup_jax import fader_networks
 from jacsup_jax import figures
 from jacsup_jax import networks
 from jacsup_jax import stages
@@ -40,6 +41,7 @@ def draw(
   figure_8_MODEL: the four attributes that are confirmed most often, each over
     values from -alpha to alpha, for an image of its own.
   curves_MODEL: the error over the training of each chain.
+  discriminator_fader: what the latent discriminator of Fader Networks tells.
 
   Args:
     workdir: of the run; its metrics.jsonl gives the curves.
@@ -57,7 +59,7 @@ def draw(
   shown = {'original': _for_display(images)}
   for name, model in finals.items():
     shown[_title(model)] = _for_display(
-        _decode(model.model, model.variables, _encode(model, images))
+        _decode(model.model, model.variables, _encode(model, images, data))
     )
   save(figures.reconstructions(shown), 'reconstructions')
   save(face_figures.tradeoff(rows), 'figure_4')
@@ -71,6 +73,12 @@ def draw(
     records = [record for record in metrics if record['stage'] in of_chain]
     if any(record.get('eval_mse') is not None for record in records):
       save(face_figures.training_curves(records), f'curves_{name}')
+    if any('discriminator' in record for record in records):
+      commoner = float(np.mean(_share_of_commoner_sign(data)))
+      save(
+          face_figures.adversarial_curves(records, commoner),
+          f'discriminator_{name}',
+      )
 
 
 def _find_finals(trained):
@@ -91,6 +99,12 @@ def _ancestors(model, trained):
   return names
 
 
+def _share_of_commoner_sign(data):
+  """Returns `[K]`, how often one is right who always says the commoner sign."""
+  present = np.mean(data.attributes > 0, axis=0)
+  return np.maximum(present, 1 - present)
+
+
 def _title(model):
   kind = model.stage.model.replace('_', ' ')
   return f'{kind}, d = {model.stage.nuisance_dim}'
@@ -105,7 +119,7 @@ def _rank_attributes(row, data):
 
 def _draw_flips(model, row, images, data):
   indices = _rank_attributes(row, data)[:_MAX_ATTRIBUTES]
-  code = _encode(model, images)
+  code = _encode(model, images, data)
   flipped = _flip(
       model.model, model.variables, code, jnp.array(indices), row['strength']
   )
@@ -121,7 +135,7 @@ def _draw_flips(model, row, images, data):
 def _draw_sweeps(model, row, images, data):
   indices = _rank_attributes(row, data)[:_SWEEP_SUBJECTS]
   values = np.linspace(-row['strength'], row['strength'], _SWEEP_VALUES)
-  code = _encode(model, images)
+  code = _encode(model, images, data)
   swept = []
   for subject, index in enumerate(indices):
     one = jax.tree.map(lambda x: x[subject : subject + 1], code)
@@ -141,14 +155,16 @@ def _for_display(images):
   return np.asarray((images + 1) / 2)
 
 
-def _encode(trained, images):
-  return _jitted_encode(trained.model, trained.variables, images)
+def _encode(trained, images, data):
+  """Encodes the first images of the data."""
+  attributes = jnp.asarray(data.attributes[: len(images)])
+  return _jitted_encode(trained.model, trained.variables, images, attributes)
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _jitted_encode(model, variables, images):
-  encode = networks.make_encode(model, variables['batch_stats'])
-  return encode(variables['params'], images)
+def _jitted_encode(model, variables, images, attributes):
+  encode = fader_networks.make_labelled_encode(model, variables['batch_stats'])
+  return encode(variables['params'], images, attributes)
 
 
 def _bind_decode(model, variables):

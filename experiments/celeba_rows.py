@@ -5,12 +5,14 @@ import dataclasses
 import functools
 from typing import Any
 
+from flax import linen as nn
 import jax
 import jax.numpy as jnp
 
 from experiments import celeba_runs
 from jacsup_jax import attribute_judges
 from jacsup_jax import datasets
+from jacsup_jax import fader_networks
 from jacsup_jax import flips
 from jacsup_jax import networks
 from jacsup_jax import stages
@@ -28,16 +30,18 @@ _PROTOCOL = (
 
 
 def make_evaluate_error(
-    images: jax.Array,
-) -> Callable[[networks.FaceAutoencoder, types.Variables], dict[str, Any]]:
+    data: datasets.FaceDataset, most: int
+) -> Callable[[nn.Module, types.Variables], dict[str, Any]]:
   """Makes `evaluate(model, variables) -> {'mse': ...}` for curves.
 
   Args:
-    images: `[M, S, S, 3]` uint8, not of the training set.
+    data: not of the training set.
+    most: how many of its images are looked at.
   """
-  images = jnp.asarray(images)
+  images = jnp.asarray(data.images[:most])
+  attributes = jnp.asarray(data.attributes[:most])
   return lambda model, variables: {
-      'mse': float(_measure_error(model, variables, images))
+      'mse': float(_measure_error(model, variables, images, attributes))
   }
 
 
@@ -115,6 +119,10 @@ def measure(
   )
   row = flips.summarize(jax.device_get(measured), data.attribute_names)
   rates = dict(zip(map(str, sorted(grid)), jax.device_get(rates).tolist()))
+  if trained.stage.model == celeba_runs.FADER:
+    # Its factors are the labels: nothing is predicted.
+    row = {**row, 'factor_accuracy': None}
+    del row['factor_accuracy_by_attribute']
   return {**row, 'selection_flips_by_strength': rates}
 
 
@@ -135,7 +143,9 @@ def describe(trained: stages.Trained, seed: int) -> dict[str, Any]:
 def _bind(model, variables, judge_model, judge_variables):
   params, batch_stats = variables['params'], variables['batch_stats']
   return (
-      functools.partial(networks.make_encode(model, batch_stats), params),
+      functools.partial(
+          fader_networks.make_labelled_encode(model, batch_stats), params
+      ),
       functools.partial(networks.make_decode(model, batch_stats), params),
       functools.partial(
           attribute_judges.classify, judge_model, judge_variables
@@ -144,9 +154,9 @@ def _bind(model, variables, judge_model, judge_variables):
 
 
 @functools.partial(jax.jit, static_argnames='model')
-def _measure_error(model, variables, images):
+def _measure_error(model, variables, images, attributes):
   encode, decode, _ = _bind(model, variables, None, None)
-  return flips.compute_mse(encode, decode, images)
+  return flips.compute_mse(encode, decode, images, attributes)
 
 
 @functools.partial(jax.jit, static_argnames=('model', 'judge_model', 'grid'))

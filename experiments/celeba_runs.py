@@ -5,6 +5,7 @@ flags, or from the manifest of a run.
 """
 
 from collections.abc import Mapping, Sequence
+import dataclasses
 from typing import Any
 
 import jax
@@ -15,6 +16,7 @@ from jacsup_jax import attribute_training
 from jacsup_jax import checkpoints
 from jacsup_jax import datasets
 from jacsup_jax import editing
+from jacsup_jax import fader_networks
 from jacsup_jax import judge_files
 from jacsup_jax import networks
 from jacsup_jax import stages
@@ -22,9 +24,11 @@ from jacsup_jax import training
 from jacsup_jax import types
 from jacsup_jax import workdirs
 
-STUDENTS = ('student', 'student_cycle', 'student_no_jacobian')
+FROM_SCRATCH = 'student_from_scratch'
+STUDENTS = ('student', 'student_cycle', 'student_no_jacobian', FROM_SCRATCH)
 CACHES = ('device', 'host', 'none')
 TEACHER = 'teacher'
+FADER = 'fader'
 _JUDGE_BATCH_SIZE = 128
 # Of flags: what a model is. A teacher of another run must agree in them.
 _OF_MODEL = (
@@ -62,14 +66,14 @@ def parse_nuisance_dims(values: Mapping[str, Any]) -> list[int]:
 
 
 def make_stages(values: Mapping[str, Any]) -> list[types.Stage]:
-  """Returns the stages of a run: teacher in its phases, chains of students.
+  """Returns the stages of a run: teacher in its phases, students, baseline.
 
   Args:
     values: of its flags, by name.
 
   Returns:
-    Stages, parents before their children. With a teacher of another run, the
-    students alone.
+    Stages, parents before their children. With a teacher of another run, those
+    after it alone.
 
   Raises:
     InputError: if a value is not accepted.
@@ -87,15 +91,16 @@ def make_stages(values: Mapping[str, Any]) -> list[types.Stage]:
         f' --students={",".join(students)} to grow to; accepted: more than one'
         ' size, or --students= for the teacher alone.'
     )
+  # Runs from before this flag have no such value.
+  fader_epochs = values.get('fader_epochs', 0)
+  _check_teacher(values, fader_epochs)
   chain = []
-  if values['teacher_workdir'] is None:
+  if values['teacher_workdir'] is None and values['epochs']:
     chain += _make_teacher_stages(values, dims[0])
-  elif not students:
-    raise types.InputError(
-        '--students is empty and --teacher_workdir gives the teacher: nothing'
-        f' to train; accepted: any of {", ".join(STUDENTS)}.'
-    )
   for model in students:
+    if model == FROM_SCRATCH:
+      chain.append(_make_stage_from_scratch(values, dims))
+      continue
     parent = TEACHER
     for dim in dims[1:]:
       name = f'{model}_d{dim}'
@@ -111,6 +116,14 @@ def make_stages(values: Mapping[str, Any]) -> list[types.Stage]:
           )
       )
       parent = name
+  if fader_epochs:
+    weights = types.FaderLossWeights(
+        lambda_adversarial=values['lambda_adversarial'],
+        ramp_steps=values['adversarial_ramp_steps'],
+    )
+    chain.append(
+        types.Stage(FADER, FADER, None, dims[0], fader_epochs, weights)
+    )
   return chain
 
 
@@ -137,6 +150,7 @@ def make_weights(
       'teacher_phase_1': of_labels,
       TEACHER: of_labels | of_cycle,
       'student': of_student | take('lambda_y', 'lambda_diff'),
+      FROM_SCRATCH: of_student | take('lambda_y', 'lambda_diff'),
       # Cycle losses in the place of the Jacobian, as in Tables 2 and 5.
       'student_cycle': of_student | of_cycle,
       'student_no_jacobian': of_student,
@@ -145,7 +159,7 @@ def make_weights(
 
 
 def make_settings(values: Mapping[str, Any]) -> editing.Settings:
-  """Returns the settings that all stages of a run share."""
+  """Returns the settings that all stages of a run share, but Fader Networks."""
   return editing.Settings(
       seed=values['seed'],
       batch_size=values['batch_size'],
@@ -156,6 +170,15 @@ def make_settings(values: Mapping[str, Any]) -> editing.Settings:
       growth=values['growth'],
       keep_moments=values['keep_moments'],
       on_device=values['cache'] == 'device',
+  )
+
+
+def make_fader_settings(values: Mapping[str, Any]) -> editing.Settings:
+  """Returns the settings of Fader Networks in a run."""
+  return dataclasses.replace(
+      make_settings(values),
+      learning_rate=values['fader_learning_rate'],
+      weight_decay=0.0,
   )
 
 
@@ -170,6 +193,20 @@ def make_model(
       first_width=values['first_width'],
       last_width=values['last_width'],
       linear_factors=values['linear_factors'],
+      dtype=jnp.dtype(values['compute_dtype']),
+  )
+
+
+def make_fader(
+    values: Mapping[str, Any], num_factors: int, nuisance_dim: int
+) -> fader_networks.FaderAutoencoder:
+  """Returns the Fader Networks of a run with a nuisance of this size."""
+  return fader_networks.FaderAutoencoder(
+      num_factors,
+      nuisance_dim // 4,
+      image_size=values['image_size'],
+      first_width=values['first_width'],
+      last_width=values['last_width'],
       dtype=jnp.dtype(values['compute_dtype']),
   )
 
@@ -324,7 +361,9 @@ def restore(
   Raises:
     InputError: if its checkpoint is missing, or not the one of the manifest.
   """
-  model = make_model(values, num_factors, stage.nuisance_dim)
+  make = make_fader if stage.model == FADER else make_model
+  model = make(values, num_factors, stage.nuisance_dim)
+  # Of its state, only the shapes matter here.
   optimizer = training.make_optimizer(
       values['learning_rate'], values['weight_decay'], values['adam_b1']
   )
@@ -349,6 +388,42 @@ def random_model(
   variables = networks.init_variables(model, values['seed'], model.image_shape)
   state = training.TrainState(0, opt_state=(), **variables)
   return stages.Trained(stage, model, state, '')
+
+
+def _check_teacher(values, fader_epochs):
+  """Raises InputError where nothing is trained, or without its teacher."""
+  students = values['students']
+  given = values['teacher_workdir'] is not None
+  if not values['epochs'] and not given and students:
+    raise types.InputError(
+        f'--epochs=0 trains no teacher for --students={",".join(students)};'
+        ' accepted: 1 or more, or --teacher_workdir of one.'
+    )
+  if (given or not values['epochs']) and not students and not fader_epochs:
+    why = (
+        '--teacher_workdir gives the teacher' if given else '--epochs is 0'
+    )
+    raise types.InputError(
+        f'--students is empty and {why}: nothing to train; accepted: any of'
+        f' {", ".join(STUDENTS)}, or --fader_epochs of 1 or more.'
+    )
+
+
+def _make_stage_from_scratch(values, dims):
+  """Makes the stage of a student that does not grow from its teacher.
+
+  It is as large as the last of the others, and trained for as many epochs as a
+  chain of them together.
+  """
+  return types.Stage(
+      f'{FROM_SCRATCH}_d{dims[-1]}',
+      FROM_SCRATCH,
+      None,
+      dims[-1],
+      (len(dims) - 1) * values['student_epochs'],
+      make_weights(values, FROM_SCRATCH),
+      teacher=TEACHER,
+  )
 
 
 def _make_teacher_stages(values, dim):

@@ -64,7 +64,9 @@ def define_flags(
       ['student'],
       'Chains to grow from the teacher: student (with Jacobian supervision),'
       ' student_no_jacobian (with the cross-covariance only),'
-      ' student_unconstrained (with neither).',
+      ' student_unconstrained (with neither), student_from_scratch (with'
+      ' Jacobian supervision, but not grown: of the last size at once, for as'
+      ' many epochs as a chain).',
   )
   flags.DEFINE_float(
       'lambda_y', lambda_y, 'Weight of factor matching, eq. (9).'

@@ -24,7 +24,10 @@ from jacsup_jax import training
 from jacsup_jax import types
 from jacsup_jax import workdirs
 
-STUDENTS = ('student', 'student_no_jacobian', 'student_unconstrained')
+FROM_SCRATCH = 'student_from_scratch'
+STUDENTS = (
+    'student', 'student_no_jacobian', 'student_unconstrained', FROM_SCRATCH
+)  # pyformat: disable
 PROTOCOL = (
     'class_swaps: pairs within batches of 128 in order, the class of an image'
     ' is the judge\'s opinion of its reconstruction, equal opinions left out,'
@@ -105,6 +108,19 @@ def make_stages(values: Mapping[str, Any]) -> list[types.Stage]:
       )
   ]
   for model in students:
+    if model == FROM_SCRATCH:
+      # As large as the last of a chain, and trained for as long as all of it.
+      stage = make_stage(
+          f'{model}_d{dims[-1]:02d}',
+          model,
+          None,
+          nuisance_dim=dims[-1],
+          epochs=len(dims) * values['epochs'],
+          weights=supervised,
+          teacher='teacher',
+      )
+      chain.append(stage)
+      continue
     parent = 'teacher'
     for dim in dims:
       name = f'{model}_d{dim:02d}'
@@ -179,7 +195,10 @@ def restore(
     InputError: if its checkpoint is missing, or not the one of the manifest.
   """
   model = make_model(
-      values, values['num_factors'], stage.nuisance_dim, stage.parent is None
+      values,
+      values['num_factors'],
+      stage.nuisance_dim,
+      stage.supervisor is None,
   )
   optimizer = training.make_optimizer(
       values['learning_rate'], values['weight_decay']

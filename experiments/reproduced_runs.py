@@ -45,6 +45,13 @@ _TEACHER = Run('celeba', 'celeba_teacher', 'CelebA, as in the paper')
 _STUDENT = Run(
     'celeba', 'celeba_student', 'CelebA, as in the paper', 'celeba_teacher'
 )
+_FADER_QUICK = Run(
+    'celeba', 'celeba_quick_fader', 'faces drawn by the package, small models'
+)
+_FADERS = tuple(
+    Run('celeba', name, 'CelebA, as in the paper')
+    for name in ('celeba_fader', 'celeba_fader_8192')
+)
 _HOUSES_QUICK = Run('svhn', 'svhn_quick', 'a few minutes')
 _HOUSES = Run('svhn', 'svhn_paper', 'as in the paper')
 _QUICK_WORDS = 'faces drawn by the package, few epochs'
@@ -52,7 +59,12 @@ _QUICK_WORDS = 'faces drawn by the package, few epochs'
 # By table or figure and scale: runs, parents first.
 TABLES: Mapping[str, Mapping[str, tuple[Run, ...]]] = {
     '1': {'quick': (_DIGITS_QUICK,), 'full': (_DIGITS, _DIGITS_WITHOUT)},
-    '2': {'quick': (_FACES_QUICK,), 'full': (_TEACHER, _STUDENT)},
+    '2': {
+        'quick': (_FACES_QUICK, _FADER_QUICK),
+        'full': (_TEACHER, _STUDENT, *_FADERS),
+    },
+    # Of properties: nothing is run.
+    '3': {'quick': (), 'full': ()},
     '4': {
         'quick': (
             Run('ablation', 'mnist_table4_quick', 'MNIST, 5 epochs a stage'),
@@ -69,11 +81,11 @@ TABLES: Mapping[str, Mapping[str, tuple[Run, ...]]] = {
     },
 }
 _OF_DIGITS = TABLES['1']
-_OF_FACES = TABLES['2']
+_OF_FACES = {'quick': (_FACES_QUICK,), 'full': (_TEACHER, _STUDENT)}
 _OF_HOUSES = {'quick': (_HOUSES_QUICK,), 'full': (_HOUSES,)}
 FIGURES: Mapping[str, Mapping[str, tuple[Run, ...]]] = {
-    '1': _OF_DIGITS, '2': _OF_DIGITS, '4': _OF_FACES, '5': _OF_FACES,
-    '7': _OF_FACES, '8': _OF_FACES, '9': _OF_HOUSES, '10': _OF_HOUSES,
+    '1': _OF_DIGITS, '2': _OF_DIGITS, '4': TABLES['2'], '5': _OF_FACES,
+    '7': TABLES['2'], '8': TABLES['2'], '9': _OF_HOUSES, '10': _OF_HOUSES,
     '11': _OF_HOUSES, '12': _OF_HOUSES,
 }  # pyformat: disable
 # By figure: files in a run's figures/.

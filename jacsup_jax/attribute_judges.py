@@ -131,7 +131,7 @@ def compute_accuracy(
         functools.partial(classify, judge.model, variables),
         images,
         attributes,
-        transform,
+        lambda x, _: transform(x),
     )
 
   return _count_over_parts(jax.jit(count), judge.variables, data)

@@ -95,7 +95,10 @@ class Discovery:
     """Returns a stage's model and its state before the first step."""
     parent = trained.get(stage.parent)
     model = self._make_model(
-        self._num_factors, stage.nuisance_dim, parent is None
+        self._num_factors,
+        stage.nuisance_dim,
+        # A student may be supervised without having grown from anything.
+        stage.supervisor is None,
     )
     fresh = training.create_train_state(
         networks.init_variables(model, self._settings.seed, model.image_shape),
@@ -112,23 +115,25 @@ class Discovery:
       trained: Mapping[str, stages.Trained],
   ) -> stages.EpochFn:
     """Makes the compiled epoch of a stage."""
-    settings, parent = self._settings, trained.get(stage.parent)
+    settings, supervisor = self._settings, trained.get(stage.supervisor)
     make_objective, teacher, teacher_model = (
         training.make_teacher_objective,
         None,
         None,
     )
-    if parent is not None:
+    if supervisor is not None:
       make_objective = functools.partial(
           training.make_student_objective, weights=stage.weights
       )
       # While it trains, a student's factors are all that its teacher has.
-      parent_dim = parent.model.code_dim
+      supervisor_dim = supervisor.model.code_dim
       model = model.clone(
-          num_factors=parent_dim, nuisance_dim=model.code_dim - parent_dim
+          num_factors=supervisor_dim,
+          nuisance_dim=model.code_dim - supervisor_dim,
       )
       if stage.weights.needs_teacher:
-        teacher, teacher_model = parent.variables, as_teacher(parent.model)
+        teacher = supervisor.variables
+        teacher_model = as_teacher(supervisor.model)
         if not (teacher_model.normalize_code and settings.teacher_train_mode):
           teacher = jax.jit(training.compute_teacher_cache, static_argnums=0)(
               teacher_model, teacher, self._images

@@ -28,6 +28,8 @@ from jacsup_jax.datasets import feeding
 
 # nuisance_dim -> face autoencoder.
 MakeModel = Callable[[int], nn.Module]
+# (state, teacher, rows, *, read, shard) -> (state, metrics).
+TrainStepsFn = Callable[..., tuple[training.TrainState, types.Metrics]]
 
 # Of images that are sent to the devices at a time where they are fed.
 _CHUNK_BYTES = 2**27
@@ -63,7 +65,14 @@ class Settings:
 
 
 class Editing:
-  """The recipe of a chain of face autoencoders."""
+  """The recipe of a chain of face autoencoders.
+
+  Attributes:
+    settings: that all stages share.
+    optimizer: of each part of a model.
+    batch_size: of all devices together.
+    steps_per_epoch: the same in all stages.
+  """
 
   def __init__(
       self,
@@ -81,10 +90,10 @@ class Editing:
     Raises:
       InputError: if a batch is larger than the training set.
     """
-    self._settings = settings
+    self.settings = settings
     self._make_model = make_model
     self._dataset = dataset
-    self._optimizer = training.make_optimizer(
+    self.optimizer = training.make_optimizer(
         settings.learning_rate, settings.weight_decay, settings.adam_b1
     )
     self._resident = None
@@ -103,13 +112,13 @@ class Editing:
     """Returns a stage's model and its state before the first step."""
     model = self._make_model(stage.nuisance_dim)
     fresh = attribute_training.create_train_state(
-        networks.init_variables(model, self._settings.seed, model.image_shape),
-        self._optimizer,
+        networks.init_variables(model, self.settings.seed, model.image_shape),
+        self.optimizer,
     )
     parent = trained.get(stage.parent)
     if parent is None:
       return model, fresh
-    return model, grow_state(parent, model, fresh, self._settings)
+    return model, grow_state(parent, model, fresh, self.settings)
 
   def make_epoch(
       self,
@@ -118,7 +127,19 @@ class Editing:
       trained: Mapping[str, stages.Trained],
   ) -> stages.EpochFn:
     """Makes the epoch of a stage: one program, or one for every chunk fed."""
-    settings = self._settings
+    train_steps, teacher = self.bind_train_steps(stage, model, trained)
+    if self._resident is not None:
+      return self._make_resident_epoch(train_steps, teacher)
+    return self._make_fed_epoch(train_steps, teacher)
+
+  def bind_train_steps(
+      self,
+      stage: types.Stage,
+      model: nn.Module,
+      trained: Mapping[str, stages.Trained],
+  ) -> tuple[TrainStepsFn, types.Variables | None]:
+    """Returns the steps of a stage, and its teacher, which they are given."""
+    settings = self.settings
     name = parallel.axis_name(settings.mode)
     teacher = teacher_model = None
     if stage.weights.needs_teacher:
@@ -130,13 +151,11 @@ class Editing:
         model=model.clone(axis_name=name),
         teacher_model=teacher_model,
         weights=stage.weights,
-        optimizer=self._optimizer,
+        optimizer=self.optimizer,
         seed=settings.seed,
         batch_size=settings.batch_size,
     )
-    if self._resident is not None:
-      return self._make_resident_epoch(train_steps, teacher)
-    return self._make_fed_epoch(train_steps, teacher)
+    return train_steps, teacher
 
   def _make_resident_epoch(self, train_steps, teacher):
     def epoch_fn(state, constants, indices, shard):
@@ -147,7 +166,7 @@ class Editing:
       return train_steps(state, teacher, indices, read=read, shard=shard)
 
     compiled = parallel.compile_epoch(
-        self._settings.mode, self.batch_size, epoch_fn
+        self.settings.mode, self.batch_size, epoch_fn
     )
     constants = parallel.replicate((self._resident, teacher))
     return lambda state, epoch: compiled(
@@ -160,7 +179,7 @@ class Editing:
       return train_steps(state, teacher, chunk, read=read, shard=shard)
 
     compiled = parallel.compile_epoch(
-        self._settings.mode, self.batch_size, chunk_fn, fed=True
+        self.settings.mode, self.batch_size, chunk_fn, fed=True
     )
 
     teacher = parallel.replicate(teacher)
@@ -179,7 +198,7 @@ class Editing:
 
   def _epoch_indices(self, epoch):
     return batches.epoch_indices(
-        self._settings.seed, epoch, len(self._dataset), self.batch_size
+        self.settings.seed, epoch, len(self._dataset), self.batch_size
     )
 
   def _iterate_chunks(

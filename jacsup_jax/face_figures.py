@@ -25,6 +25,7 @@ _TITLES = {
     'student': 'student',
     'student_no_jacobian': 'without Jacobian supervision',
     'student_cycle': 'student, cycle losses only',
+    'student_from_scratch': 'student from scratch',
     'fader': 'Fader Networks',
     'random': 'random weights',
 }
@@ -256,6 +257,80 @@ def training_curves(
       fontsize='small',
       title=title,
   )
+  return figure
+
+
+def adversarial_curves(
+    records: Sequence[Mapping[str, Any]],
+    commoner: float,
+    title: str | None = None,
+) -> mpl_figure.Figure:
+  """Draws what a latent discriminator tells over training, and the error.
+
+  Args:
+    records: lines of metrics.jsonl of one stage, with `epoch`,
+      `discriminator_accuracy`, `reconstruction` and `adversarial_weight`.
+    commoner: share of right signs in [0, 1] by always saying the commoner one.
+    title: above the figure.
+
+  Returns:
+    A figure of three axes below each other: accuracy on the batches of an
+    epoch, weight of the adversarial term, error on the same batches.
+
+  Raises:
+    ValueError: if no record has a discriminator.
+  """
+  drawn = sorted(
+      (r for r in records if 'discriminator_accuracy' in r),
+      key=lambda record: record['epoch'],
+  )
+  if not drawn:
+    raise ValueError('no record has discriminator_accuracy: nothing to draw.')
+  figure = figures.new_figure(6.5, 5.4)
+  above, middle, below = figure.subplots(3, 1, sharex=True)
+  epochs = [record['epoch'] for record in drawn]
+
+  def plot(axes, name, label, color, scale=1):
+    axes.plot(
+        epochs,
+        [scale * record[name] for record in drawn],
+        color=color,
+        marker='o' if len(epochs) <= 20 else '',
+        markersize=3,
+        linewidth=1.5,
+    )
+    axes.set_ylabel(label)
+
+  plot(
+      above, 'discriminator_accuracy', 'attributes told\nfrom the code',
+      _COLORS[0], 100,
+  )  # pyformat: disable
+  above.axhline(100 * commoner, color='0.4', linewidth=1.2, linestyle='--')
+  above.annotate(
+      'always the commoner sign',
+      (1, 100 * commoner),
+      xycoords=('axes fraction', 'data'),
+      xytext=(-3, 3),
+      textcoords='offset points',
+      ha='right',
+      fontsize='x-small',
+  )
+  above.yaxis.set_major_formatter(ticker.PercentFormatter(decimals=0))
+  plot(middle, 'adversarial_weight', 'adversarial\nweight', _COLORS[1])
+  middle.yaxis.set_major_formatter(ticker.FuncFormatter(_format_error))
+  middle.set_ylim(bottom=0)
+  plot(below, 'reconstruction', 'reconstruction\nMSE', _COLORS[2])
+  below.set_yscale('log')
+  below.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+  below.yaxis.set_major_formatter(ticker.FuncFormatter(_format_error))
+  below.yaxis.set_minor_locator(ticker.NullLocator())
+  below.set_xlim(0, 1.01 * epochs[-1])
+  below.xaxis.set_major_locator(
+      ticker.MaxNLocator(integer=True, steps=[1, 2, 5, 10])
+  )
+  below.set_xlabel('epochs')
+  if title:
+    figure.suptitle(title, fontsize='medium')
   return figure
 
 

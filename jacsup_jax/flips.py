@@ -4,6 +4,9 @@ Everything is measured with running statistics, on arrays of uint8 images that
 the models see in [-1, 1]. A judge is a function `classify(images) -> [B, K]` in
 {-1, +1}. All functions of arrays are pure; jit them with the parameters as
 arguments, so that these do not become constants of the program.
+
+`encode(images, attributes) -> Code` may read the factors from the labels, as
+Fader Networks do; other models leave the labels alone.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -20,6 +23,7 @@ from jacsup_jax import types
 from jacsup_jax.datasets import batches
 
 ClassifyFn = Callable[[jax.Array], jax.Array]
+EncodeFn = Callable[[jax.Array, jax.Array], types.Code]
 
 # In units of a factor, whose margin in the hinge loss (11) is 1.
 STRENGTHS = (1.0, 2.0, 3.0, 5.0, 8.0, 12.0, 20.0, 30.0, 40.0, 60.0)
@@ -80,7 +84,7 @@ class SignCounts(NamedTuple):
 
 
 def count_flips(
-    encode: types.EncodeFn,
+    encode: EncodeFn,
     decode: types.DecodeFn,
     classify: ClassifyFn,
     images: jax.Array,
@@ -101,7 +105,7 @@ def count_flips(
   any value, by the signs that its factors happen to have.
 
   Args:
-    encode: `[B, S, S, 3] -> Code` with a factor per attribute.
+    encode: `[B, S, S, 3], [B, K] -> Code` with a factor per attribute.
     decode: `Code -> [B, S, S, 3]`.
     classify: the judge.
     images: `[M, S, S, 3]` uint8.
@@ -117,7 +121,7 @@ def count_flips(
   strength = jnp.asarray(strength, jnp.float32)
 
   def count(batch_images, labels, counted):
-    code = encode(batches.to_signed_float(batch_images))
+    code = encode(batches.to_signed_float(batch_images), labels)
     seen = classify(decode(code))
     chex.assert_equal_shape([code.factors, seen, labels])
 
@@ -140,7 +144,7 @@ def count_flips(
 
 
 def choose_strength(
-    encode: types.EncodeFn,
+    encode: EncodeFn,
     decode: types.DecodeFn,
     classify: ClassifyFn,
     images: jax.Array,
@@ -154,7 +158,7 @@ def choose_strength(
   For images that the model is not evaluated on.
 
   Args:
-    encode: `[B, S, S, 3] -> Code` with a factor per attribute.
+    encode: `[B, S, S, 3], [B, K] -> Code` with a factor per attribute.
     decode: `Code -> [B, S, S, 3]`.
     classify: the judge.
     images: `[M, S, S, 3]` uint8, of the selection split.
@@ -198,7 +202,7 @@ def count_correct(
     classify: ClassifyFn,
     images: jax.Array,
     attributes: jax.Array,
-    transform: Callable[[jax.Array], jax.Array] = lambda x: x,
+    transform: Callable[[jax.Array, jax.Array], Any] = lambda x, _: x,
     *,
     batch_size: int = _BATCH_SIZE,
 ) -> SignCounts:
@@ -208,7 +212,8 @@ def count_correct(
     classify: the judge, or anything that gives signs of attributes.
     images: `[M, S, S, 3]` uint8.
     attributes: `[M, K]` int in {-1, +1}.
-    transform: `[B, S, S, 3] -> [B, S, S, 3]`, images in [-1, 1], applied first.
+    transform: `[B, S, S, 3], [B, K] ->` what is judged: of images in [-1, 1]
+      and their labels, such as a reconstruction. By default the images.
     batch_size: images that are judged at once.
 
   Returns:
@@ -218,7 +223,7 @@ def count_correct(
   chex.assert_equal_shape_prefix([images, attributes], 1)
 
   def count(batch_images, labels, counted):
-    seen = classify(transform(batches.to_signed_float(batch_images)))
+    seen = classify(transform(batches.to_signed_float(batch_images), labels))
     chex.assert_equal_shape([seen, labels])
     correct = seen == labels
     present = counted[:, None] & (labels > 0)
@@ -230,34 +235,39 @@ def count_correct(
 
 
 def compute_mse(
-    encode: types.EncodeFn,
+    encode: EncodeFn,
     decode: types.DecodeFn,
     images: jax.Array,
+    attributes: jax.Array,
     *,
     batch_size: int = _BATCH_SIZE,
 ) -> jax.Array:
   """Computes the mean squared reconstruction error of faces.
 
   Args:
-    encode: `[B, S, S, 3] -> Code`.
+    encode: `[B, S, S, 3], [B, K] -> Code`.
     decode: `Code -> [B, S, S, 3]`.
     images: `[M, S, S, 3]` uint8.
+    attributes: `[M, K]` int in {-1, +1}, their labels.
+    batch_size: images that are decoded at once.
 
   Returns:
     Scalar, mean over images, pixels and channels; images in [-1, 1], so four
     times the error of images in [0, 1].
   """
 
-  def error(batch_images, counted):
+  def error(batch_images, labels, counted):
     batch = batches.to_signed_float(batch_images)
-    errors = jnp.square(decode(encode(batch)) - batch).mean(axis=(1, 2, 3))
+    difference = decode(encode(batch, labels)) - batch
+    errors = jnp.square(difference).mean(axis=(1, 2, 3))
     return jnp.sum(jnp.where(counted, errors, 0.0))
 
-  return _sum_over_batches(error, (images,), batch_size) / images.shape[0]
+  total = _sum_over_batches(error, (images, attributes), batch_size)
+  return total / images.shape[0]
 
 
 def evaluate_faces(
-    encode: types.EncodeFn,
+    encode: EncodeFn,
     decode: types.DecodeFn,
     classify: ClassifyFn,
     images: jax.Array,
@@ -269,7 +279,7 @@ def evaluate_faces(
   """Measures an autoencoder of faces: error, flips, and its judge.
 
   Args:
-    encode: `[B, S, S, 3] -> Code` with a factor per attribute.
+    encode: `[B, S, S, 3], [B, K] -> Code` with a factor per attribute.
     decode: `Code -> [B, S, S, 3]`.
     classify: the judge.
     images: `[M, S, S, 3]` uint8.
@@ -282,13 +292,15 @@ def evaluate_faces(
     and SignCounts of the `judge` on images, of the `judge_reconstructions` and
     of the signs of the `factors`.
   """
-  count = lambda seen, transform: count_correct(
-      seen, images, attributes, transform, batch_size=batch_size
+  count = lambda seen, *transform: count_correct(
+      seen, images, attributes, *transform, batch_size=batch_size
   )
-  # The signs of the factors take the place of a judge.
-  signs = lambda x: jnp.where(encode(x).factors >= 0, 1, -1)
+  # The signs of the factors take the place of a judge, codes that of images.
+  signs = lambda code: jnp.where(code.factors >= 0, 1, -1)
   return {
-      'mse': compute_mse(encode, decode, images, batch_size=batch_size),
+      'mse': compute_mse(
+          encode, decode, images, attributes, batch_size=batch_size
+      ),
       'strength': jnp.asarray(strength, jnp.float32),
       'flips': count_flips(
           encode,
@@ -299,9 +311,11 @@ def evaluate_faces(
           strength,
           batch_size=batch_size,
       ),
-      'judge': count(classify, lambda x: x),
-      'judge_reconstructions': count(classify, lambda x: decode(encode(x))),
-      'factors': count(signs, lambda x: x),
+      'judge': count(classify),
+      'judge_reconstructions': count(
+          classify, lambda *batch: decode(encode(*batch))
+      ),
+      'factors': count(signs, encode),
   }
 
 

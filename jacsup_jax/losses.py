@@ -123,6 +123,28 @@ def cross_covariance_loss(
   return jnp.where(positive, jnp.sqrt(jnp.where(positive, total, 1.0)), 0.0)
 
 
+def attribute_cross_entropy_loss(
+    logits: jax.Array, attributes: jax.Array
+) -> jax.Array:
+  """Computes how unlikely labels are to a discriminator.
+
+  -log P(y | z), the attributes independent of each other. Eq. (2) of Lample et
+  al. (2017), and with the opposite labels the second part of (3); as the sum
+  over attributes.
+
+  Args:
+    logits: `[B, K]`, of the presence of each attribute.
+    attributes: `[B, K]`, labels in {-1, +1}.
+
+  Returns:
+    `[B]`, in nats.
+  """
+  chex.assert_rank([logits, attributes], 2)
+  chex.assert_equal_shape([logits, attributes])
+  # log(1 + exp(-x y)), which does not overflow.
+  return jnp.sum(jax.nn.softplus(-logits * attributes), axis=1)
+
+
 def attribute_hinge_loss(
     factors: jax.Array, attributes: jax.Array
 ) -> jax.Array:

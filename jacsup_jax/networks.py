@@ -364,7 +364,7 @@ class FaceAutoencoder(nn.Module):
   def setup(self):
     # Of hidden layers; one more halves 4 to 2 pixels.
     depth = self.image_size.bit_length() - 3
-    widths = _doubled_widths(self.first_width, self.last_width, depth)
+    widths = doubled_widths(self.first_width, self.last_width, depth)
     self.encoder = FaceEncoder(
         widths,
         self.nuisance_channels + self.num_factors,
@@ -447,7 +447,7 @@ class AttributeJudge(nn.Module):
     chex.assert_shape(images, (None, *self.image_shape))
     x = images
     depth = self.image_size.bit_length() - 1
-    widths = _doubled_widths(self.first_width, self.last_width, depth)
+    widths = doubled_widths(self.first_width, self.last_width, depth)
     for i, features in enumerate(widths):
       x = layers.DownBlock(features, name=f'down_{i}')(x, train)
     x = x.reshape(x.shape[0], -1)
@@ -537,6 +537,6 @@ def _code_norm(axis_name, train):
   )
 
 
-def _doubled_widths(first, last, depth):
+def doubled_widths(first, last, depth):
   """Lists `depth` widths from `first` on, each twice the one before."""
   return tuple(min(first * 2**i, last) for i in range(depth))

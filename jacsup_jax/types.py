@@ -136,6 +136,27 @@ class AttributeLossWeights:
 
 
 @dataclasses.dataclass(frozen=True)
+class FaderLossWeights:
+  """Weights of the terms of Fader Networks, see `fader_networks`.
+
+  Attributes:
+    lambda_adversarial: of `attribute_cross_entropy_loss` with the opposite
+      labels, at the end of its ramp; lambda_E there.
+    ramp_steps: over which it rises linearly from 0; 0 for none.
+  """
+
+  lambda_adversarial: float = 1e-4
+  ramp_steps: int = 500_000
+
+  def __post_init__(self):
+    _check_weights(self)
+
+  @property
+  def needs_teacher(self) -> bool:
+    return False
+
+
+@dataclasses.dataclass(frozen=True)
 class Stage:
   """One training run in a chain: a first teacher, or a student grown from it.
 
@@ -156,7 +177,7 @@ class Stage:
   parent: str | None
   nuisance_dim: int
   epochs: int
-  weights: LossWeights | AttributeLossWeights
+  weights: LossWeights | AttributeLossWeights | FaderLossWeights
   teacher: str | None = None
   patience: int | None = None
 
@@ -166,7 +187,9 @@ class Stage:
     return self.teacher or self.parent
 
 
-def _check_weights(weights: LossWeights | AttributeLossWeights) -> None:
+def _check_weights(
+    weights: LossWeights | AttributeLossWeights | FaderLossWeights,
+) -> None:
   for field in dataclasses.fields(weights):
     value = getattr(weights, field.name)
     # Flags have no range, and leaves of a pytree may be traced, or be what JAX

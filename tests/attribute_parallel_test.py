@@ -14,7 +14,7 @@ TOLERANCES = {'float32': 1e-5, 'float64': 1e-10}
 
 
 @pytest.mark.parametrize('precision', TOLERANCES)
-def test_three_objectives_agree_on_four_devices(precision):
+def test_four_objectives_agree_on_four_devices(precision):
   environment = {
       **os.environ,
       'XLA_FLAGS': '--xla_force_host_platform_device_count=4',
@@ -32,8 +32,8 @@ def test_three_objectives_agree_on_four_devices(precision):
   assert done.returncode == 0, done.stderr[-3000:]
   report = json.loads(done.stdout.splitlines()[-1])
   assert report.pop('devices') == 4
-  # Three objectives by jit and pmap, one of them resident and fed.
-  assert len(report) == 8
+  # Four objectives by jit and pmap, one of them resident and fed.
+  assert len(report) == 10
   wrong = {
       f'{case}: {what}': value
       for case, entry in report.items()

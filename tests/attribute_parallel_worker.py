@@ -19,6 +19,8 @@ import parallel_worker  # Beside this file, which is run as a script.
 
 from jacsup_jax import attribute_training
 from jacsup_jax import editing
+from jacsup_jax import fader_networks
+from jacsup_jax import fader_training
 from jacsup_jax import networks
 from jacsup_jax import parallel
 from jacsup_jax import stages
@@ -119,7 +121,54 @@ def main(precision: str) -> None:
           'batch_stats': difference(state.batch_stats, old_state.batch_stats),
           'metrics': difference(metrics, old_metrics),
       }
+  report |= compare_fader(dataset, data, optimizer, dtype)
   print(json.dumps(report))
+
+
+def compare_fader(dataset, data, optimizer, dtype):
+  """Compares a step of Fader Networks, whose dropout is that of the batch."""
+  make_model = lambda dim: fader_networks.FaderAutoencoder(
+      2, dim // 4, image_size=8, first_width=4, last_width=4,
+      discriminator_width=6, discriminator_hidden=5, dtype=dtype,
+  )  # pyformat: disable
+  model = make_model(8)
+
+  def make_state():
+    variables = networks.init_variables(model, 0, model.image_shape)
+    variables = jax.tree.map(lambda x: x.astype(dtype), variables)
+    return attribute_training.create_train_state(variables, optimizer)
+
+  # Terms of the size of 1.
+  weights = types.FaderLossWeights(1.0, ramp_steps=0)
+  reference = jax.jit(
+      functools.partial(
+          fader_training.train_steps,
+          read=lambda row: jax.tree.map(lambda x: jnp.take(x, row, 0), data),
+          model=model,
+          weights=weights,
+          optimizer=optimizer,
+          seed=0,
+          batch_size=BATCH_SIZE,
+      )
+  )
+  indices = batches.epoch_indices(0, 1, NUM_EXAMPLES, BATCH_SIZE)
+  old_state, old_metrics = jax.device_get(
+      reference(make_state(), None, indices)
+  )
+  stage = types.Stage('fader', 'fader', None, 8, 1, weights)
+  difference, report = parallel_worker.difference, {}
+  for mode in parallel.MODES:
+    recipe = fader_training.FaderEditing(
+        editing.Settings(batch_size=BATCH_SIZE, mode=mode), make_model, dataset
+    )
+    epoch_fn = recipe.make_epoch(stage, model, {})
+    state, metrics = jax.device_get(epoch_fn(make_state(), 1))
+    report[f'fader/{mode}/resident'] = {
+        'gradients': difference(state.opt_state, old_state.opt_state),
+        'batch_stats': difference(state.batch_stats, old_state.batch_stats),
+        'metrics': difference(metrics, old_metrics),
+    }
+  return report
 
 
 if __name__ == '__main__':

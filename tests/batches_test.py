@@ -110,8 +110,9 @@ def test_swap_partners_are_a_permutation():
         lambda seed, count: batches.epoch_indices(seed, count, 60, 6),
         lambda seed, count: batches.step_permutation(seed, count, 60),
         lambda seed, count: batches.step_mirror(seed, count, 60),
+        lambda seed, count: batches.step_dropout(seed, count, 60, 2),
     ],
-    ids=['epoch_indices', 'step_permutation', 'step_mirror'],
+    ids=['epoch_indices', 'step_permutation', 'step_mirror', 'step_dropout'],
 )
 def test_a_draw_depends_on_seed_and_count_alone(function):
   first = np.asarray(function(1, 2))
@@ -161,6 +162,15 @@ def test_mirroring_is_fair():
   )
   assert flags.dtype == bool
   np.testing.assert_allclose(np.asarray(flags).sum(axis=0), 2_000, atol=160)
+
+
+def test_dropout_is_uniform():
+  # 40,000 numbers: their mean has a standard deviation of
+  # sqrt(1 / 12 / 40000) = 0.0014; 5 of them is 0.007.
+  drawn = np.asarray(batches.step_dropout(0, 0, 400, 100))
+  assert drawn.shape == (400, 100)
+  assert drawn.min() >= 0 and drawn.max() < 1
+  np.testing.assert_allclose(drawn.mean(), 0.5, atol=0.007)
 
 
 def test_mirroring_twice_is_nothing():

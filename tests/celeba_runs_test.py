@@ -21,6 +21,10 @@ DEFAULTS = {
     'epochs': 100,
     'cycle_epochs': 100,
     'student_epochs': 200,
+    'fader_epochs': 0,
+    'fader_learning_rate': 2e-4,
+    'lambda_adversarial': 1e-4,
+    'adversarial_ramp_steps': 500_000,
     'lambda_reconstruction': 1e2,
     'lambda_prediction': 1e-1,
     'lambda_xcov': 1e-1,
@@ -100,6 +104,40 @@ def test_teacher_alone_may_be_one_phase():
   assert not stage.weights.needs_cycle
 
 
+def test_student_from_scratch_is_supervised_but_not_grown():
+  values = _values(students=['student', 'student_from_scratch'])
+  *_, last, scratch = celeba_runs.make_stages(values)
+  assert scratch.name == 'student_from_scratch_d8192'
+  assert (scratch.parent, scratch.supervisor) == (None, 'teacher')
+  # As large, and trained for as long, as the chain of 4096 and 8192.
+  assert (scratch.nuisance_dim, scratch.epochs) == (last.nuisance_dim, 400)
+  assert scratch.weights == last.weights
+
+
+def test_fader_networks_are_of_the_teachers_size():
+  *_, fader = celeba_runs.make_stages(_values(fader_epochs=7))
+  assert (fader.name, fader.model, fader.parent) == ('fader', 'fader', None)
+  assert (fader.nuisance_dim, fader.epochs) == (2048, 7)
+  assert fader.weights == types.FaderLossWeights(1e-4, 500_000)
+  settings = celeba_runs.make_fader_settings(
+      _values(batch_size=8, parallel='jit', growth='random', keep_moments=True,
+              cache='device', weight_decay=0.1)
+  )  # pyformat: disable
+  # As published.
+  assert (settings.learning_rate, settings.adam_b1) == (2e-4, 0.5)
+  assert settings.weight_decay == 0
+
+
+def test_fader_networks_may_be_alone():
+  values = _values(epochs=0, students=[], fader_epochs=7)
+  [fader] = celeba_runs.make_stages(values)
+  assert fader.model == 'fader'
+  # A run from before the flag.
+  values = _values()
+  del values['fader_epochs']
+  assert celeba_runs.make_stages(values) == celeba_runs.make_stages(_values())
+
+
 def test_teacher_of_another_run_leaves_the_students():
   chain = celeba_runs.make_stages(_values(teacher_workdir='there'))
   assert [s.name for s in chain] == ['student_d4096', 'student_d8192']
@@ -118,6 +156,11 @@ def test_teacher_of_another_run_leaves_the_students():
         (
             {'students': [], 'teacher_workdir': 'there'},
             ['--students is empty', '--teacher_workdir'],
+        ),
+        ({'epochs': 0}, ['--epochs=0', '--students=student', 'accepted: 1']),
+        (
+            {'students': [], 'epochs': 0},
+            ['--epochs is 0', 'nothing to train', '--fader_epochs'],
         ),
         ({'lambda_y': -1.0}, ['--lambda_y is -1.0', 'accepted: 0']),
     ],

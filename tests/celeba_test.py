@@ -15,7 +15,8 @@ RUN = (
     '--dataset=celeba_folder', '--image_size=8', '--first_width=4',
     '--last_width=4', '--nuisance_dims=8,12', '--batch_size=8', '--epochs=1',
     '--cycle_epochs=1', '--student_epochs=1', '--judge_epochs=2',
-    '--strengths=2,5', '--students=student,student_cycle', '--eval_every=1',
+    '--strengths=2,5', '--students=student,student_cycle,student_from_scratch',
+    '--fader_epochs=1', '--eval_every=1',
 )  # pyformat: disable
 
 
@@ -78,6 +79,8 @@ def test_results_have_a_row_per_model(finished):
       ('teacher', 8),
       ('student', 12),
       ('student_cycle', 12),
+      ('student_from_scratch', 12),
+      ('fader', 8),
       ('random', 8),
   ]
   for row in rows:
@@ -86,6 +89,10 @@ def test_results_have_a_row_per_model(finished):
     assert set(row['attribute_flips_by_attribute']) == set(coloured_faces.NAMES)
     for name in ('attribute_flips', 'preservation', 'judge_accuracy'):
       assert 0 <= row[name] <= 1
+  fader = rows[-2]
+  # Its factors are the labels.
+  assert fader['factor_accuracy'] is None
+  assert fader['lambda_adversarial'] == 1e-4
   assert results['judge']['attribute_names'] == list(coloured_faces.NAMES)
   # Alpha is chosen on validation, where test is measured on.
   assert 'test split, selection on validation' in results['protocol']
@@ -98,6 +105,7 @@ def test_figures_are_drawn(finished):
   assert names >= {
       'reconstructions', 'figure_4', 'figure_5_teacher', 'figure_5_student',
       'figure_8_student', 'curves_student', 'curves_student_cycle',
+      'figure_5_fader', 'curves_fader', 'discriminator_fader',
   }  # pyformat: disable
 
 
@@ -203,7 +211,8 @@ def test_killed_in_every_phase_it_gives_the_same_parameters(
   def start(run):
     return killing.start(
         'celeba', *RUN, f'--data_dir={folder}', '--epochs=3',
-        '--cycle_epochs=3', '--student_epochs=3', '--checkpoint_every=1',
+        '--cycle_epochs=3', '--student_epochs=3', '--fader_epochs=3',
+        '--checkpoint_every=1',
         f'--workdir={run}', f'--judge_workdir={root / "judge"}',
         env=_environment(folder),
     )  # pyformat: disable
@@ -216,7 +225,8 @@ def test_killed_in_every_phase_it_gives_the_same_parameters(
   # While a student grows, and in its stage.
   grows = lambda: killing.has_finished(run, 'student_d12')
   killing.kill_when(start(run), grows, delay(0, 1))
-  reached = lambda: killing.has_epoch(run, 'student_cycle_d12')
-  killing.kill_when(start(run), reached, delay(0, 0.2))
+  for stage in ('student_cycle_d12', 'student_from_scratch_d12', 'fader'):
+    reached = lambda stage=stage: killing.has_epoch(run, stage)
+    killing.kill_when(start(run), reached, delay(0, 0.2))
   killing.finish(start(run))
   assert killing.outcome(run) == killing.outcome(undisturbed)

@@ -61,10 +61,15 @@ def _example(name):
     )
   if name == 'tradeoff':
     return face_figures.tradeoff(ROWS)
+  if name == 'adversarial_curves':
+    return _adversarial_curves()
   return face_figures.training_curves(_records(), 'a title')
 
 
-ALL = ('attribute_flips', 'sweeps', 'tradeoff', 'training_curves')
+ALL = (
+    'attribute_flips', 'sweeps', 'tradeoff', 'training_curves',
+    'adversarial_curves',
+)  # pyformat: disable
 
 
 def _tiles(axes, rows, cols):
@@ -128,6 +133,34 @@ def test_training_curves_counts_epochs_over_phases_and_stages():
   assert bars == [2, 4]
 
 
+def _adversarial_records():
+  return [
+      {
+          'stage': 'fader', 'epoch': epoch, 'step': 10 * epoch,
+          'discriminator_accuracy': 0.8 - 0.1 * epoch,
+          'adversarial_weight': 1e-4 * epoch, 'reconstruction': 0.1 / epoch,
+      }
+      for epoch in (1, 2, 3)
+  ]  # pyformat: disable
+
+
+def _adversarial_curves():
+  return face_figures.adversarial_curves(_adversarial_records(), 0.7, 'a title')
+
+
+def test_adversarial_curves_are_over_epochs():
+  figure = face_figures.adversarial_curves(_adversarial_records()[::-1], 0.7)
+  above, middle, below = figure.axes
+  for axes, expected in (
+      (above, [70, 60, 50]),
+      (middle, [1e-4, 2e-4, 3e-4]),
+      (below, [0.1, 0.05, 0.1 / 3]),
+  ):
+    np.testing.assert_array_equal(axes.lines[0].get_xdata(), [1, 2, 3])
+    np.testing.assert_allclose(axes.lines[0].get_ydata(), expected)
+  np.testing.assert_allclose(above.lines[1].get_ydata(), 70)
+
+
 def test_wrong_input_raises():
   with pytest.raises(ValueError, match='2 labels for 3 columns'):
     face_figures.attribute_flips(
@@ -143,6 +176,8 @@ def test_wrong_input_raises():
     face_figures.tradeoff([{'model': 'teacher', 'class_swaps': 1.0}])
   with pytest.raises(ValueError, match='eval_mse'):
     face_figures.training_curves([{'stage': 's', 'epoch': 1, 'step': 1}])
+  with pytest.raises(ValueError, match='discriminator_accuracy'):
+    face_figures.adversarial_curves([{'stage': 's', 'epoch': 1}], 0.5)
 
 
 # Invariants of all figures.

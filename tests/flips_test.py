@@ -28,7 +28,7 @@ ATTRIBUTES = np.array(
 IMAGES = _paint(ATTRIBUTES)
 
 
-def _encode(images):
+def _encode(images, unused_attributes):
   """The attributes are the factors, the whole image the nuisance."""
   return types.Code(images[:, 0, :K, 0], images)
 
@@ -113,7 +113,9 @@ def test_error_is_of_images_around_zero(painted):
   images = np.zeros((3, 8, 8, 3), np.uint8)  # -1 everywhere.
   images[0] = 255
   decode = lambda code: 0.5 * code.nuisance
-  mse = flips.compute_mse(_encode, decode, images, batch_size=2)
+  mse = flips.compute_mse(
+      _encode, decode, images, ATTRIBUTES[:3], batch_size=2
+  )
   np.testing.assert_allclose(mse, 0.25, rtol=1e-6)
   row = flips.summarize({**painted, 'mse': mse}, NAMES)
   # 10 log10(4 / 0.25).
@@ -242,6 +244,19 @@ def test_one_program_for_all_attributes_and_strengths():
   assert len(decoded) == traces
   np.testing.assert_array_equal(one.flipped, many.flipped)
   assert count._cache_size() == 1
+
+
+def test_factors_may_be_the_labels():
+  encode = lambda images, labels: types.Code(1.0 * labels, images)
+  blank = np.full_like(IMAGES, 128)
+  measured = flips.evaluate_faces(
+      encode, _decode, _classify, blank, ATTRIBUTES, 2.0, batch_size=2
+  )
+  row = flips.summarize(measured, NAMES)
+  # Nothing is seen in the images, everything in what is decoded.
+  assert row['judge_accuracy'] < 1
+  assert row['judge_accuracy_reconstructions'] == 1
+  assert row['attribute_flips'] == row['preservation'] == 1
 
 
 # Oracle and anti-oracle.

@@ -77,6 +77,16 @@ class ValueTest(chex.TestCase):
     np.testing.assert_array_equal(loss, [0.25, 3.0])
 
   @chex.variants(with_jit=True, without_jit=True)
+  def test_attribute_cross_entropy_is_the_sum_over_attributes(self):
+    logits = jnp.array([[0.0, 0.0], [jnp.log(3.0), -1000.0]])
+    attributes = jnp.array([[1.0, -1.0], [1.0, 1.0]])
+    # log 2 + log 2; log(4 / 3) + 1000, without overflow.
+    loss = self.variant(losses.attribute_cross_entropy_loss)(logits, attributes)
+    np.testing.assert_allclose(
+        loss, [1.3862944, 1000.2877], rtol=1e-6
+    )
+
+  @chex.variants(with_jit=True, without_jit=True)
   def test_attribute_cycle_has_given_factors_for_labels(self):
     swapped = jnp.array([[2.0, -1.0]])
     cycled = jnp.array([[0.25, 0.5]])

@@ -81,6 +81,17 @@ def test_stages_have_patience_on_a_plateau_alone():
     assert {stage.patience for stage in chain} == {expected}
 
 
+def test_student_from_scratch_is_as_large_and_trained_as_long():
+  values = _values(
+      nuisance_dim=3, students=['student', 'student_from_scratch'], epochs=7
+  )
+  *_, last, scratch = discovery_runs.make_stages(values)
+  assert scratch.name == 'student_from_scratch_d03'
+  assert (scratch.parent, scratch.supervisor) == (None, 'teacher')
+  assert (scratch.nuisance_dim, scratch.epochs) == (last.nuisance_dim, 21)
+  assert scratch.weights == last.weights
+
+
 def test_unconstrained_student_has_the_reconstruction_alone():
   values = _values(nuisance_dim=1, students=['student_unconstrained'])
   weights = discovery_runs.make_stages(values)[-1].weights

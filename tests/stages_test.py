@@ -98,6 +98,26 @@ def test_metrics_have_every_epoch_once(undisturbed):
   assert records[-1]['eval_code_dim'] == 4
 
 
+def test_student_from_scratch_is_supervised_without_growing(tmp_path):
+  scratch = types.Stage(
+      'scratch', 'student', None, 2, 1, types.LossWeights(), teacher='teacher'
+  )
+  teacher, student = _run(tmp_path, chain=(CHAIN[0], scratch))
+  # A student's model, without the first teacher's BatchNorm; from step 0.
+  assert not student.model.normalize_code
+  assert student.state.step == STEPS_PER_EPOCH
+  last = _metrics(tmp_path)[-1]
+  assert {'jacobian', 'factor_matching', 'cross_covariance'} <= set(last)
+  recorded = json.loads((tmp_path / 'manifest.json').read_text())['stages']
+  assert recorded['scratch']['parent'] is None
+  assert recorded['scratch']['supervisor'] == 'teacher'
+  # At its start it is a fresh model, whatever the teacher is.
+  recipe = discovery.Discovery(SETTINGS, _make_model, 2, jnp.asarray(IMAGES))
+  model, state = recipe.create(scratch, {'teacher': teacher})
+  fresh = networks.init_variables(model, SETTINGS.seed, SHAPE)
+  chex.assert_trees_all_equal(state.params, fresh['params'])
+
+
 def test_manifest_has_the_chain_of_parents(undisturbed):
   path, trained = undisturbed
   recorded = json.loads((path / 'manifest.json').read_text())['stages']

@@ -14,10 +14,11 @@ import jax.numpy as jnp
 from jacsup_jax import types
 
 # Folded into the seed, one number for each use, so that the order of the data,
-# the swap partners and the mirroring are independent streams.
+# the swap partners, the mirroring and dropout are independent streams.
 _ORDER_STREAM = 0
 _SWAP_STREAM = 1
 _MIRROR_STREAM = 2
+_DROPOUT_STREAM = 3
 
 
 def count_steps(num_examples: int, batch_size: int) -> int:
@@ -133,6 +134,35 @@ def step_mirror(
     raise types.InputError(f'--batch_size={batch_size}: accepted is 1 or more')
   return jax.random.bernoulli(
       _stream_key(seed, _MIRROR_STREAM, step), 0.5, (batch_size,)
+  )
+
+
+def step_dropout(
+    seed: int | jax.Array,
+    step: int | jax.Array,
+    batch_size: int,
+    num_units: int,
+) -> jax.Array:
+  """Draws what decides which units one global batch drops.
+
+  Args:
+    seed: int, may be traced.
+    step: int, counted over all epochs; may be traced.
+    batch_size: B, at least 1.
+    num_units: of a layer.
+
+  Returns:
+    `[B, num_units]` float32 in [0, 1); a unit is dropped below its rate.
+
+  Raises:
+    InputError: if batch_size is less than 1.
+  """
+  if batch_size < 1:
+    raise types.InputError(f'--batch_size={batch_size}: accepted is 1 or more')
+  return jax.random.uniform(
+      _stream_key(seed, _DROPOUT_STREAM, step),
+      (batch_size, num_units),
+      jnp.float32,
   )
 
 

@@ -1,0 +1,278 @@
+"""Training of Fader Networks, a baseline for faces; see `fader_networks`.
+
+Every step has two updates: the discriminator learns to tell the labels from the
+code, then the autoencoder learns to reconstruct, and to have the opposite
+labels told from its code. Every part has an optimizer state of its own.
+"""
+
+from collections.abc import Callable, Mapping
+import functools
+from typing import NamedTuple
+
+import chex
+from flax import linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+
+from jacsup_jax import attribute_training
+from jacsup_jax import editing
+from jacsup_jax import losses
+from jacsup_jax import parallel
+from jacsup_jax import stages
+from jacsup_jax import training
+from jacsup_jax import types
+from jacsup_jax.datasets import batches
+
+
+class StepInputs(NamedTuple):
+  images: jax.Array  # [B, S, S, 3] in [-1, 1]
+  attributes: jax.Array  # [B, K] in {-1, +1}
+  uniform: jax.Array  # [B, hidden], see `LatentDiscriminator`
+
+
+class FaderEditing(editing.Editing):
+  """The recipe of Fader Networks: the data's way is that of `Editing`."""
+
+  def bind_train_steps(
+      self,
+      stage: types.Stage,
+      model: nn.Module,
+      trained: Mapping[str, stages.Trained],
+  ) -> tuple[editing.TrainStepsFn, None]:
+    """See `Editing`; there is no teacher."""
+    del trained
+    bound = functools.partial(
+        train_steps,
+        model=model.clone(axis_name=parallel.axis_name(self.settings.mode)),
+        weights=stage.weights,
+        optimizer=self.optimizer,
+        seed=self.settings.seed,
+        batch_size=self.settings.batch_size,
+    )
+    return bound, None
+
+
+def discriminator_objective(
+    params: types.Params,
+    batch_stats: chex.ArrayTree,
+    inputs: StepInputs,
+    *,
+    model: nn.Module,
+) -> tuple[jax.Array, tuple[types.Metrics, chex.ArrayTree]]:
+  """Computes how badly the labels are told from codes.
+
+  Eq. (2) of Lample et al. (2017). No gradient reaches the encoder.
+
+  Args:
+    params: of the model.
+    batch_stats: its running statistics.
+    inputs: `[B, ...]` arrays of one batch.
+    model: a `FaderAutoencoder`.
+
+  Returns:
+    Scalar loss, and `discriminator` (the loss) and `discriminator_accuracy`
+    (share of right signs) with the batch statistics, of which those of the
+    discriminator are new.
+  """
+  code, _ = _apply(
+      model, params, batch_stats, 'encode', inputs.images, inputs.attributes
+  )
+  nuisance = jax.lax.stop_gradient(code.nuisance)
+  logits, updated = _apply(
+      model, params, batch_stats, 'discriminate', nuisance, inputs.uniform
+  )
+  loss = jnp.mean(
+      losses.attribute_cross_entropy_loss(logits, inputs.attributes)
+  )
+  right = (logits > 0) == (inputs.attributes > 0)
+  metrics = {
+      'discriminator': loss,
+      'discriminator_accuracy': jnp.mean(right.astype(jnp.float32)),
+  }
+  return loss, (metrics, updated)
+
+
+def autoencoder_objective(
+    params: types.Params,
+    batch_stats: chex.ArrayTree,
+    inputs: StepInputs,
+    adversarial_weight: jax.Array,
+    *,
+    model: nn.Module,
+) -> tuple[jax.Array, tuple[types.Metrics, chex.ArrayTree]]:
+  """Computes the error, and how badly the opposite labels are told from codes.
+
+  Eq. (3) of Lample et al. (2017). The discriminator drops nothing here and
+  normalises with the statistics of the batch.
+
+  Args:
+    params: of the model.
+    batch_stats: its running statistics.
+    inputs: `[B, ...]` arrays of one batch.
+    adversarial_weight: scalar, of this step.
+    model: a `FaderAutoencoder`.
+
+  Returns:
+    Scalar loss, and the terms with the batch statistics, of which those of the
+    autoencoder are new.
+  """
+  code, after_encoding = _apply(
+      model, params, batch_stats, 'encode', inputs.images, inputs.attributes
+  )
+  reconstructions, updated = _apply(
+      model, params, after_encoding, 'decode', code
+  )
+  logits, _ = _apply(
+      model, params, batch_stats, 'discriminate', code.nuisance, None
+  )
+  terms = {
+      'reconstruction': jnp.mean(
+          losses.reconstruction_loss(inputs.images, reconstructions)
+      ),
+      'adversarial': jnp.mean(
+          losses.attribute_cross_entropy_loss(logits, -inputs.attributes)
+      ),
+  }
+  loss = terms['reconstruction'] + adversarial_weight * terms['adversarial']
+  metrics = {
+      'loss': loss, **terms, 'adversarial_weight': adversarial_weight
+  }  # pyformat: disable
+  return loss, (metrics, updated)
+
+
+def compute_adversarial_weight(
+    step: jax.Array, weights: types.FaderLossWeights
+) -> jax.Array:
+  """Computes the weight of a step: a ramp from 0, if there is one.
+
+  Args:
+    step: scalar, counted from 0.
+    weights: with the ramp.
+
+  Returns:
+    Scalar, from 0 to `lambda_adversarial`.
+  """
+  if not weights.ramp_steps:
+    return jnp.asarray(weights.lambda_adversarial)
+  part = jnp.minimum(step / weights.ramp_steps, 1.0)
+  return weights.lambda_adversarial * part
+
+
+def train_step(
+    state: training.TrainState,
+    inputs: StepInputs,
+    *,
+    model: nn.Module,
+    weights: types.FaderLossWeights,
+    optimizer: optax.GradientTransformation,
+) -> tuple[training.TrainState, types.Metrics]:
+  """Takes one step: the discriminator's update, then the autoencoder's.
+
+  Args:
+    state: before the step.
+    inputs: `[B, ...]` arrays of one batch.
+    model: a `FaderAutoencoder`; its `axis_name` is that of the mapped axis that
+      the batch is spread over, if any.
+    weights: of the adversarial term.
+    optimizer: of each part.
+
+  Returns:
+    The state after the step, and scalar metrics, each before its update.
+  """
+  axis_name = model.axis_name
+  average = lambda x: x if axis_name is None else jax.lax.pmean(x, axis_name)
+
+  def first(discriminator):
+    return discriminator_objective(
+        {**state.params, 'discriminator': discriminator},
+        state.batch_stats,
+        inputs,
+        model=model,
+    )
+
+  grads, (told, batch_stats) = jax.grad(first, has_aux=True)(
+      state.params['discriminator']
+  )
+  state = attribute_training.apply_gradients(
+      state, {'discriminator': average(grads)}, optimizer
+  )
+  state = state._replace(batch_stats=batch_stats)
+  weight = compute_adversarial_weight(state.step, weights)
+
+  def second(autoencoder):
+    return autoencoder_objective(
+        {**state.params, **autoencoder},
+        state.batch_stats,
+        inputs,
+        weight,
+        model=model,
+    )
+
+  grads, (metrics, batch_stats) = jax.grad(second, has_aux=True)(
+      {part: state.params[part] for part in ('encoder', 'decoder')}
+  )
+  state = attribute_training.apply_gradients(state, average(grads), optimizer)
+  state = state._replace(step=state.step + 1, batch_stats=batch_stats)
+  return state, average({**metrics, **told})
+
+
+def train_steps(
+    state: training.TrainState,
+    unused_teacher: None,
+    rows: chex.ArrayTree,
+    *,
+    read: Callable[[chex.ArrayTree], attribute_training.FaceData],
+    model: nn.Module,
+    weights: types.FaderLossWeights,
+    optimizer: optax.GradientTransformation,
+    seed: int,
+    batch_size: int,
+    shard: Callable[[jax.Array], jax.Array] = lambda x: x,
+) -> tuple[training.TrainState, types.Metrics]:
+  """Takes a step per row, as one `lax.scan`.
+
+  Args:
+    state: before the first step.
+    unused_teacher: None, as of `attribute_training.train_steps`.
+    rows: `[steps, ...]` arrays, which say what the batches are.
+    read: row -> the examples of a batch that are this device's.
+    model: see `train_step`.
+    weights: see `train_step`.
+    optimizer: see `train_step`.
+    seed: of mirroring and dropout.
+    batch_size: B, of all devices together.
+    shard: keeps of `[B, ...]` arrays what is this device's, or lays them out.
+
+  Returns:
+    The state after the last step, and the mean of the metrics over the steps.
+  """
+
+  def step(state, row):
+    mirrored = shard(batches.step_mirror(seed, state.step, batch_size))
+    uniform = shard(
+        batches.step_dropout(
+            seed, state.step, batch_size, model.discriminator_hidden
+        )
+    )
+    data = read(row)
+    images = batches.mirror(batches.to_signed_float(data.images), mirrored)
+    inputs = StepInputs(images, data.attributes.astype(jnp.float32), uniform)
+    return train_step(
+        state, inputs, model=model, weights=weights, optimizer=optimizer
+    )
+
+  state, metrics = jax.lax.scan(step, state, rows)
+  return state, jax.tree.map(jnp.mean, metrics)
+
+
+def _apply(model, params, batch_stats, method, *args):
+  """Applies a method with batch statistics; returns also the running ones."""
+  y, updated = model.apply(
+      {'params': params, 'batch_stats': batch_stats},
+      *args,
+      train=True,
+      method=method,
+      mutable='batch_stats',
+  )
+  return y, updated['batch_stats']
