@@ -54,6 +54,7 @@ def evaluate(
       dataset, split, data_dir=data_dir, image_shape=experiment.image_shape
   )
   _check_shape(data, experiment.image_shape)
+  own_data = _is_own_data(run, dataset, data_dir, experiment.image_shape)
   # Before judges are trained, which takes a minute.
   models = [
       discovery_runs.restore(experiment.make_model, values, stage, run)
@@ -65,7 +66,7 @@ def evaluate(
       data_dir,
       image_shape=experiment.image_shape,
   )
-  if dataset == values['dataset']:
+  if own_data:
     evaluated_runs.compare_judges(
         run, 'judges', ensemble.describe(), what='swaps'
     )
@@ -81,11 +82,15 @@ def evaluate(
       }
       for model in models
   ]
+  name = dataset
+  if dataset == values['dataset'] and not own_data:
+    # Not to be taken for the data of the run.
+    name = f'{dataset}_{data.fingerprint}'
   path = evaluated_runs.write(
       run,
-      dataset,
+      name,
       split,
-      protocol=_describe_protocol(values, dataset, split),
+      protocol=_describe_protocol(values, dataset, split, own_data),
       fingerprint=data.fingerprint,
       rows=rows,
       judges=ensemble.describe(),
@@ -93,11 +98,31 @@ def evaluate(
   return path, rows
 
 
-def _describe_protocol(values, dataset, split):
+def _is_own_data(run, dataset, data_dir, image_shape):
+  """Whether a run was trained on this set; one name may have many files."""
+  values = run.manifest['flags']
+  if dataset != values['dataset']:
+    return False
+  split = 'train_minus_validation' if _holds_out(values) else 'train'
+  train = datasets.load(
+      dataset, split, data_dir=data_dir, image_shape=image_shape
+  )
+  return train.fingerprint == run.manifest['dataset']['fingerprint']
+
+
+def _holds_out(values):
+  """Whether a run did not train on its validation images."""
+  # Runs from before the second flag have no such value.
+  return (
+      values['eval_split'] == 'validation'
+      or values.get('grow_when') == 'plateau'
+  )
+
+
+def _describe_protocol(values, dataset, split, own_data):
   """Returns what was measured, and whether on what was trained on."""
-  trained_on = dataset == values['dataset'] and (
-      split == 'train'
-      or (split == 'validation' and values['eval_split'] == 'test')
+  trained_on = own_data and (
+      split == 'train' or (split == 'validation' and not _holds_out(values))
   )
   return (
       f'{split} split of {dataset}'

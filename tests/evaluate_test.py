@@ -80,7 +80,12 @@ def finished(small_data, tmp_path_factory):
       root / 'judges', 'small', None, seeds=(0, 1), epochs=1
   )
   workdir = workdirs.WorkDir(root / 'run')
-  workdir.begin(experiment='mnist', flags=FLAGS, dataset={}, devices=[])
+  workdir.begin(
+      experiment='mnist',
+      flags=FLAGS,
+      dataset={'fingerprint': 'small-train'},
+      devices=[],
+  )
   stages.run(
       discovery_runs.make_stages(FLAGS),
       discovery.Discovery(
@@ -168,6 +173,31 @@ def test_mse_is_that_of_the_restored_model(evaluated, finished):
   expected = np.mean((np.asarray(output, np.float64) - images) ** 2)
   # A mean over 200,000 pixels in float32.
   np.testing.assert_allclose(rows[1]['mse'], expected, rtol=1e-4)
+
+
+def test_another_file_of_the_same_name_is_other_data(run, finished, capsys):
+  # `arrays` is the name of every file.
+  _edit_manifest(run, lambda m: m['dataset'].update(fingerprint='of another'))
+  path, _ = evaluate.evaluate(
+      run, split='train', judge_workdir=finished / 'judges'
+  )
+  assert path.name == 'small_small-train_train.json'
+  assert 'trained on' not in path.read_text()
+  # Its judges are others by right.
+  assert 'had other weights' not in capsys.readouterr().err
+
+
+def test_validation_data_of_a_plateau_were_not_trained_on(run, finished):
+  def end_by_plateau(manifest):
+    manifest['flags'] |= {'grow_when': 'plateau', 'patience': 1}
+    manifest['dataset']['fingerprint'] = 'small-train_minus_validation'
+
+  _edit_manifest(run, end_by_plateau)
+  path, _ = evaluate.evaluate(
+      run, split='validation', judge_workdir=finished / 'judges'
+  )
+  assert path.name == 'small_validation.json'
+  assert 'trained on' not in path.read_text()
 
 
 def test_data_of_training_are_named_as_such(run, finished, capsys):
