@@ -2,6 +2,7 @@
 
   python -m experiments.benchmark --what=mnist_step
   python -m experiments.benchmark --what=mnist_step --against=torch
+  python -m experiments.benchmark --what=mnist_grid
   python -m experiments.benchmark --what=celeba_step --against=torch
 
 A step on digits is measured beside its matrix products alone, see
@@ -14,12 +15,14 @@ from absl import flags
 
 from experiments import benchmark_digits
 from experiments import benchmark_faces
+from experiments import benchmark_grid
 from experiments import command_line
 from jacsup_jax import networks
 from jacsup_jax import parallel
+from jacsup_jax import types
 
 FLAGS = flags.FLAGS
-_BATCH_SIZES = {'mnist_step': 128, 'celeba_step': 8}
+_BATCH_SIZES = {'mnist_step': 128, 'mnist_grid': 128, 'celeba_step': 8}
 
 
 def define_flags() -> None:
@@ -29,6 +32,7 @@ def define_flags() -> None:
       'mnist_step',
       list(_BATCH_SIZES),
       'What to measure. mnist_step: a student\'s training step on digits.'
+      ' mnist_grid: one of each of Table 4\'s models, at once and one by one.'
       ' celeba_step: a teacher\'s on faces, without cycle losses.',
   )
   flags.DEFINE_enum(
@@ -68,7 +72,16 @@ def main() -> None:
   else:
     command_line.check_at_least(1, 'batch_size')
     batch_size = FLAGS.batch_size
-  if FLAGS.what == 'mnist_step':
+  if FLAGS.against and FLAGS.what == 'mnist_grid':
+    raise types.InputError(
+        '--against=torch with --what=mnist_grid; accepted: mnist_step or'
+        ' celeba_step.'
+    )
+  if FLAGS.what == 'mnist_grid':
+    table = benchmark_grid.measure_mnist_grid(
+        FLAGS.parallel, batch_size, FLAGS.nuisance_dim, FLAGS.repeats
+    )
+  elif FLAGS.what == 'mnist_step':
     table = benchmark_digits.measure_mnist_step(
         FLAGS.parallel,
         batch_size,

@@ -1,5 +1,6 @@
 """Tests of experiments.benchmark, its parts, and PyTorch's steps."""
 
+import dataclasses
 import functools
 import importlib.util
 import itertools
@@ -13,6 +14,8 @@ import pytest
 import experiments
 from experiments import benchmark_digits
 from experiments import benchmark_faces
+from experiments import benchmark_grid
+from experiments import paper_numbers
 from experiments import timing
 from jacsup_jax import attribute_training
 from jacsup_jax import layers
@@ -177,6 +180,20 @@ def test_real_step_is_measured(monkeypatch, mode):
   assert f'batch {size}, float32, {mode}' in lines[0]
   assert len(lines) == 4 + 2 * (against is not None)
   assert lines[-1].startswith('PyTorch / ours: ' if against else 'teacher in')
+
+
+def test_grid_is_measured_against_its_members(monkeypatch):
+  monkeypatch.setattr(benchmark_grid, 'NUM_STEPS', 2)
+  rows = paper_numbers.TABLES[4].rows[3:5]
+  few = dataclasses.replace(paper_numbers.TABLES[4], rows=rows)
+  monkeypatch.setitem(paper_numbers.TABLES, 4, few)
+  size = 4 * jax.device_count()
+  heading, _, *rows, ratio = benchmark_grid.measure_mnist_grid(
+      'jit', size, 2, 1
+  ).splitlines()
+  assert heading.startswith('Student steps of 2 models: k = 2, d = 2')
+  assert [row[:10].strip() for row in rows] == ['at once', 'one by one']
+  assert float(ratio.removeprefix('One by one / at once: ')[:-1]) > 0
 
 
 def test_step_on_faces_is_measured():
