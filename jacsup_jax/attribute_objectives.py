@@ -17,6 +17,7 @@ import jax.numpy as jnp
 
 from jacsup_jax import latents
 from jacsup_jax import losses
+from jacsup_jax import networks
 from jacsup_jax import types
 
 # Term -> the field of `AttributeLossWeights` that weighs it.
@@ -159,23 +160,15 @@ def _autoencode(model, params, batch_stats, images):
 
 
 def _encode(model, params, batch_stats, images):
-  return _apply(model, params, batch_stats, images, 'encode')
+  return networks.apply_in_training(
+      model, params, batch_stats, 'encode', images
+  )
 
 
 def _decode(model, params, batch_stats, code):
-  return _apply(model, params, batch_stats, code, 'decode')
-
-
-def _apply(model, params, batch_stats, x, method):
-  """Applies a method with batch statistics; returns also the running ones."""
-  y, updated = model.apply(
-      {'params': params, 'batch_stats': batch_stats},
-      x,
-      train=True,
-      method=method,
-      mutable='batch_stats',
+  return networks.apply_in_training(
+      model, params, batch_stats, 'decode', code
   )
-  return y, updated['batch_stats']
 
 
 def _compute_terms(real, images, attributes, model, weights):

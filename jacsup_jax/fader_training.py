@@ -18,6 +18,7 @@ import optax
 from jacsup_jax import attribute_training
 from jacsup_jax import editing
 from jacsup_jax import losses
+from jacsup_jax import networks
 from jacsup_jax import parallel
 from jacsup_jax import stages
 from jacsup_jax import training
@@ -75,11 +76,11 @@ def discriminator_objective(
     (share of right signs) with the batch statistics, of which those of the
     discriminator are new.
   """
-  code, _ = _apply(
+  code, _ = networks.apply_in_training(
       model, params, batch_stats, 'encode', inputs.images, inputs.attributes
   )
   nuisance = jax.lax.stop_gradient(code.nuisance)
-  logits, updated = _apply(
+  logits, updated = networks.apply_in_training(
       model, params, batch_stats, 'discriminate', nuisance, inputs.uniform
   )
   loss = jnp.mean(
@@ -117,13 +118,13 @@ def autoencoder_objective(
     Scalar loss, and the terms with the batch statistics, of which those of the
     autoencoder are new.
   """
-  code, after_encoding = _apply(
+  code, after_encoding = networks.apply_in_training(
       model, params, batch_stats, 'encode', inputs.images, inputs.attributes
   )
-  reconstructions, updated = _apply(
+  reconstructions, updated = networks.apply_in_training(
       model, params, after_encoding, 'decode', code
   )
-  logits, _ = _apply(
+  logits, _ = networks.apply_in_training(
       model, params, batch_stats, 'discriminate', code.nuisance, None
   )
   terms = {
@@ -264,15 +265,3 @@ def train_steps(
 
   state, metrics = jax.lax.scan(step, state, rows)
   return state, jax.tree.map(jnp.mean, metrics)
-
-
-def _apply(model, params, batch_stats, method, *args):
-  """Applies a method with batch statistics; returns also the running ones."""
-  y, updated = model.apply(
-      {'params': params, 'batch_stats': batch_stats},
-      *args,
-      train=True,
-      method=method,
-      mutable='batch_stats',
-  )
-  return y, updated['batch_stats']

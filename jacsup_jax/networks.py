@@ -8,6 +8,7 @@ An autoencoder has the methods `encode(images, train) -> Code` and `decode(code)
 from collections.abc import Callable
 import itertools
 import math
+from typing import Any
 
 import chex
 from flax import linen as nn
@@ -521,6 +522,35 @@ def make_decode(
     return model.apply(variables, code, method='decode')
 
   return decode
+
+
+def apply_in_training(
+    model: nn.Module,
+    params: types.Params,
+    batch_stats: chex.ArrayTree,
+    method: str,
+    *args: Any,
+) -> tuple[Any, chex.ArrayTree]:
+  """Applies a method that normalises with the statistics of the batch.
+
+  Args:
+    model: a face autoencoder.
+    params: of the model.
+    batch_stats: its running statistics.
+    method: of the model, with an argument `train`.
+    *args: of the method, `[B, ...]` arrays or a code.
+
+  Returns:
+    What the method returns, and the running statistics after it.
+  """
+  y, updated = model.apply(
+      {'params': params, 'batch_stats': batch_stats},
+      *args,
+      train=True,
+      method=method,
+      mutable='batch_stats',
+  )
+  return y, updated['batch_stats']
 
 
 def _code_norm(axis_name, train):
