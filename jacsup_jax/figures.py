@@ -109,7 +109,7 @@ def training_curves(
       curves.epochs, curves.mse, color=_VERMILION, linestyle='--', **style
   )
   for growth in curves.growths:
-    shown['code grown by one unit'] = left.axvline(
+    shown['code grown'] = left.axvline(
         growth, color=_GREY, linewidth=1.2, zorder=0
     )
   left.set_xlim(0, 1.01 * curves.last)
