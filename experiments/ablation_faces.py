@@ -124,6 +124,8 @@ def run(values: Mapping[str, Any], workdir: workdirs.WorkDir) -> None:
     InputError: if a flag's value, the data or the work directory do not fit.
   """
   celeba_flags.check_flags()
+  # A table always has a teacher.
+  command_line.check_at_least(1, 'epochs')
   seeds = range(values['seed'], values['seed'] + values['seeds'])
   chains = {seed: make_stages(values, seed) for seed in seeds}
   selection_split = celeba_runs.choose_selection_split(values)
