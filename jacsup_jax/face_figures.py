@@ -315,15 +315,14 @@ def adversarial_curves(
       ha='right',
       fontsize='x-small',
   )
-  above.yaxis.set_major_formatter(ticker.PercentFormatter(decimals=0))
+  # Often of a range of a few per cent.
+  above.yaxis.set_major_formatter(ticker.PercentFormatter(decimals=1))
+  above.yaxis.set_major_locator(ticker.MaxNLocator(5))
   plot(middle, 'adversarial_weight', 'adversarial\nweight', _COLORS[1])
   middle.yaxis.set_major_formatter(ticker.FuncFormatter(_format_error))
   middle.set_ylim(bottom=0)
   plot(below, 'reconstruction', 'reconstruction\nMSE', _COLORS[2])
-  below.set_yscale('log')
-  below.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
-  below.yaxis.set_major_formatter(ticker.FuncFormatter(_format_error))
-  below.yaxis.set_minor_locator(ticker.NullLocator())
+  below.set_ylim(bottom=0)
   below.set_xlim(0, 1.01 * epochs[-1])
   below.xaxis.set_major_locator(
       ticker.MaxNLocator(integer=True, steps=[1, 2, 5, 10])
@@ -431,9 +430,11 @@ def _overlap(box, other):
 
 
 def _format_error(value, unused_position):
-  """Shows 0.0005 as 5e-4."""
-  mantissa, exponent = f'{value:.0e}'.split('e')
-  return f'{mantissa}e{int(exponent)}'.replace('-', '\N{MINUS SIGN}')
+  """Shows 0.0005 as 5e-4, 0.052 as 5.2e-2, and 0 as 0."""
+  if not value:
+    return '0'
+  mantissa, exponent = f'{value:.1e}'.split('e')
+  return f'{mantissa.removesuffix(".0")}e{int(exponent)}'.replace('-', '\N{MINUS SIGN}')
 
 
 def _check_labels(labels, count, what):
