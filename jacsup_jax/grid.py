@@ -197,12 +197,14 @@ class GridDiscovery:
         )
 
       by_member = training.TrainState(None, 0, 0, 0)
-      return jax.vmap(
+      return _map_members(
           train_member,
+          count,
           in_axes=(by_member, shared_teacher, 0, shared_seed),
           out_axes=(by_member, 0),
       )(state, teachers, weights, seeds)
 
+    count = len(seeds)
     # What all members share is not copied for each: a batch of one seed is read
     # once.
     shared_seed = None if len(set(seeds)) == 1 else 0
@@ -273,6 +275,30 @@ def take_member(trained: stages.Trained, index: int) -> stages.Trained:
   return stages.Trained(
       stage, trained.model, state, checkpoints.hash_tree(state.params)
   )
+
+
+def _map_members(function, count, in_axes, out_axes):
+  """Maps a function over stacks of `count` members.
+
+  A single one, such as the first teacher of one seed, is not batched: products
+  of a batch of one are rounded in another way than those of a solo run.
+  """
+  if count > 1:
+    return jax.vmap(function, in_axes=in_axes, out_axes=out_axes)
+
+  def on_one(*stacks):
+    # As vmap reads its axes: None stands for a whole tree.
+    is_none = lambda axis: axis is None
+    spread = lambda axes, trees, change: jax.tree.map(
+        lambda axis, tree: tree if axis is None else jax.tree.map(change, tree),
+        axes,
+        trees,
+        is_leaf=is_none,
+    )
+    members = spread(in_axes, stacks, lambda x: x[0])
+    return spread(out_axes, function(*members), lambda x: x[jnp.newaxis])
+
+  return on_one
 
 
 @functools.partial(jax.jit, static_argnums=0)

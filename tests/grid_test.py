@@ -1,6 +1,11 @@
 """Tests of jacsup_jax.grid against solo runs of jacsup_jax.discovery."""
 
 import dataclasses
+import json
+import os
+import pathlib
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +20,7 @@ from jacsup_jax import stages
 from jacsup_jax import types
 from jacsup_jax import workdirs
 
+ROOT = pathlib.Path(__file__).parents[1]
 # 50 steps of each stage: 2 epochs of 25.
 EPOCHS, BATCH_SIZE, NUM_IMAGES = 2, 32, 820
 SETTINGS = discovery.Settings(batch_size=BATCH_SIZE, learning_rate=3e-4)
@@ -176,12 +182,34 @@ def test_members_equal_their_solo_runs(tmp_path, images, members, mode):
   for i, member in enumerate(members):
     own = grid.take_member(teacher, seeds.index(member.seed))
     solo = _run_solo(tmp_path / f't{i}', images, teacher_stage, member)
-    assert _difference_of_teachers(own.variables, solo.variables) < 1e-5
+    assert _difference_of_teachers(own.variables, solo.variables) < (
+        # A batched product is rounded in another way, and BatchNorm of two
+        # units with Adam amplifies it, by how much hangs on the CPU: 1.5e-4
+        # was seen. That it is rounding alone: grid_worker, in float64.
+        1e-5 if len(seeds) == 1 else 1e-3
+    )
     # From the same teacher: what two rounded differently differ more.
     solo = _run_solo(tmp_path / f's{i}', images, student_stage, member, [own])
     own = grid.take_member(student, i)
     assert _difference(own.variables, solo.variables) < 1e-5
     assert int(own.state.step) == int(solo.state.step) == 100
+
+
+def test_members_equal_their_solo_runs_but_for_rounding():
+  done = subprocess.run(
+      [sys.executable, 'tests/grid_worker.py'],
+      cwd=ROOT,
+      env={**os.environ, 'JAX_PLATFORMS': 'cpu', 'PYTHONPATH': str(ROOT)},
+      capture_output=True,
+      text=True,
+      check=False,
+  )
+  assert done.returncode == 0, done.stderr[-3000:]
+  report = json.loads(done.stdout.splitlines()[-1])
+  # Four members, each after the 50 steps of its teacher and 50 of its own.
+  assert len(report) == 4
+  for member in report:
+    assert member['teacher'] < 1e-10 and member['student'] < 1e-10, report
 
 
 def test_teachers_of_each_step_or_kept_are_the_same(
