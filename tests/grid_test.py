@@ -170,8 +170,15 @@ def test_a_member_is_not_moved_by_the_others(tmp_path, images):
 
 
 # Rounding of a batched product; training amplifies it over further steps.
-@pytest.mark.parametrize('mode', ['jit', 'pmap'])
-@pytest.mark.parametrize('members', [ONE_SEED, TWO_SEEDS], ids=['one', 'two'])
+@pytest.mark.parametrize(
+    ('members', 'mode'),
+    [
+        pytest.param(ONE_SEED, 'jit', id='one-jit'),
+        pytest.param(TWO_SEEDS, 'pmap', id='two-pmap'),
+        pytest.param(ONE_SEED, 'pmap', id='one-pmap', marks=pytest.mark.slow),
+        pytest.param(TWO_SEEDS, 'jit', id='two-jit', marks=pytest.mark.slow),
+    ],
+)
 def test_members_equal_their_solo_runs(tmp_path, images, members, mode):
   settings = dataclasses.replace(SETTINGS, mode=mode)
   teacher, student = _run_grid(
