@@ -73,6 +73,9 @@ def main() -> None:
       )
   root = pathlib.Path(FLAGS.runs_dir)
   output = pathlib.Path(FLAGS.output or root / 'reproduce')
+  # Before a run of hours, not after it.
+  for name, path in (('runs_dir', root), ('output', output)):
+    workdirs.check_directory(f'--{name}={path}', path)
   missing = []
   for name, (given, runs_of) in asked.items():
     for number in given:

@@ -16,6 +16,7 @@ import chex
 
 from jacsup_jax import checkpoints
 from jacsup_jax import types
+from jacsup_jax import workdirs
 
 _Judges = TypeVar('_Judges')
 _MANIFEST = 'judge.json'
@@ -30,6 +31,7 @@ def exist(directory: str | os.PathLike[str]) -> bool:
 def check_free(directory: str | os.PathLike[str]) -> None:
   """Raises InputError unless a directory is new or empty."""
   directory = pathlib.Path(directory)
+  workdirs.check_directory(str(directory), directory)
   empty = directory.is_dir() and not any(directory.iterdir())
   if directory.exists() and not empty:
     raise types.InputError(

@@ -24,10 +24,7 @@ class WorkDir:
 
   def __init__(self, path: str | os.PathLike[str]):
     self.path = pathlib.Path(path).absolute()
-    if self.path.exists() and not self.path.is_dir():
-      raise types.InputError(
-          f'--workdir={path} is a file; accepted: a directory, or a new name.'
-      )
+    check_directory(f'--workdir={path}', self.path)
     self.manifest = self._read_manifest()
 
   @property
@@ -193,6 +190,22 @@ class WorkDir:
         self.path / _MANIFEST, json.dumps(_as_json(manifest), indent=1)
     )
     self.manifest = _as_json(manifest)
+
+
+def check_directory(name: str, path: str | os.PathLike[str]) -> None:
+  """Raises InputError unless a path is a directory, or can be made one.
+
+  Args:
+    name: of the path, for the error.
+    path: that is to be written to.
+  """
+  path = pathlib.Path(path).absolute()
+  found = next(part for part in (path, *path.parents) if part.exists())
+  if not found.is_dir():
+    where = 'is a file' if found == path else f'is below the file {found}'
+    raise types.InputError(
+        f'{name} {where}; accepted: a directory, or a new name.'
+    )
 
 
 def write_whole(path: pathlib.Path, text: str) -> None:

@@ -175,6 +175,15 @@ def test_mistakes_are_one_line_and_change_nothing(tmp_path, args, parts):
   assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    'flag', ['--runs_dir=setup.cfg', '--output=setup.cfg/tables']
+)
+def test_a_file_in_the_place_of_a_directory_is_refused_first(tmp_path, flag):
+  result = _invoke(tmp_path, '--table=1', flag)
+  _assert_mistake(result, flag, 'accepted: a directory')
+  assert not list(tmp_path.iterdir())
+
+
 def test_a_run_that_fails_ends_with_its_own_line(tmp_path):
   result = _invoke(tmp_path, '--figure=9', '--dataset=nonsense')
   assert result.returncode == 2

@@ -115,6 +115,8 @@ def test_file_is_refused(tmp_path):
   (tmp_path / 'run').write_text('')
   with pytest.raises(types.InputError, match='is a file'):
     workdirs.WorkDir(tmp_path / 'run')
+  with pytest.raises(types.InputError, match='is below the file .*run'):
+    workdirs.WorkDir(tmp_path / 'run' / 'deeper' / 'still')
 
 
 @pytest.mark.parametrize('text', ['', '[]', '{"flags": {}}', '{"flags": {'])
