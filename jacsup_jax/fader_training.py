@@ -57,17 +57,19 @@ class FaderEditing(editing.Editing):
 def discriminator_objective(
     params: types.Params,
     batch_stats: chex.ArrayTree,
+    nuisance: jax.Array,
     inputs: StepInputs,
     *,
     model: nn.Module,
 ) -> tuple[jax.Array, tuple[types.Metrics, chex.ArrayTree]]:
   """Computes how badly the labels are told from codes.
 
-  Eq. (2) of Lample et al. (2017). No gradient reaches the encoder.
+  Eq. (2) of Lample et al. (2017).
 
   Args:
     params: of the model.
     batch_stats: its running statistics.
+    nuisance: `[B, 2, 2, C]`, of the images; a constant here.
     inputs: `[B, ...]` arrays of one batch.
     model: a `FaderAutoencoder`.
 
@@ -76,12 +78,13 @@ def discriminator_objective(
     (share of right signs) with the batch statistics, of which those of the
     discriminator are new.
   """
-  code, _ = networks.apply_in_training(
-      model, params, batch_stats, 'encode', inputs.images, inputs.attributes
-  )
-  nuisance = jax.lax.stop_gradient(code.nuisance)
   logits, updated = networks.apply_in_training(
-      model, params, batch_stats, 'discriminate', nuisance, inputs.uniform
+      model,
+      params,
+      batch_stats,
+      'discriminate',
+      jax.lax.stop_gradient(nuisance),
+      inputs.uniform,
   )
   loss = jnp.mean(
       losses.attribute_cross_entropy_loss(logits, inputs.attributes)
@@ -97,6 +100,7 @@ def discriminator_objective(
 def autoencoder_objective(
     params: types.Params,
     batch_stats: chex.ArrayTree,
+    code: types.Code,
     inputs: StepInputs,
     adversarial_weight: jax.Array,
     *,
@@ -110,19 +114,18 @@ def autoencoder_objective(
   Args:
     params: of the model.
     batch_stats: its running statistics.
+    code: of the images, with labels for factors; the encoder learns by the
+      gradient with respect to it.
     inputs: `[B, ...]` arrays of one batch.
     adversarial_weight: scalar, of this step.
     model: a `FaderAutoencoder`.
 
   Returns:
     Scalar loss, and the terms with the batch statistics, of which those of the
-    autoencoder are new.
+    decoder are new.
   """
-  code, after_encoding = networks.apply_in_training(
-      model, params, batch_stats, 'encode', inputs.images, inputs.attributes
-  )
   reconstructions, updated = networks.apply_in_training(
-      model, params, after_encoding, 'decode', code
+      model, params, batch_stats, 'decode', code
   )
   logits, _ = networks.apply_in_training(
       model, params, batch_stats, 'discriminate', code.nuisance, None
@@ -184,10 +187,26 @@ def train_step(
   axis_name = model.axis_name
   average = lambda x: x if axis_name is None else jax.lax.pmean(x, axis_name)
 
+  def encode(encoder):
+    return networks.apply_in_training(
+        model,
+        {**state.params, 'encoder': encoder},
+        state.batch_stats,
+        'encode',
+        inputs.images,
+        inputs.attributes,
+    )
+
+  # Once for both updates: the first leaves the encoder as it is.
+  code, pull_back, batch_stats = jax.vjp(
+      encode, state.params['encoder'], has_aux=True
+  )
+
   def first(discriminator):
     return discriminator_objective(
         {**state.params, 'discriminator': discriminator},
-        state.batch_stats,
+        batch_stats,
+        code.nuisance,
         inputs,
         model=model,
     )
@@ -198,21 +217,23 @@ def train_step(
   state = attribute_training.apply_gradients(
       state, {'discriminator': average(grads)}, optimizer
   )
-  state = state._replace(batch_stats=batch_stats)
   weight = compute_adversarial_weight(state.step, weights)
 
-  def second(autoencoder):
+  def second(decoder, code):
     return autoencoder_objective(
-        {**state.params, **autoencoder},
-        state.batch_stats,
+        {**state.params, 'decoder': decoder},
+        batch_stats,
+        code,
         inputs,
         weight,
         model=model,
     )
 
-  grads, (metrics, batch_stats) = jax.grad(second, has_aux=True)(
-      {part: state.params[part] for part in ('encoder', 'decoder')}
-  )
+  (decoder_grads, code_grads), (metrics, batch_stats) = jax.grad(
+      second, argnums=(0, 1), has_aux=True
+  )(state.params['decoder'], code)
+  (encoder_grads,) = pull_back(code_grads)
+  grads = {'encoder': encoder_grads, 'decoder': decoder_grads}
   state = attribute_training.apply_gradients(state, average(grads), optimizer)
   state = state._replace(step=state.step + 1, batch_stats=batch_stats)
   return state, average({**metrics, **told})

@@ -54,12 +54,35 @@ def _step(state, inputs, weights=WEIGHTS):
   )
 
 
-@functools.partial(jax.jit, static_argnames='objective')
-def _grads(objective, state, *args):
-  return jax.grad(
-      lambda params: objective(params, state.batch_stats, *args, model=MODEL),
-      has_aux=True,
-  )(state.params)
+def _encode(params, state, inputs):
+  code, _ = networks.apply_in_training(
+      MODEL, params, state.batch_stats, 'encode', inputs.images,
+      inputs.attributes,
+  )  # pyformat: disable
+  return code
+
+
+# Both with the encoder inside, as the publication writes them.
+@jax.jit
+def _discriminator_grads(state, inputs):
+  def objective(params):
+    nuisance = _encode(params, state, inputs).nuisance
+    return fader_training.discriminator_objective(
+        params, state.batch_stats, nuisance, inputs, model=MODEL
+    )
+
+  return jax.grad(objective, has_aux=True)(state.params)
+
+
+@jax.jit
+def _autoencoder_grads(state, inputs, weight):
+  def objective(params):
+    code = _encode(params, state, inputs)
+    return fader_training.autoencoder_objective(
+        params, state.batch_stats, code, inputs, weight, model=MODEL
+    )
+
+  return jax.grad(objective, has_aux=True)(state.params)
 
 
 def _all_zero(tree):
@@ -111,7 +134,7 @@ def test_weights_below_zero_are_refused(changes, message):
 
 
 def test_discriminator_trains_nothing_else(state, inputs):
-  grads, _ = _grads(fader_training.discriminator_objective, state, inputs)
+  grads, _ = _discriminator_grads(state, inputs)
   assert _all_zero(grads['encoder']) and _all_zero(grads['decoder'])
   assert not _all_zero(grads['discriminator'])
 
@@ -119,10 +142,8 @@ def test_discriminator_trains_nothing_else(state, inputs):
 def test_adversarial_term_reaches_the_encoder_alone(state, inputs):
   # Of the autoencoder: the difference that the weight makes.
   grads = [
-      _grads(
-          fader_training.autoencoder_objective, state, inputs, jnp.float32(w)
-      )[0]
-      for w in (0.0, 1.0)
+      _autoencoder_grads(state, inputs, jnp.float32(weight))[0]
+      for weight in (0.0, 1.0)
   ]
   difference = jax.tree.map(lambda a, b: a - b, *grads)
   assert _all_zero(difference['decoder'])
@@ -131,9 +152,7 @@ def test_adversarial_term_reaches_the_encoder_alone(state, inputs):
 
 def test_second_update_fools_the_updated_discriminator(state, inputs):
   after, metrics = _step(state, inputs)
-  grads, (_, batch_stats) = _grads(
-      fader_training.discriminator_objective, state, inputs
-  )
+  grads, (_, batch_stats) = _discriminator_grads(state, inputs)
   between = attribute_training.apply_gradients(
       state, {'discriminator': grads['discriminator']}, OPTIMIZER
   )
@@ -145,9 +164,7 @@ def test_second_update_fools_the_updated_discriminator(state, inputs):
       # Adam divides by small gradients: programs round apart.
       atol=1e-4,
   )
-  grads, (terms, _) = _grads(
-      fader_training.autoencoder_objective, between, inputs, jnp.float32(0.5)
-  )
+  grads, (terms, _) = _autoencoder_grads(between, inputs, jnp.float32(0.5))
   np.testing.assert_allclose(
       metrics['adversarial'], terms['adversarial'], rtol=1e-3
   )
