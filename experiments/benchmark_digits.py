@@ -5,7 +5,6 @@ many, of the same shapes and layouts, by the same compiler, measured in the same
 process in turn with the step.
 """
 
-from collections.abc import Callable, Sequence
 import functools
 import itertools
 import math
@@ -30,23 +29,9 @@ WEIGHTS = types.LossWeights()
 NUM_STEPS = 100
 
 
-class Product(NamedTuple):
-  """A matrix product, with its operands as the step has them in memory."""
-
-  left: tuple[int, int]  # shape
-  right: tuple[int, int]  # shape
-  contract: tuple[int, int]  # the axis of each that is summed over
-
-  @property
-  def flops(self) -> int:
-    """Multiplications and additions."""
-    summed = self.left[self.contract[0]]
-    return 2 * math.prod(self.left) * math.prod(self.right) // summed
-
-
 def student_products(
     model: networks.MlpAutoencoder, batch_size: int
-) -> list[Product]:
+) -> list[timing.Product]:
   """Lists the products of a student's step whose teacher is cached.
 
   The encoder on the batch, the decoder on the codes and the swapped codes as
@@ -74,7 +59,7 @@ def student_products(
 
 def teacher_products(
     model: networks.MlpAutoencoder, batch_size: int
-) -> list[Product]:
+) -> list[timing.Product]:
   """Lists the products of a teacher that is computed in its student's step.
 
   Encoder and decoder on the batch, once: the swapped images of a teacher
@@ -89,36 +74,6 @@ def teacher_products(
   """
   encoder, decoder = _layer_sizes(model)
   return _forward_products(encoder + decoder[1:], batch_size)
-
-
-def make_products_fn(
-    products: Sequence[Product], num_steps: int
-) -> Callable[[], list[jax.Array]]:
-  """Makes a program of `num_steps` times these products and nothing else."""
-  rng = np.random.default_rng(0)
-  draw = lambda shape: jnp.asarray(rng.standard_normal(shape, np.float32))
-  operands = [(draw(p.left), draw(p.right)) for p in products]
-
-  # In a loop of the compiler's, equal products would be computed once for all.
-  # Calls that hand on their results' memory run one after the other.
-  @functools.partial(jax.jit, donate_argnums=1, keep_unused=True)
-  def multiply(operands, memory):
-    del memory
-    results = []
-    for p, (left, right) in zip(products, operands):
-      axes = ((p.contract[0],), (p.contract[1],))
-      results.append(jax.lax.dot_general(left, right, (axes, ((), ()))))
-    return results
-
-  results = jax.eval_shape(multiply, operands, None)
-
-  def program():
-    memory = [jnp.zeros(x.shape, x.dtype) for x in results]
-    for _ in range(num_steps):
-      memory = multiply(operands, memory)
-    return memory
-
-  return program
 
 
 def measure_mnist_step(
@@ -156,9 +111,9 @@ def measure_mnist_step(
   cached_fn, computed_fn = _make_epochs(step, mode, batch_size)
   programs = {
       'cached': cached_fn,
-      'cached_limit': make_products_fn(cached, NUM_STEPS),
+      'cached_limit': timing.make_products_fn(cached, NUM_STEPS),
       'computed': computed_fn,
-      'computed_limit': make_products_fn(computed, NUM_STEPS),
+      'computed_limit': timing.make_products_fn(computed, NUM_STEPS),
   }
   if torch_step:
     programs['torch'] = _make_torch_epoch(torch_step, step, batch_size)
@@ -280,7 +235,7 @@ def _make_epochs(step, mode, batch_size):
 def _forward_products(sizes, batch_size):
   """Lists the products of `[batch_size, sizes[0]]` through dense layers."""
   return [
-      Product((batch_size, fan_in), (fan_in, fan_out), (1, 0))
+      timing.Product((batch_size, fan_in), (fan_in, fan_out), (1, 0))
       for fan_in, fan_out in itertools.pairwise(sizes)
   ]
 
@@ -290,8 +245,8 @@ def _backward_products(sizes, batch_size):
   products = []
   for inputs, weights, _ in reversed(_forward_products(sizes, batch_size)):
     outputs = (batch_size, weights[1])
-    products.append(Product(inputs, outputs, (0, 0)))
-    products.append(Product(outputs, weights, (1, 1)))
+    products.append(timing.Product(inputs, outputs, (0, 0)))
+    products.append(timing.Product(outputs, weights, (1, 1)))
   return products
 
 

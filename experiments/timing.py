@@ -5,7 +5,9 @@ holds up one of PyTorch's threads, its step takes tens of times as long.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+import functools
 import importlib
+import math
 import os
 import statistics
 import time
@@ -13,9 +15,25 @@ import types as python_types
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 
 from jacsup_jax import parallel
 from jacsup_jax import types
+
+
+class Product(NamedTuple):
+  """A matrix product, with its operands as the step has them in memory."""
+
+  left: tuple[int, int]  # shape
+  right: tuple[int, int]  # shape
+  contract: tuple[int, int]  # the axis of each that is summed over
+
+  @property
+  def flops(self) -> int:
+    """Multiplications and additions."""
+    summed = self.left[self.contract[0]]
+    return 2 * math.prod(self.left) * math.prod(self.right) // summed
 
 
 class Row(NamedTuple):
@@ -25,6 +43,36 @@ class Row(NamedTuple):
   times: Sequence[float]
   flops: int | None = None  # of a step's products
   limit_times: Sequence[float] | None = None  # of these products alone
+
+
+def make_products_fn(
+    products: Sequence[Product], num_steps: int
+) -> Callable[[], list[jax.Array]]:
+  """Makes a program of `num_steps` times these products and nothing else."""
+  rng = np.random.default_rng(0)
+  draw = lambda shape: jnp.asarray(rng.standard_normal(shape, np.float32))
+  operands = [(draw(p.left), draw(p.right)) for p in products]
+
+  # In a loop of the compiler's, equal products would be computed once for all.
+  # Calls that hand on their results' memory run one after the other.
+  @functools.partial(jax.jit, donate_argnums=1, keep_unused=True)
+  def multiply(operands, memory):
+    del memory
+    results = []
+    for p, (left, right) in zip(products, operands):
+      axes = ((p.contract[0],), (p.contract[1],))
+      results.append(jax.lax.dot_general(left, right, (axes, ((), ()))))
+    return results
+
+  results = jax.eval_shape(multiply, operands, None)
+
+  def program():
+    memory = [jnp.zeros(x.shape, x.dtype) for x in results]
+    for _ in range(num_steps):
+      memory = multiply(operands, memory)
+    return memory
+
+  return program
 
 
 def measure(

@@ -1,11 +1,11 @@
-"""The teacher's step on faces in PyTorch, for `experiments.benchmark`.
+"""Training steps on faces in PyTorch, for `experiments.benchmark`.
 
 Eager and with PyTorch's defaults, as the released code trains: the factors are
 repeated over every feature map and concatenated to it.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -14,105 +14,203 @@ from torch import nn
 from jacsup_jax import types
 
 
-def make_autoencoder(params: types.Params) -> nn.ModuleDict:
-  """Makes the modules of a `networks.FaceAutoencoder` with its parameters.
+class Code(NamedTuple):
+  factors: torch.Tensor  # [B, K]
+  nuisance: torch.Tensor  # [B, C, 2, 2]
+
+
+def make_autoencoder(variables: types.Variables) -> nn.ModuleDict:
+  """Makes the modules of a `networks.FaceAutoencoder` with its variables.
 
   Args:
-    params: of the autoencoder.
+    variables: of the autoencoder.
 
   Returns:
     'encoder' and 'decoder', lists of blocks of `[B, C, H, W]` feature maps, in
     training mode.
   """
-  encoder, decoder = params['encoder'], params['decoder']
-  return nn.ModuleDict({
-      'encoder': nn.ModuleList(
-          _make_down_block(encoder[f'down_{i}']) for i in range(len(encoder))
-      ),
-      'decoder': nn.ModuleList(
-          _make_up_block(decoder[f'up_{i}']) for i in range(len(decoder))
-      ),
-  })
+  parts = {}
+  for part, make_block in (
+      ('encoder', _make_down_block),
+      ('decoder', _make_up_block),
+  ):
+    prefix = 'down' if part == 'encoder' else 'up'
+    params = variables['params'][part]
+    stats = variables['batch_stats'][part]
+    names = [f'{prefix}_{i}' for i in range(len(params))]
+    parts[part] = nn.ModuleList(
+        make_block(params[name], stats.get(name)) for name in names
+    )
+  return nn.ModuleDict(parts)
+
+
+def encode(
+    model: nn.ModuleDict, images: torch.Tensor, num_factors: int
+) -> Code:
+  """Encodes `[B, 3, S, S]` images."""
+  x = images
+  for block in model['encoder']:
+    x = block(x)
+  return Code(x[:, -num_factors:].mean((2, 3)), x[:, :-num_factors])
+
+
+def decode(model: nn.ModuleDict, code: Code) -> torch.Tensor:
+  """Decodes to `[B, 3, S, S]` images."""
+  x = code.nuisance
+  for block in model['decoder']:
+    channels = code.factors[:, :, None, None].expand(-1, -1, *x.shape[2:])
+    x = block(torch.cat((x, channels), 1))
+  return x
 
 
 def compute_losses(
     model: nn.ModuleDict,
+    teacher: nn.ModuleDict | None,
     images: torch.Tensor,
     attributes: torch.Tensor,
+    permutation: torch.Tensor,
     weights: types.AttributeLossWeights,
 ) -> dict[str, torch.Tensor]:
-  """Computes the terms of `attribute_objectives.teacher_objective`.
+  """Computes the terms of `attribute_objectives`, but the cycle losses.
 
   Args:
     model: of `make_autoencoder`.
+    teacher: the same, in evaluation mode; None for a teacher's objective.
     images: `[B, 3, S, S]` in [-1, 1].
     attributes: `[B, K]` labels in {-1, +1}.
+    permutation: `[B]`, the partner of each example.
     weights: of the terms.
 
   Returns:
     Scalars by the names of the metrics; 'loss' is their weighted sum.
   """
-  x = images
-  for block in model['encoder']:
-    x = block(x)
-  num_factors = attributes.shape[1]
-  factors = x[:, -num_factors:].mean((2, 3))
-  nuisance = x[:, :-num_factors]
-  x = nuisance
-  for block in model['decoder']:
-    channels = factors[:, :, None, None].expand(-1, -1, *x.shape[2:])
-    x = block(torch.cat((x, channels), 1))
-  flat = nuisance.flatten(1)
-  covariance = (flat - flat.mean(0)).t() @ (factors - factors.mean(0))
+  code = encode(model, images, attributes.shape[1])
+  decoded = decode(model, code)
+  flat = code.nuisance.flatten(1)
+  covariance = (flat - flat.mean(0)).t() @ (code.factors - code.factors.mean(0))
   xcov = (covariance / len(images)).square().sum()
+  hinge = (1 - code.factors * attributes).clamp(min=0)
   terms = {
-      'reconstruction': nn.functional.mse_loss(x, images),
-      'attribute_hinge': (1 - factors * attributes).clamp(min=0).mean(),
+      'reconstruction': nn.functional.mse_loss(decoded, images),
+      'attribute_hinge': hinge.mean(),
       'cross_covariance': xcov if weights.squared_xcov else xcov.sqrt(),
   }
-  terms['loss'] = (
+  loss = (
       weights.lambda_reconstruction * terms['reconstruction']
       + weights.lambda_prediction * terms['attribute_hinge']
       + weights.lambda_xcov * terms['cross_covariance']
+  )
+  if teacher is not None:
+    with torch.no_grad():
+      theirs = encode(teacher, images, attributes.shape[1])
+      change = decode(
+          teacher, Code(theirs.factors[permutation], theirs.nuisance)
+      ) - decode(teacher, theirs)
+    swapped = decode(model, Code(code.factors[permutation], code.nuisance))
+    terms['factor_matching'] = nn.functional.mse_loss(
+        code.factors, theirs.factors
+    )
+    terms['jacobian'] = nn.functional.mse_loss(swapped - decoded, change)
+    loss = loss + weights.lambda_y * terms['factor_matching']
+    loss = loss + weights.lambda_diff * terms['jacobian']
+  return {**terms, 'loss': loss}
+
+
+def compute_cycle_losses(
+    model: nn.ModuleDict,
+    images: torch.Tensor,
+    num_factors: int,
+    permutation: torch.Tensor,
+    weights: types.AttributeLossWeights,
+) -> dict[str, torch.Tensor]:
+  """Computes the terms of `attribute_objectives.cycle_objective`.
+
+  Args:
+    model: of `make_autoencoder`; its encoder takes no gradient.
+    images: `[B, 3, S, S]` in [-1, 1].
+    num_factors: K.
+    permutation: `[B]`, the partner of each example.
+    weights: of the terms.
+
+  Returns:
+    Scalars by the names of the metrics; 'loss' is their weighted sum.
+  """
+  with torch.no_grad():
+    code = encode(model, images, num_factors)
+  swapped = Code(code.factors[permutation], code.nuisance)
+  cycled = encode(model, decode(model, swapped), num_factors)
+  nuisance = (cycled.nuisance - code.nuisance).square().flatten(1).sum(1)
+  terms = {
+      'attribute_cycle': (1 - cycled.factors * swapped.factors)
+      .clamp(min=0)
+      .mean(),
+      'nuisance_cycle': nuisance.mean(),
+  }
+  terms['loss'] = (
+      weights.lambda_attribute_cycle * terms['attribute_cycle']
+      + weights.lambda_nuisance_cycle * terms['nuisance_cycle']
   )
   return terms
 
 
 def make_train_step(
-    params: types.Params,
+    variables: types.Variables,
+    teacher: types.Variables | None,
     *,
     weights: types.AttributeLossWeights,
     learning_rate: float,
     b1: float,
-) -> Callable[[torch.Tensor, torch.Tensor], dict[str, torch.Tensor]]:
-  """Makes a training step with Adam.
+) -> Callable[..., dict[str, torch.Tensor]]:
+  """Makes a training step with Adam; see `attribute_training.train_step`.
 
   Args:
-    params: to start from.
+    variables: to start from.
+    teacher: of the supervising model, if the weights need one.
     weights: of the terms.
     learning_rate: of Adam.
     b1: of Adam.
 
   Returns:
-    (images, attributes) -> the losses before the step.
+    (images, attributes, permutation) -> the losses before each update.
   """
-  model = make_autoencoder(params)
-  optimizer = torch.optim.Adam(
-      model.parameters(), lr=learning_rate, betas=(b1, 0.999)
-  )
+  model = make_autoencoder(variables)
+  if teacher is not None:
+    teacher = make_autoencoder(teacher).eval().requires_grad_(False)
+  optimizers = {
+      part: torch.optim.Adam(
+          model[part].parameters(), lr=learning_rate, betas=(b1, 0.999)
+      )
+      for part in ('encoder', 'decoder')
+  }
 
-  def train_step(images, attributes):
-    terms = compute_losses(model, images, attributes, weights)
-    optimizer.zero_grad()
+  def update(terms, *parts):
+    for part in parts:
+      optimizers[part].zero_grad()
     terms['loss'].backward()
-    optimizer.step()
-    return terms
+    for part in parts:
+      optimizers[part].step()
+
+  def train_step(images, attributes, permutation):
+    terms = compute_losses(
+        model, teacher, images, attributes, permutation, weights
+    )
+    update(terms, 'encoder', 'decoder')
+    if not weights.needs_cycle:
+      return terms
+    model['encoder'].requires_grad_(False)
+    cycle_terms = compute_cycle_losses(
+        model, images, attributes.shape[1], permutation, weights
+    )
+    update(cycle_terms, 'decoder')
+    model['encoder'].requires_grad_(True)
+    loss = terms['loss'] + cycle_terms['loss']
+    return {**terms, **cycle_terms, 'loss': loss}
 
   return train_step
 
 
 def make_steps(
-    train_step: Callable[[torch.Tensor, torch.Tensor], Any],
+    train_step: Callable[..., Any],
     batch: types.Batch,
     num_steps: int,
     num_threads: int,
@@ -133,7 +231,7 @@ def make_steps(
 
   def steps():
     for _ in range(num_steps):
-      train_step(images, attributes)
+      train_step(images, attributes, torch.randperm(len(images)))
 
   return steps
 
@@ -144,18 +242,18 @@ def make_tensors(batch: types.Batch) -> tuple[torch.Tensor, torch.Tensor]:
   return images, torch.from_numpy(batch.labels)
 
 
-def _make_down_block(params):
+def _make_down_block(params, stats):
   kernel = np.array(params['kernel']).transpose(3, 2, 0, 1)
   features, channels = kernel.shape[:2]
   convolution = nn.Conv2d(channels, features, 4, stride=2, padding=1)
   _copy(convolution.weight, kernel)
   _copy(convolution.bias, params['bias'])
   return nn.Sequential(
-      convolution, *_make_norm(params), nn.LeakyReLU(0.2, inplace=True)
+      convolution, *_make_norm(params, stats), nn.LeakyReLU(0.2, inplace=True)
   )
 
 
-def _make_up_block(params):
+def _make_up_block(params, stats):
   # Flax's transposed kernel is PyTorch's reversed.
   kernel = np.array(params['kernel'])[::-1, ::-1].transpose(2, 3, 0, 1)
   channels, features = kernel.shape[:2]
@@ -163,18 +261,20 @@ def _make_up_block(params):
       channels, features, 4, stride=2, padding=1, bias=False
   )
   _copy(convolution.weight, kernel)
-  norm = _make_norm(params)
+  norm = _make_norm(params, stats)
   activation = nn.ReLU(inplace=True) if norm else nn.Tanh()
   return nn.Sequential(convolution, *norm, activation)
 
 
-def _make_norm(params):
+def _make_norm(params, stats):
   """Returns a list of the BatchNorm of a block, empty if it has none."""
   if 'norm' not in params:
     return []
   norm = nn.BatchNorm2d(len(params['norm']['scale']))
   _copy(norm.weight, params['norm']['scale'])
   _copy(norm.bias, params['norm']['bias'])
+  _copy(norm.running_mean, stats['norm']['mean'])
+  _copy(norm.running_var, stats['norm']['var'])
   return [norm]
 
 

@@ -184,7 +184,11 @@ def train_steps(
     mirrored = shard(batches.step_mirror(seed, state.step, batch_size))
     permutation = shard(batches.step_permutation(seed, state.step, batch_size))
     data = read(row)
-    images = batches.mirror(batches.to_signed_float(data.images), mirrored)
+    # As bytes until they are used: floats would be four times as much to read
+    # for everything that needs the images.
+    images = batches.to_signed_float(
+        jax.lax.optimization_barrier(batches.mirror(data.images, mirrored))
+    )
     outputs = None
     if weights.needs_teacher:
       apply = lambda method: lambda x: teacher_model.apply(

@@ -8,13 +8,12 @@ from flax import linen as nn
 import jax
 import jax.numpy as jnp
 
+from jacsup_jax import convolutions
+
 # Of columns: more than the codes of the paper's experiments on digits have.
 _CODE_MULTIPLE = 32
 # Of the numbers that are drawn for a unit at initialisation.
 _LEAST_DRAWN = 256
-# Of convolutions: batch, height, width, channels, also out; kernels [size,
-# size, in, out].
-_DIMENSIONS = ('NHWC', 'HWIO', 'NHWC')
 
 
 def uniform_by_unit(fan_in: int) -> nn.initializers.Initializer:
@@ -120,11 +119,12 @@ class DownBlock(nn.Module):
     init = uniform_by_unit(16 * channels)
     kernel = self.param('kernel', init, (4, 4, channels, self.features))
     bias = self.param('bias', init, (self.features,))
-    x = down(x.astype(self.dtype), kernel.astype(self.dtype))
+    x = convolutions.down(x.astype(self.dtype), kernel.astype(self.dtype))
     x = x.astype(self.output_dtype or self.dtype)
     x += bias.astype(x.dtype)[jnp.newaxis, jnp.newaxis, jnp.newaxis]
     if self.normalize:
-      x = _batch_norm(x.dtype, self.axis_name, train)(x)
+      x = convolutions.keep(x)
+      x = BatchNorm(train, self.axis_name, name='norm')(x)
     return leaky_relu(x) if self.activate else x
 
 
@@ -152,17 +152,70 @@ class UpBlock(nn.Module):
   def __call__(
       self, x: jax.Array, factors: jax.Array, train: bool = False
   ) -> jax.Array:
-    channels = x.shape[-1]
     # PyTorch counts the outputs of a transposed convolution.
     init = uniform_by_unit(16 * self.features)
-    shape = (4, 4, channels + factors.shape[-1], self.features)
+    shape = (4, 4, x.shape[-1] + factors.shape[-1], self.features)
     kernel = self.param('kernel', init, shape).astype(self.dtype)
     x, factors = x.astype(self.dtype), factors.astype(self.dtype)
-    constants = up_constants(factors, kernel[:, :, channels:], *x.shape[1:3])
-    x = up(x, kernel[:, :, :channels]) + constants
+    x = convolutions.up_with_constants(x, factors, kernel)
     if self.is_last:
-      return jnp.tanh(x.astype(jnp.promote_types(self.dtype, jnp.float32)))
-    return nn.relu(_batch_norm(self.dtype, self.axis_name, train)(x))
+      # Read as it is convolved, of half the bytes in bfloat16, also where its
+      # gradient is computed, rather than as what a Tanh makes of it.
+      x = jax.lax.optimization_barrier(x)
+      return jax.checkpoint(_wide_tanh)(x)
+    x = convolutions.keep(x)
+    return nn.relu(BatchNorm(train, self.axis_name, name='norm')(x))
+
+
+class BatchNorm(nn.Module):
+  """PyTorch's BatchNorm of feature maps `[B, H, W, C]`, in one pass over them.
+
+  Moments are those of the distance from the running mean, a constant here:
+  E[x^2] - E[x]^2 cancels in float32 if the mean is far larger than the
+  deviation, as that distance is not, and E[(x - E[x])^2] reads the map once
+  more. Statistics are float32 at least; the running variance is the biased one.
+
+  Attributes:
+    train: normalises with the statistics of the batch, else with running ones.
+    axis_name: of the mapped axis that the batch is spread over, if any.
+    momentum: of the running statistics that stays.
+    epsilon: that is added to a variance.
+  """
+
+  train: bool
+  axis_name: str | None = None
+  momentum: float = 0.9
+  epsilon: float = 1e-5
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    shape = (x.shape[-1],)
+    running_mean = self.variable('batch_stats', 'mean', jnp.zeros, shape)
+    running_var = self.variable('batch_stats', 'var', jnp.ones, shape)
+    scale = self.param('scale', nn.initializers.ones, shape)
+    bias = self.param('bias', nn.initializers.zeros, shape)
+    by_channel = lambda x: x[jnp.newaxis, jnp.newaxis, jnp.newaxis]
+    wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    wide -= by_channel(jax.lax.stop_gradient(running_mean.value))
+    if self.train:
+      moments = jnp.stack([
+          jnp.mean(wide, axis=(0, 1, 2)),
+          jnp.mean(jnp.square(wide), axis=(0, 1, 2)),
+      ])
+      if self.axis_name is not None:
+        moments = jax.lax.pmean(moments, self.axis_name)
+      distance, square = moments
+      var = jnp.maximum(square - jnp.square(distance), 0)
+      if self.is_mutable_collection('batch_stats'):
+        keep = lambda old, new: self.momentum * old + (1 - self.momentum) * new
+        running_var.value = keep(running_var.value, var)
+        running_mean.value += (1 - self.momentum) * distance
+      wide -= by_channel(distance)
+    else:
+      var = running_var.value
+    multiplier = scale * jax.lax.rsqrt(var + self.epsilon)
+    normalized = wide * by_channel(multiplier) + by_channel(bias)
+    return normalized.astype(x.dtype)
 
 
 class PoolBlock(nn.Module):
@@ -194,7 +247,7 @@ class PoolBlock(nn.Module):
       padding = count_code_columns(self.features) - self.features
       kernel = jnp.pad(kernel, (*[(0, 0)] * 3, (0, padding)))
       bias = jnp.pad(bias, (0, padding))
-    x = convolve(x.astype(self.dtype), kernel.astype(self.dtype))
+    x = convolutions.convolve(x.astype(self.dtype), kernel.astype(self.dtype))
     x += bias.astype(self.dtype)[jnp.newaxis, jnp.newaxis, jnp.newaxis]
     x = nn.relu(x) if self.activate else x
     if self.is_code:
@@ -227,98 +280,15 @@ class UpConvolution(nn.Module):
     bias = self.param('bias', init, (self.features,))
     x, kernel, bias = (a.astype(self.dtype) for a in (x, kernel, bias))
     if self.constant_size is None:
-      x = up(x, kernel)
+      x = convolutions.up(x, kernel)
     else:
-      x = up_constants(x, kernel, *self.constant_size)
+      x = convolutions.up_constants(x, kernel, *self.constant_size)
     return x + bias[jnp.newaxis, jnp.newaxis, jnp.newaxis]
 
 
 def leaky_relu(x: jax.Array) -> jax.Array:
   """Computes the activation of encoders and judges, of any shape: slope 0.2."""
   return nn.leaky_relu(x, 0.2)
-
-
-def down(x: jax.Array, kernel: jax.Array) -> jax.Array:
-  """Convolves with a 4x4 kernel, stride 2 and padding 1.
-
-  Args:
-    x: `[B, H, W, C]`, H and W even.
-    kernel: `[4, 4, C, out]`, PyTorch's `weight.transpose(2, 3, 1, 0)`.
-
-  Returns:
-    `[B, H / 2, W / 2, out]`, in the type of `x`.
-  """
-  _check_convolution(x, kernel)
-  chex.assert_is_divisible(x.shape[1], 2)
-  chex.assert_is_divisible(x.shape[2], 2)
-  return jax.lax.platform_dependent(
-      x, kernel, cpu=down_by_products, default=down_natively
-  )
-
-
-def up(x: jax.Array, kernel: jax.Array) -> jax.Array:
-  """Convolves with a 4x4 kernel, transposed: stride 2 and padding 1.
-
-  The adjoint of `down`, but for the order of the kernel's axes.
-
-  Args:
-    x: `[B, H, W, C]`.
-    kernel: `[4, 4, C, out]`, as of `nn.ConvTranspose`: PyTorch's
-      `weight.transpose(2, 3, 0, 1)`, its first two axes reversed.
-
-  Returns:
-    `[B, 2H, 2W, out]`, in the type of `x`.
-  """
-  _check_convolution(x, kernel)
-  return jax.lax.platform_dependent(
-      x, kernel, cpu=up_by_products, default=up_natively
-  )
-
-
-def up_constants(
-    factors: jax.Array, kernel: jax.Array, height: int, width: int
-) -> jax.Array:
-  """Computes `up` of constant channels, without making them.
-
-  An output row is the sum of one or two rows of the kernel, and away from the
-  border every second row is of the same two. So there are four kinds of rows:
-  the first, odd and even ones in turn, and the last; and four of columns.
-
-  Args:
-    factors: `[B, K]`, the value of each channel.
-    kernel: `[4, 4, K, out]`, see `up`.
-    height: of the channels that the factors stand for.
-    width: of them.
-
-  Returns:
-    `[B, 2 * height, 2 * width, out]`, in the type of `factors`.
-  """
-  chex.assert_rank([factors, kernel], [2, 4])
-  chex.assert_shape(kernel, (4, 4, factors.shape[-1], None))
-  # Which rows of the kernel each kind sums: from the last to the first, those
-  # of PyTorch's are 1; 0 and 2; 1 and 3; 2.
-  kinds = jnp.array(
-      [[0, 0, 1, 0], [0, 1, 0, 1], [1, 0, 1, 0], [0, 1, 0, 0]], kernel.dtype
-  )
-  sums = jnp.einsum('ai,bj,ijko->kabo', kinds, kinds, kernel)
-  pattern = jnp.tensordot(factors, sums, 1)
-  return _repeat_inner(_repeat_inner(pattern, 1, height), 2, width)
-
-
-def convolve(x: jax.Array, kernel: jax.Array) -> jax.Array:
-  """Convolves with a 3x3 kernel, stride 1 and zero padding of 1.
-
-  Args:
-    x: `[B, H, W, C]`.
-    kernel: `[3, 3, C, out]`, PyTorch's `weight.transpose(2, 3, 1, 0)`.
-
-  Returns:
-    `[B, H, W, out]`, in the type of `x`.
-  """
-  _check_convolution(x, kernel, 3)
-  return jax.lax.conv_general_dilated(
-      x, kernel, (1, 1), ((1, 1), (1, 1)), dimension_numbers=_DIMENSIONS
-  )
 
 
 def pool(x: jax.Array) -> jax.Array:
@@ -336,50 +306,6 @@ def pool(x: jax.Array) -> jax.Array:
   chex.assert_is_divisible(width, 2)
   blocks = x.reshape(batch, height // 2, 2, width // 2, 2, channels)
   return jnp.mean(blocks, axis=(2, 4))
-
-
-def down_natively(x: jax.Array, kernel: jax.Array) -> jax.Array:
-  """Computes `down` as one convolution; for accelerators."""
-  return jax.lax.conv_general_dilated(
-      x, kernel, (2, 2), ((1, 1), (1, 1)), dimension_numbers=_DIMENSIONS
-  )
-
-
-def down_by_products(x: jax.Array, kernel: jax.Array) -> jax.Array:
-  """Computes `down` as a matrix product; for the CPU.
-
-  XLA's convolutions there are slow, and their gradients far slower.
-  """
-  blocks = _split_blocks(jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0))))
-  # A window is two by two blocks.
-  patches = jnp.concatenate(_shift(blocks), axis=-1)
-  return patches @ _kernel_by_blocks(kernel)
-
-
-def up_natively(x: jax.Array, kernel: jax.Array) -> jax.Array:
-  """Computes `up` as one convolution; for accelerators."""
-  return jax.lax.conv_general_dilated(
-      x,
-      kernel,
-      (1, 1),
-      ((2, 2), (2, 2)),
-      lhs_dilation=(2, 2),
-      dimension_numbers=_DIMENSIONS,
-  )
-
-
-def up_by_products(x: jax.Array, kernel: jax.Array) -> jax.Array:
-  """Computes `up` as a matrix product; for the CPU, see `down_by_products`."""
-  # Blocks of two by two outputs, one pixel off: each comes from two by two
-  # inputs.
-  padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
-  patches = jnp.concatenate(_shift(padded), axis=-1)
-  # Inputs that are further on meet earlier outputs at later kernel rows.
-  channels, features = kernel.shape[2:]
-  kernel = kernel.reshape(2, 2, 2, 2, channels, features)[:, ::-1, :, ::-1]
-  kernel = kernel.transpose(0, 2, 4, 1, 3, 5)
-  blocks = patches @ kernel.reshape(4 * channels, 4 * features)
-  return _join_blocks(blocks)[:, 1:-1, 1:-1]
 
 
 def _draw_by_unit(key, shape, dtype, bound):
@@ -407,66 +333,5 @@ def _draw_units(key, num_units, count, dtype, bound):
   return jax.vmap(draw)(jnp.arange(num_units))
 
 
-def _batch_norm(dtype, axis_name, train):
-  """Makes PyTorch's BatchNorm; statistics are float32 in any case."""
-  return nn.BatchNorm(
-      use_running_average=not train,
-      momentum=0.9,
-      epsilon=1e-5,
-      # The other form, E[x^2] - E[x]^2, cancels in float32.
-      use_fast_variance=False,
-      axis_name=axis_name,
-      dtype=dtype,
-      name='norm',
-  )
-
-
-def _check_convolution(x, kernel, size=4):
-  chex.assert_rank([x, kernel], 4)
-  chex.assert_shape(kernel, (size, size, x.shape[-1], None))
-
-
-def _split_blocks(x):
-  """Moves blocks of 2x2 pixels to channels: `[B, H/2, W/2, 4C]`."""
-  batch, height, width, channels = x.shape
-  x = x.reshape(batch, height // 2, 2, width // 2, 2, channels)
-  x = x.transpose(0, 1, 3, 2, 4, 5)
-  return x.reshape(batch, height // 2, width // 2, 4 * channels)
-
-
-def _join_blocks(x):
-  """Inverts `_split_blocks`."""
-  batch, height, width, channels = x.shape
-  x = x.reshape(batch, height, width, 2, 2, channels // 4)
-  x = x.transpose(0, 1, 3, 2, 4, 5)
-  return x.reshape(batch, 2 * height, 2 * width, channels // 4)
-
-
-def _shift(x):
-  """Returns the four windows `[B, H-1, W-1, C]` of an `[B, H, W, C]` map."""
-  return [
-      x[:, i : x.shape[1] - 1 + i, j : x.shape[2] - 1 + j]
-      for i in range(2)
-      for j in range(2)
-  ]
-
-
-def _kernel_by_blocks(kernel):
-  """Orders a kernel as four windows of split blocks: `[16C, out]`."""
-  channels, features = kernel.shape[2:]
-  kernel = kernel.reshape(2, 2, 2, 2, channels, features)
-  # Of rows and columns: the block in the window, and the pixel in the block.
-  kernel = kernel.transpose(0, 2, 1, 3, 4, 5)
-  return kernel.reshape(16 * channels, features)
-
-
-def _repeat_inner(pattern, axis, count):
-  """Repeats the middle two of four entries `count - 1` times on an axis."""
-  first, inner, last = jnp.split(pattern, [1, 3], axis)
-  # As one broadcast, whose gradient is one sum.
-  shape = (*inner.shape[:axis], count - 1, *inner.shape[axis:])
-  inner = jnp.broadcast_to(jnp.expand_dims(inner, axis), shape)
-  inner = inner.reshape(
-      *pattern.shape[:axis], 2 * (count - 1), *pattern.shape[axis + 1 :]
-  )
-  return jnp.concatenate([first, inner, last], axis)
+def _wide_tanh(x):
+  return jnp.tanh(x.astype(jnp.promote_types(x.dtype, jnp.float32)))
