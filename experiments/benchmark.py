@@ -3,26 +3,42 @@
   python -m experiments.benchmark --what=mnist_step
   python -m experiments.benchmark --what=mnist_step --against=torch
   python -m experiments.benchmark --what=mnist_grid
-  python -m experiments.benchmark --what=celeba_step --against=torch
+  python -m experiments.benchmark --what=celeba_step --step=student \
+      --against=torch
+  python -m experiments.benchmark --what=compile --target=tpu:v5e:2x2
+  XLA_FLAGS=--xla_force_host_platform_device_count=8 \
+      python -m experiments.benchmark --what=scaling --image_size=64
 
-A step on digits is measured beside its matrix products alone, see
-`benchmark_digits`; PyTorch, where asked for, takes its turn with either step.
+A step is measured beside its matrix products alone, see `timing`; PyTorch,
+where asked for, takes its turn with them. Compiled is for devices that are not
+here, see `benchmark_compile`.
 
 Measure on an idle machine, or the ratio means nothing, see `timing`.
 """
 
 from absl import flags
+import jax.numpy as jnp
 
+from experiments import benchmark_compile
 from experiments import benchmark_digits
 from experiments import benchmark_faces
 from experiments import benchmark_grid
 from experiments import command_line
-from jacsup_jax import networks
+from experiments import face_steps
 from jacsup_jax import parallel
 from jacsup_jax import types
 
 FLAGS = flags.FLAGS
-_BATCH_SIZES = {'mnist_step': 128, 'mnist_grid': 128, 'celeba_step': 8}
+_BATCH_SIZES = {
+    'mnist_step': 128,
+    'mnist_grid': 128,
+    'celeba_step': 8,
+    'compile': 128,
+    'scaling': 8,
+}
+# Of devices.
+_COUNTS = (1, 2, 4, 8)
+_WITH_TORCH = ('mnist_step', 'celeba_step')
 
 
 def define_flags() -> None:
@@ -33,7 +49,9 @@ def define_flags() -> None:
       list(_BATCH_SIZES),
       'What to measure. mnist_step: a student\'s training step on digits.'
       ' mnist_grid: one of each of Table 4\'s models, at once and one by one.'
-      ' celeba_step: a teacher\'s on faces, without cycle losses.',
+      ' celeba_step: one on faces. compile: steps on faces compiled for'
+      ' --target, which need not be here. scaling: a step on faces compiled for'
+      ' 1, 2, 4 and 8 devices of this machine.',
   )
   flags.DEFINE_enum(
       'against',
@@ -51,7 +69,27 @@ def define_flags() -> None:
   flags.DEFINE_integer(
       'batch_size',
       None,
-      'Examples per step, on all devices; by default 128 digits or 8 faces.',
+      'Examples per step, on all devices; by default 128 digits or 8 faces. Of'
+      ' each device for compile (128) and scaling (8).',
+  )
+  flags.DEFINE_enum(
+      'step',
+      None,
+      face_steps.STEPS,
+      'Which step on faces: a teacher\'s without or with cycle losses, or a'
+      ' student\'s (d = 8192); by default phase_one, all three for compile.',
+  )
+  flags.DEFINE_string(
+      'target',
+      'tpu:v5e:2x2',
+      'What to compile for: a slice of TPUs (tpu:v5e:2x2, tpu:v4:2x2x1,'
+      ' tpu:v5p:2x2x1, ...) or GPUs (gpu:h100:8).',
+  )
+  flags.DEFINE_enum(
+      'compute_dtype',
+      'bfloat16',
+      ['float32', 'bfloat16'],
+      'What convolutions are computed in, for compile and scaling.',
   )
   flags.DEFINE_integer(
       'nuisance_dim',
@@ -72,11 +110,21 @@ def main() -> None:
   else:
     command_line.check_at_least(1, 'batch_size')
     batch_size = FLAGS.batch_size
-  if FLAGS.against and FLAGS.what == 'mnist_grid':
+  if FLAGS.against and FLAGS.what not in _WITH_TORCH:
     raise types.InputError(
-        '--against=torch with --what=mnist_grid; accepted: mnist_step or'
-        ' celeba_step.'
+        f'--against=torch with --what={FLAGS.what}; accepted:'
+        f' {" or ".join(_WITH_TORCH)}.'
     )
+  dtype = jnp.dtype(FLAGS.compute_dtype)
+  if FLAGS.what == 'compile':
+    benchmark_compile.report_compiled(
+        FLAGS.target,
+        [FLAGS.step] if FLAGS.step else face_steps.STEPS,
+        FLAGS.image_size,
+        batch_size,
+        dtype,
+    )
+    return
   if FLAGS.what == 'mnist_grid':
     table = benchmark_grid.measure_mnist_grid(
         FLAGS.parallel, batch_size, FLAGS.nuisance_dim, FLAGS.repeats
@@ -89,14 +137,18 @@ def main() -> None:
         FLAGS.repeats,
         FLAGS.against,
     )
-  else:
-    model = networks.FaceAutoencoder(
-        benchmark_faces.NUM_FACTORS,
-        benchmark_faces.NUISANCE_CHANNELS,
-        FLAGS.image_size,
+  elif FLAGS.what == 'scaling':
+    step = face_steps.make_step(
+        FLAGS.step or 'student', FLAGS.image_size, dtype
     )
+    table = benchmark_compile.report_weak_scaling(step, _COUNTS, batch_size)
+  else:
     table = benchmark_faces.measure_celeba_step(
-        model, FLAGS.parallel, batch_size, FLAGS.repeats, FLAGS.against
+        face_steps.make_step(FLAGS.step or 'phase_one', FLAGS.image_size),
+        FLAGS.parallel,
+        batch_size,
+        FLAGS.repeats,
+        FLAGS.against,
     )
   print(table)
 

@@ -15,9 +15,11 @@ from absl import logging
 import numpy as np
 import tqdm
 
+from jacsup_jax import compilation
 from jacsup_jax import datasets
 from jacsup_jax import parallel
 from jacsup_jax import types
+from jacsup_jax import workdirs
 
 # Flags that functions here define belong to the binary that calls them, whose
 # --help then shows them.
@@ -26,7 +28,7 @@ flags.disclaim_key_flags()
 # These say where and how to run; all others decide the result.
 _NOT_OF_THE_RESULT = frozenset({
     'workdir', 'data_dir', 'judge_workdir', 'cache',
-    'resume', 'progress', 'flagfile',
+    'resume', 'progress', 'flagfile', 'compilation_cache',
 })  # pyformat: disable
 
 
@@ -125,6 +127,12 @@ def define_training_flags(
       'jit',
       parallel.MODES,
       'How devices share a step: jit over a mesh, or pmap.',
+  )
+  flags.DEFINE_string(
+      'compilation_cache',
+      None,
+      'Directory that keeps compiled programs: the next run, or the same one'
+      ' continued, reads them. None are kept by default.',
   )
   flags.DEFINE_boolean('resume', True, 'Continue a run that is in --workdir.')
   flags.DEFINE_boolean(
@@ -253,6 +261,10 @@ def _run(main, argv):
       raise types.InputError(
           f'found {argv[1]!r} after the flags; accepted: flags only.'
       )
+    if 'compilation_cache' in flags.FLAGS and flags.FLAGS.compilation_cache:
+      directory = flags.FLAGS.compilation_cache
+      workdirs.check_directory(f'--compilation_cache={directory}', directory)
+      compilation.keep_programs(directory)
     main()
   except types.InputError as error:
     _fail(error)

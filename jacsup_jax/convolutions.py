@@ -276,6 +276,10 @@ def kernel_gradient_natively(
   Returns:
     `[4, 4, C, out]`, or `[4, 4, out, C]` if reversed.
   """
+  is_large = 16 * x.shape[-1] * y.shape[-1] > x.size
+  if reverse and is_large:
+    # Maps that are reversed give a kernel that is, of which it is the larger.
+    x, y = x[:, ::-1, ::-1], y[:, ::-1, ::-1]
   # Channels are what is independent here; the batch is summed over.
   kernel = jax.lax.conv_general_dilated(
       x,
@@ -283,9 +287,11 @@ def kernel_gradient_natively(
       (1, 1),
       ((1, 1), (1, 1)),
       rhs_dilation=(2, 2),
-      dimension_numbers=('CHWN', 'IHWO', 'HWNC'),
+      dimension_numbers=(
+          'CHWN', 'IHWO', 'HWCN' if reverse and is_large else 'HWNC'
+      ),  # pyformat: disable
   )
-  return reverse_kernel(kernel) if reverse else kernel
+  return reverse_kernel(kernel) if reverse and not is_large else kernel
 
 
 def kernel_gradient_transposed(

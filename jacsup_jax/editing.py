@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 import dataclasses
 import functools
 import math
+import time
 
 from flax import linen as nn
 import jax
@@ -185,14 +186,31 @@ class Editing:
     teacher = parallel.replicate(teacher)
 
     def epoch_fn(state, epoch):
-      total = None
-      for chunk in self._iterate_chunks(epoch):
+      start = time.perf_counter()
+      total, waited, running = None, 0.0, []
+      chunks = iter(self._iterate_chunks(epoch))
+      while True:
+        asked = time.perf_counter()
+        chunk = next(chunks, None)
+        if chunk is None:
+          break
+        # Nothing was left to compute when it came, but before the first.
+        if not running or jax.tree.leaves(running[-1])[0].is_ready():
+          waited += time.perf_counter() - asked
         state, metrics = compiled(state, teacher, chunk)
         # Sums, on the device: the host does not wait for a chunk.
         count = len(chunk.images)
         sums = jax.tree.map(lambda x: count * x, metrics)
         total = sums if total is None else jax.tree.map(jnp.add, total, sums)
-      return state, jax.tree.map(lambda x: x / self.steps_per_epoch, total)
+        running.append(sums)
+        # One is computed, and one is at the devices already. More would only
+        # take their memory.
+        if len(running) > 2:
+          jax.block_until_ready(running.pop(0))
+      jax.block_until_ready(total)
+      means = jax.tree.map(lambda x: x / self.steps_per_epoch, total)
+      bound = waited / (time.perf_counter() - start)
+      return state, {**means, 'input_bound': bound}
 
     return epoch_fn
 

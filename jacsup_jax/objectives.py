@@ -43,9 +43,10 @@ def compute_teacher_outputs(
     decoded = decode(code)
     swapped = latents.take_partners(decoded, permutation, axis_name)
   else:
-    decoded, swapped = jacobian.decode_swapped(
-        decode, code, permutation, axis_name
-    )
+    # Not as one batch: under jit a mesh would exchange half of the images, to
+    # have each device decode its part of twice as many examples.
+    decoded = decode(code)
+    swapped = decode(latents.swap_factors(code, permutation, axis_name))
   return jax.lax.stop_gradient(
       types.TeacherOutputs(code.factors, decoded, swapped)
   )

@@ -5,7 +5,7 @@ the compiler spreads the batch, or `pmap`, where each device takes its share and
 batch statistics are averaged by name. The batch size is that of all devices.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 import functools
 from typing import Literal
 
@@ -138,6 +138,32 @@ def compile_epoch(
     return compiled(state, constants, place_rows(rows))
 
   return placed
+
+
+def compile_for(
+    devices: Sequence[jax.Device],
+    steps_fn: ShardedFn,
+    state: chex.ArrayTree,
+    constants: chex.ArrayTree,
+    data: chex.ArrayTree,
+) -> jax.stages.Compiled:
+  """Compiles steps for devices that need not be here.
+
+  Args:
+    devices: that the batch is spread over, of this machine or of a topology.
+    steps_fn: `(state, constants, data, shard=...) -> (state, metrics)`.
+    state: shapes of the state.
+    constants: shapes of what all devices are given.
+    data: shapes of a batch, `[B, ...]`, of all devices.
+
+  Returns:
+    The compiled program.
+  """
+  mesh = Mesh(np.array(devices), (_AXIS,))
+  by_example = NamedSharding(mesh, PartitionSpec(_AXIS))
+  return _jit_epoch(steps_fn, mesh, by_example).lower(
+      state, constants, data
+  ).compile()
 
 
 def _make_mesh():

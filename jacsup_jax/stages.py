@@ -14,6 +14,7 @@ import jax
 import numpy as np
 
 from jacsup_jax import checkpoints
+from jacsup_jax import compilation
 from jacsup_jax import training
 from jacsup_jax import types
 from jacsup_jax import workdirs
@@ -203,7 +204,8 @@ def _train(stage, recipe, model, state, trained, errors, first_step):
   epoch_fn = recipe.make_epoch(stage, model, trained)
   while not _is_over(stage, epoch - first_epoch, errors):
     start = time.perf_counter()
-    state, metrics = epoch_fn(state, epoch)
+    with compilation.measured() as clock:
+      state, metrics = epoch_fn(state, epoch)
     # The one transfer to the host in an epoch, and the wait for its end.
     metrics = {
         k: np.asarray(v).tolist() for k, v in jax.device_get(metrics).items()
@@ -218,4 +220,6 @@ def _train(stage, recipe, model, state, trained, errors, first_step):
         **metrics,
         'images_per_second': steps_per_epoch * recipe.batch_size / seconds,
         'seconds': seconds,
+        # Of these, in an epoch that is the first to be run.
+        'compile_seconds': clock.seconds,
     }

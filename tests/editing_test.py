@@ -1,12 +1,14 @@
 """Tests of jacsup_jax.editing, end to end on a small model."""
 
 import dataclasses
+import time
 
 import chex
 import jax
 import numpy as np
 import pytest
 
+from jacsup_jax import compilation
 from jacsup_jax import editing
 from jacsup_jax import networks
 from jacsup_jax import stages
@@ -216,3 +218,61 @@ def test_students_grow_from_the_teacher_of_another_run(undisturbed, tmp_path):
   trained = _run(tmp_path, chain=CHAIN[2:3], given=expected[:2])
   assert [model.stage.name for model in trained] == ['d12']
   assert trained[0].sha256 == expected[2].sha256
+
+
+# What an epoch must not do.
+
+
+@pytest.mark.parametrize('on_device', [True, False], ids=['resident', 'fed'])
+def test_an_epoch_reads_nothing_back_and_compiles_once(monkeypatch, on_device):
+  # Chunks of one step: the host has reasons to wait within an epoch.
+  monkeypatch.setattr(editing, '_CHUNK_BYTES', 1)
+  settings = dataclasses.replace(SETTINGS, on_device=on_device)
+  recipe = editing.Editing(settings, _make_model, _make_dataset(17))
+  model, state = recipe.create(CHAIN[0], {})
+  epoch_fn = recipe.make_epoch(CHAIN[0], model, {})
+  reads = []
+  array_type = type(jax.numpy.zeros(()))
+  value = array_type._value  # What float() and device_get read.
+  as_array = np.asarray  # On the CPU it reads memory itself.
+
+  def read(array):
+    reads.append(array.shape)
+    return value.fget(array)
+
+  def read_whole(array, *args, **kwargs):
+    if isinstance(array, jax.Array):
+      reads.append(array.shape)
+    return as_array(array, *args, **kwargs)
+
+  monkeypatch.setattr(array_type, '_value', property(read))
+  monkeypatch.setattr(np, 'asarray', read_whole)
+  for epoch in range(3):
+    reads.clear()
+    with compilation.measured() as clock:
+      state, metrics = epoch_fn(state, epoch)
+    # Which examples are read, before the first step, where they are fed.
+    assert reads == ([] if on_device else [(4, 4)])
+    assert bool(clock.programs) == (epoch == 0)
+    if not on_device:
+      assert 0 <= metrics['input_bound'] <= 1
+  jax.block_until_ready(metrics)
+
+
+def test_waiting_for_data_is_measured(monkeypatch):
+  settings = dataclasses.replace(SETTINGS, on_device=False)
+  recipe = editing.Editing(settings, _make_model, _make_dataset())
+  model, state = recipe.create(CHAIN[0], {})
+  epoch_fn = recipe.make_epoch(CHAIN[0], model, {})
+  state, metrics = epoch_fn(state, 0)
+  read_chunks = recipe._iterate_chunks
+
+  def read_slowly(epoch):
+    for chunk in read_chunks(epoch):
+      time.sleep(1.0)
+      yield chunk
+
+  monkeypatch.setattr(recipe, '_iterate_chunks', read_slowly)
+  _, metrics = epoch_fn(state, 1)
+  # The steps of so small a model take milliseconds.
+  assert 0.5 < metrics['input_bound'] <= 1
