@@ -13,8 +13,10 @@ from typing import Any
 
 import jax
 import numpy as np
+from PIL import Image
 import torch
 from torch import nn
+from torch.utils import data
 
 from jacsup_jax import types
 
@@ -165,6 +167,54 @@ def make_epoch(
       train_step(batch, torch.randperm(batch_size))
 
   return epoch
+
+
+def make_loaded_epoch(
+    train_step: Callable[[torch.Tensor, torch.Tensor], Any],
+    images: np.ndarray,
+    batch_size: int,
+    num_threads: int,
+) -> Callable[[], None]:
+  """Makes an epoch that reads its images as PyTorch's tutorials do.
+
+  A `DataLoader` without workers, which shuffles, of a set that makes a picture
+  of an image and a tensor of that, as torchvision's MNIST and `ToTensor` do.
+
+  Args:
+    train_step: of `make_train_step`.
+    images: `[M, H, W, 1]` uint8.
+    batch_size: an incomplete last batch is left out.
+    num_threads: that PyTorch uses from now on.
+
+  Returns:
+    A function without arguments.
+  """
+  torch.set_num_threads(num_threads)
+  loader = data.DataLoader(
+      _Pictures(images), batch_size, shuffle=True, drop_last=True
+  )
+
+  def epoch():
+    for batch in loader:
+      train_step(batch.flatten(1), torch.randperm(batch_size))
+
+  return epoch
+
+
+class _Pictures(data.Dataset):
+  """Images, each by way of a picture."""
+
+  def __init__(self, images):
+    self._images = torch.from_numpy(images[..., 0])
+
+  def __len__(self):
+    return len(self._images)
+
+  def __getitem__(self, index):
+    picture = Image.fromarray(self._images[index].numpy(), mode='L')
+    # As ToTensor: bytes, channels first, floats in [0, 1].
+    array = torch.from_numpy(np.array(picture, np.uint8, copy=True))
+    return array[None].contiguous().to(torch.float32).div(255)
 
 
 def _make_hidden(layers):

@@ -186,7 +186,7 @@ def test_real_step_is_measured(monkeypatch, mode):
       mode, size, 1, 1, against
   ).splitlines()
   assert f'batch {size}, float32, {mode}' in lines[0]
-  assert len(lines) == 4 + 2 * (against is not None)
+  assert len(lines) == 4 + 3 * (against is not None)
   assert lines[-1].startswith('PyTorch / ours: ' if against else 'teacher in')
 
 
