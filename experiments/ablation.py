@@ -69,6 +69,11 @@ def main() -> None:
         f'--seeds={FLAGS.seeds} after --seed={FLAGS.seed} go beyond 2147483647;'
         ' accepted: fewer.'
     )
+  if FLAGS.distributed:
+    raise types.InputError(
+        '--distributed: a table is trained by one process; accepted:'
+        ' --nodistributed.'
+    )
   values = command_line.result_flags()
   workdir = workdirs.WorkDir(FLAGS.workdir)
   workdir.check(values, FLAGS.resume)

@@ -22,7 +22,6 @@ from jacsup_jax import fader_training
 from jacsup_jax import parallel
 from jacsup_jax import stages
 from jacsup_jax import tables
-from jacsup_jax import workdirs
 from jacsup_jax.datasets import batches
 
 FLAGS = flags.FLAGS
@@ -34,23 +33,33 @@ def main() -> None:
   chain = celeba_runs.make_stages(values)
   selection_split = celeba_runs.choose_selection_split(values)
   parallel.check_batch_size(FLAGS.batch_size)
-  workdir = workdirs.WorkDir(FLAGS.workdir)
-  workdir.check(values, FLAGS.resume)
-  if workdir.is_complete:
-    print(f'The run in {workdir.path} is complete.')
-    print(tables.format_results(workdir.read_results()))
+  workdir, is_complete = command_line.open_workdir(values)
+  if is_complete:
     return
 
   # Where to read is not of the result, but needed to read.
   values = {**values, 'data_dir': FLAGS.data_dir, 'cache': FLAGS.cache}
-  train = celeba_runs.load_split(values, 'train')
-  selection = celeba_runs.load_split(values, selection_split)
-  data = celeba_runs.load_split(values, FLAGS.eval_split)
+  load = functools.partial(celeba_runs.load_split, values)
+  train = parallel.in_turn(lambda: load('train'))
   batches.count_steps(len(train), FLAGS.batch_size)
-  names = train.attribute_names
   given = []
   if FLAGS.teacher_workdir is not None:
-    given = [celeba_runs.restore_teacher(values, names)]
+    given = [celeba_runs.restore_teacher(values, train.attribute_names)]
+  parallel.check_same({
+      f'fingerprint of {train.name}': train.fingerprint,
+      'sha256 of the teacher': [model.sha256 for model in given],
+  })
+  run_stages = functools.partial(
+      stages.run,
+      given=given,
+      checkpoint_every=FLAGS.checkpoint_every,
+      eval_every=FLAGS.eval_every,
+  )
+  if not parallel.is_first():
+    _train(chain, values, train, run_stages, workdir=None, evaluate=None)
+    return
+
+  selection, data = load(selection_split), load(FLAGS.eval_split)
   judge = celeba_runs.restore_or_train_judge(
       FLAGS.judge_workdir,
       {name: values[f'judge_{name}'] for name in celeba_flags.OF_JUDGE},
@@ -63,40 +72,22 @@ def main() -> None:
       dataset={
           'name': train.name,
           'fingerprint': train.fingerprint,
-          'attributes': list(names),
+          'attributes': list(train.attribute_names),
       },
       devices=parallel.describe_devices(),
   )
   with command_line.Progress(FLAGS.progress) as progress:
-    run = functools.partial(
-        stages.run,
+    trained = _train(
+        chain,
+        values,
+        train,
+        run_stages,
         workdir=workdir,
         evaluate=celeba_rows.make_evaluate_error(
             selection, FLAGS.selection_images
         ),
         report=progress.report,
-        given=given,
-        checkpoint_every=FLAGS.checkpoint_every,
-        eval_every=FLAGS.eval_every,
     )
-    trained = run(
-        [stage for stage in chain if stage.model != celeba_runs.FADER],
-        editing.Editing(
-            celeba_runs.make_settings(values),
-            functools.partial(celeba_runs.make_model, values, len(names)),
-            train,
-        ),
-    )
-    if values['fader_epochs']:
-      trained += run(
-          [stage for stage in chain if stage.model == celeba_runs.FADER],
-          fader_training.FaderEditing(
-              celeba_runs.make_fader_settings(values),
-              functools.partial(celeba_runs.make_fader, values, len(names)),
-              train,
-          ),
-      )
-
   rows = celeba_rows.measure_models(
       values, [*given, *trained], judge, selection, data
   )
@@ -109,6 +100,31 @@ def main() -> None:
   )
   print(tables.format_attributes(rows))
   print(tables.format_results(workdir.read_results()))
+
+
+def _train(chain, values, train, run_stages, **kwargs):
+  """Trains a chain, the baseline after all others."""
+  num_factors = len(train.attribute_names)
+  trained = run_stages(
+      [stage for stage in chain if stage.model != celeba_runs.FADER],
+      editing.Editing(
+          celeba_runs.make_settings(values),
+          functools.partial(celeba_runs.make_model, values, num_factors),
+          train,
+      ),
+      **kwargs,
+  )
+  if values['fader_epochs']:
+    trained += run_stages(
+        [stage for stage in chain if stage.model == celeba_runs.FADER],
+        fader_training.FaderEditing(
+            celeba_runs.make_fader_settings(values),
+            functools.partial(celeba_runs.make_fader, values, num_factors),
+            train,
+        ),
+        **kwargs,
+    )
+  return trained
 
 
 if __name__ == '__main__':

@@ -52,7 +52,7 @@ def define_flags() -> None:
       'teacher_workdir',
       None,
       'A run whose finished teacher the students grow from; by default it is'
-      ' trained here.',
+      ' trained here. With --distributed all processes read it.',
   )
   _define_fader_flags()
   flags.DEFINE_float('learning_rate', 2e-3, 'Of Adam.')

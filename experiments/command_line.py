@@ -4,9 +4,10 @@ Common flags, progress, and how a binary ends: status 0 only when its run is
 complete, status 2 with one line for a user's mistake.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 import math
 import sys
+import traceback
 from typing import Any
 
 from absl import app
@@ -18,6 +19,7 @@ import tqdm
 from jacsup_jax import compilation
 from jacsup_jax import datasets
 from jacsup_jax import parallel
+from jacsup_jax import tables
 from jacsup_jax import types
 from jacsup_jax import workdirs
 
@@ -25,11 +27,15 @@ from jacsup_jax import workdirs
 # --help then shows them.
 flags.disclaim_key_flags()
 
+_OF_PROCESSES = ('coordinator', 'process_count', 'process_id')
 # These say where and how to run; all others decide the result.
 _NOT_OF_THE_RESULT = frozenset({
-    'workdir', 'data_dir', 'judge_workdir', 'cache',
-    'resume', 'progress', 'flagfile', 'compilation_cache',
+    'workdir', 'data_dir', 'judge_workdir', 'cache', 'resume', 'progress',
+    'flagfile', 'compilation_cache', 'distributed', 'distributed_timeout',
+    *_OF_PROCESSES,
 })  # pyformat: disable
+# Of these, what decides which programs run: the same on all processes.
+_OF_ALL_PROCESSES = ('cache',)
 
 
 def define_data_flags(
@@ -106,7 +112,12 @@ def define_training_flags(
     epochs: default of --epochs.
     epochs_help: what these are.
   """
-  flags.DEFINE_string('workdir', workdir, 'Directory that the run owns.')
+  flags.DEFINE_string(
+      'workdir',
+      workdir,
+      'Directory that the run owns. With --distributed the first process alone'
+      ' reads and writes it.',
+  )
   flags.DEFINE_integer(
       'seed',
       0,
@@ -140,6 +151,39 @@ def define_training_flags(
       None,
       'Draw a progress bar; by default on a terminal only, a line per epoch'
       ' elsewhere.',
+  )
+  _define_process_flags()
+
+
+def _define_process_flags():
+  flags.DEFINE_boolean(
+      'distributed',
+      False,
+      'This is one of several processes of a run, as on several hosts, each'
+      ' with its own devices; --batch_size is of all together. All read the'
+      ' training data, and are given the same flags but --process_id. Without'
+      ' --coordinator, --process_count and --process_id the environment says'
+      ' which one this is: on hosts of a TPU, under Slurm, under Open MPI.',
+  )
+  flags.DEFINE_string(
+      'coordinator',
+      None,
+      'HOST:PORT where the first process listens for the others.',
+  )
+  flags.DEFINE_integer(
+      'process_count', None, 'How many processes there are.', lower_bound=1
+  )
+  flags.DEFINE_integer(
+      'process_id',
+      None,
+      'Which of them this is, from 0: the first, which listens at --coordinator'
+      ' and writes --workdir.',
+      lower_bound=0,
+  )
+  flags.DEFINE_float(
+      'distributed_timeout',
+      300,
+      'Seconds to wait for the other processes when a run begins.',
   )
 
 
@@ -186,6 +230,31 @@ def parse_numbers(name: str) -> list[float]:
         ' commas.'
     )
   return numbers
+
+
+def open_workdir(
+    values: Mapping[str, Any],
+) -> tuple[workdirs.WorkDir | None, bool]:
+  """Opens the directory of a run, and shows the results of a complete one.
+
+  Args:
+    values: of the flags that decide the result.
+
+  Returns:
+    The directory, None on all processes but the first; whether it is complete.
+
+  Raises:
+    InputError: if it is not that of such a run, or may not be continued.
+  """
+  workdir, is_complete = None, False
+  if parallel.is_first():
+    workdir = workdirs.WorkDir(flags.FLAGS.workdir)
+    workdir.check(values, flags.FLAGS.resume)
+    is_complete = workdir.is_complete
+    if is_complete:
+      print(f'The run in {workdir.path} is complete.')
+      print(tables.format_results(workdir.read_results()))
+  return workdir, parallel.share(is_complete)
 
 
 class Progress:
@@ -265,12 +334,63 @@ def _run(main, argv):
       directory = flags.FLAGS.compilation_cache
       workdirs.check_directory(f'--compilation_cache={directory}', directory)
       compilation.keep_programs(directory)
+    _connect()
     main()
+    parallel.disconnect()
   except types.InputError as error:
     _fail(error)
+  except BaseException as error:
+    if not parallel.has_others():
+      raise
+    parallel.await_news(error)
+    traceback.print_exc()
+    parallel.fail(f'{type(error).__name__}: {_fold(error)[:300]}', 1)
+
+
+def _connect():
+  """Joins the other processes of the run, if the flags say that it has any."""
+  if 'distributed' not in flags.FLAGS:
+    return
+  values = {name: flags.FLAGS[name].value for name in _OF_PROCESSES}
+  given = [f'--{n}={v}' for n, v in values.items() if v is not None]
+  if not flags.FLAGS.distributed:
+    if given:
+      raise types.InputError(
+          f'{" ".join(given)} without --distributed; accepted: both, or'
+          ' neither.'
+      )
+    return
+  check_at_least(1, 'distributed_timeout')
+  missing = [f'--{name}' for name, v in values.items() if v is None]
+  if given and missing:
+    raise types.InputError(
+        f'{" ".join(given)} without {" and ".join(missing)}; accepted: all'
+        ' three, or none of them where the environment says it.'
+    )
+  if given and values['process_id'] >= values['process_count']:
+    raise types.InputError(
+        f'--process_id={values["process_id"]} with'
+        f' --process_count={values["process_count"]}; accepted: 0 to'
+        f' {values["process_count"] - 1}.'
+    )
+  terms = result_flags() | {
+      name: flags.FLAGS[name].value
+      for name in _OF_ALL_PROCESSES
+      if name in flags.FLAGS
+  }
+  parallel.connect(
+      **values,
+      terms={f'--{name}': value for name, value in terms.items()},
+      seconds=flags.FLAGS.distributed_timeout,
+  )
+
+
+def _fold(error):
+  return ' '.join(str(error).split())
 
 
 def _fail(error):
-  message = ' '.join(str(error).split())
+  message = _fold(error)
+  parallel.fail(message, 2)
   print(f'error: {message}', file=sys.stderr)
   sys.exit(2)

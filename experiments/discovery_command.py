@@ -158,16 +158,32 @@ def run(experiment: discovery_runs.Experiment, draw: DrawFn) -> None:
   chain = discovery_runs.make_stages(values)
   settings = experiment.make_settings(values)
   parallel.check_batch_size(FLAGS.batch_size)
-  workdir = workdirs.WorkDir(FLAGS.workdir)
-  workdir.check(values, FLAGS.resume)
-  if workdir.is_complete:
-    print(f'The run in {workdir.path} is complete.')
-    print(tables.format_results(workdir.read_results()))
+  workdir, is_complete = command_line.open_workdir(values)
+  if is_complete:
     return
 
-  train, validation, test = load_data(
-      experiment.image_shape, plateau=FLAGS.grow_when == 'plateau'
+  train, validation, test = parallel.in_turn(
+      lambda: load_data(
+          experiment.image_shape, plateau=FLAGS.grow_when == 'plateau'
+      )
   )
+  parallel.check_same({f'fingerprint of {train.name}': train.fingerprint})
+  train_chain = functools.partial(
+      stages.run,
+      chain,
+      discovery.Discovery(
+          settings,
+          functools.partial(experiment.make_model, values),
+          FLAGS.num_factors,
+          jnp.asarray(train.images),
+      ),
+      checkpoint_every=FLAGS.checkpoint_every,
+      eval_every=FLAGS.eval_every,
+  )
+  if not parallel.is_first():
+    train_chain(workdir=None, evaluate=None)
+    return
+
   ensemble = judges.restore_or_train(
       FLAGS.judge_workdir
       or judges.default_directory(FLAGS.dataset, FLAGS.data_dir),
@@ -183,21 +199,12 @@ def run(experiment: discovery_runs.Experiment, draw: DrawFn) -> None:
   )
   evaluate = discovery_runs.make_evaluate(ensemble, test.images, test.labels)
   with command_line.Progress(FLAGS.progress) as progress:
-    trained = stages.run(
-        chain,
-        discovery.Discovery(
-            settings,
-            functools.partial(experiment.make_model, values),
-            FLAGS.num_factors,
-            jnp.asarray(train.images),
-        ),
+    trained = train_chain(
         workdir=workdir,
         evaluate=evaluate,
         report=progress.report,
         validate=validation
         and discovery_runs.make_validate(validation.images),
-        checkpoint_every=FLAGS.checkpoint_every,
-        eval_every=FLAGS.eval_every,
     )
 
   models = [

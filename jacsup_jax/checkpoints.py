@@ -9,6 +9,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from jacsup_jax import parallel
 from jacsup_jax import types
 from jacsup_jax import workdirs
 
@@ -17,15 +18,24 @@ class StageCheckpoints:
   """The checkpoints of one stage: `DIRECTORY/STEP/`.
 
   A step is visible only when it is whole. States are stored from the host, so
-  that they load on any number of devices. A context manager.
+  that they load on any number of devices. A context manager, of one process
+  alone where there are several.
   """
 
   def __init__(self, directory: str | os.PathLike[str], max_to_keep: int = 2):
     self._directory = pathlib.Path(directory).absolute()
+    # Orbax would do that with all processes together only.
+    self._directory.mkdir(parents=True, exist_ok=True)
+    index, _ = parallel.process()
     self._manager = ocp.CheckpointManager(
         self._directory,
         options=ocp.CheckpointManagerOptions(
-            max_to_keep=max_to_keep, enable_async_checkpointing=False
+            max_to_keep=max_to_keep,
+            create=False,
+            enable_async_checkpointing=False,
+            multiprocessing_options=ocp.options.MultiprocessingOptions(
+                primary_host=index, active_processes={index}
+            ),
         ),
     )
 

@@ -3,31 +3,193 @@
 The same epoch runs on any number of them in two ways: `jit` over a mesh, where
 the compiler spreads the batch, or `pmap`, where each device takes its share and
 batch statistics are averaged by name. The batch size is that of all devices.
+
+They may belong to several processes, as on several hosts, once `connect` has
+joined these. All of them run the same steps on their devices; the first one
+alone reads and writes the work directory, and measures.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 import functools
-from typing import Literal
+import json
+import time
+from typing import Any, Literal, TypeVar
 
 import chex
 from flax import linen as nn
 import jax
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 import numpy as np
 
+from jacsup_jax import hosts
+from jacsup_jax import native_log
 from jacsup_jax import training
 from jacsup_jax import types
 
 Mode = Literal['jit', 'pmap']
 MODES = ('jit', 'pmap')
 _AXIS = 'devices'
+# Of JAX, after which it aborts the processes that are left. `hosts` knows of
+# most ends before.
+_HEARTBEAT_SECONDS = 45
+# For `hosts` to hear of an end that a step has failed of.
+_NEWS_SECONDS = 5
+_LONGEST_ADDRESSES = 4096
 
+# The processes of the run, where there are several.
+_group: hosts.Group | None = None
+
+_Value = TypeVar('_Value')
 # (state, constants, rows, shard=...) -> (state, metrics).
 ShardedFn = Callable[..., tuple[training.TrainState, types.Metrics]]
 EpochFn = Callable[
     [training.TrainState, training.TrainingData, int],
     tuple[training.TrainState, types.Metrics],
 ]
+
+
+def connect(
+    coordinator: str | None,
+    process_count: int | None,
+    process_id: int | None,
+    *,
+    terms: Mapping[str, Any],
+    seconds: float,
+) -> None:
+  """Joins this process to the others of its run.
+
+  Before anything uses a device. From then on the end of one process ends all.
+
+  Args:
+    coordinator: HOST:PORT of the first process; with None the environment says
+      it and what follows, as Slurm, Open MPI and the hosts of a TPU do.
+    process_count: how many there are.
+    process_id: which of them this is, from 0.
+    terms: JSON values by name, which are to be the same on all.
+    seconds: to wait for the others at most.
+
+  Raises:
+    InputError: if the others are not there or differ, or this one is not
+      expected.
+  """
+  address = coordinator and hosts.parse_address('coordinator', coordinator)
+  if process_count == 1:
+    return
+  native_log.start(
+      f'JAX has ended this process ({{}}); {hosts.RESUMES}.',
+      'the first process, at the address that the environment gives, did not'
+      f' take this one in within --distributed_timeout={seconds:g} s ({{}}).',
+  )
+  # Where the host's processor is the device. Read when a backend starts.
+  jax.config.update('jax_cpu_collectives_implementation', 'gloo')
+  # It would catch SIGTERM, and the process would go on.
+  jax.config.update('jax_enable_preemption_service', False)
+  initialize = functools.partial(
+      jax.distributed.initialize,
+      initialization_timeout=max(1, round(seconds)),
+      heartbeat_timeout_seconds=_HEARTBEAT_SECONDS,
+  )
+  if coordinator is None:
+    _connect_by_environment(initialize, terms, seconds)
+  else:
+    name = f'--coordinator={coordinator}'
+    _meet(address, name, process_count, process_id, seconds)
+    check_same(terms)
+    # On a port of its own: at the other they have met, and others may come.
+    port = share(hosts.find_free_port() if is_first() else None)
+    host = coordinator.rpartition(':')[0]
+    initialize(f'{host}:{port}', process_count, process_id)
+  check_same({'devices of a process': jax.local_device_count()})
+
+
+def disconnect() -> None:
+  """Waits for the others at the end of a run, and parts from them."""
+  global _group
+  if _group is not None:
+    _group.close()
+    jax.distributed.shutdown()
+    _group = None
+
+
+def has_others() -> bool:
+  """Returns whether the run has other processes."""
+  return _group is not None
+
+
+def is_first() -> bool:
+  """Returns whether this process measures, and writes the work directory."""
+  return _group is None or _group.is_first
+
+
+def share(value: Any) -> Any:
+  """Returns the first process's value, JSON, on all; the others wait for it."""
+  return value if _group is None else _group.share(value)
+
+
+def check_same(terms: Mapping[str, Any]) -> None:
+  """Raises InputError unless all processes have these JSON values, by name."""
+  if _group is not None:
+    _group.check_same(terms)
+
+
+def in_turn(function: Callable[[], _Value]) -> _Value:
+  """Calls a function in the first process, then in the others.
+
+  Args:
+    function: such as one that prepares data where none are.
+
+  Returns:
+    What it returned in this process.
+  """
+  found = function() if is_first() else None
+  share(None)
+  return found if is_first() else function()
+
+
+def share_tree(tree: chex.ArrayTree) -> chex.ArrayTree:
+  """Returns the first process's arrays on all; of others only the shapes count.
+
+  Args:
+    tree: of the same structure, shapes and types everywhere.
+  """
+  if _group is None:
+    return tree
+  return multihost_utils.broadcast_one_to_all(tree, is_source=is_first())
+
+
+def to_host(tree: chex.ArrayTree) -> chex.ArrayTree:
+  """Returns arrays that this process can compute with alone.
+
+  Args:
+    tree: of arrays that are the same on all devices.
+  """
+  return tree if _group is None else jax.device_get(tree)
+
+
+def await_news(error: BaseException) -> None:
+  """Lets the news come first that another process has ended, which ends this.
+
+  Args:
+    error: of this process, which may come of that.
+  """
+  if isinstance(error, jax.errors.JaxRuntimeError):
+    time.sleep(_NEWS_SECONDS)
+
+
+def fail(line: str, status: int) -> None:
+  """Ends all processes of a run that has several; else does nothing.
+
+  Args:
+    line: that says why.
+    status: of their exit.
+  """
+  if _group is not None:
+    _group.fail(line, status)
+  if jax.distributed.is_initialized():
+    # At an ordinary end JAX would wait for the others.
+    hosts.say(f'error: {line}')
+    hosts.leave(status)
 
 
 def describe_devices() -> list[str]:
@@ -44,9 +206,14 @@ def check_batch_size(batch_size: int) -> None:
   """Raises InputError unless the devices divide the batch."""
   count = jax.device_count()
   if batch_size % count:
+    hosts_of = ''
+    if jax.process_count() > 1:
+      hosts_of = (
+          f' ({jax.process_count()} processes of {jax.local_device_count()})'
+      )
     raise types.InputError(
-        f'--batch_size={batch_size} is not divisible by the {count} devices;'
-        f' accepted: a multiple of {count}.'
+        f'--batch_size={batch_size} is not divisible by the {count} devices'
+        f'{hosts_of}; accepted: a multiple of {count}.'
     )
 
 
@@ -91,7 +258,7 @@ def make_epoch_fn(
 
 def replicate(tree: chex.ArrayTree) -> chex.ArrayTree:
   """Places a tree on all devices, so that no epoch copies it there again."""
-  return jax.device_put(tree, NamedSharding(_make_mesh(), PartitionSpec()))
+  return _place(tree, NamedSharding(_make_mesh(), PartitionSpec()))
 
 
 def compile_epoch(
@@ -131,10 +298,12 @@ def compile_epoch(
         jax.make_array_from_process_local_data, rows_sharding
     )
     place_rows = lambda rows: jax.tree.map(place, rows) if fed else rows
+    if _group is not None and not fed:
+      place_rows = replicate
 
   def placed(state, constants, rows):
     # Arrays that are not yet committed to their place compile a second time.
-    state, constants = jax.device_put((state, constants), replicated)
+    state, constants = _place((state, constants), replicated, mode)
     return compiled(state, constants, place_rows(rows))
 
   return placed
@@ -166,8 +335,84 @@ def compile_for(
   ).compile()
 
 
+def _meet(address, name, count, index, seconds):
+  """Meets the others at an address that the flags give."""
+  global _group
+  if index != 0:
+    _group = hosts.join([address], index, count, name, seconds)
+    return
+  try:
+    server = hosts.open_server(address[1])
+  except OSError as error:
+    raise types.InputError(
+        f'{name}: port {address[1]} of this host is not to be had'
+        f' ({error.strerror}); accepted: a free one.'
+    ) from error
+  _group = hosts.host(server, count, name, seconds)
+
+
+def _connect_by_environment(initialize, terms, seconds):
+  """Starts JAX's connection, then ours where it says that the first one is."""
+  global _group
+  try:
+    initialize()
+  except (ValueError, RuntimeError) as error:
+    raise types.InputError(
+        '--distributed: the environment says nothing of other processes'
+        f' ({" ".join(str(error).split())}); accepted: hosts of a TPU, Slurm,'
+        ' Open MPI, or --coordinator, --process_count and --process_id.'
+    ) from error
+  index, count = process()
+  if count == 1:
+    return
+  text = np.zeros(_LONGEST_ADDRESSES, np.uint8)
+  if index == 0:
+    server = hosts.open_server(0)
+    port = server.getsockname()[1]
+    written = json.dumps(hosts.find_own_addresses(port)).encode()
+    text[: len(written)] = np.frombuffer(written, np.uint8)
+  text = multihost_utils.broadcast_one_to_all(text, is_source=index == 0)
+  # A sum over processes, of a wider type.
+  text = np.asarray(text).astype(np.uint8).tobytes().rstrip(b'\0')
+  addresses = [tuple(address) for address in json.loads(text)]
+  name = ' or '.join(f'{host}:{port}' for host, port in addresses)
+  if index == 0:
+    _group = hosts.host(server, count, name, seconds)
+  else:
+    _group = hosts.join(addresses, index, count, name, seconds)
+  check_same(terms)
+
+
 def _make_mesh():
-  return Mesh(np.array(jax.devices()), (_AXIS,))
+  # The parts of a batch that a process is given follow one another.
+  by_process = sorted(jax.devices(), key=lambda d: (d.process_index, d.id))
+  return Mesh(np.array(by_process), (_AXIS,))
+
+
+def _place(tree, replicated, mode='jit'):
+  """Places a tree on all devices; what is there already stays."""
+  if _group is None:
+    return jax.device_put(tree, replicated)
+
+  def is_there(x):
+    if x.sharding.is_equivalent_to(replicated, x.ndim):
+      return True
+    # What pmap returned: it is on the devices of this process, and so on all.
+    return (
+        mode == 'pmap'
+        and x.is_fully_replicated
+        and len(x.addressable_shards) == jax.local_device_count()
+    )
+
+  def place(x):
+    if isinstance(x, jax.Array) and is_there(x):
+      return x
+    x = np.asarray(x)
+    x = x.astype(jax.dtypes.canonicalize_dtype(x.dtype), copy=False)
+    # device_put would compare the values of all processes.
+    return jax.make_array_from_process_local_data(replicated, x)
+
+  return jax.tree.map(place, tree)
 
 
 def _jit_epoch(epoch_fn, mesh, rows_sharding):

@@ -2,10 +2,15 @@
 
 What a stage trains, and how a student grows from its parent, is a recipe:
 `discovery` has that of Section 3 of Lezama (2019), `editing` that of Section 4.
+
+Where a run has several processes all of them train; the first one alone reads
+and writes the work directory and measures, and what it finds decides for all.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+import contextlib
 import dataclasses
+import functools
 import time
 from typing import Any, Protocol
 
@@ -15,6 +20,7 @@ import numpy as np
 
 from jacsup_jax import checkpoints
 from jacsup_jax import compilation
+from jacsup_jax import parallel
 from jacsup_jax import training
 from jacsup_jax import types
 from jacsup_jax import workdirs
@@ -89,8 +95,8 @@ def run(
     stages: Sequence[types.Stage],
     recipe: Recipe,
     *,
-    workdir: workdirs.WorkDir,
-    evaluate: EvaluateFn,
+    workdir: workdirs.WorkDir | None,
+    evaluate: EvaluateFn | None,
     report: ReportFn = lambda stage, record: None,
     given: Sequence[Trained] = (),
     validate: ValidateFn | None = None,
@@ -102,7 +108,8 @@ def run(
   Args:
     stages: parents before their children.
     recipe: of all stages.
-    workdir: where checkpoints and metrics are; continued if it has some.
+    workdir: where checkpoints and metrics are; continued if it has some. Of
+      the first process, as all functions that follow; others may give None.
     evaluate: called every `eval_every` epochs.
     report: called after each epoch.
     given: models of another run, which stages may grow from.
@@ -118,33 +125,42 @@ def run(
     parent = trained.get(stage.parent)
     first_step = int(parent.state.step) if parent else 0
     model, state = recipe.create(stage, trained)
-    with checkpoints.StageCheckpoints(workdir.checkpoints(stage.name)) as saved:
-      step = saved.latest_step()
-      if step is not None:
-        state = saved.restore(step, state)
-      workdir.drop_metrics_after(stage.name, step or 0)
-      # What a resumed stage had measured decides its end like the rest.
-      errors = [
-          record['validation_mse']
-          for record in workdir.read_metrics()
-          if stage.patience and record['stage'] == stage.name
-      ]
+    with contextlib.ExitStack() as stack:
+      saved, errors = None, []
+      if parallel.is_first():
+        directory = workdir.checkpoints(stage.name)
+        saved = stack.enter_context(checkpoints.StageCheckpoints(directory))
+        step = saved.latest_step()
+        if step is not None:
+          state = saved.restore(step, state)
+        workdir.drop_metrics_after(stage.name, step or 0)
+        # What a resumed stage had measured decides its end like the rest.
+        errors = [
+            record['validation_mse']
+            for record in workdir.read_metrics()
+            if stage.patience and record['stage'] == stage.name
+        ]
+      state, errors = parallel.share_tree(state), parallel.share(errors)
       for state, record in _train(
           stage, recipe, model, state, trained, errors, first_step
       ):
-        variables = {'params': state.params, 'batch_stats': state.batch_stats}
+        measure = functools.partial(_measure, model, state)
         if stage.patience:
-          errors.append(validate(model, variables))
+          error = measure(validate) if parallel.is_first() else None
+          errors.append(parallel.share(error))
           record['validation_mse'] = errors[-1]
         last = _is_over(stage, record['epoch'], errors)
-        if last or record['epoch'] % eval_every == 0:
-          measured = evaluate(model, variables)
-          record |= {f'eval_{k}': v for k, v in measured.items()}
-        # Before the checkpoint: a step that is saved has its line.
-        workdir.append_metrics(record)
-        if last or record['epoch'] % checkpoint_every == 0:
-          saved.save(record['step'], state)
-        report(stage, record)
+        if parallel.is_first():
+          if last or record['epoch'] % eval_every == 0:
+            measured = measure(evaluate)
+            record |= {f'eval_{k}': v for k, v in measured.items()}
+          # Before the checkpoint: a step that is saved has its line.
+          workdir.append_metrics(record)
+          if last or record['epoch'] % checkpoint_every == 0:
+            saved.save(record['step'], state)
+          report(stage, record)
+        # The others wait here, and not within a step on their devices.
+        parallel.share(None)
     state = jax.device_get(state)
     # Fewer epochs than asked for, where it stopped on a plateau.
     epochs = (int(state.step) - first_step) // recipe.steps_per_epoch
@@ -154,19 +170,20 @@ def run(
         state,
         checkpoints.hash_tree(state.params),
     )
-    workdir.record_stage(
-        stage.name,
-        {
-            'parent': stage.parent,
-            'parent_sha256': parent.sha256 if parent else None,
-            'supervisor': (
-                stage.supervisor if stage.weights.needs_teacher else None
-            ),
-            'sha256': result.sha256,
-            'nuisance_dim': stage.nuisance_dim,
-            'epochs': epochs,
-        },
-    )
+    if parallel.is_first():
+      workdir.record_stage(
+          stage.name,
+          {
+              'parent': stage.parent,
+              'parent_sha256': parent.sha256 if parent else None,
+              'supervisor': (
+                  stage.supervisor if stage.weights.needs_teacher else None
+              ),
+              'sha256': result.sha256,
+              'nuisance_dim': stage.nuisance_dim,
+              'epochs': epochs,
+          },
+      )
     trained[stage.name] = result
   return [trained[stage.name] for stage in stages]
 
@@ -188,6 +205,12 @@ def _is_over(stage, epoch, errors):
   if epoch >= stage.epochs:
     return True
   return bool(stage.patience) and has_plateaued(errors, stage.patience)
+
+
+def _measure(model, state, function):
+  """Calls a function of a model and its variables, on this process alone."""
+  variables = {'params': state.params, 'batch_stats': state.batch_stats}
+  return function(model, parallel.to_host(variables))
 
 
 def _train(stage, recipe, model, state, trained, errors, first_step):

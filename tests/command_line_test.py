@@ -71,6 +71,7 @@ def test_a_bug_keeps_its_traceback(monkeypatch):
         ('--epochs=many', ['--epochs=many']),
         ('--parallel=tpu', ['parallel', 'tpu', 'jit', 'pmap']),
         ('epochs=3', ["'epochs=3'", 'flags only']),
+        ('--process_id=1', ['--process_id=1', 'without --distributed']),
     ],
 )
 def test_bad_arguments_are_named(invoke, argument, parts):
@@ -79,6 +80,35 @@ def test_bad_arguments_are_named(invoke, argument, parts):
   assert err.count('\n') == 1 and err.startswith('error: ')
   for part in parts:
     assert part in err
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'parts'),
+    [
+        (['--process_count=2'], ['without --coordinator and --process_id']),
+        (
+            ['--coordinator=x', '--process_count=2', '--process_id=1'],
+            ['--coordinator=x', 'HOST:PORT'],
+        ),
+        (
+            ['--coordinator=x:1', '--process_count=2', '--process_id=2'],
+            ['--process_id=2', '--process_count=2', 'accepted: 0 to 1'],
+        ),
+        (['--distributed_timeout=0'], ['--distributed_timeout=0', '1 or']),
+    ],
+)
+def test_a_place_among_processes_is_checked(invoke, arguments, parts):
+  status, out, err = invoke(lambda: print('ran'), '--distributed', *arguments)
+  assert (status, out) == (2, '')
+  assert err.count('\n') == 1 and err.startswith('error: ')
+  for part in parts:
+    assert part in err
+
+
+def test_a_single_process_has_nobody_to_wait_for(invoke):
+  arguments = ['--coordinator=x:1', '--process_count=1', '--process_id=0']
+  status, out, _ = invoke(lambda: print('ran'), '--distributed', *arguments)
+  assert (status, out) == (0, 'ran\n')
 
 
 @pytest.mark.parametrize('value', [0, -3])
