@@ -240,6 +240,8 @@ def _train(stage, recipe, model, state, trained, errors, first_step):
         'stage': stage.name,
         'epoch': done,
         'step': first_step + done * steps_per_epoch,
+        # The data are on the devices, unless they say otherwise.
+        'input_bound': 0.0,
         **metrics,
         'images_per_second': steps_per_epoch * recipe.batch_size / seconds,
         'seconds': seconds,

@@ -141,7 +141,10 @@ def _describe(case, state, metrics, model, images):
       f'{case}/params': state.params,
       f'{case}/gradients': state.opt_state,
       f'{case}/batch_stats': state.batch_stats,
-      f'{case}/metrics': metrics,
+      # But what is of the clock.
+      f'{case}/metrics': {
+          k: v for k, v in metrics.items() if k != 'input_bound'
+      },
   }
   if parallel.is_first():
     reconstruct = jax.jit(functools.partial(_reconstruct, model))

@@ -9,6 +9,9 @@ import time
 
 ROOT = pathlib.Path(__file__).parents[1]
 
+# What of a record is of the clock.
+CLOCK = ('seconds', 'images_per_second', 'compile_seconds', 'input_bound')
+
 
 def start(binary, *args, env=None):
   """Starts experiments.BINARY with flags, and does not wait for it."""
@@ -59,5 +62,6 @@ def outcome(run):
       for line in (run / 'metrics.jsonl').read_text().splitlines()
   ]
   for record in records:
-    del record['seconds'], record['images_per_second']
+    for name in CLOCK:
+      del record[name]
   return manifest['stages'], results, records
