@@ -11,7 +11,7 @@
 
 A step is measured beside its matrix products alone, see `timing`; PyTorch,
 where asked for, takes its turn with them. Compiled is for devices that are not
-here, see `benchmark_compile`.
+here, see `benchmark_compile`; input, flips and start are in `benchmark_whole`.
 
 Measure on an idle machine, or the ratio means nothing, see `timing`.
 """
@@ -23,6 +23,7 @@ from experiments import benchmark_compile
 from experiments import benchmark_digits
 from experiments import benchmark_faces
 from experiments import benchmark_grid
+from experiments import benchmark_whole
 from experiments import command_line
 from experiments import face_steps
 from jacsup_jax import parallel
@@ -35,10 +36,23 @@ _BATCH_SIZES = {
     'celeba_step': 8,
     'compile': 128,
     'scaling': 8,
+    'input': None,
+    'flips': None,
+    'start': None,
 }
 # Of devices.
 _COUNTS = (1, 2, 4, 8)
 _WITH_TORCH = ('mnist_step', 'celeba_step')
+
+_WHOLE = {
+    'input': lambda: benchmark_whole.measure_input(
+        FLAGS.image_size, FLAGS.repeats
+    ),
+    'flips': lambda: benchmark_whole.measure_flips(
+        FLAGS.image_size, FLAGS.repeats
+    ),
+    'start': lambda: benchmark_whole.measure_start(FLAGS.image_size),
+}
 
 
 def define_flags() -> None:
@@ -51,7 +65,9 @@ def define_flags() -> None:
       ' mnist_grid: one of each of Table 4\'s models, at once and one by one.'
       ' celeba_step: one on faces. compile: steps on faces compiled for'
       ' --target, which need not be here. scaling: a step on faces compiled for'
-      ' 1, 2, 4 and 8 devices of this machine.',
+      ' 1, 2, 4 and 8 devices of this machine. input: reading and decoding'
+      ' faces. flips: decoding and judging them. start: from nothing to the'
+      ' first step.',
   )
   flags.DEFINE_enum(
       'against',
@@ -124,6 +140,9 @@ def main() -> None:
         batch_size,
         dtype,
     )
+    return
+  if FLAGS.what in _WHOLE:
+    print(_WHOLE[FLAGS.what]())
     return
   if FLAGS.what == 'mnist_grid':
     table = benchmark_grid.measure_mnist_grid(

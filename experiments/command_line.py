@@ -335,6 +335,7 @@ def _run(main, argv):
       workdirs.check_directory(f'--compilation_cache={directory}', directory)
       compilation.keep_programs(directory)
     _connect()
+    _describe_precision()
     main()
     parallel.disconnect()
   except types.InputError as error:
@@ -383,6 +384,16 @@ def _connect():
       terms={f'--{name}': value for name, value in terms.items()},
       seconds=flags.FLAGS.distributed_timeout,
   )
+
+
+def _describe_precision():
+  """Says what becomes of bfloat16 on devices that lack it."""
+  # Of binaries that train: a benchmark compiles for other devices.
+  asked = 'compute_dtype' in flags.FLAGS and 'resume' in flags.FLAGS
+  if asked and flags.FLAGS.compute_dtype == 'bfloat16' and parallel.is_first():
+    line = parallel.describe_bfloat16()
+    if line is not None:
+      print(f'--compute_dtype=bfloat16: {line}', file=sys.stderr)
 
 
 def _fold(error):

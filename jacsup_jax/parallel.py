@@ -197,6 +197,33 @@ def describe_devices() -> list[str]:
   return [f'{d.platform}:{d.id} {d.device_kind}' for d in jax.devices()]
 
 
+def describe_bfloat16() -> str | None:
+  """Returns what is computed in its place where devices have no bfloat16.
+
+  None where they have: TPUs, GPUs from compute capability 8.0 on, CPUs with
+  AVX-512 BF16 or AMX.
+  """
+  device = jax.local_devices()[0]
+  if device.platform == 'gpu':
+    capability = getattr(device, 'compute_capability', '8.0')
+    if float(capability) >= 8.0:
+      return None
+  elif device.platform == 'cpu':
+    try:
+      with open('/proc/cpuinfo', encoding='ascii', errors='ignore') as file:
+        text = file.read()
+    except OSError:
+      text = ''  # Not Linux: nothing is known.
+    if 'avx512_bf16' in text or 'amx_bf16' in text:
+      return None
+  else:
+    return None
+  return (
+      f'{device.device_kind} has no arithmetic in bfloat16: XLA computes in'
+      ' float32 and rounds what it keeps, which is not faster.'
+  )
+
+
 def process() -> tuple[int, int]:
   """Returns this host's index, and how many there are."""
   return jax.process_index(), jax.process_count()
