@@ -132,7 +132,8 @@ def parse_target(target: str) -> tuple[str, str, str]:
     InputError: if it is not a chip that is known.
   """
   match = re.fullmatch(
-      r'(tpu):(v4|v5p):(\d+x\d+x\d+)|(tpu):(v5e):(\d+x\d+)|(gpu):(h100):([1-8])',
+      r'(tpu):(v4|v5p):(\d+x\d+x\d+)|(tpu):(v5e):(\d+x\d+)'
+      r'|(gpu):(h100):([1-8])',
       target,
   )
   if match is None:
@@ -283,8 +284,8 @@ def format_scaling(report: Report, chip: Chip) -> str:
   step = report.time(chip)
   lines = [
       f'{report.name}: {total / _MB:.1f} MB of collectives a step',
-      f'  {"chips":>6} {"ms all-reduce":>13} {"images/s":>10} {"efficiency":>10}'
-      f' {"bound below":>11}',
+      f'  {"chips":>6} {"ms all-reduce":>13} {"images/s":>10}'
+      f' {"efficiency":>10} {"bound below":>11}',
   ]
   for count in _CHIP_COUNTS:
     exchange = 2 * total * (count - 1) / count / chip.links
@@ -348,7 +349,8 @@ def report_compiled(
     step = face_steps.make_step(name, image_size, dtype)
     reports.append(compile_step(step, devices, per_chip))
     progress(format_report(reports[-1], chip))
-  progress(format_scaling(reports[-1], chip))
+  if len(devices) > 1:
+    progress(format_scaling(reports[-1], chip))
   if tuple(names) == face_steps.STEPS:
     progress(format_schedule(reports, chip))
 

@@ -65,6 +65,7 @@ class Instruction(NamedTuple):
   opcode: str
   results: tuple[Array, ...]
   operands: tuple[str, ...]  # names
+  channel: int | None = None  # of a collective
 
 
 class Collective(NamedTuple):
@@ -101,10 +102,14 @@ def parse_instructions(text: str) -> list[Instruction]:
 
 def list_collectives(text: str) -> list[Collective]:
   """Returns all collectives of a program, those of its loops' bodies once."""
-  found = []
+  found, seen = [], set()
   for instruction in _parse_computation(text):
     opcode = instruction.opcode.removesuffix('-start')
     if opcode in _COLLECTIVES and not instruction.opcode.endswith('-done'):
+      # One that runs beside others is written down for each of these.
+      if instruction.channel is not None and instruction.channel in seen:
+        continue
+      seen.add(instruction.channel)
       results = instruction.results
       # An asynchronous one other than an all-reduce has its operands first.
       if instruction.opcode.endswith('-start') and opcode != 'all-reduce':
@@ -157,6 +162,7 @@ def _parse_computation(text: str) -> Iterator[Instruction]:
       continue
     name, results, opcode, rest = match.groups()
     arguments = rest.partition(')')[0]
+    channel = re.search(r'channel_id=(\d+)', rest)
     yield Instruction(
         name,
         opcode,
@@ -165,6 +171,7 @@ def _parse_computation(text: str) -> Iterator[Instruction]:
             for dtype, shape, layout in _ARRAY.findall(results)
         ),
         tuple(re.findall(r'%([\w.\-]+)', arguments)),
+        int(channel[1]) if channel else None,
     )
 
 

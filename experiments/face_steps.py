@@ -162,7 +162,9 @@ def take_steps(
   )
 
 
-def init_variables(model: nn.Module | None, seed: int) -> types.Variables | None:
+def init_variables(
+    model: nn.Module | None, seed: int
+) -> types.Variables | None:
   """Initialises a model; None if there is none."""
   return model and networks.init_variables(model, seed, model.image_shape)
 

@@ -26,8 +26,8 @@ import jax.numpy as jnp
 # Of convolutions: batch, height, width, channels, also out; kernels [size,
 # size, in, out].
 _DIMENSIONS = ('NHWC', 'HWIO', 'NHWC')
-# Measured on a CPU with 8 images of 256x256 pixels: pixels a side, of the larger
-# of the two maps of a layer, up to which products are faster.
+# Measured on a CPU with 8 images of 256x256 pixels: pixels a side of the larger
+# of a layer's two maps up to which products are faster.
 _SMALL = 8
 # Of a map whose blocks are convolved.
 _FEW_CHANNELS = 4
@@ -393,8 +393,18 @@ def _keep_on_cpu(x):
   return x / (0 * x + 1)
 
 
-def _make_primitive(name, natively, on_cpu=None):
-  """Makes a primitive of a function that is linear in each operand."""
+def _make_primitive(name, natively, on_cpu=None, by_example=False):
+  """Makes a primitive of a function that is linear in each operand.
+
+  Args:
+    name: of it.
+    natively: computes it, on all platforms but those that follow.
+    on_cpu: computes it on the CPU.
+    by_example: of the first operand's examples, `[B, ...]`, each by itself.
+
+  Returns:
+    The primitive, without its derivatives.
+  """
   primitive = core.Primitive(name)
   # Without jit, as one program all the same.
   primitive.def_impl(
@@ -408,11 +418,16 @@ def _make_primitive(name, natively, on_cpu=None):
     return args[0].update(shape=out.shape, dtype=out.dtype, weak_type=False)
 
   def batch(args, axes, **params):
+    x, *others = args
+    if by_example and all(axis is None for axis in axes[1:]):
+      x = jnp.moveaxis(x, axes[0], 0)
+      out = primitive.bind(x.reshape(-1, *x.shape[2:]), *others, **params)
+      return out.reshape(*x.shape[:2], *out.shape[1:]), 0
+    # Of several kernels, say, as no step has them: one form is enough.
     mapped = jax.vmap(functools.partial(natively, **params), in_axes=axes)
     return mapped(*args), 0
 
   primitive.def_abstract_eval(abstract_eval)
-  # Mapped are Jacobians, say, but no step: one form is enough.
   batching.primitive_batchers[primitive] = batch
   lower = lambda fun: mlir.lower_fun(fun, multiple_results=False)
   mlir.register_lowering(primitive, lower(natively))
@@ -421,8 +436,10 @@ def _make_primitive(name, natively, on_cpu=None):
   return primitive
 
 
-_down_p = _make_primitive('down', down_natively, _down_on_cpu)
-_adjoint_p = _make_primitive('down_adjoint', adjoint_natively, _adjoint_on_cpu)
+_down_p = _make_primitive('down', down_natively, _down_on_cpu, by_example=True)
+_adjoint_p = _make_primitive(
+    'down_adjoint', adjoint_natively, _adjoint_on_cpu, by_example=True
+)
 _kernel_gradient_p = _make_primitive(
     'down_kernel_gradient',
     kernel_gradient_natively,

@@ -13,6 +13,11 @@ _TEXT = """HloModule jit_fn
   ROOT %all-reduce.9 = f32[4]{0:T(128)} all-reduce(%p), channel_id=9
 }
 
+%beside.1 (p: f32[4]) -> f32[4] {
+  %p = f32[4]{0:T(128)} parameter(0)
+  ROOT %all-reduce.10 = f32[4]{0:T(128)} all-reduce(%p), channel_id=9
+}
+
 ENTRY %main (a: bf16[3,10]) -> bf16[3,10] {
   %a = bf16[3,10]{1,0:T(8,128)(2,1)} parameter(0)
   %copy-start.1 = (bf16[3,10]{1,0:T(8,128)(2,1)S(1)}, bf16[3,10]{1,0:T(8,128)(2,1)}, u32[]{:S(2)}) copy-start(%a)

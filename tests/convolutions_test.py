@@ -11,8 +11,8 @@ import pytest
 
 from jacsup_jax import convolutions
 
-# Batch, height, width, channels in and out; factors of the way up. Maps that are
-# small on the CPU, and one that is not.
+# Batch, height, width, channels in and out; factors of the way up. Maps that
+# are small on the CPU, and some that are not.
 MAPS = [
     (3, 2, 2, 4, 3, 2),
     (1, 4, 6, 3, 5, 1),
@@ -201,6 +201,14 @@ def test_mapped_convolutions_are_those_of_each():
   expected = convolutions.down(x, kernel)
   np.testing.assert_allclose(
       jax.vmap(convolutions.down, (None, 0))(x, kernels),
+      jnp.stack([expected, 2 * expected]),
+      rtol=1e-5,
+      atol=1e-5,
+  )
+  # Examples that are mapped over are a larger batch.
+  maps = jnp.stack([x, 2 * x], 1)
+  np.testing.assert_allclose(
+      jax.vmap(convolutions.down, (1, None))(maps, kernel),
       jnp.stack([expected, 2 * expected]),
       rtol=1e-5,
       atol=1e-5,
