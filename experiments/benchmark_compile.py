@@ -157,8 +157,15 @@ def get_devices(target: str) -> list[jax.Device]:
     os.environ.setdefault('TPU_SKIP_MDS_QUERY', '1')
     os.environ.setdefault('TPU_WORKER_HOSTNAMES', 'localhost')
     os.environ.setdefault('TPU_ACCELERATOR_TYPE', 'v5litepod-4')
+    # No TPU is used: several processes may compile.
+    os.environ.setdefault('ALLOW_MULTIPLE_LIBTPU_LOAD', '1')
+    # The two cores of a v4 are one device, as they are on a TPU's host.
+    options = {'chip_config_name': 'megacore'} if chip == 'v4' else {}
     get = functools.partial(
-        topologies.get_topology_desc, f'{chip}:{size}', platform='tpu'
+        topologies.get_topology_desc,
+        f'{chip}:{size}',
+        platform='tpu',
+        **options,
     )
   else:
     _check_installed('jax_cuda12_plugin', 'cuda12-local', target)
