@@ -36,9 +36,6 @@ _BATCH_SIZES = {
     'celeba_step': 8,
     'compile': 128,
     'scaling': 8,
-    'input': None,
-    'flips': None,
-    'start': None,
 }
 # Of devices.
 _COUNTS = (1, 2, 4, 8)
@@ -60,7 +57,7 @@ def define_flags() -> None:
   flags.DEFINE_enum(
       'what',
       'mnist_step',
-      list(_BATCH_SIZES),
+      [*_BATCH_SIZES, *_WHOLE],
       'What to measure. mnist_step: a student\'s training step on digits.'
       ' mnist_grid: one of each of Table 4\'s models, at once and one by one.'
       ' celeba_step: one on faces. compile: steps on faces compiled for'
@@ -93,7 +90,8 @@ def define_flags() -> None:
       None,
       face_steps.STEPS,
       'Which step on faces: a teacher\'s without or with cycle losses, or a'
-      ' student\'s (d = 8192); by default phase_one, all three for compile.',
+      ' student\'s (d = 8192); by default phase_one, student for scaling, all'
+      ' three for compile.',
   )
   flags.DEFINE_string(
       'target',
@@ -121,8 +119,14 @@ def define_flags() -> None:
 
 def main() -> None:
   command_line.check_at_least(1, 'nuisance_dim', 'repeats')
+  types.check_image_size(FLAGS.image_size)
   if FLAGS.batch_size is None:
-    batch_size = _BATCH_SIZES[FLAGS.what]
+    batch_size = _BATCH_SIZES.get(FLAGS.what)
+  elif FLAGS.what in _WHOLE:
+    raise types.InputError(
+        f'--batch_size={FLAGS.batch_size} with --what={FLAGS.what}, which has'
+        ' its own; accepted: none.'
+    )
   else:
     command_line.check_at_least(1, 'batch_size')
     batch_size = FLAGS.batch_size

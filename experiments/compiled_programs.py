@@ -105,7 +105,7 @@ def list_collectives(text: str) -> list[Collective]:
   found, seen = [], set()
   for instruction in _parse_computation(text):
     opcode = instruction.opcode.removesuffix('-start')
-    if opcode in _COLLECTIVES and not instruction.opcode.endswith('-done'):
+    if opcode in _COLLECTIVES:
       # One that runs beside others is written down for each of these.
       if instruction.channel is not None and instruction.channel in seen:
         continue

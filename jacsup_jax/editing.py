@@ -194,7 +194,7 @@ class Editing:
         chunk = next(chunks, None)
         if chunk is None:
           break
-        # Nothing was left to compute when it came, but before the first.
+        # Nothing was left to compute when it came, or there was nothing yet.
         if not running or jax.tree.leaves(running[-1])[0].is_ready():
           waited += time.perf_counter() - asked
         state, metrics = compiled(state, teacher, chunk)

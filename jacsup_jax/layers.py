@@ -207,9 +207,9 @@ class BatchNorm(nn.Module):
       distance, square = moments
       var = jnp.maximum(square - jnp.square(distance), 0)
       if self.is_mutable_collection('batch_stats'):
-        keep = lambda old, new: self.momentum * old + (1 - self.momentum) * new
-        running_var.value = keep(running_var.value, var)
-        running_mean.value += (1 - self.momentum) * distance
+        step = 1 - self.momentum
+        running_var.value += step * (var - running_var.value)
+        running_mean.value += step * distance
       wide -= by_channel(distance)
     else:
       var = running_var.value

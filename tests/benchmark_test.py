@@ -4,10 +4,12 @@ import dataclasses
 import functools
 import importlib.util
 import itertools
+import subprocess
 import sys
 
 import jax
 import jax.numpy as jnp
+import killing
 import numpy as np
 import pytest
 
@@ -118,6 +120,28 @@ def test_missing_torch_names_the_command(monkeypatch):
     benchmark_faces.measure_celeba_step(
         _make_tiny_step('phase_one'), 'jit', 4, 1, 'torch'
     )
+
+
+@pytest.mark.parametrize(
+    'args, parts',
+    [
+        (('--what=start', '--image_size=0'), ('--image_size=0', 'from 8')),
+        (('--what=flips', '--batch_size=4'), ('--batch_size=4', 'flips')),
+        (('--what=input', '--against=torch'), ('--what=input', 'mnist_step')),
+    ],
+)
+def test_mistakes_are_one_line(args, parts):
+  done = subprocess.run(
+      [sys.executable, '-m', 'experiments.benchmark', *args],
+      cwd=killing.ROOT,
+      capture_output=True,
+      text=True,
+      check=False,
+  )
+  assert done.returncode == 2
+  assert done.stderr.count('\n') == 1 and done.stderr.startswith('error: ')
+  for part in parts:
+    assert part in done.stderr
 
 
 # Invariants.

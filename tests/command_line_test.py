@@ -177,3 +177,14 @@ def test_every_flag_has_a_sentence_of_help():
   assert {'workdir', 'dataset', 'lambda_y'} <= {flag.name for flag in defined}
   for flag in defined:
     assert len(flag.help) > 3 and flag.help.endswith('.'), flag.name
+
+
+@pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])
+def test_what_becomes_of_bfloat16_is_said(monkeypatch, invoke, dtype):
+  monkeypatch.setattr(
+      command_line.parallel, 'describe_bfloat16', lambda: 'it is rounded.'
+  )
+  status, _, err = invoke(lambda: None, f'--compute_dtype={dtype}')
+  assert status == 0
+  said = '--compute_dtype=bfloat16: it is rounded.\n'
+  assert err == (said if dtype == 'bfloat16' else '')

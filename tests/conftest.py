@@ -7,6 +7,7 @@ import tempfile
 import jax
 
 from experiments import mnist
+from jacsup_jax import compilation
 
 # A missing axis is an error, not a silent broadcast.
 jax.config.update('jax_numpy_rank_promotion', 'raise')
@@ -14,7 +15,6 @@ jax.config.update('jax_numpy_rank_promotion', 'raise')
 # on: each is compiled once in a session.
 _CACHE = tempfile.mkdtemp(prefix='jacsup_jax_tests_')
 atexit.register(shutil.rmtree, _CACHE, ignore_errors=True)
-jax.config.update('jax_compilation_cache_dir', _CACHE)
-jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.1)
+compilation.keep_programs(_CACHE)
 # Binaries define their flags when they run; names are shared between them.
 mnist.define_flags()

@@ -5,6 +5,7 @@ import os
 import pathlib
 import subprocess
 import sys
+import types
 
 import pytest
 
@@ -83,3 +84,25 @@ def test_eight_devices_are_one(kind_and_report, case, mode):
 def test_a_difference_would_be_seen(kind_and_report, case):
   _, report = kind_and_report
   assert report[f'{case}/other_epoch']['gradients'] > 1e-2
+
+
+@pytest.mark.parametrize(
+    'platform, capability, has',
+    [
+        ('tpu', None, True),
+        ('gpu', '9.0', True),
+        ('gpu', '8.0', True),
+        ('gpu', '7.5', False),
+    ],
+)
+def test_devices_without_bfloat16_say_so(
+    monkeypatch, platform, capability, has
+):
+  device = types.SimpleNamespace(
+      platform=platform, compute_capability=capability, device_kind='Some chip'
+  )
+  monkeypatch.setattr(parallel.jax, 'local_devices', lambda: [device])
+  line = parallel.describe_bfloat16()
+  assert (line is None) == has
+  if line:
+    assert line.startswith('Some chip has no arithmetic in bfloat16: ')
