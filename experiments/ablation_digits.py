@@ -107,6 +107,7 @@ def run(values: Mapping[str, Any], workdir: workdirs.WorkDir) -> None:
         report=progress.report,
         checkpoint_every=FLAGS.checkpoint_every,
         eval_every=FLAGS.eval_every,
+        **command_line.fault_options(),
     )
   workdir.write_results(
       'ablation_table4',

@@ -172,6 +172,7 @@ def run(values: Mapping[str, Any], workdir: workdirs.WorkDir) -> None:
           report=progress.report,
           checkpoint_every=FLAGS.checkpoint_every,
           eval_every=FLAGS.eval_every,
+          **command_line.fault_options(),
       )
     rows += celeba_rows.measure_models(own, trained, judge, selection, data)
   workdir.write_results(

@@ -54,6 +54,7 @@ def main() -> None:
       given=given,
       checkpoint_every=FLAGS.checkpoint_every,
       eval_every=FLAGS.eval_every,
+      **command_line.fault_options(),
   )
   if not parallel.is_first():
     _train(chain, values, train, run_stages, workdir=None, evaluate=None)

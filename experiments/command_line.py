@@ -5,6 +5,7 @@ complete, status 2 with one line for a user's mistake.
 """
 
 from collections.abc import Callable, Mapping
+import contextlib
 import math
 import sys
 import traceback
@@ -18,7 +19,11 @@ import tqdm
 
 from jacsup_jax import compilation
 from jacsup_jax import datasets
+from jacsup_jax import hosts
+from jacsup_jax import locks
 from jacsup_jax import parallel
+from jacsup_jax import preemption
+from jacsup_jax import stages
 from jacsup_jax import tables
 from jacsup_jax import types
 from jacsup_jax import workdirs
@@ -32,10 +37,13 @@ _OF_PROCESSES = ('coordinator', 'process_count', 'process_id')
 _NOT_OF_THE_RESULT = frozenset({
     'workdir', 'data_dir', 'judge_workdir', 'cache', 'resume', 'progress',
     'flagfile', 'compilation_cache', 'distributed', 'distributed_timeout',
-    *_OF_PROCESSES,
+    'on_checkpoint_error', 'on_nan', 'max_rollbacks', 'on_damage',
+    'grace_seconds', *_OF_PROCESSES,
 })  # pyformat: disable
 # Of these, what decides which programs run: the same on all processes.
 _OF_ALL_PROCESSES = ('cache',)
+# What is given up when a run ends, however it does.
+_at_end = contextlib.ExitStack()
 
 
 def define_data_flags(
@@ -152,7 +160,48 @@ def define_training_flags(
       'Draw a progress bar; by default on a terminal only, a line per epoch'
       ' elsewhere.',
   )
+  _define_fault_flags()
   _define_process_flags()
+
+
+def _define_fault_flags():
+  flags.DEFINE_enum(
+      'on_checkpoint_error',
+      'stop',
+      ['stop', 'continue'],
+      'What to do when a checkpoint, or a line of metrics, cannot be written (a'
+      ' full disk): stop, or continue and try again at the next one. The last'
+      ' checkpoint of a stage and the results must be written.',
+  )
+  flags.DEFINE_enum(
+      'on_nan',
+      'stop',
+      ['stop', 'rollback'],
+      'What to do when a loss or a gradient is not finite: stop, or rollback to'
+      ' the last checkpoint and go on with the data in another order.',
+  )
+  flags.DEFINE_integer(
+      'max_rollbacks',
+      3,
+      'How often a stage may go back, see --on_nan.',
+      lower_bound=1,
+  )
+  flags.DEFINE_enum(
+      'on_damage',
+      'stop',
+      ['stop', 'retrain'],
+      'What to do when a stage has checkpoints and none of them is whole: stop,'
+      ' or set them aside and retrain the stage from its start. Where one is'
+      ' whole, the run always goes on from it.',
+  )
+  flags.DEFINE_float(
+      'grace_seconds',
+      10,
+      'SIGTERM and SIGINT end the current step and save it; what is not done'
+      ' after these seconds is left. A second signal ends the run at once.',
+      lower_bound=2,
+      upper_bound=86400,
+  )
 
 
 def _define_process_flags():
@@ -251,10 +300,30 @@ def open_workdir(
     workdir = workdirs.WorkDir(flags.FLAGS.workdir)
     workdir.check(values, flags.FLAGS.resume)
     is_complete = workdir.is_complete
+    if not is_complete:
+      lock = locks.Lock(workdir.path)
+      _at_end.callback(lock.release)
+      # Another run may have begun, or ended, before the lock was ours.
+      workdir = workdirs.WorkDir(flags.FLAGS.workdir)
+      workdir.check(values, flags.FLAGS.resume)
+      is_complete = workdir.is_complete
     if is_complete:
       print(f'The run in {workdir.path} is complete.')
       print(tables.format_results(workdir.read_results()))
   return workdir, parallel.share(is_complete)
+
+
+def fault_options() -> dict[str, Any]:
+  """Returns what `stages.run` is to do about what goes wrong."""
+  names = ('on_checkpoint_error', 'on_nan', 'max_rollbacks', 'on_damage')
+  faults = stages.Faults(**{name: flags.FLAGS[name].value for name in names})
+  return {'faults': faults, 'note': note}
+
+
+def note(line: str) -> None:
+  """Says on stderr what a run has found and does about it."""
+  if parallel.is_first():
+    print(f'note: {line}', file=sys.stderr, flush=True)
 
 
 class Progress:
@@ -336,16 +405,47 @@ def _run(main, argv):
       compilation.keep_programs(directory)
     _connect()
     _describe_precision()
-    main()
+    _run_watched(main)
     parallel.disconnect()
   except types.InputError as error:
     _fail(error)
+  except types.RunError as error:
+    _fail(error, 1)
   except BaseException as error:
     if not parallel.has_others():
       raise
     parallel.await_news(error)
     traceback.print_exc()
     parallel.fail(f'{type(error).__name__}: {_fold(error)[:300]}', 1)
+
+
+def _run_watched(main):
+  """Runs main, which SIGTERM and SIGINT end."""
+  seconds = 10.0
+  if 'grace_seconds' in flags.FLAGS:
+    seconds = flags.FLAGS.grace_seconds
+  relay = None if parallel.is_first() else parallel.ask_to_stop
+  with preemption.watched(seconds, _leave, relay):
+    try:
+      with _at_end:
+        main()
+    except preemption.Preempted as error:
+      number = preemption.requested()
+      saved = f': {error}' if str(error) else ''
+      goes_on = 'what was saved stands'
+      if 'resume' in flags.FLAGS:
+        goes_on = 'the same command goes on from there'
+      _leave(
+          f'stopped by {number.name}{saved}; {goes_on}.',
+          preemption.exit_status(number),
+      )
+
+
+def _leave(line, status):
+  """Ends this process at once, and with it all others of the run."""
+  parallel.fail(line, status)
+  hosts.say(line)
+  hosts.leave(status)
 
 
 def _connect():
@@ -400,8 +500,8 @@ def _fold(error):
   return ' '.join(str(error).split())
 
 
-def _fail(error):
+def _fail(error, status=2):
   message = _fold(error)
-  parallel.fail(message, 2)
+  parallel.fail(message, status)
   print(f'error: {message}', file=sys.stderr)
-  sys.exit(2)
+  sys.exit(status)

@@ -179,6 +179,7 @@ def run(experiment: discovery_runs.Experiment, draw: DrawFn) -> None:
       ),
       checkpoint_every=FLAGS.checkpoint_every,
       eval_every=FLAGS.eval_every,
+      **command_line.fault_options(),
   )
   if not parallel.is_first():
     train_chain(workdir=None, evaluate=None)

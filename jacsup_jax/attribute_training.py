@@ -15,6 +15,8 @@ import jax.numpy as jnp
 import optax
 
 from jacsup_jax import attribute_objectives
+from jacsup_jax import epochs
+from jacsup_jax import numerics
 from jacsup_jax import objectives
 from jacsup_jax import training
 from jacsup_jax import types
@@ -112,6 +114,128 @@ def train_step(
   axis_name = model.axis_name
   average = lambda x: x if axis_name is None else jax.lax.pmean(x, axis_name)
 
+  first, _ = _make_objectives(state, inputs, model, weights)
+  grads, (metrics, batch_stats) = jax.grad(first, has_aux=True)(state.params)
+  state = apply_gradients(state, average(grads), optimizer)
+  state = state._replace(step=state.step + 1, batch_stats=batch_stats)
+  if not weights.needs_cycle:
+    return state, average(metrics)
+
+  _, second = _make_objectives(state, inputs, model, weights)
+  grads, (cycle_metrics, _) = jax.grad(
+      lambda decoder: second({**state.params, 'decoder': decoder}), has_aux=True
+  )(state.params['decoder'])
+  state = apply_gradients(state, {'decoder': average(grads)}, optimizer)
+  loss = metrics['loss'] + cycle_metrics['loss']
+  return state, average({**metrics, **cycle_metrics, 'loss': loss})
+
+
+def make_inputs(
+    step: jax.Array,
+    data: FaceData,
+    teacher: types.Variables | None,
+    *,
+    model: nn.Module,
+    teacher_model: nn.Module | None,
+    weights: types.AttributeLossWeights,
+    seed: int,
+    batch_size: int,
+    shard: Callable[[jax.Array], jax.Array] = lambda x: x,
+) -> StepInputs:
+  """Makes what a step is given of a batch.
+
+  Args:
+    step: scalar, counted from the first teacher on; it decides mirroring and
+      swaps together with `seed`.
+    data: the examples of a batch that are this device's.
+    teacher: see `train_steps`, as for all that follow.
+    model: see `train_steps`.
+    teacher_model: see `train_steps`.
+    weights: see `train_steps`.
+    seed: see `train_steps`.
+    batch_size: see `train_steps`.
+    shard: see `train_steps`.
+
+  Returns:
+    `[B, ...]` arrays.
+  """
+  mirrored = shard(batches.step_mirror(seed, step, batch_size))
+  permutation = shard(batches.step_permutation(seed, step, batch_size))
+  # As bytes until they are used: floats would be four times as much to read
+  # for everything that needs the images.
+  images = batches.to_signed_float(
+      jax.lax.optimization_barrier(batches.mirror(data.images, mirrored))
+  )
+  outputs = None
+  if weights.needs_teacher:
+    apply = lambda method: lambda x: teacher_model.apply(
+        teacher, x, method=method
+    )
+    outputs = objectives.compute_teacher_outputs(
+        apply('encode'),
+        apply('decode'),
+        images,
+        permutation,
+        model.axis_name,
+    )
+  return StepInputs(
+      images, data.attributes.astype(jnp.float32), outputs, permutation
+  )
+
+
+def examine_step(
+    state: training.TrainState,
+    data: FaceData,
+    teacher: types.Variables | None,
+    *,
+    model: nn.Module,
+    teacher_model: nn.Module | None,
+    weights: types.AttributeLossWeights,
+    seed: int,
+    batch_size: int,
+) -> dict[str, jax.Array]:
+  """Tells what is finite of the step that `train_steps` would take next.
+
+  Args:
+    state: before the step.
+    data: `[B, ...]` arrays of its batch.
+    teacher: see `train_steps`, as for all that follow.
+    model: see `train_steps`.
+    teacher_model: see `train_steps`.
+    weights: see `train_steps`.
+    seed: see `train_steps`.
+    batch_size: see `train_steps`.
+
+  Returns:
+    Scalar bools, see `numerics.examine`. The cycle losses are those of the
+    parameters before the step.
+  """
+  inputs = make_inputs(
+      state.step,
+      data,
+      teacher,
+      model=model,
+      teacher_model=teacher_model,
+      weights=weights,
+      seed=seed,
+      batch_size=batch_size,
+  )
+  first, second = _make_objectives(state, inputs, model, weights)
+  return numerics.examine(
+      state.params,
+      {
+          'the statistics of BatchNorm': state.batch_stats,
+          'the images': inputs.images,
+          'the attributes': inputs.attributes,
+          'the outputs of the teacher': inputs.teacher,
+      },
+      [first, second] if weights.needs_cycle else [first],
+  )
+
+
+def _make_objectives(state, inputs, model, weights):
+  """Makes what the two updates of a step minimise, of all parameters."""
+
   def first(params):
     args = (params, state.batch_stats, inputs.images, inputs.attributes)
     if inputs.teacher is None:
@@ -122,15 +246,9 @@ def train_step(
         *args, inputs.teacher, inputs.permutation, model=model, weights=weights
     )
 
-  grads, (metrics, batch_stats) = jax.grad(first, has_aux=True)(state.params)
-  state = apply_gradients(state, average(grads), optimizer)
-  state = state._replace(step=state.step + 1, batch_stats=batch_stats)
-  if not weights.needs_cycle:
-    return state, average(metrics)
-
-  def second(decoder):
+  def second(params):
     return attribute_objectives.cycle_objective(
-        {**state.params, 'decoder': decoder},
+        params,
         state.batch_stats,
         inputs.images,
         inputs.permutation,
@@ -138,18 +256,14 @@ def train_step(
         weights=weights,
     )
 
-  grads, (cycle_metrics, _) = jax.grad(second, has_aux=True)(
-      state.params['decoder']
-  )
-  state = apply_gradients(state, {'decoder': average(grads)}, optimizer)
-  loss = metrics['loss'] + cycle_metrics['loss']
-  return state, average({**metrics, **cycle_metrics, 'loss': loss})
+  return first, second
 
 
 def train_steps(
     state: training.TrainState,
     teacher: types.Variables | None,
     rows: chex.ArrayTree,
+    bounds: jax.Array | None = None,
     *,
     read: Callable[[chex.ArrayTree], FaceData],
     model: nn.Module,
@@ -160,13 +274,14 @@ def train_steps(
     batch_size: int,
     shard: Callable[[jax.Array], jax.Array] = lambda x: x,
 ) -> tuple[training.TrainState, types.Metrics]:
-  """Takes a step per row, as one `lax.scan`.
+  """Takes a step per row, as one loop.
 
   Args:
     state: before the first step.
     teacher: variables of the supervising model, where the weights need one; it
       is applied with its running statistics.
     rows: `[steps, ...]` arrays, which say what the batches are.
+    bounds: `[2]`, of the rows to take; None takes all. See `epochs`.
     read: row -> the examples of a batch that are this device's.
     model: see `train_step`.
     teacher_model: of `teacher`.
@@ -177,39 +292,23 @@ def train_steps(
     shard: keeps of `[B]` arrays what is this device's, or lays them out.
 
   Returns:
-    The state after the last step, and the mean of the metrics over the steps.
+    The state after the last step, and the metrics of each step, `[steps]`.
   """
 
   def step(state, row):
-    mirrored = shard(batches.step_mirror(seed, state.step, batch_size))
-    permutation = shard(batches.step_permutation(seed, state.step, batch_size))
-    data = read(row)
-    # As bytes until they are used: floats would be four times as much to read
-    # for everything that needs the images.
-    images = batches.to_signed_float(
-        jax.lax.optimization_barrier(batches.mirror(data.images, mirrored))
-    )
-    outputs = None
-    if weights.needs_teacher:
-      apply = lambda method: lambda x: teacher_model.apply(
-          teacher, x, method=method
-      )
-      outputs = objectives.compute_teacher_outputs(
-          apply('encode'),
-          apply('decode'),
-          images,
-          permutation,
-          model.axis_name,
-      )
-    return train_step(
-        state,
-        StepInputs(
-            images, data.attributes.astype(jnp.float32), outputs, permutation
-        ),
+    inputs = make_inputs(
+        state.step,
+        read(row),
+        teacher,
         model=model,
+        teacher_model=teacher_model,
         weights=weights,
-        optimizer=optimizer,
+        seed=seed,
+        batch_size=batch_size,
+        shard=shard,
+    )
+    return train_step(
+        state, inputs, model=model, weights=weights, optimizer=optimizer
     )
 
-  state, metrics = jax.lax.scan(step, state, rows)
-  return state, jax.tree.map(jnp.mean, metrics)
+  return epochs.loop_steps(step, state, rows, bounds)

@@ -1,8 +1,18 @@
-"""Saving and restoring train states over Orbax."""
+"""Saving and restoring train states over Orbax.
 
+A checkpoint is the directory `STEP/`: `default/` as Orbax writes it, and
+`manifest.json` with the sha256 of each of its files and of itself. It has its
+name only when all of it is on the disk.
+"""
+
+from collections.abc import Callable, Mapping
+import dataclasses
 import hashlib
+import json
 import os
 import pathlib
+import shutil
+from typing import Any, NoReturn
 
 import chex
 import jax
@@ -13,47 +23,160 @@ from jacsup_jax import parallel
 from jacsup_jax import types
 from jacsup_jax import workdirs
 
+_MANIFEST = 'manifest.json'
+_TREE = 'default'
+# Of checkpoints from before there was a manifest: Orbax wrote it in `STEP/`,
+# and still does in `default/`.
+_OF_OLD = '_CHECKPOINT_METADATA'
+# What a kill leaves of one that was being written or removed.
+_LEFTOVERS = ('.*.tmp', '.*.old', '*.orbax-checkpoint-tmp*')
+_SET_ASIDE = 'damaged'
+_READ_BYTES = 1 << 20
+
+# Called with a line on what a run has found and does.
+NoteFn = Callable[[str], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Found:
+  """What a stage has to go on from.
+
+  Attributes:
+    step: of the newest checkpoint that is whole; None where there is none.
+    progress: that was saved with it, JSON.
+    notes: a line on each one that is damaged or missing.
+  """
+
+  step: int | None
+  progress: Any
+  notes: tuple[str, ...]
+
 
 class StageCheckpoints:
   """The checkpoints of one stage: `DIRECTORY/STEP/`.
 
-  A step is visible only when it is whole. States are stored from the host, so
-  that they load on any number of devices. A context manager, of one process
-  alone where there are several.
+  States are stored from the host, so that they load on any number of devices.
+  A context manager, of one process alone where there are several.
   """
 
   def __init__(self, directory: str | os.PathLike[str], max_to_keep: int = 2):
-    self._directory = pathlib.Path(directory).absolute()
-    # Orbax would do that with all processes together only.
-    self._directory.mkdir(parents=True, exist_ok=True)
+    self.directory = pathlib.Path(directory).absolute()
+    self._max_to_keep = max_to_keep
     index, _ = parallel.process()
-    self._manager = ocp.CheckpointManager(
-        self._directory,
-        options=ocp.CheckpointManagerOptions(
-            max_to_keep=max_to_keep,
-            create=False,
-            enable_async_checkpointing=False,
-            multiprocessing_options=ocp.options.MultiprocessingOptions(
-                primary_host=index, active_processes={index}
-            ),
-        ),
+    # Orbax is to work in this process, whatever others there are.
+    options = ocp.options.MultiprocessingOptions(
+        primary_host=index, active_processes={index}
+    )
+    self._checkpointer = ocp.Checkpointer(
+        ocp.StandardCheckpointHandler(multiprocessing_options=options),
+        multiprocessing_options=options,
     )
 
   def __enter__(self) -> 'StageCheckpoints':
     return self
 
   def __exit__(self, *unused_exception) -> None:
-    self._manager.close()
+    self._checkpointer.close()
+
+  def list_steps(self) -> list[int]:
+    """Returns the steps that have a directory, whole or not, rising."""
+    if not self.directory.is_dir():
+      return []
+    return sorted(
+        int(path.name)
+        for path in self.directory.iterdir()
+        if path.name.isascii() and path.name.isdigit() and path.is_dir()
+    )
 
   def latest_step(self) -> int | None:
-    """Returns the last step that is whole, None where there is none."""
-    return self._manager.latest_step()
+    """Returns the newest of these, None where there is none."""
+    return max(self.list_steps(), default=None)
 
-  def save(self, step: int, state: chex.ArrayTree) -> None:
-    """Saves a state; returns when it is whole on disk."""
-    if step != self._manager.latest_step():
+  def find(self, expected: Mapping[str, str] = {}) -> Found:
+    """Finds what to go on from. Nothing is changed.
+
+    Args:
+      expected: sha256 of the manifest of each checkpoint that was saved, by
+        step, as `save` returned them.
+
+    Raises:
+      InputError: if one cannot be read for want of permission.
+    """
+    notes = []
+    steps = self.list_steps()
+    known = {int(step) for step in expected}
+    for step in sorted({*steps, *known}, reverse=True):
+      path = self.directory / str(step)
+      if step not in steps:
+        notes.append(f'{path} is missing')
+        continue
+      damage, manifest = self._examine(step, expected.get(str(step)))
+      if damage is None:
+        return Found(step, manifest.get('progress'), tuple(notes))
+      notes.append(f'{path} is damaged ({damage})')
+    return Found(None, None, tuple(notes))
+
+  def set_aside(self, above: int | None) -> list[str]:
+    """Gives damaged checkpoints another name, `damaged-STEP`.
+
+    Args:
+      above: the newest step that is whole; None sets all aside.
+
+    Returns:
+      What is where now, a line on each.
+    """
+    lines = []
+    for step in self.list_steps():
+      if above is None or step > above:
+        path = self.directory / str(step)
+        aside = self._free_name(f'{_SET_ASIDE}-{step}')
+        path.rename(aside)
+        lines.append(f'{path} was set aside as {aside.name}')
+    return lines
+
+  def clean(self) -> None:
+    """Removes what a kill has left. Only for who owns the run."""
+    for pattern in _LEFTOVERS:
+      for path in self.directory.glob(pattern):
+        shutil.rmtree(path, ignore_errors=True)
+
+  def save(self, step: int, state: chex.ArrayTree, progress: Any = None) -> str:
+    """Saves a state, unless its step is there; returns when it is on disk.
+
+    Args:
+      step: of the state.
+      state: of arrays.
+      progress: JSON that is kept with it.
+
+    Returns:
+      The sha256 of its manifest.
+
+    Raises:
+      StorageError: if it cannot be written; all that was there is as it was.
+    """
+    path = self.directory / str(step)
+    scratch = self.directory / f'.{step}.tmp'
+    try:
+      if path.is_dir():
+        manifest = path / _MANIFEST
+        return _hash_file(manifest) if manifest.is_file() else ''
+      self.directory.mkdir(parents=True, exist_ok=True)
+      if scratch.exists():
+        shutil.rmtree(scratch)
+      scratch.mkdir()
       host_state = jax.device_get(state)
-      self._manager.save(step, args=ocp.args.StandardSave(host_state))
+      self._checkpointer.save(
+          scratch / _TREE, args=ocp.args.StandardSave(host_state)
+      )
+      sha256 = _write_manifest(scratch, step, progress)
+      scratch.rename(path)
+      _sync(self.directory)
+      self._remove_oldest()
+    # Of the libraries that write, some have exceptions of their own.
+    except (OSError, ValueError, RuntimeError) as error:
+      shutil.rmtree(scratch, ignore_errors=True)
+      raise workdirs.storage_error(path, error) from error
+    return sha256
 
   def restore(self, step: int, template: chex.ArrayTree) -> chex.ArrayTree:
     """Restores a state as host arrays.
@@ -66,30 +189,117 @@ class StageCheckpoints:
       The tree of numpy arrays.
 
     Raises:
-      InputError: if what is stored has another structure or other shapes, or
-        cannot be read.
+      InputError: if it is damaged, if what is stored has another structure or
+        other shapes, or cannot be read.
     """
-    directory = self._directory / str(step)
+    path = self.directory / str(step)
+    damage, _ = self._examine(step, None)
+    if damage is not None:
+      raise types.InputError(
+          f'the checkpoint {path} is damaged ({damage}); accepted: a whole one.'
+      )
     abstract = jax.tree.map(lambda x: np.empty(x.shape, x.dtype), template)
     try:
-      restored = self._manager.restore(
-          step, args=ocp.args.StandardRestore(abstract)
+      restored = self._checkpointer.restore(
+          path / _TREE, args=ocp.args.StandardRestore(abstract)
       )
-    except (ValueError, KeyError, OSError) as error:
+    except Exception as error:  # Anything, of files that are not Orbax's.
       raise types.InputError(
-          f'the checkpoint {directory} cannot be restored:'
-          f' {" ".join(str(error).split())[:300]}'
+          f'the checkpoint {path} cannot be restored: {types.fold(error)}'
       ) from error
     # Orbax gives the shape that is stored, whatever was asked for.
-    for (path, found), wanted in zip(
-        jax.tree_util.tree_leaves_with_path(restored), jax.tree.leaves(abstract)
+    for (leaf, found), wanted in zip(
+        jax.tree_util.tree_leaves_with_path(restored),
+        jax.tree.leaves(abstract),
+        strict=True,
     ):
       if found.shape != wanted.shape:
         raise types.InputError(
-            f'the checkpoint {directory} has {jax.tree_util.keystr(path)} of'
-            f' shape {found.shape}; accepted: {wanted.shape}.'
+            f'the checkpoint {path} has {jax.tree_util.keystr(leaf)} of shape'
+            f' {found.shape}; accepted: {wanted.shape}.'
         )
     return restored
+
+  def _examine(self, step, expected):
+    """Returns what is wrong with a checkpoint, or None; and its manifest."""
+    path = self.directory / str(step)
+    try:
+      if (path / _OF_OLD).is_file():
+        return None, {}  # There is nothing to compare with.
+      manifest = _read_manifest(path, step)
+      for name, entry in manifest['files'].items():
+        file = path / name
+        if not file.is_file():
+          return f'{name} is missing', {}
+        size = file.stat().st_size
+        if size != entry['size']:
+          return f'{name} has {size} bytes, not {entry["size"]}', {}
+        if _hash_file(file) != entry['sha256']:
+          return f'{name} has other bytes than were saved', {}
+    except _Damage as error:
+      return str(error), {}
+    except OSError as error:
+      _refuse_access(path, error)
+    if expected not in (None, _hash_file(path / _MANIFEST)):
+      return 'it is not the one that was saved', {}
+    return None, manifest
+
+  def _remove_oldest(self):
+    for step in self.list_steps()[: -self._max_to_keep]:
+      # Never visible in part.
+      doomed = self.directory / f'.{step}.old'
+      shutil.rmtree(doomed, ignore_errors=True)
+      (self.directory / str(step)).rename(doomed)
+      shutil.rmtree(doomed)
+
+  def _free_name(self, name):
+    path, count = self.directory / name, 1
+    while path.exists():
+      count += 1
+      path = self.directory / f'{name}-{count}'
+    return path
+
+
+def recover(
+    saved: StageCheckpoints,
+    expected: Mapping[str, str],
+    note: NoteFn,
+    retrain: bool = False,
+) -> Found:
+  """Finds what a stage goes on from, and sets aside what is damaged.
+
+  Only for who owns the run.
+
+  Args:
+    saved: of the stage.
+    expected: see `StageCheckpoints.find`.
+    note: called with a line on each that is damaged or missing.
+    retrain: a stage of which none is whole may begin again.
+
+  Returns:
+    What was found.
+
+  Raises:
+    InputError: if there were some and none is whole, without `retrain`;
+      nothing is changed then.
+  """
+  saved.clean()
+  found = saved.find(expected)
+  if found.step is None and found.notes and not retrain:
+    raise types.InputError(
+        f'{"; ".join(found.notes)}: the stage has no whole checkpoint to go on'
+        ' from. Accepted: a copy of one in its place, or'
+        ' --on_damage=retrain, which trains the stage again from its start.'
+    )
+  if found.notes:
+    for line in (*found.notes, *saved.set_aside(found.step)):
+      note(line)
+    note(
+        f'going on from {saved.directory / str(found.step)}'
+        if found.step is not None
+        else f'{saved.directory.name} is trained again from its start'
+    )
+  return found
 
 
 def restore_finished(
@@ -106,21 +316,18 @@ def restore_finished(
     The state as host arrays, and the sha256 of its parameters.
 
   Raises:
-    InputError: if its checkpoint is missing, or not the one of the manifest.
+    InputError: if its checkpoint is missing or damaged, or not the one of the
+      manifest.
   """
   directory = workdir.checkpoints(stage)
-  # Orbax would make a directory that is not there.
-  step = None
-  if directory.is_dir():
-    with StageCheckpoints(directory) as saved:
-      step = saved.latest_step()
-      if step is not None:
-        state = saved.restore(step, template)
-  if step is None:
-    raise types.InputError(
-        f'{directory} holds no checkpoint, and the manifest has the stage as'
-        ' finished; accepted: a whole work directory.'
-    )
+  with StageCheckpoints(directory) as saved:
+    step = saved.latest_step()
+    if step is None:
+      raise types.InputError(
+          f'{directory} holds no checkpoint, and the manifest has the stage as'
+          ' finished; accepted: a whole work directory.'
+      )
+    state = saved.restore(step, template)
   sha256 = hash_tree(state.params)
   recorded = workdir.manifest['stages'][stage]['sha256']
   if sha256 != recorded:
@@ -148,3 +355,74 @@ def hash_tree(tree: chex.ArrayTree) -> str:
     )
     digest.update(np.ascontiguousarray(array).tobytes())
   return digest.hexdigest()
+
+
+class _Damage(Exception):
+  """What is wrong with a checkpoint's manifest."""
+
+
+def _write_manifest(path, step, progress):
+  """Writes the manifest of a checkpoint, all else being written.
+
+  Returns:
+    Its sha256.
+  """
+  files = {}
+  for file in sorted(path.rglob('*')):
+    if file.is_file():
+      files[file.relative_to(path).as_posix()] = {
+          'size': file.stat().st_size,
+          'sha256': _hash_file(file),
+      }
+    _sync(file)
+  manifest = {'step': step, 'progress': progress, 'files': files}
+  text = json.dumps({**manifest, 'sha256': _hash_json(manifest)})
+  workdirs.write_whole(path / _MANIFEST, text)
+  _sync(path)
+  return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _read_manifest(path, step):
+  try:
+    manifest = json.loads((path / _MANIFEST).read_bytes())
+    sha256 = manifest.pop('sha256')
+    manifest['files'].items(), manifest['step'], manifest['progress']
+  except FileNotFoundError as error:
+    raise _Damage(f'{_MANIFEST} is missing') from error
+  except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as e:
+    raise _Damage(f'{_MANIFEST} is not that of a checkpoint') from e
+  if sha256 != _hash_json(manifest):
+    raise _Damage(f'{_MANIFEST} has other bytes than were saved')
+  if manifest['step'] != step:
+    raise _Damage(f'it is of step {manifest["step"]}')
+  return manifest
+
+
+def _refuse_access(path, error) -> NoReturn:
+  name = getattr(error, 'filename', None) or path
+  raise types.InputError(
+      f'{name} cannot be read ({error.strerror}); accepted: files that this'
+      ' user may read.'
+  ) from error
+
+
+def _hash_json(value):
+  text = json.dumps(value, sort_keys=True)
+  return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _hash_file(path):
+  digest = hashlib.sha256()
+  with open(path, 'rb') as file:
+    while block := file.read(_READ_BYTES):
+      digest.update(block)
+  return digest.hexdigest()
+
+
+def _sync(path: pathlib.Path) -> None:
+  """Has a file, or the names in a directory, written to the disk."""
+  descriptor = os.open(path, os.O_RDONLY)
+  try:
+    os.fsync(descriptor)
+  finally:
+    os.close(descriptor)

@@ -12,7 +12,9 @@ import functools
 from flax import linen as nn
 import jax
 
+from jacsup_jax import epochs
 from jacsup_jax import networks
+from jacsup_jax import numerics
 from jacsup_jax import parallel
 from jacsup_jax import stages
 from jacsup_jax import surgery
@@ -113,7 +115,7 @@ class Discovery:
       stage: types.Stage,
       model: nn.Module,
       trained: Mapping[str, stages.Trained],
-  ) -> stages.EpochFn:
+  ) -> epochs.Epoch:
     """Makes the compiled epoch of a stage."""
     settings, supervisor = self._settings, trained.get(stage.supervisor)
     make_objective, teacher, teacher_model = (
@@ -138,7 +140,7 @@ class Discovery:
           teacher = jax.jit(training.compute_teacher_cache, static_argnums=0)(
               teacher_model, teacher, self._images
           )
-    epoch_fn = parallel.make_epoch_fn(
+    compiled = parallel.make_epoch_fn(
         settings.mode,
         settings.batch_size,
         make_objective,
@@ -149,7 +151,21 @@ class Discovery:
         seed=settings.seed,
     )
     data = parallel.replicate(training.TrainingData(self._images, teacher))
-    return lambda state, epoch: epoch_fn(state, data, epoch)
+    examine = numerics.compile_examination(
+        functools.partial(
+            training.examine_step,
+            objective=make_objective(model),
+            teacher_model=teacher_model,
+            teacher_train_mode=settings.teacher_train_mode,
+            seed=settings.seed,
+            batch_size=settings.batch_size,
+        )
+    )
+    return epochs.make_resident(
+        self.steps_per_epoch,
+        lambda state, epoch, bounds: compiled(state, data, epoch, bounds),
+        lambda state, epoch, step: examine(state, data, epoch, step),
+    )
 
 
 def as_teacher(model: nn.Module) -> nn.Module:

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator, Mapping
 import dataclasses
 import functools
 import math
-import time
 
 from flax import linen as nn
 import jax
@@ -17,7 +16,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jacsup_jax import attribute_training
+from jacsup_jax import epochs
 from jacsup_jax import networks
+from jacsup_jax import numerics
 from jacsup_jax import parallel
 from jacsup_jax import stages
 from jacsup_jax import surgery
@@ -126,12 +127,23 @@ class Editing:
       stage: types.Stage,
       model: nn.Module,
       trained: Mapping[str, stages.Trained],
-  ) -> stages.EpochFn:
-    """Makes the epoch of a stage: one program, or one for every chunk fed."""
+  ) -> epochs.Epoch:
+    """Makes the epoch of a stage, of resident data or of chunks that are fed."""
     train_steps, teacher = self.bind_train_steps(stage, model, trained)
     if self._resident is not None:
-      return self._make_resident_epoch(train_steps, teacher)
-    return self._make_fed_epoch(train_steps, teacher)
+      epoch_fn = self._make_resident_epoch(train_steps, teacher)
+    else:
+      epoch_fn = self._make_fed_epoch(train_steps, teacher)
+    compiled = numerics.compile_examination(
+        self.bind_examine_step(stage, model, trained)
+    )
+
+    def examine(state, epoch, step):
+      rows = np.asarray(self._epoch_indices(epoch))[step]
+      data = attribute_training.FaceData(*self._dataset.read(rows))
+      return compiled(state, data, teacher)
+
+    return dataclasses.replace(epoch_fn, examine=examine)
 
   def bind_train_steps(
       self,
@@ -158,61 +170,73 @@ class Editing:
     )
     return train_steps, teacher
 
+  def bind_examine_step(
+      self,
+      stage: types.Stage,
+      model: nn.Module,
+      trained: Mapping[str, stages.Trained],
+  ) -> Callable[..., dict[str, jax.Array]]:
+    """Returns what examines a step: `(state, batch, teacher) -> bools`."""
+    teacher_model = None
+    if stage.weights.needs_teacher:
+      teacher_model = trained[stage.supervisor].model
+    return functools.partial(
+        attribute_training.examine_step,
+        model=model,
+        teacher_model=teacher_model,
+        weights=stage.weights,
+        seed=self.settings.seed,
+        batch_size=self.settings.batch_size,
+    )
+
   def _make_resident_epoch(self, train_steps, teacher):
-    def epoch_fn(state, constants, indices, shard):
+    def epoch_fn(state, constants, indices, bounds, shard):
       data, teacher = constants
       read = lambda row: jax.tree.map(
           lambda x: jnp.take(x, shard(row), axis=0), data
       )
-      return train_steps(state, teacher, indices, read=read, shard=shard)
+      return train_steps(
+          state, teacher, indices, bounds, read=read, shard=shard
+      )
 
     compiled = parallel.compile_epoch(
         self.settings.mode, self.batch_size, epoch_fn
     )
     constants = parallel.replicate((self._resident, teacher))
-    return lambda state, epoch: compiled(
-        state, constants, self._epoch_indices(epoch)
-    )
+
+    def chunks(epoch, unused_first):
+      indices = self._epoch_indices(epoch)
+      yield epochs.Chunk(
+          0,
+          self.steps_per_epoch,
+          lambda state, bounds: compiled(state, constants, indices, bounds),
+      )
+
+    return epochs.Epoch(self.steps_per_epoch, chunks)
 
   def _make_fed_epoch(self, train_steps, teacher):
-    def chunk_fn(state, teacher, chunk, shard):
+    def chunk_fn(state, teacher, chunk, bounds, shard):
       read = lambda row: row
-      return train_steps(state, teacher, chunk, read=read, shard=shard)
+      return train_steps(
+          state, teacher, chunk, bounds, read=read, shard=shard
+      )
 
     compiled = parallel.compile_epoch(
         self.settings.mode, self.batch_size, chunk_fn, fed=True
     )
-
     teacher = parallel.replicate(teacher)
 
-    def epoch_fn(state, epoch):
-      start = time.perf_counter()
-      total, waited, running = None, 0.0, []
-      chunks = iter(self._iterate_chunks(epoch))
-      while True:
-        asked = time.perf_counter()
-        chunk = next(chunks, None)
-        if chunk is None:
-          break
-        # Nothing was left to compute when it came, or there was nothing yet.
-        if not running or jax.tree.leaves(running[-1])[0].is_ready():
-          waited += time.perf_counter() - asked
-        state, metrics = compiled(state, teacher, chunk)
-        # Sums, on the device: the host does not wait for a chunk.
-        count = len(chunk.images)
-        sums = jax.tree.map(lambda x: count * x, metrics)
-        total = sums if total is None else jax.tree.map(jnp.add, total, sums)
-        running.append(sums)
-        # One is computed, and one is at the devices already. More would only
-        # take their memory.
-        if len(running) > 2:
-          jax.block_until_ready(running.pop(0))
-      jax.block_until_ready(total)
-      means = jax.tree.map(lambda x: x / self.steps_per_epoch, total)
-      bound = waited / (time.perf_counter() - start)
-      return state, {**means, 'input_bound': bound}
+    def chunks(epoch, first):
+      for start, data in self._iterate_chunks(epoch, first):
+        count = len(data.images)
+        # Once, in however many parts it is taken.
+        data = compiled.place_rows(data)
+        run = lambda state, bounds, data=data: compiled.run(
+            state, teacher, data, bounds
+        )
+        yield epochs.Chunk(start, count, run)
 
-    return epoch_fn
+    return epochs.Epoch(self.steps_per_epoch, chunks, is_fed=True)
 
   def _epoch_indices(self, epoch):
     return batches.epoch_indices(
@@ -220,23 +244,31 @@ class Editing:
     )
 
   def _iterate_chunks(
-      self, epoch: int
-  ) -> Iterator[attribute_training.FaceData]:
-    """Yields `[steps, B of this host, ...]` arrays of the steps of an epoch."""
+      self, epoch: int, first: int
+  ) -> Iterator[tuple[int, attribute_training.FaceData]]:
+    """Yields chunks of an epoch, from that on which has a step.
+
+    A chunk is its first step, and `[steps, B of this host, ...]` arrays.
+    """
     size = self._dataset.image_size
     batch_bytes = self.batch_size * size * size * 3
     most = max(1, _CHUNK_BYTES // batch_bytes)
     # Chunks as equal as they can be: another length compiles again.
     num_chunks = math.ceil(self.steps_per_epoch / most)
+    chunk_steps = math.ceil(self.steps_per_epoch / num_chunks)
+    # Whole chunks: the steps of an epoch that goes on are those of the same
+    # program as without a stop.
+    start = first // chunk_steps * chunk_steps
     process_index, process_count = parallel.process()
     for chunk in feeding.iterate_chunks(
         self._dataset,
-        np.asarray(self._epoch_indices(epoch)),
-        chunk_steps=math.ceil(self.steps_per_epoch / num_chunks),
+        np.asarray(self._epoch_indices(epoch))[start:],
+        chunk_steps=chunk_steps,
         process_index=process_index,
         process_count=process_count,
     ):
-      yield attribute_training.FaceData(*chunk)
+      yield start, attribute_training.FaceData(*chunk)
+      start += chunk_steps
 
 
 def grow_state(

@@ -17,8 +17,10 @@ import optax
 
 from jacsup_jax import attribute_training
 from jacsup_jax import editing
+from jacsup_jax import epochs
 from jacsup_jax import losses
 from jacsup_jax import networks
+from jacsup_jax import numerics
 from jacsup_jax import parallel
 from jacsup_jax import stages
 from jacsup_jax import training
@@ -52,6 +54,23 @@ class FaderEditing(editing.Editing):
         batch_size=self.settings.batch_size,
     )
     return bound, None
+
+
+  def bind_examine_step(
+      self,
+      stage: types.Stage,
+      model: nn.Module,
+      trained: Mapping[str, stages.Trained],
+  ) -> Callable[..., dict[str, jax.Array]]:
+    """See `Editing`."""
+    del trained
+    return functools.partial(
+        examine_step,
+        model=model,
+        weights=stage.weights,
+        seed=self.settings.seed,
+        batch_size=self.settings.batch_size,
+    )
 
 
 def discriminator_objective(
@@ -243,6 +262,7 @@ def train_steps(
     state: training.TrainState,
     unused_teacher: None,
     rows: chex.ArrayTree,
+    bounds: jax.Array | None = None,
     *,
     read: Callable[[chex.ArrayTree], attribute_training.FaceData],
     model: nn.Module,
@@ -252,12 +272,13 @@ def train_steps(
     batch_size: int,
     shard: Callable[[jax.Array], jax.Array] = lambda x: x,
 ) -> tuple[training.TrainState, types.Metrics]:
-  """Takes a step per row, as one `lax.scan`.
+  """Takes a step per row, as one loop.
 
   Args:
     state: before the first step.
     unused_teacher: None, as of `attribute_training.train_steps`.
     rows: `[steps, ...]` arrays, which say what the batches are.
+    bounds: `[2]`, of the rows to take; None takes all. See `epochs`.
     read: row -> the examples of a batch that are this device's.
     model: see `train_step`.
     weights: see `train_step`.
@@ -267,22 +288,86 @@ def train_steps(
     shard: keeps of `[B, ...]` arrays what is this device's, or lays them out.
 
   Returns:
-    The state after the last step, and the mean of the metrics over the steps.
+    The state after the last step, and the metrics of each step, `[steps]`.
   """
 
   def step(state, row):
-    mirrored = shard(batches.step_mirror(seed, state.step, batch_size))
-    uniform = shard(
-        batches.step_dropout(
-            seed, state.step, batch_size, model.discriminator_hidden
-        )
-    )
-    data = read(row)
-    images = batches.mirror(batches.to_signed_float(data.images), mirrored)
-    inputs = StepInputs(images, data.attributes.astype(jnp.float32), uniform)
+    inputs = _make_inputs(state, read(row), model, seed, batch_size, shard)
     return train_step(
         state, inputs, model=model, weights=weights, optimizer=optimizer
     )
 
-  state, metrics = jax.lax.scan(step, state, rows)
-  return state, jax.tree.map(jnp.mean, metrics)
+  return epochs.loop_steps(step, state, rows, bounds)
+
+
+def examine_step(
+    state: training.TrainState,
+    data: attribute_training.FaceData,
+    unused_teacher: None,
+    *,
+    model: nn.Module,
+    weights: types.FaderLossWeights,
+    seed: int,
+    batch_size: int,
+) -> dict[str, jax.Array]:
+  """Tells what is finite of the step that `train_steps` would take next.
+
+  Args:
+    state: before the step.
+    data: `[B, ...]` arrays of its batch.
+    unused_teacher: None, as of `attribute_training.examine_step`.
+    model: see `train_steps`, as for all that follow.
+    weights: see `train_steps`.
+    seed: see `train_steps`.
+    batch_size: see `train_steps`.
+
+  Returns:
+    Scalar bools, see `numerics.examine`. Both updates are those of the
+    parameters before the step.
+  """
+  inputs = _make_inputs(state, data, model, seed, batch_size, lambda x: x)
+  weight = compute_adversarial_weight(state.step, weights)
+
+  def encode(params):
+    return networks.apply_in_training(
+        model,
+        params,
+        state.batch_stats,
+        'encode',
+        inputs.images,
+        inputs.attributes,
+    )
+
+  def first(params):
+    code, batch_stats = encode(params)
+    return discriminator_objective(
+        params, batch_stats, code.nuisance, inputs, model=model
+    )
+
+  def second(params):
+    code, batch_stats = encode(params)
+    return autoencoder_objective(
+        params, batch_stats, code, inputs, weight, model=model
+    )
+
+  return numerics.examine(
+      state.params,
+      {
+          'the statistics of BatchNorm': state.batch_stats,
+          'the images': inputs.images,
+          'the attributes': inputs.attributes,
+      },
+      [first, second],
+  )
+
+
+def _make_inputs(state, data, model, seed, batch_size, shard):
+  """Makes what a step is given of a batch."""
+  mirrored = shard(batches.step_mirror(seed, state.step, batch_size))
+  uniform = shard(
+      batches.step_dropout(
+          seed, state.step, batch_size, model.discriminator_hidden
+      )
+  )
+  images = batches.mirror(batches.to_signed_float(data.images), mirrored)
+  return StepInputs(images, data.attributes.astype(jnp.float32), uniform)

@@ -18,6 +18,7 @@ import numpy as np
 
 from jacsup_jax import checkpoints
 from jacsup_jax import discovery
+from jacsup_jax import epochs
 from jacsup_jax import networks
 from jacsup_jax import parallel
 from jacsup_jax import stages
@@ -154,7 +155,7 @@ class GridDiscovery:
       stage: types.Stage,
       model: nn.Module,
       trained: Mapping[str, stages.Trained],
-  ) -> stages.EpochFn:
+  ) -> epochs.Epoch:
     """Makes the compiled epoch of a stage of all members."""
     settings, parent = self._settings, trained.get(stage.parent)
     name = parallel.axis_name(settings.mode)
@@ -178,7 +179,7 @@ class GridDiscovery:
     if teacher_model is not None:
       teacher_model = teacher_model.clone(axis_name=name)
 
-    def epoch_fn(state, constants, epoch, *, shard):
+    def epoch_fn(state, constants, epoch, bounds, *, shard):
       images, teachers, weights, seeds = constants
 
       def train_member(state, teacher, weights, seed):
@@ -186,6 +187,7 @@ class GridDiscovery:
             state,
             training.TrainingData(images, teacher),
             epoch,
+            bounds,
             objective=make_objective(model, weights),
             optimizer=self._optimizer,
             teacher_model=teacher_model,
@@ -201,7 +203,8 @@ class GridDiscovery:
           train_member,
           count,
           in_axes=(by_member, shared_teacher, 0, shared_seed),
-          out_axes=(by_member, 0),
+          # Metrics are `[steps, N]`.
+          out_axes=(by_member, 1),
       )(state, teachers, weights, seeds)
 
     count = len(seeds)
@@ -214,7 +217,10 @@ class GridDiscovery:
     compiled = parallel.compile_epoch(
         settings.mode, settings.batch_size, epoch_fn
     )
-    return lambda state, epoch: compiled(state, constants, epoch)
+    return epochs.make_resident(
+        self.steps_per_epoch,
+        lambda state, epoch, bounds: compiled(state, constants, epoch, bounds),
+    )
 
   def _parent_index(self, parent, member):
     """Returns where the parent of a member is in the stack of a stage."""
@@ -290,13 +296,19 @@ def _map_members(function, count, in_axes, out_axes):
     # As vmap reads its axes: None stands for a whole tree.
     is_none = lambda axis: axis is None
     spread = lambda axes, trees, change: jax.tree.map(
-        lambda axis, tree: tree if axis is None else jax.tree.map(change, tree),
+        lambda axis, tree: (
+            tree if axis is None else jax.tree.map(change(axis), tree)
+        ),
         axes,
         trees,
         is_leaf=is_none,
     )
-    members = spread(in_axes, stacks, lambda x: x[0])
-    return spread(out_axes, function(*members), lambda x: x[jnp.newaxis])
+    members = spread(in_axes, stacks, lambda axis: lambda x: x[0])
+    return spread(
+        out_axes,
+        function(*members),
+        lambda axis: lambda x: jnp.expand_dims(x, axis),
+    )
 
   return on_one
 

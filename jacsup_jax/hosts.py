@@ -15,6 +15,7 @@ import threading
 import time
 from typing import Any, NoReturn
 
+from jacsup_jax import preemption
 from jacsup_jax import types
 
 _GREETING = 'jacsup_jax'
@@ -126,6 +127,14 @@ class Group:
     """
     self._end(line, f'process {self.index}: {line}', status)
 
+  def ask_to_stop(self, number: int) -> None:
+    """Asks the first process to end the run, as a signal would there.
+
+    Args:
+      number: of the signal that this process was sent.
+    """
+    self._links[0].send({'stop': number})
+
   def close(self) -> None:
     """Waits until all have come here; from then on each ends by itself."""
     self.check_same({})
@@ -136,6 +145,8 @@ class Group:
     for message in link.messages():
       if 'value' in message:
         link.values.put(message['value'])
+      elif 'stop' in message:
+        preemption.repeat(message['stop'])
       elif 'end' in message:
         line = message['end']
         self._end(line, line, message['status'])
@@ -150,7 +161,8 @@ class Group:
     """Ends this process; the first one ends all others before itself."""
     # Held for ever: whoever comes second has nothing to say.
     self._is_ending.acquire()
-    say(f'error: {line}')
+    # A run that was told to end makes no error.
+    say(line if status > 128 else f'error: {line}')
     for link in self._links.values():
       link.send({'end': line_for_others, 'status': status})
       link.finish()

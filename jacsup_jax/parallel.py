@@ -10,6 +10,7 @@ alone reads and writes the work directory, and measures.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+import dataclasses
 import functools
 import json
 import time
@@ -22,6 +23,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 import numpy as np
 
+from jacsup_jax import epochs
 from jacsup_jax import hosts
 from jacsup_jax import native_log
 from jacsup_jax import training
@@ -41,12 +43,27 @@ _LONGEST_ADDRESSES = 4096
 _group: hosts.Group | None = None
 
 _Value = TypeVar('_Value')
-# (state, constants, rows, shard=...) -> (state, metrics).
+# (state, constants, rows, bounds, shard=...) -> (state, metrics).
 ShardedFn = Callable[..., tuple[training.TrainState, types.Metrics]]
-EpochFn = Callable[
-    [training.TrainState, training.TrainingData, int],
-    tuple[training.TrainState, types.Metrics],
-]
+
+
+@dataclasses.dataclass(frozen=True)
+class CompiledSteps:
+  """Steps that are compiled for all devices.
+
+  Attributes:
+    place_rows: puts rows where they are read; what is there already stays.
+    run: `(state, constants, rows, bounds) -> (state, metrics)`, of such rows.
+  """
+
+  place_rows: Callable[[chex.ArrayTree], chex.ArrayTree]
+  run: Callable[..., tuple[training.TrainState, types.Metrics]]
+
+  def __call__(
+      self, state, constants, rows, bounds=epochs.make_bounds()
+  ) -> tuple[training.TrainState, types.Metrics]:
+    """Takes all steps of the rows, or those of `bounds`; see `epochs`."""
+    return self.run(state, constants, self.place_rows(rows), bounds)
 
 
 def connect(
@@ -177,6 +194,15 @@ def await_news(error: BaseException) -> None:
     time.sleep(_NEWS_SECONDS)
 
 
+def ask_to_stop(number: int) -> None:
+  """Asks the first process to end the run; of the others.
+
+  Args:
+    number: of the signal that this process was sent.
+  """
+  _group.ask_to_stop(number)
+
+
 def fail(line: str, status: int) -> None:
   """Ends all processes of a run that has several; else does nothing.
 
@@ -256,7 +282,7 @@ def make_epoch_fn(
     model: nn.Module,
     teacher_model: nn.Module | None = None,
     **epoch_kwargs,
-) -> EpochFn:
+) -> CompiledSteps:
   """Makes a compiled `train_epoch` on all devices.
 
   Args:
@@ -268,8 +294,9 @@ def make_epoch_fn(
     **epoch_kwargs: the other keyword arguments of `training.train_epoch`.
 
   Returns:
-    `(state, data, epoch) -> (state, metrics)`; the state given is donated under
-    jit. It compiles once for all epochs.
+    `(state, data, epoch, bounds=...) -> (state, metrics)`, the metrics of each
+    step, `[steps]`; the state given is donated under jit. It compiles once for
+    all epochs and all bounds, which are `[2]`, see `epochs.loop_steps`.
   """
   name = axis_name(mode)
   epoch_fn = functools.partial(
@@ -290,21 +317,21 @@ def replicate(tree: chex.ArrayTree) -> chex.ArrayTree:
 
 def compile_epoch(
     mode: Mode, batch_size: int, epoch_fn: ShardedFn, *, fed: bool = False
-) -> Callable[..., tuple[training.TrainState, types.Metrics]]:
+) -> CompiledSteps:
   """Compiles a number of steps for all devices.
 
   Args:
     mode: 'jit' or 'pmap'.
     batch_size: of all devices together.
-    epoch_fn: `(state, constants, rows, shard=...) -> (state, metrics)`, whose
-      models have the `axis_name` of the mode. `shard` keeps of `[B, ...]`
-      arrays what is a device's, or lays them out.
+    epoch_fn: `(state, constants, rows, bounds, shard=...) -> (state, metrics)`,
+      whose models have the `axis_name` of the mode. `shard` keeps of
+      `[B, ...]` arrays what is a device's, or lays them out.
     fed: `rows` are `[steps, B, ...]` arrays of which a device is given its
       part of each batch; else all of it goes to all devices.
 
   Returns:
-    `(state, constants, rows) -> (state, metrics)`; the state given is donated
-    under jit.
+    `(state, constants, rows, bounds=...) -> (state, metrics)`; the state given
+    is donated under jit. By default all steps are taken.
 
   Raises:
     InputError: if the devices do not divide the batch.
@@ -328,12 +355,14 @@ def compile_epoch(
     if _group is not None and not fed:
       place_rows = replicate
 
-  def placed(state, constants, rows):
+  def placed(state, constants, rows, bounds):
     # Arrays that are not yet committed to their place compile a second time.
     state, constants = _place((state, constants), replicated, mode)
-    return compiled(state, constants, place_rows(rows))
+    if _group is not None and mode == 'jit':
+      bounds = replicate(bounds)
+    return compiled(state, constants, rows, bounds)
 
-  return placed
+  return CompiledSteps(place_rows, placed)
 
 
 def compile_for(
@@ -357,8 +386,12 @@ def compile_for(
   """
   mesh = Mesh(np.array(devices), (_AXIS,))
   by_example = NamedSharding(mesh, PartitionSpec(_AXIS))
-  return _jit_epoch(steps_fn, mesh, by_example).lower(
-      state, constants, data
+  # All steps, of which the loop knows how many there are.
+  compiled = lambda state, constants, data, unused_bounds, shard: steps_fn(
+      state, constants, data, shard=shard
+  )
+  return _jit_epoch(compiled, mesh, by_example).lower(
+      state, constants, data, epochs.make_bounds()
   ).compile()
 
 
@@ -451,7 +484,7 @@ def _jit_epoch(epoch_fn, mesh, rows_sharding):
           epoch_fn,
           shard=lambda x: jax.lax.with_sharding_constraint(x, by_example),
       ),
-      in_shardings=(replicated, replicated, rows_sharding),
+      in_shardings=(replicated, replicated, rows_sharding, replicated),
       out_shardings=replicated,
       donate_argnums=0,
   )
@@ -468,7 +501,7 @@ def _pmap_epoch(epoch_fn, local_size, fed):
       lambda unused_device, *args: epoch_fn(*args, shard=take_local),
       axis_name=_AXIS,
       # pmap wants one argument with a mapped axis.
-      in_axes=(0, None, None, 1 if fed else None),
+      in_axes=(0, None, None, 1 if fed else None, None),
       # Averaged gradients and statistics keep the state equal everywhere.
       out_axes=None,
   )

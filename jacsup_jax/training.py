@@ -9,7 +9,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jacsup_jax import epochs
 from jacsup_jax import networks
+from jacsup_jax import numerics
 from jacsup_jax import objectives
 from jacsup_jax import types
 from jacsup_jax.datasets import batches
@@ -154,6 +156,7 @@ def train_epoch(
     state: TrainState,
     data: TrainingData,
     epoch: jax.Array,
+    bounds: jax.Array | None = None,
     *,
     objective: Objective,
     optimizer: optax.GradientTransformation,
@@ -164,12 +167,13 @@ def train_epoch(
     shard: Callable[[jax.Array], jax.Array] = lambda x: x,
     axis_name: str | None = None,
 ) -> tuple[TrainState, types.Metrics]:
-  """Takes one pass over the data, as one `lax.scan`.
+  """Takes one pass over the data, or a part of it, as one loop.
 
   Args:
     state: at the start of the epoch.
     data: `[M, ...]` arrays of the whole training set.
     epoch: scalar, which decides the order of the data together with `seed`.
+    bounds: `[2]`, of the steps to take; None takes all. See `epochs`.
     objective: see `train_step`.
     optimizer: that made `state.opt_state`.
     teacher_model: of the variables in `data.teacher`, where it has them.
@@ -180,7 +184,7 @@ def train_epoch(
     axis_name: of the mapped axis that the batch is spread over, if any.
 
   Returns:
-    The state after the epoch, and the mean of the metrics over its steps.
+    The state after the last step, and the metrics of each step, `[steps]`.
   """
   num_examples = data.images.shape[0]
   indices = batches.epoch_indices(seed, epoch, num_examples, batch_size)
@@ -206,8 +210,58 @@ def train_epoch(
 
   # Two steps in the loop's body: the reading of the second batch overlaps with
   # the update before it.
-  state, metrics = jax.lax.scan(step, state, indices, unroll=2)
-  return state, jax.tree.map(jnp.mean, metrics)
+  return epochs.loop_steps(step, state, indices, bounds, unroll=2)
+
+
+def examine_step(
+    state: TrainState,
+    data: TrainingData,
+    epoch: jax.Array,
+    step: jax.Array,
+    *,
+    objective: Objective,
+    teacher_model: nn.Module | None,
+    teacher_train_mode: bool = False,
+    seed: int,
+    batch_size: int,
+) -> dict[str, jax.Array]:
+  """Tells what is finite of the step that `train_epoch` would take next.
+
+  Args:
+    state: before the step.
+    data: see `train_epoch`, as for all others but `step`.
+    epoch: scalar.
+    step: scalar, of the epoch, from 0.
+    objective: see `train_epoch`.
+    teacher_model: see `train_epoch`.
+    teacher_train_mode: see `train_epoch`.
+    seed: see `train_epoch`.
+    batch_size: see `train_epoch`.
+
+  Returns:
+    Scalar bools, see `numerics.examine`.
+  """
+  indices = batches.epoch_indices(seed, epoch, len(data.images), batch_size)
+  permutation = batches.step_permutation(seed, state.step, batch_size)
+  rows = indices[step]
+  inputs = _gather_inputs(
+      data,
+      rows,
+      rows[permutation],
+      permutation,
+      teacher_model,
+      teacher_train_mode,
+      None,
+  )
+  return numerics.examine(
+      state.params,
+      {
+          'the statistics of BatchNorm': state.batch_stats,
+          'the images': inputs.images,
+          'the outputs of the teacher': inputs.teacher,
+      },
+      [lambda params: objective(params, state.batch_stats, inputs)],
+  )
 
 
 def compute_teacher_cache(

@@ -52,6 +52,23 @@ class InputError(ValueError):
   """
 
 
+class RunError(Exception):
+  """What ends a run that made no mistake: its numbers, or the disk.
+
+  Its message is one line; the binaries print it, without a traceback, and exit
+  with status 1. The last checkpoint stands.
+  """
+
+
+class StorageError(RunError):
+  """A file that cannot be written."""
+
+
+def fold(error: object, longest: int = 300) -> str:
+  """Returns a message on one line, cut where it is long."""
+  return ' '.join(str(error).split())[:longest]
+
+
 def check_image_size(image_size: int) -> None:
   """Raises InputError unless a size in pixels is a power of two from 8."""
   if image_size < 8 or image_size & (image_size - 1):

@@ -5,12 +5,14 @@ a line per epoch, `results.json` a row per model. Files appear whole or not at
 all.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+import contextlib
 import importlib.metadata
 import json
 import os
 import pathlib
 import platform
+import shutil
 from typing import Any
 
 from jacsup_jax import types
@@ -26,6 +28,7 @@ class WorkDir:
     self.path = pathlib.Path(path).absolute()
     check_directory(f'--workdir={path}', self.path)
     self.manifest = self._read_manifest()
+    self._unwritten = ''
 
   @property
   def figures(self) -> pathlib.Path:
@@ -52,9 +55,9 @@ class WorkDir:
     """
     if self.manifest is None:
       # What a kill leaves of a manifest that was being written is ours.
-      ours = f'.{_MANIFEST}.tmp'
+      ours = (f'.{_MANIFEST}.tmp', '.lock')
       if self.path.exists() and any(
-          path.name != ours for path in self.path.iterdir()
+          path.name not in ours for path in self.path.iterdir()
       ):
         raise types.InputError(
             f'--workdir={self.path} holds files but no manifest.json; accepted:'
@@ -104,7 +107,8 @@ class WorkDir:
             ' or another directory.'
         )
       return
-    self.path.mkdir(parents=True, exist_ok=True)
+    with writing(self.path):
+      self.path.mkdir(parents=True, exist_ok=True)
     versions = {name: importlib.metadata.version(name) for name in _PACKAGES}
     self._write_manifest({
         'experiment': experiment,
@@ -113,6 +117,8 @@ class WorkDir:
         'devices': devices,
         'versions': {'python': platform.python_version(), **versions},
         'stages': {},
+        'checkpoints': {},
+        'rollbacks': [],
     })
 
   def record_stage(self, name: str, entry: Mapping[str, Any]) -> None:
@@ -120,10 +126,45 @@ class WorkDir:
     stages = {**self.manifest['stages'], name: entry}
     self._write_manifest({**self.manifest, 'stages': stages})
 
+  def read_checkpoints(self, stage: str) -> dict[str, str]:
+    """Returns what `record_checkpoints` wrote."""
+    # Runs from before there were any have no such entry.
+    return (self.manifest or {}).get('checkpoints', {}).get(stage, {})
+
+  def record_checkpoints(self, stage: str, saved: Mapping[str, str]) -> None:
+    """Writes down which checkpoints a stage has, by step, with a sha256."""
+    saved_of = {**self.manifest.get('checkpoints', {}), stage: saved}
+    self._write_manifest({**self.manifest, 'checkpoints': saved_of})
+
+  def read_rollbacks(self, stage: str) -> list[dict[str, Any]]:
+    """Returns what `record_rollback` wrote of a stage."""
+    entries = (self.manifest or {}).get('rollbacks', [])
+    return [entry for entry in entries if entry['stage'] == stage]
+
+  def record_rollback(self, entry: Mapping[str, Any]) -> None:
+    """Writes down that a stage went back: `stage`, `to_step`, and why."""
+    entries = [*self.manifest.get('rollbacks', []), entry]
+    self._write_manifest({**self.manifest, 'rollbacks': entries})
+
   def append_metrics(self, record: Mapping[str, Any]) -> None:
-    """Appends one line to metrics.jsonl."""
-    with open(self.path / 'metrics.jsonl', 'a', encoding='utf-8') as file:
-      file.write(json.dumps(_as_json(record)) + '\n')
+    """Appends one line to metrics.jsonl, and lines that could not be before.
+
+    Raises:
+      StorageError: if it cannot be written; it is kept for the next time.
+    """
+    self._unwritten += json.dumps(_as_json(record)) + '\n'
+    path = self.path / 'metrics.jsonl'
+    with writing(path):
+      size = path.stat().st_size if path.exists() else 0
+      try:
+        with open(path, 'a', encoding='utf-8') as file:
+          file.write(self._unwritten)
+      except OSError:
+        # Not half of it: the rest would come after it once more.
+        if path.exists():
+          os.truncate(path, size)
+        raise
+    self._unwritten = ''
 
   def read_metrics(self) -> list[dict[str, Any]]:
     """Returns the lines of metrics.jsonl, but one that a crash cut off."""
@@ -135,6 +176,7 @@ class WorkDir:
 
   def drop_metrics_after(self, stage: str, step: int) -> None:
     """Removes the lines of steps that a resumed stage will take again."""
+    self._unwritten = ''
     kept = [
         record
         for record in self.read_metrics()
@@ -214,13 +256,56 @@ def write_whole(path: pathlib.Path, text: str) -> None:
   Args:
     path: of the file; one that is there is replaced.
     text: its content.
+
+  Raises:
+    StorageError: if it cannot be written.
   """
   temporary = path.with_name(f'.{path.name}.tmp')
-  with open(temporary, 'w', encoding='utf-8') as file:
-    file.write(text)
-    file.flush()
-    os.fsync(file.fileno())
-  os.replace(temporary, path)
+  with writing(path):
+    try:
+      with open(temporary, 'w', encoding='utf-8') as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+      os.replace(temporary, path)
+    except OSError:
+      # On a full disk what is there of it would take the room of others.
+      temporary.unlink(missing_ok=True)
+      raise
+
+
+@contextlib.contextmanager
+def writing(path: pathlib.Path) -> Iterator[None]:
+  """Turns an OSError of the block into a StorageError that names the path."""
+  try:
+    yield
+  except OSError as error:
+    raise storage_error(path, error) from error
+
+
+def storage_error(path: pathlib.Path, error: Exception) -> types.StorageError:
+  """Makes the error of what could not be written.
+
+  Args:
+    path: that was to be written.
+    error: why it was not.
+
+  Returns:
+    One that names the path, the reason and the free space.
+  """
+  reason = getattr(error, 'strerror', None) or types.fold(error)
+  found = next((p for p in (path, *path.parents) if p.exists()), path)
+  try:
+    usage = shutil.disk_usage(found)
+    room = (
+        f'{usage.free / 1e6:,.1f} MB free of {usage.total / 1e6:,.1f} MB there'
+    )
+  except OSError:
+    room = 'free space unknown'
+  return types.StorageError(
+      f'{path} cannot be written ({reason}; {room}); what was saved before'
+      ' stands, and the same command goes on from it.'
+  )
 
 
 def _as_json(value: Any) -> Any:

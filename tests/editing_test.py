@@ -224,7 +224,7 @@ def test_students_grow_from_the_teacher_of_another_run(undisturbed, tmp_path):
 
 
 @pytest.mark.parametrize('on_device', [True, False], ids=['resident', 'fed'])
-def test_an_epoch_reads_nothing_back_and_compiles_once(monkeypatch, on_device):
+def test_an_epoch_reads_metrics_alone_and_compiles_once(monkeypatch, on_device):
   # Chunks of one step: the host has reasons to wait within an epoch.
   monkeypatch.setattr(editing, '_CHUNK_BYTES', 1)
   settings = dataclasses.replace(SETTINGS, on_device=on_device)
@@ -252,7 +252,11 @@ def test_an_epoch_reads_nothing_back_and_compiles_once(monkeypatch, on_device):
     with compilation.measured() as clock:
       state, metrics = epoch_fn(state, epoch)
     # Which examples are read, before the first step, where they are fed.
-    assert reads == ([] if on_device else [(4, 4)])
+    assert reads[: not on_device] == ([] if on_device else [(4, 4)])
+    # The metrics of a part that has ended, while the next one is computed.
+    parts = 1 if on_device else 4
+    assert len(reads) == (not on_device) + parts * len(METRICS)
+    assert set(reads[not on_device :]) == {(4 // parts,)}
     assert bool(clock.programs) == (epoch == 0)
     if not on_device:
       assert 0 <= metrics['input_bound'] <= 1
@@ -267,8 +271,8 @@ def test_waiting_for_data_is_measured(monkeypatch):
   state, metrics = epoch_fn(state, 0)
   read_chunks = recipe._iterate_chunks
 
-  def read_slowly(epoch):
-    for chunk in read_chunks(epoch):
+  def read_slowly(epoch, first):
+    for chunk in read_chunks(epoch, first):
       time.sleep(1.0)
       yield chunk
 

@@ -47,7 +47,10 @@ def _run_epoch(data, optimizer, *, weights=WEIGHTS, seed=0, epoch=0, **kwargs):
           **kwargs,
       )
   )
-  return run(training.create_train_state(_init(model), optimizer), data, epoch)
+  state, metrics = run(
+      training.create_train_state(_init(model), optimizer), data, epoch
+  )
+  return state, {name: np.mean(values) for name, values in metrics.items()}
 
 
 # Values.
@@ -162,7 +165,7 @@ def test_teacher_of_the_data_gets_no_gradient():
         seed=0,
         batch_size=BATCH_SIZE,
     )
-    return metrics['loss']
+    return metrics['loss'].mean()
 
   grads, student = jax.jit(jax.grad(loss, argnums=(0, 1)))(
       _init(teacher_model, 1), _init(model)['params']
