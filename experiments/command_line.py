@@ -411,6 +411,9 @@ def _run(main, argv):
     _fail(error)
   except types.RunError as error:
     _fail(error, 1)
+  except preemption.Preempted:
+    # Before main began, or after it was done.
+    _leave('stopped by a signal; what was saved stands.', 143)
   except BaseException as error:
     if not parallel.has_others():
       raise

@@ -16,6 +16,11 @@ TermsFn = Callable[
 ]
 # Of metrics: what is made of others.
 _TOTAL = 'loss'
+_PARAMETERS = 'the parameters'
+_PLURALS = (
+    _PARAMETERS, 'the images', 'the attributes', 'the outputs of the teacher',
+    'the statistics of BatchNorm',
+)  # pyformat: disable
 
 
 class NonFiniteError(Exception):
@@ -26,7 +31,6 @@ class NonFiniteError(Exception):
       after the last one shows it.
     broken: names of the metrics that are not finite, without the total if
       others are there.
-    finite: names of the others.
     members: of a grid, those whose metrics are not finite.
   """
 
@@ -34,13 +38,11 @@ class NonFiniteError(Exception):
       self,
       step: int,
       broken: Sequence[str] = (),
-      finite: Sequence[str] = (),
       members: Sequence[int] = (),
   ):
     super().__init__(step)
     self.step = step
     self.broken = tuple(broken)
-    self.finite = tuple(finite)
     self.members = tuple(members)
 
 
@@ -67,7 +69,6 @@ def check_metrics(first: int, metrics: Mapping[str, np.ndarray]) -> None:
   raise NonFiniteError(
       first + int(bad[0]),
       [name for name in broken if name != _TOTAL] or broken,
-      [name for name in row if name not in broken],
       members,
   )
 
@@ -99,7 +100,7 @@ def examine(
     Scalar bools by name: the parameters, the inputs, the terms, and 'the
     gradient of TERM'.
   """
-  found = {'the parameters': is_finite(params)}
+  found = {_PARAMETERS: is_finite(params)}
   found |= {name: is_finite(tree) for name, tree in inputs.items()}
   gradients = {}
   for objective in objectives:
@@ -153,5 +154,6 @@ def describe(error: NonFiniteError, found: Mapping[str, bool] | None) -> str:
   of_members = ''
   if error.members:
     of_members = f' of member {", ".join(map(str, error.members))} of the grid'
-  verb = 'is' if len(names) == 1 and not names[0].endswith('s') else 'are'
+  is_one = len(names) == 1 and names[0] not in _PLURALS
+  verb = 'is' if is_one else 'are'
   return f'{" and ".join(names)}{of_members} {verb} not finite'

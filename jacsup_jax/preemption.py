@@ -121,8 +121,9 @@ def watched(
 ) -> Iterator[None]:
   """Takes SIGTERM and SIGINT for requests to end, within the block.
 
-  Of the main thread alone. From a signal on, `Preempted` is raised in it, but
-  where that is deferred.
+  Of the main thread alone; in others nothing is changed. From a signal on,
+  `Preempted` is raised in it, but where that is deferred. Where it ends the
+  block, what is left of the time goes on to count.
 
   Args:
     seconds: from a signal to the end of the process at most.
@@ -131,12 +132,24 @@ def watched(
       nothing is raised here then.
   """
   global _watch
+  if threading.current_thread() is not threading.main_thread():
+    yield  # Python has no signals elsewhere.
+    return
   _watch = _Watch(seconds, leave, relay)
   try:
     yield
-  finally:
-    watch, _watch = _watch, None
-    watch.close()
+  except Preempted:
+    raise
+  except BaseException:
+    _stop_watching()
+    raise
+  _stop_watching()
+
+
+def _stop_watching():
+  global _watch
+  watch, _watch = _watch, None
+  watch.close()
 
 
 def requested() -> signal.Signals | None:

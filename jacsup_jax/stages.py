@@ -414,10 +414,12 @@ class _StageRun:
     """Stops, or goes back, for numbers that are not finite."""
     entries = self.workdir and self.workdir.read_rollbacks(self.stage.name)
     found = None
-    if not parallel.has_others() and epoch_fn.examine is not None and (
-        not error.finite or not error.broken
+    # One term alone is what broke. More may come one of another, or of data.
+    if (
+        len(error.broken) != 1
+        and epoch_fn.examine is not None
+        and not parallel.has_others()
     ):
-      # Some terms are finite and some are not: nothing more is to be known.
       found = self._examine(saved, epoch_fn, epoch, error.step)
     step = self._first_step + epoch * epoch_fn.steps + error.step
     line = (

@@ -41,6 +41,28 @@ def kill_when(process, reached, delay):
   assert process.returncode == -signal.SIGKILL, 'it ended before it was killed'
 
 
+def signal_after(process, number, delay):
+  """Sends a signal after some seconds; returns how long it takes to leave.
+
+  Args:
+    process: that runs.
+    number: of the signal.
+    delay: in seconds.
+
+  Returns:
+    Seconds from the signal to the end, None if it had ended before; stderr.
+  """
+  try:
+    _, err = process.communicate(timeout=delay)
+    return None, err
+  except subprocess.TimeoutExpired:
+    pass
+  start = time.monotonic()
+  process.send_signal(number)
+  _, err = process.communicate()
+  return time.monotonic() - start, err
+
+
 def has_epoch(run, stage):
   """Tells whether a stage of a run has had an epoch."""
   path = run / 'metrics.jsonl'
