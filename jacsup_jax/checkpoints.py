@@ -79,13 +79,13 @@ class StageCheckpoints:
     self._checkpointer.close()
 
   def list_steps(self) -> list[int]:
-    """Returns the steps that have a directory, whole or not, rising."""
+    """Returns the steps that are there, whole or not, rising."""
     if not self.directory.is_dir():
       return []
     return sorted(
         int(path.name)
         for path in self.directory.iterdir()
-        if path.name.isascii() and path.name.isdigit() and path.is_dir()
+        if path.name.isascii() and path.name.isdigit()
     )
 
   def latest_step(self) -> int | None:
@@ -387,7 +387,7 @@ def _read_manifest(path, step):
     manifest = json.loads((path / _MANIFEST).read_bytes())
     sha256 = manifest.pop('sha256')
     manifest['files'].items(), manifest['step'], manifest['progress']
-  except FileNotFoundError as error:
+  except (FileNotFoundError, NotADirectoryError) as error:
     raise _Damage(f'{_MANIFEST} is missing') from error
   except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as e:
     raise _Damage(f'{_MANIFEST} is not that of a checkpoint') from e

@@ -37,7 +37,7 @@ DIGIT_TERMS = {
 }
 FACE_TERMS = {
     'reconstruction': ('teacher', 'reconstruction_loss'),
-    'prediction': ('teacher', 'attribute_hinge_loss'),
+    'attribute_hinge': ('phase_1', 'attribute_hinge_loss'),
     'cross_covariance': ('teacher', 'cross_covariance_loss'),
     'attribute_cycle': ('teacher', 'attribute_cycle_loss'),
     'nuisance_cycle': ('teacher', 'nuisance_cycle_loss'),
@@ -45,6 +45,10 @@ FACE_TERMS = {
     'jacobian': ('student', 'jacobian_loss'),
 }
 FACE_STAGES = {
+    'phase_1': types.Stage(
+        'phase_1', 'teacher', None, 8, 2,
+        types.AttributeLossWeights(lambda_prediction=1.0, lambda_xcov=1.0),
+    ),
     'teacher': types.Stage(
         'teacher', 'teacher', None, 8, 2,
         types.AttributeLossWeights(
@@ -315,7 +319,7 @@ def test_the_term_of_faces_is_named(tmp_path, monkeypatch, what, on_device):
     pytest.skip('as the teacher')
   data = _make_faces()
   # Of the second epoch of the stage.
-  epoch = 1 if stage == 'teacher' else 3
+  epoch = 3 if stage == 'student' else 1
   rows = np.asarray(batches.epoch_indices(0, epoch, 40, BATCH_SIZE)[5])
   poison = _Poison(data.images, rows)
   make = attribute_training.make_inputs
@@ -339,7 +343,8 @@ def test_the_term_of_faces_is_named(tmp_path, monkeypatch, what, on_device):
       editing.Settings(batch_size=BATCH_SIZE, on_device=on_device),
       make_model, data,
   )  # pyformat: disable
-  chain = [FACE_STAGES['teacher'], FACE_STAGES['student']]
+  names = ['phase_1'] if stage == 'phase_1' else ['teacher', 'student']
+  chain = [FACE_STAGES[name] for name in names]
   line, _ = _run(tmp_path, chain, recipe)
   verb = 'are' if what == 'images' else 'is'
   article = 'the ' if what == 'images' else ''
@@ -398,16 +403,32 @@ def test_the_term_of_fader_networks_is_named(tmp_path, monkeypatch, what):
 def test_a_member_of_a_grid_is_named(tmp_path, monkeypatch):
   members = [
       grid.Member(0, types.LossWeights(lambda_diff=0.1)),
-      grid.Member(0, types.LossWeights(lambda_diff=1e38)),
+      grid.Member(0, types.LossWeights(lambda_diff=2.0)),
   ]
   make_model = lambda k, d, is_first: networks.MlpAutoencoder(
       k, d, is_first, image_shape=(4, 4, 1), widths=(8, 6)
   )
   recipe = grid.GridDiscovery(
-      discovery.Settings(batch_size=BATCH_SIZE, learning_rate=10.0),
+      discovery.Settings(batch_size=BATCH_SIZE),
       make_model, 2, jnp.asarray(DIGITS), members,
   )  # pyformat: disable
   chain = grid.make_stages(members, [1], 2)
   chain[0] = dataclasses.replace(chain[0], epochs=1)
+  make_objective = training.make_student_objective
+
+  def make_spoiled(model, weights):
+    objective = make_objective(model, weights)
+
+    def spoiled(*args):
+      loss, (metrics, stats) = objective(*args)
+      factor = jnp.where(weights.lambda_diff > 1, jnp.nan, 1.0)
+      metrics = {**metrics, 'jacobian': metrics['jacobian'] * factor}
+      return loss * factor, (metrics, stats)
+
+    return spoiled
+
+  monkeypatch.setattr(training, 'make_student_objective', make_spoiled)
   line, _ = _run(tmp_path, chain, recipe)
-  assert line.startswith('student_d01, epoch 1') and 'of member 1' in line
+  assert line.startswith(
+      'student_d01, epoch 1, step 10: jacobian of member 1 of the grid is not'
+  )

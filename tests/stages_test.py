@@ -3,6 +3,8 @@
 import collections
 import dataclasses
 import json
+import shutil
+import signal
 
 import chex
 import jax
@@ -12,7 +14,9 @@ import pytest
 
 from jacsup_jax import checkpoints
 from jacsup_jax import discovery
+from jacsup_jax import epochs
 from jacsup_jax import networks
+from jacsup_jax import preemption
 from jacsup_jax import stages
 from jacsup_jax import training
 from jacsup_jax import types
@@ -50,17 +54,23 @@ def _evaluate(model, variables):
   return {'code_dim': model.code_dim, 'bias': float(jnp.sum(bias))}
 
 
-def _run(path, *, chain=CHAIN, settings=SETTINGS, every=2, report=None):
+_evaluate_now = _evaluate
+
+
+def _run(
+    path, *, chain=CHAIN, settings=SETTINGS, every=2, report=None, **kwargs
+):
   workdir = workdirs.WorkDir(path)
   workdir.begin('test', {}, {}, [])
   return stages.run(
       chain,
       discovery.Discovery(settings, _make_model, 2, jnp.asarray(IMAGES)),
       workdir=workdir,
-      evaluate=_evaluate,
+      evaluate=_evaluate_now,
       report=report or (lambda stage, record: None),
       checkpoint_every=every,
       eval_every=every,
+      **kwargs,
   )
 
 
@@ -487,3 +497,214 @@ def test_preserving_growth_of_a_convolutional_code(normalize):
       atol=0.0 if normalize else 1e-6,
       rtol=0.0,
   )
+
+
+# Faults.
+
+
+FINE = dataclasses.replace(SETTINGS, batch_size=4)  # Ten steps an epoch.
+
+
+class _Stop:
+  """In the place of a signal: it comes at one of the places that look."""
+
+  def __init__(self, monkeypatch, at):
+    self.left = at
+    self.places = 0
+    monkeypatch.setattr(preemption, 'requested', self.requested)
+    monkeypatch.setattr(epochs.Pace, 'choose', lambda self, most: min(most, 2))
+
+  def requested(self):
+    self.places += 1
+    self.left -= 1
+    return signal.SIGTERM if self.left == 0 else None
+
+
+@pytest.fixture(scope='module')
+def undisturbed_fine(tmp_path_factory):
+  path = tmp_path_factory.mktemp('fine')
+  return path, _run(path, settings=FINE)
+
+
+# Five parts an epoch: the first of the first epoch; within epochs; before the
+# last part of a stage; in the first epoch of a student; where nothing was taken.
+@pytest.mark.parametrize('at', [1, 2, 9, 15, 16, 17, 23, 45])
+def test_a_stop_within_an_epoch_is_bit_identical(
+    undisturbed_fine, tmp_path, monkeypatch, at
+):
+  path, expected = undisturbed_fine
+  with monkeypatch.context() as patch:
+    _Stop(patch, at)
+    with pytest.raises(preemption.Preempted) as stopped:
+      _run(tmp_path, settings=FINE)
+  # Two steps a part, of 30 in a stage.
+  step = 2 * (at - 1)
+  assert f'step {step} is saved' in str(stopped.value)
+  stage = CHAIN[step // 30].name
+  saved = tmp_path / 'checkpoints' / stage / str(step)
+  assert saved.is_dir() and str(saved) in str(stopped.value)
+  trained = _run(tmp_path, settings=FINE)
+  for found, model in zip(trained, expected, strict=True):
+    chex.assert_trees_all_equal(found.state, model.state)
+  assert _metrics(tmp_path) == _metrics(path)
+  # It stops again, and is none the worse.
+  assert [t.sha256 for t in _run(tmp_path, settings=FINE)] == [
+      t.sha256 for t in expected
+  ]
+
+
+def test_many_stops_are_bit_identical(undisturbed_fine, tmp_path, monkeypatch):
+  path, expected = undisturbed_fine
+  for stops in range(100):
+    with monkeypatch.context() as patch:
+      _Stop(patch, 4)
+      try:
+        trained = _run(tmp_path, settings=FINE)
+        break
+      except preemption.Preempted:
+        continue
+  assert stops > 10
+  assert [t.sha256 for t in trained] == [t.sha256 for t in expected]
+  assert _metrics(tmp_path) == _metrics(path)
+
+
+@pytest.mark.parametrize('epoch', [2, 3])
+def test_a_stop_while_measuring_measures_again(
+    undisturbed_fine, tmp_path, monkeypatch, epoch
+):
+  path, expected = undisturbed_fine
+  calls = []
+
+  def stop(*args):
+    calls.append(args)
+    if len(calls) == epoch - 1:
+      raise preemption.Preempted
+    return _evaluate(*args)
+
+  with monkeypatch.context() as patch:
+    patch.setitem(globals(), '_evaluate_now', stop)
+    with pytest.raises(preemption.Preempted, match=f'step {10 * epoch} is sav'):
+      _run(tmp_path, settings=FINE)
+  assert [t.sha256 for t in _run(tmp_path, settings=FINE)] == [
+      t.sha256 for t in expected
+  ]
+  assert _metrics(tmp_path) == _metrics(path)
+
+
+def _kill_at(stage, epoch):
+  def kill(current, record):
+    if (current.name, record['epoch']) == (stage, epoch):
+      raise Killed
+
+  return kill
+
+
+def test_damaged_newest_checkpoint_loses_an_epoch_and_says_so(tmp_path):
+  undisturbed = _run(tmp_path / 'a', every=1)
+  with pytest.raises(Killed):
+    _run(tmp_path / 'b', every=1, report=_kill_at('d1', 2))
+  newest = tmp_path / 'b' / 'checkpoints' / 'd1' / '10'
+  (newest / 'default' / '_METADATA').write_bytes(b'{}')
+  lines = []
+  trained = _run(tmp_path / 'b', every=1, note=lines.append)
+  assert f'{newest} is damaged' in lines[0]
+  assert 'going on from' in lines[-1] and lines[-1].endswith('/d1/8')
+  assert [t.sha256 for t in trained] == [t.sha256 for t in undisturbed]
+  assert _metrics(tmp_path / 'b') == _metrics(tmp_path / 'a')
+  assert (newest.parent / 'damaged-10').is_dir()
+
+
+# Also of a stage that others have grown from already.
+@pytest.mark.parametrize('stage', ['teacher', 'd1'])
+def test_a_stage_without_checkpoints_is_never_trained_again_unasked(
+    tmp_path, stage
+):
+  undisturbed = _run(tmp_path)
+  manifest = (tmp_path / 'manifest.json').read_text()
+  shutil.rmtree(tmp_path / 'checkpoints' / stage)
+  for _ in range(2):
+    with pytest.raises(types.InputError, match='--on_damage=retrain') as error:
+      _run(tmp_path)
+    assert f'{stage}/' in str(error.value) and 'missing' in str(error.value)
+  again = _run(tmp_path, faults=stages.Faults(on_damage='retrain'))
+  assert [t.sha256 for t in again] == [t.sha256 for t in undisturbed]
+  found = json.loads((tmp_path / 'manifest.json').read_text())
+  expected = json.loads(manifest)
+  assert found['stages'] == expected['stages']
+
+
+def test_a_finished_stage_with_other_parameters_is_refused(tmp_path):
+  _run(tmp_path)
+  path = tmp_path / 'manifest.json'
+  manifest = json.loads(path.read_text())
+  manifest['stages']['d1']['sha256'] = '0' * 64
+  path.write_text(json.dumps(manifest))
+  with pytest.raises(types.InputError, match='the manifest has .* 000000000000'):
+    _run(tmp_path)
+
+
+def _fail_at(monkeypatch, number, target, name):
+  """Lets one call of a function fail as on a full disk; returns all calls."""
+  function, calls = getattr(target, name), []
+
+  def call(*args, **kwargs):
+    calls.append(args)
+    if len(calls) == number:
+      raise types.StorageError('/path cannot be written (No space left)')
+    return function(*args, **kwargs)
+
+  monkeypatch.setattr(target, name, call)
+  return calls
+
+
+# Two checkpoints a stage: after epoch 2, and the last.
+@pytest.mark.parametrize('number', [1, 2, 3, 6])
+@pytest.mark.parametrize(
+    ('target', 'name'),
+    [
+        (checkpoints.StageCheckpoints, 'save'),
+        (workdirs.WorkDir, 'record_checkpoints'),
+        (workdirs.WorkDir, 'append_metrics'),
+    ],
+)
+def test_full_disk_stops_the_run_which_goes_on_later(
+    undisturbed, tmp_path, monkeypatch, number, target, name
+):
+  path, expected = undisturbed
+  with monkeypatch.context() as patch:
+    _fail_at(patch, number, target, name)
+    with pytest.raises(types.StorageError, match='cannot be written'):
+      _run(tmp_path)
+  trained = _run(tmp_path)
+  assert [t.sha256 for t in trained] == [t.sha256 for t in expected]
+  assert _metrics(tmp_path) == _metrics(path)
+
+
+@pytest.mark.parametrize(
+    ('target', 'name', 'number'),
+    [
+        (checkpoints.StageCheckpoints, 'save', 3),
+        (workdirs.WorkDir, 'append_metrics', 4),
+    ],
+)
+def test_full_disk_is_said_and_training_goes_on(
+    undisturbed, tmp_path, monkeypatch, target, name, number
+):
+  path, expected = undisturbed
+  _fail_at(monkeypatch, number, target, name)
+  lines = []
+  trained = _run(
+      tmp_path,
+      faults=stages.Faults(on_checkpoint_error='continue'),
+      note=lines.append,
+  )
+  assert 'No space left' in lines[0] and '=continue' in lines[0]
+  assert [t.sha256 for t in trained] == [t.sha256 for t in expected]
+  if target is checkpoints.StageCheckpoints:
+    assert _metrics(tmp_path) == _metrics(path)
+
+
+def test_the_last_checkpoint_of_a_stage_must_be_written(tmp_path, monkeypatch):
+  _fail_at(monkeypatch, 2, checkpoints.StageCheckpoints, 'save')
+  with pytest.raises(types.StorageError):
+    _run(tmp_path, faults=stages.Faults(on_checkpoint_error='continue'))
