@@ -51,7 +51,10 @@ class Comparison:
     """Returns the outcome in a line."""
     if self.first_difference is not None:
       return f'Not the same to the bit: {self.first_difference}.'
-    parts = [f'{len(self.stages)} stages', f'{self.records[0]} lines of metrics']
+    parts = [
+        f'{len(self.stages)} stages',
+        f'{self.records[0]} lines of metrics',
+    ]
     if self.columns is not None:
       parts.append(f'{len(self.columns)} columns of results')
     return f'The same to the bit: {", ".join(parts)}.'

@@ -11,13 +11,10 @@ import io
 import json
 import os
 import pathlib
-import re
 import shlex
 import subprocess
 import sys
 from typing import Any
-
-from absl import flags
 
 from experiments import compared_runs
 from experiments import reproduced_runs
@@ -98,7 +95,8 @@ def read(path: str | os.PathLike[str]) -> Original:
       isinstance(manifest.get(name), dict) for name in entries
   ):
     raise types.InputError(
-        f'--manifest={path} has not the entries {", ".join(entries)}; {accepted}'
+        f'--manifest={path} has not the entries {", ".join(entries)};'
+        f' {accepted}'
     )
   experiment = manifest.get('experiment')
   if not isinstance(experiment, str) or experiment not in _BINARIES:
@@ -145,13 +143,13 @@ def make_plan(
   """
   manifest = original.manifest
   overrides = {n: v for n, v in overrides.items() if v is not None}
-  values = _check_names(original)
+  values = dict(manifest['flags'])
   given = overrides.pop('teacher_workdir', None)
   if given is not None:
     if values.get('teacher_workdir') is None:
       raise types.InputError(
-          f'--teacher_workdir={given}: the run of --manifest={original.path} has'
-          ' trained its own teacher; accepted: without that flag.'
+          f'--teacher_workdir={given}: the run of --manifest={original.path}'
+          ' has trained its own teacher; accepted: without that flag.'
       )
     values['teacher_workdir'] = given
   how = manifest.get('how', {})
@@ -159,6 +157,16 @@ def make_plan(
   how |= overrides
   binary, *chosen = _BINARIES[manifest['experiment']]
   command = ['-m', f'experiments.{binary}', *chosen]
+  environment, remarks = _choose_threads(manifest)
+  # Its names before any value is given to it.
+  known = _describe(original, command, environment)['flags']
+  unknown = [repr(name) for name in values if name not in known]
+  if unknown:
+    raise types.InputError(
+        f'--manifest={original.path} has flags that experiments.{binary} has'
+        f' not, or that do not decide its result: {", ".join(unknown)};'
+        ' accepted: a manifest of this version.'
+    )
   for name, value in {**values, **how}.items():
     # None is the default of the flags that can have it.
     if value is not None:
@@ -168,15 +176,8 @@ def make_plan(
       f'--workdir={output}',
   ]
   _check_teacher(original, values.get('teacher_workdir'))
-  environment, remarks = _choose_threads(manifest)
   here = _describe(original, command, environment)
   differences = compared_runs.list_differences(manifest, here)
-  unknown = sorted(set(values) - set(here['flags']))
-  if unknown:
-    raise types.InputError(
-        f'--manifest={original.path} has flags that experiments.{binary} has'
-        f' not: {", ".join(unknown)}; accepted: a manifest of this version.'
-    )
   differences += [
       f'--{name}: {values.get(name)} there, {value} here'
       for name, value in here['flags'].items()
@@ -253,29 +254,6 @@ def check_output(original: Original, output: pathlib.Path) -> bool:
   return run.is_complete
 
 
-def _check_names(original):
-  """Returns the flags of a manifest; none are absl's, or of where and how."""
-  values = dict(original.manifest['flags'])
-  ours = flags.FLAGS.flags_by_module_dict()
-  of_libraries = {
-      flag.name
-      for module, defined in ours.items()
-      if not (module == sys.argv[0] or module.startswith('experiments.'))
-      for flag in defined
-  }
-  for name in values:
-    if (
-        re.fullmatch('[a-z][a-z0-9_]*', name) is None
-        or name in of_libraries
-        or name in (*_OF_HOW, 'workdir', 'describe', 'expected_data')
-    ):
-      raise types.InputError(
-          f'--manifest={original.path} has {name!r} among its flags; accepted:'
-          ' those that decide the result of a run.'
-      )
-  return values
-
-
 def _format(original, name, value):
   """Returns a flag's value as it is written on a command line."""
   if isinstance(value, bool):
@@ -287,8 +265,8 @@ def _format(original, name, value):
   if isinstance(value, (int, float, str)):
     return str(value)
   raise types.InputError(
-      f'--manifest={original.path} has the value {str(value)[:100]} of --{name};'
-      ' accepted: a number, a text or a list of texts.'
+      f'--manifest={original.path} has the value {str(value)[:100]} of'
+      f' --{name}; accepted: a number, a text or a list of texts.'
   )
 
 
@@ -351,6 +329,6 @@ def _describe(original, command, environment):
     pass
   lines = done.stderr.strip().splitlines() or ['no line that says why']
   raise types.InputError(
-      f'--manifest={original.path}: {command[1]} does not accept it, with status'
-      f' {done.returncode}: {lines[-1].removeprefix("error: ")}'
+      f'--manifest={original.path}: {command[1]} does not accept it, with'
+      f' status {done.returncode}: {lines[-1].removeprefix("error: ")}'
   )

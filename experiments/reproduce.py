@@ -3,10 +3,11 @@
   python -m experiments.reproduce --table=1 --scale=quick
   python -m experiments.reproduce --manifest=runs/mnist_quick
 
-Of tables and figures, beside the paper's numbers, it runs what is missing, goes on with what was begun and only reads what is
-complete; then writes Markdown, CSV, for Table 2 the scatter of Figure 4, and
-copies of figures, and prints the table. A run is repeated from its manifest in
-a new work directory, and compared with the repetition to the bit.
+A table or a figure stands beside the paper's numbers: what is missing is run,
+what was begun goes on and what is complete is only read; then it writes
+Markdown, CSV, for Table 2 the scatter of Figure 4, and copies of figures, and
+prints the table. A run is repeated from its manifest in a new work directory,
+and compared with the repetition to the bit.
 """
 
 import pathlib
@@ -64,7 +65,9 @@ def define_flags() -> None:
       'dataset', None, 'Passed to the runs; by default that of their flagfiles.'
   )
   flags.DEFINE_string(
-      'data_dir', None, 'Passed to the runs; of a repetition as in its manifest.'
+      'data_dir',
+      None,
+      'Passed to the runs; of a repetition by default as in its manifest.',
   )
   for name in ('judge_workdir', 'teacher_workdir'):
     flags.DEFINE_string(
