@@ -58,9 +58,8 @@ def _write_digits(path, seed=0):
   images = np.kron(rng.integers(0, 200, (10, 7, 7)), np.ones((4, 4), int))
   images = images[labels] + rng.integers(0, 55, (480, 28, 28))
   split = np.where(np.arange(480) < 384, 'train', 'test')
-  np.savez(
-      path, images=images[..., None].astype(np.uint8), labels=labels, split=split
-  )
+  images = images[..., None].astype(np.uint8)
+  np.savez(path, images=images, labels=labels, split=split)
 
 
 def _write(directory, name='manifest.json', /, **changes):
