@@ -445,6 +445,7 @@ def test_drawn_faces_give_the_same_bits_twice(tmp_path):
   for name in ('a', 'b'):
     # Drawn, judged and trained anew, by another order of hashes.
     root = tmp_path / name
+    (root / 'data').mkdir(parents=True)
     done = _python(
         '-c', _DRAWN, *FACES, '--dataset=synthetic_faces', '--image_size=16',
         f'--data_dir={root / "data"}', f'--workdir={root / "run"}',
