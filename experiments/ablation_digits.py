@@ -78,6 +78,7 @@ def run(values: Mapping[str, Any], workdir: workdirs.WorkDir) -> None:
   train, _, test = discovery_command.load_data(
       experiment.image_shape, plateau=False
   )
+  command_line.check_data(train.name, train.fingerprint)
   ensemble = judges.restore_or_train(
       FLAGS.judge_workdir
       or judges.default_directory(FLAGS.dataset, FLAGS.data_dir),
@@ -90,6 +91,7 @@ def run(values: Mapping[str, Any], workdir: workdirs.WorkDir) -> None:
       flags=values,
       dataset={'name': train.name, 'fingerprint': train.fingerprint},
       devices=parallel.describe_devices(),
+      **command_line.describe_circumstances(),
   )
   evaluate = discovery_runs.make_evaluate(ensemble, test.images, test.labels)
   with command_line.Progress(FLAGS.progress) as progress:

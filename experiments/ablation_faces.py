@@ -137,6 +137,7 @@ def run(values: Mapping[str, Any], workdir: workdirs.WorkDir) -> None:
       for split in ('train', selection_split, FLAGS.eval_split)
   )
   batches.count_steps(len(train), FLAGS.batch_size)
+  command_line.check_data(train.name, train.fingerprint)
   judge = celeba_runs.restore_or_train_judge(
       FLAGS.judge_workdir,
       {name: values[f'judge_{name}'] for name in celeba_flags.OF_JUDGE},
@@ -154,6 +155,7 @@ def run(values: Mapping[str, Any], workdir: workdirs.WorkDir) -> None:
           'attributes': list(names),
       },
       devices=parallel.describe_devices(),
+      **command_line.describe_circumstances(),
   )
   evaluate = celeba_rows.make_evaluate_error(selection, FLAGS.selection_images)
   rows = []

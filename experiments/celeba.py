@@ -49,6 +49,7 @@ def main() -> None:
       f'fingerprint of {train.name}': train.fingerprint,
       'sha256 of the teacher': [model.sha256 for model in given],
   })
+  command_line.check_data(train.name, train.fingerprint)
   run_stages = functools.partial(
       stages.run,
       given=given,
@@ -76,6 +77,7 @@ def main() -> None:
           'attributes': list(train.attribute_names),
       },
       devices=parallel.describe_devices(),
+      **command_line.describe_circumstances(),
   )
   with command_line.Progress(FLAGS.progress) as progress:
     trained = _train(

@@ -6,7 +6,9 @@ complete, status 2 with one line for a user's mistake.
 
 from collections.abc import Callable, Mapping
 import contextlib
+import json
 import math
+import os
 import sys
 import traceback
 from typing import Any
@@ -17,6 +19,7 @@ from absl import logging
 import numpy as np
 import tqdm
 
+from jacsup_jax import circumstances
 from jacsup_jax import compilation
 from jacsup_jax import datasets
 from jacsup_jax import hosts
@@ -38,10 +41,13 @@ _NOT_OF_THE_RESULT = frozenset({
     'workdir', 'data_dir', 'judge_workdir', 'cache', 'resume', 'progress',
     'flagfile', 'compilation_cache', 'distributed', 'distributed_timeout',
     'on_checkpoint_error', 'on_nan', 'max_rollbacks', 'on_damage',
-    'grace_seconds', *_OF_PROCESSES,
+    'grace_seconds', 'deterministic', 'describe', 'expected_data',
+    *_OF_PROCESSES,
 })  # pyformat: disable
 # Of these, what decides which programs run: the same on all processes.
-_OF_ALL_PROCESSES = ('cache',)
+_OF_ALL_PROCESSES = ('cache', 'deterministic')
+# Of these, local paths, which mean the same in every directory if absolute.
+_PATHS = ('workdir', 'data_dir', 'judge_workdir', 'compilation_cache')
 # What is given up when a run ends, however it does.
 _at_end = contextlib.ExitStack()
 
@@ -155,6 +161,25 @@ def define_training_flags(
   )
   flags.DEFINE_boolean('resume', True, 'Continue a run that is in --workdir.')
   flags.DEFINE_boolean(
+      'deterministic',
+      False,
+      'On GPUs, the same command gives the same bits, at some cost of speed: it'
+      ' adds --xla_gpu_deterministic_ops=true to XLA_FLAGS. On CPU and TPU'
+      ' nothing is needed.',
+  )
+  flags.DEFINE_string(
+      'expected_data',
+      None,
+      'Fingerprint of the training data, as in a manifest: others are refused'
+      ' before anything is trained. By default any are accepted.',
+  )
+  flags.DEFINE_boolean(
+      'describe',
+      False,
+      'Print, as JSON, the flags and circumstances that the manifest of this'
+      ' command would have here, and end.',
+  )
+  flags.DEFINE_boolean(
       'progress',
       None,
       'Draw a progress bar; by default on a terminal only, a line per epoch'
@@ -238,6 +263,46 @@ def _define_process_flags():
 
 def result_flags() -> dict[str, Any]:
   """Returns the flags that decide a run's result, for its manifest."""
+  return {
+      name: value
+      for name, value in _own_flags().items()
+      if name not in _NOT_OF_THE_RESULT
+  }
+
+
+def describe_circumstances() -> dict[str, Any]:
+  """Returns what a run's manifest has besides flags, data and devices."""
+  how = {n: v for n, v in _own_flags().items() if n in _NOT_OF_THE_RESULT}
+  for name in _PATHS:
+    # Other places than the local disk have a scheme, as gs://.
+    if how.get(name) is not None and '://' not in how[name]:
+      how[name] = os.path.abspath(os.path.expanduser(how[name]))
+  return {
+      'how': how,
+      'code': circumstances.hash_code('jacsup_jax', 'experiments'),
+      'processes': parallel.process()[1],
+      'machine': circumstances.describe_machine(),
+      'environment': circumstances.describe_environment(),
+  }
+
+
+def check_data(name: str, fingerprint: str) -> None:
+  """Raises InputError if these are not the data that --expected_data asks for.
+
+  Args:
+    name: of the training data.
+    fingerprint: of them.
+  """
+  expected = flags.FLAGS.expected_data
+  if expected is not None and expected != fingerprint:
+    raise types.InputError(
+        f'--expected_data={expected}: {name} has the fingerprint {fingerprint};'
+        ' accepted: the same data, or a run without --expected_data.'
+    )
+
+
+def _own_flags():
+  """Returns the values of a binary's flags, but those of libraries."""
   # absl files the flags of the binary that runs under its path.
   ours = lambda name: name == sys.argv[0] or name.startswith('experiments.')
   by_module = flags.FLAGS.flags_by_module_dict()
@@ -245,7 +310,6 @@ def result_flags() -> dict[str, Any]:
   return {
       flag.name: flag.value
       for flag in sorted(defined, key=lambda flag: flag.name)
-      if flag.name not in _NOT_OF_THE_RESULT
   }
 
 
@@ -399,13 +463,18 @@ def _run(main, argv):
       raise types.InputError(
           f'found {argv[1]!r} after the flags; accepted: flags only.'
       )
+    if 'deterministic' in flags.FLAGS and flags.FLAGS.deterministic:
+      compilation.ask_for_determinism()
     if 'compilation_cache' in flags.FLAGS and flags.FLAGS.compilation_cache:
       directory = flags.FLAGS.compilation_cache
       workdirs.check_directory(f'--compilation_cache={directory}', directory)
       compilation.keep_programs(directory)
     _connect()
     _describe_precision()
-    _run_watched(main)
+    if 'describe' in flags.FLAGS and flags.FLAGS.describe:
+      _describe()
+    else:
+      _run_watched(main)
     parallel.disconnect()
   except types.InputError as error:
     _fail(error)
@@ -487,6 +556,17 @@ def _connect():
       terms={f'--{name}': value for name, value in terms.items()},
       seconds=flags.FLAGS.distributed_timeout,
   )
+
+
+def _describe():
+  """Prints what a manifest would have, on one line."""
+  description = {
+      'flags': result_flags(),
+      'devices': parallel.describe_devices(),
+      'versions': circumstances.describe_versions(),
+      **describe_circumstances(),
+  }
+  print(json.dumps(description, default=str))
 
 
 def _describe_precision():

@@ -168,6 +168,7 @@ def run(experiment: discovery_runs.Experiment, draw: DrawFn) -> None:
       )
   )
   parallel.check_same({f'fingerprint of {train.name}': train.fingerprint})
+  command_line.check_data(train.name, train.fingerprint)
   train_chain = functools.partial(
       stages.run,
       chain,
@@ -197,6 +198,7 @@ def run(experiment: discovery_runs.Experiment, draw: DrawFn) -> None:
       flags=values,
       dataset={'name': train.name, 'fingerprint': train.fingerprint},
       devices=parallel.describe_devices(),
+      **command_line.describe_circumstances(),
   )
   evaluate = discovery_runs.make_evaluate(ensemble, test.images, test.labels)
   with command_line.Progress(FLAGS.progress) as progress:

@@ -1,23 +1,27 @@
-"""Reproduces a table or a figure of Lezama (2019), beside the paper's numbers.
+"""Reproduces a table or a figure of Lezama (2019), or repeats a run.
 
   python -m experiments.reproduce --table=1 --scale=quick
+  python -m experiments.reproduce --manifest=runs/mnist_quick
 
-Runs what is missing, goes on with what was begun and only reads what is
-complete; then writes Markdown, CSV, for Table 2 the scatter of Figure 4, and
-copies of figures, and prints the table.
+A table or a figure stands beside the paper's numbers: what is missing is run,
+what was begun goes on and what is complete is only read; then it writes
+Markdown, CSV, for Table 2 the scatter of Figure 4, and copies of figures, and
+prints the table. A run is repeated from its manifest in a new work directory,
+and compared with the repetition to the bit.
 """
 
 import pathlib
 import shutil
-import subprocess
 import sys
 
 from absl import flags
 
 from experiments import command_line
+from experiments import compared_runs
 from experiments import paper_numbers
 from experiments import paper_properties
 from experiments import paper_tables
+from experiments import repeated_runs
 from experiments import reproduced_runs
 from jacsup_jax import face_figures
 from jacsup_jax import figures
@@ -44,27 +48,48 @@ def define_flags() -> None:
       'quick: minutes on two cores, reduced models and data that need no'
       ' download. full: the paper\'s runs.',
   )
+  flags.DEFINE_string(
+      'manifest',
+      None,
+      'A run to repeat, in the place of tables and figures: its manifest.json,'
+      ' or the work directory that has it.',
+  )
   flags.DEFINE_string('runs_dir', 'runs', 'Where the runs are, or will be.')
   flags.DEFINE_string(
-      'output', None, 'Where tables and figures go; RUNS_DIR/reproduce.'
+      'output',
+      None,
+      'Where tables and figures go, RUNS_DIR/reproduce by default; of a'
+      ' repetition its work directory, RUNS_DIR/repeat_NAME.',
   )
   flags.DEFINE_string(
       'dataset', None, 'Passed to the runs; by default that of their flagfiles.'
   )
-  flags.DEFINE_string('data_dir', None, 'Passed to the runs.')
+  flags.DEFINE_string(
+      'data_dir',
+      None,
+      'Passed to the runs; of a repetition by default as in its manifest.',
+  )
+  for name in ('judge_workdir', 'teacher_workdir'):
+    flags.DEFINE_string(
+        name, None, 'Of a repetition, if it is not as in the manifest.'
+    )
   flags.DEFINE_boolean(
       'run', True, 'Run what is missing; otherwise say which commands do.'
   )
 
 
 def main() -> None:
+  if FLAGS.manifest is not None:
+    _repeat()
+    return
   asked = {
       'table': (FLAGS.table, reproduced_runs.TABLES),
       'figure': (FLAGS.figure, reproduced_runs.FIGURES),
   }
   if not FLAGS.table and not FLAGS.figure:
     raise types.InputError(
-        'neither --table nor --figure is given; accepted: one of them or both.'
+        'none of --table, --figure and --manifest is given; accepted: one of'
+        ' the first two or both, or the last.'
     )
   for name, (given, accepted) in asked.items():
     if set(given) - set(accepted):
@@ -89,7 +114,7 @@ def main() -> None:
         f' {"; ".join("python " + " ".join(c) for c in commands)}'
     )
   for command in commands:
-    _run(command)
+    reproduced_runs.run(command)
   output.mkdir(parents=True, exist_ok=True)
   for number in FLAGS.table:
     if number == '3':
@@ -121,18 +146,30 @@ def _command(root, run):
   return command
 
 
-def _run(command):
-  """Runs a command, whose lines are shown as they come."""
-  print(f'python {" ".join(command)}', flush=True)
-  done = subprocess.run([sys.executable, *command], check=False)
-  if done.returncode:
-    # Its own line says why.
-    print(
-        f'error: {command[1]} ended with status {done.returncode}; the same'
-        ' command goes on from there.',
-        file=sys.stderr,
-    )
-    sys.exit(done.returncode if done.returncode == 2 else 1)
+def _repeat():
+  """Repeats the run of --manifest, and compares."""
+  for name in ('table', 'figure', 'scale', 'dataset'):
+    if FLAGS[name].present:
+      raise types.InputError(
+          f'--{name} with --manifest={FLAGS.manifest}, which says what is run;'
+          ' accepted: one of them.'
+      )
+  original = repeated_runs.read(FLAGS.manifest)
+  name = f'repeat_{original.directory.name}'
+  output = pathlib.Path(FLAGS.output or pathlib.Path(FLAGS.runs_dir) / name)
+  names = ('data_dir', 'judge_workdir', 'teacher_workdir')
+  comparison = repeated_runs.repeat(
+      original,
+      output,
+      {name: FLAGS[name].value for name in names},
+      may_run=FLAGS.run,
+  )
+  text = compared_runs.format_markdown(comparison)
+  workdirs.write_whole(output / 'comparison.md', text)
+  print(text)
+  if comparison.first_difference and not comparison.differences:
+    print(f'error: {comparison.summarize()}', file=sys.stderr)
+    sys.exit(1)
 
 
 def _write_table(table, root, runs, output):

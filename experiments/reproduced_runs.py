@@ -4,6 +4,9 @@ from collections.abc import Mapping, Sequence
 import dataclasses
 import json
 import pathlib
+import shlex
+import subprocess
+import sys
 from typing import Any
 
 from experiments import paper_numbers
@@ -97,6 +100,30 @@ PATTERNS = {
 }  # pyformat: disable
 # Of results.json: what must agree for rows to stand in one table.
 _COMPARED = ('protocol', 'judge', 'judges')
+
+
+def run(
+    command: Sequence[str], environment: Mapping[str, str] | None = None
+) -> None:
+  """Runs a command, whose lines are shown as they come.
+
+  Ends this process too if it fails: its own line says why.
+
+  Args:
+    command: arguments of Python.
+    environment: of the process; this one's by default.
+  """
+  print(f'python {shlex.join(command)}', flush=True)
+  done = subprocess.run(
+      [sys.executable, *command], env=environment, check=False
+  )
+  if done.returncode:
+    print(
+        f'error: {command[1]} ended with status {done.returncode}; the same'
+        ' command goes on from there.',
+        file=sys.stderr,
+    )
+    sys.exit(done.returncode if done.returncode == 2 else 1)
 
 
 def read_rows(paths: Sequence[pathlib.Path]) -> list[dict[str, Any]]:

@@ -1,11 +1,16 @@
-"""How long programs take to compile, and how many are."""
+"""How programs are compiled: kept, with the same bits, and in what time."""
 
 import contextlib
 from collections.abc import Iterator
 import dataclasses
+import os
 
 import jax
 
+from jacsup_jax import types
+
+# No atomic additions, and no choice among kernels by how fast they were.
+_DETERMINISTIC = '--xla_gpu_deterministic_ops=true'
 _COMPILED = '/jax/core/compile/backend_compile_duration'
 
 
@@ -42,6 +47,25 @@ def keep_programs(directory: str) -> None:
   jax.config.update('jax_compilation_cache_dir', directory)
   # Small ones too: a run has many, and they take most of a restart.
   jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.1)
+
+
+def ask_for_determinism() -> None:
+  """Asks XLA for programs that give the same bits every time on a GPU.
+
+  Before anything uses a device. XLA ignores it for CPU and TPU.
+
+  Raises:
+    InputError: if XLA_FLAGS names a file, which nothing can be added to.
+  """
+  found = os.environ.get('XLA_FLAGS', '').strip()
+  if found and not found.startswith('-'):
+    raise types.InputError(
+        f'--deterministic with XLA_FLAGS={found}, a file; accepted: flags in'
+        f' XLA_FLAGS, or {_DETERMINISTIC} in that file and no --deterministic.'
+    )
+  # The last one counts, should it be there as false.
+  if found.split()[-1:] != [_DETERMINISTIC]:
+    os.environ['XLA_FLAGS'] = f'{found} {_DETERMINISTIC}'.strip()
 
 
 _clocks = []

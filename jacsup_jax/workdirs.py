@@ -7,18 +7,16 @@ all.
 
 from collections.abc import Iterator, Mapping, Sequence
 import contextlib
-import importlib.metadata
 import json
 import os
 import pathlib
-import platform
 import shutil
 from typing import Any
 
+from jacsup_jax import circumstances
 from jacsup_jax import types
 
 _MANIFEST = 'manifest.json'
-_PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy')
 
 
 class WorkDir:
@@ -87,18 +85,29 @@ class WorkDir:
       flags: Mapping[str, Any],
       dataset: Mapping[str, str],
       devices: Sequence[str],
+      **entries: Any,
   ) -> None:
-    """Writes the manifest of a new run; one that is there stays as it is.
+    """Writes the manifest of a new run; one that is there keeps its entries.
+
+    Where a run goes on in other circumstances than before, these are added to
+    it as `continued`, with the stages that were finished then.
 
     Args:
       experiment: name of the binary.
       flags: names and values that decide the result of the run.
       dataset: `name` and `fingerprint` of the training data.
       devices: a line for each.
+      **entries: more that a repetition needs, such as `machine`; see
+        `circumstances.ENTRIES`.
 
     Raises:
       InputError: if the run was begun on other data.
     """
+    found = _as_json({
+        'devices': devices,
+        'versions': circumstances.describe_versions(),
+        **entries,
+    })
     if self.manifest is not None:
       if self.manifest['dataset'] != dataset:
         raise types.InputError(
@@ -106,16 +115,15 @@ class WorkDir:
             f' {self.manifest["dataset"]}, found {dataset}; accepted: the same,'
             ' or another directory.'
         )
+      self._record_continuation(found)
       return
     with writing(self.path):
       self.path.mkdir(parents=True, exist_ok=True)
-    versions = {name: importlib.metadata.version(name) for name in _PACKAGES}
     self._write_manifest({
         'experiment': experiment,
         'flags': flags,
         'dataset': dataset,
-        'devices': devices,
-        'versions': {'python': platform.python_version(), **versions},
+        **found,
         'stages': {},
         'checkpoints': {},
         'rollbacks': [],
@@ -213,6 +221,23 @@ class WorkDir:
   def read_results(self) -> dict[str, Any]:
     """Returns results.json."""
     return json.loads((self.path / 'results.json').read_text('utf-8'))
+
+  def _record_continuation(self, found):
+    """Adds the circumstances of a run that goes on, where they are others."""
+    continued = self.manifest.get('continued', [])
+    # An entry that an older manifest lacks is not known to differ.
+    last = {**self.manifest, **(continued[-1] if continued else {})}
+    if not circumstances.compare(last, found):
+      return
+    entry = {
+        'finished': list(self.manifest['stages']),
+        **{
+            name: found[name]
+            for name in circumstances.ENTRIES
+            if name in found and name in last
+        },
+    }
+    self._write_manifest({**self.manifest, 'continued': [*continued, entry]})
 
   def _read_manifest(self):
     path = self.path / _MANIFEST

@@ -1,5 +1,7 @@
 """Tests of experiments.command_line."""
 
+import json
+import os
 import sys
 
 from absl import flags
@@ -8,6 +10,7 @@ import pytest
 
 from experiments import command_line
 from experiments import mnist
+from jacsup_jax import circumstances
 from jacsup_jax import types
 
 STAGE = types.Stage('d1', 'student', 'teacher', 1, 4, types.LossWeights())
@@ -154,6 +157,41 @@ def test_bar_is_on_stderr_and_goes_on_after_a_resume(capsys):
   assert '4/4' in err and 'd1' in err
 
 
+def test_described_is_what_a_manifest_would_have(invoke):
+  status, out, _ = invoke(pytest.fail, '--describe', '--epochs=3')
+  assert status == 0
+  found = json.loads(out)
+  assert found['flags']['epochs'] == 3
+  assert {*circumstances.ENTRIES, 'how', 'flags'} == set(found)
+
+
+def test_paths_of_how_a_run_is_made_are_absolute(parsed):
+  parsed.data_dir, parsed.judge_workdir = 'gs://bucket/x', 'judge'
+  how = command_line.describe_circumstances()['how']
+  assert how['data_dir'] == 'gs://bucket/x'
+  assert how['judge_workdir'] == os.path.abspath('judge')
+  assert how['compilation_cache'] is None
+  assert how['deterministic'] is False
+
+
+def test_other_data_than_expected_are_refused(parsed):
+  command_line.check_data('digits', '0123')
+  parsed.expected_data = '0123'
+  command_line.check_data('digits', '0123')
+  message = '--expected_data=0123: digits has the fingerprint 4567; accepted'
+  with pytest.raises(types.InputError, match=message):
+    command_line.check_data('digits', '4567')
+
+
+def test_deterministic_operations_are_asked_for(monkeypatch, invoke):
+  asked = []
+  monkeypatch.setattr(
+      command_line.compilation, 'ask_for_determinism', lambda: asked.append(1)
+  )
+  assert invoke(lambda: None)[0] == 0 and not asked
+  assert invoke(lambda: None, '--deterministic')[0] == 0 and asked
+
+
 # Invariants.
 
 
@@ -163,7 +201,10 @@ def test_flags_of_the_result_are_all_but_where_and_how_to_run(parsed):
   assert found['lambda_diff'] == 0.1  # The paper's.
   assert found['students'] == ['student']
   # What a user may change between two calls of the same run.
-  for name in ('workdir', 'data_dir', 'resume', 'progress', 'judge_workdir'):
+  for name in (
+      'workdir', 'data_dir', 'resume', 'progress', 'judge_workdir',
+      'deterministic', 'describe', 'expected_data',
+  ):  # pyformat: disable
     assert name not in found
     assert name in parsed
   # None of absl's or of another library's.

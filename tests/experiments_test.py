@@ -227,6 +227,15 @@ def test_no_resume_refuses_a_begun_directory(finished):
 # Invariants.
 
 
+def test_same_command_elsewhere_gives_the_same_bits(finished, tmp_path):
+  run, judge, _ = finished
+  status, _, err = _invoke(
+      *RUN, f'--workdir={tmp_path / "run"}', f'--judge_workdir={judge}'
+  )
+  assert status == 0, err
+  assert killing.outcome(tmp_path / 'run') == killing.outcome(run)
+
+
 def test_same_command_again_is_complete_and_changes_no_result(finished):
   run, judge, _ = finished
   files = ('results.json', 'manifest.json', 'metrics.jsonl')

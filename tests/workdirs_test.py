@@ -54,6 +54,38 @@ def test_manifest_has_flags_versions_and_stages(tmp_path):
   assert {'jax', 'flax', 'numpy', 'python'} <= set(manifest['versions'])
 
 
+def test_manifest_has_further_entries(tmp_path):
+  workdir = workdirs.WorkDir(tmp_path)
+  workdir.begin(
+      'mnist', FLAGS, DATASET, [], how={'data_dir': tmp_path}, code='c'
+  )
+  manifest = json.loads((tmp_path / 'manifest.json').read_text())
+  assert manifest['how'] == {'data_dir': str(tmp_path)}
+  assert manifest['code'] == 'c'
+
+
+def test_a_run_that_goes_on_elsewhere_says_so(tmp_path):
+  begin = lambda **entries: workdirs.WorkDir(tmp_path).begin(
+      'mnist', FLAGS, DATASET, ['cpu:0 cpu'], **entries
+  )
+  machine = {'threads': 2}
+  begin(machine=machine, how={'progress': True})
+  workdirs.WorkDir(tmp_path).record_stage('teacher', {'sha256': 'abc'})
+  # How it is shown decides nothing.
+  begin(machine=machine, how={'progress': False})
+  assert 'continued' not in workdirs.WorkDir(tmp_path).manifest
+  for _ in range(2):
+    begin(machine={'threads': 4}, how={})
+  manifest = workdirs.WorkDir(tmp_path).manifest
+  [continued] = manifest['continued']
+  assert continued['finished'] == ['teacher']
+  assert continued['machine'] == {'threads': 4}
+  assert manifest['machine'] == machine
+  # Back where it began.
+  begin(machine=machine)
+  assert len(workdirs.WorkDir(tmp_path).manifest['continued']) == 2
+
+
 def test_results_are_json(tmp_path):
   workdir = _begun(tmp_path)
   row = {'model': 'teacher', 'mse': np.float32(0.5), 'pairs': np.int64(3)}
@@ -156,6 +188,16 @@ def test_begin_keeps_what_is_there(tmp_path):
   again.begin('other', {}, DATASET, [])
   assert workdirs.WorkDir(tmp_path).manifest['experiment'] == 'mnist'
   assert again.manifest['stages'] == {'teacher': {'sha256': 'abc'}}
+
+
+def test_an_older_manifest_goes_on_as_it_is(tmp_path):
+  _begun(tmp_path)
+  before = (tmp_path / 'manifest.json').read_text()
+  again = workdirs.WorkDir(tmp_path)
+  again.check(FLAGS)
+  # It has no such entries, and they are not known to be others.
+  again.begin('mnist', FLAGS, DATASET, ['cpu:0 cpu'], code='c', machine={})
+  assert (tmp_path / 'manifest.json').read_text() == before
 
 
 def test_run_begun_on_other_data_is_refused(tmp_path):
