@@ -345,7 +345,7 @@ def _run(main, argv):
       raise
     parallel.await_news(error)
     traceback.print_exc()
-    parallel.fail(f'{type(error).__name__}: {_fold(error)[:300]}', 1)
+    parallel.fail(f'{type(error).__name__}: {types.one_line(str(error))[:300]}', 1)
 
 
 def _connect():
@@ -396,12 +396,8 @@ def _describe_precision():
       print(f'--compute_dtype=bfloat16: {line}', file=sys.stderr)
 
 
-def _fold(error):
-  return ' '.join(str(error).split())
-
-
 def _fail(error):
-  message = _fold(error)
+  message = types.one_line(str(error))
   parallel.fail(message, 2)
   print(f'error: {message}', file=sys.stderr)
   sys.exit(2)

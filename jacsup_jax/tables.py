@@ -1,6 +1,7 @@
 """Tables of results as text: rows of results.json in, lines out."""
 
 from collections.abc import Mapping, Sequence
+import math
 from typing import Any
 
 # Column of a row: title, width, and how its value is shown.
@@ -186,5 +187,7 @@ def _are_faces(rows):
 
 def _show_error(value):
   """Shows 0.00182 as 1.82e-3, as the paper does."""
+  if not math.isfinite(value):  # Of a training that diverged.
+    return str(value)
   mantissa, exponent = f'{value:.2e}'.split('e')
   return f'{mantissa}e{int(exponent)}'
