@@ -163,12 +163,14 @@ def _define_process_flags():
       ' with its own devices; --batch_size is of all together. All read the'
       ' training data, and are given the same flags but --process_id. Without'
       ' --coordinator, --process_count and --process_id the environment says'
-      ' which one this is: on hosts of a TPU, under Slurm, under Open MPI.',
+      ' which one this is: on hosts of a TPU, under Slurm, under Open MPI; the'
+      ' first process then listens on all addresses of its host.',
   )
   flags.DEFINE_string(
       'coordinator',
       None,
-      'HOST:PORT where the first process listens for the others.',
+      'HOST:PORT where the first process listens for the others, on that'
+      ' address alone; 0.0.0.0:PORT, of the first process, on all it has.',
   )
   flags.DEFINE_integer(
       'process_count', None, 'How many processes there are.', lower_bound=1
