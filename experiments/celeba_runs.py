@@ -35,7 +35,64 @@ _OF_MODEL = (
     'image_size', 'first_width', 'last_width', 'linear_factors',
     'compute_dtype',
 )  # pyformat: disable
+# A map of 2x2 with as many channels as a layer may have.
+_LARGEST_DIM = 4 * types.LARGEST_WIDTH
+# Of the values that make a run again, from its manifest: their annotations.
+_KINDS = {
+    'dataset': str, 'image_size': int, 'attributes': list[str],
+    'skip_bad_images': bool, 'held_out': int, 'eval_split': str, 'seed': int,
+    'batch_size': int, 'epochs': int, 'cycle_epochs': int,
+    'student_epochs': int, 'nuisance_dims': list[str], 'students': list[str],
+    'supervisor': str, 'teacher_workdir': str | None, 'first_width': int,
+    'last_width': int, 'linear_factors': bool, 'compute_dtype': str,
+    'learning_rate': float, 'adam_b1': float, 'weight_decay': float,
+    'strengths': list[str], 'selection_images': int, 'xcov': str,
+    **{
+        f'lambda_{name}': float
+        for name in (
+            'reconstruction', 'prediction', 'xcov', 'attribute_cycle',
+            'nuisance_cycle', 'y', 'diff',
+        )
+    },
+    'student_lambda_prediction': float, 'student_lambda_xcov': float,
+}  # pyformat: disable
+# Runs from before these flags have no such values.
+_MAYBE_KINDS = {
+    'fader_epochs': int, 'lambda_adversarial': float,
+    'adversarial_ramp_steps': int,
+}  # pyformat: disable
+_DTYPES = ('float32', 'bfloat16')
 
+
+def check_recorded(run: workdirs.WorkDir) -> None:
+  """Checks the flags in the manifest of a run, before it is made again.
+
+  Args:
+    run: with a manifest.
+
+  Raises:
+    InputError: if a value that is needed is missing or cannot be.
+  """
+  run.check_recorded(_KINDS, _MAYBE_KINDS)
+  values = run.manifest['flags']
+  types.check_image_size(values['image_size'])
+  for name in ('first_width', 'last_width'):
+    if not 1 <= values[name] <= types.LARGEST_WIDTH:
+      raise types.InputError(
+          f'{run.path} has a run of --{name}={values[name]}; accepted: 1 to'
+          f' {types.LARGEST_WIDTH}.'
+      )
+  if values['compute_dtype'] not in _DTYPES or not 0 <= values['seed'] < 2**31:
+    raise types.InputError(
+        f'{run.path} has a run of --compute_dtype={values["compute_dtype"]} and'
+        f' --seed={values["seed"]}; accepted: {" or ".join(_DTYPES)}, and 0 to'
+        ' 2147483647.'
+    )
+  if 'attributes' not in run.manifest['dataset']:
+    raise types.InputError(
+        f'{run.path} has a manifest without the attributes of its data;'
+        ' accepted: the work directory of a run of experiments.celeba.'
+    )
 
 
 def parse_nuisance_dims(values: Mapping[str, Any]) -> list[int]:
@@ -49,8 +106,8 @@ def parse_nuisance_dims(values: Mapping[str, Any]) -> list[int]:
   """
   given = values['nuisance_dims']
   accepted = (
-      'accepted: multiples of 4, each larger than the one before, as'
-      ' 2048,4096,8192.'
+      f'accepted: multiples of 4 up to {_LARGEST_DIM}, each larger than the'
+      ' one before, as 2048,4096,8192.'
   )
   try:
     dims = [int(dim) for dim in given]
@@ -59,6 +116,7 @@ def parse_nuisance_dims(values: Mapping[str, Any]) -> list[int]:
   if (
       not dims
       or any(dim < 4 or dim % 4 for dim in dims)
+      or max(dims) > _LARGEST_DIM
       or any(b <= a for a, b in zip(dims, dims[1:]))
   ):
     raise types.InputError(f'--nuisance_dims={",".join(given)}; {accepted}')
@@ -315,6 +373,7 @@ def restore_teacher(
         f'{where} holds no finished teacher; accepted: the work directory of'
         ' a run of experiments.celeba whose teacher is trained.'
     )
+  check_recorded(run)
   theirs = run.manifest['flags']
   found = tuple(run.manifest['dataset']['attributes'])
   if found != tuple(attribute_names):

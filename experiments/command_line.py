@@ -4,8 +4,9 @@ Common flags, progress, and how a binary ends: status 0 only when its run is
 complete, status 2 with one line for a user's mistake.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 import math
+import os
 import sys
 import traceback
 from typing import Any
@@ -21,12 +22,16 @@ from jacsup_jax import datasets
 from jacsup_jax import parallel
 from jacsup_jax import tables
 from jacsup_jax import types
+from jacsup_jax import untrusted
 from jacsup_jax import workdirs
 
 # Flags that functions here define belong to the binary that calls them, whose
 # --help then shows them.
 flags.disclaim_key_flags()
 
+_LARGEST_INTEGER = 2**31 - 1  # Of JAX's default integers.
+# Bytes of flagfiles, one within another: the longest here has 1,500.
+_LONGEST_FLAGFILES = 2**20
 _OF_PROCESSES = ('coordinator', 'process_count', 'process_id')
 # These say where and how to run; all others decide the result.
 _NOT_OF_THE_RESULT = frozenset({
@@ -123,7 +128,7 @@ def define_training_flags(
       0,
       'Seed of initialisation, data and swaps.',
       lower_bound=0,
-      upper_bound=2**31 - 1,  # Of JAX's default integers.
+      upper_bound=_LARGEST_INTEGER,
   )
   flags.DEFINE_integer('batch_size', 128, 'Examples per step, on all devices.')
   flags.DEFINE_integer('epochs', epochs, epochs_help)
@@ -203,13 +208,35 @@ def result_flags() -> dict[str, Any]:
 
 
 def check_at_least(lowest: float, *names: str) -> None:
-  """Raises InputError if one of these flags is below that, or not finite."""
+  """Raises InputError if one of these flags is below that, or not finite.
+
+  Whole numbers are to be below 2**31, as JAX's are.
+
+  Args:
+    lowest: what is accepted.
+    *names: of the flags.
+  """
   for name in names:
     value = flags.FLAGS[name].value
     if not lowest <= value < math.inf:  # Also catches NaN.
       raise types.InputError(
           f'--{name}={value}; accepted: {lowest} or larger, and finite.'
       )
+    if isinstance(value, int):
+      check_at_most(_LARGEST_INTEGER, name)
+
+
+def check_at_most(highest: float, *names: str) -> None:
+  """Raises InputError if one of these flags is above that.
+
+  Args:
+    highest: what is accepted.
+    *names: of the flags.
+  """
+  for name in names:
+    value = flags.FLAGS[name].value
+    if value > highest:
+      raise types.InputError(f'--{name}={value}; accepted: {highest} at most.')
 
 
 def parse_numbers(name: str) -> list[float]:
@@ -318,9 +345,58 @@ def run(main: Callable[[], None]) -> None:
 
 def _parse(argv):
   try:
+    check_flagfiles(argv[1:])
     return flags.FLAGS(argv)
-  except flags.Error as error:
+  except (flags.Error, types.InputError) as error:
     _fail(error)
+
+
+def check_flagfiles(args: Sequence[str]) -> None:
+  """Checks the flagfiles that arguments name, which absl reads whole.
+
+  Args:
+    args: of the command line.
+
+  Raises:
+    InputError: if one is no text file, they lead back to themselves, or are too
+      long together.
+  """
+  left = [_LONGEST_FLAGFILES]
+
+  def check(path, above):
+    path = os.path.expanduser(path)
+    where = f'--flagfile={path}'
+    if path in above:
+      raise types.InputError(
+          f'{where} leads back to itself, by'
+          f' {" and ".join(above[above.index(path) :])}; accepted: flagfiles'
+          ' that end.'
+      )
+    # An empty name is none, for absl.
+    content = untrusted.read(path, _LONGEST_FLAGFILES) if path else b''
+    left[0] -= len(content) + 1
+    # Few bytes in many files that name each other would be many flags.
+    if left[0] < 0:
+      raise types.InputError(
+          f'{where}, with those before it, has more than'
+          f' {_LONGEST_FLAGFILES:,} bytes; accepted: fewer.'
+      )
+    try:
+      lines = content.decode().splitlines()
+    except UnicodeDecodeError as error:
+      raise types.InputError(
+          f'{where} is no text ({error}); accepted: UTF-8.'
+      ) from error
+    check_all(lines, (*above, path))
+
+  def check_all(lines, above):
+    for line, following in zip(lines, [*lines[1:], '']):
+      name, is_given, value = line.strip().lstrip('-').partition('=')
+      if line.startswith('-') and name == 'flagfile':
+        # Of a command line the value may be the next argument.
+        check(value.strip() if is_given or above else following, above)
+
+  check_all(list(args), ())
 
 
 def _run(main, argv):
@@ -334,7 +410,7 @@ def _run(main, argv):
       )
     if 'compilation_cache' in flags.FLAGS and flags.FLAGS.compilation_cache:
       directory = flags.FLAGS.compilation_cache
-      workdirs.check_directory(f'--compilation_cache={directory}', directory)
+      workdirs.check_writable(f'--compilation_cache={directory}', directory)
       compilation.keep_programs(directory)
     _connect()
     _describe_precision()

@@ -95,6 +95,8 @@ def evaluate(
         f'--workdir={run.path} is a run of {experiment}; accepted: one of'
         f' {accepted}.'
     )
+  # Before what takes minutes.
+  workdirs.check_writable(f'--workdir={run.path}', run.path)
   return _EVALUATE[experiment](
       run,
       dataset=dataset,

@@ -73,9 +73,9 @@ def main() -> None:
       )
   root = pathlib.Path(FLAGS.runs_dir)
   output = pathlib.Path(FLAGS.output or root / 'reproduce')
-  # Before a run of hours, not after it.
-  for name, path in (('runs_dir', root), ('output', output)):
-    workdirs.check_directory(f'--{name}={path}', path)
+  # Before a run of hours, not after it. Complete runs are only read.
+  workdirs.check_directory(f'--runs_dir={root}', root)
+  workdirs.check_writable(f'--output={output}', output)
   missing = []
   for name, (given, runs_of) in asked.items():
     for number in given:
@@ -88,6 +88,8 @@ def main() -> None:
         f'{len(commands)} runs are missing and --run is false; these make them:'
         f' {"; ".join("python " + " ".join(c) for c in commands)}'
     )
+  if commands:
+    workdirs.check_writable(f'--runs_dir={root}', root)
   for command in commands:
     _run(command)
   output.mkdir(parents=True, exist_ok=True)

@@ -231,23 +231,28 @@ class WorkDir:
       untrusted.check_entries(where, row, maybe, optional=True)
     return results
 
-  def check_recorded_flags(
-      self, kinds: Mapping[str, Any], *, optional: bool = False
+  def check_recorded(
+      self, kinds: Mapping[str, Any], maybe_kinds: Mapping[str, Any]
   ) -> None:
-    """Checks the types of flags of the manifest, before they are used.
+    """Checks the manifest of a run before models are made of it again.
 
     Args:
-      kinds: see `untrusted.check_entries`.
-      optional: flags may be missing.
+      kinds: of its flags, see `untrusted.check_entries`.
+      maybe_kinds: of flags that may be missing.
 
     Raises:
-      InputError: if one does not have its type.
+      InputError: if a flag does not have its type, or what a stage, or the
+        data, have is missing.
     """
+    path, flags = self.path / _MANIFEST, self.manifest['flags']
+    where = f'{path}, flags,'
+    untrusted.check_entries(where, flags, kinds)
+    untrusted.check_entries(where, flags, maybe_kinds, optional=True)
+    for name, stage in self.manifest['stages'].items():
+      where = f'{path}, stage {untrusted.describe(name)},'
+      untrusted.check_entries(where, stage, _OF_STAGE)
     untrusted.check_entries(
-        f'{self.path / _MANIFEST}, flags,',
-        self.manifest['flags'],
-        kinds,
-        optional=optional,
+        f'{path}, dataset,', self.manifest['dataset'], {'fingerprint': str}
     )
 
   def _read_manifest(self):
