@@ -6,6 +6,7 @@ flags, or from the manifest of a run.
 
 from collections.abc import Mapping, Sequence
 import dataclasses
+import math
 from typing import Any
 
 import jax
@@ -39,14 +40,12 @@ _OF_MODEL = (
 _LARGEST_DIM = 4 * types.LARGEST_WIDTH
 # Of the values that make a run again, from its manifest: their annotations.
 _KINDS = {
-    'dataset': str, 'image_size': int, 'attributes': list[str],
-    'skip_bad_images': bool, 'held_out': int, 'eval_split': str, 'seed': int,
-    'batch_size': int, 'epochs': int, 'cycle_epochs': int,
+    'image_size': int, 'seed': int, 'epochs': int, 'cycle_epochs': int,
     'student_epochs': int, 'nuisance_dims': list[str], 'students': list[str],
     'supervisor': str, 'teacher_workdir': str | None, 'first_width': int,
     'last_width': int, 'linear_factors': bool, 'compute_dtype': str,
     'learning_rate': float, 'adam_b1': float, 'weight_decay': float,
-    'strengths': list[str], 'selection_images': int, 'xcov': str,
+    'xcov': str,
     **{
         f'lambda_{name}': float
         for name in (
@@ -56,6 +55,12 @@ _KINDS = {
     },
     'student_lambda_prediction': float, 'student_lambda_xcov': float,
 }  # pyformat: disable
+# Of those that also say what was measured, and on what.
+_KINDS_OF_DATA = {
+    'dataset': str, 'attributes': list[str], 'skip_bad_images': bool,
+    'held_out': int, 'eval_split': str, 'batch_size': int,
+    'strengths': list[str], 'selection_images': int,
+}  # pyformat: disable
 # Runs from before these flags have no such values.
 _MAYBE_KINDS = {
     'fader_epochs': int, 'lambda_adversarial': float,
@@ -64,16 +69,22 @@ _MAYBE_KINDS = {
 _DTYPES = ('float32', 'bfloat16')
 
 
-def check_recorded(run: workdirs.WorkDir) -> None:
-  """Checks the flags in the manifest of a run, before it is made again.
+def check_recorded(run: workdirs.WorkDir, *, with_data: bool) -> None:
+  """Checks the manifest of a run, before models are made of it again.
 
   Args:
     run: with a manifest.
+    with_data: data are loaded as in the run, too.
 
   Raises:
     InputError: if a value that is needed is missing or cannot be.
   """
-  run.check_recorded(_KINDS, _MAYBE_KINDS)
+  run.check_recorded(
+      _KINDS | (_KINDS_OF_DATA if with_data else {}),
+      _MAYBE_KINDS,
+      of_stage={'sha256': str},
+      of_dataset={'attributes': list[str]},
+  )
   values = run.manifest['flags']
   types.check_image_size(values['image_size'])
   for name in ('first_width', 'last_width'):
@@ -88,11 +99,16 @@ def check_recorded(run: workdirs.WorkDir) -> None:
         f' --seed={values["seed"]}; accepted: {" or ".join(_DTYPES)}, and 0 to'
         ' 2147483647.'
     )
-  if 'attributes' not in run.manifest['dataset']:
-    raise types.InputError(
-        f'{run.path} has a manifest without the attributes of its data;'
-        ' accepted: the work directory of a run of experiments.celeba.'
-    )
+  if with_data:
+    try:
+      strengths = [float(strength) for strength in values['strengths']]
+    except ValueError:
+      strengths = []
+    if not strengths or not all(0 < x < math.inf for x in strengths):
+      raise types.InputError(
+          f'{run.path} has a run of --strengths={",".join(values["strengths"])};'
+          ' accepted: numbers above 0, separated by commas.'
+      )
 
 
 def parse_nuisance_dims(values: Mapping[str, Any]) -> list[int]:
@@ -373,7 +389,7 @@ def restore_teacher(
         f'{where} holds no finished teacher; accepted: the work directory of'
         ' a run of experiments.celeba whose teacher is trained.'
     )
-  check_recorded(run)
+  check_recorded(run, with_data=False)
   theirs = run.manifest['flags']
   found = tuple(run.manifest['dataset']['attributes'])
   if found != tuple(attribute_names):
@@ -396,7 +412,12 @@ def restore_teacher(
         f'{where} has a teacher of d = {their_dim}, --nuisance_dims begins'
         f' with {dim}; accepted: the same.'
     )
-  stage = next(s for s in make_stages(theirs) if s.name == TEACHER)
+  stage = {s.name: s for s in make_stages(theirs)}.get(TEACHER)
+  if stage is None:
+    raise types.InputError(
+        f'{where} has a finished teacher and flags that train none; accepted: a'
+        ' manifest as experiments.celeba writes it.'
+    )
   return restore(theirs, stage, run, len(attribute_names))
 
 

@@ -80,7 +80,12 @@ def check_recorded(run: workdirs.WorkDir) -> None:
   Raises:
     InputError: if a value that is needed is missing or cannot be.
   """
-  run.check_recorded(_KINDS, _MAYBE_KINDS)
+  run.check_recorded(
+      _KINDS,
+      _MAYBE_KINDS,
+      of_stage={'sha256': str, 'epochs': int},
+      of_dataset={'fingerprint': str},
+  )
   values = run.manifest['flags']
   for name in ('num_factors', 'first_width'):
     if not 1 <= values.get(name, 1) <= types.LARGEST_WIDTH:

@@ -232,17 +232,23 @@ class WorkDir:
     return results
 
   def check_recorded(
-      self, kinds: Mapping[str, Any], maybe_kinds: Mapping[str, Any]
+      self,
+      kinds: Mapping[str, Any],
+      maybe_kinds: Mapping[str, Any],
+      *,
+      of_stage: Mapping[str, Any],
+      of_dataset: Mapping[str, Any],
   ) -> None:
     """Checks the manifest of a run before models are made of it again.
 
     Args:
       kinds: of its flags, see `untrusted.check_entries`.
       maybe_kinds: of flags that may be missing.
+      of_stage: what each finished stage has.
+      of_dataset: what is said of the data.
 
     Raises:
-      InputError: if a flag does not have its type, or what a stage, or the
-        data, have is missing.
+      InputError: if something is missing or does not have its type.
     """
     path, flags = self.path / _MANIFEST, self.manifest['flags']
     where = f'{path}, flags,'
@@ -250,10 +256,9 @@ class WorkDir:
     untrusted.check_entries(where, flags, maybe_kinds, optional=True)
     for name, stage in self.manifest['stages'].items():
       where = f'{path}, stage {untrusted.describe(name)},'
-      untrusted.check_entries(where, stage, _OF_STAGE)
-    untrusted.check_entries(
-        f'{path}, dataset,', self.manifest['dataset'], {'fingerprint': str}
-    )
+      untrusted.check_entries(where, stage, of_stage)
+    where = f'{path}, dataset,'
+    untrusted.check_entries(where, self.manifest['dataset'], of_dataset)
 
   def _read_manifest(self):
     path = self.path / _MANIFEST
