@@ -133,7 +133,7 @@ def format_effect(rows: Sequence[Mapping[str, Any]]) -> str | None:
       model: {
           row['nuisance_dim']: row['class_swaps']
           for row in rows
-          if row['model'] == model and row['class_swaps'] is not None
+          if row['model'] == model and row.get('class_swaps') is not None
       }
       for model in ('student', 'student_no_jacobian')
   }
@@ -153,7 +153,8 @@ def _format_face_effect(rows):
   chains = {'teacher': {}, 'student': {}, 'student_cycle': {}}
   for row in rows:
     chain = chains.get(row['model'])
-    if chain is not None and row.get('attribute_flips') is not None:
+    measured = [row.get(name) for name in ('attribute_flips', 'mse')]
+    if chain is not None and None not in measured:
       chain[row['nuisance_dim']] = row
   teachers, students, cycles = chains.values()
   if not teachers or not students:
