@@ -347,7 +347,8 @@ def _parse(argv):
   try:
     check_flagfiles(argv[1:])
     return flags.FLAGS(argv)
-  except (flags.Error, types.InputError) as error:
+  # absl's Error is none of --noresume=x.
+  except (flags.Error, ValueError) as error:
     _fail(error)
 
 

@@ -160,7 +160,7 @@ def _read_results(path):
     results, manifest = run.read_results(), run.manifest
     data = manifest['dataset']
     for row in results['rows']:
-      row['model'], row['seed'], row['nuisance_dim']
+      row['model'], row['seed'], row['nuisance_dim'], row['epochs']
     results['protocol']
     return results, f'{data["name"]} {data["fingerprint"]}'
   except (OSError, ValueError, KeyError, TypeError) as error:
