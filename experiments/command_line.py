@@ -148,7 +148,8 @@ def define_training_flags(
       'compilation_cache',
       None,
       'Directory that keeps compiled programs: the next run, or the same one'
-      ' continued, reads them. None are kept by default.',
+      ' continued, reads and runs them, so let nobody else write there. None are'
+      ' kept by default.',
   )
   flags.DEFINE_boolean('resume', True, 'Continue a run that is in --workdir.')
   flags.DEFINE_boolean(

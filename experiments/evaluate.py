@@ -96,7 +96,8 @@ def evaluate(
         f' {accepted}.'
     )
   # Before what takes minutes.
-  workdirs.check_writable(f'--workdir={run.path}', run.path)
+  place = run.path / 'evaluations'
+  workdirs.check_writable(f'--workdir={run.path}: {place}', place)
   return _EVALUATE[experiment](
       run,
       dataset=dataset,

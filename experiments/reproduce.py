@@ -170,7 +170,8 @@ def _copy_figures(number, root, runs, output):
   found = []
   for run in runs:
     folder = root / run.name / 'figures'
-    for path in sorted(folder.glob(reproduced_runs.PATTERNS[number])):
+    pattern = reproduced_runs.PATTERNS[number]
+    for path in sorted(filter(pathlib.Path.is_file, folder.glob(pattern))):
       copy = output / f'{run.name}_{path.name}'
       shutil.copyfile(path, copy)
       found.append(copy)

@@ -8,6 +8,7 @@ from typing import Any
 
 from experiments import paper_numbers
 from jacsup_jax import types
+from jacsup_jax import untrusted
 from jacsup_jax import workdirs
 
 SCALES = ('quick', 'full')
@@ -176,4 +177,5 @@ def _identify(entry):
   """Shortens a judge to what tells it from another."""
   if isinstance(entry, Mapping):
     return entry.get('sha256') or json.dumps(entry, sort_keys=True)[:200]
-  return entry
+  # Anything else is compared as text: NaN is not what it is itself.
+  return entry if isinstance(entry, str) else untrusted.describe(entry)
