@@ -45,7 +45,9 @@ from jacsup_jax import stages
 from jacsup_jax import types
 from jacsup_jax import workdirs
 from jacsup_jax.datasets import preparing
+from jacsup_jax.datasets.synthetic_faces import synthetic_faces_dataset_builder
 
+_FACES = synthetic_faces_dataset_builder
 ROOT = pathlib.Path(__file__).parents[1]
 BINARIES = {
     'mnist': (mnist.define_flags, mnist.main),
@@ -329,6 +331,17 @@ def test_the_table_of_an_ablation_is_found_in_no_pipe(place):
              '--batch_size=8', '--judge_workdir=/proc/x'],
             '/proc/x cannot be written to',
         ),
+        ('mnist', ['--nuisance_dim=0'], '--nuisance_dim=0 is not larger'),
+        ('celeba', ['--adam_b1=1'], '--adam_b1=1.0; accepted: from 0'),
+        ('svhn', ['--growth=preserving', '--nonormalize_students'],
+         'accepted: --linear_code'),
+        ('ablation', ['--distributed', '--coordinator=x:1',
+                      '--process_count=1', '--process_id=0'],
+         'a table is trained by one process'),
+        ('benchmark', ['--what=compile', '--against=torch'],
+         '--against=torch with --what=compile'),
+        ('benchmark', ['--what=input', '--batch_size=1'],
+         '--batch_size=1 with --what=input'),
         ('celeba', ['--first_width=1000000000'], 'accepted: 65536 at most'),
         ('celeba', ['--image_size=1073741824'], '8 to 4096'),
         ('celeba', ['--nuisance_dims=4,1000000000'], 'multiples of 4 up to'),
@@ -354,6 +367,30 @@ def test_command_lines_that_were_found_out(place, name, args, message):
     status, err = _invoke(main, args)
   assert status == 2 and err.count('\n') == 1, err
   assert err.startswith('error: ') and message in err
+  assert _snapshot(place) == before
+
+
+@pytest.mark.parametrize(
+    'name',
+    [
+        'mnist_embedded/1.0.0',
+        f'synthetic_faces/{_FACES.make_config(64).name}/1.0.0',
+    ],
+    ids=['mnist_embedded', 'synthetic_faces'],
+)
+def test_a_prepared_set_whose_description_is_damaged(place, name):
+  folder = place / 'sets' / name
+  folder.mkdir(parents=True)
+  (folder / 'dataset_info.json').write_text('{"name": ')
+  (folder / 'features.json').write_text('[]')
+  binary = 'mnist' if name.startswith('mnist') else 'celeba'
+  define, main = BINARIES[binary]
+  args = ['--image_size=64'] if binary == 'celeba' else []
+  before = _snapshot(place)
+  with _defined(define), fuzzing.limited():
+    status, err = _invoke(main, args)
+  assert status == 2 and err.count('\n') == 1, err
+  assert 'cannot be read' in err and 'delete it there' in err
   assert _snapshot(place) == before
 
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 import numpy as np
 import pytest
 
+from experiments import celeba_runs
 from experiments import discovery_runs
 from experiments import evaluate
 from experiments import paper_numbers
@@ -294,6 +295,32 @@ def test_what_is_no_file(tmp_path, monkeypatch, name, kind):
   with fuzzing.limited(), pytest.raises(types.InputError) as error:
     use()
   fuzzing.check_message(str(error.value), path)
+
+
+@pytest.mark.parametrize(
+    ('manifest', 'kwargs', 'message'),
+    [
+        ({**MANIFEST, 'experiment': 'judge'}, {}, 'is a run of judge; accepted'),
+        (FACE_MANIFEST, {'dataset': 'x'}, '--dataset=x, and the run in .* is'),
+        (FACE_MANIFEST, {'split': 'validation'}, 'what alpha is chosen on'),
+        ({**MANIFEST, 'stages': {}}, {}, 'has no finished stage'),
+    ],
+)
+def test_runs_that_are_not_measured(tmp_path, manifest, kwargs, message):
+  (tmp_path / 'manifest.json').write_text(json.dumps(manifest))
+  with pytest.raises(types.InputError, match=message):
+    evaluate.evaluate(tmp_path, **kwargs)
+
+
+def test_a_teacher_that_its_flags_do_not_train(tmp_path):
+  stages = {'teacher': {'sha256': 'x'}}
+  flags = {**FACE_FLAGS, 'epochs': 0, 'students': [], 'fader_epochs': 1,
+           'lambda_adversarial': 0.0, 'adversarial_ramp_steps': 0}  # pyformat: disable
+  manifest = {**FACE_MANIFEST, 'flags': flags, 'stages': stages}
+  (tmp_path / 'manifest.json').write_text(json.dumps(manifest))
+  values = {**FACE_FLAGS, 'teacher_workdir': str(tmp_path)}
+  with pytest.raises(types.InputError, match='flags that train none'):
+    celeba_runs.restore_teacher(values, ['Bald', 'Male'])
 
 
 # Checkpoints.

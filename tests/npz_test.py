@@ -39,6 +39,14 @@ def test_what_is_not_read(tmp_path, name, largest, message):
       npz.read_array(archive, name, largest)
 
 
+def test_an_entry_that_ends_before_its_end(tmp_path):
+  np.savez(tmp_path / 'x.npz', **ARRAYS)
+  with npz.open_archive(tmp_path / 'x.npz') as archive:
+    archive.getinfo('words.npy').compress_size -= 4
+    with pytest.raises(npz.DamagedError, match='CRC-32|it ends after'):
+      npz.read_array(archive, 'words')
+
+
 def test_what_is_no_archive(tmp_path):
   np.save(tmp_path / 'x.npy', np.zeros(3))
   with pytest.raises(npz.DamagedError, match='no zip file'):
