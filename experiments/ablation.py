@@ -23,6 +23,8 @@ from jacsup_jax import workdirs
 
 FLAGS = flags.FLAGS
 TABLES = ('4', '5', '6')
+# Each has a model for every row of a table.
+_MOST_SEEDS = 1000
 
 
 def define_flags(table: str) -> None:
@@ -51,8 +53,9 @@ def find_table(args: Sequence[str]) -> str:
     Of `TABLES`; the default where it is missing or wrong, which parsing says.
   """
   try:
+    command_line.check_flagfiles(args)
     args = FLAGS.read_flags_from_files(list(args), force_gnu=True)
-  except flags.Error:
+  except (flags.Error, types.InputError):
     args = []
   found = '4'
   for i, arg in enumerate(args):
@@ -64,6 +67,7 @@ def find_table(args: Sequence[str]) -> str:
 
 def main() -> None:
   command_line.check_at_least(1, 'seeds')
+  command_line.check_at_most(_MOST_SEEDS, 'seeds')
   if FLAGS.seed + FLAGS.seeds > 2**31:
     raise types.InputError(
         f'--seeds={FLAGS.seeds} after --seed={FLAGS.seed} go beyond 2147483647;'

@@ -67,6 +67,7 @@ def run(values: Mapping[str, Any], workdir: workdirs.WorkDir) -> None:
       1, 'epochs', 'batch_size', 'num_factors', 'eval_every', 'checkpoint_every'
   )
   command_line.check_at_least(0, 'learning_rate', 'weight_decay')
+  command_line.check_at_most(types.LARGEST_WIDTH, 'num_factors')
   members = make_members(values)
   chain = grid.make_stages(
       members, discovery_runs.make_dims(values), FLAGS.epochs

@@ -119,6 +119,7 @@ def define_flags() -> None:
 
 def main() -> None:
   command_line.check_at_least(1, 'nuisance_dim', 'repeats')
+  command_line.check_at_most(types.LARGEST_WIDTH, 'nuisance_dim')
   types.check_image_size(FLAGS.image_size)
   if FLAGS.batch_size is None:
     batch_size = _BATCH_SIZES.get(FLAGS.what)
@@ -129,6 +130,7 @@ def main() -> None:
     )
   else:
     command_line.check_at_least(1, 'batch_size')
+    command_line.check_at_most(types.LARGEST_WIDTH, 'batch_size')
     batch_size = FLAGS.batch_size
   if FLAGS.against and FLAGS.what not in _WITH_TORCH:
     raise types.InputError(

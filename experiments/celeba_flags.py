@@ -181,6 +181,11 @@ def check_flags() -> None:
       'learning_rate', 'fader_learning_rate', 'adam_b1', 'weight_decay',
       'held_out',
   )  # pyformat: disable
+  command_line.check_at_most(
+      types.LARGEST_WIDTH, 'first_width', 'last_width', 'judge_first_width',
+      'judge_last_width', 'judge_hidden',
+  )  # pyformat: disable
+  types.check_image_size(FLAGS.image_size)
   if FLAGS.adam_b1 >= 1:
     raise types.InputError(
         f'--adam_b1={FLAGS.adam_b1}; accepted: from 0 to less than 1.'

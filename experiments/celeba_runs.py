@@ -6,6 +6,7 @@ flags, or from the manifest of a run.
 
 from collections.abc import Mapping, Sequence
 import dataclasses
+import math
 from typing import Any
 
 import jax
@@ -35,7 +36,79 @@ _OF_MODEL = (
     'image_size', 'first_width', 'last_width', 'linear_factors',
     'compute_dtype',
 )  # pyformat: disable
+# A map of 2x2 with as many channels as a layer may have.
+_LARGEST_DIM = 4 * types.LARGEST_WIDTH
+# Of the values that make a run again, from its manifest: their annotations.
+_KINDS = {
+    'image_size': int, 'seed': int, 'epochs': int, 'cycle_epochs': int,
+    'student_epochs': int, 'nuisance_dims': list[str], 'students': list[str],
+    'supervisor': str, 'teacher_workdir': str | None, 'first_width': int,
+    'last_width': int, 'linear_factors': bool, 'compute_dtype': str,
+    'learning_rate': float, 'adam_b1': float, 'weight_decay': float,
+    'xcov': str,
+    **{
+        f'lambda_{name}': float
+        for name in (
+            'reconstruction', 'prediction', 'xcov', 'attribute_cycle',
+            'nuisance_cycle', 'y', 'diff',
+        )
+    },
+    'student_lambda_prediction': float, 'student_lambda_xcov': float,
+}  # pyformat: disable
+# Of those that also say what was measured, and on what.
+_KINDS_OF_DATA = {
+    'dataset': str, 'attributes': list[str], 'skip_bad_images': bool,
+    'held_out': int, 'eval_split': str, 'batch_size': int,
+    'strengths': list[str], 'selection_images': int,
+}  # pyformat: disable
+# Runs from before these flags have no such values.
+_MAYBE_KINDS = {
+    'fader_epochs': int, 'lambda_adversarial': float,
+    'adversarial_ramp_steps': int,
+}  # pyformat: disable
+_DTYPES = ('float32', 'bfloat16')
 
+
+def check_recorded(run: workdirs.WorkDir, *, with_data: bool) -> None:
+  """Checks the manifest of a run, before models are made of it again.
+
+  Args:
+    run: with a manifest.
+    with_data: data are loaded as in the run, too.
+
+  Raises:
+    InputError: if a value that is needed is missing or cannot be.
+  """
+  run.check_recorded(
+      _KINDS | (_KINDS_OF_DATA if with_data else {}),
+      _MAYBE_KINDS,
+      of_stage={'sha256': str},
+      of_dataset={'attributes': list[str]},
+  )
+  values = run.manifest['flags']
+  types.check_image_size(values['image_size'])
+  for name in ('first_width', 'last_width'):
+    if not 1 <= values[name] <= types.LARGEST_WIDTH:
+      raise types.InputError(
+          f'{run.path} has a run of --{name}={values[name]}; accepted: 1 to'
+          f' {types.LARGEST_WIDTH}.'
+      )
+  if values['compute_dtype'] not in _DTYPES or not 0 <= values['seed'] < 2**31:
+    raise types.InputError(
+        f'{run.path} has a run of --compute_dtype={values["compute_dtype"]} and'
+        f' --seed={values["seed"]}; accepted: {" or ".join(_DTYPES)}, and 0 to'
+        ' 2147483647.'
+    )
+  if with_data:
+    try:
+      strengths = [float(strength) for strength in values['strengths']]
+    except ValueError:
+      strengths = []
+    if not strengths or not all(0 < x < math.inf for x in strengths):
+      raise types.InputError(
+          f'{run.path} has a run of --strengths={",".join(values["strengths"])};'
+          ' accepted: numbers above 0, separated by commas.'
+      )
 
 
 def parse_nuisance_dims(values: Mapping[str, Any]) -> list[int]:
@@ -49,8 +122,8 @@ def parse_nuisance_dims(values: Mapping[str, Any]) -> list[int]:
   """
   given = values['nuisance_dims']
   accepted = (
-      'accepted: multiples of 4, each larger than the one before, as'
-      ' 2048,4096,8192.'
+      f'accepted: multiples of 4 up to {_LARGEST_DIM}, each larger than the'
+      ' one before, as 2048,4096,8192.'
   )
   try:
     dims = [int(dim) for dim in given]
@@ -59,6 +132,7 @@ def parse_nuisance_dims(values: Mapping[str, Any]) -> list[int]:
   if (
       not dims
       or any(dim < 4 or dim % 4 for dim in dims)
+      or max(dims) > _LARGEST_DIM
       or any(b <= a for a, b in zip(dims, dims[1:]))
   ):
     raise types.InputError(f'--nuisance_dims={",".join(given)}; {accepted}')
@@ -315,6 +389,7 @@ def restore_teacher(
         f'{where} holds no finished teacher; accepted: the work directory of'
         ' a run of experiments.celeba whose teacher is trained.'
     )
+  check_recorded(run, with_data=False)
   theirs = run.manifest['flags']
   found = tuple(run.manifest['dataset']['attributes'])
   if found != tuple(attribute_names):
@@ -337,7 +412,12 @@ def restore_teacher(
         f'{where} has a teacher of d = {their_dim}, --nuisance_dims begins'
         f' with {dim}; accepted: the same.'
     )
-  stage = next(s for s in make_stages(theirs) if s.name == TEACHER)
+  stage = {s.name: s for s in make_stages(theirs)}.get(TEACHER)
+  if stage is None:
+    raise types.InputError(
+        f'{where} has a finished teacher and flags that train none; accepted: a'
+        ' manifest as experiments.celeba writes it.'
+    )
   return restore(theirs, stage, run, len(attribute_names))
 
 

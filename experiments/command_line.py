@@ -4,7 +4,7 @@ Common flags, progress, and how a binary ends: status 0 only when its run is
 complete, status 2 with one line for a user's mistake.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 import contextlib
 import json
 import math
@@ -29,12 +29,16 @@ from jacsup_jax import preemption
 from jacsup_jax import stages
 from jacsup_jax import tables
 from jacsup_jax import types
+from jacsup_jax import untrusted
 from jacsup_jax import workdirs
 
 # Flags that functions here define belong to the binary that calls them, whose
 # --help then shows them.
 flags.disclaim_key_flags()
 
+_LARGEST_INTEGER = 2**31 - 1  # Of JAX's default integers.
+# Bytes of flagfiles, one within another: the longest here has 1,500.
+_LONGEST_FLAGFILES = 2**20
 _OF_PROCESSES = ('coordinator', 'process_count', 'process_id')
 # These say where and how to run; all others decide the result.
 _NOT_OF_THE_RESULT = frozenset({
@@ -137,7 +141,7 @@ def define_training_flags(
       0,
       'Seed of initialisation, data and swaps.',
       lower_bound=0,
-      upper_bound=2**31 - 1,  # Of JAX's default integers.
+      upper_bound=_LARGEST_INTEGER,
   )
   flags.DEFINE_integer('batch_size', 128, 'Examples per step, on all devices.')
   flags.DEFINE_integer('epochs', epochs, epochs_help)
@@ -157,7 +161,8 @@ def define_training_flags(
       'compilation_cache',
       None,
       'Directory that keeps compiled programs: the next run, or the same one'
-      ' continued, reads them. None are kept by default.',
+      ' continued, reads and runs them, so let nobody else write there. None are'
+      ' kept by default.',
   )
   flags.DEFINE_boolean('resume', True, 'Continue a run that is in --workdir.')
   flags.DEFINE_boolean(
@@ -237,12 +242,14 @@ def _define_process_flags():
       ' with its own devices; --batch_size is of all together. All read the'
       ' training data, and are given the same flags but --process_id. Without'
       ' --coordinator, --process_count and --process_id the environment says'
-      ' which one this is: on hosts of a TPU, under Slurm, under Open MPI.',
+      ' which one this is: on hosts of a TPU, under Slurm, under Open MPI; the'
+      ' first process then listens on all addresses of its host.',
   )
   flags.DEFINE_string(
       'coordinator',
       None,
-      'HOST:PORT where the first process listens for the others.',
+      'HOST:PORT where the first process listens for the others, on that'
+      ' address alone; 0.0.0.0:PORT, of the first process, on all it has.',
   )
   flags.DEFINE_integer(
       'process_count', None, 'How many processes there are.', lower_bound=1
@@ -314,13 +321,35 @@ def _own_flags():
 
 
 def check_at_least(lowest: float, *names: str) -> None:
-  """Raises InputError if one of these flags is below that, or not finite."""
+  """Raises InputError if one of these flags is below that, or not finite.
+
+  Whole numbers are to be below 2**31, as JAX's are.
+
+  Args:
+    lowest: what is accepted.
+    *names: of the flags.
+  """
   for name in names:
     value = flags.FLAGS[name].value
     if not lowest <= value < math.inf:  # Also catches NaN.
       raise types.InputError(
           f'--{name}={value}; accepted: {lowest} or larger, and finite.'
       )
+    if isinstance(value, int):
+      check_at_most(_LARGEST_INTEGER, name)
+
+
+def check_at_most(highest: float, *names: str) -> None:
+  """Raises InputError if one of these flags is above that.
+
+  Args:
+    highest: what is accepted.
+    *names: of the flags.
+  """
+  for name in names:
+    value = flags.FLAGS[name].value
+    if value > highest:
+      raise types.InputError(f'--{name}={value}; accepted: {highest} at most.')
 
 
 def parse_numbers(name: str) -> list[float]:
@@ -449,9 +478,59 @@ def run(main: Callable[[], None]) -> None:
 
 def _parse(argv):
   try:
+    check_flagfiles(argv[1:])
     return flags.FLAGS(argv)
-  except flags.Error as error:
+  # absl's Error is none of --noresume=x.
+  except (flags.Error, ValueError) as error:
     _fail(error)
+
+
+def check_flagfiles(args: Sequence[str]) -> None:
+  """Checks the flagfiles that arguments name, which absl reads whole.
+
+  Args:
+    args: of the command line.
+
+  Raises:
+    InputError: if one is no text file, they lead back to themselves, or are too
+      long together.
+  """
+  left = [_LONGEST_FLAGFILES]
+
+  def check(path, above):
+    path = os.path.expanduser(path)
+    where = f'--flagfile={path}'
+    if path in above:
+      raise types.InputError(
+          f'{where} leads back to itself, by'
+          f' {" and ".join(above[above.index(path) :])}; accepted: flagfiles'
+          ' that end.'
+      )
+    # An empty name is none, for absl.
+    content = untrusted.read(path, _LONGEST_FLAGFILES) if path else b''
+    left[0] -= len(content) + 1
+    # Few bytes in many files that name each other would be many flags.
+    if left[0] < 0:
+      raise types.InputError(
+          f'{where}, with those before it, has more than'
+          f' {_LONGEST_FLAGFILES:,} bytes; accepted: fewer.'
+      )
+    try:
+      lines = content.decode().splitlines()
+    except UnicodeDecodeError as error:
+      raise types.InputError(
+          f'{where} is no text ({error}); accepted: UTF-8.'
+      ) from error
+    check_all(lines, (*above, path))
+
+  def check_all(lines, above):
+    for line, following in zip(lines, [*lines[1:], '']):
+      name, is_given, value = line.strip().lstrip('-').partition('=')
+      if line.startswith('-') and name == 'flagfile':
+        # Of a command line the value may be the next argument.
+        check(value.strip() if is_given or above else following, above)
+
+  check_all(list(args), ())
 
 
 def _run(main, argv):
@@ -467,7 +546,7 @@ def _run(main, argv):
       compilation.ask_for_determinism()
     if 'compilation_cache' in flags.FLAGS and flags.FLAGS.compilation_cache:
       directory = flags.FLAGS.compilation_cache
-      workdirs.check_directory(f'--compilation_cache={directory}', directory)
+      workdirs.check_writable(f'--compilation_cache={directory}', directory)
       compilation.keep_programs(directory)
     _connect()
     _describe_precision()
@@ -488,7 +567,7 @@ def _run(main, argv):
       raise
     parallel.await_news(error)
     traceback.print_exc()
-    parallel.fail(f'{type(error).__name__}: {_fold(error)[:300]}', 1)
+    parallel.fail(f'{type(error).__name__}: {types.one_line(str(error))[:300]}', 1)
 
 
 def _run_watched(main):
@@ -579,12 +658,8 @@ def _describe_precision():
       print(f'--compute_dtype=bfloat16: {line}', file=sys.stderr)
 
 
-def _fold(error):
-  return ' '.join(str(error).split())
-
-
 def _fail(error, status=2):
-  message = _fold(error)
+  message = types.one_line(str(error))
   parallel.fail(message, status)
   print(f'error: {message}', file=sys.stderr)
   sys.exit(status)

@@ -16,6 +16,7 @@ from jacsup_jax import parallel
 from jacsup_jax import stages
 from jacsup_jax import surgery
 from jacsup_jax import tables
+from jacsup_jax import types
 from jacsup_jax import workdirs
 from jacsup_jax.datasets import batches
 
@@ -154,6 +155,7 @@ def run(experiment: discovery_runs.Experiment, draw: DrawFn) -> None:
       'checkpoint_every',
   )  # pyformat: disable
   command_line.check_at_least(0, 'learning_rate', 'weight_decay')
+  command_line.check_at_most(types.LARGEST_WIDTH, 'num_factors')
   values = command_line.result_flags()
   chain = discovery_runs.make_stages(values)
   settings = experiment.make_settings(values)

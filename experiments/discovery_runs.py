@@ -28,6 +28,20 @@ FROM_SCRATCH = 'student_from_scratch'
 STUDENTS = (
     'student', 'student_no_jacobian', 'student_unconstrained', FROM_SCRATCH
 )  # pyformat: disable
+# Of the values that make a run again, from its manifest: their annotations.
+_KINDS = {
+    'dataset': str, 'seed': int, 'batch_size': int, 'epochs': int,
+    'num_factors': int, 'nuisance_dim': int, 'students': list[str],
+    'lambda_y': float, 'lambda_diff': float, 'lambda_xcov': float, 'xcov': str,
+    'learning_rate': float, 'weight_decay': float, 'compute_dtype': str,
+    'eval_split': str,
+}  # pyformat: disable
+# Runs from before these flags have no such values.
+_MAYBE_KINDS = {
+    'grow_by': int, 'grow_when': str, 'patience': int | None,
+    'first_width': int, 'normalize_students': bool, 'linear_code': bool,
+}  # pyformat: disable
+_DTYPES = ('float32', 'bfloat16')
 PROTOCOL = (
     'class_swaps: pairs within batches of 128 in order, the class of an image'
     ' is the judge\'s opinion of its reconstruction, equal opinions left out,'
@@ -55,6 +69,36 @@ class Experiment:
   image_shape: tuple[int, int, int]
   make_model: MakeModel
   make_settings: Callable[[Mapping[str, Any]], discovery.Settings]
+
+
+def check_recorded(run: workdirs.WorkDir) -> None:
+  """Checks the flags in the manifest of a run, before it is made again.
+
+  Args:
+    run: with a manifest.
+
+  Raises:
+    InputError: if a value that is needed is missing or cannot be.
+  """
+  run.check_recorded(
+      _KINDS,
+      _MAYBE_KINDS,
+      of_stage={'sha256': str, 'epochs': int},
+      of_dataset={'fingerprint': str},
+  )
+  values = run.manifest['flags']
+  for name in ('num_factors', 'first_width'):
+    if not 1 <= values.get(name, 1) <= types.LARGEST_WIDTH:
+      raise types.InputError(
+          f'{run.path} has a run of --{name}={values[name]}; accepted: 1 to'
+          f' {types.LARGEST_WIDTH}.'
+      )
+  if values['compute_dtype'] not in _DTYPES or not 0 <= values['seed'] < 2**31:
+    raise types.InputError(
+        f'{run.path} has a run of --compute_dtype={values["compute_dtype"]} and'
+        f' --seed={values["seed"]}; accepted: {" or ".join(_DTYPES)}, and 0 to'
+        ' 2147483647.'
+    )
 
 
 def make_stages(values: Mapping[str, Any]) -> list[types.Stage]:
@@ -148,6 +192,10 @@ def make_dims(values: Mapping[str, Any]) -> list[int]:
     raise types.InputError(
         f'--nuisance_dim={last} is not larger than the teacher\'s (0);'
         ' accepted: 1 or larger.'
+    )
+  if last > types.LARGEST_WIDTH:
+    raise types.InputError(
+        f'--nuisance_dim={last}; accepted: {types.LARGEST_WIDTH} at most.'
     )
   if not 1 <= by <= last:
     raise types.InputError(

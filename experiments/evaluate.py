@@ -95,6 +95,9 @@ def evaluate(
         f'--workdir={run.path} is a run of {experiment}; accepted: one of'
         f' {accepted}.'
     )
+  # Before what takes minutes.
+  place = run.path / 'evaluations'
+  workdirs.check_writable(f'--workdir={run.path}: {place}', place)
   return _EVALUATE[experiment](
       run,
       dataset=dataset,

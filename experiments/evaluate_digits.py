@@ -44,6 +44,7 @@ def evaluate(
     InputError: if no stage is finished, or the data or the judges do not fit
       the models.
   """
+  discovery_runs.check_recorded(run)
   values = run.manifest['flags']
   experiment = _EXPERIMENTS[run.manifest['experiment']]
   finished = evaluated_runs.find_finished(

@@ -39,6 +39,7 @@ def evaluate(
     InputError: if no stage is finished, or the data or the judge do not fit
       the models.
   """
+  celeba_runs.check_recorded(run, with_data=True)
   # Where to read is not of the result, and what is read now is small.
   values = {**run.manifest['flags'], 'data_dir': data_dir, 'cache': 'device'}
   selection_split = celeba_runs.choose_selection_split(values)

@@ -48,7 +48,7 @@ def compare_judges(
   if not run.is_complete:
     return
   own = run.read_results().get(entry, found)
-  if own['sha256'] != found['sha256']:
+  if not isinstance(own, Mapping) or own.get('sha256') != found['sha256']:
     _note(
         f'the {entry} of results.json had other weights: {what} do not compare'
     )

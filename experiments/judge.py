@@ -18,6 +18,7 @@ from jacsup_jax import attribute_judges
 from jacsup_jax import datasets
 from jacsup_jax import judge_files
 from jacsup_jax import judges
+from jacsup_jax import types
 
 FLAGS = flags.FLAGS
 
@@ -40,7 +41,13 @@ def define_flags() -> None:
   flags.DEFINE_integer(
       'seeds', 3, 'Digits: how many judges, of seeds 0, 1, ....'
   )
-  flags.DEFINE_integer('seed', 0, 'Faces: seed of the judge.', lower_bound=0)
+  flags.DEFINE_integer(
+      'seed',
+      0,
+      'Faces: seed of the judge.',
+      lower_bound=0,
+      upper_bound=2**31 - 1,  # Of JAX's default integers.
+  )
   flags.DEFINE_integer('image_size', 64, 'Faces: S, of S x S images.')
   flags.DEFINE_list(
       'attributes', None, 'Faces: names of attributes to tell; all by default.'
@@ -68,6 +75,10 @@ def define_flags() -> None:
 def main() -> None:
   command_line.check_at_least(
       1, 'seeds', 'epochs', 'batch_size', 'first_width', 'last_width', 'hidden'
+  )
+  command_line.check_at_most(judges.MOST_SEEDS, 'seeds')
+  command_line.check_at_most(
+      types.LARGEST_WIDTH, 'first_width', 'last_width', 'hidden'
   )
   command_line.check_at_least(0, 'held_out')
   if FLAGS.dataset in datasets.KNOWN_FACES:

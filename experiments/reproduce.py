@@ -98,9 +98,9 @@ def main() -> None:
       )
   root = pathlib.Path(FLAGS.runs_dir)
   output = pathlib.Path(FLAGS.output or root / 'reproduce')
-  # Before a run of hours, not after it.
-  for name, path in (('runs_dir', root), ('output', output)):
-    workdirs.check_directory(f'--{name}={path}', path)
+  # Before a run of hours, not after it. Complete runs are only read.
+  workdirs.check_directory(f'--runs_dir={root}', root)
+  workdirs.check_writable(f'--output={output}', output)
   missing = []
   for name, (given, runs_of) in asked.items():
     for number in given:
@@ -113,6 +113,8 @@ def main() -> None:
         f'{len(commands)} runs are missing and --run is false; these make them:'
         f' {"; ".join("python " + " ".join(c) for c in commands)}'
     )
+  if commands:
+    workdirs.check_writable(f'--runs_dir={root}', root)
   for command in commands:
     reproduced_runs.run(command)
   output.mkdir(parents=True, exist_ok=True)
@@ -205,7 +207,8 @@ def _copy_figures(number, root, runs, output):
   found = []
   for run in runs:
     folder = root / run.name / 'figures'
-    for path in sorted(folder.glob(reproduced_runs.PATTERNS[number])):
+    pattern = reproduced_runs.PATTERNS[number]
+    for path in sorted(filter(pathlib.Path.is_file, folder.glob(pattern))):
       copy = output / f'{run.name}_{path.name}'
       shutil.copyfile(path, copy)
       found.append(copy)

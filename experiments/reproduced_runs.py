@@ -11,6 +11,7 @@ from typing import Any
 
 from experiments import paper_numbers
 from jacsup_jax import types
+from jacsup_jax import untrusted
 from jacsup_jax import workdirs
 
 SCALES = ('quick', 'full')
@@ -187,7 +188,7 @@ def _read_results(path):
     results, manifest = run.read_results(), run.manifest
     data = manifest['dataset']
     for row in results['rows']:
-      row['model'], row['seed'], row['nuisance_dim']
+      row['model'], row['seed'], row['nuisance_dim'], row['epochs']
     results['protocol']
     return results, f'{data["name"]} {data["fingerprint"]}'
   except (OSError, ValueError, KeyError, TypeError) as error:
@@ -203,4 +204,5 @@ def _identify(entry):
   """Shortens a judge to what tells it from another."""
   if isinstance(entry, Mapping):
     return entry.get('sha256') or json.dumps(entry, sort_keys=True)[:200]
-  return entry
+  # Anything else is compared as text: NaN is not what it is itself.
+  return entry if isinstance(entry, str) else untrusted.describe(entry)

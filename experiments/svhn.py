@@ -13,6 +13,7 @@ from experiments import command_line
 from experiments import discovery_command
 from experiments import svhn_figures
 from experiments import svhn_runs
+from jacsup_jax import types
 
 
 def define_flags() -> None:
@@ -50,6 +51,7 @@ def define_model_flags() -> None:
 
 def main() -> None:
   command_line.check_at_least(1, 'first_width')
+  command_line.check_at_most(types.LARGEST_WIDTH, 'first_width')
   discovery_command.run(svhn_runs.EXPERIMENT, svhn_figures.draw)
 
 

@@ -349,9 +349,17 @@ def restore(
           f'the judge in {directory} was trained for --{name}={found};'
           f' accepted: one for --{name}={wanted}.'
       )
+  for name in _WIDTHS:
+    found = getattr(judge, name)
+    if not 1 <= found <= types.LARGEST_WIDTH:
+      raise types.InputError(
+          f'the judge in {directory} has {name} {found}; accepted: 1 to'
+          f' {types.LARGEST_WIDTH}.'
+      )
+  types.check_image_size(judge.image_size)
   template = jax.eval_shape(
       lambda: networks.init_variables(
-          judge.model, judge.seed, judge.model.image_shape
+          judge.model, 0, judge.model.image_shape
       )
   )
   variables = judge_files.restore_tree(directory, template)

@@ -32,6 +32,8 @@ _OF_OLD = '_CHECKPOINT_METADATA'
 _LEFTOVERS = ('.*.tmp', '.*.old', '*.orbax-checkpoint-tmp*')
 _SET_ASIDE = 'damaged'
 _READ_BYTES = 1 << 20
+# A hundred bytes for each file, and the metrics of the steps of an epoch.
+_LONGEST_MANIFEST = 1 << 30
 
 # Called with a line on what a run has found and does.
 NoteFn = Callable[[str], None]
@@ -205,7 +207,8 @@ class StageCheckpoints:
       )
     except Exception as error:  # Anything, of files that are not Orbax's.
       raise types.InputError(
-          f'the checkpoint {path} cannot be restored: {types.fold(error)}'
+          f'the checkpoint {path} cannot be restored:'
+          f' {types.one_line(str(error))[:300]}'
       ) from error
     # Orbax gives the shape that is stored, whatever was asked for.
     for (leaf, found), wanted in zip(
@@ -383,8 +386,14 @@ def _write_manifest(path, step, progress):
 
 
 def _read_manifest(path, step):
+  file = path / _MANIFEST
   try:
-    manifest = json.loads((path / _MANIFEST).read_bytes())
+    # A pipe would be waited for.
+    if file.exists() and (
+        not file.is_file() or file.stat().st_size > _LONGEST_MANIFEST
+    ):
+      raise _Damage(f'{_MANIFEST} is not that of a checkpoint')
+    manifest = json.loads(file.read_bytes())
     sha256 = manifest.pop('sha256')
     manifest['files'].items(), manifest['step'], manifest['progress']
   except (FileNotFoundError, NotADirectoryError) as error:

@@ -182,7 +182,7 @@ def say(line: str) -> None:
   sys.stderr.flush()
   try:
     # Not sys.stderr, so that native_log sees it.
-    os.write(2, f'{line}\n'.encode())
+    os.write(2, f'{line}\n'.encode(errors='backslashreplace'))
   except OSError:
     print(line, file=sys.stderr, flush=True)
 
@@ -206,10 +206,15 @@ def parse_address(name: str, text: str) -> tuple[str, int]:
   """
   host, colon, port = text.rpartition(':')
   bare = host.removeprefix('[').removesuffix(']')
+  try:
+    bare.encode('idna')
+  except UnicodeError:
+    bare = ''  # No name of a host, and Python's sockets would raise this.
   if (
       not (colon and bare and port.isascii() and port.isdigit())
       or not 0 < int(port) < 2**16
       or (':' in bare and bare == host)
+      or not bare.isprintable()
   ):
     raise types.InputError(
         f'--{name}={text}; accepted: HOST:PORT, as 10.0.0.2:1234.'
@@ -217,23 +222,49 @@ def parse_address(name: str, text: str) -> tuple[str, int]:
   return bare, int(port)
 
 
-def open_server(port: int) -> socket.socket:
-  """Listens on all addresses of this host.
+def open_server(host: str | None, port: int) -> socket.socket:
+  """Listens on the address that the others are told, and on no other.
 
   Args:
+    host: name or address of this machine; 0.0.0.0 and :: are all that it has
+      of their kind, None of both: where the environment joins the processes, it
+      does not say which one they will take.
     port: to listen on; 0 takes a free one.
+
+  Raises:
+    OSError: if the machine has no such address, or the port is taken.
   """
-  if socket.has_dualstack_ipv6():
-    return socket.create_server(
-        ('', port), family=socket.AF_INET6, dualstack_ipv6=True
-    )
-  return socket.create_server(('', port))
+  if host is None:
+    if socket.has_dualstack_ipv6():
+      return socket.create_server(
+          ('', port), family=socket.AF_INET6, dualstack_ipv6=True
+      )
+    return socket.create_server(('', port))
+  found = socket.getaddrinfo(
+      host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+  )
+  error = OSError(f'{host} has no address')
+  for family, _, _, _, address in found:
+    try:
+      return socket.create_server(address[:2], family=family)
+    except OSError as failed:
+      error = failed
+  raise error
 
 
-def find_free_port() -> int:
-  """Returns a port of this host that nobody listens on."""
-  with open_server(0) as server:
+def find_free_port(host: str | None = None) -> int:
+  """Returns a port that nobody listens on.
+
+  Args:
+    host: see `open_server`.
+  """
+  with open_server(host, 0) as server:
     return server.getsockname()[1]
+
+
+def join_address(host: str, port: int) -> str:
+  """Returns HOST:PORT, an IPv6 address in brackets."""
+  return f'[{host}]:{port}' if ':' in host else f'{host}:{port}'
 
 
 def find_own_addresses(port: int) -> list[tuple[str, int]]:
@@ -331,8 +362,8 @@ def join(
       try:
         link = _Link(socket.create_connection(address, _GREETING_SECONDS))
         break
-      except OSError as error:
-        reason = error.strerror or str(error)
+      except (OSError, ValueError) as error:  # The latter of odd names.
+        reason = getattr(error, 'strerror', None) or str(error)
     else:
       if time.monotonic() > deadline:
         raise types.InputError(
@@ -353,7 +384,7 @@ def join(
         ' and a port that is free on it.'
     )
   if 'refused' in answer:
-    raise types.InputError(answer['refused'])
+    raise types.InputError(str(answer['refused']))
   return Group(index, count, {0: link})
 
 
@@ -390,7 +421,7 @@ class _Link:
     try:
       for line in self._reader:
         yield json.loads(line)
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
       pass
 
   def receive(self, seconds: float) -> dict[str, Any] | None:
@@ -399,7 +430,8 @@ class _Link:
     try:
       message = json.loads(self._reader.readline(_LONGEST_GREETING))
       return message if isinstance(message, dict) else None
-    except (OSError, ValueError):
+    # The last of what is nested: anybody may connect.
+    except (OSError, ValueError, RecursionError):
       return None
 
   def receive_greeting(self) -> tuple[int | None, int]:
@@ -407,7 +439,7 @@ class _Link:
     message = self.receive(_GREETING_SECONDS)
     numbers = [(message or {}).get(name) for name in ('index', 'count')]
     if (
-        not all(isinstance(number, int) and number > 0 for number in numbers)
+        not all(type(number) is int and number > 0 for number in numbers)
         or message.get('greeting') != _GREETING
     ):
       return None, 0

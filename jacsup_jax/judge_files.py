@@ -16,6 +16,7 @@ import chex
 
 from jacsup_jax import checkpoints
 from jacsup_jax import types
+from jacsup_jax import untrusted
 from jacsup_jax import workdirs
 
 _Judges = TypeVar('_Judges')
@@ -25,13 +26,13 @@ _CHECKPOINTS = 'checkpoints'
 
 def exist(directory: str | os.PathLike[str]) -> bool:
   """Says whether a directory holds judges."""
-  return (pathlib.Path(directory) / _MANIFEST).exists()
+  return untrusted.exists(pathlib.Path(directory) / _MANIFEST)
 
 
 def check_free(directory: str | os.PathLike[str]) -> None:
   """Raises InputError unless a directory is new or empty."""
   directory = pathlib.Path(directory)
-  workdirs.check_directory(str(directory), directory)
+  workdirs.check_writable(str(directory), directory)
   empty = directory.is_dir() and not any(directory.iterdir())
   if directory.exists() and not empty:
     raise types.InputError(
@@ -89,16 +90,25 @@ def read(
     InputError: if it is not a description of such judges.
   """
   path = pathlib.Path(directory) / _MANIFEST
-  try:
-    entries = {
-        name: tuple(value) if isinstance(value, list) else value
-        for name, value in json.loads(path.read_text()).items()
-    }
-    return kind(**entries, **{tree: None})
-  except (OSError, ValueError, TypeError, AttributeError) as error:
+  entries = untrusted.read_json(path)
+  kinds = {
+      field.name: field.type
+      for field in dataclasses.fields(kind)
+      if field.name != tree
+  }
+  unknown = sorted(entries.keys() - kinds.keys())
+  if unknown:
     raise types.InputError(
-        f'{path} is not of such judges ({kind.__name__}): {error}'
-    ) from error
+        f'{path} is not of such judges ({kind.__name__}): it has'
+        f' {untrusted.describe(unknown[0])}; accepted:'
+        f' {", ".join(kinds)}.'
+    )
+  untrusted.check_entries(path, entries, kinds)
+  entries = {
+      name: tuple(value) if isinstance(value, list) else value
+      for name, value in entries.items()
+  }
+  return kind(**entries, **{tree: None})
 
 
 def restore_tree(

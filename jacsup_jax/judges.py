@@ -24,6 +24,8 @@ from jacsup_jax import types
 from jacsup_jax.datasets import batches
 
 _LEARNING_RATE = 1e-3
+# They are trained as one program and kept as one tree; more say no more.
+MOST_SEEDS = 1000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -277,6 +279,14 @@ def restore(
     raise types.InputError(
         f'the judge in {directory} was trained for {describe(*found)};'
         f' accepted: one for {describe(*wanted)}.'
+    )
+  if not (
+      1 <= len(judges.seeds) <= MOST_SEEDS
+      and 0 <= min(judges.seeds) <= max(judges.seeds) < 2**31
+  ):
+    raise types.InputError(
+        f'the judges in {directory} have {len(judges.seeds)} seeds; accepted: 1'
+        f' to {MOST_SEEDS}, each from 0 to 2147483647.'
     )
   template = jax.eval_shape(
       jax.vmap(functools.partial(_init, judges.model, judges.image_shape)),

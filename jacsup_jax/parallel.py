@@ -111,12 +111,17 @@ def connect(
     _connect_by_environment(initialize, terms, seconds)
   else:
     name = f'--coordinator={coordinator}'
-    _meet(address, name, process_count, process_id, seconds)
+    bound = _meet(address, name, process_count, process_id, seconds)
     check_same(terms)
     # On a port of its own: at the other they have met, and others may come.
-    port = share(hosts.find_free_port() if is_first() else None)
-    host = coordinator.rpartition(':')[0]
-    initialize(f'{host}:{port}', process_count, process_id)
+    port = share(hosts.find_free_port(bound) if is_first() else None)
+    initialize(
+        hosts.join_address(address[0], port),
+        process_count,
+        process_id,
+        # JAX's own service would listen on all addresses.
+        coordinator_bind_address=bound and hosts.join_address(bound, port),
+    )
   check_same({'devices of a process': jax.local_device_count()})
 
 
@@ -396,19 +401,27 @@ def compile_for(
 
 
 def _meet(address, name, count, index, seconds):
-  """Meets the others at an address that the flags give."""
+  """Meets the others where the flags say; the first returns its address."""
   global _group
   if index != 0:
     _group = hosts.join([address], index, count, name, seconds)
-    return
+    return None
   try:
-    server = hosts.open_server(address[1])
-  except OSError as error:
+    server = hosts.open_server(*address)
+  except (OSError, UnicodeError) as error:  # The latter of what is no name.
+    reason = getattr(error, 'strerror', None) or error
     raise types.InputError(
-        f'{name}: port {address[1]} of this host is not to be had'
-        f' ({error.strerror}); accepted: a free one.'
+        f'{name} is not to be had by process 0 ({reason}); accepted: an address'
+        ' of its machine and a free port. Where the others know it by another'
+        ' address, as behind NAT, 0.0.0.0:PORT of process 0 alone listens on'
+        ' all it has.'
     ) from error
+  bound = server.getsockname()[0]
+  if bound != address[0]:
+    # A name that is the loopback address here is not to be reached from afar.
+    name = f'{name} (listening at {bound})'
   _group = hosts.host(server, count, name, seconds)
+  return bound
 
 
 def _connect_by_environment(initialize, terms, seconds):
@@ -427,7 +440,8 @@ def _connect_by_environment(initialize, terms, seconds):
     return
   text = np.zeros(_LONGEST_ADDRESSES, np.uint8)
   if index == 0:
-    server = hosts.open_server(0)
+    # The environment said it: nothing here knows by which address they come.
+    server = hosts.open_server(None, 0)
     port = server.getsockname()[1]
     written = json.dumps(hosts.find_own_addresses(port)).encode()
     text[: len(written)] = np.frombuffer(written, np.uint8)

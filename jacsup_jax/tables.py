@@ -1,6 +1,7 @@
 """Tables of results as text: rows of results.json in, lines out."""
 
 from collections.abc import Mapping, Sequence
+import math
 from typing import Any
 
 # Column of a row: title, width, and how its value is shown.
@@ -132,7 +133,7 @@ def format_effect(rows: Sequence[Mapping[str, Any]]) -> str | None:
       model: {
           row['nuisance_dim']: row['class_swaps']
           for row in rows
-          if row['model'] == model and row['class_swaps'] is not None
+          if row['model'] == model and row.get('class_swaps') is not None
       }
       for model in ('student', 'student_no_jacobian')
   }
@@ -152,7 +153,8 @@ def _format_face_effect(rows):
   chains = {'teacher': {}, 'student': {}, 'student_cycle': {}}
   for row in rows:
     chain = chains.get(row['model'])
-    if chain is not None and row.get('attribute_flips') is not None:
+    measured = [row.get(name) for name in ('attribute_flips', 'mse')]
+    if chain is not None and None not in measured:
       chain[row['nuisance_dim']] = row
   teachers, students, cycles = chains.values()
   if not teachers or not students:
@@ -186,5 +188,7 @@ def _are_faces(rows):
 
 def _show_error(value):
   """Shows 0.00182 as 1.82e-3, as the paper does."""
+  if not math.isfinite(value):  # Of a training that diverged.
+    return str(value)
   mantissa, exponent = f'{value:.2e}'.split('e')
   return f'{mantissa}e{int(exponent)}'

@@ -44,12 +44,47 @@ EncodeFn = Callable[[jax.Array], Code]
 DecodeFn = Callable[[Code], jax.Array]
 
 
+_LONGEST_MESSAGE = 2000
+
+
 class InputError(ValueError):
   """A user's mistake in a flag, a file, a checkpoint or a data set.
 
   Its message is one line that names what was found and what is accepted; the
   binaries print it, without a traceback, and exit with status 2.
   """
+
+  def __init__(self, message: str):
+    super().__init__(one_line(message))
+
+
+def one_line(text: str) -> str:
+  """Folds text from anywhere into one line that is safe to print.
+
+  Names of files and a library's messages may have line breaks, and what a
+  terminal would obey; an array may be shown whole.
+
+  Args:
+    text: of any length and any characters.
+
+  Returns:
+    The text without line breaks, characters that cannot be shown as escapes,
+    its middle left out where it is very long.
+  """
+  if len(text) > _LONGEST_MESSAGE:
+    half = _LONGEST_MESSAGE // 2
+    text = f'{text[:half]} [...] {text[-half:]}'
+  return ''.join(
+      c if c.isprintable() else c.encode('unicode_escape').decode()
+      for c in ' '.join(text.split())
+  )
+
+
+# Of a layer, a code or an ensemble: 8 times the paper's largest, and no more
+# than what a mistyped number may ask of a machine before it can be refused.
+LARGEST_WIDTH = 2**16
+# Faces are published at 1024x1024 at most.
+_LARGEST_IMAGE = 4096
 
 
 class RunError(Exception):
@@ -64,16 +99,12 @@ class StorageError(RunError):
   """A file that cannot be written."""
 
 
-def fold(error: object, longest: int = 300) -> str:
-  """Returns a message on one line, cut where it is long."""
-  return ' '.join(str(error).split())[:longest]
-
-
 def check_image_size(image_size: int) -> None:
   """Raises InputError unless a size in pixels is a power of two from 8."""
-  if image_size < 8 or image_size & (image_size - 1):
+  if not 8 <= image_size <= _LARGEST_IMAGE or image_size & (image_size - 1):
     raise InputError(
-        f'--image_size={image_size}: accepted are powers of two from 8'
+        f'--image_size={image_size}: accepted are powers of two from 8 to'
+        f' {_LARGEST_IMAGE}'
     )
 
 

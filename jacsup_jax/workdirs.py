@@ -11,12 +11,41 @@ import json
 import os
 import pathlib
 import shutil
+import tempfile
 from typing import Any
 
 from jacsup_jax import circumstances
 from jacsup_jax import types
+from jacsup_jax import untrusted
 
 _MANIFEST = 'manifest.json'
+# A line an epoch, of some 500 bytes; of a grid's hundreds of members 100,000.
+_LONGEST_METRICS = 512 * 2**20
+# What is read of these files, by name: annotations for `untrusted`.
+_OF_MANIFEST = {
+    'experiment': str, 'flags': dict, 'dataset': dict, 'stages': dict
+}  # pyformat: disable
+_OF_DATASET = {'name': str, 'fingerprint': str, 'attributes': list[str]}
+_OF_STAGE = {'sha256': str, 'epochs': int}
+_OF_FAULTS = {'checkpoints': dict, 'rollbacks': list[dict]}
+_OF_ROLLBACK = {'stage': str, 'to_step': int}
+_OF_RECORD = {'stage': str, 'step': int}
+_OF_ROW = {'model': str, 'nuisance_dim': int}
+_MAYBE_OF_ROW = {
+    'seed': int,
+    'epochs': int,
+    'sha256': str | None,
+    **{
+        name: float | None
+        for name in (
+            'mse', 'psnr', 'strength', 'preservation', 'class_swaps',
+            'class_swaps_std', 'class_swaps_noisy_judge',
+            'class_swaps_true_labels', 'attribute_flips',
+            'attribute_flips_told', 'attribute_flips_as_asked',
+            'judge_accuracy', 'judge_accuracy_reconstructions',
+        )
+    },
+}  # pyformat: disable
 
 
 class WorkDir:
@@ -38,7 +67,9 @@ class WorkDir:
   @property
   def is_complete(self) -> bool:
     """Whether the run has ended: its results are written last."""
-    return self.manifest is not None and (self.path / 'results.json').exists()
+    return self.manifest is not None and untrusted.exists(
+        self.path / 'results.json'
+    )
 
   def check(self, flags: Mapping[str, Any], resume: bool = True) -> None:
     """Checks that a run with these flags may begin or go on here.
@@ -49,8 +80,11 @@ class WorkDir:
 
     Raises:
       InputError: if the directory holds a run with other flags, or any with
-        `resume` false, or files that are no run's.
+        `resume` false, or files that are no run's; or if one that is not
+        complete cannot be written to.
     """
+    if not self.is_complete:
+      check_writable(f'--workdir={self.path}', self.path)
     if self.manifest is None:
       # What a kill leaves of a manifest that was being written is ours.
       ours = (f'.{_MANIFEST}.tmp', '.lock')
@@ -175,12 +209,21 @@ class WorkDir:
     self._unwritten = ''
 
   def read_metrics(self) -> list[dict[str, Any]]:
-    """Returns the lines of metrics.jsonl, but one that a crash cut off."""
+    """Returns the lines of metrics.jsonl, but one that a crash cut off.
+
+    Raises:
+      InputError: if another one is damaged.
+    """
     path = self.path / 'metrics.jsonl'
-    if not path.exists():
+    if not untrusted.exists(path):
       return []
-    lines = path.read_text(encoding='utf-8').split('\n')[:-1]
-    return [json.loads(line) for line in lines]
+    lines = untrusted.read(path, _LONGEST_METRICS).split(b'\n')[:-1]
+    records = []
+    for number, line in enumerate(lines, start=1):
+      where = f'{path} line {number}'
+      records.append(untrusted.parse_json(where, line))
+      untrusted.check_entries(where, records[-1], _OF_RECORD)
+    return records
 
   def drop_metrics_after(self, stage: str, step: int) -> None:
     """Removes the lines of steps that a resumed stage will take again."""
@@ -219,8 +262,55 @@ class WorkDir:
     )
 
   def read_results(self) -> dict[str, Any]:
-    """Returns results.json."""
-    return json.loads((self.path / 'results.json').read_text('utf-8'))
+    """Returns results.json.
+
+    Raises:
+      InputError: if it is not one of a run.
+    """
+    path = self.path / 'results.json'
+    results = untrusted.read_json(path)
+    untrusted.check_entries(path, results, {'protocol': str, 'rows': list})
+    for number, row in enumerate(results['rows'], start=1):
+      where = f'{path} row {number}'
+      if not isinstance(row, dict):
+        raise types.InputError(
+            f'{where} is {untrusted.describe(row)}; accepted: an object.'
+        )
+      untrusted.check_entries(where, row, _OF_ROW)
+      maybe = _MAYBE_OF_ROW | {
+          name: float for name in row if name.startswith('lambda_')
+      }
+      untrusted.check_entries(where, row, maybe, optional=True)
+    return results
+
+  def check_recorded(
+      self,
+      kinds: Mapping[str, Any],
+      maybe_kinds: Mapping[str, Any],
+      *,
+      of_stage: Mapping[str, Any],
+      of_dataset: Mapping[str, Any],
+  ) -> None:
+    """Checks the manifest of a run before models are made of it again.
+
+    Args:
+      kinds: of its flags, see `untrusted.check_entries`.
+      maybe_kinds: of flags that may be missing.
+      of_stage: what each finished stage has.
+      of_dataset: what is said of the data.
+
+    Raises:
+      InputError: if something is missing or does not have its type.
+    """
+    path, flags = self.path / _MANIFEST, self.manifest['flags']
+    where = f'{path}, flags,'
+    untrusted.check_entries(where, flags, kinds)
+    untrusted.check_entries(where, flags, maybe_kinds, optional=True)
+    for name, stage in self.manifest['stages'].items():
+      where = f'{path}, stage {untrusted.describe(name)},'
+      untrusted.check_entries(where, stage, of_stage)
+    where = f'{path}, dataset,'
+    untrusted.check_entries(where, self.manifest['dataset'], of_dataset)
 
   def _record_continuation(self, found):
     """Adds the circumstances of a run that goes on, where they are others."""
@@ -241,16 +331,35 @@ class WorkDir:
 
   def _read_manifest(self):
     path = self.path / _MANIFEST
-    if not path.exists():
+    if not untrusted.exists(path):
       return None
-    try:
-      manifest = json.loads(path.read_text(encoding='utf-8'))
-      manifest['flags'], manifest['stages']
-      return manifest
-    except (ValueError, KeyError, TypeError) as error:
-      raise types.InputError(
-          f'{path} is not a manifest of a run: {error!r}.'
-      ) from error
+    manifest = untrusted.read_json(path)
+    untrusted.check_entries(path, manifest, _OF_MANIFEST)
+    dataset, stages = manifest['dataset'], manifest['stages']
+    untrusted.check_entries(
+        f'{path}, dataset,', dataset, _OF_DATASET, optional=True
+    )
+    for name, stage in stages.items():
+      where = f'{path}, stage {untrusted.describe(name)},'
+      if not isinstance(stage, dict):
+        raise types.InputError(
+            f'{where} is {untrusted.describe(stage)}; accepted: an object.'
+        )
+      untrusted.check_entries(where, stage, _OF_STAGE, optional=True)
+    untrusted.check_entries(path, manifest, _OF_FAULTS, optional=True)
+    for stage, saved in manifest.get('checkpoints', {}).items():
+      where = f'{path}, checkpoints of {untrusted.describe(stage)},'
+      if not isinstance(saved, dict) or not all(
+          step.isascii() and step.isdigit() and isinstance(sha256, str)
+          for step, sha256 in saved.items()
+      ):
+        raise types.InputError(
+            f'{where} are {untrusted.describe(saved)}; accepted: a sha256 by'
+            ' step.'
+        )
+    for entry in manifest.get('rollbacks', []):
+      untrusted.check_entries(f'{path}, rollbacks,', entry, _OF_ROLLBACK)
+    return manifest
 
   def _write_manifest(self, manifest):
     write_whole(
@@ -266,13 +375,53 @@ def check_directory(name: str, path: str | os.PathLike[str]) -> None:
     name: of the path, for the error.
     path: that is to be written to.
   """
-  path = pathlib.Path(path).absolute()
-  found = next(part for part in (path, *path.parents) if part.exists())
-  if not found.is_dir():
+  _find_existing(name, path)
+
+
+def check_writable(name: str, path: str | os.PathLike[str]) -> None:
+  """Raises InputError unless a directory is writable, or can be made.
+
+  Nothing is left behind. Elsewhere than on Linux a file comes and goes.
+
+  Args:
+    name: of the path, for the error.
+    path: that is to be written to.
+  """
+  found = _find_existing(name, path)
+  try:
+    # Permissions do not tell: nobody can write to /proc, or to a disk that is
+    # mounted for reading. On Linux this file never has a name.
+    with tempfile.TemporaryFile(dir=found):
+      pass
+  except OSError as error:
+    raise types.InputError(
+        f'{name} cannot be written to ({error.strerror}: {found}); accepted: a'
+        ' directory that can, or a new name in one.'
+    ) from error
+
+
+def _find_existing(name, path):
+  """Returns the nearest directory above a path, or itself, that is there."""
+  try:
+    path = pathlib.Path(path).absolute()
+    found = next(part for part in (path, *path.parents) if part.exists())
+    is_directory = found.is_dir()
+  except (OSError, ValueError) as error:  # Of names that cannot be.
+    reason = getattr(error, 'strerror', None) or error
+    raise types.InputError(
+        f'{name} is no name of a directory ({reason}); accepted: a directory,'
+        ' or a new name.'
+    ) from error
+  if '\0' in str(path):  # Not told by pathlib of Python 3.11.
+    raise types.InputError(
+        f'{name} has a NUL; accepted: a directory, or a new name.'
+    )
+  if not is_directory:
     where = 'is a file' if found == path else f'is below the file {found}'
     raise types.InputError(
         f'{name} {where}; accepted: a directory, or a new name.'
     )
+  return found
 
 
 def write_whole(path: pathlib.Path, text: str) -> None:
@@ -318,7 +467,7 @@ def storage_error(path: pathlib.Path, error: Exception) -> types.StorageError:
   Returns:
     One that names the path, the reason and the free space.
   """
-  reason = getattr(error, 'strerror', None) or types.fold(error)
+  reason = getattr(error, 'strerror', None) or types.one_line(str(error))
   found = next((p for p in (path, *path.parents) if p.exists()), path)
   try:
     usage = shutil.disk_usage(found)

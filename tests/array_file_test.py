@@ -146,7 +146,7 @@ def test_single_array(tmp_path):
 
 def test_objects_are_not_executed(tmp_path):
   path = _write(tmp_path, labels=np.array([{}] * 16))
-  _refuses(path, "array 'labels' .*allow_pickle.*without objects")
+  _refuses(path, "array 'labels' .*Python objects.*without objects")
 
 
 @pytest.mark.parametrize(

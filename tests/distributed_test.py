@@ -2,7 +2,9 @@
 
 import json
 import os
+import pathlib
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -135,7 +137,7 @@ def test_an_address_is_host_and_port(text, expected):
 
 
 @pytest.mark.parametrize(
-    'text', ['', 'host', 'host:', ':1234', 'host:port', 'host:0', 'host:70000',
+    'text', ['', 'host', 'host:', ':1234', 'a..b:1', f'{"a" * 70}:1', 'host:port', 'host:0', 'host:70000',
              'fe80::1:1234']
 )  # pyformat: disable
 def test_other_addresses_are_refused(text):
@@ -220,6 +222,77 @@ def test_what_jax_says_before_it_aborts_becomes_one_line():
         check=True,
     )
     assert done.stderr == warning + last
+
+
+@pytest.mark.parametrize('host', ['127.0.0.1', 'localhost'])
+def test_a_server_listens_where_it_is_told_alone(host):
+  with hosts.open_server(host, 0) as server:
+    address, port = server.getsockname()[:2]
+    assert address in ('127.0.0.1', '::1')
+    socket.create_connection((address, port), 5).close()
+    # Another address of the same machine (Linux has all of 127.0.0.0/8).
+    if address == '127.0.0.1' and sys.platform == 'linux':
+      with pytest.raises(OSError):
+        socket.create_connection(('127.0.0.2', port), 5)
+
+
+@pytest.mark.parametrize('host', [None, '0.0.0.0'])
+def test_a_server_that_is_told_so_listens_on_all_addresses(host):
+  with hosts.open_server(host, 0) as server:
+    port = server.getsockname()[1]
+    socket.create_connection(('127.0.0.1', port), 5).close()
+
+
+def test_addresses_of_version_6_have_brackets():
+  assert hosts.join_address('::1', 80) == '[::1]:80'
+  assert hosts.join_address('10.0.0.2', 80) == '10.0.0.2:80'
+
+
+def test_an_address_of_another_machine_is_refused_by_the_first(root):
+  # Of RFC 5737: nobody's.
+  args = _of_processes(1234, 2, 0)
+  alone = _invoke(root, 'never', *args, '--coordinator=192.0.2.1:1234')
+  _assert_mistake(alone, '--coordinator=192.0.2.1:1234', '0.0.0.0:PORT')
+  assert not (root / 'never').exists()
+
+
+def _listening(process):
+  """Addresses that a process listens on: hexadecimal, as Linux has them."""
+  folder = pathlib.Path('/proc') / str(process.pid)
+  inodes = set()
+  for path in (folder / 'fd').iterdir():
+    try:
+      inodes.add(os.readlink(path))
+    except OSError:
+      pass  # It was closed.
+  rows = [
+      line.split()
+      for name in ('tcp', 'tcp6')
+      for line in (folder / 'net' / name).read_text().splitlines()[1:]
+  ]
+  return {
+      row[1].split(':')[0]
+      for row in rows
+      if row[3] == '0A' and f'socket:[{row[9]}]' in inodes
+  }
+
+
+@pytest.mark.skipif(sys.platform != 'linux', reason='reads /proc')
+def test_no_process_of_a_run_listens_on_all_addresses(root):
+  processes = _invoke_two(root, 'listening', '--epochs=1')
+  found = [set(), set()]
+  while not killing.has_epoch(root / 'listening', 'teacher'):
+    for addresses, process in zip(found, processes):
+      assert process.poll() is None, process.communicate()
+      addresses |= _listening(process)
+    time.sleep(0.05)
+  for process in processes:
+    process.kill()
+    process.communicate()
+  assert found[0]
+  for addresses in found:
+    # 0.0.0.0 and ::.
+    assert not addresses & {'0' * 8, '0' * 32}
 
 
 # Gradients and invariants: of steps.

@@ -284,7 +284,7 @@ def test_a_damaged_entry_has_no_content(zipped):
     [
         (lambda content: b'', 'empty'),
         (lambda content: content[: len(content) // 2], '.'),
-        (lambda content: b'<html>', 'cannot identify'),
+        (lambda content: b'<html>', 'none of JPEG, PNG'),
         (lambda content: content[:100] + b'####' + content[104:], '.'),
     ],
     ids=['empty', 'cut', 'text', 'flipped'],

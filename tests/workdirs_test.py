@@ -88,14 +88,19 @@ def test_a_run_that_goes_on_elsewhere_says_so(tmp_path):
 
 def test_results_are_json(tmp_path):
   workdir = _begun(tmp_path)
-  row = {'model': 'teacher', 'mse': np.float32(0.5), 'pairs': np.int64(3)}
+  row = {
+      'model': 'teacher', 'nuisance_dim': 0, 'mse': np.float32(0.5),
+      'pairs': np.int64(3),
+  }  # pyformat: disable
   assert not workdir.is_complete
   workdir.write_results('mnist', 'a protocol', [row], judges={'seeds': (0, 1)})
   assert json.loads((tmp_path / 'results.json').read_text()) == {
       'experiment': 'mnist',
       'protocol': 'a protocol',
       'judges': {'seeds': [0, 1]},
-      'rows': [{'model': 'teacher', 'mse': 0.5, 'pairs': 3}],
+      'rows': [
+          {'model': 'teacher', 'nuisance_dim': 0, 'mse': 0.5, 'pairs': 3}
+      ],
   }
   assert workdir.read_results()['rows'][0]['pairs'] == 3
   assert workdir.is_complete and workdirs.WorkDir(tmp_path).is_complete

@@ -12,7 +12,8 @@
 - `num_classes`: optional, one number, above every label; the largest label and
   one by default.
 
-Other arrays in the file are not looked at. Nothing in it is ever executed.
+Other arrays in the file are not looked at. Nothing in it is ever executed, and
+sizes are checked before anything is read (see npz.py).
 """
 
 import os
@@ -22,6 +23,8 @@ from typing import NamedTuple
 import numpy as np
 
 from jacsup_jax import types
+from jacsup_jax import untrusted
+from jacsup_jax.datasets import npz
 from jacsup_jax.datasets import preparing
 
 NAME = preparing.ARRAYS
@@ -29,6 +32,9 @@ _REQUIRED = ('images', 'labels', 'split')
 _OPTIONAL = 'num_classes'
 _SPLITS = ('train', 'test')
 _MOST_CLASSES = 1000
+# Bytes of all arrays: SVHN with its extra images, 630,420 of them, has 7.7e9 as
+# floats of 32 bits.
+_LARGEST = 8 * 2**30
 
 
 class Content(NamedTuple):
@@ -81,7 +87,7 @@ def _find(data_dir):
         f' .npz file with the arrays {", ".join(_REQUIRED)}'
     )
   path = pathlib.Path(data_dir).expanduser()
-  if path.is_dir():
+  if untrusted.exists(path) and path.is_dir():
     files = sorted(path.glob('*.npz'))
     if len(files) != 1:
       found = ', '.join(file.name for file in files[:5]) or 'none'
@@ -90,7 +96,7 @@ def _find(data_dir):
           ' accepted are a file, or a folder with one'
       )
     return files[0]
-  if not path.is_file():
+  if not untrusted.exists(path):
     raise types.InputError(
         f'--data_dir={data_dir} does not exist: accepted for --dataset={NAME}'
         ' is an .npz file, or a folder with one'
@@ -101,30 +107,37 @@ def _find(data_dir):
 def _read_arrays(path):
   """Returns the arrays that are looked at, by name."""
   try:
-    content = np.load(path, allow_pickle=False)
-  except Exception as error:  # Anything, of a file that is no .npz.
+    archive = npz.open_archive(path)
+  except npz.DamagedError as error:
+    if _is_single_array(path):
+      _refuse(
+          path, 'a single array', f'an .npz file with {", ".join(_REQUIRED)}'
+      )
     _refuse_damaged(path, error)
-  if not isinstance(content, np.lib.npyio.NpzFile):
-    _refuse(
-        path, 'a single array', f'an .npz file with {", ".join(_REQUIRED)}'
-    )
-  with content:
-    missing = [name for name in _REQUIRED if name not in content.files]
+  with archive:
+    found = npz.names(archive)
+    missing = [name for name in _REQUIRED if name not in found]
     if missing:
       _refuse(
           path,
           f'no {" and no ".join(missing)}, but'
-          f' {", ".join(content.files[:9]) or "no array at all"}',
+          f' {", ".join(found[:9]) or "no array at all"}',
           f'the arrays {", ".join(_REQUIRED)}',
       )
-    arrays = {}
+    arrays, left = {}, _LARGEST
     for name in (*_REQUIRED, _OPTIONAL):
-      if name in content.files:
+      if name in found:
         try:
-          arrays[name] = content[name]
-        except Exception as error:  # Damaged, or pickled objects.
+          arrays[name] = npz.read_array(archive, name, left)
+        except npz.DamagedError as error:
           _refuse_damaged(path, error, name)
+        left -= arrays[name].nbytes
   return arrays
+
+
+def _is_single_array(path):
+  with open(path, 'rb') as file:
+    return file.read(6) == np.lib.format.MAGIC_PREFIX
 
 
 def _check_shape(path, images):
@@ -150,7 +163,9 @@ def _check_splits(path, splits):
   unknown = [name for name in np.unique(splits) if name not in _SPLITS]
   if unknown:
     _refuse(
-        path, f'split {", ".join(repr(str(n)) for n in unknown[:5])}', accepted
+        path,
+        f'split {", ".join(untrusted.describe(str(n)) for n in unknown[:5])}',
+        accepted,
     )
   rows = {name: np.flatnonzero(splits == name) for name in _SPLITS}
   for name in _SPLITS:
@@ -208,6 +223,6 @@ def _refuse(path, found, accepted):
 def _refuse_damaged(path, error, name=None):
   what = f'array {name!r} of {path}' if name else f'{path}'
   raise types.InputError(
-      f'{what} cannot be read ({preparing.one_line(error)}): accepted is an'
+      f'{what} cannot be read ({error}): accepted is an'
       f' .npz file with the arrays {", ".join(_REQUIRED)}, without objects'
   ) from error

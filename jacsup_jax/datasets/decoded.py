@@ -11,10 +11,16 @@ import hashlib
 import os
 import pathlib
 import tempfile
-import zipfile
 
 from absl import logging
 import numpy as np
+
+from jacsup_jax import types
+from jacsup_jax import untrusted
+from jacsup_jax.datasets import npz
+
+# Bytes: 64 digits and a header.
+_LONGEST_KEY = 1000
 
 Arrays = tuple[np.ndarray, ...]
 
@@ -46,7 +52,7 @@ def prepared_key(directory: str | os.PathLike) -> str:
   """
   sha256 = hashlib.sha256()
   for path in sorted(pathlib.Path(directory).iterdir()):
-    if path.suffix == '.json':
+    if path.suffix == '.json' and path.is_file():
       sha256.update(f'{path.name};'.encode() + path.read_bytes())
     elif '.array_record' in path.name:
       sha256.update(f'{path.name} {path.stat().st_size};'.encode())
@@ -86,18 +92,16 @@ def load_or_make(
 def _read(
     path: pathlib.Path, key: str, names: tuple[str, ...]
 ) -> Arrays | None:
-  try:
-    with np.load(path, allow_pickle=False) as content:
-      if content['key'].item() != key:
-        return None
-      arrays = tuple(content[name] for name in names)
-      expected = content['digest'].item()
-  except FileNotFoundError:
+  if not untrusted.exists(path):
     return None
-  except (
-      OSError, EOFError, MemoryError, SyntaxError, TypeError, ValueError,
-      KeyError, NotImplementedError, OverflowError, zipfile.BadZipFile,
-  ) as error:  # The ways in which a damaged file shows.
+  try:
+    with npz.open_archive(path) as archive:
+      # Of the other arrays nothing is read then.
+      if npz.read_array(archive, 'key', _LONGEST_KEY).tolist() != key:
+        return None
+      arrays = tuple(npz.read_array(archive, name) for name in names)
+      expected = npz.read_array(archive, 'digest', _LONGEST_KEY).tolist()
+  except (types.InputError, npz.DamagedError) as error:
     logging.info('%s is damaged and made again: %s', path, error)
     return None
   if digest(*arrays) != expected:

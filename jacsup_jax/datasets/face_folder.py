@@ -13,12 +13,14 @@ import hashlib
 import os
 import pathlib
 import re
+import stat
 import zipfile
-import zlib
 
 import numpy as np
 
 from jacsup_jax import types
+from jacsup_jax import untrusted
+from jacsup_jax.datasets import npz
 
 ATTRIBUTE_FILE = 'list_attr_celeba.txt'
 PARTITION_FILE = 'list_eval_partition.txt'
@@ -29,6 +31,15 @@ SPLITS = ('train', 'validation', 'test')
 
 _VALUES = {'-1': -1, '1': 1}
 _SHOWN = 5  # Names in a message.
+# Bytes of a list: ten times CelebA's, of 202,599 images and 40 attributes.
+_LONGEST_LIST = 256 * 2**20
+_MOST_ATTRIBUTES = 1000
+# Bytes of an encoded image: CelebA's have some 8,000, a PNG of 1024x1024 has
+# three million, one of `squares`' largest may have as many as this.
+_LARGEST_IMAGE = 256 * 2**20
+_ENCRYPTED = 0x1
+# All that archives of images use; others may ask for any memory.
+_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -82,9 +93,10 @@ def open_folder(data_dir: str | os.PathLike) -> FaceFolder:
       that says which and what was expected.
   """
   path = pathlib.Path(data_dir).expanduser()
-  if path.is_dir():
+  is_there = untrusted.exists(path)
+  if is_there and path.is_dir():
     folder, images = path, None
-  elif path.is_file():
+  elif is_there and path.is_file():
     folder, images = path.parent, path
     if folder.name == 'Img' and not (folder / ATTRIBUTE_FILE).is_file():
       folder = folder.parent
@@ -145,17 +157,17 @@ def read_images(
       member = folder.members[folder.names[index]]
       try:
         if archive is None:
-          content = (folder.images / member).read_bytes()
+          content = untrusted.read(folder.images / member, _LARGEST_IMAGE)
         else:
           content = archive.read(member)
-      except (zipfile.BadZipFile, zlib.error, EOFError):
-        content = None
-      except (OSError, RuntimeError, NotImplementedError) as error:
-        # Encryption and rare ways of compression, beside the disk.
+      except types.InputError:
+        raise
+      except OSError as error:  # Of the disk.
         raise types.InputError(
-            f'{folder.images}: {member} cannot be read:'
-            f' {" ".join(str(error).split())[:200]}'
+            f'{folder.images}: {member} cannot be read: {error}'
         ) from error
+      except Exception:  # Anything, of a damaged entry.
+        content = None
       yield index, content
 
 
@@ -191,13 +203,8 @@ def _find_images(folder: pathlib.Path) -> pathlib.Path:
 
 
 def _read_lines(path: pathlib.Path) -> list[str]:
-  try:
-    # Whatever is not text is reported with its line, as any other mistake.
-    text = path.read_text(encoding='utf-8', errors='replace')
-  except OSError as error:
-    raise types.InputError(
-        f'{path} cannot be read: {error.strerror}'
-    ) from error
+  # Whatever is not text is reported with its line, as any other mistake.
+  text = untrusted.read(path, _LONGEST_LIST).decode(errors='replace')
   return text.rstrip().split('\n') if text.strip() else []
 
 
@@ -206,7 +213,7 @@ def _read_attributes(
 ) -> tuple[tuple[str, ...], tuple[str, ...], np.ndarray]:
   """Reads names of attributes, names of images and `[M, K]` values."""
   lines = _read_lines(path)
-  if len(lines) < 2 or not re.fullmatch(r'\s*[0-9]+\s*', lines[0]):
+  if len(lines) < 2 or not re.fullmatch(r'\s*[0-9]{1,9}\s*', lines[0]):
     found = _shown(lines[0]) if lines else 'nothing'
     raise types.InputError(
         f'{path} line 1: found {found}, expected the number of images, and the'
@@ -221,6 +228,11 @@ def _read_attributes(
     raise types.InputError(
         f'{path} line 2: found {_shown(lines[1])}, expected the names of the'
         ' attributes, each once'
+    )
+  if len(attribute_names) > _MOST_ATTRIBUTES:
+    raise types.InputError(
+        f'{path} line 2: found {len(attribute_names)} names, accepted are'
+        f' {_MOST_ATTRIBUTES} at most'
     )
   if len(lines) - 2 != count:
     raise types.InputError(
@@ -286,13 +298,16 @@ def _read_partitions(
 def _list_folder(path: pathlib.Path) -> tuple[dict[str, str], dict[str, str]]:
   """Gives the files by name, and what marks each one's content."""
   members, marks = {}, {}
-  with os.scandir(path) as entries:
-    for entry in entries:
-      if entry.name.startswith('.') or not entry.is_file():
-        continue
-      status = entry.stat()
-      members[entry.name] = entry.name
-      marks[entry.name] = f'{status.st_size} {status.st_mtime_ns}'
+  try:
+    with os.scandir(path) as entries:
+      for entry in entries:
+        if entry.name.startswith('.') or not entry.is_file():
+          continue
+        status = entry.stat()
+        members[entry.name] = entry.name
+        marks[entry.name] = f'{status.st_size} {status.st_mtime_ns}'
+  except OSError as error:
+    raise types.InputError(f'{path} cannot be read: {error}') from error
   return members, marks
 
 
@@ -310,6 +325,7 @@ def _list_archive(path: pathlib.Path) -> tuple[dict[str, str], dict[str, str]]:
       # macOS adds entries of its own.
       if info.is_dir() or parts[-1].startswith('.') or '__MACOSX' in parts:
         continue
+      _check_entry(path, info)
       if parts[-1] in members:
         raise types.InputError(
             f'{path} has {_shown(members[parts[-1]])} and'
@@ -320,14 +336,30 @@ def _list_archive(path: pathlib.Path) -> tuple[dict[str, str], dict[str, str]]:
   return members, marks
 
 
+def _check_entry(path: pathlib.Path, info: zipfile.ZipInfo) -> None:
+  """Checks what the archive's directory says of an image."""
+  kind = stat.S_IFMT(info.external_attr >> 16)
+  reason = None
+  if kind not in (0, stat.S_IFREG):
+    reason = 'is a link or no file'
+  elif info.flag_bits & _ENCRYPTED:
+    reason = 'is encrypted'
+  elif info.compress_type not in _METHODS:
+    reason = f'is compressed by method {info.compress_type}'
+  elif info.file_size > _LARGEST_IMAGE:
+    reason = f'has {info.file_size:,} bytes'
+  if reason:
+    raise types.InputError(
+        f'{path} has the entry {_shown(info.filename)}, which {reason}:'
+        ' accepted are files, stored or deflated, of'
+        f' {_LARGEST_IMAGE:,} bytes at most'
+    )
+
+
 def _open_archive(path: pathlib.Path) -> zipfile.ZipFile:
   try:
-    return zipfile.ZipFile(path)
-  except OSError as error:
-    raise types.InputError(
-        f'{path} cannot be read: {error.strerror}'
-    ) from error
-  except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
+    return npz.open_archive(path)
+  except npz.DamagedError as error:
     with path.open('rb') as file:
       start = file.read(1024)
     text = start.lstrip().lower()

@@ -7,6 +7,8 @@ sha256 of the sources that it was made from, and the images left out.
 import numpy as np
 import tensorflow_datasets as tfds
 
+from jacsup_jax import types
+
 
 def make_info(
     builder: tfds.core.DatasetBuilder,
@@ -79,6 +81,15 @@ def read_notes(
 
   Returns:
     The sha256 of the sources, and the names of the images left out.
+
+  Raises:
+    InputError: if they are missing.
   """
-  notes = builder.info.metadata[split]
-  return notes['sources_sha256'], list(notes['skipped'])
+  try:
+    notes = builder.info.metadata[split]
+    return notes['sources_sha256'], list(notes['skipped'])
+  except (KeyError, TypeError) as error:
+    raise types.InputError(
+        f'{builder.data_dir} has no notes of its split {split!r}: delete that'
+        ' folder and run again'
+    ) from error

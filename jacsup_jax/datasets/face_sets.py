@@ -316,7 +316,8 @@ def _own_builder(
     config: tfds.core.BuilderConfig,
 ) -> Callable[[pathlib.Path], tfds.core.DatasetBuilder]:
   def make_builder(root):
-    with preparing.quiet():  # TFDS warns of a configuration that is new to it.
+    # TFDS warns of a configuration that is new to it.
+    with preparing.making(builder_class.name, root), preparing.quiet():
       return builder_class(config=config, data_dir=os.fspath(root))
 
   return make_builder

@@ -18,6 +18,7 @@ import zlib
 import numpy as np
 
 from jacsup_jax import types
+from jacsup_jax import untrusted
 
 # TFDS split -> (images, labels).
 FILES = {
@@ -28,6 +29,10 @@ FILE_NAMES = tuple(name for pair in FILES.values() for name in pair)
 
 # The third byte of an IDX header: unsigned bytes.
 _UBYTE = 0x08
+# Images have three, in colour four.
+_MOST_DIMENSIONS = 4
+# Bytes: EMNIST, the largest of the family, has 697,932 images of 784.
+_LARGEST = 2**30
 
 
 def check_sha256(
@@ -44,17 +49,16 @@ def check_sha256(
   """
   for name, digest in expected.items():
     path = pathlib.Path(folder) / name
+    size = untrusted.check_file(path)
     try:
-      content = path.read_bytes()
+      with open(path, 'rb') as file:
+        found = hashlib.file_digest(file, 'sha256').hexdigest()
     except OSError as error:
-      raise types.InputError(
-          f'{path} cannot be read: {error.strerror}'
-      ) from error
-    found = hashlib.sha256(content).hexdigest()
+      untrusted.refuse_unreadable(path, error)
     if found != digest:
       raise types.InputError(
           f'{path} is damaged or not the original file: expected sha256'
-          f' {digest}, found {found} ({len(content)} bytes)'
+          f' {digest}, found {found} ({size} bytes)'
       )
 
 
@@ -71,29 +75,48 @@ def read(path: str | os.PathLike) -> np.ndarray:
     InputError: if the file is not gzip, is cut short, or is not such an IDX
       file.
   """
+  untrusted.check_file(path)
   try:
-    content = gzip.decompress(pathlib.Path(path).read_bytes())
+    with gzip.open(path) as file:
+      content = file.read(4)
+      shape = _read_shape(path, content, file)
+      count = math.prod(shape)
+      if count > _LARGEST:
+        raise types.InputError(
+            f'{path} states the shape {shape}, {count:,} bytes; accepted:'
+            f' {_LARGEST:,} at most'
+        )
+      # One more than there should be: the checksum is behind the last, and a
+      # file that goes on is not inflated any further.
+      content = file.read(count + 1)
   except (EOFError, OSError, zlib.error) as error:
     raise types.InputError(
         f'{path} is not a whole gzip file: {error}'
     ) from error
+  if len(content) != count:
+    more = ' or more' if len(content) > count else ''
+    raise types.InputError(
+        f'{path} states the shape {shape} and holds {len(content)} bytes{more}'
+    )
+  return np.frombuffer(content, np.uint8).reshape(shape)
+
+
+def _read_shape(path, content, file):
+  """Reads the rest of a header that begins with `content`."""
   if len(content) < 4 or content[:3] != bytes((0, 0, _UBYTE)):
     raise types.InputError(
         f'{path} is not an IDX file of unsigned bytes: it starts with'
         f' {content[:4].hex() or "nothing"}, expected 000008'
     )
-  header_size = 4 + 4 * content[3]
-  if len(content) < header_size:
-    raise types.InputError(f'{path} ends within its header')
-  shape = tuple(
-      int(n) for n in np.frombuffer(content[4:header_size], dtype='>u4')
-  )
-  if len(content) != header_size + math.prod(shape):
+  ndim = content[3]
+  if not 1 <= ndim <= _MOST_DIMENSIONS:
     raise types.InputError(
-        f'{path} states the shape {shape} and holds'
-        f' {len(content) - header_size} bytes'
+        f'{path} states {ndim} dimensions; accepted: 1 to {_MOST_DIMENSIONS}'
     )
-  return np.frombuffer(content, np.uint8, offset=header_size).reshape(shape)
+  sizes = file.read(4 * ndim)
+  if len(sizes) < 4 * ndim:
+    raise types.InputError(f'{path} ends within its header')
+  return tuple(int(n) for n in np.frombuffer(sizes, dtype='>u4'))
 
 
 def generate_examples(

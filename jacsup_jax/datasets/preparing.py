@@ -24,6 +24,7 @@ import requests
 import tensorflow_datasets as tfds
 
 from jacsup_jax import types
+from jacsup_jax import untrusted
 from jacsup_jax.datasets import idx
 from jacsup_jax.datasets.mnist_embedded import mnist_embedded_dataset_builder
 
@@ -52,7 +53,8 @@ def make_builder(
     InputError: if TFDS does not know the name, or cannot make its builder.
   """
   if name == EMBEDDED:
-    return mnist_embedded_dataset_builder.Builder(data_dir=os.fspath(root))
+    with making(name, root):
+      return mnist_embedded_dataset_builder.Builder(data_dir=os.fspath(root))
   # A name with a colon would make TFDS look on the network.
   if re.fullmatch(r'[A-Za-z]\w*(/[\w.\-]+)?', name):
     try:
@@ -94,7 +96,7 @@ def data_root(data_dir: str | os.PathLike | None) -> pathlib.Path:
         os.environ.get('TFDS_DATA_DIR') or '~/tensorflow_datasets'
     ).expanduser()
   root = pathlib.Path(data_dir).expanduser()
-  if not root.is_dir():
+  if not untrusted.exists(root) or not root.is_dir():
     raise types.InputError(
         f'--data_dir={data_dir} is not an existing folder: make it, or leave'
         ' the flag out'
@@ -233,6 +235,27 @@ def quiet() -> Iterator[None]:
       yield
   finally:
     logging.set_verbosity(verbosity)
+
+
+@contextlib.contextmanager
+def making(name: str, root: pathlib.Path) -> Iterator[None]:
+  """Turns whatever a builder of this package raises into an InputError.
+
+  It reads what describes its prepared set, where there is one.
+
+  Args:
+    name: of the set.
+    root: the folder of prepared sets.
+  """
+  try:
+    yield
+  except types.InputError:
+    raise
+  except Exception as error:
+    raise types.InputError(
+        f'{name} in {root} cannot be read ({one_line(error)}): delete it there'
+        ' and run again, or name another folder'
+    ) from error
 
 
 @contextlib.contextmanager

@@ -1,12 +1,24 @@
 """Square colour images of one size from pictures of any, with Pillow."""
 
 import io
-import zlib
+import warnings
 
 import numpy as np
 from PIL import Image
+from PIL import UnidentifiedImageError
 
 from jacsup_jax import types
+
+# Not all that Pillow knows: for some it starts another program.
+_FORMATS = ('JPEG', 'PNG', 'WEBP', 'BMP', 'TIFF', 'GIF')
+# A photograph of 8192x8192; faces are published at 1024x1024 at most.
+_MOST_PIXELS = 2**26
+# Pillow warns of what decode refuses or does without: of many pixels, of damaged
+# notes of the camera. That would be lines beside the one that is due. Not
+# around each call: threads decode, and filters are those of the process.
+warnings.filterwarnings('error', category=Image.DecompressionBombWarning)
+warnings.filterwarnings('ignore', category=UserWarning, module=r'PIL\b')
+
 
 
 class BadImageError(ValueError):
@@ -53,14 +65,26 @@ def decode(content: bytes, image_size: int, what: str) -> np.ndarray:
     InputError: if its centre square is too small for S.
   """
   try:
-    with Image.open(io.BytesIO(content)) as image:
+    with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
+      # Of the header: nothing is decoded yet.
+      if image.width * image.height > _MOST_PIXELS:
+        raise BadImageError(
+            f'it has {image.width}x{image.height} pixels, accepted are'
+            f' {_MOST_PIXELS:,} at most'
+        )
       image = image.convert('RGB')
-  except (
-      OSError, SyntaxError, ValueError, EOFError, zlib.error,
-      Image.DecompressionBombError,
-  ) as error:  # The ways in which a damaged picture shows.
-    reason = 'it is empty' if not content else ' '.join(str(error).split())
-    raise BadImageError(reason[:200]) from error
+  except BadImageError:
+    raise
+  # Anything: readers of damaged pictures have many ways to fail.
+  except Exception as error:
+    if not content:
+      raise BadImageError('it is empty') from error
+    if isinstance(error, UnidentifiedImageError):
+      raise BadImageError(
+          f'it is none of {", ".join(_FORMATS)}'
+      ) from error
+    text = types.one_line(str(error))[:200]
+    raise BadImageError(text or type(error).__name__) from error
   check_fits(image_size, image.height, image.width, what)
   return resize(image, image_size)
 
