@@ -1,8 +1,11 @@
 """Tests of jacsup_jax.stages, end to end on a small model."""
 
 import collections
+import contextlib
 import dataclasses
+import functools
 import json
+import resource
 import shutil
 import signal
 
@@ -708,3 +711,73 @@ def test_the_last_checkpoint_of_a_stage_must_be_written(tmp_path, monkeypatch):
   _fail_at(monkeypatch, 2, checkpoints.StageCheckpoints, 'save')
   with pytest.raises(types.StorageError):
     _run(tmp_path, faults=stages.Faults(on_checkpoint_error='continue'))
+
+
+@contextlib.contextmanager
+def _file_size_limit(size):
+  """No file may grow beyond it: what is written fails as on a full disk."""
+  soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+  resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+  try:
+    yield
+  finally:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+# At every checkpoint of the run, from the first bytes on or in its middle.
+@pytest.mark.parametrize('size', [0, 500, 2000])
+def test_no_room_at_any_checkpoint_leaves_those_before(
+    undisturbed, tmp_path, monkeypatch, size
+):
+  path, expected = undisturbed
+  save = checkpoints.StageCheckpoints.save
+  failed = 0
+  for number in range(1, 7):
+    calls = []
+
+    def save_once_without_room(saved, step, *args):
+      calls.append(step)
+      if len(calls) > 1:
+        return save(saved, step, *args)
+      with _file_size_limit(size):
+        return save(saved, step, *args)
+
+    with monkeypatch.context() as patch:
+      patch.setattr(checkpoints.StageCheckpoints, 'save', save_once_without_room)
+      with pytest.raises(types.StorageError) as error:
+        _run(tmp_path)
+      failed += 1
+    message = str(error.value)
+    assert f'{calls[0]} cannot be written' in message and 'MB free' in message
+    assert '\n' not in message
+    # What is there restores.
+    left = [p for p in (tmp_path / 'checkpoints').glob('*/*')]
+    assert len(left) == len([p for p in left if p.name.isdigit()])
+    with monkeypatch.context() as patch:
+      # One more checkpoint, and the next has no room again.
+      patch.setattr(checkpoints.StageCheckpoints, 'save', _Once(save))
+      if number < 6:
+        with pytest.raises(Killed):
+          _run(tmp_path)
+      else:
+        trained = _run(tmp_path)
+  assert failed == 6
+  assert [t.sha256 for t in trained] == [t.sha256 for t in expected]
+  assert _metrics(tmp_path) == _metrics(path)
+
+
+class _Once:
+  """Saves one checkpoint; the run is killed at the next."""
+
+  def __init__(self, save):
+    self._save = save
+    self._saved = False
+
+  def __get__(self, instance, unused_owner):
+    return functools.partial(self, instance)
+
+  def __call__(self, saved, step, *args):
+    if self._saved:
+      raise Killed
+    self._saved = True
+    return self._save(saved, step, *args)
