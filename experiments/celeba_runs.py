@@ -105,9 +105,10 @@ def check_recorded(run: workdirs.WorkDir, *, with_data: bool) -> None:
     except ValueError:
       strengths = []
     if not strengths or not all(0 < x < math.inf for x in strengths):
+      found = ','.join(values['strengths'])
       raise types.InputError(
-          f'{run.path} has a run of --strengths={",".join(values["strengths"])};'
-          ' accepted: numbers above 0, separated by commas.'
+          f'{run.path} has a run of --strengths={found}; accepted: numbers'
+          ' above 0, separated by commas.'
       )
 
 

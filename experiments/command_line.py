@@ -161,8 +161,8 @@ def define_training_flags(
       'compilation_cache',
       None,
       'Directory that keeps compiled programs: the next run, or the same one'
-      ' continued, reads and runs them, so let nobody else write there. None are'
-      ' kept by default.',
+      ' continued, reads and runs them, so let nobody else write there. None'
+      ' are kept by default.',
   )
   flags.DEFINE_boolean('resume', True, 'Continue a run that is in --workdir.')
   flags.DEFINE_boolean(
@@ -567,7 +567,8 @@ def _run(main, argv):
       raise
     parallel.await_news(error)
     traceback.print_exc()
-    parallel.fail(f'{type(error).__name__}: {types.one_line(str(error))[:300]}', 1)
+    text = types.one_line(str(error))[:300]
+    parallel.fail(f'{type(error).__name__}: {text}', 1)
 
 
 def _run_watched(main):

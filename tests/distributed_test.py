@@ -137,8 +137,8 @@ def test_an_address_is_host_and_port(text, expected):
 
 
 @pytest.mark.parametrize(
-    'text', ['', 'host', 'host:', ':1234', 'a..b:1', f'{"a" * 70}:1', 'host:port', 'host:0', 'host:70000',
-             'fe80::1:1234']
+    'text', ['', 'host', 'host:', ':1234', 'host:port', 'host:0', 'host:70000',
+             'fe80::1:1234', 'a..b:1', f'{"a" * 70}:1']
 )  # pyformat: disable
 def test_other_addresses_are_refused(text):
   with pytest.raises(types.InputError, match='--coordinator=.*HOST:PORT'):

@@ -8,6 +8,7 @@ import pathlib
 import struct
 import subprocess
 import sys
+import types as types_of_python
 import warnings
 import zipfile
 
@@ -23,7 +24,9 @@ from jacsup_jax.datasets import array_file
 from jacsup_jax.datasets import decoded
 from jacsup_jax.datasets import face_folder
 from jacsup_jax.datasets import idx
+from jacsup_jax.datasets import face_records
 from jacsup_jax.datasets import squares
+from jacsup_jax.datasets.celeba_folder import celeba_folder_dataset_builder
 
 ARCHIVE = 'img_align_celeba.zip'
 ATTRIBUTES = 'list_attr_celeba.txt'
@@ -246,6 +249,32 @@ def test_what_is_no_file(tmp_path, kind):
     fuzzing.check_message(str(error.value))
 
 
+@pytest.mark.parametrize('reader', ['npz', 'idx', 'sha256', 'lists', 'images'])
+def test_what_may_not_be_read(tmp_path, monkeypatch, reader):
+  # As for users who are not root: permissions say so when it is opened.
+  tiny_faces.write_lists(tmp_path)
+  tiny_faces.write_images(tmp_path)
+  path = _new(tmp_path, _npz(_arrays()), '.npz')
+
+  def refuse(*unused_args, **unused_kwargs):
+    raise PermissionError(13, 'Permission denied')
+
+  if reader == 'images':
+    monkeypatch.setattr(os, 'scandir', refuse)
+  else:
+    monkeypatch.setattr('builtins.open', refuse)
+    monkeypatch.setattr(io, 'open', refuse)
+  read = {
+      'npz': lambda: array_file.read(path, 'train'),
+      'idx': lambda: idx.read(path),
+      'sha256': lambda: idx.check_sha256(tmp_path, {path.name: ''}),
+      'lists': lambda: face_folder.open_folder(tmp_path),
+      'images': lambda: face_folder.open_folder(tmp_path),
+  }[reader]
+  with pytest.raises(types.InputError, match='Permission denied'):
+    read()
+
+
 def test_decoded_splits(tmp_path):
   (tmp_path / 'dataset_info.json').write_text('{}')
   valid = (np.arange(12, dtype=np.uint8).reshape(3, 2, 2), np.arange(3))
@@ -461,6 +490,16 @@ def test_entries_that_are_too_large(tmp_path, monkeypatch, archive):
     _open_and_read(tmp_path)
 
 
+def test_prepared_faces_without_notes():
+  builder = types_of_python.SimpleNamespace(
+      data_dir='it', info=types_of_python.SimpleNamespace(metadata=None)
+  )
+  for metadata in (None, {}, {'train': None}, {'train': {'skipped': []}}):
+    builder.info.metadata = metadata
+    with pytest.raises(types.InputError, match="no notes of its split 'train'"):
+      face_records.read_notes(builder, 'train')
+
+
 # Pictures.
 
 
@@ -486,6 +525,11 @@ def _decode(content):
 def test_pictures():
   cases = [fuzzing.bytes_of(content) for _, content in _pictures()]
   fuzzing.run('pictures', st.one_of(*cases), _decode)
+
+
+def test_damaged_entries_are_damaged_pictures():
+  with pytest.raises(squares.BadImageError, match='entry in the archive'):
+    celeba_folder_dataset_builder._prepare_image(None, 8, 'it')
 
 
 def test_damaged_pictures_are_no_warnings(tmp_path):

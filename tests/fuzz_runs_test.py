@@ -179,7 +179,9 @@ def test_results(tmp_path):
   )
 
 
-@pytest.mark.parametrize('path', sorted(RESULTS.glob('*/results.json')), ids=str)
+@pytest.mark.parametrize(
+    'path', sorted(RESULTS.glob('*/results.json')), ids=str
+)
 def test_results_of_real_runs_are_read(tmp_path, path):
   shutil.copyfile(path, tmp_path / 'results.json')
   assert workdirs.WorkDir(tmp_path).read_results()['rows']
@@ -269,8 +271,9 @@ def test_judges_of_faces_that_were_found_out(tmp_path, entries, message):
     )
 
 
-@pytest.mark.parametrize('name', ['manifest.json', 'results.json',
-                                  'metrics.jsonl', 'judge.json'])  # pyformat: disable
+@pytest.mark.parametrize(
+    'name', ['manifest.json', 'results.json', 'metrics.jsonl', 'judge.json']
+)
 @pytest.mark.parametrize('kind', ['pipe', 'folder', 'large'])
 def test_what_is_no_file(tmp_path, monkeypatch, name, kind):
   if name != 'manifest.json':
@@ -300,7 +303,7 @@ def test_what_is_no_file(tmp_path, monkeypatch, name, kind):
 @pytest.mark.parametrize(
     ('manifest', 'kwargs', 'message'),
     [
-        ({**MANIFEST, 'experiment': 'judge'}, {}, 'is a run of judge; accepted'),
+        ({**MANIFEST, 'experiment': 'judge'}, {}, 'is a run of judge; acc'),
         (FACE_MANIFEST, {'dataset': 'x'}, '--dataset=x, and the run in .* is'),
         (FACE_MANIFEST, {'split': 'validation'}, 'what alpha is chosen on'),
         ({**MANIFEST, 'stages': {}}, {}, 'has no finished stage'),
@@ -314,8 +317,10 @@ def test_runs_that_are_not_measured(tmp_path, manifest, kwargs, message):
 
 def test_a_teacher_that_its_flags_do_not_train(tmp_path):
   stages = {'teacher': {'sha256': 'x'}}
-  flags = {**FACE_FLAGS, 'epochs': 0, 'students': [], 'fader_epochs': 1,
-           'lambda_adversarial': 0.0, 'adversarial_ramp_steps': 0}  # pyformat: disable
+  flags = {
+      **FACE_FLAGS, 'epochs': 0, 'students': [], 'fader_epochs': 1,
+      'lambda_adversarial': 0.0, 'adversarial_ramp_steps': 0,
+  }  # pyformat: disable
   manifest = {**FACE_MANIFEST, 'flags': flags, 'stages': stages}
   (tmp_path / 'manifest.json').write_text(json.dumps(manifest))
   values = {**FACE_FLAGS, 'teacher_workdir': str(tmp_path)}

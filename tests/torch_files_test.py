@@ -110,6 +110,7 @@ def test_code_is_not_run(tmp_path, new):
         (lambda: {'a': torch.zeros(1).expand(10**6, 10**6)}, '4 bytes stored'),
         (lambda: {'a': torch.eye(3).to_sparse()}, 'sparse'),
         (lambda: torch.nn.Linear(3, 2), 'more than tensors'),
+        (lambda: {'a': torch.ones(2).to(torch.float8_e5m2)}, 'of type'),
     ],
 )
 def test_what_is_no_state_dict(tmp_path, make, part):
@@ -148,10 +149,37 @@ def test_what_inflates_is_refused(tmp_path):
 
 
 @needs_torch
+def test_entries_that_say_they_are_larger_than_the_file(tmp_path):
+  path = tmp_path / 'model.pt'
+  torch.save(_state_dict(), path)
+  content = bytearray(path.read_bytes())
+  # The size of the first entry, in the archive's directory.
+  spot = content.index(b'PK\x01\x02') + 24
+  content[spot : spot + 4] = b'\0\0\0\x10'
+  path.write_bytes(content)
+  _refuses(path, 'entries that are larger than the file')
+
+
+@needs_torch
+def test_a_file_that_may_not_be_opened(tmp_path, monkeypatch):
+  path = tmp_path / 'model.pt'
+  torch.save(_state_dict(), path)
+
+  def refuse(*unused_args, **unused_kwargs):
+    raise PermissionError(13, 'Permission denied')
+
+  monkeypatch.setattr('builtins.open', refuse)
+  _refuses(path, 'Permission denied')
+
+
+@needs_torch
 def test_more_than_the_bounds(tmp_path, monkeypatch):
   path = tmp_path / 'model.pt'
   torch.save(_state_dict(), path)
   monkeypatch.setattr(torch_files, '_MOST_ENTRIES', 5)
   _refuses(path, 'entries, more than 5')
+  legacy = tmp_path / 'legacy.pt'
+  torch.save(_state_dict(), legacy, _use_new_zipfile_serialization=False)
+  _refuses(legacy, '6 entries, more than 5')
   monkeypatch.setattr(torch_files, '_LARGEST', 1000)
   _refuses(path, 'bytes, more than 1,000')

@@ -13,9 +13,9 @@ from jacsup_jax import types
 _FORMATS = ('JPEG', 'PNG', 'WEBP', 'BMP', 'TIFF', 'GIF')
 # A photograph of 8192x8192; faces are published at 1024x1024 at most.
 _MOST_PIXELS = 2**26
-# Pillow warns of what decode refuses or does without: of many pixels, of damaged
-# notes of the camera. That would be lines beside the one that is due. Not
-# around each call: threads decode, and filters are those of the process.
+# Pillow warns of what decode refuses or does without: of many pixels, of
+# damaged notes of the camera. That would be lines beside the one that is due.
+# Not around each call: threads decode, and filters are those of the process.
 warnings.filterwarnings('error', category=Image.DecompressionBombWarning)
 warnings.filterwarnings('ignore', category=UserWarning, module=r'PIL\b')
 
