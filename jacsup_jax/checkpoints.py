@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 import dataclasses
 import hashlib
 import json
+import math
 import os
 import pathlib
 import shutil
@@ -202,6 +203,11 @@ class StageCheckpoints:
       )
     abstract = jax.tree.map(lambda x: np.empty(x.shape, x.dtype), template)
     try:
+      # Before Orbax reads it, which gives whatever is stored.
+      stored = self._count_bytes(path / _TREE)
+      wanted = sum(x.nbytes for x in jax.tree.leaves(abstract))
+      if stored > wanted:
+        raise ValueError(f'it has {stored} bytes of arrays, and not {wanted}')
       restored = self._checkpointer.restore(
           path / _TREE, args=ocp.args.StandardRestore(abstract)
       )
@@ -210,7 +216,6 @@ class StageCheckpoints:
           f'the checkpoint {path} cannot be restored:'
           f' {types.one_line(str(error))[:300]}'
       ) from error
-    # Orbax gives the shape that is stored, whatever was asked for.
     for (leaf, found), wanted in zip(
         jax.tree_util.tree_leaves_with_path(restored),
         jax.tree.leaves(abstract),
@@ -246,6 +251,14 @@ class StageCheckpoints:
     if expected not in (None, _hash_file(path / _MANIFEST)):
       return 'it is not the one that was saved', {}
     return None, manifest
+
+  def _count_bytes(self, path):
+    """Returns the size of the arrays that a tree is said to have."""
+    tree = self._checkpointer.metadata(path).item_metadata.tree
+    return sum(
+        math.prod(x.shape) * np.dtype(x.dtype).itemsize
+        for x in jax.tree.leaves(tree)
+    )
 
   def _remove_oldest(self):
     for step in self.list_steps()[: -self._max_to_keep]:

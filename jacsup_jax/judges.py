@@ -207,7 +207,15 @@ def train(
 
   Returns:
     Judges.
+
+  Raises:
+    InputError: if there are fewer images than a batch has.
   """
+  if len(images) < batch_size:
+    raise types.InputError(
+        f'--dataset={dataset} has {len(images)} training images, fewer than a'
+        f' batch of the judges; accepted: {batch_size} or more.'
+    )
   train_all = jax.jit(
       jax.vmap(
           functools.partial(

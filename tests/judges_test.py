@@ -226,3 +226,12 @@ def test_every_file_of_arrays_has_judges_of_its_own(tmp_path):
   assert directories[0] != directories[1]
   assert directories[1] == judges.default_directory('arrays', path)
   assert judges.default_directory('mnist', None) == 'runs/judge_mnist'
+
+
+def test_fewer_images_than_a_batch_are_the_users_mistake():
+  images, labels = np.zeros((5, 4, 4, 1), np.uint8), np.zeros(5, np.int32)
+  with pytest.raises(types.InputError, match='--dataset=small has 5 .* 128 or'):
+    judges.train(
+        'small', 2, images, labels, test_images=images, test_labels=labels,
+        seeds=(0,), epochs=1,
+    )  # pyformat: disable
