@@ -10,6 +10,7 @@ import sys
 from typing import Any
 
 from experiments import paper_numbers
+from jacsup_jax import preemption
 from jacsup_jax import types
 from jacsup_jax import untrusted
 from jacsup_jax import workdirs
@@ -108,23 +109,36 @@ def run(
 ) -> None:
   """Runs a command, whose lines are shown as they come.
 
-  Ends this process too if it fails: its own line says why.
+  Ends this process too if it fails: its own line says why. A signal that tells
+  this process to end is passed on, so that the run saves what it has.
 
   Args:
     command: arguments of Python.
     environment: of the process; this one's by default.
   """
   print(f'python {shlex.join(command)}', flush=True)
-  done = subprocess.run(
-      [sys.executable, *command], env=environment, check=False
-  )
-  if done.returncode:
+  with preemption.deferred():
+    process = subprocess.Popen(
+        [sys.executable, *command],
+        env=environment,
+        # What a terminal sends to all of a group comes from here alone: a
+        # second signal would not let it save.
+        process_group=0,
+    )
+    try:
+      with preemption.allowed():
+        status = process.wait()
+    except preemption.Preempted:
+      process.send_signal(preemption.requested())
+      process.wait()
+      raise
+  if status:
     print(
-        f'error: {command[1]} ended with status {done.returncode}; the same'
-        ' command goes on from there.',
+        f'error: {command[1]} ended with status {status}; the same command goes'
+        ' on from there.',
         file=sys.stderr,
     )
-    sys.exit(done.returncode if done.returncode == 2 else 1)
+    sys.exit(status if status == 2 else 1)
 
 
 def read_rows(paths: Sequence[pathlib.Path]) -> list[dict[str, Any]]:
