@@ -16,6 +16,7 @@ import pytest
 from experiments import command_line
 from experiments import mnist
 from jacsup_jax import datasets
+from jacsup_jax import locks
 
 SIZES = {'train': 1280, 'train_minus_validation': 1024, 'test': 256}
 RUN = (
@@ -274,3 +275,34 @@ def test_killed_three_times_it_gives_the_same_parameters(tmp_path):
   killing.kill_when(_start(run, judge), in_stage('student_d01'), delay(0, 2))
   killing.finish(_start(run, judge))
   assert killing.outcome(run) == killing.outcome(tmp_path / 'undisturbed')
+
+
+# Faults.
+
+
+def test_bad_numbers_end_in_one_line(tmp_path, finished):
+  _, judge, _ = finished
+  status, _, err = _invoke(
+      *RUN, '--learning_rate=1e30', f'--workdir={tmp_path / "run"}',
+      f'--judge_workdir={judge}',
+  )  # pyformat: disable
+  assert status == 1
+  line = err.splitlines()[-1]
+  assert line.startswith('error: teacher, epoch 1, step ')
+  assert 'not finite' in line and '--on_nan=rollback' in line
+  assert 'Traceback' not in err
+  # Nothing but a manifest and no checkpoint: the next one may begin.
+  assert not list(tmp_path.glob('run/checkpoints/*/[0-9]*'))
+
+
+def test_directory_in_use_is_refused(tmp_path, finished):
+  _, judge, _ = finished
+  lock = locks.Lock(tmp_path / 'run')
+  try:
+    result = _invoke(
+        *RUN, f'--workdir={tmp_path / "run"}', f'--judge_workdir={judge}'
+    )
+  finally:
+    lock.release()
+  _assert_mistake(result, 'is in use by a run (process', 'since')
+  assert not (tmp_path / 'run').exists()

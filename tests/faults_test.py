@@ -6,14 +6,8 @@ Whole runs in processes of their own, most of them slow:
 """
 
 import json
-import os
-import pathlib
 import random
-import resource
-import shutil
 import signal
-import subprocess
-import sys
 import time
 
 import killing
@@ -34,6 +28,24 @@ FACES = (
     '--selection_images=64', '--eval_every=1', '--checkpoint_every=1',
     '--noprogress',
 )  # pyformat: disable
+
+
+DATA = (
+    '--dataset=arrays', '--nuisance_dim=1', '--students=student',
+    '--batch_size=64', '--eval_every=1000', '--checkpoint_every=1000',
+    '--noprogress',
+)  # pyformat: disable
+
+
+def _write_data(path):
+  """Ten blurred patterns of 28x28, 256 for training."""
+  random = np.random.default_rng(0)
+  labels = random.integers(0, 10, 320)
+  patterns = np.kron(random.integers(0, 200, (10, 7, 7)), np.ones((4, 4), int))
+  images = patterns[labels] + random.integers(0, 55, (320, 28, 28))
+  split = np.where(np.arange(320) < 256, 'train', 'test')
+  np.savez(path, images=images.astype(np.uint8), labels=labels, split=split)
+  return path
 
 
 class _Runs:
@@ -170,3 +182,57 @@ def test_ten_terminations_leave_in_time(runs):
     if len(times) == 10:
       break
   print(f'left after {sorted(round(t, 2) for t in times)} s, {positions} saved')
+
+
+@pytest.mark.slow
+def test_of_two_starts_one_wins(tmp_path):
+  data = _write_data(tmp_path / 'data.npz')
+  for i in range(20):
+    run = tmp_path / f'run{i}'
+    command = (
+        *DATA, f'--data_dir={data}', f'--judge_workdir={tmp_path / "judge"}',
+        f'--workdir={run}', '--epochs=100000',
+    )  # pyformat: disable
+    both = [killing.start('mnist', *command) for _ in range(2)]
+    # The other goes on until it is told to end.
+    while all(process.poll() is None for process in both):
+      time.sleep(0.05)
+    [loser] = [process for process in both if process.poll() is not None]
+    [winner] = [process for process in both if process is not loser]
+    _, err = loser.communicate()
+    assert loser.returncode == 2, err
+    assert err.startswith('error: ') and err.count('\n') == 1
+    assert f'is in use by a run (process {winner.pid} on' in err, err
+    winner.kill()
+    winner.communicate()
+    assert winner.returncode == -signal.SIGKILL
+
+
+def test_a_signal_saves_and_the_same_command_goes_on(tmp_path):
+  data = _write_data(tmp_path / 'data.npz')
+
+  def start(name):
+    return killing.start(
+        'mnist', *DATA, f'--data_dir={data}', '--epochs=300',
+        f'--judge_workdir={tmp_path / "judge"}',
+        f'--compilation_cache={tmp_path / "programs"}',
+        f'--workdir={tmp_path / name}',
+    )  # pyformat: disable
+
+  killing.finish(start('undisturbed'))
+  run = tmp_path / 'run'
+  for stage in ('teacher', 'student_d01'):
+    process = start('run')
+    while not killing.has_epoch(run, stage):
+      assert process.poll() is None, process.stderr.read()
+      time.sleep(0.01)
+    begun = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate()
+    assert process.returncode == 128 + signal.SIGTERM, err
+    assert time.monotonic() - begun < 10
+    assert err.startswith(f'stopped by SIGTERM: {stage}, epoch ')
+    assert err.endswith('the same command goes on from there.\n')
+    assert not (run / '.lock').exists()
+  killing.finish(start('run'))
+  assert killing.outcome(run) == killing.outcome(tmp_path / 'undisturbed')

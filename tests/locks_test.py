@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 
 import killing
 import pytest
@@ -99,3 +100,24 @@ def test_a_lock_that_was_removed_while_waiting_is_none(tmp_path, monkeypatch):
 def test_any_content_is_described(tmp_path):
   for text in ('', '[]', '{"pid": 1}', 'x' * 100):
     assert locks._describe(text) == 'which has only just begun'
+
+
+def test_of_many_at_once_one_has_it(tmp_path):
+  # Locks are of open files: threads exclude each other as processes do.
+  for i in range(30):
+    barrier, held, refused = threading.Barrier(4), [], []
+
+    def take():
+      barrier.wait()
+      try:
+        held.append(locks.Lock(tmp_path / str(i)))
+      except types.InputError as error:
+        refused.append(error)
+
+    threads = [threading.Thread(target=take) for _ in range(4)]
+    for thread in threads:
+      thread.start()
+    for thread in threads:
+      thread.join()
+    assert (len(held), len(refused)) == (1, 3)
+    held[0].release()
