@@ -6,9 +6,11 @@ complete, status 2 with one line for a user's mistake.
 
 from collections.abc import Callable, Mapping, Sequence
 import contextlib
+import errno
 import json
 import math
 import os
+import pathlib
 import sys
 import traceback
 from typing import Any
@@ -52,6 +54,11 @@ _NOT_OF_THE_RESULT = frozenset({
 _OF_ALL_PROCESSES = ('cache', 'deterministic')
 # Of these, local paths, which mean the same in every directory if absolute.
 _PATHS = ('workdir', 'data_dir', 'judge_workdir', 'compilation_cache')
+# Of errors of the system: of disks that are full, or may not be written to.
+_OF_DISKS = (
+    errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES,
+    errno.EPERM, errno.EIO,
+)  # pyformat: disable
 # What is given up when a run ends, however it does.
 _at_end = contextlib.ExitStack()
 
@@ -559,16 +566,26 @@ def _run(main, argv):
     _fail(error)
   except types.RunError as error:
     _fail(error, 1)
+  except OSError as error:
+    # What is written in many places, such as pictures.
+    if error.errno not in _OF_DISKS or not error.filename:
+      _end_by_traceback(error)
+    _fail(workdirs.storage_error(pathlib.Path(error.filename), error), 1)
   except preemption.Preempted:
     # Before main began, or after it was done.
     _leave('stopped by a signal; what was saved stands.', 143)
   except BaseException as error:
-    if not parallel.has_others():
-      raise
-    parallel.await_news(error)
-    traceback.print_exc()
-    text = types.one_line(str(error))[:300]
-    parallel.fail(f'{type(error).__name__}: {text}', 1)
+    _end_by_traceback(error)
+
+
+def _end_by_traceback(error):
+  """Ends all processes for a mistake that is ours, or by an exit."""
+  if not parallel.has_others():
+    raise error
+  parallel.await_news(error)
+  traceback.print_exception(error)
+  text = types.one_line(str(error))[:300]
+  parallel.fail(f'{type(error).__name__}: {text}', 1)
 
 
 def _run_watched(main):

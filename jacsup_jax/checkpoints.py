@@ -6,7 +6,9 @@ name only when all of it is on the disk.
 """
 
 from collections.abc import Callable, Mapping
+import contextlib
 import dataclasses
+import errno
 import hashlib
 import json
 import math
@@ -15,6 +17,7 @@ import pathlib
 import shutil
 from typing import Any, NoReturn
 
+from absl import logging
 import chex
 import jax
 import numpy as np
@@ -35,6 +38,9 @@ _SET_ASIDE = 'damaged'
 _READ_BYTES = 1 << 20
 # A hundred bytes for each file, and the metrics of the steps of an epoch.
 _LONGEST_MANIFEST = 1 << 30
+_RESERVE = 'reserve'
+# Beside the arrays: Orbax's tables of names, and our manifest.
+_RESERVE_BYTES = 1 << 18
 
 # Called with a line on what a run has found and does.
 NoteFn = Callable[[str], None]
@@ -168,9 +174,11 @@ class StageCheckpoints:
         shutil.rmtree(scratch)
       scratch.mkdir()
       host_state = jax.device_get(state)
-      self._checkpointer.save(
-          scratch / _TREE, args=ocp.args.StandardSave(host_state)
-      )
+      _reserve(scratch, sum(x.nbytes for x in jax.tree.leaves(host_state)))
+      with _quiet():
+        self._checkpointer.save(
+            scratch / _TREE, args=ocp.args.StandardSave(host_state)
+        )
       sha256 = _write_manifest(scratch, step, progress)
       scratch.rename(path)
       _sync(self.directory)
@@ -375,6 +383,38 @@ def hash_tree(tree: chex.ArrayTree) -> str:
 
 class _Damage(Exception):
   """What is wrong with a checkpoint's manifest."""
+
+
+def _reserve(path, size):
+  """Sees whether there is room for so many bytes, and gives it back.
+
+  Orbax writes in threads, which have much to say of a full disk.
+
+  Args:
+    path: of a directory.
+    size: of the arrays; Orbax compresses them, and adds names.
+
+  Raises:
+    OSError: if there is not, for what reason ever: disk, quota, or limit.
+  """
+  reserve = path / _RESERVE
+  with open(reserve, 'wb') as file:
+    if hasattr(os, 'posix_fallocate'):
+      os.posix_fallocate(file.fileno(), 0, size + _RESERVE_BYTES)
+    elif shutil.disk_usage(path).free < size + _RESERVE_BYTES:
+      raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+  reserve.unlink()
+
+
+@contextlib.contextmanager
+def _quiet():
+  """Keeps Orbax from telling of an error that is raised anyhow."""
+  verbosity = logging.get_verbosity()
+  logging.set_verbosity(logging.FATAL)
+  try:
+    yield
+  finally:
+    logging.set_verbosity(verbosity)
 
 
 def _write_manifest(path, step, progress):

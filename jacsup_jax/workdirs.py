@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import pathlib
+import re
 import shutil
 import tempfile
 from typing import Any
@@ -467,7 +468,12 @@ def storage_error(path: pathlib.Path, error: Exception) -> types.StorageError:
   Returns:
     One that names the path, the reason and the free space.
   """
-  reason = getattr(error, 'strerror', None) or types.one_line(str(error))
+  reason = getattr(error, 'strerror', None)
+  # Of tensorstore, in the middle of long sentences.
+  code = re.search(r"os_error_code='([0-9]+)'", str(error))
+  if code:
+    reason = os.strerror(int(code[1]))
+  reason = reason or types.one_line(str(error))[:300]
   found = next((p for p in (path, *path.parents) if p.exists()), path)
   try:
     usage = shutil.disk_usage(found)

@@ -1,6 +1,7 @@
 """Tests of the binaries, end to end on small data."""
 
 import contextlib
+import errno
 import hashlib
 import io
 import json
@@ -306,3 +307,26 @@ def test_directory_in_use_is_refused(tmp_path, finished):
     lock.release()
   _assert_mistake(result, 'is in use by a run (process', 'since')
   assert not (tmp_path / 'run').exists()
+
+
+def test_a_picture_that_cannot_be_written_is_one_line(tmp_path, monkeypatch):
+  path = tmp_path / 'figures' / 'curves.png'
+
+  def draw(*unused_args, **unused_kwargs):
+    raise OSError(errno.ENOSPC, 'No space left on device', str(path))
+
+  monkeypatch.setattr(mnist, 'main', draw)
+  status, _, err = _invoke()
+  assert status == 1
+  assert err.startswith(f'error: {path} cannot be written (No space left')
+  assert err.count('\n') == 1
+
+
+def test_other_errors_of_the_system_are_ours(monkeypatch):
+  def look(*unused_args, **unused_kwargs):
+    raise FileNotFoundError(errno.ENOENT, 'No such file', 'x')
+
+  monkeypatch.setattr(mnist, 'main', look)
+  monkeypatch.setattr(sys, 'argv', ['mnist'])
+  with flagsaver.flagsaver(), pytest.raises(FileNotFoundError):
+    command_line.run(mnist.main)

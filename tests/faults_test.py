@@ -109,6 +109,11 @@ def test_thirty_kills_lose_nothing(runs):
   print(f'kills: {counts}')
 
 
+def _count_epochs(run):
+  path = run / 'metrics.jsonl'
+  return path.read_bytes().count(b'\n') if path.exists() else 0
+
+
 def _names(prefix):
   return (f'{prefix}_{i}' for i in range(100))
 
@@ -161,9 +166,15 @@ def test_ten_terminations_leave_in_time(runs):
     while len(times) < 10:
       number = draw.choice([signal.SIGTERM, signal.SIGINT])
       process = runs.start(name)
-      # From when the handler is there: before that nothing is to be saved.
-      delay = 6 + draw.uniform(0, max(1, runs.seconds - 6))
-      seconds, err = killing.signal_after(process, number, delay)
+      epochs = len(runs.expected[2])
+      run = runs.root / name
+      # Within any epoch, before the first or after the last of this process.
+      lines = draw.randint(min(_count_epochs(run), epochs - 1), epochs - 1)
+      while process.poll() is None and not (
+          (run / 'manifest.json').exists() and _count_epochs(run) >= lines
+      ):
+        time.sleep(0.01)
+      seconds, err = killing.signal_after(process, number, draw.uniform(0, 2))
       if seconds is None:
         assert process.returncode == 0, err
         break
