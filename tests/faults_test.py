@@ -109,6 +109,11 @@ def test_thirty_kills_lose_nothing(runs):
   print(f'kills: {counts}')
 
 
+def _has_lock(run, pid):
+  path = run / '.lock'
+  return path.exists() and f'"pid": {pid},' in path.read_text()
+
+
 def _count_epochs(run):
   path = run / 'metrics.jsonl'
   return path.read_bytes().count(b'\n') if path.exists() else 0
@@ -170,8 +175,9 @@ def test_ten_terminations_leave_in_time(runs):
       run = runs.root / name
       # Within any epoch, before the first or after the last of this process.
       lines = draw.randint(min(_count_epochs(run), epochs - 1), epochs - 1)
+      # Before it has its lock a signal ends it as any other program.
       while process.poll() is None and not (
-          (run / 'manifest.json').exists() and _count_epochs(run) >= lines
+          _has_lock(run, process.pid) and _count_epochs(run) >= lines
       ):
         time.sleep(0.01)
       seconds, err = killing.signal_after(process, number, draw.uniform(0, 2))
