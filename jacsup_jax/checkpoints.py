@@ -105,8 +105,8 @@ class StageCheckpoints:
     """Finds what to go on from. Nothing is changed.
 
     Args:
-      expected: sha256 of the manifest of each checkpoint that was saved, by
-        step, as `save` returned them.
+      expected: sha256 of each checkpoint that was saved, by step, as `save`
+        returned them.
 
     Raises:
       InputError: if one cannot be read for want of permission.
@@ -155,10 +155,10 @@ class StageCheckpoints:
     Args:
       step: of the state.
       state: of arrays.
-      progress: JSON that is kept with it.
+      progress: JSON that is kept with it, also if its step is there.
 
     Returns:
-      The sha256 of its manifest.
+      A sha256 that all its files but its progress decide.
 
     Raises:
       StorageError: if it cannot be written; all that was there is as it was.
@@ -167,8 +167,7 @@ class StageCheckpoints:
     scratch = self.directory / f'.{step}.tmp'
     try:
       if path.is_dir():
-        manifest = path / _MANIFEST
-        return _hash_file(manifest) if manifest.is_file() else ''
+        return self._keep_progress(step, progress)
       self.directory.mkdir(parents=True, exist_ok=True)
       if scratch.exists():
         shutil.rmtree(scratch)
@@ -179,7 +178,8 @@ class StageCheckpoints:
         self._checkpointer.save(
             scratch / _TREE, args=ocp.args.StandardSave(host_state)
         )
-      sha256 = _write_manifest(scratch, step, progress)
+      files = _list_files(scratch)
+      _write_manifest(scratch, step, progress, files)
       scratch.rename(path)
       _sync(self.directory)
       self._remove_oldest()
@@ -187,7 +187,7 @@ class StageCheckpoints:
     except (OSError, ValueError, RuntimeError) as error:
       shutil.rmtree(scratch, ignore_errors=True)
       raise workdirs.storage_error(path, error) from error
-    return sha256
+    return _hash_json([step, files])
 
   def restore(self, step: int, template: chex.ArrayTree) -> chex.ArrayTree:
     """Restores a state as host arrays.
@@ -256,9 +256,22 @@ class StageCheckpoints:
       return str(error), {}
     except OSError as error:
       _refuse_access(path, error)
-    if expected not in (None, _hash_file(path / _MANIFEST)):
+    if expected not in (None, _hash_json([step, manifest['files']])):
       return 'it is not the one that was saved', {}
     return None, manifest
+
+  def _keep_progress(self, step, progress):
+    """Gives a checkpoint other progress; returns its sha256."""
+    path = self.directory / str(step)
+    if (path / _OF_OLD).is_file():
+      return ''
+    try:
+      manifest = _read_manifest(path, step)
+    except _Damage as error:
+      raise OSError(f'one is there, and {error}') from error
+    if manifest['progress'] != progress:
+      _write_manifest(path, step, progress, manifest['files'])
+    return _hash_json([step, manifest['files']])
 
   def _count_bytes(self, path):
     """Returns the size of the arrays that a tree is said to have."""
@@ -417,12 +430,8 @@ def _quiet():
     logging.set_verbosity(verbosity)
 
 
-def _write_manifest(path, step, progress):
-  """Writes the manifest of a checkpoint, all else being written.
-
-  Returns:
-    Its sha256.
-  """
+def _list_files(path):
+  """Returns size and sha256 of all files of a checkpoint, by name."""
   files = {}
   for file in sorted(path.rglob('*')):
     if file.is_file():
@@ -431,11 +440,15 @@ def _write_manifest(path, step, progress):
           'sha256': _hash_file(file),
       }
     _sync(file)
+  return files
+
+
+def _write_manifest(path, step, progress, files):
+  """Writes the manifest of a checkpoint, all else being written."""
   manifest = {'step': step, 'progress': progress, 'files': files}
   text = json.dumps({**manifest, 'sha256': _hash_json(manifest)})
   workdirs.write_whole(path / _MANIFEST, text)
   _sync(path)
-  return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _read_manifest(path, step):
@@ -446,14 +459,16 @@ def _read_manifest(path, step):
         not file.is_file() or file.stat().st_size > _LONGEST_MANIFEST
     ):
       raise _Damage(f'{_MANIFEST} is not that of a checkpoint')
-    manifest = json.loads(file.read_bytes())
+    content = file.read_bytes()
+    manifest = json.loads(content)
+    is_as_written = content == json.dumps(manifest).encode()
     sha256 = manifest.pop('sha256')
     manifest['files'].items(), manifest['step'], manifest['progress']
   except (FileNotFoundError, NotADirectoryError) as error:
     raise _Damage(f'{_MANIFEST} is missing') from error
   except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as e:
     raise _Damage(f'{_MANIFEST} is not that of a checkpoint') from e
-  if sha256 != _hash_json(manifest):
+  if not is_as_written or sha256 != _hash_json(manifest):
     raise _Damage(f'{_MANIFEST} has other bytes than were saved')
   if manifest['step'] != step:
     raise _Damage(f'it is of step {manifest["step"]}')

@@ -60,6 +60,17 @@ def test_oldest_are_removed(tmp_path):
   assert kept == ['2', '3']
 
 
+def test_progress_of_a_step_that_is_there_is_kept(tmp_path):
+  with checkpoints.StageCheckpoints(tmp_path) as saved:
+    first = saved.save(1, _state(), {'count': 3})
+    assert saved.find({'1': first}).progress == {'count': 3}
+    # The same files, and so the same sha256.
+    assert saved.save(1, _state(), None) == first
+    found = saved.find({'1': first})
+    assert (found.step, found.progress, found.notes) == (1, None, ())
+    chex.assert_trees_all_equal(saved.restore(1, _state()), _state())
+
+
 def test_saving_a_step_again_is_no_error(tmp_path):
   with checkpoints.StageCheckpoints(tmp_path) as saved:
     saved.save(1, _state())

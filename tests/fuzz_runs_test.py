@@ -359,7 +359,8 @@ def test_checkpoints(tmp_path):
     if is_forged:
       # Its checksums are right: Orbax reads what was damaged.
       (folder / '3' / 'manifest.json').unlink(missing_ok=True)
-      checkpoints._write_manifest(folder / '3', 3, None)
+      listed = checkpoints._list_files(folder / '3')
+      checkpoints._write_manifest(folder / '3', 3, None, listed)
     before = set(p for p in tmp_path.rglob('*') if folder not in p.parents)
 
     def restore():

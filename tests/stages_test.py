@@ -588,6 +588,9 @@ def test_a_stop_while_measuring_measures_again(
     patch.setitem(globals(), '_evaluate_now', stop)
     with pytest.raises(preemption.Preempted, match=f'step {10 * epoch} is sav'):
       _run(tmp_path, settings=FINE)
+  with pytest.raises(Killed):
+    # What was measured late is not measured once more by the next.
+    _run(tmp_path, settings=FINE, report=_kill_at('d1', 2))
   assert [t.sha256 for t in _run(tmp_path, settings=FINE)] == [
       t.sha256 for t in expected
   ]
