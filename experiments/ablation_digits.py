@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from experiments import command_line
+from experiments import common_flags
 from experiments import discovery_command
 from experiments import discovery_runs
 from experiments import mnist_runs
@@ -29,7 +30,7 @@ flags.disclaim_key_flags()
 
 def define_flags() -> None:
   """Defines the flags of Table 4, with the paper's values."""
-  command_line.define_data_flags()
+  common_flags.define_data_flags()
   discovery_command.define_chain_flags(
       name='ablation_table4', epochs=100, nuisance_dim=14
   )

@@ -4,6 +4,7 @@ from absl import flags
 
 from experiments import celeba_runs
 from experiments import command_line
+from experiments import common_flags
 from jacsup_jax import flips
 from jacsup_jax import surgery
 from jacsup_jax import types
@@ -19,8 +20,8 @@ OF_JUDGE = ('epochs', 'first_width', 'last_width', 'hidden')
 
 def define_flags() -> None:
   """Defines the flags, with the paper's values."""
-  command_line.define_face_data_flags(image_size=256)
-  command_line.define_training_flags(
+  common_flags.define_face_data_flags(image_size=256)
+  common_flags.define_training_flags(
       workdir='runs/celeba',
       epochs=100,
       epochs_help='Of the teacher without cycle losses (its first phase); 0:'

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments import command_line
+from experiments import common_flags
 from experiments import discovery_runs
 from jacsup_jax import datasets
 from jacsup_jax import discovery
@@ -88,7 +89,7 @@ def define_chain_flags(*, name: str, epochs: int, nuisance_dim: int) -> None:
     epochs: default of --epochs.
     nuisance_dim: default of --nuisance_dim.
   """
-  command_line.define_training_flags(workdir=f'runs/{name}', epochs=epochs)
+  common_flags.define_training_flags(workdir=f'runs/{name}', epochs=epochs)
   flags.DEFINE_integer('num_factors', 2, 'k, units of the first teacher.')
   flags.DEFINE_integer('nuisance_dim', nuisance_dim, 'd, to which it grows.')
   flags.DEFINE_integer(

@@ -14,6 +14,7 @@ from absl import flags
 import numpy as np
 
 from experiments import command_line
+from experiments import common_flags
 from jacsup_jax import attribute_judges
 from jacsup_jax import datasets
 from jacsup_jax import judge_files
@@ -27,7 +28,7 @@ _EPOCHS = 10
 
 def define_flags() -> None:
   """Defines the flags of this binary."""
-  command_line.define_data_flags(
+  common_flags.define_data_flags(
       names='mnist_embedded (in the package), the TFDS name of a set of images'
       ' of one size with a class label or of faces'
   )

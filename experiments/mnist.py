@@ -10,6 +10,7 @@ swaps of all; draws Figures 1 and 2.
 from absl import flags
 
 from experiments import command_line
+from experiments import common_flags
 from experiments import discovery_command
 from experiments import mnist_figures
 from experiments import mnist_runs
@@ -17,7 +18,7 @@ from experiments import mnist_runs
 
 def define_flags() -> None:
   """Defines the flags of this binary, with the paper's values."""
-  command_line.define_data_flags()
+  common_flags.define_data_flags()
   discovery_command.define_flags(
       name='mnist', epochs=100, nuisance_dim=14, lambda_y=0.25, lambda_diff=0.1
   )

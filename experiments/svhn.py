@@ -10,6 +10,7 @@ reconstruction and class swaps of all; Figures 9 to 12.
 from absl import flags
 
 from experiments import command_line
+from experiments import common_flags
 from experiments import discovery_command
 from experiments import svhn_figures
 from experiments import svhn_runs
@@ -18,7 +19,7 @@ from jacsup_jax import types
 
 def define_flags() -> None:
   """Defines the flags of this binary, with the paper's values."""
-  command_line.define_data_flags(
+  common_flags.define_data_flags(
       'svhn_cropped', 'the TFDS name of a set of colour 32x32 images'
   )
   discovery_command.define_flags(

@@ -393,6 +393,44 @@ def test_the_same_command_is_complete_in_both_processes(root, undisturbed):
 
 
 @pytest.mark.parametrize(
+    'told', [(0,), pytest.param((1,), marks=pytest.mark.slow), (0, 1)]
+)
+def test_a_signal_to_any_ends_both_and_the_run_goes_on(
+    root, undisturbed, told
+):
+  run = f'told_{len(told)}_{told[0]}'
+  processes = _invoke_two(root, run, '--epochs=3')
+  while not killing.has_epoch(root / run, 'teacher'):
+    assert processes[0].poll() is None
+    time.sleep(0.01)
+  start = time.monotonic()
+  for index in told:
+    processes[index].send_signal(signal.SIGTERM)
+  ended = [_finish(process) for process in processes]
+  assert time.monotonic() - start < 10
+  for status, _, err in ended:
+    assert status == 128 + signal.SIGTERM, err[-3000:]
+    assert 'Traceback' not in err and 'error: ' not in err
+    line = err.strip().splitlines()[-1]
+    assert 'stopped by SIGTERM: ' in line and 'is saved in' in line
+    assert 'the same command goes on' in line
+  for process in _invoke_two(root, run, '--epochs=3'):
+    status, _, err = _finish(process)
+    assert status == 0, err[-3000:]
+  assert killing.outcome(root / run) == killing.outcome(undisturbed[0])
+
+
+def test_numbers_that_are_not_finite_end_both(root, undisturbed):
+  processes = _invoke_two(root, 'diverged', '--learning_rate=1e30')
+  for process in processes:
+    status, _, err = _finish(process)
+    assert status == 1, err[-3000:]
+    assert 'Traceback' not in err
+    assert 'teacher, epoch 1, step' in err and 'not finite' in err
+  assert not list(root.glob('diverged/checkpoints/*/[0-9]*'))
+
+
+@pytest.mark.parametrize(
     ('victim', 'goes_on'),
     [(0, False), (1, True), pytest.param(0, True, marks=pytest.mark.slow)],
 )
