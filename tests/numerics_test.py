@@ -311,7 +311,13 @@ def _make_faces():
   )
 
 
-@pytest.mark.parametrize('on_device', [True, False], ids=['resident', 'fed'])
+@pytest.mark.parametrize(
+    'on_device',
+    [
+        pytest.param(True, id='resident'),
+        pytest.param(False, id='fed', marks=pytest.mark.slow),
+    ],
+)
 @pytest.mark.parametrize('what', [*FACE_TERMS, 'images'])
 def test_the_term_of_faces_is_named(tmp_path, monkeypatch, what, on_device):
   stage, name = FACE_TERMS.get(what, ('teacher', None))

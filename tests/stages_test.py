@@ -505,6 +505,10 @@ def test_preserving_growth_of_a_convolutional_code(normalize):
 # Faults.
 
 
+def _slow(*values):
+  return pytest.param(*values, marks=pytest.mark.slow)
+
+
 FINE = dataclasses.replace(SETTINGS, batch_size=4)  # Ten steps an epoch.
 
 
@@ -531,7 +535,9 @@ def undisturbed_fine(tmp_path_factory):
 
 # Five parts an epoch: the first of the first epoch; within epochs; before the
 # last part of a stage; in the first epoch of a student; where nothing was taken.
-@pytest.mark.parametrize('at', [1, 2, 9, 15, 16, 17, 23, 45])
+@pytest.mark.parametrize(
+    'at', [1, 9, 16, 17, *(_slow(at) for at in (2, 15, 23, 45))]
+)
 def test_a_stop_within_an_epoch_is_bit_identical(
     undisturbed_fine, tmp_path, monkeypatch, at
 ):
@@ -664,7 +670,7 @@ def _fail_at(monkeypatch, number, target, name):
 
 
 # Two checkpoints a stage: after epoch 2, and the last.
-@pytest.mark.parametrize('number', [1, 2, 3, 6])
+@pytest.mark.parametrize('number', [1, 3, _slow(2), _slow(6)])
 @pytest.mark.parametrize(
     ('target', 'name'),
     [
@@ -728,7 +734,7 @@ def _file_size_limit(size):
 
 
 # At every checkpoint of the run, from the first bytes on or in its middle.
-@pytest.mark.parametrize('size', [0, 500, 2000])
+@pytest.mark.parametrize('size', [500, _slow(0), _slow(2000)])
 def test_no_room_at_any_checkpoint_leaves_those_before(
     undisturbed, tmp_path, monkeypatch, size
 ):
