@@ -101,12 +101,12 @@ class StageCheckpoints:
     """Returns the newest of these, None where there is none."""
     return max(self.list_steps(), default=None)
 
-  def find(self, expected: Mapping[str, str] = {}) -> Found:
+  def find(self, expected: Mapping[str, str]) -> Found:
     """Finds what to go on from. Nothing is changed.
 
     Args:
       expected: sha256 of each checkpoint that was saved, by step, as `save`
-        returned them.
+        returned them; '' where that is not known.
 
     Raises:
       InputError: if one cannot be read for want of permission.
@@ -119,7 +119,7 @@ class StageCheckpoints:
       if step not in steps:
         notes.append(f'{path} is missing')
         continue
-      damage, manifest = self._examine(step, expected.get(str(step)))
+      damage, manifest = self._examine(step, expected.get(str(step)) or None)
       if damage is None:
         return Found(step, manifest.get('progress'), tuple(notes))
       notes.append(f'{path} is damaged ({damage})')

@@ -302,6 +302,16 @@ def test_damage_that_restores_would_read_is_refused(tmp_path):
       saved.restore(2, _state())
 
 
+def test_one_that_was_saved_just_before_a_kill_is_whole(tmp_path):
+  # It has its name, and the run's manifest does not know it yet.
+  _save_two(tmp_path)
+  with checkpoints.StageCheckpoints(tmp_path) as saved:
+    for expected in ({}, {'1': ''}, {'1': '', '2': ''}):
+      assert saved.find(expected).step == 2
+    _delete(tmp_path / '2', 'manifest.json')
+    assert saved.find({'1': ''}).step == 1
+
+
 def test_a_second_damaged_one_has_a_name_of_its_own(tmp_path):
   with checkpoints.StageCheckpoints(tmp_path) as saved:
     for _ in range(2):
