@@ -35,6 +35,7 @@ from experiments import face_steps
 from experiments import judge
 from experiments import mnist
 from experiments import reproduce
+from experiments import reproduced_runs
 from experiments import svhn
 from jacsup_jax import attribute_judges
 from jacsup_jax import compilation
@@ -90,7 +91,8 @@ def place(tmp_path, monkeypatch):
       (attribute_judges, ['train']),
       (stages, ['run']),
       (workdirs.WorkDir, ['begin']),
-      (reproduce, ['_run', '_write_table', '_write_properties']),
+      (reproduce, ['_write_table', '_write_properties']),
+      (reproduced_runs, ['run']),
       (benchmark_compile, ['compile_step', 'report_weak_scaling']),
       (benchmark_digits, ['measure_mnist_step']),
       (benchmark_grid, ['measure_mnist_grid']),
