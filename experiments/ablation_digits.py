@@ -15,6 +15,7 @@ from experiments import discovery_command
 from experiments import discovery_runs
 from experiments import mnist_runs
 from experiments import paper_numbers
+from experiments import supervision_flags
 from jacsup_jax import grid
 from jacsup_jax import judges
 from jacsup_jax import parallel
@@ -46,7 +47,9 @@ def make_members(values: Mapping[str, Any]) -> list[grid.Member]:
       grid.Member(
           seed,
           types.LossWeights(
-              **row.weights, squared_xcov=values['xcov'] == 'squared'
+              **row.weights,
+              squared_xcov=values['xcov'] == 'squared',
+              supervision=supervision_flags.make(values),
           ),
       )
       for seed in range(values['seed'], values['seed'] + values['seeds'])
@@ -72,6 +75,12 @@ def run(values: Mapping[str, Any], workdir: workdirs.WorkDir) -> None:
   members = make_members(values)
   chain = grid.make_stages(
       members, discovery_runs.make_dims(values), FLAGS.epochs
+  )
+  discovery_runs.check_jacobian(
+      # All members at once.
+      {**values, 'batch_size': len(members) * FLAGS.batch_size},
+      chain,
+      mnist_runs.EXPERIMENT.image_shape,
   )
   # A choice that the grid leaves to its default, see experiments.mnist.
   settings = mnist_runs.make_settings({**values, 'fold_normalization': None})

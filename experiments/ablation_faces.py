@@ -137,6 +137,8 @@ def run(values: Mapping[str, Any], workdir: workdirs.WorkDir) -> None:
       for split in ('train', selection_split, FLAGS.eval_split)
   )
   batches.count_steps(len(train), FLAGS.batch_size)
+  for chain in chains.values():
+    celeba_runs.check_jacobian(values, chain, len(train.attribute_names))
   command_line.check_data(train.name, train.fingerprint)
   judge = celeba_runs.restore_or_train_judge(
       FLAGS.judge_workdir,

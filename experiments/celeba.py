@@ -42,6 +42,7 @@ def main() -> None:
   load = functools.partial(celeba_runs.load_split, values)
   train = parallel.in_turn(lambda: load('train'))
   batches.count_steps(len(train), FLAGS.batch_size)
+  celeba_runs.check_jacobian(values, chain, len(train.attribute_names))
   given = []
   if FLAGS.teacher_workdir is not None:
     given = [celeba_runs.restore_teacher(values, train.attribute_names)]

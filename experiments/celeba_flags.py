@@ -5,6 +5,7 @@ from absl import flags
 from experiments import celeba_runs
 from experiments import command_line
 from experiments import common_flags
+from experiments import supervision_flags
 from jacsup_jax import flips
 from jacsup_jax import surgery
 from jacsup_jax import types
@@ -168,6 +169,7 @@ def _define_weight_flags():
       'Cross-covariance as in the paper (sum of squares, eq. (10)) or as in the'
       ' released code (root of the sum).',
   )
+  supervision_flags.define_flags()
 
 
 def check_flags() -> None:

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from experiments import celeba_runs
+from experiments import supervision_flags
 from jacsup_jax import attribute_judges
 from jacsup_jax import datasets
 from jacsup_jax import fader_networks
@@ -129,13 +130,16 @@ def measure(
 def describe(trained: stages.Trained, seed: int) -> dict[str, Any]:
   """Returns what a row of results.json says of a model besides measurements."""
   stage = trained.stage
+  weights = dataclasses.asdict(stage.weights)
+  if weights.pop('supervision', None) is not None:
+    weights |= supervision_flags.describe(stage.weights.supervision)
   return {
       'model': stage.model,
       'stage': stage.name,
       'nuisance_dim': stage.nuisance_dim,
       'seed': seed,
       'epochs': stage.epochs,
-      **dataclasses.asdict(stage.weights),
+      **weights,
       'sha256': trained.sha256,
   }
 

@@ -12,8 +12,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from experiments import supervision_flags
 from jacsup_jax import attribute_judges
 from jacsup_jax import attribute_training
+from jacsup_jax import changes
 from jacsup_jax import checkpoints
 from jacsup_jax import datasets
 from jacsup_jax import editing
@@ -64,7 +66,7 @@ _KINDS_OF_DATA = {
 # Runs from before these flags have no such values.
 _MAYBE_KINDS = {
     'fader_epochs': int, 'lambda_adversarial': float,
-    'adversarial_ramp_steps': int,
+    'adversarial_ramp_steps': int, **supervision_flags.MAYBE_KINDS,
 }  # pyformat: disable
 _DTYPES = ('float32', 'bfloat16')
 
@@ -230,7 +232,34 @@ def make_weights(
       'student_cycle': of_student | of_cycle,
       'student_no_jacobian': of_student,
   }
-  return types.AttributeLossWeights(**base, **terms[model], **squared)
+  return types.AttributeLossWeights(
+      **base,
+      **terms[model],
+      **squared,
+      supervision=supervision_flags.make(values),
+  )
+
+
+def check_jacobian(
+    values: Mapping[str, Any], chain: Sequence[types.Stage], num_factors: int
+) -> None:
+  """Checks that the Jacobians of a run are small enough to be computed.
+
+  Args:
+    values: of its flags, by name.
+    chain: its stages.
+    num_factors: k.
+
+  Raises:
+    InputError: if they are not.
+  """
+  if values['jacobian'] == 'full' and any(
+      stage.weights.needs_teacher for stage in chain
+  ):
+    size = values['image_size']
+    changes.check_full_size(
+        (values['batch_size'], size, size, 3), num_factors
+    )
 
 
 def make_settings(values: Mapping[str, Any]) -> editing.Settings:

@@ -10,6 +10,7 @@ import numpy as np
 from experiments import command_line
 from experiments import common_flags
 from experiments import discovery_runs
+from experiments import supervision_flags
 from jacsup_jax import datasets
 from jacsup_jax import discovery
 from jacsup_jax import judges
@@ -102,6 +103,7 @@ def define_chain_flags(*, name: str, epochs: int, nuisance_dim: int) -> None:
       'Cross-covariance as in the paper (sum of squares, eq. (10)) or as in the'
       ' released code (root of the sum).',
   )
+  supervision_flags.define_flags()
   flags.DEFINE_float('learning_rate', 3e-4, 'Of Adam.')
   flags.DEFINE_float('weight_decay', 1e-6, 'L2 in the gradient.')
   flags.DEFINE_enum(
@@ -159,6 +161,7 @@ def run(experiment: discovery_runs.Experiment, draw: DrawFn) -> None:
   command_line.check_at_most(types.LARGEST_WIDTH, 'num_factors')
   values = command_line.result_flags()
   chain = discovery_runs.make_stages(values)
+  discovery_runs.check_jacobian(values, chain, experiment.image_shape)
   settings = experiment.make_settings(values)
   parallel.check_batch_size(FLAGS.batch_size)
   workdir, is_complete = command_line.open_workdir(values)

@@ -5,7 +5,7 @@ from the flags, or from the manifest of a run. What the experiments have of
 their own is in mnist_runs and svhn_runs.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 import dataclasses
 import functools
 from typing import Any
@@ -14,6 +14,8 @@ from flax import linen as nn
 import jax
 import jax.numpy as jnp
 
+from experiments import supervision_flags
+from jacsup_jax import changes
 from jacsup_jax import checkpoints
 from jacsup_jax import discovery
 from jacsup_jax import evaluation
@@ -40,6 +42,7 @@ _KINDS = {
 _MAYBE_KINDS = {
     'grow_by': int, 'grow_when': str, 'patience': int | None,
     'first_width': int, 'normalize_students': bool, 'linear_code': bool,
+    **supervision_flags.MAYBE_KINDS,
 }  # pyformat: disable
 _DTYPES = ('float32', 'bfloat16')
 PROTOCOL = (
@@ -129,6 +132,7 @@ def make_stages(values: Mapping[str, Any]) -> list[types.Stage]:
       lambda_diff=values['lambda_diff'],
       lambda_xcov=values['lambda_xcov'],
       squared_xcov=values['xcov'] == 'squared',
+      supervision=supervision_flags.make(values),
   )
   weights = {
       'student': supervised,
@@ -175,6 +179,37 @@ def make_stages(values: Mapping[str, Any]) -> list[types.Stage]:
       )
       parent = name
   return chain
+
+
+def check_jacobian(
+    values: Mapping[str, Any],
+    chain: Sequence[types.Stage],
+    image_shape: tuple[int, int, int],
+) -> None:
+  """Checks that the Jacobians of a run are small enough to be computed.
+
+  Args:
+    values: of its flags, by name.
+    chain: its stages.
+    image_shape: (H, W, C).
+
+  Raises:
+    InputError: if they are not.
+  """
+  dims = {stage.name: stage.nuisance_dim for stage in chain}
+  for stage in chain:
+    weights = stage.weights
+    if (
+        stage.supervisor is None
+        or not weights.needs_teacher
+        or weights.supervision.jacobian != 'full'
+    ):
+      continue
+    changes.check_full_size(
+        (values['batch_size'], *image_shape),
+        # A student's factors are all units of its supervisor.
+        values['num_factors'] + dims[stage.supervisor],
+    )
 
 
 def make_dims(values: Mapping[str, Any]) -> list[int]:
@@ -311,6 +346,7 @@ def describe(trained: stages.Trained, seed: int) -> dict[str, Any]:
       'lambda_y': weights.lambda_y,
       'lambda_diff': weights.lambda_diff,
       'lambda_xcov': weights.lambda_xcov,
+      **supervision_flags.describe(weights.supervision),
       'sha256': trained.sha256,
   }
 

@@ -15,9 +15,11 @@ from flax import linen as nn
 import jax
 import jax.numpy as jnp
 
+from jacsup_jax import changes
 from jacsup_jax import latents
 from jacsup_jax import losses
 from jacsup_jax import networks
+from jacsup_jax import objectives
 from jacsup_jax import types
 
 # Term -> the field of `AttributeLossWeights` that weighs it.
@@ -90,16 +92,25 @@ def student_objective(
   """
   real = _autoencode(model, params, batch_stats, images)
   terms = _compute_terms(real, images, attributes, model, weights)
-  swapped = latents.swap_factors(real.code, permutation, model.axis_name)
-  swapped_images, _ = _decode(model, params, batch_stats, swapped)
+  decode = lambda code: _decode(model, params, batch_stats, code)[0]
+  if teacher.changes is None:
+    swapped = latents.swap_factors(real.code, permutation, model.axis_name)
+    swapped_images = decode(swapped)
+  else:
+    # Derivatives in training mode, too: those of the whole batch moving.
+    _, changed = objectives.compute_changes(
+        decode, real.code, permutation, weights.supervision, model.axis_name
+    )
   terms['factor_matching'] = jnp.mean(
       losses.factor_matching_loss(real.code.factors, teacher.factors)
   )
-  terms['jacobian'] = jnp.mean(
-      losses.jacobian_loss(
-          real.images, swapped_images, teacher.images, teacher.swapped_images
-      )
-  )
+  if teacher.changes is None:
+    jacobian_loss = losses.jacobian_loss(
+        real.images, swapped_images, teacher.images, teacher.swapped_images
+    )
+  else:
+    jacobian_loss = changes.compare(changed, teacher.changes)
+  terms['jacobian'] = jnp.mean(jacobian_loss)
   return _weigh(terms, real.batch_stats, weights)
 
 

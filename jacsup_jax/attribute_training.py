@@ -177,6 +177,7 @@ def make_inputs(
         images,
         permutation,
         model.axis_name,
+        weights.supervision,
     )
   return StepInputs(
       images, data.attributes.astype(jnp.float32), outputs, permutation

@@ -137,9 +137,9 @@ class Discovery:
         teacher = supervisor.variables
         teacher_model = as_teacher(supervisor.model)
         if not (teacher_model.normalize_code and settings.teacher_train_mode):
-          teacher = jax.jit(training.compute_teacher_cache, static_argnums=0)(
-              teacher_model, teacher, self._images
-          )
+          teacher = jax.jit(
+              training.compute_teacher_cache, static_argnums=(0, 3)
+          )(teacher_model, teacher, self._images, stage.weights.supervision)
     compiled = parallel.make_epoch_fn(
         settings.mode,
         settings.batch_size,
@@ -149,6 +149,7 @@ class Discovery:
         optimizer=self._optimizer,
         teacher_train_mode=settings.teacher_train_mode,
         seed=settings.seed,
+        supervision=stage.weights.supervision,
     )
     data = parallel.replicate(training.TrainingData(self._images, teacher))
     examine = numerics.compile_examination(
@@ -159,6 +160,7 @@ class Discovery:
             teacher_train_mode=settings.teacher_train_mode,
             seed=settings.seed,
             batch_size=settings.batch_size,
+            supervision=stage.weights.supervision,
         )
     )
     return epochs.make_resident(

@@ -64,16 +64,21 @@ def make_stages(
   """
   if not members:
     raise types.InputError('a grid has no members; accepted: 1 or more.')
-  if len({member.weights.squared_xcov for member in members}) > 1:
-    raise types.InputError(
-        'members of a grid differ in squared_xcov; accepted: the same in all.'
-    )
+  for name in ('squared_xcov', 'supervision'):
+    if len({getattr(member.weights, name) for member in members}) > 1:
+      raise types.InputError(
+          f'members of a grid differ in {name}; accepted: the same in all.'
+      )
   weights = jax.tree.map(
       lambda *values: np.array(values),
       *(member.weights for member in members),
   )
   unweighted = types.LossWeights(
-      0.0, 0.0, 0.0, squared_xcov=weights.squared_xcov
+      0.0,
+      0.0,
+      0.0,
+      squared_xcov=weights.squared_xcov,
+      supervision=weights.supervision,
   )
   chain = [types.Stage('teacher', 'teacher', None, 0, epochs, unweighted)]
   for dim in nuisance_dims:
@@ -194,6 +199,7 @@ class GridDiscovery:
             teacher_train_mode=settings.teacher_train_mode,
             seed=seed,
             batch_size=settings.batch_size,
+            supervision=stage.weights.supervision,
             shard=shard,
             axis_name=name,
         )
@@ -252,7 +258,9 @@ class GridDiscovery:
     in_step = model.normalize_code and settings.teacher_train_mode
     cache_bytes = 4 * self._images.size * len(indices)
     if not in_step and cache_bytes <= _MAX_CACHE_BYTES:
-      teachers = _make_caches(model, teachers, self._images)
+      teachers = _make_caches(
+          model, teachers, self._images, weights.supervision
+      )
     if self._share_teacher(parent):
       teachers = jax.tree.map(lambda x: x[0], teachers)
     return model, teachers
@@ -313,11 +321,13 @@ def _map_members(function, count, in_axes, out_axes):
   return on_one
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _make_caches(model, teachers, images):
+@functools.partial(jax.jit, static_argnums=(0, 3))
+def _make_caches(model, teachers, images, supervision):
   """Computes stacked teachers' outputs, of one teacher after the other."""
   return jax.lax.map(
-      lambda teacher: training.compute_teacher_cache(model, teacher, images),
+      lambda teacher: training.compute_teacher_cache(
+          model, teacher, images, supervision
+      ),
       teachers,
   )
 

@@ -9,6 +9,7 @@ from flax import linen as nn
 import jax
 import jax.numpy as jnp
 
+from jacsup_jax import changes
 from jacsup_jax import jacobian
 from jacsup_jax import latents
 from jacsup_jax import losses
@@ -21,6 +22,7 @@ def compute_teacher_outputs(
     images: jax.Array,
     permutation: jax.Array,
     axis_name: str | None = None,
+    supervision: types.Supervision = types.Supervision(),
 ) -> types.TeacherOutputs:
   """Applies a teacher to a batch and to its swap.
 
@@ -34,11 +36,15 @@ def compute_teacher_outputs(
     images: `[B, H, W, C]`.
     permutation: `[B]` int, the partner j of each example.
     axis_name: of the mapped axis that the batch is spread over, if any.
+    supervision: how its Jacobian is compared.
 
   Returns:
     TeacherOutputs, stopped.
   """
   code = encode(images)
+  if not supervision.is_one_swap:
+    targets = changes.make_targets(code.factors, permutation, axis_name)
+    return compute_teacher_changes(decode, code, targets, supervision)
   if code.nuisance.size == 0:
     decoded = decode(code)
     swapped = latents.take_partners(decoded, permutation, axis_name)
@@ -49,6 +55,29 @@ def compute_teacher_outputs(
     swapped = decode(latents.swap_factors(code, permutation, axis_name))
   return jax.lax.stop_gradient(
       types.TeacherOutputs(code.factors, decoded, swapped)
+  )
+
+
+def compute_teacher_changes(
+    decode: types.DecodeFn,
+    code: types.Code,
+    targets: jax.Array,
+    supervision: types.Supervision,
+) -> types.TeacherOutputs:
+  """Applies a teacher whose derivatives are compared, to codes of its own.
+
+  Args:
+    decode: the teacher's, `Code -> [B, H, W, C]`.
+    code: the teacher's, `[B, K]` factors and nuisance of any shape.
+    targets: `[n, B, K]`, see `changes`.
+    supervision: how its Jacobian is compared.
+
+  Returns:
+    TeacherOutputs, stopped, with `changes` in the place of images.
+  """
+  _, changed = changes.compute(supervision, decode, code, targets)
+  return jax.lax.stop_gradient(
+      types.TeacherOutputs(code.factors, None, None, changed)
   )
 
 
@@ -117,17 +146,24 @@ def student_objective(
   if teacher is None:
     reconstructions = decode(code)
   else:
-    reconstructions, swapped = jacobian.decode_swapped(
-        decode, code, permutation, axis_name
-    )
+    if teacher.changes is None:
+      reconstructions, swapped = jacobian.decode_swapped(
+          decode, code, permutation, axis_name
+      )
+    else:
+      reconstructions, changed = compute_changes(
+          decode, code, permutation, weights.supervision, axis_name
+      )
     terms['factor_matching'] = jnp.mean(
         losses.factor_matching_loss(code.factors, teacher.factors)
     )
-    terms['jacobian'] = jnp.mean(
-        losses.jacobian_loss(
-            reconstructions, swapped, teacher.images, teacher.swapped_images
-        )
-    )
+    if teacher.changes is None:
+      jacobian_loss = losses.jacobian_loss(
+          reconstructions, swapped, teacher.images, teacher.swapped_images
+      )
+    else:
+      jacobian_loss = changes.compare(changed, teacher.changes)
+    terms['jacobian'] = jnp.mean(jacobian_loss)
     loss += weights.lambda_y * terms['factor_matching']
     loss += weights.lambda_diff * terms['jacobian']
   terms['reconstruction'] = jnp.mean(
@@ -135,6 +171,29 @@ def student_objective(
   )
   loss += terms['reconstruction']
   return loss, ({'loss': loss, **terms}, batch_stats)
+
+
+def compute_changes(
+    decode: types.DecodeFn,
+    code: types.Code,
+    permutation: jax.Array,
+    supervision: types.Supervision,
+    axis_name: str | None = None,
+) -> changes.Changes:
+  """Computes what a swap changes, to be compared with a teacher's `changes`.
+
+  Args:
+    decode: the student's, `Code -> [B, H, W, C]`.
+    code: the student's, `[B, K]` factors and nuisance of any shape.
+    permutation: `[B]` int, the partner j of each example.
+    supervision: how those of the teacher were made.
+    axis_name: of the mapped axis that the batch is spread over, if any.
+
+  Returns:
+    `[B, H, W, C]` images, and `[n, B, H, W, C]` changes.
+  """
+  targets = changes.make_targets(code.factors, permutation, axis_name)
+  return changes.compute(supervision, decode, code, targets)
 
 
 def _encode_train(model, params, batch_stats, images):

@@ -25,10 +25,14 @@ class TrainState(NamedTuple):
 
 
 class TeacherCache(NamedTuple):
-  """A teacher's outputs on the whole training set: constants of a stage."""
+  """A teacher's outputs on the whole training set: constants of a stage.
+
+  Its variables too where its derivatives are compared, which no cache has.
+  """
 
   factors: jax.Array  # [M, K]
-  images: jax.Array  # [M, H, W, C], without a swap
+  images: jax.Array | None  # [M, H, W, C], without a swap
+  variables: types.Variables | None = None
 
 
 class TrainingData(NamedTuple):
@@ -164,6 +168,7 @@ def train_epoch(
     teacher_train_mode: bool = False,
     seed: int,
     batch_size: int,
+    supervision: types.Supervision = types.Supervision(),
     shard: Callable[[jax.Array], jax.Array] = lambda x: x,
     axis_name: str | None = None,
 ) -> tuple[TrainState, types.Metrics]:
@@ -180,6 +185,7 @@ def train_epoch(
     teacher_train_mode: that teacher normalises with batch statistics.
     seed: of data order and swaps.
     batch_size: of all devices together; an incomplete last batch is left out.
+    supervision: how the objective compares Jacobians.
     shard: keeps of `[B]` indices those of this device, or lays them out.
     axis_name: of the mapped axis that the batch is spread over, if any.
 
@@ -199,6 +205,7 @@ def train_epoch(
         teacher_model,
         teacher_train_mode,
         axis_name,
+        supervision,
     )
     return train_step(
         state,
@@ -224,6 +231,7 @@ def examine_step(
     teacher_train_mode: bool = False,
     seed: int,
     batch_size: int,
+    supervision: types.Supervision = types.Supervision(),
 ) -> dict[str, jax.Array]:
   """Tells what is finite of the step that `train_epoch` would take next.
 
@@ -237,6 +245,7 @@ def examine_step(
     teacher_train_mode: see `train_epoch`.
     seed: see `train_epoch`.
     batch_size: see `train_epoch`.
+    supervision: see `train_epoch`.
 
   Returns:
     Scalar bools, see `numerics.examine`.
@@ -252,6 +261,7 @@ def examine_step(
       teacher_model,
       teacher_train_mode,
       None,
+      supervision,
   )
   return numerics.examine(
       state.params,
@@ -265,7 +275,10 @@ def examine_step(
 
 
 def compute_teacher_cache(
-    teacher_model: nn.Module, variables: types.Variables, images: jax.Array
+    teacher_model: nn.Module,
+    variables: types.Variables,
+    images: jax.Array,
+    supervision: types.Supervision = types.Supervision(),
 ) -> TeacherCache:
   """Computes a teacher's factors and images for a whole data set.
 
@@ -276,9 +289,11 @@ def compute_teacher_cache(
     teacher_model: with `nuisance_dim` 0.
     variables: of the teacher.
     images: `[M, H, W, C]` uint8.
+    supervision: which decides what of the outputs is needed.
 
   Returns:
-    `[M, K]` factors and `[M, H, W, C]` images.
+    `[M, K]` factors and `[M, H, W, C]` images; or factors and the variables,
+    where derivatives are compared.
   """
   encode = networks.make_encode(teacher_model, variables['batch_stats'])
   decode = networks.make_decode(teacher_model, variables['batch_stats'])
@@ -289,7 +304,10 @@ def compute_teacher_cache(
     return TeacherCache(code.factors[0], decoded[0])
 
   at_once = batches.count_at_once(images.shape[1:])
-  return jax.lax.map(outputs, images, batch_size=at_once)
+  cache = jax.lax.map(outputs, images, batch_size=at_once)
+  if supervision.is_one_swap:
+    return cache
+  return cache._replace(images=None, variables=variables)
 
 
 def _gather_inputs(
@@ -300,11 +318,23 @@ def _gather_inputs(
     teacher_model,
     teacher_train_mode,
     axis_name,
+    supervision,
 ):
   """Reads a batch and what its teacher makes of it."""
   images = batches.to_float(jnp.take(data.images, indices, axis=0))
   teacher = data.teacher
-  if isinstance(teacher, TeacherCache):
+  if isinstance(teacher, TeacherCache) and not supervision.is_one_swap:
+    factors = jnp.take(teacher.factors, indices, axis=0)
+    outputs = objectives.compute_teacher_changes(
+        lambda code: teacher_model.apply(
+            teacher.variables, code, method='decode'
+        ),
+        # A teacher with a cache has no nuisance.
+        types.Code(factors, factors[:, :0]),
+        jnp.take(teacher.factors, partner_indices, axis=0)[None],
+        supervision,
+    )
+  elif isinstance(teacher, TeacherCache):
     outputs = types.TeacherOutputs(
         factors=jnp.take(teacher.factors, indices, axis=0),
         images=jnp.take(teacher.images, indices, axis=0),
@@ -318,7 +348,12 @@ def _gather_inputs(
         x, train=teacher_train_mode, mutable='batch_stats'
     )[0]
     outputs = objectives.compute_teacher_outputs(
-        encode, apply('decode'), images, permutation, axis_name
+        encode,
+        apply('decode'),
+        images,
+        permutation,
+        axis_name,
+        supervision,
     )
   else:
     outputs = None

@@ -33,11 +33,16 @@ class Code(NamedTuple):
 
 
 class TeacherOutputs(NamedTuple):
-  """What a teacher contributes to its student's objective; all constants."""
+  """What a teacher contributes to its student's objective; all constants.
+
+  Where a swap is all that is compared, as in the paper, the images before and
+  after it; else what the teacher's images change by, see `jacobian.Changes`.
+  """
 
   factors: jax.Array  # [B, K], y^T
-  images: jax.Array  # [B, H, W, C], D^T(y^T, z^T)
-  swapped_images: jax.Array  # [B, H, W, C], D^T(y_j^T, z^T)
+  images: jax.Array | None  # [B, H, W, C], D^T(y^T, z^T)
+  swapped_images: jax.Array | None  # [B, H, W, C], D^T(y_j^T, z^T)
+  changes: jax.Array | None = None  # [n, B, H, W, C]
 
 
 EncodeFn = Callable[[jax.Array], Code]
@@ -108,6 +113,43 @@ def check_image_size(image_size: int) -> None:
     )
 
 
+JACOBIANS = ('secant', 'tangent', 'path', 'full')
+# Of the quadrature of a path: NumPy's nodes are good up to about 100.
+_MOST_NODES = 100
+
+
+@dataclasses.dataclass(frozen=True)
+class Supervision:
+  """How the Jacobians of a student and its teacher are compared.
+
+  See `jacobian`. All of it is static: it decides what is computed.
+
+  Attributes:
+    jacobian: of `JACOBIANS`. secant: what a swap of factors changes, the
+      paper's; tangent: the derivative in the direction of the swap; path: its
+      average along the swap; full: all of the Jacobian.
+    nodes: of the quadrature of a path.
+  """
+
+  jacobian: str = 'secant'
+  nodes: int = 3
+
+  def __post_init__(self):
+    if self.jacobian not in JACOBIANS:
+      raise InputError(
+          f'--jacobian={self.jacobian}; accepted: {", ".join(JACOBIANS)}.'
+      )
+    if not 1 <= self.nodes <= _MOST_NODES:
+      raise InputError(
+          f'--jacobian_nodes={self.nodes}; accepted: from 1 to {_MOST_NODES}.'
+      )
+
+  @property
+  def is_one_swap(self) -> bool:
+    """Whether two pairs of images are all that is compared, as in eq. (9)."""
+    return self.jacobian == 'secant'
+
+
 @dataclasses.dataclass(frozen=True)
 class LossWeights:
   """Weights of the terms of the paper's unsupervised objective.
@@ -121,12 +163,14 @@ class LossWeights:
     lambda_xcov: of `cross_covariance_loss`, eq. (10).
     squared_xcov: eq. (10) as printed (sum of squares); False takes its root,
       as the released code does.
+    supervision: how `jacobian_loss` compares a student with its teacher.
   """
 
   lambda_y: float = 0.25
   lambda_diff: float = 0.1
   lambda_xcov: float = 1e-3
   squared_xcov: bool = True
+  supervision: Supervision = Supervision()
 
   def __post_init__(self):
     _check_weights(self)
@@ -140,7 +184,7 @@ class LossWeights:
 jax.tree_util.register_dataclass(
     LossWeights,
     data_fields=['lambda_y', 'lambda_diff', 'lambda_xcov'],
-    meta_fields=['squared_xcov'],
+    meta_fields=['squared_xcov', 'supervision'],
 )
 
 
@@ -160,6 +204,7 @@ class AttributeLossWeights:
     lambda_diff: of `jacobian_loss`, eq. (9).
     squared_xcov: eq. (10) as printed (sum of squares); False takes its root,
       as the released code does.
+    supervision: how `jacobian_loss` compares a student with its teacher.
   """
 
   lambda_reconstruction: float = 1e2
@@ -170,6 +215,7 @@ class AttributeLossWeights:
   lambda_y: float = 0.0
   lambda_diff: float = 0.0
   squared_xcov: bool = True
+  supervision: Supervision = Supervision()
 
   def __post_init__(self):
     _check_weights(self)

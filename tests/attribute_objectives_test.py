@@ -1,5 +1,6 @@
 """Tests of jacsup_jax.attribute_objectives."""
 
+import dataclasses
 import functools
 
 import chex
@@ -12,6 +13,7 @@ from jacsup_jax import attribute_objectives
 from jacsup_jax import latents
 from jacsup_jax import losses
 from jacsup_jax import networks
+from jacsup_jax import objectives
 from jacsup_jax import types
 
 MODEL = networks.FaceAutoencoder(
@@ -117,6 +119,40 @@ def test_student_adds_the_terms_of_its_teacher(
   np.testing.assert_allclose(metrics['factor_matching'], 1.0, rtol=1e-5)
   np.testing.assert_allclose(metrics['jacobian'], 0.25, rtol=1e-5)
   np.testing.assert_allclose(loss, without + 13 + 17 * 0.25, rtol=1e-5)
+
+
+@pytest.mark.parametrize('name', ['tangent', 'path', 'full'])
+def test_student_is_supervised_in_other_ways(
+    variables, images, attributes, own_outputs, name
+):
+  supervision = types.Supervision(name, nodes=2)
+  weights = dataclasses.replace(WEIGHTS, supervision=supervision)
+  code = own_outputs.factors, _apply(variables, images, 'encode').nuisance
+  _, own = objectives.compute_changes(
+      functools.partial(_apply, variables, method='decode'),
+      types.Code(*code),
+      PERMUTATION,
+      supervision,
+  )
+  # A teacher whose factors are 1 less and whose every change is 0.5 larger.
+  teacher = types.TeacherOutputs(own_outputs.factors - 1, None, None, own + 0.5)
+  _, (metrics, _) = jax.jit(
+      functools.partial(
+          attribute_objectives.student_objective, model=MODEL, weights=weights
+      )
+  )(
+      variables['params'],
+      variables['batch_stats'],
+      images,
+      attributes,
+      teacher,
+      PERMUTATION,
+  )
+  np.testing.assert_allclose(metrics['factor_matching'], 1.0, rtol=1e-5)
+  # Once a factor.
+  count = MODEL.num_factors if name == 'full' else 1
+  np.testing.assert_allclose(metrics['jacobian'], 0.25 * count, rtol=1e-3)
+  assert own.shape == (count, *images.shape)
 
 
 def test_cycle_compares_codes_with_those_found_again(variables, images):

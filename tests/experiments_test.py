@@ -226,6 +226,41 @@ def test_no_resume_refuses_a_begun_directory(finished):
   assert _snapshot(run) == before
 
 
+@pytest.mark.parametrize(
+    'name',
+    [
+        'tangent',
+        *(
+            pytest.param(name, marks=pytest.mark.slow)
+            for name in ('path', 'full')
+        ),
+    ],
+)
+def test_students_are_supervised_in_other_ways(finished, tmp_path, name):
+  _, judge, _ = finished
+  run = tmp_path / 'run'
+  status, _, err = _invoke(
+      '--epochs=1',
+      '--nuisance_dim=1',
+      f'--jacobian={name}',
+      f'--workdir={run}',
+      f'--judge_workdir={judge}',
+  )
+  assert status == 0, err
+  student = json.loads((run / 'results.json').read_text())['rows'][1]
+  assert (student['model'], student['jacobian']) == ('student', name)
+  lines = (run / 'metrics.jsonl').read_text().splitlines()
+  assert json.loads(lines[-1])['jacobian'] > 0
+
+
+def test_full_jacobian_that_is_too_large_is_refused(tmp_path):
+  result = _invoke(
+      '--jacobian=full', '--batch_size=60000', f'--workdir={tmp_path / "run"}'
+  )
+  _assert_mistake(result, '--jacobian=full', 'MiB', 'accepted')
+  assert not (tmp_path / 'run').exists()
+
+
 # Invariants.
 
 

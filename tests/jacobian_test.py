@@ -8,12 +8,22 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jacsup_jax import changes
 from jacsup_jax import jacobian
 from jacsup_jax import latents
 from jacsup_jax import types
 
 SHAPE = (2, 3, 1)  # Of an image: 6 pixels.
 PERMUTATION = jnp.array([2, 0, 3, 1])
+
+
+LOSSES = {
+    'secant': jacobian.secant_loss,
+    'tangent': jacobian.tangent_loss,
+    'path': jacobian.path_loss,
+    # It has no partners.
+    'full': lambda *args: jacobian.full_loss(*args[:4]),
+}
 
 
 def _random(seed, *shape):
@@ -69,19 +79,77 @@ def test_images_of_other_shapes_raise():
   code = _code(0)
   other = lambda code: jnp.zeros((code.factors.shape[0], 3, 2, 1))
   decode = functools.partial(_linear, _random(1, 5, 6))
-  with pytest.raises(AssertionError):
-    jacobian.secant_loss(decode, code, other, code, PERMUTATION)
+  for loss in LOSSES.values():
+    with pytest.raises(types.InputError, match=r'2, 3, 1.*3, 2, 1.*accepted'):
+      loss(decode, code, other, code, PERMUTATION)
+
+
+@pytest.mark.parametrize('name', types.JACOBIANS)
+def test_decoder_whose_shape_changes_with_the_code_is_refused(name):
+  decode = functools.partial(_linear, _random(1, 5, 6))
+  # A row too few, whatever the number of codes.
+  short = lambda code: decode(code)[1:]
+  code = _code(0)
+  with pytest.raises(types.InputError, match='images of shape .*codes, of one'):
+    LOSSES[name](short, code, decode, code, PERMUTATION)
+
+  # As wide as the code has factors: other shapes for student and teacher.
+  def wide(code):
+    rows, columns = code.factors.shape
+    return jnp.zeros((rows, 2, columns, 1))
+
+  with pytest.raises(types.InputError, match=r'2, 2, 1.*2, 3, 1'):
+    LOSSES[name](wide, code, wide, _code(0, 3, 2), PERMUTATION)
+
+
+@pytest.mark.parametrize('name', types.JACOBIANS)
+@pytest.mark.parametrize('shape', [(4,), (4, 2, 1)])
+def test_factors_of_another_rank_are_refused(name, shape):
+  code = types.Code(jnp.ones(shape), jnp.ones((4, 3)))
+  decode = lambda code: jnp.ones((4, *SHAPE))
+  with pytest.raises(types.InputError, match='factors of shape.*rank 2'):
+    LOSSES[name](decode, code, decode, code, PERMUTATION)
+
+
+def test_full_of_other_numbers_of_factors_is_refused():
+  decode = functools.partial(_linear, _random(1, 5, 6))
+  with pytest.raises(types.InputError, match='accepted: the same of both'):
+    jacobian.full_loss(decode, _code(0), decode, _code(0, 3, 2))
+
+
+def test_full_jacobian_that_is_too_large_says_how_large():
+  decode = functools.partial(_linear, _random(1, 5, 6))
+  code = _code(0)
+  # 4 codes x 6 pixels x 2 factors x 4 bytes.
+  with pytest.raises(types.InputError, match='192 bytes.*191 bytes at most'):
+    jacobian.full_loss(decode, code, decode, code, max_bytes=191)
+  jacobian.full_loss(decode, code, decode, code, max_bytes=192)
+
+
+def test_losses_of_a_hand_computed_decoder():
+  # One pixel, D(y) = y^2, of a student at y = 1 and 2; a constant teacher.
+  student = lambda code: jnp.square(code.factors).reshape(-1, 1, 1, 1)
+  teacher = lambda code: 0.0 * student(code)
+  code = types.Code(jnp.array([[1.0], [2.0]]), jnp.zeros((2, 0)))
+  args = (student, code, teacher, code, jnp.array([1, 0]))
+  # (4 - 1)^2 both ways; 2 y (y_j - y) = 2 and -4; 2 y = 2 and 4.
+  np.testing.assert_allclose(jacobian.secant_loss(*args), [9.0, 9.0])
+  np.testing.assert_allclose(jacobian.tangent_loss(*args), [4.0, 16.0])
+  np.testing.assert_allclose(jacobian.full_loss(*args[:4]), [4.0, 16.0])
+  # The midpoint is exact for a square.
+  np.testing.assert_allclose(jacobian.path_loss(*args, nodes=1), [9.0, 9.0])
 
 
 # Gradients.
 
 
-def test_gradient_of_the_teacher_is_exactly_zero():
+@pytest.mark.parametrize('name', types.JACOBIANS)
+def test_gradient_of_the_teacher_is_exactly_zero(name):
   student_kernel, teacher_kernel = _random(0, 5, 6), _random(1, 5, 6)
 
   def total(student_kernel, teacher_kernel, student_code, teacher_code):
     return jnp.sum(
-        jacobian.secant_loss(
+        LOSSES[name](
             functools.partial(_curved, student_kernel),
             student_code,
             functools.partial(_curved, teacher_kernel),
@@ -118,14 +186,15 @@ def test_both_sides_of_the_student_are_differentiated():
   )
 
 
-def test_gradient_of_the_student_agrees_with_differences():
+@pytest.mark.parametrize('name', types.JACOBIANS)
+def test_gradient_of_the_student_agrees_with_differences(name):
   teacher = functools.partial(_curved, _random(1, 5, 6))
   code = _code(2)
 
   def total(kernel):
     student = functools.partial(_curved, kernel)
     return jnp.sum(
-        jacobian.secant_loss(student, code, teacher, _code(3), PERMUTATION)
+        LOSSES[name](student, code, teacher, _code(3), PERMUTATION)
     )
 
   # Central differences of float32 are good to about three digits.
@@ -166,8 +235,9 @@ def test_secant_is_zero_where_the_jacobians_of_the_factors_agree():
   assert np.all(loss > 1e-5)
 
 
-def test_identity_permutation_gives_exactly_zero():
-  loss = jacobian.secant_loss(
+@pytest.mark.parametrize('name', ['secant', 'tangent', 'path'])
+def test_identity_permutation_gives_exactly_zero(name):
+  loss = LOSSES[name](
       functools.partial(_curved, _random(0, 5, 6)),
       _code(2),
       functools.partial(_curved, _random(1, 5, 6)),
@@ -196,13 +266,114 @@ def test_secant_is_the_tangent_for_small_changes():
   )
 
 
-def test_secant_over_an_axis_is_that_of_the_whole_batch():
+def test_tangent_is_the_limit_of_the_secant():
+  # Swaps that shrink: their difference shrinks as their size does.
+  sizes = 0.1 * 0.5 ** np.arange(6)
+  gaps = []
+  with jax.enable_x64(True):
+    kernels = np.random.default_rng(0).normal(size=(2, 5, 6))
+    student = functools.partial(_curved, 0.3 * kernels[0])
+    teacher = functools.partial(_curved, 0.3 * kernels[1])
+    base, direction, nuisance = np.random.default_rng(1).normal(size=(3, 1, 3))
+    for size in sizes:
+      factors = np.concatenate([base, base + size * direction])[:, :2]
+      code = types.Code(jnp.asarray(factors), jnp.tile(nuisance, (2, 1)))
+      args = (student, code, teacher, code, jnp.array([1, 0]))
+      # Of a swap of size 1.
+      secant = jacobian.secant_loss(*args) / size**2
+      tangent = jacobian.tangent_loss(*args) / size**2
+      gaps.append(np.mean(np.abs(secant - tangent)))
+    assert secant.dtype == jnp.float64
+  # A slope of 1 in the logarithms, up to terms of the second order.
+  slopes = np.diff(np.log(gaps)) / np.diff(np.log(sizes))
+  np.testing.assert_allclose(slopes, 1.0, atol=0.1)
+  np.testing.assert_allclose(slopes[-1], 1.0, atol=0.01)
+
+
+def test_path_converges_to_the_secant():
+  with jax.enable_x64(True):
+    kernels = np.random.default_rng(0).normal(size=(2, 5, 6))
+    args = (
+        functools.partial(_curved, 0.3 * kernels[0]),
+        jax.tree.map(lambda x: x.astype(jnp.float64), _code(2)),
+        functools.partial(_curved, 0.3 * kernels[1]),
+        jax.tree.map(lambda x: x.astype(jnp.float64), _code(3)),
+        PERMUTATION,
+    )
+    secant = jacobian.secant_loss(*args)
+    gaps = [
+        np.max(np.abs(jacobian.path_loss(*args, nodes=nodes) / secant - 1))
+        for nodes in (1, 2, 4, 8, 16)
+    ]
+  # Gauss-Legendre converges geometrically on a smooth decoder.
+  assert all(b < 0.3 * a for a, b in zip(gaps, gaps[1:]))
+  assert gaps[0] > 1e-2 and gaps[-1] < 1e-9
+
+
+def test_gradient_of_the_path_converges_to_that_of_the_secant():
+  teacher = functools.partial(_curved, 0.3 * _random(1, 5, 6))
+
+  def grad(loss):
+    return jax.grad(
+        lambda kernel, code: jnp.sum(
+            loss(
+                functools.partial(_curved, kernel),
+                code,
+                teacher,
+                _code(3),
+                PERMUTATION,
+            )
+        ),
+        argnums=(0, 1),
+    )(0.3 * _random(0, 5, 6), _code(2))
+
+  path = grad(functools.partial(jacobian.path_loss, nodes=12))
+  # Rounding of float32; a stopped direction would show.
+  chex.assert_trees_all_close(path, grad(jacobian.secant_loss), atol=1e-4)
+
+
+def test_full_is_the_mean_of_tangents_along_normal_directions():
+  student = functools.partial(_curved, _random(0, 5, 6))
+  teacher = functools.partial(_curved, _random(1, 5, 6))
+  code = _code(2)
+  full = jacobian.full_loss(student, code, teacher, code)
+  count = 20_000
+  targets = code.factors[None] + _random(7, count, 4, 2)
+
+  @jax.jit
+  def along(target):
+    tangents = [
+        changes.tangent(decode, code, target[None])[1]
+        for decode in (student, teacher)
+    ]
+    return changes.compare(*tangents)
+
+  losses = jax.lax.map(along, targets, batch_size=1000)
+  # Of the mean of as many: 4 of its standard errors.
+  error = 4 * np.std(losses, axis=0) / np.sqrt(count)
+  assert np.all(np.abs(np.mean(losses, axis=0) - full) < error)
+  assert np.all(error < 0.1 * full)
+
+
+def test_full_is_the_squared_norm_of_the_jacobians_difference():
+  student = functools.partial(_curved, _random(0, 5, 6))
+  teacher = functools.partial(_curved, _random(1, 5, 6))
+  loss = jacobian.full_loss(student, _code(2), teacher, _code(3))
+  difference = _factor_jacobian(teacher, _code(3)) - _factor_jacobian(
+      student, _code(2)
+  )
+  expected = jnp.sum(jnp.square(difference), axis=(1, 2)) / 6
+  np.testing.assert_allclose(loss, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize('name', ['secant', 'tangent', 'path'])
+def test_loss_over_an_axis_is_that_of_the_whole_batch(name):
   student = functools.partial(_curved, _random(0, 5, 6))
   teacher = functools.partial(_curved, _random(1, 5, 6))
   args = (_code(2), _code(3), PERMUTATION)
-  whole = jacobian.secant_loss(student, args[0], teacher, args[1], args[2])
+  whole = LOSSES[name](student, args[0], teacher, args[1], args[2])
   spread = jax.vmap(
-      lambda s, t, p: jacobian.secant_loss(student, s, teacher, t, p, 'shards'),
+      lambda s, t, p: LOSSES[name](student, s, teacher, t, p, 'shards'),
       axis_name='shards',
   )(*jax.tree.map(lambda x: x.reshape(2, 2, *x.shape[1:]), args))
   np.testing.assert_allclose(spread.reshape(4), whole, rtol=1e-5)

@@ -1,5 +1,6 @@
 """Tests of jacsup_jax.objectives."""
 
+import dataclasses
 import functools
 
 import chex
@@ -35,13 +36,19 @@ def _init(model, seed=0):
   return networks.init_variables(model, seed, SHAPE)
 
 
-def _teacher_outputs(variables, model, permutation=PERMUTATION):
+def _teacher_outputs(
+    variables,
+    model,
+    permutation=PERMUTATION,
+    supervision=types.Supervision(),
+):
   params, stats = variables['params'], variables['batch_stats']
   return objectives.compute_teacher_outputs(
       functools.partial(networks.make_encode(model, stats), params),
       functools.partial(networks.make_decode(model, stats), params),
       IMAGES,
       permutation,
+      supervision=supervision,
   )
 
 
@@ -140,18 +147,73 @@ def test_cross_covariance_convention_is_that_of_the_weights():
   assert not np.isclose(norm, squared)
 
 
+@pytest.mark.parametrize('name', ['tangent', 'path', 'full'])
+def test_jacobian_term_is_the_loss_of_its_name(name):
+  student_model, teacher_model = _model(1, 2), _model(1, 1)
+  student, teacher = _init(student_model), _init(teacher_model, 1)
+  supervision = types.Supervision(name, nodes=4)
+  outputs = _teacher_outputs(teacher, teacher_model, supervision=supervision)
+  assert outputs.images is None and outputs.swapped_images is None
+  weights = dataclasses.replace(WEIGHTS, supervision=supervision)
+  loss, (metrics, _) = objectives.student_objective(
+      student['params'],
+      {},
+      IMAGES,
+      outputs,
+      PERMUTATION,
+      model=student_model,
+      weights=weights,
+  )
+  sides = []
+  for model, variables in (
+      (student_model, student), (teacher_model, teacher)
+  ):  # pyformat: disable
+    params = variables['params']
+    sides.append(functools.partial(networks.make_decode(model), params))
+    sides.append(networks.make_encode(model)(params, IMAGES))
+  expected = {
+      'tangent': lambda: jacobian.tangent_loss(*sides, PERMUTATION),
+      'path': lambda: jacobian.path_loss(*sides, PERMUTATION, nodes=4),
+      'full': lambda: jacobian.full_loss(*sides),
+  }[name]()
+  np.testing.assert_allclose(
+      metrics['jacobian'], np.mean(expected), rtol=1e-4
+  )
+  # The other terms are those of any student.
+  _, (others, _) = objectives.student_objective(
+      student['params'],
+      {},
+      IMAGES,
+      _teacher_outputs(teacher, teacher_model),
+      PERMUTATION,
+      model=student_model,
+      weights=WEIGHTS,
+  )
+  for term in ('reconstruction', 'factor_matching', 'cross_covariance'):
+    np.testing.assert_allclose(metrics[term], others[term], rtol=1e-5)
+  expected = others['loss'] + 2.0 * (metrics['jacobian'] - others['jacobian'])
+  np.testing.assert_allclose(loss, expected, rtol=1e-5)
+
+
 # Gradients.
 
 
-@pytest.mark.parametrize('nuisance_dim', [0, 1])
-def test_gradient_of_the_teacher_is_exactly_zero(nuisance_dim):
+@pytest.mark.parametrize(
+    ('nuisance_dim', 'name'),
+    [(0, name) for name in types.JACOBIANS] + [(1, 'secant'), (1, 'tangent')],
+)
+def test_gradient_of_the_teacher_is_exactly_zero(nuisance_dim, name):
   teacher_model = _model(2, nuisance_dim)
   params = _init(_model(2, 1))['params']
+  supervision = types.Supervision(name)
+  weights = dataclasses.replace(WEIGHTS, supervision=supervision)
 
   def loss(teacher_params, student_params):
     variables = {'params': teacher_params, 'batch_stats': {}}
-    teacher = _teacher_outputs(variables, teacher_model)
-    return _student(student_params, teacher)[0]
+    teacher = _teacher_outputs(
+        variables, teacher_model, supervision=supervision
+    )
+    return _student(student_params, teacher, weights=weights)[0]
 
   grads, student_grads = jax.grad(loss, argnums=(0, 1))(
       _init(teacher_model, 1)['params'], params

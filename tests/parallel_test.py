@@ -14,6 +14,7 @@ from jacsup_jax import parallel
 ROOT = pathlib.Path(__file__).parents[1]
 CASES = (
     'teacher', 'student_cached', 'student_computed', 'student_of_nuisance',
+    'student_by_path',
 )  # pyformat: disable
 # Rounding of sums in another order, relative to the largest of a leaf.
 TOLERANCES = {'float32': 1e-5, 'float64': 1e-10}

@@ -118,6 +118,11 @@ def main(architecture: str, precision: str) -> None:
       training.make_student_objective,
       weights=types.LossWeights(1.0, 1.0, 1.0),
   )
+  path = types.Supervision('path', nodes=2)
+  by_path = functools.partial(
+      training.make_student_objective,
+      weights=types.LossWeights(1.0, 1.0, 1.0, supervision=path),
+  )
   # Name: model, objective, teacher's model and what the data has of it.
   cases = {
       'teacher': (
@@ -129,10 +134,14 @@ def main(architecture: str, precision: str) -> None:
       'student_of_nuisance': (
           make_student(1, 2), student, make_model(1, 1, True), teacher
       ),
+      'student_by_path': (
+          make_student(1, 2), by_path, make_model(1, 1, True), teacher
+      ),
   }  # pyformat: disable
   report = {'devices': jax.device_count()}
   for name, case in cases.items():
     model, make_objective, teacher_model, data_teacher = case
+    supervision = path if make_objective is by_path else types.Supervision()
     optimizer = sgd_with_gradients()
     data = training.TrainingData(images, data_teacher)
     variables = init(model, 0)
@@ -151,6 +160,7 @@ def main(architecture: str, precision: str) -> None:
             teacher_train_mode=True,
             seed=0,
             batch_size=BATCH_SIZE,
+            supervision=supervision,
         )
     )
     expected = run(reference)
@@ -165,6 +175,7 @@ def main(architecture: str, precision: str) -> None:
                 optimizer=optimizer,
                 teacher_train_mode=True,
                 seed=0,
+                supervision=supervision,
             )
         )
         for mode in parallel.MODES
