@@ -3,6 +3,7 @@
   python -m experiments.benchmark --what=mnist_step
   python -m experiments.benchmark --what=mnist_step --against=torch
   python -m experiments.benchmark --what=mnist_grid
+  python -m experiments.benchmark --what=jacobian
   python -m experiments.benchmark --what=celeba_step --step=student \
       --against=torch
   python -m experiments.benchmark --what=compile --target=tpu:v5e:2x2
@@ -23,6 +24,7 @@ from experiments import benchmark_compile
 from experiments import benchmark_digits
 from experiments import benchmark_faces
 from experiments import benchmark_grid
+from experiments import benchmark_jacobian
 from experiments import benchmark_whole
 from experiments import command_line
 from experiments import face_steps
@@ -33,6 +35,7 @@ FLAGS = flags.FLAGS
 _BATCH_SIZES = {
     'mnist_step': 128,
     'mnist_grid': 128,
+    'jacobian': 128,
     'celeba_step': 8,
     'compile': 128,
     'scaling': 8,
@@ -60,6 +63,7 @@ def define_flags() -> None:
       [*_BATCH_SIZES, *_WHOLE],
       'What to measure. mnist_step: a student\'s training step on digits.'
       ' mnist_grid: one of each of Table 4\'s models, at once and one by one.'
+      ' jacobian: the student\'s step with each --jacobian, on one device.'
       ' celeba_step: one on faces. compile: steps on faces compiled for'
       ' --target, which need not be here. scaling: a step on faces compiled for'
       ' 1, 2, 4 and 8 devices of this machine. input: reading and decoding'
@@ -153,6 +157,10 @@ def main() -> None:
   if FLAGS.what == 'mnist_grid':
     table = benchmark_grid.measure_mnist_grid(
         FLAGS.parallel, batch_size, FLAGS.nuisance_dim, FLAGS.repeats
+    )
+  elif FLAGS.what == 'jacobian':
+    table = benchmark_jacobian.measure_jacobian(
+        batch_size, FLAGS.nuisance_dim, FLAGS.repeats
     )
   elif FLAGS.what == 'mnist_step':
     table = benchmark_digits.measure_mnist_step(

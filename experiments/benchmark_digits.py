@@ -103,7 +103,7 @@ def measure_mnist_step(
       timing.import_torch_module('torch_step') if against == 'torch' else None
   )
   parallel.check_batch_size(batch_size)
-  step = _make_mnist_step(batch_size, nuisance_dim)
+  step = make_mnist_step(batch_size, nuisance_dim)
   # A device multiplies its share of the batch.
   local_size = batch_size // jax.device_count()
   cached = student_products(step.model, local_size)
@@ -134,7 +134,7 @@ def measure_mnist_step(
   )
 
 
-class _MnistStep(NamedTuple):
+class MnistStep(NamedTuple):
   """A student, its teacher and the data of NUM_STEPS steps."""
 
   model: networks.MlpAutoencoder
@@ -144,12 +144,18 @@ class _MnistStep(NamedTuple):
   images: np.ndarray
 
 
-def _make_mnist_step(batch_size, nuisance_dim):
+def make_mnist_step(batch_size: int, nuisance_dim: int) -> MnistStep:
+  """Makes a student that has grown by one unit, with noise for its data.
+
+  Args:
+    batch_size: of all devices together.
+    nuisance_dim: d of the student.
+  """
   # While it trains, a student's factors are all that its teacher has.
   num_factors = NUM_FACTORS + nuisance_dim - 1
   model = networks.MlpAutoencoder(num_factors, 1)
   teacher_model = networks.MlpAutoencoder(num_factors, 0)
-  return _MnistStep(
+  return MnistStep(
       model,
       networks.init_variables(model, 0, model.image_shape),
       teacher_model,

@@ -80,6 +80,7 @@ def define_flags(
   flags.DEFINE_float(
       'lambda_xcov', 1e-3, 'Weight of cross-covariance, eq. (10).'
   )
+  supervision_flags.define_chain_flags()
 
 
 def define_chain_flags(*, name: str, epochs: int, nuisance_dim: int) -> None:

@@ -42,7 +42,7 @@ _KINDS = {
 _MAYBE_KINDS = {
     'grow_by': int, 'grow_when': str, 'patience': int | None,
     'first_width': int, 'normalize_students': bool, 'linear_code': bool,
-    **supervision_flags.MAYBE_KINDS,
+    **supervision_flags.MAYBE_KINDS, **supervision_flags.MAYBE_KINDS_OF_CHAINS,
 }  # pyformat: disable
 _DTYPES = ('float32', 'bfloat16')
 PROTOCOL = (
@@ -133,14 +133,30 @@ def make_stages(values: Mapping[str, Any]) -> list[types.Stage]:
       lambda_xcov=values['lambda_xcov'],
       squared_xcov=values['xcov'] == 'squared',
       supervision=supervision_flags.make(values),
+      **supervision_flags.make_constraints(values),
   )
+  if (
+      supervised.supervision.history
+      # A manifest is read without it.
+      and values.get('teacher_statistics', 'running') == 'batch'
+  ):
+    raise types.InputError(
+        '--teacher_statistics=batch with --supervise=history, whose models are'
+        ' applied with running ones; accepted: --teacher_statistics=running.'
+    )
   weights = {
       'student': supervised,
       'student_no_jacobian': dataclasses.replace(
           supervised, lambda_y=0.0, lambda_diff=0.0
       ),
       'student_unconstrained': dataclasses.replace(
-          supervised, lambda_y=0.0, lambda_diff=0.0, lambda_xcov=0.0
+          supervised,
+          lambda_y=0.0,
+          lambda_diff=0.0,
+          lambda_xcov=0.0,
+          lambda_hsic=0.0,
+          lambda_orthogonal=0.0,
+          lambda_orthogonal_factors=0.0,
       ),
   }
   # Runs from before these flags have no such values.
@@ -197,19 +213,22 @@ def check_jacobian(
     InputError: if they are not.
   """
   dims = {stage.name: stage.nuisance_dim for stage in chain}
+  shape = (values['batch_size'], *image_shape)
   for stage in chain:
     weights = stage.weights
-    if (
-        stage.supervisor is None
-        or not weights.needs_teacher
-        or weights.supervision.jacobian != 'full'
-    ):
+    if stage.supervisor is None:
       continue
-    changes.check_full_size(
-        (values['batch_size'], *image_shape),
-        # A student's factors are all units of its supervisor.
-        values['num_factors'] + dims[stage.supervisor],
-    )
+    if weights.needs_teacher and weights.supervision.jacobian == 'full':
+      # A student's factors are all units of its supervisor.
+      changes.check_full_size(
+          shape, values['num_factors'] + dims[stage.supervisor]
+      )
+    if weights.lambda_orthogonal or weights.lambda_orthogonal_factors:
+      changes.check_full_size(
+          shape,
+          values['num_factors'] + stage.nuisance_dim,
+          name='--lambda_orthogonal',
+      )
 
 
 def make_dims(values: Mapping[str, Any]) -> list[int]:
@@ -347,6 +366,7 @@ def describe(trained: stages.Trained, seed: int) -> dict[str, Any]:
       'lambda_diff': weights.lambda_diff,
       'lambda_xcov': weights.lambda_xcov,
       **supervision_flags.describe(weights.supervision),
+      **supervision_flags.describe_constraints(weights),
       'sha256': trained.sha256,
   }
 

@@ -18,6 +18,7 @@ batch: where a decoder normalises with the statistics of its batch, each kind
 has its own, and derivatives are those of all the batch moving at once.
 """
 
+from collections.abc import Sequence
 import math
 
 import jax
@@ -54,19 +55,44 @@ def compare(student: jax.Array, teacher: jax.Array) -> jax.Array:
 
 
 def make_targets(
-    factors: jax.Array, permutation: jax.Array, axis_name: str | None = None
+    factors: jax.Array,
+    permutation: jax.Array,
+    axis_name: str | None = None,
+    blocks: Sequence[int] | None = None,
 ) -> jax.Array:
-  """Returns the factors that a swap leads to.
+  """Returns the factors that swaps lead to.
 
   Args:
     factors: `[B, K]`.
-    permutation: `[B]` int, the partner of each example.
+    permutation: `[B]` int, the partner of each example; or `[n, B]`, n swaps.
     axis_name: of the mapped axis that the batch is spread over, if any.
+    blocks: sizes of the groups of factors that are swapped one at a time, see
+      `types.Supervision`.
 
   Returns:
-    `[1, B, K]`.
+    `[n, B, K]`, n = 1 for one swap; for m blocks `[m * n, B, K]`, the swaps of
+    the first block first.
   """
-  return latents.take_partners(factors, permutation, axis_name)[None]
+  take = lambda one: latents.take_partners(factors, one, axis_name)
+  if permutation.ndim == 1:
+    partners = take(permutation)[None]
+  else:
+    partners = jnp.stack([take(one) for one in permutation])
+  if blocks is None:
+    return partners
+  ends = np.cumsum(blocks)
+  if ends[-1] != factors.shape[1]:
+    raise types.InputError(
+        f'blocks of {tuple(blocks)} factors, {ends[-1]} together, with'
+        f' {factors.shape[1]} factors; accepted: as many.'
+    )
+  units = np.arange(factors.shape[1])
+  moved = [
+      (units >= end - size) & (units < end) for size, end in zip(blocks, ends)
+  ]
+  return jnp.concatenate(
+      [jnp.where(x[None, None], partners, factors[None]) for x in moved]
+  )
 
 
 def compute(
@@ -191,6 +217,7 @@ def check_full_size(
     num_factors: int,
     dtype: jnp.dtype = jnp.float32,
     max_bytes: int = MAX_FULL_BYTES,
+    name: str = '--jacobian=full',
 ) -> None:
   """Checks that a full Jacobian is small enough to be computed.
 
@@ -199,6 +226,7 @@ def check_full_size(
     num_factors: K.
     dtype: of the images.
     max_bytes: that it may have.
+    name: what asks for it.
 
   Raises:
     InputError: if it is larger.
@@ -206,11 +234,11 @@ def check_full_size(
   needed = num_factors * math.prod(image_shape) * jnp.dtype(dtype).itemsize
   if needed > max_bytes:
     raise types.InputError(
-        f'--jacobian=full: the Jacobian of images {tuple(image_shape)} by'
-        f' {num_factors} factors needs {needed} bytes ({needed / 2**20:.0f}'
-        f' MiB) for each of two decoders; accepted: {max_bytes} bytes at most,'
-        ' by a smaller batch, image or code, or another --jacobian, of'
-        f' {", ".join(name for name in types.JACOBIANS if name != "full")}.'
+        f'{name}: the full Jacobian of images {tuple(image_shape)} by'
+        f' {num_factors} units of the code needs {needed} bytes'
+        f' ({needed / 2**20:.0f} MiB) for each decoder; accepted: {max_bytes}'
+        ' bytes at most, by a smaller batch, image or code, or without it'
+        ' (--jacobian=secant, tangent or path have no such limit).'
     )
 
 

@@ -13,9 +13,11 @@ from flax import linen as nn
 import jax
 
 from jacsup_jax import epochs
+from jacsup_jax import history
 from jacsup_jax import networks
 from jacsup_jax import numerics
 from jacsup_jax import parallel
+from jacsup_jax import schedules
 from jacsup_jax import stages
 from jacsup_jax import surgery
 from jacsup_jax import training
@@ -123,10 +125,9 @@ class Discovery:
         None,
         None,
     )
+    supervision, history_models, schedule = types.Supervision(), (), None
     if supervisor is not None:
-      make_objective = functools.partial(
-          training.make_student_objective, weights=stage.weights
-      )
+      supervision = stage.weights.supervision
       # While it trains, a student's factors are all that its teacher has.
       supervisor_dim = supervisor.model.code_dim
       model = model.clone(
@@ -136,10 +137,30 @@ class Discovery:
       if stage.weights.needs_teacher:
         teacher = supervisor.variables
         teacher_model = as_teacher(supervisor.model)
-        if not (teacher_model.normalize_code and settings.teacher_train_mode):
+        if supervision.history:
+          ancestors = history.trace(stage, trained)
+          history_models = tuple(as_teacher(a.model) for a in ancestors)
+          supervision = dataclasses.replace(
+              supervision, blocks=history.count_units(history_models)
+          )
+          teacher = history.compute_history(
+              history_models, [a.variables for a in ancestors], self._images
+          )
+        elif not (teacher_model.normalize_code and settings.teacher_train_mode):
           teacher = jax.jit(
               training.compute_teacher_cache, static_argnums=(0, 3)
-          )(teacher_model, teacher, self._images, stage.weights.supervision)
+          )(teacher_model, teacher, self._images, supervision)
+      make_objective = functools.partial(
+          training.make_student_objective,
+          weights=dataclasses.replace(stage.weights, supervision=supervision),
+      )
+      parent = trained.get(stage.parent)
+      schedule = schedules.make_schedule(
+          stage.weights.ramp,
+          first_step=int(parent.state.step) if parent else 0,
+          steps_per_epoch=self.steps_per_epoch,
+          epochs=stage.epochs,
+      )
     compiled = parallel.make_epoch_fn(
         settings.mode,
         settings.batch_size,
@@ -149,7 +170,9 @@ class Discovery:
         optimizer=self._optimizer,
         teacher_train_mode=settings.teacher_train_mode,
         seed=settings.seed,
-        supervision=stage.weights.supervision,
+        supervision=supervision,
+        history_models=history_models,
+        schedule=schedule,
     )
     data = parallel.replicate(training.TrainingData(self._images, teacher))
     examine = numerics.compile_examination(
@@ -160,7 +183,9 @@ class Discovery:
             teacher_train_mode=settings.teacher_train_mode,
             seed=settings.seed,
             batch_size=settings.batch_size,
-            supervision=stage.weights.supervision,
+            supervision=supervision,
+            history_models=history_models,
+            schedule=schedule,
         )
     )
     return epochs.make_resident(

@@ -29,6 +29,11 @@ from jacsup_jax.datasets import batches
 # Teachers' outputs on the whole training set are kept up to this size; beyond
 # it they are computed in each step.
 _MAX_CACHE_BYTES = 4 << 30
+# Of weights: what is the same in all members, as it decides what is computed.
+_STATIC = (
+    'squared_xcov', 'supervision', 'lambda_hsic', 'hsic_bandwidth',
+    'lambda_orthogonal', 'lambda_orthogonal_factors', 'ramp',
+)  # pyformat: disable
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,11 +69,17 @@ def make_stages(
   """
   if not members:
     raise types.InputError('a grid has no members; accepted: 1 or more.')
-  for name in ('squared_xcov', 'supervision'):
+  for name in _STATIC:
     if len({getattr(member.weights, name) for member in members}) > 1:
       raise types.InputError(
           f'members of a grid differ in {name}; accepted: the same in all.'
       )
+  first = members[0].weights
+  if first.supervision.history or first.ramp != types.Ramp():
+    raise types.InputError(
+        'a grid of members with --supervise=history or --ramp; accepted:'
+        ' --supervise=parent and --ramp=constant.'
+    )
   weights = jax.tree.map(
       lambda *values: np.array(values),
       *(member.weights for member in members),

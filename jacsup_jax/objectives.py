@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from jacsup_jax import changes
+from jacsup_jax import constraints
 from jacsup_jax import jacobian
 from jacsup_jax import latents
 from jacsup_jax import losses
@@ -36,14 +37,16 @@ def compute_teacher_outputs(
     images: `[B, H, W, C]`.
     permutation: `[B]` int, the partner j of each example.
     axis_name: of the mapped axis that the batch is spread over, if any.
-    supervision: how its Jacobian is compared.
+    supervision: how its Jacobian is compared; not by a history.
 
   Returns:
     TeacherOutputs, stopped.
   """
   code = encode(images)
   if not supervision.is_one_swap:
-    targets = changes.make_targets(code.factors, permutation, axis_name)
+    targets = changes.make_targets(
+        code.factors, permutation, axis_name, supervision.blocks
+    )
     return compute_teacher_changes(decode, code, targets, supervision)
   if code.nuisance.size == 0:
     decoded = decode(code)
@@ -113,11 +116,14 @@ def student_objective(
     images: jax.Array,
     teacher: types.TeacherOutputs | None,
     permutation: jax.Array,
+    scale: jax.Array | None = None,
     *,
     model: nn.Module,
     weights: types.LossWeights,
 ) -> tuple[jax.Array, tuple[types.Metrics, chex.ArrayTree]]:
   """Computes a student's objective: eqs. (8) + (9) + lambda_xcov (10).
+
+  And the terms of `constraints` whose weights are not 0, the default.
 
   Args:
     params: of the student.
@@ -125,7 +131,9 @@ def student_objective(
     images: `[B, H, W, C]`.
     teacher: `compute_teacher_outputs` of the same images and permutation; None
       for a student without Jacobian supervision, of which (8) and (10) remain.
-    permutation: `[B]` int, the partner j of each example.
+    permutation: `[B]` int, the partner j of each example; or `[n, B]`, where
+      the weights ask for n swaps.
+    scale: scalar, what all weights are multiplied by; None is 1.
     model: of the student; its factors are those that the teacher has.
     weights: of the terms.
 
@@ -163,9 +171,23 @@ def student_objective(
       )
     else:
       jacobian_loss = changes.compare(changed, teacher.changes)
+      jacobian_loss /= weights.supervision.num_swaps
     terms['jacobian'] = jnp.mean(jacobian_loss)
     loss += weights.lambda_y * terms['factor_matching']
     loss += weights.lambda_diff * terms['jacobian']
+  if weights.lambda_hsic:
+    terms['hsic'] = constraints.hsic_loss(
+        *code, bandwidth=weights.hsic_bandwidth, axis_name=axis_name
+    )
+    loss += weights.lambda_hsic * terms['hsic']
+  if weights.lambda_orthogonal or weights.lambda_orthogonal_factors:
+    with_nuisance, between = constraints.column_losses(decode, code)
+    terms['orthogonal'] = jnp.mean(with_nuisance)
+    terms['orthogonal_factors'] = jnp.mean(between)
+    loss += weights.lambda_orthogonal * terms['orthogonal']
+    loss += weights.lambda_orthogonal_factors * terms['orthogonal_factors']
+  if scale is not None:
+    loss *= scale
   terms['reconstruction'] = jnp.mean(
       losses.reconstruction_loss(images, reconstructions)
   )
@@ -185,14 +207,16 @@ def compute_changes(
   Args:
     decode: the student's, `Code -> [B, H, W, C]`.
     code: the student's, `[B, K]` factors and nuisance of any shape.
-    permutation: `[B]` int, the partner j of each example.
+    permutation: `[B]` or `[n, B]` int, the partners of each example.
     supervision: how those of the teacher were made.
     axis_name: of the mapped axis that the batch is spread over, if any.
 
   Returns:
     `[B, H, W, C]` images, and `[n, B, H, W, C]` changes.
   """
-  targets = changes.make_targets(code.factors, permutation, axis_name)
+  targets = changes.make_targets(
+      code.factors, permutation, axis_name, supervision.blocks
+  )
   return changes.compute(supervision, decode, code, targets)
 
 

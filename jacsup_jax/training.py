@@ -1,6 +1,6 @@
 """Train state, optimizer, one step, and an epoch as one scanned program."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
 import chex
@@ -10,9 +10,11 @@ import jax.numpy as jnp
 import optax
 
 from jacsup_jax import epochs
+from jacsup_jax import history
 from jacsup_jax import networks
 from jacsup_jax import numerics
 from jacsup_jax import objectives
+from jacsup_jax import schedules
 from jacsup_jax import types
 from jacsup_jax.datasets import batches
 
@@ -39,13 +41,15 @@ class TrainingData(NamedTuple):
   """What an epoch reads, whole on every device."""
 
   images: jax.Array  # [M, H, W, C] uint8
-  teacher: types.Variables | TeacherCache | None
+  teacher: types.Variables | TeacherCache | history.TeacherHistory | None
 
 
 class StepInputs(NamedTuple):
   images: jax.Array  # [B, H, W, C]
   teacher: types.TeacherOutputs | None
-  permutation: jax.Array  # [B], the swap partner of each example
+  # [B], the swap partner of each example; [n, B] of n swaps a step.
+  permutation: jax.Array
+  scale: jax.Array | None = None  # [], of all weights
 
 
 class Objective(Protocol):
@@ -169,6 +173,8 @@ def train_epoch(
     seed: int,
     batch_size: int,
     supervision: types.Supervision = types.Supervision(),
+    history_models: Sequence[nn.Module] = (),
+    schedule: schedules.Schedule | None = None,
     shard: Callable[[jax.Array], jax.Array] = lambda x: x,
     axis_name: str | None = None,
 ) -> tuple[TrainState, types.Metrics]:
@@ -186,6 +192,8 @@ def train_epoch(
     seed: of data order and swaps.
     batch_size: of all devices together; an incomplete last batch is left out.
     supervision: how the objective compares Jacobians.
+    history_models: of the history in `data.teacher`, where it is one.
+    schedule: of the weights of the objective.
     shard: keeps of `[B]` indices those of this device, or lays them out.
     axis_name: of the mapped axis that the batch is spread over, if any.
 
@@ -196,16 +204,18 @@ def train_epoch(
   indices = batches.epoch_indices(seed, epoch, num_examples, batch_size)
 
   def step(state, batch_indices):
-    permutation = batches.step_permutation(seed, state.step, batch_size)
+    permutation = _draw_swaps(seed, state.step, batch_size, supervision)
     inputs = _gather_inputs(
         data,
         shard(batch_indices),
-        shard(batch_indices[permutation]),
-        shard(permutation),
+        _shard_swaps(shard, batch_indices[permutation]),
+        _shard_swaps(shard, permutation),
         teacher_model,
         teacher_train_mode,
         axis_name,
         supervision,
+        history_models,
+        schedule and schedule(state.step),
     )
     return train_step(
         state,
@@ -232,6 +242,8 @@ def examine_step(
     seed: int,
     batch_size: int,
     supervision: types.Supervision = types.Supervision(),
+    history_models: Sequence[nn.Module] = (),
+    schedule: schedules.Schedule | None = None,
 ) -> dict[str, jax.Array]:
   """Tells what is finite of the step that `train_epoch` would take next.
 
@@ -246,12 +258,14 @@ def examine_step(
     seed: see `train_epoch`.
     batch_size: see `train_epoch`.
     supervision: see `train_epoch`.
+    history_models: see `train_epoch`.
+    schedule: see `train_epoch`.
 
   Returns:
     Scalar bools, see `numerics.examine`.
   """
   indices = batches.epoch_indices(seed, epoch, len(data.images), batch_size)
-  permutation = batches.step_permutation(seed, state.step, batch_size)
+  permutation = _draw_swaps(seed, state.step, batch_size, supervision)
   rows = indices[step]
   inputs = _gather_inputs(
       data,
@@ -262,6 +276,8 @@ def examine_step(
       teacher_train_mode,
       None,
       supervision,
+      history_models,
+      schedule and schedule(state.step),
   )
   return numerics.examine(
       state.params,
@@ -310,6 +326,21 @@ def compute_teacher_cache(
   return cache._replace(images=None, variables=variables)
 
 
+def _draw_swaps(seed, step, batch_size, supervision):
+  """Returns `[B]` partners, or `[n, B]` of n swaps."""
+  if supervision.num_swaps == 1:
+    return batches.step_permutation(seed, step, batch_size)
+  return batches.step_permutations(
+      seed, step, batch_size, supervision.num_swaps
+  )
+
+
+def _shard_swaps(shard, values):
+  if values.ndim == 1:
+    return shard(values)
+  return jnp.stack([shard(row) for row in values])
+
+
 def _gather_inputs(
     data,
     indices,
@@ -319,11 +350,17 @@ def _gather_inputs(
     teacher_train_mode,
     axis_name,
     supervision,
+    history_models,
+    scale,
 ):
   """Reads a batch and what its teacher makes of it."""
   images = batches.to_float(jnp.take(data.images, indices, axis=0))
   teacher = data.teacher
-  if isinstance(teacher, TeacherCache) and not supervision.is_one_swap:
+  if isinstance(teacher, history.TeacherHistory):
+    outputs = history.compute_outputs(
+        teacher, history_models, indices, partner_indices, supervision
+    )
+  elif isinstance(teacher, TeacherCache) and not supervision.is_one_swap:
     factors = jnp.take(teacher.factors, indices, axis=0)
     outputs = objectives.compute_teacher_changes(
         lambda code: teacher_model.apply(
@@ -331,7 +368,7 @@ def _gather_inputs(
         ),
         # A teacher with a cache has no nuisance.
         types.Code(factors, factors[:, :0]),
-        jnp.take(teacher.factors, partner_indices, axis=0)[None],
+        jnp.take(teacher.factors, jnp.atleast_2d(partner_indices), axis=0),
         supervision,
     )
   elif isinstance(teacher, TeacherCache):
@@ -357,4 +394,4 @@ def _gather_inputs(
     )
   else:
     outputs = None
-  return StepInputs(images, outputs, permutation)
+  return StepInputs(images, outputs, permutation, scale)

@@ -116,6 +116,32 @@ def check_image_size(image_size: int) -> None:
 JACOBIANS = ('secant', 'tangent', 'path', 'full')
 # Of the quadrature of a path: NumPy's nodes are good up to about 100.
 _MOST_NODES = 100
+_MOST_SWAPS = 64
+
+RAMPS = ('constant', 'linear', 'cosine')
+
+
+@dataclasses.dataclass(frozen=True)
+class Ramp:
+  """How the weights of a student's terms rise within its stage.
+
+  Attributes:
+    shape: of `RAMPS`; constant does not rise.
+    start: share of each weight at the first step of the stage, from 0 to 1.
+    epochs: after which the weights are reached; None takes all of the stage.
+  """
+
+  shape: str = 'constant'
+  start: float = 0.0
+  epochs: int | None = None
+
+  def __post_init__(self):
+    if self.shape not in RAMPS:
+      raise InputError(f'--ramp={self.shape}; accepted: {", ".join(RAMPS)}.')
+    if not 0 <= self.start <= 1:
+      raise InputError(f'--ramp_start={self.start}; accepted: from 0 to 1.')
+    if self.epochs is not None and self.epochs < 1:
+      raise InputError(f'--ramp_epochs={self.epochs}; accepted: 1 or more.')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,10 +155,18 @@ class Supervision:
       paper's; tangent: the derivative in the direction of the swap; path: its
       average along the swap; full: all of the Jacobian.
     nodes: of the quadrature of a path.
+    num_swaps: permutations of the batch a step, whose losses are averaged.
+    history: each unit is supervised by the model that found it, see `history`;
+      else all by the parent.
+    blocks: how many factors are moved at a time, the others held: sizes of
+      groups, which sum to K; None moves all at once.
   """
 
   jacobian: str = 'secant'
   nodes: int = 3
+  num_swaps: int = 1
+  history: bool = False
+  blocks: tuple[int, ...] | None = None
 
   def __post_init__(self):
     if self.jacobian not in JACOBIANS:
@@ -143,11 +177,18 @@ class Supervision:
       raise InputError(
           f'--jacobian_nodes={self.nodes}; accepted: from 1 to {_MOST_NODES}.'
       )
+    most = 1 if self.jacobian == 'full' else _MOST_SWAPS
+    if not 1 <= self.num_swaps <= most:
+      raise InputError(
+          f'--num_swaps={self.num_swaps} with --jacobian={self.jacobian};'
+          f' accepted: from 1 to {_MOST_SWAPS}, and 1 with full, which has no'
+          ' swaps.'
+      )
 
   @property
   def is_one_swap(self) -> bool:
     """Whether two pairs of images are all that is compared, as in eq. (9)."""
-    return self.jacobian == 'secant'
+    return self == Supervision(nodes=self.nodes)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -164,6 +205,12 @@ class LossWeights:
     squared_xcov: eq. (10) as printed (sum of squares); False takes its root,
       as the released code does.
     supervision: how `jacobian_loss` compares a student with its teacher.
+    lambda_hsic: of `constraints.hsic_loss`. Static, as those that follow: they
+      decide what is computed.
+    hsic_bandwidth: of its kernels; None takes the median distance.
+    lambda_orthogonal: of `constraints.column_losses`, factors with nuisance.
+    lambda_orthogonal_factors: of the same, factors with each other.
+    ramp: of all weights but that of reconstruction.
   """
 
   lambda_y: float = 0.25
@@ -171,9 +218,16 @@ class LossWeights:
   lambda_xcov: float = 1e-3
   squared_xcov: bool = True
   supervision: Supervision = Supervision()
+  lambda_hsic: float = 0.0
+  hsic_bandwidth: float | None = None
+  lambda_orthogonal: float = 0.0
+  lambda_orthogonal_factors: float = 0.0
+  ramp: Ramp = Ramp()
 
   def __post_init__(self):
     _check_weights(self)
+    if self.hsic_bandwidth == 0:
+      raise InputError('--hsic_bandwidth is 0; accepted: larger, and finite.')
 
   @property
   def needs_teacher(self) -> bool:
@@ -184,8 +238,11 @@ class LossWeights:
 jax.tree_util.register_dataclass(
     LossWeights,
     data_fields=['lambda_y', 'lambda_diff', 'lambda_xcov'],
-    meta_fields=['squared_xcov', 'supervision'],
-)
+    meta_fields=[
+        'squared_xcov', 'supervision', 'lambda_hsic', 'hsic_bandwidth',
+        'lambda_orthogonal', 'lambda_orthogonal_factors', 'ramp',
+    ],
+)  # pyformat: disable
 
 
 @dataclasses.dataclass(frozen=True)

@@ -209,3 +209,12 @@ def test_float_images_are_refused():
 def test_one_flag_an_image():
   with pytest.raises(AssertionError):
     batches.mirror(jnp.zeros((2, 2, 2, 1)), jnp.array([True]))
+
+
+def test_several_swaps_begin_with_that_of_one():
+  found = batches.step_permutations(3, 5, 16, 3)
+  assert found.shape == (3, 16) and found.dtype == jnp.int32
+  np.testing.assert_array_equal(found[0], batches.step_permutation(3, 5, 16))
+  for one in found:
+    np.testing.assert_array_equal(np.sort(one), np.arange(16))
+  assert not np.array_equal(found[1], found[2])

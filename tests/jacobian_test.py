@@ -140,6 +140,24 @@ def test_losses_of_a_hand_computed_decoder():
   np.testing.assert_allclose(jacobian.path_loss(*args, nodes=1), [9.0, 9.0])
 
 
+def test_targets_of_several_swaps_and_blocks():
+  factors = jnp.array([[1.0, 2.0, 3.0], [10.0, 20.0, 30.0]])
+  permutations = jnp.array([[1, 0], [0, 1]])
+  targets = changes.make_targets(factors, permutations, blocks=(1, 2))
+  # The first block by both permutations, then the second.
+  np.testing.assert_array_equal(
+      targets,
+      [
+          [[10, 2, 3], [1, 20, 30]],
+          factors,
+          [[1, 20, 30], [10, 2, 3]],
+          factors,
+      ],
+  )
+  with pytest.raises(types.InputError, match='4 together, with 3 factors'):
+    changes.make_targets(factors, permutations, blocks=(2, 2))
+
+
 # Gradients.
 
 

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jacsup_jax import constraints
 from jacsup_jax import jacobian
 from jacsup_jax import losses
 from jacsup_jax import networks
@@ -193,6 +194,59 @@ def test_jacobian_term_is_the_loss_of_its_name(name):
     np.testing.assert_allclose(metrics[term], others[term], rtol=1e-5)
   expected = others['loss'] + 2.0 * (metrics['jacobian'] - others['jacobian'])
   np.testing.assert_allclose(loss, expected, rtol=1e-5)
+
+
+def test_several_swaps_are_averaged():
+  teacher_model, params = _model(2, 0), _init(_model(2, 1))['params']
+  permutations = jnp.stack([PERMUTATION, PERMUTATION[::-1]])
+  supervision = types.Supervision(num_swaps=2)
+  teacher = _teacher_outputs(
+      _init(teacher_model, 1), teacher_model, permutations, supervision
+  )
+  _, (metrics, _) = _student(
+      params,
+      teacher,
+      permutations,
+      dataclasses.replace(WEIGHTS, supervision=supervision),
+  )
+  alone = []
+  for one in permutations:
+    teacher = _teacher_outputs(_init(teacher_model, 1), teacher_model, one)
+    alone.append(_student(params, teacher, one)[1][0]['jacobian'])
+  np.testing.assert_allclose(metrics['jacobian'], np.mean(alone), rtol=1e-4)
+  assert not np.isclose(*alone, rtol=1e-3)
+
+
+def test_constraints_are_added_with_their_weights():
+  params = _init(_model(2, 1))['params']
+  weights = dataclasses.replace(
+      WEIGHTS,
+      lambda_hsic=3.0,
+      lambda_orthogonal=5.0,
+      lambda_orthogonal_factors=7.0,
+  )
+  loss, (metrics, _) = objectives.student_objective(
+      params,
+      {},
+      IMAGES,
+      None,
+      PERMUTATION,
+      jnp.float32(0.5),
+      model=_model(2, 1),
+      weights=weights,
+  )
+  # All but reconstruction at half their strength.
+  expected = metrics['reconstruction'] + 0.5 * (
+      10.0 * metrics['cross_covariance']
+      + 3.0 * metrics['hsic']
+      + 5.0 * metrics['orthogonal']
+      + 7.0 * metrics['orthogonal_factors']
+  )
+  np.testing.assert_allclose(loss, expected, rtol=1e-5)
+  code = networks.make_encode(_model(2, 1))(params, IMAGES)
+  np.testing.assert_allclose(
+      metrics['hsic'], constraints.hsic_loss(*code), rtol=1e-4
+  )
 
 
 # Gradients.

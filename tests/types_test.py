@@ -20,7 +20,13 @@ def test_weights_default_to_the_papers():
   assert weights.squared_xcov
 
 
-@pytest.mark.parametrize('name', ['lambda_y', 'lambda_diff', 'lambda_xcov'])
+@pytest.mark.parametrize(
+    'name',
+    [
+        'lambda_y', 'lambda_diff', 'lambda_xcov', 'lambda_hsic',
+        'lambda_orthogonal', 'lambda_orthogonal_factors', 'hsic_bandwidth',
+    ],
+)  # pyformat: disable
 @pytest.mark.parametrize('value', [-1e-3, float('nan'), float('inf')])
 def test_bad_weights_are_refused_by_name(name, value):
   with pytest.raises(types.InputError, match=f'--{name} is {value}.*accepted'):
@@ -51,6 +57,28 @@ def test_zero_weights_are_accepted():
 )
 def test_teacher_is_needed_for_either_term(lambda_y, lambda_diff, expected):
   assert types.LossWeights(lambda_y, lambda_diff).needs_teacher is expected
+
+
+@pytest.mark.parametrize(
+    ('changes', 'message'),
+    [
+        ({'jacobian': 'chord'}, '--jacobian=chord'),
+        ({'nodes': 0}, '--jacobian_nodes=0'),
+        ({'num_swaps': 0}, '--num_swaps=0'),
+        ({'jacobian': 'full', 'num_swaps': 2}, '--num_swaps=2'),
+    ],
+)
+def test_bad_supervision_is_refused(changes, message):
+  with pytest.raises(types.InputError, match=f'{message}.*accepted'):
+    types.Supervision(**changes)
+
+
+def test_the_papers_supervision_is_one_swap():
+  assert types.Supervision().is_one_swap
+  # Nodes are of a path alone.
+  assert types.Supervision(nodes=7).is_one_swap
+  for changes in ({'jacobian': 'path'}, {'num_swaps': 2}, {'history': True}):
+    assert not types.Supervision(**changes).is_one_swap
 
 
 def test_replaced_weights_are_checked_too():

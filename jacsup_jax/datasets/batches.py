@@ -112,6 +112,35 @@ def step_permutation(
   ).astype(jnp.int32)
 
 
+def step_permutations(
+    seed: int | jax.Array,
+    step: int | jax.Array,
+    batch_size: int,
+    count: int,
+) -> jax.Array:
+  """Draws several swap partners of each example of one global batch.
+
+  Args:
+    seed: int, may be traced.
+    step: int, counted over all epochs; may be traced.
+    batch_size: B, at least 1.
+    count: n, of the permutations.
+
+  Returns:
+    `[n, B]` int32; the first is that of `step_permutation`.
+
+  Raises:
+    InputError: if batch_size is less than 1.
+  """
+  key = _stream_key(seed, _SWAP_STREAM, step)
+  others = [
+      jax.random.permutation(jax.random.fold_in(key, i), batch_size)
+      for i in range(1, count)
+  ]
+  first = step_permutation(seed, step, batch_size)
+  return jnp.stack([first, *(other.astype(jnp.int32) for other in others)])
+
+
 def step_mirror(
     seed: int | jax.Array, step: int | jax.Array, batch_size: int
 ) -> jax.Array:
