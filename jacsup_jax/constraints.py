@@ -114,7 +114,8 @@ def column_losses(
       has_effect, jnp.square(products) / jnp.where(has_effect, scales, 1.0), 0.0
   )
   # Of a factor with itself nothing is learnt.
-  between = cosines[:, :, :count] * (1 - jnp.eye(count, dtype=cosines.dtype))
+  others = 1 - jnp.eye(count, dtype=cosines.dtype)
+  between = cosines[:, :, :count] * others[None]
   mean = lambda x, pairs: jnp.sum(x, axis=(1, 2)) / max(1, pairs)
   nuisance = cosines[:, :, count:]
   return (
