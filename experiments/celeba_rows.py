@@ -132,7 +132,7 @@ def describe(trained: stages.Trained, seed: int) -> dict[str, Any]:
   stage = trained.stage
   weights = dataclasses.asdict(stage.weights)
   if weights.pop('supervision', None) is not None:
-    weights |= supervision_flags.describe(stage.weights.supervision)
+    weights |= supervision_flags.describe(stage.weights)
   return {
       'model': stage.model,
       'stage': stage.name,

@@ -14,6 +14,7 @@ from flax import linen as nn
 import jax
 import jax.numpy as jnp
 
+from experiments import optimizer_flags
 from experiments import supervision_flags
 from jacsup_jax import changes
 from jacsup_jax import checkpoints
@@ -42,6 +43,7 @@ _KINDS = {
 _MAYBE_KINDS = {
     'grow_by': int, 'grow_when': str, 'patience': int | None,
     'first_width': int, 'normalize_students': bool, 'linear_code': bool,
+    **optimizer_flags.MAYBE_KINDS,
     **supervision_flags.MAYBE_KINDS,
 }  # pyformat: disable
 _DTYPES = ('float32', 'bfloat16')
@@ -133,6 +135,7 @@ def make_stages(values: Mapping[str, Any]) -> list[types.Stage]:
       lambda_xcov=values['lambda_xcov'],
       squared_xcov=values['xcov'] == 'squared',
       supervision=supervision_flags.make(values),
+      lambda_check=values.get('lambda_check', 0.0),
   )
   weights = {
       'student': supervised,
@@ -152,7 +155,12 @@ def make_stages(values: Mapping[str, Any]) -> list[types.Stage]:
   )
   chain = [
       make_stage(
-          'teacher', 'teacher', None, nuisance_dim=0, weights=supervised
+          'teacher',
+          'teacher',
+          None,
+          nuisance_dim=0,
+          weights=supervised,
+          epochs=values.get('teacher_epochs') or values['epochs'],
       )
   ]
   for model in students:
@@ -254,6 +262,7 @@ def make_settings(
       fold_normalization=fold_normalization,
       keep_moments=values['keep_moments'],
       teacher_train_mode=values['teacher_statistics'] == 'batch',
+      **optimizer_flags.make_settings(values),
   )
 
 
@@ -283,8 +292,13 @@ def restore(
       stage.nuisance_dim,
       stage.supervisor is None,
   )
+  made = optimizer_flags.make_settings(values)
   optimizer = training.make_optimizer(
-      values['learning_rate'], values['weight_decay']
+      values['learning_rate'],
+      values['weight_decay'],
+      name=made['optimizer'],
+      # Of its state the shapes alone are needed.
+      decay_steps=1 if made['decay_learning_rate'] else None,
   )
   # Shapes alone: nothing is compiled.
   template = jax.eval_shape(
@@ -346,7 +360,7 @@ def describe(trained: stages.Trained, seed: int) -> dict[str, Any]:
       'lambda_y': weights.lambda_y,
       'lambda_diff': weights.lambda_diff,
       'lambda_xcov': weights.lambda_xcov,
-      **supervision_flags.describe(weights.supervision),
+      **supervision_flags.describe(weights),
       'sha256': trained.sha256,
   }
 

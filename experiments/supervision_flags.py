@@ -14,7 +14,7 @@ FLAGS = flags.FLAGS
 flags.disclaim_key_flags()
 
 # Of the manifest; runs from before these flags have no such values.
-MAYBE_KINDS = {'jacobian': str, 'jacobian_nodes': int}
+MAYBE_KINDS = {'jacobian': str, 'jacobian_nodes': int, 'lambda_check': float}
 _DEFAULT = types.Supervision()
 
 
@@ -35,6 +35,12 @@ def define_flags() -> None:
       _DEFAULT.nodes,
       'Nodes of the Gauss-Legendre quadrature of --jacobian=path.',
   )
+  flags.DEFINE_float(
+      'lambda_check',
+      0.0,
+      'Weight of what the teacher sees in a student\'s swapped images against'
+      ' the factors that they were given; not of the paper.',
+  )
 
 
 def make(values: Mapping[str, Any]) -> types.Supervision:
@@ -49,14 +55,20 @@ def make(values: Mapping[str, Any]) -> types.Supervision:
   return types.Supervision(
       jacobian=values.get('jacobian', _DEFAULT.jacobian),
       nodes=values.get('jacobian_nodes', _DEFAULT.nodes),
+      check=values.get('lambda_check', 0.0) > 0,
   )
 
 
-def describe(supervision: types.Supervision) -> dict[str, Any]:
+def describe(
+    weights: types.LossWeights | types.AttributeLossWeights,
+) -> dict[str, Any]:
   """Returns what a row of results.json says: what is not the paper's way."""
   default = dataclasses.asdict(_DEFAULT)
-  return {
+  described = {
       name: value
-      for name, value in dataclasses.asdict(supervision).items()
-      if value != default[name]
+      for name, value in dataclasses.asdict(weights.supervision).items()
+      if value != default[name] and name != 'check'
   }
+  if weights.supervision.check:
+    described['lambda_check'] = weights.lambda_check
+  return described

@@ -43,6 +43,9 @@ class TeacherOutputs(NamedTuple):
   images: jax.Array | None  # [B, H, W, C], D^T(y^T, z^T)
   swapped_images: jax.Array | None  # [B, H, W, C], D^T(y_j^T, z^T)
   changes: jax.Array | None = None  # [n, B, H, W, C]
+  # What is needed for it to look at the student's swapped images.
+  partner_factors: jax.Array | None = None  # [B, K], y_j^T
+  variables: 'Variables | None' = None
 
 
 EncodeFn = Callable[[jax.Array], Code]
@@ -129,10 +132,13 @@ class Supervision:
       paper's; tangent: the derivative in the direction of the swap; path: its
       average along the swap; full: all of the Jacobian.
     nodes: of the quadrature of a path.
+    check: the teacher also looks at the student's swapped images, see
+      `losses.swap_check_loss`.
   """
 
   jacobian: str = 'secant'
   nodes: int = 3
+  check: bool = False
 
   def __post_init__(self):
     if self.jacobian not in JACOBIANS:
@@ -164,6 +170,8 @@ class LossWeights:
     squared_xcov: eq. (10) as printed (sum of squares); False takes its root,
       as the released code does.
     supervision: how `jacobian_loss` compares a student with its teacher.
+    lambda_check: of `swap_check_loss`, which the paper does not have, where
+      `supervision` has it.
   """
 
   lambda_y: float = 0.25
@@ -171,6 +179,7 @@ class LossWeights:
   lambda_xcov: float = 1e-3
   squared_xcov: bool = True
   supervision: Supervision = Supervision()
+  lambda_check: float = 0.0
 
   def __post_init__(self):
     _check_weights(self)
@@ -178,14 +187,40 @@ class LossWeights:
   @property
   def needs_teacher(self) -> bool:
     """Whether any term, of any member, compares with a teacher."""
-    return bool(np.any(self.lambda_y) or np.any(self.lambda_diff))
+    return bool(
+        np.any(self.lambda_y)
+        or np.any(self.lambda_diff)
+        or np.any(self.lambda_check)
+    )
 
 
 jax.tree_util.register_dataclass(
     LossWeights,
-    data_fields=['lambda_y', 'lambda_diff', 'lambda_xcov'],
+    data_fields=['lambda_y', 'lambda_diff', 'lambda_xcov', 'lambda_check'],
     meta_fields=['squared_xcov', 'supervision'],
 )
+
+
+@dataclasses.dataclass(frozen=True)
+class NeighborWeights:
+  """What a first teacher that draws neighbours together is trained with.
+
+  Attributes:
+    num_neighbors: of an image, of which one is drawn for each step.
+    lambda_neighbor: of `neighbor_embedding_loss`.
+    scale: of the factors there.
+  """
+
+  num_neighbors: int = 10
+  lambda_neighbor: float = 0.1
+  scale: float = 20.0
+
+  def __post_init__(self):
+    _check_weights(self)
+    if self.num_neighbors < 1:
+      raise InputError(
+          f'--num_neighbors={self.num_neighbors}; accepted: 1 or more.'
+      )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -282,7 +317,9 @@ class Stage:
 
 
 def _check_weights(
-    weights: LossWeights | AttributeLossWeights | FaderLossWeights,
+    weights: (
+        LossWeights | NeighborWeights | AttributeLossWeights | FaderLossWeights
+    ),
 ) -> None:
   for field in dataclasses.fields(weights):
     value = getattr(weights, field.name)
