@@ -10,6 +10,7 @@ import numpy as np
 from experiments import command_line
 from experiments import common_flags
 from experiments import discovery_runs
+from experiments import optimizer_flags
 from experiments import supervision_flags
 from jacsup_jax import datasets
 from jacsup_jax import discovery
@@ -105,7 +106,8 @@ def define_chain_flags(*, name: str, epochs: int, nuisance_dim: int) -> None:
       ' released code (root of the sum).',
   )
   supervision_flags.define_flags()
-  flags.DEFINE_float('learning_rate', 3e-4, 'Of Adam.')
+  optimizer_flags.define_flags()
+  flags.DEFINE_float('learning_rate', 3e-4, 'Of the optimizer.')
   flags.DEFINE_float('weight_decay', 1e-6, 'L2 in the gradient.')
   flags.DEFINE_enum(
       'growth',
@@ -160,6 +162,7 @@ def run(experiment: discovery_runs.Experiment, draw: DrawFn) -> None:
   )  # pyformat: disable
   command_line.check_at_least(0, 'learning_rate', 'weight_decay')
   command_line.check_at_most(types.LARGEST_WIDTH, 'num_factors')
+  optimizer_flags.check()
   values = command_line.result_flags()
   chain = discovery_runs.make_stages(values)
   discovery_runs.check_jacobian(values, chain, experiment.image_shape)

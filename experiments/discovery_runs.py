@@ -14,6 +14,7 @@ from flax import linen as nn
 import jax
 import jax.numpy as jnp
 
+from experiments import optimizer_flags
 from experiments import supervision_flags
 from jacsup_jax import changes
 from jacsup_jax import checkpoints
@@ -42,6 +43,7 @@ _KINDS = {
 _MAYBE_KINDS = {
     'grow_by': int, 'grow_when': str, 'patience': int | None,
     'first_width': int, 'normalize_students': bool, 'linear_code': bool,
+    **optimizer_flags.MAYBE_KINDS,
     **supervision_flags.MAYBE_KINDS, **supervision_flags.MAYBE_KINDS_OF_CHAINS,
 }  # pyformat: disable
 _DTYPES = ('float32', 'bfloat16')
@@ -168,7 +170,12 @@ def make_stages(values: Mapping[str, Any]) -> list[types.Stage]:
   )
   chain = [
       make_stage(
-          'teacher', 'teacher', None, nuisance_dim=0, weights=supervised
+          'teacher',
+          'teacher',
+          None,
+          nuisance_dim=0,
+          weights=supervised,
+          epochs=values.get('teacher_epochs') or values['epochs'],
       )
   ]
   for model in students:
@@ -273,6 +280,7 @@ def make_settings(
       fold_normalization=fold_normalization,
       keep_moments=values['keep_moments'],
       teacher_train_mode=values['teacher_statistics'] == 'batch',
+      **optimizer_flags.make_settings(values),
   )
 
 
@@ -302,8 +310,13 @@ def restore(
       stage.nuisance_dim,
       stage.supervisor is None,
   )
+  made = optimizer_flags.make_settings(values)
   optimizer = training.make_optimizer(
-      values['learning_rate'], values['weight_decay']
+      values['learning_rate'],
+      values['weight_decay'],
+      name=made['optimizer'],
+      # Of its state the shapes alone are needed.
+      decay_steps=1 if made['decay_learning_rate'] else None,
   )
   # Shapes alone: nothing is compiled.
   template = jax.eval_shape(

@@ -19,14 +19,14 @@ MAYBE_KINDS_OF_CHAINS = {
     'num_swaps': int, 'supervise': str, 'lambda_hsic': float,
     'hsic_bandwidth': float | None, 'lambda_orthogonal': float,
     'lambda_orthogonal_factors': float, 'ramp': str, 'ramp_start': float,
-    'ramp_epochs': int | None,
+    'ramp_epochs': int | None, 'lambda_check': float,
 }  # pyformat: disable
 _DEFAULT = types.Supervision()
 _WEIGHTS = types.LossWeights()
 # Fields of weights that rows name where they are not the paper's.
 _CONSTRAINTS = (
     'lambda_hsic', 'hsic_bandwidth', 'lambda_orthogonal',
-    'lambda_orthogonal_factors',
+    'lambda_orthogonal_factors', 'lambda_check',
 )  # pyformat: disable
 
 
@@ -86,6 +86,12 @@ def define_chain_flags() -> None:
       _WEIGHTS.lambda_orthogonal_factors,
       'Weight of the same cosines between factors.',
   )
+  flags.DEFINE_float(
+      'lambda_check',
+      _WEIGHTS.lambda_check,
+      'Weight of what the teacher sees in a student\'s swapped images against'
+      ' the factors that they were given.',
+  )
   flags.DEFINE_enum(
       'ramp',
       _WEIGHTS.ramp.shape,
@@ -120,6 +126,7 @@ def make(values: Mapping[str, Any]) -> types.Supervision:
       nodes=values.get('jacobian_nodes', _DEFAULT.nodes),
       num_swaps=values.get('num_swaps', _DEFAULT.num_swaps),
       history=values.get('supervise', 'parent') == 'history',
+      check=values.get('lambda_check', 0.0) > 0,
   )
 
 
@@ -159,5 +166,6 @@ def describe(supervision: types.Supervision) -> dict[str, Any]:
   return {
       name: value
       for name, value in dataclasses.asdict(supervision).items()
-      if value != default[name]
+      # The weight is named by itself.
+      if value != default[name] and name != 'check'
   }

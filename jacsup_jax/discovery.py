@@ -11,9 +11,12 @@ import functools
 
 from flax import linen as nn
 import jax
+import jax.numpy as jnp
+import optax
 
 from jacsup_jax import epochs
 from jacsup_jax import history
+from jacsup_jax import neighbors
 from jacsup_jax import networks
 from jacsup_jax import numerics
 from jacsup_jax import parallel
@@ -45,6 +48,10 @@ class Settings:
       does).
     keep_moments: grown optimizer state goes on; else it starts at zero, as the
       released code does.
+    optimizer: of `training.OPTIMIZERS`.
+    decay_learning_rate: it falls to 0 as a cosine in each stage; else it stays.
+    neighbors: a first teacher draws neighbours together, trained with these;
+      None is the paper's, which reconstructs each image.
     teacher_train_mode: a teacher with BatchNorm supervises with the statistics
       of the batch, as the released code does; else with running ones.
   """
@@ -58,6 +65,30 @@ class Settings:
   fold_normalization: bool = False
   keep_moments: bool = False
   teacher_train_mode: bool = False
+  optimizer: str = 'adam'
+  decay_learning_rate: bool = False
+  neighbors: types.NeighborWeights | None = None
+
+  def __post_init__(self):
+    if self.keep_moments and self.optimizer != 'adam':
+      raise types.InputError(
+          f'--keep_moments with --optimizer={self.optimizer}; accepted: with'
+          ' adam, whose moments are of the shape of the parameters.'
+      )
+    if self.keep_moments and self.decay_learning_rate:
+      raise types.InputError(
+          '--keep_moments with --learning_rate_schedule=cosine, which begins'
+          ' anew with each stage; accepted: one of them.'
+      )
+
+  def make_optimizer(self, num_steps: int) -> optax.GradientTransformation:
+    """Makes the optimizer of a stage of so many steps."""
+    return training.make_optimizer(
+        self.learning_rate,
+        self.weight_decay,
+        name=self.optimizer,
+        decay_steps=num_steps if self.decay_learning_rate else None,
+    )
 
 
 class Discovery:
@@ -85,9 +116,6 @@ class Discovery:
     self._make_model = make_model
     self._num_factors = num_factors
     self._images = images
-    self._optimizer = training.make_optimizer(
-        settings.learning_rate, settings.weight_decay
-    )
     self.batch_size = settings.batch_size
     self.steps_per_epoch = batches.count_steps(
         len(images), settings.batch_size
@@ -106,7 +134,7 @@ class Discovery:
     )
     fresh = training.create_train_state(
         networks.init_variables(model, self._settings.seed, model.image_shape),
-        self._optimizer,
+        self._make_optimizer(stage),
     )
     if parent is None:
       return model, fresh
@@ -126,6 +154,14 @@ class Discovery:
         None,
     )
     supervision, history_models, schedule = types.Supervision(), (), None
+    nearest = None
+    if settings.neighbors and stage.supervisor is None:
+      make_objective = functools.partial(
+          training.make_neighbor_objective, weights=settings.neighbors
+      )
+      nearest = jnp.asarray(
+          neighbors.find(self._images, settings.neighbors.num_neighbors)
+      )
     if supervisor is not None:
       supervision = stage.weights.supervision
       # While it trains, a student's factors are all that its teacher has.
@@ -153,6 +189,7 @@ class Discovery:
       make_objective = functools.partial(
           training.make_student_objective,
           weights=dataclasses.replace(stage.weights, supervision=supervision),
+          teacher_model=teacher_model,
       )
       parent = trained.get(stage.parent)
       schedule = schedules.make_schedule(
@@ -167,14 +204,16 @@ class Discovery:
         make_objective,
         model,
         teacher_model,
-        optimizer=self._optimizer,
+        optimizer=self._make_optimizer(stage),
         teacher_train_mode=settings.teacher_train_mode,
         seed=settings.seed,
         supervision=supervision,
         history_models=history_models,
         schedule=schedule,
     )
-    data = parallel.replicate(training.TrainingData(self._images, teacher))
+    data = parallel.replicate(
+        training.TrainingData(self._images, teacher, nearest)
+    )
     examine = numerics.compile_examination(
         functools.partial(
             training.examine_step,
@@ -193,6 +232,10 @@ class Discovery:
         lambda state, epoch, bounds: compiled(state, data, epoch, bounds),
         lambda state, epoch, step: examine(state, data, epoch, step),
     )
+
+
+  def _make_optimizer(self, stage):
+    return self._settings.make_optimizer(stage.epochs * self.steps_per_epoch)
 
 
 def as_teacher(model: nn.Module) -> nn.Module:

@@ -81,6 +81,72 @@ def jacobian_loss(
   return _mean_square(teacher_change - student_change)
 
 
+def swap_check_loss(
+    seen_factors: jax.Array, partner_factors: jax.Array
+) -> jax.Array:
+  """Computes how far a teacher sees a swapped image from what it should be.
+
+  ||E^T(D^S(y_j, z)) - y_j^T||^2, as the mean over factors. Not of Lezama
+  (2019): eq. (9) adds to the teacher's swapped image what the recipient had
+  beyond its teacher's image, and this tells the student to leave out of it
+  what makes the teacher see other factors than the donor's. As eq. (12), but
+  with the teacher's encoder, which does not move.
+
+  Args:
+    seen_factors: `[B, K]`, the teacher's of the student's swapped images.
+    partner_factors: `[B, K]`, the teacher's of the donors.
+
+  Returns:
+    `[B]`, in squared units of the factors.
+  """
+  return factor_matching_loss(seen_factors, partner_factors)
+
+
+def neighbor_embedding_loss(
+    factors: jax.Array,
+    neighbor_factors: jax.Array,
+    *,
+    scale: float = 20.0,
+    axis_name: str | None = None,
+) -> jax.Array:
+  """Computes how badly neighbours are told from all others of a batch.
+
+  -log s(i, i') + log sum_{j not i} s(i, j), with the similarity s of t-SNE,
+  1 / (1 + |scale (y_i - y_j)|^2), i' the neighbour of i, and j all others of
+  the batch and all neighbours. InfoNCE of van den Oord et al. (2018) with the
+  similarity of van der Maaten & Hinton (2008), as Boehm et al. (2023) have it
+  for pairs of augmented images.
+
+  Args:
+    factors: `[B, K]`, of a batch.
+    neighbor_factors: `[B, K]`, of a neighbour of each.
+    scale: of the factors, which a BatchNorm holds to a variance of 1: how much
+      room the embedding has, in units of what is near.
+    axis_name: of the mapped axis that the batch is spread over, if any; the
+      others are then those of the whole batch.
+
+  Returns:
+    `[B]`, in nats.
+  """
+  chex.assert_rank([factors, neighbor_factors], 2)
+  chex.assert_equal_shape([factors, neighbor_factors])
+  others = jnp.concatenate([factors, neighbor_factors])
+  own = jnp.arange(factors.shape[0])
+  if axis_name is not None:
+    own += jax.lax.axis_index(axis_name) * others.shape[0]
+    others = jax.lax.all_gather(others, axis_name, tiled=True)
+  log_similarity = lambda squares: -jnp.log1p(scale**2 * squares)
+  squares = jnp.sum(
+      jnp.square(factors[:, None, :] - others[None, :, :]), axis=2
+  )
+  is_self = jnp.arange(others.shape[0])[None, :] == own[:, None]
+  to_all = jnp.where(is_self, -jnp.inf, log_similarity(squares))
+  positive = log_similarity(
+      jnp.sum(jnp.square(factors - neighbor_factors), axis=1)
+  )
+  return jax.nn.logsumexp(to_all, axis=1) - positive
+
+
 def cross_covariance_loss(
     factors: jax.Array,
     nuisance: jax.Array,

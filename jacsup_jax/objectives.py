@@ -110,6 +110,55 @@ def teacher_objective(
   return loss, ({'loss': loss, 'reconstruction': loss}, batch_stats)
 
 
+def neighbor_teacher_objective(
+    params: types.Params,
+    batch_stats: chex.ArrayTree,
+    images: jax.Array,
+    neighbor_images: jax.Array,
+    *,
+    model: nn.Module,
+    weights: types.NeighborWeights,
+) -> tuple[jax.Array, tuple[types.Metrics, chex.ArrayTree]]:
+  """Computes the objective of a first teacher that draws neighbours together.
+
+  Each image is decoded to its neighbour in place of itself, so that a code need
+  not tell what an image has for itself alone; and neighbours are to have
+  nearby factors, all others distant ones. No labels are used.
+
+  Args:
+    params: of the teacher.
+    batch_stats: its running statistics, updated in the second return value.
+    images: `[B, H, W, C]`.
+    neighbor_images: `[B, H, W, C]`, of a neighbour of each.
+    model: of the teacher.
+    weights: of the terms.
+
+  Returns:
+    Scalar loss, and metrics with the new batch statistics.
+  """
+  both = jnp.concatenate([images, neighbor_images])
+  code, batch_stats = _encode_train(model, params, batch_stats, both)
+  reconstructions = model.apply(
+      {'params': params, 'batch_stats': batch_stats}, code, method='decode'
+  )
+  targets = jnp.concatenate([neighbor_images, images])
+  terms = {
+      'neighbor_reconstruction': jnp.mean(
+          losses.reconstruction_loss(targets, reconstructions)
+      ),
+      'neighbor_embedding': jnp.mean(
+          losses.neighbor_embedding_loss(
+              *jnp.split(code.factors, 2),
+              scale=weights.scale,
+              axis_name=model.axis_name,
+          )
+      ),
+  }
+  loss = terms['neighbor_reconstruction']
+  loss += weights.lambda_neighbor * terms['neighbor_embedding']
+  return loss, ({'loss': loss, **terms}, batch_stats)
+
+
 def student_objective(
     params: types.Params,
     batch_stats: chex.ArrayTree,
@@ -120,10 +169,12 @@ def student_objective(
     *,
     model: nn.Module,
     weights: types.LossWeights,
+    teacher_model: nn.Module | None = None,
 ) -> tuple[jax.Array, tuple[types.Metrics, chex.ArrayTree]]:
   """Computes a student's objective: eqs. (8) + (9) + lambda_xcov (10).
 
-  And the terms of `constraints` whose weights are not 0, the default.
+  And the terms of `constraints` whose weights are not 0, the default; with
+  `lambda_check` also what the teacher sees in the swapped images.
 
   Args:
     params: of the student.
@@ -136,6 +187,7 @@ def student_objective(
     scale: scalar, what all weights are multiplied by; None is 1.
     model: of the student; its factors are those that the teacher has.
     weights: of the terms.
+    teacher_model: of `teacher.variables`, where they are given.
 
   Returns:
     Scalar loss, and metrics with the new batch statistics.
@@ -162,6 +214,18 @@ def student_objective(
       reconstructions, changed = compute_changes(
           decode, code, permutation, weights.supervision, axis_name
       )
+    if teacher.variables is not None:
+      if teacher.changes is not None:
+        first = permutation if permutation.ndim == 1 else permutation[0]
+        swapped = decode(latents.swap_factors(code, first, axis_name))
+      # The teacher is stopped; what it looks at is not.
+      seen = teacher_model.apply(
+          jax.lax.stop_gradient(teacher.variables), swapped, method='encode'
+      )
+      terms['swap_check'] = jnp.mean(
+          losses.swap_check_loss(seen.factors, teacher.partner_factors)
+      )
+      loss += weights.lambda_check * terms['swap_check']
     terms['factor_matching'] = jnp.mean(
         losses.factor_matching_loss(code.factors, teacher.factors)
     )

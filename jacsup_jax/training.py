@@ -11,6 +11,7 @@ import optax
 
 from jacsup_jax import epochs
 from jacsup_jax import history
+from jacsup_jax import latents
 from jacsup_jax import networks
 from jacsup_jax import numerics
 from jacsup_jax import objectives
@@ -29,7 +30,8 @@ class TrainState(NamedTuple):
 class TeacherCache(NamedTuple):
   """A teacher's outputs on the whole training set: constants of a stage.
 
-  Its variables too where its derivatives are compared, which no cache has.
+  Its variables too where its derivatives are compared, which no cache has, or
+  it looks at what its student makes of a swap.
   """
 
   factors: jax.Array  # [M, K]
@@ -42,6 +44,8 @@ class TrainingData(NamedTuple):
 
   images: jax.Array  # [M, H, W, C] uint8
   teacher: types.Variables | TeacherCache | history.TeacherHistory | None
+  # [M, n] int32, rows of the neighbours of each image, where they are used.
+  neighbors: jax.Array | None = None
 
 
 class StepInputs(NamedTuple):
@@ -50,6 +54,7 @@ class StepInputs(NamedTuple):
   # [B], the swap partner of each example; [n, B] of n swaps a step.
   permutation: jax.Array
   scale: jax.Array | None = None  # [], of all weights
+  neighbor_images: jax.Array | None = None  # [B, H, W, C]
 
 
 class Objective(Protocol):
@@ -63,25 +68,55 @@ class Objective(Protocol):
     ...
 
 
-def make_optimizer(
-    learning_rate: float, weight_decay: float, b1: float = 0.9
-) -> optax.GradientTransformation:
-  """Makes Adam with weight decay as L2 in the gradient.
+OPTIMIZERS = ('adam', 'muon')
 
-  As PyTorch's `Adam(weight_decay=...)`, which the paper used; not AdamW.
+
+def make_optimizer(
+    learning_rate: float,
+    weight_decay: float,
+    b1: float = 0.9,
+    *,
+    name: str = 'adam',
+    decay_steps: int | None = None,
+) -> optax.GradientTransformation:
+  """Makes Adam, or Muon, with weight decay as L2 in the gradient.
+
+  Adam is as PyTorch's `Adam(weight_decay=...)`, which the paper used; not
+  AdamW. Muon (Jordan et al., 2024) makes the update of every matrix orthogonal;
+  what is no matrix is left to Adam, at a tenth of the learning rate.
 
   Args:
-    learning_rate: of every step.
+    learning_rate: of every step, or of the first.
     weight_decay: times the parameters is added to the gradient.
     b1: of Adam.
+    name: of `OPTIMIZERS`.
+    decay_steps: over which the learning rate falls to 0 as a cosine, counted
+      from where the optimizer's state is made; None keeps it.
 
   Returns:
     An optax transformation.
   """
+  def rate(peak):
+    if decay_steps is None:
+      return peak
+    return optax.cosine_decay_schedule(peak, decay_steps)
+
+  decay = optax.add_decayed_weights(weight_decay)
+  if name == 'muon':
+    # What moves biases as fast as Adam's usual 1e-3 would, where matrices take
+    # the usual 2e-2.
+    biases = learning_rate / 10
+    return optax.chain(
+        decay,
+        optax.contrib.muon(
+            rate(learning_rate), adam_b1=b1, adam_learning_rate=rate(biases)
+        ),
+    )
+  adam = optax.scale_by_adam(b1=b1)
+  if decay_steps is None:
+    return optax.chain(decay, adam, optax.scale(-learning_rate))
   return optax.chain(
-      optax.add_decayed_weights(weight_decay),
-      optax.scale_by_adam(b1=b1),
-      optax.scale(-learning_rate),
+      decay, adam, optax.scale_by_learning_rate(rate(learning_rate))
   )
 
 
@@ -116,14 +151,42 @@ def make_teacher_objective(model: nn.Module) -> Objective:
   return objective
 
 
+def make_neighbor_objective(
+    model: nn.Module, weights: types.NeighborWeights
+) -> Objective:
+  """Makes the objective of a first teacher that draws neighbours together."""
+
+  def objective(params, batch_stats, inputs):
+    return objectives.neighbor_teacher_objective(
+        params,
+        batch_stats,
+        inputs.images,
+        inputs.neighbor_images,
+        model=model,
+        weights=weights,
+    )
+
+  return objective
+
+
 def make_student_objective(
-    model: nn.Module, weights: types.LossWeights
+    model: nn.Module,
+    weights: types.LossWeights,
+    teacher_model: nn.Module | None = None,
 ) -> Objective:
   """Makes the objective of a student, of `[B, H, W, C]` images."""
 
   def objective(params, batch_stats, inputs):
     return objectives.student_objective(
-        params, batch_stats, *inputs, model=model, weights=weights
+        params,
+        batch_stats,
+        inputs.images,
+        inputs.teacher,
+        inputs.permutation,
+        inputs.scale,
+        model=model,
+        weights=weights,
+        teacher_model=teacher_model,
     )
 
   return objective
@@ -205,6 +268,7 @@ def train_epoch(
 
   def step(state, batch_indices):
     permutation = _draw_swaps(seed, state.step, batch_size, supervision)
+    neighbors = _draw_neighbors(data, batch_indices, seed, state.step)
     inputs = _gather_inputs(
         data,
         shard(batch_indices),
@@ -216,6 +280,7 @@ def train_epoch(
         supervision,
         history_models,
         schedule and schedule(state.step),
+        None if neighbors is None else shard(neighbors),
     )
     return train_step(
         state,
@@ -278,6 +343,7 @@ def examine_step(
       supervision,
       history_models,
       schedule and schedule(state.step),
+      _draw_neighbors(data, rows, seed, state.step),
   )
   return numerics.examine(
       state.params,
@@ -285,6 +351,7 @@ def examine_step(
           'the statistics of BatchNorm': state.batch_stats,
           'the images': inputs.images,
           'the outputs of the teacher': inputs.teacher,
+          'the images of neighbours': inputs.neighbor_images,
       },
       [lambda params: objective(params, state.batch_stats, inputs)],
   )
@@ -308,8 +375,8 @@ def compute_teacher_cache(
     supervision: which decides what of the outputs is needed.
 
   Returns:
-    `[M, K]` factors and `[M, H, W, C]` images; or factors and the variables,
-    where derivatives are compared.
+    `[M, K]` factors, `[M, H, W, C]` images unless derivatives are compared, and
+    the variables where they are needed.
   """
   encode = networks.make_encode(teacher_model, variables['batch_stats'])
   decode = networks.make_decode(teacher_model, variables['batch_stats'])
@@ -321,9 +388,11 @@ def compute_teacher_cache(
 
   at_once = batches.count_at_once(images.shape[1:])
   cache = jax.lax.map(outputs, images, batch_size=at_once)
-  if supervision.is_one_swap:
-    return cache
-  return cache._replace(images=None, variables=variables)
+  if not supervision.is_one_swap:
+    cache = cache._replace(images=None)
+  if not supervision.is_one_swap or supervision.check:
+    cache = cache._replace(variables=variables)
+  return cache
 
 
 def _draw_swaps(seed, step, batch_size, supervision):
@@ -352,6 +421,7 @@ def _gather_inputs(
     supervision,
     history_models,
     scale,
+    neighbor_indices,
 ):
   """Reads a batch and what its teacher makes of it."""
   images = batches.to_float(jnp.take(data.images, indices, axis=0))
@@ -394,4 +464,33 @@ def _gather_inputs(
     )
   else:
     outputs = None
-  return StepInputs(images, outputs, permutation, scale)
+  if outputs is not None and supervision.check:
+    is_cache = isinstance(teacher, TeacherCache)
+    # Of several swaps the first is looked at.
+    first = lambda x: x if x.ndim == 1 else x[0]
+    outputs = outputs._replace(
+        partner_factors=jnp.take(
+            teacher.factors, first(partner_indices), axis=0
+        )
+        if is_cache
+        else latents.take_partners(
+            outputs.factors, first(permutation), axis_name
+        ),
+        variables=teacher.variables if is_cache else teacher,
+    )
+  neighbor_images = None
+  if neighbor_indices is not None:
+    neighbor_images = batches.to_float(
+        jnp.take(data.images, neighbor_indices, axis=0)
+    )
+  return StepInputs(images, outputs, permutation, scale, neighbor_images)
+
+
+def _draw_neighbors(data, indices, seed, step):
+  """Returns a neighbour of each row of a batch, `[B]`; None without them."""
+  if data.neighbors is None:
+    return None
+  chosen = batches.step_neighbors(
+      seed, step, indices.shape[0], data.neighbors.shape[1]
+  )
+  return data.neighbors[indices, chosen]

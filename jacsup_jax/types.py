@@ -43,6 +43,9 @@ class TeacherOutputs(NamedTuple):
   images: jax.Array | None  # [B, H, W, C], D^T(y^T, z^T)
   swapped_images: jax.Array | None  # [B, H, W, C], D^T(y_j^T, z^T)
   changes: jax.Array | None = None  # [n, B, H, W, C]
+  # What is needed for it to look at the student's swapped images.
+  partner_factors: jax.Array | None = None  # [B, K], y_j^T
+  variables: 'Variables | None' = None
 
 
 EncodeFn = Callable[[jax.Array], Code]
@@ -160,6 +163,8 @@ class Supervision:
       else all by the parent.
     blocks: how many factors are moved at a time, the others held: sizes of
       groups, which sum to K; None moves all at once.
+    check: the teacher also looks at the student's swapped images, see
+      `losses.swap_check_loss`.
   """
 
   jacobian: str = 'secant'
@@ -167,6 +172,7 @@ class Supervision:
   num_swaps: int = 1
   history: bool = False
   blocks: tuple[int, ...] | None = None
+  check: bool = False
 
   def __post_init__(self):
     if self.jacobian not in JACOBIANS:
@@ -184,11 +190,17 @@ class Supervision:
           f' accepted: from 1 to {_MOST_SWAPS}, and 1 with full, which has no'
           ' swaps.'
       )
+    if self.check and self.history:
+      raise InputError(
+          '--lambda_check with --supervise=history, which has several teachers;'
+          ' accepted: with --supervise=parent.'
+      )
 
   @property
   def is_one_swap(self) -> bool:
     """Whether two pairs of images are all that is compared, as in eq. (9)."""
-    return self == Supervision(nodes=self.nodes)
+    swaps_alone = dataclasses.replace(self, check=False)
+    return swaps_alone == Supervision(nodes=self.nodes)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -210,6 +222,7 @@ class LossWeights:
     hsic_bandwidth: of its kernels; None takes the median distance.
     lambda_orthogonal: of `constraints.column_losses`, factors with nuisance.
     lambda_orthogonal_factors: of the same, factors with each other.
+    lambda_check: of `losses.swap_check_loss`, where `supervision` has it.
     ramp: of all weights but that of reconstruction.
   """
 
@@ -222,6 +235,7 @@ class LossWeights:
   hsic_bandwidth: float | None = None
   lambda_orthogonal: float = 0.0
   lambda_orthogonal_factors: float = 0.0
+  lambda_check: float = 0.0
   ramp: Ramp = Ramp()
 
   def __post_init__(self):
@@ -232,7 +246,11 @@ class LossWeights:
   @property
   def needs_teacher(self) -> bool:
     """Whether any term, of any member, compares with a teacher."""
-    return bool(np.any(self.lambda_y) or np.any(self.lambda_diff))
+    return bool(
+        np.any(self.lambda_y)
+        or np.any(self.lambda_diff)
+        or np.any(self.lambda_check)
+    )
 
 
 jax.tree_util.register_dataclass(
@@ -240,9 +258,32 @@ jax.tree_util.register_dataclass(
     data_fields=['lambda_y', 'lambda_diff', 'lambda_xcov'],
     meta_fields=[
         'squared_xcov', 'supervision', 'lambda_hsic', 'hsic_bandwidth',
-        'lambda_orthogonal', 'lambda_orthogonal_factors', 'ramp',
+        'lambda_orthogonal', 'lambda_orthogonal_factors', 'lambda_check',
+        'ramp',
     ],
 )  # pyformat: disable
+
+
+@dataclasses.dataclass(frozen=True)
+class NeighborWeights:
+  """What a first teacher that draws neighbours together is trained with.
+
+  Attributes:
+    num_neighbors: of an image, of which one is drawn for each step.
+    lambda_neighbor: of `neighbor_embedding_loss`.
+    scale: of the factors there.
+  """
+
+  num_neighbors: int = 10
+  lambda_neighbor: float = 0.1
+  scale: float = 20.0
+
+  def __post_init__(self):
+    _check_weights(self)
+    if self.num_neighbors < 1:
+      raise InputError(
+          f'--num_neighbors={self.num_neighbors}; accepted: 1 or more.'
+      )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -339,7 +380,9 @@ class Stage:
 
 
 def _check_weights(
-    weights: LossWeights | AttributeLossWeights | FaderLossWeights,
+    weights: (
+        LossWeights | NeighborWeights | AttributeLossWeights | FaderLossWeights
+    ),
 ) -> None:
   for field in dataclasses.fields(weights):
     value = getattr(weights, field.name)

@@ -19,6 +19,7 @@ _ORDER_STREAM = 0
 _SWAP_STREAM = 1
 _MIRROR_STREAM = 2
 _DROPOUT_STREAM = 3
+_NEIGHBOR_STREAM = 4
 
 
 def count_steps(num_examples: int, batch_size: int) -> int:
@@ -139,6 +140,33 @@ def step_permutations(
   ]
   first = step_permutation(seed, step, batch_size)
   return jnp.stack([first, *(other.astype(jnp.int32) for other in others)])
+
+
+def step_neighbors(
+    seed: int | jax.Array,
+    step: int | jax.Array,
+    batch_size: int,
+    num_neighbors: int,
+) -> jax.Array:
+  """Draws which of its neighbours each image of one global batch is given.
+
+  Args:
+    seed: int, may be traced.
+    step: int, counted over all epochs; may be traced.
+    batch_size: B, at least 1.
+    num_neighbors: n, at least 1.
+
+  Returns:
+    `[B]` int32 from 0 to n - 1.
+
+  Raises:
+    InputError: if batch_size is less than 1.
+  """
+  if batch_size < 1:
+    raise types.InputError(f'--batch_size={batch_size}: accepted is 1 or more')
+  return jax.random.randint(
+      _stream_key(seed, _NEIGHBOR_STREAM, step), (batch_size,), 0, num_neighbors
+  )
 
 
 def step_mirror(
