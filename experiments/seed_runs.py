@@ -158,12 +158,14 @@ def read_plan(run: workdirs.WorkDir) -> Plan:
       does not say how they were trained.
   """
   values = run.manifest['flags']
-  seeds = list_seeds(values)
-  if not 1 <= len(seeds) <= MOST_SEEDS or seeds[-1] >= 2**31:
+  # Before they are listed.
+  count = values.get('seeds', 1)
+  if not 1 <= count <= MOST_SEEDS or values['seed'] + count > 2**31:
     raise types.InputError(
-        f'{run.path} has a run of --seeds={values["seeds"]} after'
+        f'{run.path} has a run of --seeds={count} after'
         f' --seed={values["seed"]}; accepted: 1 to {MOST_SEEDS}, below 2**31.'
     )
+  seeds = list_seeds(values)
   if len(seeds) == 1:
     return Plan(seeds, together=False)
   untrusted.check_entries(

@@ -120,7 +120,7 @@ def format_attributes(rows: Sequence[Mapping[str, Any]]) -> str:
           [row[f'{entry}_by_attribute'][name] for row in group]
           for entry in ('judge_accuracy_reconstructions', 'attribute_flips')
       ]
-  # Of each seed over the attributes, before that over the seeds.
+  # Over the attributes, of each seed.
   table['mean'] = [
       [sum(values) / len(names) for values in zip(*column)]
       for column in zip(*table.values())
