@@ -113,7 +113,9 @@ def estimate_editing(
       jax.ShapeDtypeStruct(shape, jnp.uint8),
       jax.ShapeDtypeStruct((1, batch_size, model.num_factors), jnp.int8),
   )
-  teacher = _describe_variables(teacher_model) if weights.needs_teacher else None
+  teacher = None
+  if weights.needs_teacher:
+    teacher = _describe_variables(teacher_model)
 
   def step(variables, data, teacher):
     return attribute_training.train_steps(

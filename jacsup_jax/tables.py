@@ -132,7 +132,10 @@ def format_attributes(rows: Sequence[Mapping[str, Any]]) -> str:
   explanation = averages.describe_deviation(groups)
   widths = [len(title) for title in heading]
   if explanation:
-    widths = [max(w, *map(len, c)) for w, c in zip(widths, zip(*shown.values()))]
+    widths = [
+        max(width, *map(len, cells))
+        for width, cells in zip(widths, zip(*shown.values()))
+    ]
   lines = [
       f'{i + 1}: {group[0]["model"]}, d = {group[0]["nuisance_dim"]}'
       for i, group in enumerate(groups)
@@ -174,7 +177,9 @@ def format_effect(rows: Sequence[Mapping[str, Any]]) -> str | None:
   )
   # Of each seed, since the two share their teacher.
   differences = [
-      100 * (pair[0][seed] - pair[1][seed]) for seed in pair[0] if seed in pair[1]
+      100 * (score - pair[1][seed])
+      for seed, score in pair[0].items()
+      if seed in pair[1]
   ]
   spread = averages.deviation(differences)
   return (
@@ -209,8 +214,9 @@ def _format_face_effect(rows):
     return None
   kept = student['attribute_flips'] / teacher['attribute_flips']
   error = student['mse'] / teacher['mse']
+  at = 'In the mean over seeds, at' if several else 'At'
   line = (
-      f'{"In the mean over seeds, at" if several else "At"} d = {dim}, the student keeps {kept:.1%} of its teacher\'s flips at'
+      f'{at} d = {dim}, the student keeps {kept:.1%} of its teacher\'s flips at'
       f' {error:.1%} of its error'
   )
   if dim in cycles:
