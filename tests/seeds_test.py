@@ -76,20 +76,14 @@ def _read(path):
 # Invariants.
 
 
-@pytest.mark.parametrize(
-    ('what', 'mode'),
-    [
-        ('digits', 'jit'),
-        pytest.param('faces', 'jit', marks=pytest.mark.slow),
-        pytest.param('digits', 'pmap', marks=pytest.mark.slow),
-        pytest.param('faces', 'pmap', marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize('mode', ['jit', 'pmap'])
+@pytest.mark.parametrize('what', ['digits', 'faces'])
 def test_seeds_of_one_program_are_their_solo_runs(what, mode):
   """In float64: Adam makes of a rounded small gradient a step like any other.
 
-  In float32 the same chains end some 1e-4 apart, by which nothing is told from
-  a small mistake.
+  In float32 teachers were seen to end 1.5e-4 apart (grid_test), by which
+  rounding is not told from a small mistake.
   """
   done = subprocess.run(
       [sys.executable, 'tests/seeds_worker.py', what, mode],
