@@ -18,13 +18,12 @@ from experiments import ablation_faces
 from experiments import command_line
 from experiments import paper_numbers
 from experiments import paper_tables
+from experiments import seed_runs
 from jacsup_jax import types
 from jacsup_jax import workdirs
 
 FLAGS = flags.FLAGS
 TABLES = ('4', '5', '6')
-# Each has a model for every row of a table.
-_MOST_SEEDS = 1000
 
 
 def define_flags(table: str) -> None:
@@ -66,13 +65,7 @@ def find_table(args: Sequence[str]) -> str:
 
 
 def main() -> None:
-  command_line.check_at_least(1, 'seeds')
-  command_line.check_at_most(_MOST_SEEDS, 'seeds')
-  if FLAGS.seed + FLAGS.seeds > 2**31:
-    raise types.InputError(
-        f'--seeds={FLAGS.seeds} after --seed={FLAGS.seed} go beyond 2147483647;'
-        ' accepted: fewer.'
-    )
+  seed_runs.check_flags()
   if FLAGS.distributed:
     raise types.InputError(
         '--distributed: a table is trained by one process; accepted:'

@@ -1,12 +1,10 @@
 """Table 4 of Lezama (2019): all its rows and seeds as one grid."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 import functools
 from typing import Any
 
 from absl import flags
-from flax import linen as nn
-import jax
 import jax.numpy as jnp
 
 from experiments import command_line
@@ -15,6 +13,7 @@ from experiments import discovery_command
 from experiments import discovery_runs
 from experiments import mnist_runs
 from experiments import paper_numbers
+from experiments import seed_runs
 from experiments import supervision_flags
 from jacsup_jax import grid
 from jacsup_jax import judges
@@ -116,7 +115,7 @@ def run(values: Mapping[str, Any], workdir: workdirs.WorkDir) -> None:
             members,
         ),
         workdir=workdir,
-        evaluate=make_evaluate_stack(evaluate),
+        evaluate=seed_runs.make_evaluate_stack(evaluate),
         report=progress.report,
         checkpoint_every=FLAGS.checkpoint_every,
         eval_every=FLAGS.eval_every,
@@ -128,30 +127,6 @@ def run(values: Mapping[str, Any], workdir: workdirs.WorkDir) -> None:
       _measure(values, trained, members, evaluate),
       judges=ensemble.describe(),
   )
-
-
-def make_evaluate_stack(
-    evaluate: Callable[[nn.Module, types.Variables], dict[str, Any]],
-) -> stages.EvaluateFn:
-  """Makes an evaluation of stacked models, for curves.
-
-  Args:
-    evaluate: of one model, see `discovery_runs.make_evaluate`.
-
-  Returns:
-    `(model, variables) -> {'mse': [...], 'class_swaps': [...]}`, a value for
-    each member.
-  """
-
-  def evaluate_stack(model, variables):
-    count = len(jax.tree.leaves(variables)[0])
-    take = lambda i: jax.tree.map(lambda x: x[i], variables)
-    rows = [evaluate(model, take(i)) for i in range(count)]
-    return {
-        name: [row[name] for row in rows] for name in ('mse', 'class_swaps')
-    }
-
-  return evaluate_stack
 
 
 def _measure(values, trained, members, evaluate):

@@ -4,6 +4,7 @@
   python -m experiments.benchmark --what=mnist_step --against=torch
   python -m experiments.benchmark --what=mnist_grid
   python -m experiments.benchmark --what=jacobian
+  python -m experiments.benchmark --what=mnist_seeds --seeds=3
   python -m experiments.benchmark --what=celeba_step --step=student \
       --against=torch
   python -m experiments.benchmark --what=compile --target=tpu:v5e:2x2
@@ -28,6 +29,7 @@ from experiments import benchmark_jacobian
 from experiments import benchmark_whole
 from experiments import command_line
 from experiments import face_steps
+from experiments import seed_runs
 from jacsup_jax import parallel
 from jacsup_jax import types
 
@@ -36,6 +38,7 @@ _BATCH_SIZES = {
     'mnist_step': 128,
     'mnist_grid': 128,
     'jacobian': 128,
+    'mnist_seeds': 128,
     'celeba_step': 8,
     'compile': 128,
     'scaling': 8,
@@ -64,6 +67,7 @@ def define_flags() -> None:
       'What to measure. mnist_step: a student\'s training step on digits.'
       ' mnist_grid: one of each of Table 4\'s models, at once and one by one.'
       ' jacobian: the student\'s step with each --jacobian, on one device.'
+      ' mnist_seeds: the same of --seeds models.'
       ' celeba_step: one on faces. compile: steps on faces compiled for'
       ' --target, which need not be here. scaling: a step on faces compiled for'
       ' 1, 2, 4 and 8 devices of this machine. input: reading and decoding'
@@ -118,11 +122,13 @@ def define_flags() -> None:
   flags.DEFINE_integer(
       'image_size', 256, 'Pixels of a side of a face, a power of two.'
   )
+  flags.DEFINE_integer('seeds', 3, 'How many models mnist_seeds has.')
   flags.DEFINE_integer('repeats', 10, 'Measurements of each program, in turn.')
 
 
 def main() -> None:
-  command_line.check_at_least(1, 'nuisance_dim', 'repeats')
+  command_line.check_at_least(1, 'nuisance_dim', 'repeats', 'seeds')
+  command_line.check_at_most(seed_runs.MOST_SEEDS, 'seeds')
   command_line.check_at_most(types.LARGEST_WIDTH, 'nuisance_dim')
   types.check_image_size(FLAGS.image_size)
   if FLAGS.batch_size is None:
@@ -154,9 +160,13 @@ def main() -> None:
   if FLAGS.what in _WHOLE:
     print(_WHOLE[FLAGS.what]())
     return
-  if FLAGS.what == 'mnist_grid':
+  if FLAGS.what in ('mnist_grid', 'mnist_seeds'):
     table = benchmark_grid.measure_mnist_grid(
-        FLAGS.parallel, batch_size, FLAGS.nuisance_dim, FLAGS.repeats
+        FLAGS.parallel,
+        batch_size,
+        FLAGS.nuisance_dim,
+        FLAGS.repeats,
+        FLAGS.seeds if FLAGS.what == 'mnist_seeds' else None,
     )
   elif FLAGS.what == 'jacobian':
     table = benchmark_jacobian.measure_jacobian(

@@ -1,6 +1,7 @@
-"""Steps of the 14 models of Table 4 at once, against the same one by one.
+"""Steps of several models of digits at once, against the same one by one.
 
-At once is what `experiments.ablation --table=4` does, one by one what as many
+At once is what `experiments.ablation --table=4` does with the 14 models of that
+table, or `experiments.mnist --seeds=N` with N of one; one by one what as many
 runs of `experiments.mnist` would do.
 """
 
@@ -25,25 +26,35 @@ NUM_STEPS = 50
 
 
 def measure_mnist_grid(
-    mode: parallel.Mode, batch_size: int, nuisance_dim: int, repeats: int
+    mode: parallel.Mode,
+    batch_size: int,
+    nuisance_dim: int,
+    repeats: int,
+    num_seeds: int | None = None,
 ) -> str:
-  """Measures a step of a stage of Table 4, of all its models.
+  """Measures a step of a stage of Table 4, of all its models, or of seeds.
 
   Args:
     mode: how devices are used, see `parallel`.
     batch_size: of all devices together.
     nuisance_dim: d of the stage, 1 or more.
     repeats: measurements of each program.
+    num_seeds: of models that differ in their seeds alone; None takes those of
+      Table 4.
 
   Returns:
     The table, with a heading.
   """
   machine = timing.describe_machine()
   parallel.check_batch_size(batch_size)
-  members = [
-      grid.Member(0, types.LossWeights(**row.weights))
-      for row in paper_numbers.TABLES[4].rows
-  ]
+  if num_seeds is None:
+    members = [
+        grid.Member(0, types.LossWeights(**row.weights))
+        for row in paper_numbers.TABLES[4].rows
+    ]
+  else:
+    weights = types.LossWeights()
+    members = [grid.Member(seed, weights) for seed in range(num_seeds)]
   images = jnp.asarray(
       np.random.default_rng(0).integers(
           0, 256, (NUM_STEPS * batch_size, 28, 28, 1), np.uint8
@@ -85,7 +96,12 @@ def _make_solos(settings, images, members, nuisance_dim):
   """Makes the same epochs of members that know nothing of each other."""
   epochs = []
   for member in members:
-    recipe = discovery.Discovery(settings, _make_model, NUM_FACTORS, images)
+    recipe = discovery.Discovery(
+        dataclasses.replace(settings, seed=member.seed),
+        _make_model,
+        NUM_FACTORS,
+        images,
+    )
     chain = [
         dataclasses.replace(stage, weights=member.weights)
         for stage in grid.make_stages([member], range(1, nuisance_dim + 1), 1)

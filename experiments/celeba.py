@@ -8,6 +8,7 @@ draws Figures 4, 5 and 8.
   python -m experiments.celeba --flagfile=FILE  # celeba_*, of flagfiles/
 """
 
+import dataclasses
 import functools
 
 from absl import flags
@@ -17,7 +18,9 @@ from experiments import celeba_flags
 from experiments import celeba_rows
 from experiments import celeba_runs
 from experiments import command_line
+from experiments import seed_runs
 from jacsup_jax import editing
+from jacsup_jax import editing_grid
 from jacsup_jax import fader_training
 from jacsup_jax import parallel
 from jacsup_jax import stages
@@ -29,8 +32,11 @@ FLAGS = flags.FLAGS
 
 def main() -> None:
   celeba_flags.check_flags()
+  seed_runs.check_flags()
   values = command_line.result_flags()
   chain = celeba_runs.make_stages(values)
+  obstacle = _find_obstacle()
+  seed_runs.check_together(values, obstacle)
   selection_split = celeba_runs.choose_selection_split(values)
   parallel.check_batch_size(FLAGS.batch_size)
   workdir, is_complete = command_line.open_workdir(values)
@@ -43,23 +49,40 @@ def main() -> None:
   train = parallel.in_turn(lambda: load('train'))
   batches.count_steps(len(train), FLAGS.batch_size)
   celeba_runs.check_jacobian(values, chain, len(train.attribute_names))
-  given = []
+  given = {seed: [] for seed in seed_runs.list_seeds(values)}
   if FLAGS.teacher_workdir is not None:
-    given = [celeba_runs.restore_teacher(values, train.attribute_names)]
+    teachers = celeba_runs.restore_teachers(
+        values, train.attribute_names, list(given)
+    )
+    given = {seed: [teacher] for seed, teacher in teachers.items()}
   parallel.check_same({
       f'fingerprint of {train.name}': train.fingerprint,
-      'sha256 of the teacher': [model.sha256 for model in given],
+      'sha256 of the teacher': [
+          model.sha256 for models in given.values() for model in models
+      ],
   })
   command_line.check_data(train.name, train.fingerprint)
+  plan = seed_runs.make_plan(
+      values,
+      workdir,
+      obstacle=obstacle,
+      estimate=lambda count: celeba_runs.estimate_bytes(
+          values,
+          chain,
+          len(train.attribute_names),
+          len(train) * train.image_size**2 * 3,
+          count,
+      ),
+  )
+  train_chains = functools.partial(_train, plan, chain, values, train, given)
   run_stages = functools.partial(
       stages.run,
-      given=given,
       checkpoint_every=FLAGS.checkpoint_every,
       eval_every=FLAGS.eval_every,
       **command_line.fault_options(),
   )
   if not parallel.is_first():
-    _train(chain, values, train, run_stages, workdir=None, evaluate=None)
+    train_chains(functools.partial(run_stages, workdir=None), evaluate=None)
     return
 
   selection, data = load(selection_split), load(FLAGS.eval_split)
@@ -78,24 +101,28 @@ def main() -> None:
           'attributes': list(train.attribute_names),
       },
       devices=parallel.describe_devices(),
+      **plan.entries,
       **command_line.describe_circumstances(),
   )
   with command_line.Progress(FLAGS.progress) as progress:
-    trained = _train(
-        chain,
-        values,
-        train,
-        run_stages,
-        workdir=workdir,
+    trained = train_chains(
+        functools.partial(
+            run_stages, workdir=workdir, report=progress.report
+        ),
         evaluate=celeba_rows.make_evaluate_error(
             selection, FLAGS.selection_images
         ),
-        report=progress.report,
     )
-  rows = celeba_rows.measure_models(
-      values, [*given, *trained], judge, selection, data
+  models = {seed: [*given[seed], *own] for seed, own in trained.items()}
+  rows = celeba_rows.measure_seeds(values, models, judge, selection, data)
+  first = plan.seeds[0]
+  celeba_figures.draw(
+      workdir,
+      models[first],
+      [row for row in rows if row['seed'] == first],
+      data,
+      seed_runs.read_metrics(plan, workdir),
   )
-  celeba_figures.draw(workdir, [*given, *trained], rows, data)
   workdir.write_results(
       'celeba',
       celeba_rows.describe_protocol(FLAGS.eval_split, selection_split),
@@ -106,31 +133,53 @@ def main() -> None:
   print(tables.format_results(workdir.read_results()))
 
 
-def _train(chain, values, train, run_stages, **kwargs):
-  """Trains a chain, the baseline after all others."""
+def _find_obstacle():
+  """Returns the flag that prevents that seeds are trained together, or None."""
+  if FLAGS.cache != 'device':
+    # Each would be fed by itself.
+    return f'--cache={FLAGS.cache}'
+  return f'--fader_epochs={FLAGS.fader_epochs}' if FLAGS.fader_epochs else None
+
+
+def _train(plan, chain, values, train, given, run_stages, evaluate):
+  """Trains the chains of all seeds, the baselines after all others."""
   num_factors = len(train.attribute_names)
-  trained = run_stages(
+  settings = celeba_runs.make_settings(values)
+  model_and_data = (
+      functools.partial(celeba_runs.make_model, values, num_factors), train
+  )  # pyformat: disable
+  trained = seed_runs.train(
+      plan,
       [stage for stage in chain if stage.model != celeba_runs.FADER],
-      editing.Editing(
-          celeba_runs.make_settings(values),
-          functools.partial(celeba_runs.make_model, values, num_factors),
+      run_stages,
+      make_solo=lambda seed: editing.Editing(
+          dataclasses.replace(settings, seed=seed), *model_and_data
+      ),
+      make_stack=lambda seeds: editing_grid.EditingGrid(
+          settings, *model_and_data, seeds
+      ),
+      evaluate=evaluate,
+      given=given,
+  )
+  if not values['fader_epochs']:
+    return trained
+  baselines = seed_runs.train(
+      plan,
+      [stage for stage in chain if stage.model == celeba_runs.FADER],
+      run_stages,
+      make_solo=lambda seed: fader_training.FaderEditing(
+          celeba_runs.make_fader_settings(seed_runs.for_seed(values, seed)),
+          functools.partial(celeba_runs.make_fader, values, num_factors),
           train,
       ),
-      **kwargs,
+      make_stack=None,
+      evaluate=evaluate,
+      given={seed: [] for seed in plan.seeds},
   )
-  if values['fader_epochs']:
-    trained += run_stages(
-        [stage for stage in chain if stage.model == celeba_runs.FADER],
-        fader_training.FaderEditing(
-            celeba_runs.make_fader_settings(values),
-            functools.partial(celeba_runs.make_fader, values, num_factors),
-            train,
-        ),
-        **kwargs,
-    )
-  return trained
+  return {seed: own + baselines[seed] for seed, own in trained.items()}
 
 
 if __name__ == '__main__':
   celeba_flags.define_flags()
+  seed_runs.define_flags()
   command_line.run(main)

@@ -30,6 +30,7 @@ def draw(
     trained: Sequence[stages.Trained],
     rows: Sequence[Mapping[str, Any]],
     data: datasets.FaceDataset,
+    metrics: Sequence[Mapping[str, Any]],
 ) -> None:
   """Writes the figures of a run to its work directory, `figures/*.png`.
 
@@ -44,10 +45,11 @@ def draw(
   discriminator_fader: what the latent discriminator of Fader Networks tells.
 
   Args:
-    workdir: of the run; its metrics.jsonl gives the curves.
+    workdir: of the run.
     trained: all models, parents before their children.
     rows: of results.json, of these models and others.
     data: that is not trained on.
+    metrics: of metrics.jsonl, of the same models, for the curves.
   """
   images = batches.to_signed_float(jnp.asarray(data.images[:_SUBJECTS]))
   rows_of = {row['stage']: row for row in rows}
@@ -67,7 +69,6 @@ def draw(
     row = rows_of[model.stage.name]
     save(_draw_flips(model, row, images, data), f'figure_5_{name}')
     save(_draw_sweeps(model, row, images, data), f'figure_8_{name}')
-  metrics = workdir.read_metrics()
   for name, model in finals.items():
     of_chain = _ancestors(model, trained)
     records = [record for record in metrics if record['stage'] in of_chain]

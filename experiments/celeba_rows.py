@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from experiments import celeba_runs
+from experiments import seed_runs
 from experiments import supervision_flags
 from jacsup_jax import attribute_judges
 from jacsup_jax import datasets
@@ -80,6 +81,39 @@ def measure_models(
       }
       for model in [*models, random]
   ]
+
+
+def measure_seeds(
+    values: Mapping[str, Any],
+    models: Mapping[int, Sequence[stages.Trained]],
+    judge: attribute_judges.AttributeJudge,
+    selection: datasets.FaceDataset,
+    data: datasets.FaceDataset,
+) -> list[dict[str, Any]]:
+  """Measures the models of several seeds, see `measure_models`.
+
+  Args:
+    values: of the run's flags, by name.
+    models: by seed; a model that all have, such as a given teacher, is measured
+      with the first.
+    judge: of the same attributes.
+    selection: whose first images alpha is chosen on, for each model.
+    data: to measure on.
+
+  Returns:
+    Rows of results.json, one seed after the other.
+  """
+  rows, measured = [], set()
+  for seed, own in models.items():
+    rows += measure_models(
+        seed_runs.for_seed(values, seed),
+        [model for model in own if model.sha256 not in measured],
+        judge,
+        selection,
+        data,
+    )
+    measured |= {model.sha256 for model in own}
+  return rows
 
 
 def describe_protocol(split: str, selection_split: str) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from experiments import seed_runs
 from experiments import supervision_flags
 from jacsup_jax import attribute_judges
 from jacsup_jax import attribute_training
@@ -20,8 +21,11 @@ from jacsup_jax import checkpoints
 from jacsup_jax import datasets
 from jacsup_jax import editing
 from jacsup_jax import fader_networks
+from jacsup_jax import grid
 from jacsup_jax import judge_files
+from jacsup_jax import memory
 from jacsup_jax import networks
+from jacsup_jax import parallel
 from jacsup_jax import stages
 from jacsup_jax import training
 from jacsup_jax import types
@@ -66,7 +70,8 @@ _KINDS_OF_DATA = {
 # Runs from before these flags have no such values.
 _MAYBE_KINDS = {
     'fader_epochs': int, 'lambda_adversarial': float,
-    'adversarial_ramp_steps': int, **supervision_flags.MAYBE_KINDS,
+    'adversarial_ramp_steps': int, **seed_runs.MAYBE_KINDS,
+    **supervision_flags.MAYBE_KINDS,
 }  # pyformat: disable
 _DTYPES = ('float32', 'bfloat16')
 
@@ -392,35 +397,39 @@ def restore_or_train_judge(
   )
 
 
-def restore_teacher(
-    values: Mapping[str, Any], attribute_names: Sequence[str]
-) -> stages.Trained:
-  """Restores the teacher of another run for the students of this one.
+def restore_teachers(
+    values: Mapping[str, Any],
+    attribute_names: Sequence[str],
+    seeds: Sequence[int],
+) -> dict[int, stages.Trained]:
+  """Restores the teachers of another run for the students of this one.
 
   Args:
     values: of this run's flags, by name.
     attribute_names: of its data.
+    seeds: of this run.
 
   Returns:
-    The trained teacher.
+    By seed: the trained teacher, which is that of the same seed where the other
+    run has several, else the same one for all.
 
   Raises:
-    InputError: if there is none, or it has other attributes, another size or
-      other widths.
+    InputError: if there is none, or it has other attributes, another size,
+      other widths or other seeds.
   """
   run = workdirs.WorkDir(values['teacher_workdir'])
   where = f'--teacher_workdir={values["teacher_workdir"]}'
-  if (
-      run.manifest is None
-      or run.manifest['experiment'] != 'celeba'
-      or TEACHER not in run.manifest['stages']
-  ):
-    raise types.InputError(
-        f'{where} holds no finished teacher; accepted: the work directory of'
-        ' a run of experiments.celeba whose teacher is trained.'
-    )
+  no_teacher = types.InputError(
+      f'{where} holds no finished teacher; accepted: the work directory of'
+      ' a run of experiments.celeba whose teacher is trained.'
+  )
+  if run.manifest is None or run.manifest['experiment'] != 'celeba':
+    raise no_teacher
+  # A teacher's stage has its seed in its name where they are trained in turn.
+  if not any(name.startswith(TEACHER) for name in run.manifest['stages']):
+    raise no_teacher
   check_recorded(run, with_data=False)
-  theirs = run.manifest['flags']
+  theirs, plan = run.manifest['flags'], seed_runs.read_plan(run)
   found = tuple(run.manifest['dataset']['attributes'])
   if found != tuple(attribute_names):
     raise types.InputError(
@@ -448,7 +457,30 @@ def restore_teacher(
         f'{where} has a finished teacher and flags that train none; accepted: a'
         ' manifest as experiments.celeba writes it.'
     )
-  return restore(theirs, stage, run, len(attribute_names))
+  finished = [
+      named
+      for named in seed_runs.list_stages(plan, [stage])
+      if named.name in run.manifest['stages']
+  ]
+  if not finished:
+    raise no_teacher
+  there = seed_runs.restore(
+      plan,
+      finished,
+      lambda named, count: restore(
+          theirs, named, run, len(attribute_names), count
+      ),
+  )
+  if len(plan.seeds) == 1:
+    [[teacher]] = there.values()
+    return dict.fromkeys(seeds, teacher)
+  trained = [seed for seed, models in there.items() if models]
+  if set(seeds) - set(trained):
+    raise types.InputError(
+        f'{where} has teachers of the seeds {_list_numbers(trained)}, this run'
+        f' the seeds {_list_numbers(seeds)}; accepted: of those.'
+    )
+  return {seed: there[seed][0] for seed in seeds}
 
 
 def restore(
@@ -456,6 +488,7 @@ def restore(
     stage: types.Stage,
     workdir: workdirs.WorkDir,
     num_factors: int,
+    count: int = 0,
 ) -> stages.Trained:
   """Restores the model of a finished stage.
 
@@ -464,9 +497,10 @@ def restore(
     stage: that the manifest has as finished.
     workdir: of the run.
     num_factors: k.
+    count: of seeds that it trained together; 0 for a solo stage.
 
   Returns:
-    The trained model.
+    The trained model, or a stack of them.
 
   Raises:
     InputError: if its checkpoint is missing, or not the one of the manifest.
@@ -483,6 +517,8 @@ def restore(
           networks.init_variables(model, 0, model.image_shape), optimizer
       )
   )
+  if count:
+    template = grid.stack_shapes(template, count)
   state, sha256 = checkpoints.restore_finished(workdir, stage.name, template)
   return stages.Trained(stage, model, state, sha256)
 
@@ -548,6 +584,52 @@ def _make_teacher_stages(values, dim):
           TEACHER, TEACHER, phase, dim, values['cycle_epochs'], second
       ),
   ]
+
+
+def estimate_bytes(
+    values: Mapping[str, Any],
+    chain: Sequence[types.Stage],
+    num_factors: int,
+    size: int,
+    count: int,
+) -> int:
+  """Estimates what seeds that are trained together need on a device.
+
+  Args:
+    values: of the run's flags, by name.
+    chain: stages of one seed.
+    num_factors: k.
+    size: of the training images, numbers in all.
+    count: of seeds.
+
+  Returns:
+    Bytes: of the images, and of the stage that needs the most of each seed.
+  """
+  make = lambda dim: make_model(values, num_factors, dim)
+  dims = {TEACHER: parse_nuisance_dims(values)[0]}
+  dims |= {stage.name: stage.nuisance_dim for stage in chain}
+  batch_size = max(1, values['batch_size'] // parallel.device_count())
+  largest = {stage.model: stage for stage in chain}
+  own = 0
+  for stage in largest.values():
+    teacher = None
+    if stage.weights.needs_teacher:
+      teacher = make(dims[stage.supervisor])
+    own = max(
+        own,
+        memory.estimate_editing(
+            make(stage.nuisance_dim),
+            teacher,
+            stage.weights,
+            batch_size=batch_size,
+        ),
+    )
+  return size + count * own
+
+
+def _list_numbers(numbers):
+  shown = ', '.join(map(str, numbers[:5]))
+  return f'{shown}, ...' if len(numbers) > 5 else shown
 
 
 def _list_names(names):

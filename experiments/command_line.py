@@ -23,6 +23,7 @@ import numpy as np
 import tqdm
 
 from experiments import common_flags
+from jacsup_jax import averages
 from jacsup_jax import circumstances
 from jacsup_jax import compilation
 from jacsup_jax import hosts
@@ -226,12 +227,11 @@ class Progress:
   def report(self, stage: types.Stage, record: dict[str, Any]) -> None:
     """Shows one record of metrics.jsonl."""
     names = ('loss', 'eval_mse', 'eval_class_swaps')
-    shown = {n: record[n] for n in names if record.get(n) is not None}
     # Of a grid's members, the mean of those that have a value.
-    shown = {
-        n: np.mean([x for x in np.ravel(v) if x is not None])
-        for n, v in shown.items()
+    means = {
+        n: averages.mean(np.ravel(record.get(n)).tolist()) for n in names
     }
+    shown = {n: x for n, x in means.items() if x is not None}
     if not self._draw:
       values = ' '.join(f'{n}={v:.4f}' for n, v in shown.items())
       print(

@@ -1,7 +1,9 @@
 """What the binaries of Section 3 do: their flags, and a run from end to end."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+import dataclasses
 import functools
+from typing import Any
 
 from absl import flags
 import jax.numpy as jnp
@@ -11,9 +13,11 @@ from experiments import command_line
 from experiments import common_flags
 from experiments import discovery_runs
 from experiments import optimizer_flags
+from experiments import seed_runs
 from experiments import supervision_flags
 from jacsup_jax import datasets
 from jacsup_jax import discovery
+from jacsup_jax import grid
 from jacsup_jax import judges
 from jacsup_jax import parallel
 from jacsup_jax import stages
@@ -28,9 +32,16 @@ FLAGS = flags.FLAGS
 # --help then shows them.
 flags.disclaim_key_flags()
 
-# (workdir, trained, images, labels) -> None.
+# (workdir, trained, images, labels, metrics) -> None.
 DrawFn = Callable[
-    [workdirs.WorkDir, Sequence[stages.Trained], np.ndarray, np.ndarray], None
+    [
+        workdirs.WorkDir,
+        Sequence[stages.Trained],
+        np.ndarray,
+        np.ndarray,
+        Sequence[Mapping[str, Any]],
+    ],
+    None,
 ]
 
 
@@ -52,6 +63,7 @@ def define_flags(
     lambda_diff: of the Jacobian term.
   """
   define_chain_flags(name=name, epochs=epochs, nuisance_dim=nuisance_dim)
+  seed_runs.define_flags()
   flags.DEFINE_enum(
       'grow_when',
       'schedule',
@@ -163,10 +175,13 @@ def run(experiment: discovery_runs.Experiment, draw: DrawFn) -> None:
   command_line.check_at_least(0, 'learning_rate', 'weight_decay')
   command_line.check_at_most(types.LARGEST_WIDTH, 'num_factors')
   optimizer_flags.check()
+  seed_runs.check_flags()
   values = command_line.result_flags()
   chain = discovery_runs.make_stages(values)
   discovery_runs.check_jacobian(values, chain, experiment.image_shape)
   settings = experiment.make_settings(values)
+  obstacle = _find_obstacle()
+  seed_runs.check_together(values, obstacle)
   parallel.check_batch_size(FLAGS.batch_size)
   workdir, is_complete = command_line.open_workdir(values)
   if is_complete:
@@ -179,21 +194,39 @@ def run(experiment: discovery_runs.Experiment, draw: DrawFn) -> None:
   )
   parallel.check_same({f'fingerprint of {train.name}': train.fingerprint})
   command_line.check_data(train.name, train.fingerprint)
-  train_chain = functools.partial(
-      stages.run,
-      chain,
-      discovery.Discovery(
-          settings,
-          functools.partial(experiment.make_model, values),
-          FLAGS.num_factors,
-          jnp.asarray(train.images),
+  plan = seed_runs.make_plan(
+      values,
+      workdir,
+      obstacle=obstacle,
+      estimate=lambda count: discovery_runs.estimate_bytes(
+          experiment, values, chain, train.images.size, count
       ),
+  )
+  model_and_data = (
+      functools.partial(experiment.make_model, values),
+      FLAGS.num_factors,
+      jnp.asarray(train.images),
+  )
+  train_chains = functools.partial(
+      seed_runs.train,
+      plan,
+      chain,
+      make_solo=lambda seed: discovery.Discovery(
+          dataclasses.replace(settings, seed=seed), *model_and_data
+      ),
+      make_stack=lambda seeds: grid.GridDiscovery(
+          settings, *model_and_data, [grid.Member(seed) for seed in seeds]
+      ),
+      given={seed: [] for seed in plan.seeds},
+  )
+  run_stages = functools.partial(
+      stages.run,
       checkpoint_every=FLAGS.checkpoint_every,
       eval_every=FLAGS.eval_every,
       **command_line.fault_options(),
   )
   if not parallel.is_first():
-    train_chain(workdir=None, evaluate=None)
+    train_chains(functools.partial(run_stages, workdir=None), evaluate=None)
     return
 
   ensemble = judges.restore_or_train(
@@ -208,28 +241,32 @@ def run(experiment: discovery_runs.Experiment, draw: DrawFn) -> None:
       flags=values,
       dataset={'name': train.name, 'fingerprint': train.fingerprint},
       devices=parallel.describe_devices(),
+      **plan.entries,
       **command_line.describe_circumstances(),
   )
   evaluate = discovery_runs.make_evaluate(ensemble, test.images, test.labels)
   with command_line.Progress(FLAGS.progress) as progress:
-    trained = train_chain(
-        workdir=workdir,
+    trained = train_chains(
+        functools.partial(
+            run_stages,
+            workdir=workdir,
+            report=progress.report,
+            validate=validation
+            and discovery_runs.make_validate(validation.images),
+        ),
         evaluate=evaluate,
-        report=progress.report,
-        validate=validation
-        and discovery_runs.make_validate(validation.images),
     )
 
-  models = [
-      *trained,
-      discovery_runs.random_model(experiment.make_model, values, chain[-1]),
-  ]
-  rows = [
-      discovery_runs.describe(model, FLAGS.seed)
-      | evaluate(model.model, model.variables)
-      for model in models
-  ]
-  draw(workdir, trained, test.images, test.labels)
+  rows = discovery_runs.measure(
+      experiment.make_model, values, trained, chain[-1], evaluate
+  )
+  draw(
+      workdir,
+      trained[plan.seeds[0]],
+      test.images,
+      test.labels,
+      seed_runs.read_metrics(plan, workdir),
+  )
   workdir.write_results(
       experiment.name,
       f'{FLAGS.eval_split} split; {discovery_runs.PROTOCOL}',
@@ -237,6 +274,20 @@ def run(experiment: discovery_runs.Experiment, draw: DrawFn) -> None:
       judges=ensemble.describe(),
   )
   print(tables.format_results(workdir.read_results()))
+
+
+def _find_obstacle() -> str | None:
+  """Returns the flag that keeps seeds from being trained as one program."""
+  for name, usual in (
+      # Each of their stages ends by itself.
+      ('grow_when', 'schedule'),
+      # These are of single chains, see `grid`.
+      ('supervise', 'parent'),
+      ('ramp', 'constant'),
+  ):
+    if FLAGS[name].value != usual:
+      return f'--{name}={FLAGS[name].value}'
+  return None
 
 
 def load_data(

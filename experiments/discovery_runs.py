@@ -15,13 +15,17 @@ import jax
 import jax.numpy as jnp
 
 from experiments import optimizer_flags
+from experiments import seed_runs
 from experiments import supervision_flags
 from jacsup_jax import changes
 from jacsup_jax import checkpoints
 from jacsup_jax import discovery
 from jacsup_jax import evaluation
+from jacsup_jax import grid
 from jacsup_jax import judges
+from jacsup_jax import memory
 from jacsup_jax import networks
+from jacsup_jax import parallel
 from jacsup_jax import stages
 from jacsup_jax import training
 from jacsup_jax import types
@@ -45,6 +49,7 @@ _MAYBE_KINDS = {
     'first_width': int, 'normalize_students': bool, 'linear_code': bool,
     **optimizer_flags.MAYBE_KINDS,
     **supervision_flags.MAYBE_KINDS, **supervision_flags.MAYBE_KINDS_OF_CHAINS,
+    **seed_runs.MAYBE_KINDS,
 }  # pyformat: disable
 _DTYPES = ('float32', 'bfloat16')
 PROTOCOL = (
@@ -289,6 +294,7 @@ def restore(
     values: Mapping[str, Any],
     stage: types.Stage,
     workdir: workdirs.WorkDir,
+    count: int = 0,
 ) -> stages.Trained:
   """Restores the model of a finished stage.
 
@@ -297,9 +303,10 @@ def restore(
     values: of the run's flags, by name.
     stage: that the manifest has as finished.
     workdir: of the run.
+    count: of seeds that it trained together; 0 for a solo stage.
 
   Returns:
-    The trained model.
+    The trained model, or a stack of them.
 
   Raises:
     InputError: if its checkpoint is missing, or not the one of the manifest.
@@ -324,6 +331,8 @@ def restore(
           networks.init_variables(model, 0, model.image_shape), optimizer
       )
   )
+  if count:
+    template = grid.stack_shapes(template, count)
   state, sha256 = checkpoints.restore_finished(workdir, stage.name, template)
   # Fewer than asked for, where it stopped on a plateau.
   epochs = workdir.manifest['stages'][stage.name]['epochs']
@@ -382,6 +391,80 @@ def describe(trained: stages.Trained, seed: int) -> dict[str, Any]:
       **supervision_flags.describe_constraints(weights),
       'sha256': trained.sha256,
   }
+
+
+def measure(
+    make_model: MakeModel,
+    values: Mapping[str, Any],
+    trained: Mapping[int, Sequence[stages.Trained]],
+    last: types.Stage,
+    evaluate: Callable[[nn.Module, types.Variables], dict[str, Any]],
+) -> list[dict[str, Any]]:
+  """Measures the models of a run, and for each seed an untrained one.
+
+  Args:
+    make_model: of the experiment.
+    values: of the run's flags, by name.
+    trained: by seed.
+    last: the stage that the untrained models are as large as.
+    evaluate: see `make_evaluate`.
+
+  Returns:
+    Rows of results.json, one seed after the other.
+  """
+  rows = []
+  for seed, models in trained.items():
+    own = seed_runs.for_seed(values, seed)
+    rows += [
+        describe(model, seed) | evaluate(model.model, model.variables)
+        for model in [*models, random_model(make_model, own, last)]
+    ]
+  return rows
+
+
+def estimate_bytes(
+    experiment: Experiment,
+    values: Mapping[str, Any],
+    chain: Sequence[types.Stage],
+    size: int,
+    count: int,
+) -> int:
+  """Estimates what seeds that are trained together need on a device.
+
+  Args:
+    experiment: whose models they are.
+    values: of the run's flags, by name.
+    chain: stages of one seed.
+    size: of the training images, numbers in all.
+    count: of seeds.
+
+  Returns:
+    Bytes: of the images, and of the largest student of each seed.
+  """
+  make_model = functools.partial(
+      experiment.make_model, values, values['num_factors']
+  )
+  settings, needed = experiment.make_settings(values), 0
+  batch_size = max(1, values['batch_size'] // parallel.device_count())
+  dims = {stage.name: stage.nuisance_dim for stage in chain}
+  last = {stage.model: stage for stage in chain if stage.supervisor}
+  for stage in last.values():
+    teacher = discovery.as_teacher(
+        make_model(dims[stage.supervisor], stage.supervisor == 'teacher')
+    )
+    in_step = teacher.normalize_code and settings.teacher_train_mode
+    keeps = not in_step and grid.keeps_outputs(size, count)
+    own = memory.estimate_discovery(
+        make_model(stage.nuisance_dim, False),
+        teacher,
+        stage.weights,
+        batch_size=batch_size,
+        keeps_outputs=keeps,
+    )
+    if keeps and stage.weights.needs_teacher:
+      own += 4 * size
+    needed = max(needed, size + count * own)
+  return needed
 
 
 def make_validate(

@@ -7,6 +7,7 @@ from typing import Any
 from experiments import discovery_runs
 from experiments import evaluated_runs
 from experiments import mnist_runs
+from experiments import seed_runs
 from experiments import svhn_runs
 from jacsup_jax import datasets
 from jacsup_jax import judges
@@ -38,7 +39,7 @@ def evaluate(
 
   Returns:
     The file, and its rows: the stages in the order of the run, then an
-    untrained model as large as the last.
+    untrained model as large as the last; of one seed after the other.
 
   Raises:
     InputError: if no stage is finished, or the data or the judges do not fit
@@ -47,8 +48,9 @@ def evaluate(
   discovery_runs.check_recorded(run)
   values = run.manifest['flags']
   experiment = _EXPERIMENTS[run.manifest['experiment']]
+  plan, chain = seed_runs.read_plan(run), discovery_runs.make_stages(values)
   finished = evaluated_runs.find_finished(
-      run, discovery_runs.make_stages(values)
+      run, seed_runs.list_stages(plan, chain)
   )
   dataset = dataset or values['dataset']
   data = datasets.load(
@@ -57,10 +59,13 @@ def evaluate(
   _check_shape(data, experiment.image_shape)
   own_data = _is_own_data(run, dataset, data_dir, experiment.image_shape)
   # Before judges are trained, which takes a minute.
-  models = [
-      discovery_runs.restore(experiment.make_model, values, stage, run)
-      for stage in finished
-  ]
+  models = seed_runs.restore(
+      plan,
+      finished,
+      lambda stage, count: discovery_runs.restore(
+          experiment.make_model, values, stage, run, count
+      ),
+  )
   ensemble = judges.restore_or_train(
       judge_workdir or judges.default_directory(dataset, data_dir),
       dataset,
@@ -72,17 +77,13 @@ def evaluate(
         run, 'judges', ensemble.describe(), what='swaps'
     )
 
-  models.append(
-      discovery_runs.random_model(experiment.make_model, values, finished[-1])
+  rows = discovery_runs.measure(
+      experiment.make_model,
+      values,
+      models,
+      finished[-1],
+      discovery_runs.make_evaluate(ensemble, data.images, data.labels),
   )
-  measure = discovery_runs.make_evaluate(ensemble, data.images, data.labels)
-  rows = [
-      {
-          **discovery_runs.describe(model, values['seed']),
-          **measure(model.model, model.variables),
-      }
-      for model in models
-  ]
   name = dataset
   if dataset == values['dataset'] and not own_data:
     # Not to be taken for the data of the run.

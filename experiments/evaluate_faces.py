@@ -7,6 +7,7 @@ from typing import Any
 from experiments import celeba_rows
 from experiments import celeba_runs
 from experiments import evaluated_runs
+from experiments import seed_runs
 from jacsup_jax import attribute_judges
 from jacsup_jax import judge_files
 from jacsup_jax import types
@@ -33,7 +34,7 @@ def evaluate(
 
   Returns:
     The file, and its rows: a given teacher, the stages in the order of the
-    run, then an untrained model.
+    run, then an untrained model; of one seed after the other.
 
   Raises:
     InputError: if no stage is finished, or the data or the judge do not fit
@@ -55,19 +56,26 @@ def evaluate(
         ' accepted: another one.'
     )
   names = run.manifest['dataset']['attributes']
-  finished = evaluated_runs.find_finished(run, celeba_runs.make_stages(values))
+  plan, chain = seed_runs.read_plan(run), celeba_runs.make_stages(values)
+  finished = evaluated_runs.find_finished(
+      run, seed_runs.list_stages(plan, chain)
+  )
   judge = _restore_judge(judge_workdir, values, names)
-  models = []
+  models = seed_runs.restore(
+      plan,
+      finished,
+      lambda stage, count: celeba_runs.restore(
+          values, stage, run, len(names), count
+      ),
+  )
   if values['teacher_workdir'] is not None:
-    models = [celeba_runs.restore_teacher(values, names)]
-  models += [
-      celeba_runs.restore(values, stage, run, len(names)) for stage in finished
-  ]
+    teachers = celeba_runs.restore_teachers(values, names, list(models))
+    models = {seed: [teachers[seed], *own] for seed, own in models.items()}
   selection = celeba_runs.load_split(values, selection_split)
   data = celeba_runs.load_split(values, split)
   evaluated_runs.compare_judges(run, 'judge', judge.describe(), what='flips')
 
-  rows = celeba_rows.measure_models(values, models, judge, selection, data)
+  rows = celeba_rows.measure_seeds(values, models, judge, selection, data)
   path = evaluated_runs.write(
       run,
       data.name,

@@ -1,6 +1,7 @@
 """Draws Figures 1 and 2 of Lezama (2019) from the models of a run."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -21,6 +22,7 @@ def draw(
     trained: Sequence[stages.Trained],
     images: np.ndarray,
     labels: np.ndarray,
+    metrics: Sequence[Mapping[str, Any]],
 ) -> None:
   """Writes the figures of a run to its work directory, `figures/*.png`.
 
@@ -40,10 +42,11 @@ def draw(
   Models that are not there are left out, and with a single factor a, b and c.
 
   Args:
-    workdir: of the run; its metrics.jsonl gives the curves.
+    workdir: of the run.
     trained: all models of the run, parents before their children.
     images: `[M, H, W, C]` uint8, held out from training.
     labels: `[M]` int.
+    metrics: of metrics.jsonl, of the same models, for the curves.
   """
   floats = batches.to_float(jnp.asarray(images))
   labels = np.asarray(labels)
@@ -59,7 +62,6 @@ def draw(
       figure = discovery_figures.draw_factors(name, model, floats)
       discovery_figures.save(workdir, figure, f'figure_1{letter}')
 
-  metrics = workdir.read_metrics()
   examples = discovery_figures.first_of_classes(labels, _EXAMPLE_LABELS, 3)
   for model, chain in chains.items():
     name, suffix = discovery_figures.CHAINS[model]

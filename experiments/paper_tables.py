@@ -7,10 +7,10 @@ import io
 import math
 from typing import Any
 
-import numpy as np
 import scipy.stats
 
 from experiments import paper_numbers
+from jacsup_jax import averages
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,13 +27,11 @@ class Line:
 
   def mean(self, name: str) -> float | None:
     """Returns the mean over seeds of an entry, None where it was not run."""
-    values = [row[name] for row in self.ours if row.get(name) is not None]
-    return float(np.mean(values)) if values else None
+    return averages.mean([row.get(name) for row in self.ours])
 
   def std(self, name: str) -> float | None:
     """Returns the deviation of the sample, None of fewer than two seeds."""
-    values = [row[name] for row in self.ours if row.get(name) is not None]
-    return float(np.std(values, ddof=1)) if len(values) > 1 else None
+    return averages.deviation([row.get(name) for row in self.ours])
 
   @property
   def seeds(self) -> list[int]:
@@ -106,8 +104,8 @@ def format_markdown(
     rows: of results.json.
 
   Returns:
-    Lines: a heading, the table, and for three rows or more the rank
-    correlation of the rates.
+    Lines: a heading, the table, what the deviations are, and for three rows
+    or more the rank correlation of the rates.
   """
   heading, *cells = _cells(table, rows)
   lines = [
@@ -117,6 +115,11 @@ def format_markdown(
       f'|{" --- |" * len(heading)}',
       *(f'| {" | ".join(line)} |' for line in cells),
   ]
+  explanation = averages.describe_deviation(
+      [line.ours for line in match(table, rows)]
+  )
+  if explanation is not None:
+    lines += ['', explanation]
   correlation = rank_correlation(table, rows)
   if correlation is not None:
     lines += [

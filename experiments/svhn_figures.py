@@ -1,8 +1,9 @@
 """Draws Figures 9 to 12 of Lezama (2019) from the models of a run."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 import dataclasses
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -29,6 +30,7 @@ def draw(
     trained: Sequence[stages.Trained],
     images: np.ndarray,
     labels: np.ndarray,
+    metrics: Sequence[Mapping[str, Any]],
 ) -> None:
   """Writes the figures of a run to its work directory, `figures/*.png`.
 
@@ -48,10 +50,11 @@ def draw(
   With a single factor 9 and 12 are left out, with d = 1 11.
 
   Args:
-    workdir: of the run; its metrics.jsonl gives the curves.
+    workdir: of the run.
     trained: all models of the run, parents before their children.
     images: `[M, H, W, C]` uint8, held out from training.
     labels: `[M]` int.
+    metrics: of metrics.jsonl, of the same models, for the curves.
   """
   labels = np.asarray(labels)
   to_float = lambda x: batches.to_float(jnp.asarray(x))
@@ -65,7 +68,6 @@ def draw(
   if has_two_factors:
     figure = discovery_figures.draw_factors('teacher', teacher, in_range)
     discovery_figures.save(workdir, figure, 'figure_9')
-  metrics = workdir.read_metrics()
   for model, chain in discovery_figures.find_chains(trained).items():
     name, suffix = discovery_figures.CHAINS[model]
     last = finals[name] = chain[-1]

@@ -112,9 +112,12 @@ class Editing:
       self, stage: types.Stage, trained: Mapping[str, stages.Trained]
   ) -> tuple[nn.Module, training.TrainState]:
     """Returns a stage's model and its state before the first step."""
+    return self._create(stage, trained, self.settings.seed)
+
+  def _create(self, stage, trained, seed):
     model = self._make_model(stage.nuisance_dim)
     fresh = attribute_training.create_train_state(
-        networks.init_variables(model, self.settings.seed, model.image_shape),
+        networks.init_variables(model, seed, model.image_shape),
         self.optimizer,
     )
     parent = trained.get(stage.parent)
@@ -238,9 +241,11 @@ class Editing:
 
     return epochs.Epoch(self.steps_per_epoch, chunks, is_fed=True)
 
-  def _epoch_indices(self, epoch):
+  def _epoch_indices(self, epoch, seed=None):
+    if seed is None:
+      seed = self.settings.seed
     return batches.epoch_indices(
-        self.settings.seed, epoch, len(self._dataset), self.batch_size
+        seed, epoch, len(self._dataset), self.batch_size
     )
 
   def _iterate_chunks(

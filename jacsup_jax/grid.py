@@ -19,6 +19,7 @@ import numpy as np
 from jacsup_jax import checkpoints
 from jacsup_jax import discovery
 from jacsup_jax import epochs
+from jacsup_jax import neighbors
 from jacsup_jax import networks
 from jacsup_jax import parallel
 from jacsup_jax import stages
@@ -32,8 +33,10 @@ _MAX_CACHE_BYTES = 4 << 30
 # Of weights: what is the same in all members, as it decides what is computed.
 _STATIC = (
     'squared_xcov', 'supervision', 'lambda_hsic', 'hsic_bandwidth',
-    'lambda_orthogonal', 'lambda_orthogonal_factors', 'ramp',
+    'lambda_orthogonal', 'lambda_orthogonal_factors', 'lambda_check', 'ramp',
 )  # pyformat: disable
+# Axes of a stack's state: all but its step, which members share.
+BY_MEMBER = training.TrainState(None, 0, 0, 0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,11 +45,12 @@ class Member:
 
   Attributes:
     seed: of its initialisation, order of data and swaps.
-    weights: of its students' objectives.
+    weights: of its students' objectives; None where the stages have the same
+      for all members, which then differ in their seeds alone.
   """
 
   seed: int
-  weights: types.LossWeights
+  weights: types.LossWeights | None = None
 
 
 def make_stages(
@@ -104,6 +108,8 @@ class GridDiscovery:
   """The recipe of `discovery.Discovery` for all members of a grid at once.
 
   First teachers have no terms to weigh: members of one seed share theirs.
+  Stages may have a number for each member as their weights, see `make_stages`,
+  or one for all.
   """
 
   def __init__(
@@ -133,9 +139,6 @@ class GridDiscovery:
     self._members = tuple(members)
     # Of the first teachers, in their order.
     self._seeds = list(dict.fromkeys(member.seed for member in members))
-    self._optimizer = training.make_optimizer(
-        settings.learning_rate, settings.weight_decay
-    )
     self.batch_size = settings.batch_size
     self.steps_per_epoch = batches.count_steps(
         len(images), settings.batch_size
@@ -146,25 +149,26 @@ class GridDiscovery:
   ) -> tuple[nn.Module, training.TrainState]:
     """Returns a stage's model and its stacked state before the first step."""
     parent = trained.get(stage.parent)
-    model = self._make_model(
-        self._num_factors, stage.nuisance_dim, parent is None
-    )
+    is_first = stage.supervisor is None
+    model = self._make_model(self._num_factors, stage.nuisance_dim, is_first)
     fresh = {
         seed: training.create_train_state(
             networks.init_variables(model, seed, model.image_shape),
-            self._optimizer,
+            self._make_optimizer(stage),
         )
         for seed in self._seeds
     }
-    if parent is None:
-      return model, _stack_states([fresh[seed] for seed in self._seeds])
+    if is_first:
+      return model, stack_states([fresh[seed] for seed in self._seeds])
+    if parent is None:  # Supervised, but not grown.
+      return model, stack_states([fresh[m.seed] for m in self._members])
     states = []
     for i, member in enumerate(self._members):
       own = take_member(parent, self._parent_index(parent, i))
       states.append(
           discovery.grow_state(own, fresh[member.seed], self._settings)
       )
-    return model, _stack_states(states)
+    return model, stack_states(states)
 
   def make_epoch(
       self,
@@ -173,39 +177,61 @@ class GridDiscovery:
       trained: Mapping[str, stages.Trained],
   ) -> epochs.Epoch:
     """Makes the compiled epoch of a stage of all members."""
-    settings, parent = self._settings, trained.get(stage.parent)
+    settings, supervisor = self._settings, trained.get(stage.supervisor)
     name = parallel.axis_name(settings.mode)
-    if parent is None:
+    optimizer, nearest = self._make_optimizer(stage), None
+    if supervisor is None:
       seeds, teacher_model, teachers = self._seeds, None, None
       make_objective = lambda model, unused: training.make_teacher_objective(
           model
       )
+      if settings.neighbors:
+        make_objective = (
+            lambda model, unused: training.make_neighbor_objective(
+                model, settings.neighbors
+            )
+        )
+        nearest = jnp.asarray(
+            neighbors.find(self._images, settings.neighbors.num_neighbors)
+        )
       # None of these either, but an axis to map over.
       weights = np.zeros(len(seeds), np.float32)
     else:
       seeds = [member.seed for member in self._members]
-      teacher_model, teachers = self._make_teachers(parent, stage.weights)
-      make_objective, weights = training.make_student_objective, stage.weights
+      teacher_model, teachers = self._make_teachers(supervisor, stage.weights)
+      make_objective, weights = (
+          functools.partial(
+              training.make_student_objective, teacher_model=teacher_model
+          ),
+          stage.weights,
+      )
+      if not _has_own_weights(stage):
+        # Constants of the program, as in a solo run.
+        make_objective = lambda model, unused: training.make_student_objective(
+            model, stage.weights, teacher_model
+        )
+        weights = np.zeros(len(seeds), np.float32)
       # While it trains, a student's factors are all that its teacher has.
-      parent_dim = parent.model.code_dim
+      supervisor_dim = supervisor.model.code_dim
       model = model.clone(
-          num_factors=parent_dim, nuisance_dim=model.code_dim - parent_dim
+          num_factors=supervisor_dim,
+          nuisance_dim=model.code_dim - supervisor_dim,
       )
     model = model.clone(axis_name=name)
     if teacher_model is not None:
       teacher_model = teacher_model.clone(axis_name=name)
 
     def epoch_fn(state, constants, epoch, bounds, *, shard):
-      images, teachers, weights, seeds = constants
+      images, nearest, teachers, weights, seeds = constants
 
       def train_member(state, teacher, weights, seed):
         return training.train_epoch(
             state,
-            training.TrainingData(images, teacher),
+            training.TrainingData(images, teacher, nearest),
             epoch,
             bounds,
             objective=make_objective(model, weights),
-            optimizer=self._optimizer,
+            optimizer=optimizer,
             teacher_model=teacher_model,
             teacher_train_mode=settings.teacher_train_mode,
             seed=seed,
@@ -215,13 +241,12 @@ class GridDiscovery:
             axis_name=name,
         )
 
-      by_member = training.TrainState(None, 0, 0, 0)
-      return _map_members(
+      return map_members(
           train_member,
           count,
-          in_axes=(by_member, shared_teacher, 0, shared_seed),
+          in_axes=(BY_MEMBER, shared_teacher, 0, shared_seed),
           # Metrics are `[steps, N]`.
-          out_axes=(by_member, 1),
+          out_axes=(BY_MEMBER, 1),
       )(state, teachers, weights, seeds)
 
     count = len(seeds)
@@ -229,8 +254,10 @@ class GridDiscovery:
     # once.
     shared_seed = None if len(set(seeds)) == 1 else 0
     seeds = seeds[0] if shared_seed is None else np.array(seeds, np.int32)
-    shared_teacher = None if self._share_teacher(parent) else 0
-    constants = parallel.replicate((self._images, teachers, weights, seeds))
+    shared_teacher = None if self._share_teacher(supervisor) else 0
+    constants = parallel.replicate(
+        (self._images, nearest, teachers, weights, seeds)
+    )
     compiled = parallel.compile_epoch(
         settings.mode, settings.batch_size, epoch_fn
     )
@@ -239,9 +266,12 @@ class GridDiscovery:
         lambda state, epoch, bounds: compiled(state, constants, epoch, bounds),
     )
 
+  def _make_optimizer(self, stage):
+    return self._settings.make_optimizer(stage.epochs * self.steps_per_epoch)
+
   def _parent_index(self, parent, member):
     """Returns where the parent of a member is in the stack of a stage."""
-    if parent.stage.parent is None:
+    if parent.stage.supervisor is None:
       return self._seeds.index(self._members[member].seed)
     return member
 
@@ -249,7 +279,7 @@ class GridDiscovery:
     """Whether all members have one and the same parent."""
     return (
         parent is not None
-        and parent.stage.parent is None
+        and parent.stage.supervisor is None
         and len(self._seeds) == 1
     )
 
@@ -267,8 +297,7 @@ class GridDiscovery:
       ]
     teachers = _stack([take_member(parent, i).variables for i in indices])
     in_step = model.normalize_code and settings.teacher_train_mode
-    cache_bytes = 4 * self._images.size * len(indices)
-    if not in_step and cache_bytes <= _MAX_CACHE_BYTES:
+    if not in_step and keeps_outputs(self._images.size, len(indices)):
       teachers = _make_caches(
           model, teachers, self._images, weights.supervision
       )
@@ -289,7 +318,7 @@ def take_member(trained: stages.Trained, index: int) -> stages.Trained:
   """
   take = lambda tree: jax.tree.map(lambda x: x[index], tree)
   stage, state = trained.stage, trained.state
-  if stage.parent is not None:
+  if _has_own_weights(stage):
     weights = jax.tree.map(lambda x: float(x[index]), stage.weights)
     stage = dataclasses.replace(stage, weights=weights)
   state = state._replace(
@@ -302,11 +331,61 @@ def take_member(trained: stages.Trained, index: int) -> stages.Trained:
   )
 
 
-def _map_members(function, count, in_axes, out_axes):
+def stack_members(members: Sequence[stages.Trained]) -> stages.Trained:
+  """Stacks solo models of one stage, as a stage of a grid would train them.
+
+  Args:
+    members: of the same stage and model; with the same number of steps.
+
+  Returns:
+    The stack, of which `take_member` gives each.
+  """
+  state = stack_states([member.state for member in members])
+  return dataclasses.replace(
+      members[0],
+      state=jax.device_get(state),
+      sha256=checkpoints.hash_tree(state.params),
+  )
+
+
+def keeps_outputs(size: int, count: int) -> bool:
+  """Returns whether outputs of `count` teachers on images are few enough.
+
+  Args:
+    size: of the images, numbers in all.
+    count: of teachers.
+  """
+  return 4 * size * count <= _MAX_CACHE_BYTES
+
+
+def stack_states(states: Sequence[training.TrainState]) -> training.TrainState:
+  """Stacks states of one step, which is not stacked."""
+  stacked = _stack([state._replace(step=()) for state in states])
+  return stacked._replace(step=states[0].step)
+
+
+def stack_shapes(
+    shapes: training.TrainState, count: int
+) -> training.TrainState:
+  """Returns the shapes of `count` states as `stack_states` stacks them."""
+  add = lambda x: jax.ShapeDtypeStruct((count, *x.shape), x.dtype)
+  return jax.tree.map(add, shapes._replace(step=()))._replace(step=shapes.step)
+
+
+def map_members(function, count, in_axes, out_axes):
   """Maps a function over stacks of `count` members.
 
   A single one, such as the first teacher of one seed, is not batched: products
   of a batch of one are rounded in another way than those of a solo run.
+
+  Args:
+    function: of one member.
+    count: N.
+    in_axes: of its arguments, see `jax.vmap`.
+    out_axes: of what it returns.
+
+  Returns:
+    The same function of stacks.
   """
   if count > 1:
     return jax.vmap(function, in_axes=in_axes, out_axes=out_axes)
@@ -332,6 +411,11 @@ def _map_members(function, count, in_axes, out_axes):
   return on_one
 
 
+def _has_own_weights(stage):
+  """Whether a stage has weights of each member, not the same for all."""
+  return any(np.ndim(leaf) for leaf in jax.tree.leaves(stage.weights))
+
+
 @functools.partial(jax.jit, static_argnums=(0, 3))
 def _make_caches(model, teachers, images, supervision):
   """Computes stacked teachers' outputs, of one teacher after the other."""
@@ -341,12 +425,6 @@ def _make_caches(model, teachers, images, supervision):
       ),
       teachers,
   )
-
-
-def _stack_states(states: Sequence[training.TrainState]) -> training.TrainState:
-  """Stacks states of one step, which is not stacked."""
-  stacked = _stack([state._replace(step=()) for state in states])
-  return stacked._replace(step=states[0].step)
 
 
 def _stack(trees: Sequence[chex.ArrayTree]) -> chex.ArrayTree:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 import dataclasses
 import functools
 import json
+import os
 import time
 from typing import Any, Literal, TypeVar
 
@@ -228,6 +229,24 @@ def describe_devices() -> list[str]:
   return [f'{d.platform}:{d.id} {d.device_kind}' for d in jax.devices()]
 
 
+def device_memory() -> int | None:
+  """Returns the bytes of the smallest device of this process, None if unknown.
+
+  Where the host's processor is the device, its devices share what it has.
+  """
+  devices = jax.local_devices()
+  limits = [(d.memory_stats() or {}).get('bytes_limit') for d in devices]
+  if all(limits):
+    return min(limits)
+  if devices[0].platform != 'cpu':
+    return None
+  try:
+    pages, size = os.sysconf('SC_PHYS_PAGES'), os.sysconf('SC_PAGE_SIZE')
+  except (ValueError, OSError):  # Not of this system.
+    return None
+  return pages * size // len(devices)
+
+
 def describe_bfloat16() -> str | None:
   """Returns what is computed in its place where devices have no bfloat16.
 
@@ -253,6 +272,11 @@ def describe_bfloat16() -> str | None:
       f'{device.device_kind} has no arithmetic in bfloat16: XLA computes in'
       ' float32 and rounds what it keeps, which is not faster.'
   )
+
+
+def device_count() -> int:
+  """Returns how many devices share a batch, those of all processes."""
+  return jax.device_count()
 
 
 def process() -> tuple[int, int]:

@@ -1,8 +1,14 @@
-"""Tables of results as text: rows of results.json in, lines out."""
+"""Tables of results as text: rows of results.json in, lines out.
+
+Rows that differ by their seeds alone are one line, of their means and
+deviations; see `averages`.
+"""
 
 from collections.abc import Mapping, Sequence
 import math
 from typing import Any
+
+from jacsup_jax import averages
 
 # Column of a row: title, width, and how its value is shown.
 _COLUMNS = {
@@ -51,18 +57,31 @@ def format_rows(rows: Sequence[Mapping[str, Any]]) -> str:
     rows: of results.json; a value that is missing or None is shown as '-'.
 
   Returns:
-    Lines: a heading and one per row.
+    Lines: a heading and one per row, or per rows that differ by seed alone;
+    then one that says what their deviations are.
   """
   columns = _FACE_COLUMNS if _are_faces(rows) else _COLUMNS
-  heading = [title.rjust(width) for title, width, _ in columns.values()]
-  lines = ['  '.join(heading)]
-  for row in rows:
-    cells = []
-    for name, (_, width, show) in columns.items():
-      value = row.get(name)
-      cells.append(('-' if value is None else show(value)).rjust(width))
-    lines.append('  '.join(cells))
-  return '\n'.join(lines)
+  groups = averages.group_seeds(rows)
+  explanation = averages.describe_deviation(groups)
+  table = [
+      [
+          _show_values([row.get(name) for row in group], show)
+          for name, (_, _, show) in columns.items()
+      ]
+      for group in groups
+  ]
+  widths = [width for _, width, _ in columns.values()]
+  if explanation:
+    widths = [
+        max(width, *map(len, cells))
+        for width, cells in zip(widths, zip(*table))
+    ]
+  table.insert(0, [title for title, _, _ in columns.values()])
+  lines = [
+      '  '.join(cell.rjust(width) for cell, width in zip(cells, widths))
+      for cells in table
+  ]
+  return '\n'.join(lines + ([explanation] if explanation else []))
 
 
 def format_attributes(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -84,35 +103,47 @@ def format_attributes(rows: Sequence[Mapping[str, Any]]) -> str:
   rows = [row for row in rows if row.get('attribute_flips_by_attribute')]
   if not rows:
     raise ValueError('no row has attribute_flips_by_attribute.')
+  groups = averages.group_seeds(rows)
   real = rows[0]['judge_accuracy_by_attribute']
   balanced = rows[0]['judge_balanced_accuracy_by_attribute']
   names = sorted(real, key=lambda name: -balanced[name])
   width = max(len(name) for name in (*names, 'attribute'))
-  heading = ['attribute'.ljust(width), 'judge', 'balanced']
-  for i in range(len(rows)):
+  heading = ['judge', 'balanced']
+  for i in range(len(groups)):
     heading += [f'recon. {i + 1}', f'flips {i + 1}']
-  lines = [
-      f'{i + 1}: {row["model"]}, d = {row["nuisance_dim"]}'
-      for i, row in enumerate(rows)
-  ]
-  lines.append('  '.join(heading))
-
-  def add_line(name, values):
-    cells = [f'{v:.1%}'.rjust(len(t)) for v, t in zip(values, heading[1:])]
-    lines.append('  '.join([name.ljust(width), *cells]))
-
+  # A cell has a value of each seed of its group.
   table = {}
   for name in names:
-    table[name] = [real[name], balanced[name]]
-    for row in rows:
+    table[name] = [[real[name]], [balanced[name]]]
+    for group in groups:
       table[name] += [
-          row['judge_accuracy_reconstructions_by_attribute'][name],
-          row['attribute_flips_by_attribute'][name],
+          [row[f'{entry}_by_attribute'][name] for row in group]
+          for entry in ('judge_accuracy_reconstructions', 'attribute_flips')
       ]
-    add_line(name, table[name])
-  columns = zip(*table.values())
-  add_line('mean', [sum(column) / len(names) for column in columns])
-  return '\n'.join(lines)
+  # Over the attributes, of each seed.
+  table['mean'] = [
+      [sum(values) / len(names) for values in zip(*column)]
+      for column in zip(*table.values())
+  ]
+  shown = {
+      name: [_show_values(values, '{:.1%}'.format) for values in cells]
+      for name, cells in table.items()
+  }
+  explanation = averages.describe_deviation(groups)
+  widths = [len(title) for title in heading]
+  if explanation:
+    widths = [
+        max(width, *map(len, cells))
+        for width, cells in zip(widths, zip(*shown.values()))
+    ]
+  lines = [
+      f'{i + 1}: {group[0]["model"]}, d = {group[0]["nuisance_dim"]}'
+      for i, group in enumerate(groups)
+  ]
+  for name, cells in {'attribute': heading, **shown}.items():
+    cells = [cell.rjust(w) for cell, w in zip(cells, widths)]
+    lines.append('  '.join([name.ljust(width), *cells]))
+  return '\n'.join(lines + ([explanation] if explanation else []))
 
 
 def format_effect(rows: Sequence[Mapping[str, Any]]) -> str | None:
@@ -129,33 +160,49 @@ def format_effect(rows: Sequence[Mapping[str, Any]]) -> str | None:
   """
   if _are_faces(rows):
     return _format_face_effect(rows)
-  scores = {
-      model: {
-          row['nuisance_dim']: row['class_swaps']
-          for row in rows
-          if row['model'] == model and row.get('class_swaps') is not None
-      }
-      for model in ('student', 'student_no_jacobian')
-  }
+  # Model -> d -> seed -> score.
+  scores = {'student': {}, 'student_no_jacobian': {}}
+  for row in rows:
+    if row['model'] in scores and row.get('class_swaps') is not None:
+      of_dim = scores[row['model']].setdefault(row['nuisance_dim'], {})
+      of_dim[row.get('seed')] = row['class_swaps']
   supervised, without = scores.values()
   dim = max(supervised.keys() & without.keys(), default=None)
   if dim is None:
     return None
+  pair = supervised[dim], without[dim]
+  means = [averages.mean(list(of_seed.values())) for of_seed in pair]
+  with_, without_ = (
+      _show_values(list(of_seed.values()), '{:.1%}'.format) for of_seed in pair
+  )
+  # Of each seed, since the two share their teacher.
+  differences = [
+      100 * (score - pair[1][seed])
+      for seed, score in pair[0].items()
+      if seed in pair[1]
+  ]
+  spread = averages.deviation(differences)
   return (
-      f'At d = {dim}, class swaps are {supervised[dim]:.1%} with Jacobian'
-      f' supervision and {without[dim]:.1%} without:'
-      f' {100 * (supervised[dim] - without[dim]):+.1f} points.'
+      f'At d = {dim}, class swaps are {with_} with Jacobian'
+      f' supervision and {without_} without:'
+      f' {100 * (means[0] - means[1]):+.1f}'
+      f'{"" if spread is None else f" ± {spread:.1f}"} points.'
   )
 
 
 def _format_face_effect(rows):
   """Compares the largest student with its teacher and the cycle student."""
   chains = {'teacher': {}, 'student': {}, 'student_cycle': {}}
-  for row in rows:
-    chain = chains.get(row['model'])
-    measured = [row.get(name) for name in ('attribute_flips', 'mse')]
-    if chain is not None and None not in measured:
-      chain[row['nuisance_dim']] = row
+  several = False
+  for group in averages.group_seeds(rows):
+    chain = chains.get(group[0]['model'])
+    several |= chain is not None and len(group) > 1
+    row = {
+        name: averages.mean([row.get(name) for row in group])
+        for name in ('attribute_flips', 'mse')
+    }
+    if chain is not None and None not in row.values():
+      chain[group[0]['nuisance_dim']] = row
   teachers, students, cycles = chains.values()
   if not teachers or not students:
     return None
@@ -167,8 +214,9 @@ def _format_face_effect(rows):
     return None
   kept = student['attribute_flips'] / teacher['attribute_flips']
   error = student['mse'] / teacher['mse']
+  at = 'In the mean over seeds, at' if several else 'At'
   line = (
-      f'At d = {dim}, the student keeps {kept:.1%} of its teacher\'s flips at'
+      f'{at} d = {dim}, the student keeps {kept:.1%} of its teacher\'s flips at'
       f' {error:.1%} of its error'
   )
   if dim in cycles:
@@ -180,6 +228,18 @@ def _format_face_effect(rows):
         f', {abs(points):.1f} points {side} the student with cycle losses'
     )
   return f'{line}.'
+
+
+def _show_values(values, show):
+  """Shows the values of a cell, one of each seed: a value, or mean ± std."""
+  known = [value for value in values if value is not None]
+  if not known:
+    return '-'
+  # What names the rows is the same in all.
+  if len(known) == 1 or isinstance(known[0], str) or show is str:
+    return show(known[0])
+  mean, std = averages.mean(known), averages.deviation(known)
+  return f'{show(mean)} ± {show(std)}'
 
 
 def _are_faces(rows):

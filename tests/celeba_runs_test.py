@@ -205,7 +205,7 @@ def teacher_run(tmp_path_factory):
 def _restore(path, names=NAMES, **changes):
   changes = {'nuisance_dims': ['8', '12'], **changes}
   values = _values(teacher_workdir=str(path), **changes)
-  return celeba_runs.restore_teacher(values, names)
+  return celeba_runs.restore_teachers(values, names, [0])[0]
 
 
 def test_teacher_of_another_run_is_restored(teacher_run):

@@ -296,7 +296,8 @@ def test_draw_writes_every_figure(run):
       for stage in discovery_runs.make_stages(FLAGS)
   ]
   test = fake_load('small', 'test')
-  mnist_figures.draw(workdir, trained, test.images, test.labels)
+  metrics = workdir.read_metrics()
+  mnist_figures.draw(workdir, trained, test.images, test.labels, metrics)
   assert sorted(path.name for path in workdir.figures.iterdir()) == [
       'figure_1a.png',
       'figure_1b.png',
@@ -309,7 +310,7 @@ def test_draw_writes_every_figure(run):
   ]
   # A run of one chain has no figures of the other.
   shutil.rmtree(workdir.figures)
-  mnist_figures.draw(workdir, trained[::2], test.images, test.labels)
+  mnist_figures.draw(workdir, trained[::2], test.images, test.labels, metrics)
   assert sorted(path.name for path in workdir.figures.iterdir()) == [
       'figure_1a.png',
       'figure_1c.png',

@@ -330,7 +330,7 @@ def test_a_teacher_that_its_flags_do_not_train(tmp_path):
   (tmp_path / 'manifest.json').write_text(json.dumps(manifest))
   values = {**FACE_FLAGS, 'teacher_workdir': str(tmp_path)}
   with pytest.raises(types.InputError, match='flags that train none'):
-    celeba_runs.restore_teacher(values, ['Bald', 'Male'])
+    celeba_runs.restore_teachers(values, ['Bald', 'Male'], [0])
 
 
 # Checkpoints.
