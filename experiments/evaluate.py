@@ -55,6 +55,15 @@ def define_flags() -> None:
       ' runs/attribute_judge_DATASET_SIZE. Those of digits are trained when'
       ' missing.',
   )
+  flags.DEFINE_integer(
+      'diagnostics_images',
+      None,
+      'Images of the split, from its first on, that the Jacobians of the models'
+      ' are measured on; by default 256 digits or 16 faces, 0 for none. Their'
+      ' means go into the rows, the rest to DATASET_SPLIT_diagnostics.json and'
+      ' pictures beside it.',
+      lower_bound=0,
+  )
 
 
 def evaluate(
@@ -64,6 +73,7 @@ def evaluate(
     data_dir: str | os.PathLike[str] | None = None,
     split: str = 'test',
     judge_workdir: str | os.PathLike[str] | None = None,
+    diagnostics_images: int | None = None,
 ) -> tuple[pathlib.Path, list[dict[str, Any]]]:
   """Measures the finished stages of a run and writes the rows.
 
@@ -73,6 +83,8 @@ def evaluate(
     data_dir: see `datasets.load` and `datasets.load_faces`.
     split: one of `SPLITS`.
     judge_workdir: of the judges; None takes the default of the data set.
+    diagnostics_images: that Jacobians are measured on, none if 0; None takes
+      the default of digits or of faces.
 
   Returns:
     The file, and its rows: the stages in the order of the run, then an
@@ -104,6 +116,11 @@ def evaluate(
       data_dir=data_dir,
       split=split,
       judge_workdir=judge_workdir,
+      **(
+          {}
+          if diagnostics_images is None
+          else {'diagnostics_images': diagnostics_images}
+      ),
   )
 
 
@@ -114,6 +131,7 @@ def main() -> None:
       data_dir=FLAGS.data_dir,
       split=FLAGS.split,
       judge_workdir=FLAGS.judge_workdir,
+      diagnostics_images=FLAGS.diagnostics_images,
   )
   print(tables.format_rows(rows))
   print(f'saved in {path}')

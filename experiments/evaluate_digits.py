@@ -4,6 +4,10 @@ import os
 import pathlib
 from typing import Any
 
+import jax.numpy as jnp
+
+from experiments import diagnosed_runs
+from experiments import discovery_figures
 from experiments import discovery_runs
 from experiments import evaluated_runs
 from experiments import mnist_runs
@@ -12,6 +16,7 @@ from jacsup_jax import datasets
 from jacsup_jax import judges
 from jacsup_jax import types
 from jacsup_jax import workdirs
+from jacsup_jax.datasets import batches
 
 _EXPERIMENTS = {
     experiment.name: experiment
@@ -26,6 +31,7 @@ def evaluate(
     data_dir: str | os.PathLike[str] | None = None,
     split: str = 'test',
     judge_workdir: str | os.PathLike[str] | None = None,
+    diagnostics_images: int = 256,
 ) -> tuple[pathlib.Path, list[dict[str, Any]]]:
   """Measures the finished stages of a run and writes the rows.
 
@@ -35,6 +41,8 @@ def evaluate(
     data_dir: see `datasets.load`.
     split: 'test', 'validation' or 'train'.
     judge_workdir: of the judges; None takes the default of the data set.
+    diagnostics_images: first ones of the split, that Jacobians are measured on;
+      0 for none.
 
   Returns:
     The file, and its rows: the stages in the order of the run, then an
@@ -83,6 +91,16 @@ def evaluate(
       }
       for model in models
   ]
+  diagnosed = []
+  if diagnostics_images:
+    images = batches.to_float(jnp.asarray(data.images[:diagnostics_images]))
+    diagnosed = diagnosed_runs.measure(
+        models,
+        [discovery_figures.encode(model, images) for model in models],
+        [f'y{i + 1}' for i in range(values['num_factors'])],
+    )
+    for row, found in zip(rows, diagnosed):
+      row.update(diagnosed_runs.row_entries(found))
   name = dataset
   if dataset == values['dataset'] and not own_data:
     # Not to be taken for the data of the run.
@@ -96,6 +114,8 @@ def evaluate(
       rows=rows,
       judges=ensemble.describe(),
   )
+  if diagnosed:
+    diagnosed_runs.write(path, diagnosed, images=len(images))
   return path, rows
 
 

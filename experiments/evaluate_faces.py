@@ -20,6 +20,7 @@ def evaluate(
     data_dir: str | os.PathLike[str] | None = None,
     split: str = 'test',
     judge_workdir: str | os.PathLike[str] | None = None,
+    diagnostics_images: int = 16,
 ) -> tuple[pathlib.Path, list[dict[str, Any]]]:
   """Measures the finished stages of a run and writes the rows.
 
@@ -30,6 +31,8 @@ def evaluate(
     split: 'test', 'validation' or 'train'; not the one that alpha is chosen
       on.
     judge_workdir: of a trained judge; None takes the default of the data set.
+    diagnostics_images: first ones of the split, that Jacobians are measured on;
+      0 for none.
 
   Returns:
     The file, and its rows: a given teacher, the stages in the order of the
