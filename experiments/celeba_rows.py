@@ -8,6 +8,7 @@ from typing import Any
 from flax import linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from experiments import celeba_runs
 from jacsup_jax import attribute_judges
@@ -17,6 +18,7 @@ from jacsup_jax import flips
 from jacsup_jax import networks
 from jacsup_jax import stages
 from jacsup_jax import types
+from jacsup_jax.datasets import batches
 
 _PROTOCOL = (
     'attribute_flips: y_i set to -strength sign(y_i), counted if the judge then'
@@ -140,6 +142,22 @@ def describe(trained: stages.Trained, seed: int) -> dict[str, Any]:
   }
 
 
+def encode_models(
+    models: Sequence[stages.Trained],
+    images: np.ndarray,
+    attributes: np.ndarray,
+) -> list[types.Code]:
+  """Encodes the same few images by models, with running statistics.
+
+  Args:
+    models: of faces; Fader Networks are given the labels.
+    images: `[M, S, S, 3]` uint8.
+    attributes: `[M, K]` int in {-1, +1}.
+  """
+  arrays = jnp.asarray(images), jnp.asarray(attributes)
+  return [_encode(model.model, model.variables, *arrays) for model in models]
+
+
 def _bind(model, variables, judge_model, judge_variables):
   params, batch_stats = variables['params'], variables['batch_stats']
   return (
@@ -151,6 +169,12 @@ def _bind(model, variables, judge_model, judge_variables):
           attribute_judges.classify, judge_model, judge_variables
       ),
   )
+
+
+@functools.partial(jax.jit, static_argnames='model')
+def _encode(model, variables, images, attributes):
+  encode, _, _ = _bind(model, variables, None, None)
+  return encode(batches.to_signed_float(images), attributes)
 
 
 @functools.partial(jax.jit, static_argnames='model')

@@ -124,7 +124,7 @@ def write(
   Returns:
     The file.
   """
-  name = lambda end: rows_path.with_name(f'{rows_path.stem}_{end}')
+  name = functools.partial(_name_beside, rows_path)
   largest = {}
   for model in diagnosed:
     stage, found = model.trained.stage, model.entry['column_cosines']
@@ -148,6 +148,44 @@ def write(
   contents = {**described, 'models': [model.entry for model in diagnosed]}
   workdirs.write_whole(path, json.dumps(contents, indent=1))
   return path
+
+
+def read(rows_path: pathlib.Path) -> dict[str, Any]:
+  """Reads the file that `write` wrote beside the rows."""
+  return json.loads(_name_beside(rows_path, 'diagnostics.json').read_text())
+
+
+def format_undefined(diagnostics: dict[str, Any]) -> str:
+  """Says which columns of Jacobians are zero, so that no mean has them.
+
+  Args:
+    diagnostics: what `read` returns.
+
+  Returns:
+    Lines, none where there is no such column.
+  """
+  lines = []
+  for model in diagnostics['models']:
+    for other in ('supervisor', 'first_teacher'):
+      found = model[other]
+      if found is None:
+        continue
+      zero = [
+          f'{name} ({factor["undefined_cosines"]})'
+          for name, factor in found['factors'].items()
+          if factor['undefined_cosines']
+      ]
+      if zero:
+        lines.append(
+            f'{model["stage"]} against {found["stage"]}: the Jacobian\'s cosine'
+            f' is undefined, as a column is zero, on so many of'
+            f' {diagnostics["images"]} images: {", ".join(zero)}\n'
+        )
+  return ''.join(lines)
+
+
+def _name_beside(rows_path, end):
+  return rows_path.with_name(f'{rows_path.stem}_{end}')
 
 
 def _split(trained, code, num_factors):

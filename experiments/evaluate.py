@@ -10,7 +10,9 @@ from typing import Any
 
 from absl import flags
 
+from experiments import ceilings
 from experiments import command_line
+from experiments import diagnosed_runs
 from experiments import evaluate_digits
 from experiments import evaluate_faces
 from jacsup_jax import tables
@@ -134,6 +136,12 @@ def main() -> None:
       diagnostics_images=FLAGS.diagnostics_images,
   )
   print(tables.format_rows(rows))
+  # Undefined columns are said in words, as a table has no room for it.
+  if FLAGS.diagnostics_images != 0:
+    diagnostics = diagnosed_runs.read(path)
+    print(diagnosed_runs.format_undefined(diagnostics), end='')
+    if 'ceiling' in diagnostics:
+      print(ceilings.format_ceiling(diagnostics['ceiling']))
   print(f'saved in {path}')
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
+from experiments import ceilings
 from experiments import diagnosed_runs
 from experiments import discovery_figures
 from experiments import discovery_runs
@@ -101,6 +102,7 @@ def evaluate(
     )
     for row, found in zip(rows, diagnosed):
       row.update(diagnosed_runs.row_entries(found))
+    ceiling = _measure_ceiling(models, ensemble, data.images, rows)
   name = dataset
   if dataset == values['dataset'] and not own_data:
     # Not to be taken for the data of the run.
@@ -115,8 +117,20 @@ def evaluate(
       judges=ensemble.describe(),
   )
   if diagnosed:
-    diagnosed_runs.write(path, diagnosed, images=len(images))
+    diagnosed_runs.write(path, diagnosed, images=len(images), ceiling=ceiling)
   return path, rows
+
+
+def _measure_ceiling(models, ensemble, images, rows):
+  """Measures the first teacher's ceiling; the students' rows get theirs."""
+  ceiling = ceilings.measure(models[0], ensemble, images, rows)
+  by_stage = {entry['stage']: entry for entry in ceiling['students']}
+  for row in rows:
+    entry = by_stage.get(row['stage'])
+    if entry is not None:
+      row['residual_share'] = entry['residual_share']
+      row['class_swaps_ceiling'] = entry['class_swaps']
+  return ceiling
 
 
 def _is_own_data(run, dataset, data_dir, image_shape):

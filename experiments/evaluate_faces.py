@@ -6,8 +6,10 @@ from typing import Any
 
 from experiments import celeba_rows
 from experiments import celeba_runs
+from experiments import diagnosed_runs
 from experiments import evaluated_runs
 from jacsup_jax import attribute_judges
+from jacsup_jax import face_figures
 from jacsup_jax import judge_files
 from jacsup_jax import types
 from jacsup_jax import workdirs
@@ -71,6 +73,19 @@ def evaluate(
   evaluated_runs.compare_judges(run, 'judge', judge.describe(), what='flips')
 
   rows = celeba_rows.measure_models(values, models, judge, selection, data)
+  diagnosed = []
+  if diagnostics_images:
+    models.append(celeba_runs.random_model(values, len(names)))
+    some = data.images[:diagnostics_images]
+    diagnosed = diagnosed_runs.measure(
+        models,
+        celeba_rows.encode_models(
+            models, some, data.attributes[:diagnostics_images]
+        ),
+        [face_figures.readable(name) for name in names],
+    )
+    for row, found in zip(rows, diagnosed):
+      row.update(diagnosed_runs.row_entries(found))
   path = evaluated_runs.write(
       run,
       data.name,
@@ -80,6 +95,8 @@ def evaluate(
       rows=rows,
       judge=judge.describe(),
   )
+  if diagnosed:
+    diagnosed_runs.write(path, diagnosed, images=len(some))
   return path, rows
 
 
