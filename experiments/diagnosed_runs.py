@@ -128,7 +128,8 @@ def write(
   largest = {}
   for model in diagnosed:
     stage, found = model.trained.stage, model.entry['column_cosines']
-    title = f'{stage.model.replace("_", " ")}, d = {stage.nuisance_dim}'
+    kind = stage.model.replace('_', ' ').replace('jacobian', 'Jacobian')
+    title = f'{kind}, d = {stage.nuisance_dim}'
     path = name(f'cosines_{stage.name}.png')
     with workdirs.writing(path):
       figure = jacobian_figures.column_cosines(

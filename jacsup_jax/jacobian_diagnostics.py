@@ -91,7 +91,8 @@ def multiply_columns(
           for a, b in (columns[:1] * 2, columns[1:] * 2, columns)
       ]
 
-    return ColumnProducts(*jax.lax.map(multiply_column, _unit_vectors(codes[0])))
+    units = _unit_vectors(codes[0])
+    return ColumnProducts(*jax.lax.map(multiply_column, units))
 
   return jax.lax.map(
       multiply,

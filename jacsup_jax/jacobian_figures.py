@@ -58,17 +58,17 @@ def column_cosines(
   axes.grid(which='minor', color='white', linewidth=0.6)
   axes.tick_params(which='minor', length=0)
   if size <= _MOST_NUMBERS:
-    for (i, j), value in np.ndenumerate(shown):
-      if value is not np.ma.masked:
-        axes.text(
-            j,
-            i,
-            f'{value:z.2f}'.replace('-', '\N{MINUS SIGN}'),
-            ha='center',
-            va='center',
-            fontsize=6,
-            color='white' if abs(value) > _DARK else 'black',
-        )
+    # Leaves out what is masked.
+    for (i, j), value in np.ma.ndenumerate(shown):
+      axes.text(
+          j,
+          i,
+          f'{value:z.2f}'.replace('-', '\N{MINUS SIGN}'),
+          ha='center',
+          va='center',
+          fontsize=6,
+          color='white' if abs(value) > _DARK else 'black',
+      )
   bar = figure.colorbar(
       image, ax=axes, ticks=[-1, -0.5, 0, 0.5, 1], shrink=0.8, pad=0.02
   )
