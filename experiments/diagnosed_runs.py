@@ -114,7 +114,7 @@ def write(
   DATASET_SPLIT_cosines_STAGE.png: how the columns of a model's Jacobian lie to
     each other.
   DATASET_SPLIT_directions_STAGE.png: images along the principal directions of
-    the largest model of each kind that has a flat nuisance.
+    the largest trained model of each kind that has a flat nuisance.
 
   Args:
     rows_path: of the rows, DATASET_SPLIT.json.
@@ -139,7 +139,9 @@ def write(
           title,
       )
       figures.save(figure, path)
-    if model.code.nuisance.ndim == 2 and model.code.nuisance.size:
+    is_flat = model.code.nuisance.ndim == 2 and model.code.nuisance.size
+    # What an untrained model draws looks like nothing.
+    if is_flat and stage.model != 'random':
       largest[stage.model] = model, title
   for model, title in largest.values():
     path = name(f'directions_{model.trained.stage.name}.png')
