@@ -83,8 +83,11 @@ def measure(
     supervisor = pairs.get(stage.supervisor) if is_student else None
     entry['supervisor'] = supervisor and _compare(own, supervisor, names)
     first = None if stage.model.startswith(_FIRST) else pairs.get(_FIRST)
-    entry['first_teacher'] = first and _compare(
-        own, first, list(factor_names)
+    # The first teacher's whole code is its factors.
+    entry['first_teacher'] = (
+        entry['supervisor']
+        if first is supervisor
+        else first and _compare(own, first, list(factor_names))
     )
     entry['column_cosines'] = _compare_columns(
         *_split(trained, code, whole), names

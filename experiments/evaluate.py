@@ -136,11 +136,10 @@ def main() -> None:
       diagnostics_images=FLAGS.diagnostics_images,
   )
   print(tables.format_rows(rows))
-  # Undefined columns are said in words, as a table has no room for it.
   if FLAGS.diagnostics_images != 0:
     diagnostics = diagnosed_runs.read(path)
     print(diagnosed_runs.format_undefined(diagnostics), end='')
-    if 'ceiling' in diagnostics:
+    if diagnostics.get('ceiling'):
       print(ceilings.format_ceiling(diagnostics['ceiling']))
   print(f'saved in {path}')
 

@@ -317,7 +317,7 @@ def check_decoder(
     )
     try:
       found.append(jax.eval_shape(decode, abstract).shape)
-    except jax.errors.JAXTypeError as error:
+    except (jax.errors.JAXTypeError, jax.errors.JAXIndexError) as error:
       # Its message is a page about tracing.
       raise types.InputError(
           f'the {name} does not decode an abstract code'
