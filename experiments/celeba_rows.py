@@ -8,6 +8,7 @@ from typing import Any
 from flax import linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from experiments import celeba_runs
 from experiments import seed_runs
@@ -19,6 +20,7 @@ from jacsup_jax import flips
 from jacsup_jax import networks
 from jacsup_jax import stages
 from jacsup_jax import types
+from jacsup_jax.datasets import batches
 
 _PROTOCOL = (
     'attribute_flips: y_i set to -strength sign(y_i), counted if the judge then'
@@ -103,17 +105,31 @@ def measure_seeds(
   Returns:
     Rows of results.json, one seed after the other.
   """
-  rows, measured = [], set()
+  measured = list_measured(values, models, len(data.attribute_names))
+  return [
+      row
+      for seed, own in measured.items()
+      for row in measure_models(
+          # The last is the untrained one, which it adds itself.
+          seed_runs.for_seed(values, seed), own[:-1], judge, selection, data
+      )
+  ]  # pyformat: disable
+
+
+def list_measured(
+    values: Mapping[str, Any],
+    models: Mapping[int, Sequence[stages.Trained]],
+    num_factors: int,
+) -> dict[int, list[stages.Trained]]:
+  """Returns the models of the rows of `measure_seeds`, by seed, in order."""
+  listed, measured = {}, set()
   for seed, own in models.items():
-    rows += measure_models(
-        seed_runs.for_seed(values, seed),
-        [model for model in own if model.sha256 not in measured],
-        judge,
-        selection,
-        data,
+    random = celeba_runs.random_model(
+        seed_runs.for_seed(values, seed), num_factors
     )
+    listed[seed] = [m for m in own if m.sha256 not in measured] + [random]
     measured |= {model.sha256 for model in own}
-  return rows
+  return listed
 
 
 def describe_protocol(split: str, selection_split: str) -> str:
@@ -178,6 +194,22 @@ def describe(trained: stages.Trained, seed: int) -> dict[str, Any]:
   }
 
 
+def encode_models(
+    models: Sequence[stages.Trained],
+    images: np.ndarray,
+    attributes: np.ndarray,
+) -> list[types.Code]:
+  """Encodes the same few images by models, with running statistics.
+
+  Args:
+    models: of faces; Fader Networks are given the labels.
+    images: `[M, S, S, 3]` uint8.
+    attributes: `[M, K]` int in {-1, +1}.
+  """
+  arrays = jnp.asarray(images), jnp.asarray(attributes)
+  return [_encode(model.model, model.variables, *arrays) for model in models]
+
+
 def _bind(model, variables, judge_model, judge_variables):
   params, batch_stats = variables['params'], variables['batch_stats']
   return (
@@ -189,6 +221,12 @@ def _bind(model, variables, judge_model, judge_variables):
           attribute_judges.classify, judge_model, judge_variables
       ),
   )
+
+
+@functools.partial(jax.jit, static_argnames='model')
+def _encode(model, variables, images, attributes):
+  encode, _, _ = _bind(model, variables, None, None)
+  return encode(batches.to_signed_float(images), attributes)
 
 
 @functools.partial(jax.jit, static_argnames='model')

@@ -412,14 +412,27 @@ def measure(
   Returns:
     Rows of results.json, one seed after the other.
   """
-  rows = []
-  for seed, models in trained.items():
-    own = seed_runs.for_seed(values, seed)
-    rows += [
-        describe(model, seed) | evaluate(model.model, model.variables)
-        for model in [*models, random_model(make_model, own, last)]
-    ]
-  return rows
+  return [
+      describe(model, seed) | evaluate(model.model, model.variables)
+      for seed, models in add_random(make_model, values, trained, last).items()
+      for model in models
+  ]
+
+
+def add_random(
+    make_model: MakeModel,
+    values: Mapping[str, Any],
+    trained: Mapping[int, Sequence[stages.Trained]],
+    last: types.Stage,
+) -> dict[int, list[stages.Trained]]:
+  """Returns models by seed, in the order of `measure`; see there."""
+  return {
+      seed: [
+          *models,
+          random_model(make_model, seed_runs.for_seed(values, seed), last),
+      ]
+      for seed, models in trained.items()
+  }
 
 
 def estimate_bytes(

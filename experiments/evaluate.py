@@ -10,7 +10,9 @@ from typing import Any
 
 from absl import flags
 
+from experiments import ceilings
 from experiments import command_line
+from experiments import diagnosed_runs
 from experiments import evaluate_digits
 from experiments import evaluate_faces
 from jacsup_jax import tables
@@ -55,6 +57,15 @@ def define_flags() -> None:
       ' runs/attribute_judge_DATASET_SIZE. Those of digits are trained when'
       ' missing.',
   )
+  flags.DEFINE_integer(
+      'diagnostics_images',
+      None,
+      'Images of the split, from its first on, that the Jacobians of the models'
+      ' are measured on; by default 256 digits or 16 faces, 0 for none. Their'
+      ' means go into the rows, the rest to DATASET_SPLIT_diagnostics.json and'
+      ' pictures beside it.',
+      lower_bound=0,
+  )
 
 
 def evaluate(
@@ -64,6 +75,7 @@ def evaluate(
     data_dir: str | os.PathLike[str] | None = None,
     split: str = 'test',
     judge_workdir: str | os.PathLike[str] | None = None,
+    diagnostics_images: int | None = None,
 ) -> tuple[pathlib.Path, list[dict[str, Any]]]:
   """Measures the finished stages of a run and writes the rows.
 
@@ -73,6 +85,8 @@ def evaluate(
     data_dir: see `datasets.load` and `datasets.load_faces`.
     split: one of `SPLITS`.
     judge_workdir: of the judges; None takes the default of the data set.
+    diagnostics_images: that Jacobians are measured on, none if 0; None takes
+      the default of digits or of faces.
 
   Returns:
     The file, and its rows: the stages in the order of the run, then an
@@ -104,6 +118,11 @@ def evaluate(
       data_dir=data_dir,
       split=split,
       judge_workdir=judge_workdir,
+      **(
+          {}
+          if diagnostics_images is None
+          else {'diagnostics_images': diagnostics_images}
+      ),
   )
 
 
@@ -114,8 +133,14 @@ def main() -> None:
       data_dir=FLAGS.data_dir,
       split=FLAGS.split,
       judge_workdir=FLAGS.judge_workdir,
+      diagnostics_images=FLAGS.diagnostics_images,
   )
   print(tables.format_rows(rows))
+  if FLAGS.diagnostics_images != 0:
+    diagnostics = diagnosed_runs.read(path)
+    print(diagnosed_runs.format_undefined(diagnostics), end='')
+    if diagnostics.get('ceiling'):
+      print(ceilings.format_ceiling(diagnostics['ceiling']))
   print(f'saved in {path}')
 
 

@@ -4,6 +4,11 @@ import os
 import pathlib
 from typing import Any
 
+import jax.numpy as jnp
+
+from experiments import ceilings
+from experiments import diagnosed_runs
+from experiments import discovery_figures
 from experiments import discovery_runs
 from experiments import evaluated_runs
 from experiments import mnist_runs
@@ -13,6 +18,7 @@ from jacsup_jax import datasets
 from jacsup_jax import judges
 from jacsup_jax import types
 from jacsup_jax import workdirs
+from jacsup_jax.datasets import batches
 
 _EXPERIMENTS = {
     experiment.name: experiment
@@ -27,6 +33,7 @@ def evaluate(
     data_dir: str | os.PathLike[str] | None = None,
     split: str = 'test',
     judge_workdir: str | os.PathLike[str] | None = None,
+    diagnostics_images: int = 256,
 ) -> tuple[pathlib.Path, list[dict[str, Any]]]:
   """Measures the finished stages of a run and writes the rows.
 
@@ -36,6 +43,8 @@ def evaluate(
     data_dir: see `datasets.load`.
     split: 'test', 'validation' or 'train'.
     judge_workdir: of the judges; None takes the default of the data set.
+    diagnostics_images: first ones of the split, that Jacobians are measured on;
+      0 for none.
 
   Returns:
     The file, and its rows: the stages in the order of the run, then an
@@ -84,6 +93,24 @@ def evaluate(
       finished[-1],
       discovery_runs.make_evaluate(ensemble, data.images, data.labels),
   )
+  by_seed = discovery_runs.add_random(
+      experiment.make_model, values, models, finished[-1]
+  )
+  diagnosed, ceiling = [], None
+  if diagnostics_images:
+    images = batches.to_float(jnp.asarray(data.images[:diagnostics_images]))
+  for seed, own in by_seed.items() if diagnostics_images else ():
+    own_rows = [row for row in rows if row['seed'] == seed]
+    found = diagnosed_runs.measure(
+        own,
+        [discovery_figures.encode(model, images) for model in own],
+        [f'y{i + 1}' for i in range(values['num_factors'])],
+    )
+    for row, entry in zip(own_rows, found, strict=True):
+      row.update(diagnosed_runs.row_entries(entry))
+    own_ceiling = _measure_ceiling(own, ensemble, data.images, own_rows)
+    if not diagnosed:  # Details and pictures are of the first seed.
+      diagnosed, ceiling = found, own_ceiling
   name = dataset
   if dataset == values['dataset'] and not own_data:
     # Not to be taken for the data of the run.
@@ -97,7 +124,23 @@ def evaluate(
       rows=rows,
       judges=ensemble.describe(),
   )
+  if diagnosed:
+    diagnosed_runs.write(path, diagnosed, images=len(images), ceiling=ceiling)
   return path, rows
+
+
+def _measure_ceiling(models, ensemble, images, rows):
+  """Measures the first teacher's ceiling; the students' rows get theirs."""
+  if models[0].stage.parent is not None:  # Its own is not there.
+    return None
+  ceiling = ceilings.measure(models[0], ensemble, images, rows)
+  by_stage = {entry['stage']: entry for entry in ceiling['students']}
+  for row in rows:
+    entry = by_stage.get(row['stage'])
+    if entry is not None:
+      row['residual_share'] = entry['residual_share']
+      row['class_swaps_ceiling'] = entry['class_swaps']
+  return ceiling
 
 
 def _is_own_data(run, dataset, data_dir, image_shape):

@@ -6,9 +6,11 @@ from typing import Any
 
 from experiments import celeba_rows
 from experiments import celeba_runs
+from experiments import diagnosed_runs
 from experiments import evaluated_runs
 from experiments import seed_runs
 from jacsup_jax import attribute_judges
+from jacsup_jax import face_figures
 from jacsup_jax import judge_files
 from jacsup_jax import types
 from jacsup_jax import workdirs
@@ -21,6 +23,7 @@ def evaluate(
     data_dir: str | os.PathLike[str] | None = None,
     split: str = 'test',
     judge_workdir: str | os.PathLike[str] | None = None,
+    diagnostics_images: int = 16,
 ) -> tuple[pathlib.Path, list[dict[str, Any]]]:
   """Measures the finished stages of a run and writes the rows.
 
@@ -31,6 +34,8 @@ def evaluate(
     split: 'test', 'validation' or 'train'; not the one that alpha is chosen
       on.
     judge_workdir: of a trained judge; None takes the default of the data set.
+    diagnostics_images: first ones of the split, that Jacobians are measured on;
+      0 for none.
 
   Returns:
     The file, and its rows: a given teacher, the stages in the order of the
@@ -76,6 +81,24 @@ def evaluate(
   evaluated_runs.compare_judges(run, 'judge', judge.describe(), what='flips')
 
   rows = celeba_rows.measure_seeds(values, models, judge, selection, data)
+  by_seed = celeba_rows.list_measured(values, models, len(names))
+  diagnosed, some = [], data.images[:diagnostics_images]
+  for seed, own in models.items() if diagnostics_images else ():
+    # A given teacher too, which may have been measured with another seed.
+    own = [*own, by_seed[seed][-1]]
+    found = diagnosed_runs.measure(
+        own,
+        celeba_rows.encode_models(
+            own, some, data.attributes[:diagnostics_images]
+        ),
+        [face_figures.readable(name) for name in names],
+    )
+    for entry in found:
+      for row in rows:
+        if (row['seed'], row['stage']) == (seed, entry.trained.stage.name):
+          row.update(diagnosed_runs.row_entries(entry))
+    # Details and pictures are of the first seed.
+    diagnosed = diagnosed or found
   path = evaluated_runs.write(
       run,
       data.name,
@@ -85,6 +108,8 @@ def evaluate(
       rows=rows,
       judge=judge.describe(),
   )
+  if diagnosed:
+    diagnosed_runs.write(path, diagnosed, images=len(some))
   return path, rows
 
 

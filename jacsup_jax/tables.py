@@ -21,6 +21,13 @@ _COLUMNS = {
     'mse': ('MSE', 7, '{:.4f}'.format),
     'psnr': ('PSNR dB', 7, '{:.2f}'.format),
 }
+# Shown where any row has them.
+_DIAGNOSTIC_COLUMNS = {
+    'jacobian_cosine': ('Jac. cos', 8, '{:.3f}'.format),
+    'jacobian_norm_error': ('norm err', 8, '{:.1%}'.format),
+    'jacobian_cosine_first_teacher': ('cos of 1st', 10, '{:.3f}'.format),
+    'jacobian_norm_error_first_teacher': ('err of 1st', 10, '{:.1%}'.format),
+}
 _FACE_COLUMNS = {
     'model': ('model', 20, str),
     'nuisance_dim': ('d', 5, str),
@@ -61,6 +68,11 @@ def format_rows(rows: Sequence[Mapping[str, Any]]) -> str:
     then one that says what their deviations are.
   """
   columns = _FACE_COLUMNS if _are_faces(rows) else _COLUMNS
+  columns = columns | {
+      name: column
+      for name, column in _DIAGNOSTIC_COLUMNS.items()
+      if any(row.get(name) is not None for row in rows)
+  }
   groups = averages.group_seeds(rows)
   explanation = averages.describe_deviation(groups)
   table = [

@@ -88,6 +88,48 @@ def vary_unit(
   return images.reshape(batch_size, values.size, *images.shape[1:])
 
 
+def vary_direction(
+    decode: types.DecodeFn,
+    codes: types.Code,
+    count: int,
+    direction: jax.Array,
+    num_values: int,
+    *,
+    low: float = 0.01,
+) -> jax.Array:
+  """Decodes codes with their nuisance moved along a direction.
+
+  To evenly spaced values of its component over its range on a data set; the
+  part of the nuisance that is orthogonal to it, and the factors, stay.
+
+  Args:
+    decode: `Code -> [B, H, W, C]`.
+    codes: of M examples, `[M, K]` factors and `[M, D]` nuisance units.
+    count: of first examples that are decoded, B.
+    direction: `[D]`, of length 1.
+    num_values: of the component.
+    low: the first value is this quantile and the last the one at 1 - `low`.
+
+  Returns:
+    `[B, num_values, H, W, C]`.
+  """
+  chex.assert_rank([codes.nuisance, direction], [2, 1])
+  components = codes.nuisance @ direction
+  first, last = jnp.quantile(components, jnp.array([low, 1 - low]))
+  values = jnp.linspace(first, last, num_values)
+  steps = values[None] - components[:count, None]
+  nuisance = codes.nuisance[:count, None] + steps[..., None] * direction[
+      None, None
+  ]
+  images = decode(
+      types.Code(
+          jnp.repeat(codes.factors[:count], num_values, axis=0),
+          nuisance.reshape(-1, direction.size),
+      )
+  )
+  return images.reshape(count, num_values, *images.shape[1:])
+
+
 def sweep_factor(
     decode: types.DecodeFn,
     code: types.Code,

@@ -178,9 +178,26 @@ def test_evaluate_finds_the_same_again(finished, folder):
   path = root / 'run' / 'evaluations' / 'celeba_folder_test.json'
   again = json.loads(path.read_text())
   first = json.loads((root / 'run' / 'results.json').read_text())
-  assert again['rows'] == first['rows']
+  plain = lambda row: {
+      n: v for n, v in row.items() if not n.startswith('jacobian_')
+  }
+  assert [plain(row) for row in again['rows']] == first['rows']
   assert again['protocol'] == first['protocol']
   assert again['judge'] == first['judge']
+  # By the Jacobians: of every model a heat map, of students the agreement.
+  diagnostics = json.loads(
+      path.with_name('celeba_folder_test_diagnostics.json').read_text()
+  )
+  for row, model in zip(again['rows'], diagnostics['models']):
+    assert row['stage'] == model['stage']
+    name = f'celeba_folder_test_cosines_{row["stage"]}.png'
+    assert path.with_name(name).exists()
+    directions = model['principal_directions']['singular_values']
+    assert directions == sorted(directions, reverse=True)
+    agreement = row['jacobian_cosine']
+    assert (agreement is not None) == row['model'].startswith('student')
+    if agreement is not None:
+      assert agreement == model['supervisor']['cosine']
 
 
 @pytest.mark.parametrize(

@@ -9,10 +9,12 @@ import shutil
 import subprocess
 import sys
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from experiments import ceilings
 from experiments import discovery_runs
 from experiments import evaluate
 from experiments import mnist_figures
@@ -106,7 +108,9 @@ def finished(small_data, tmp_path_factory):
 @pytest.fixture(scope='module')
 def evaluated(finished):
   path, rows = evaluate.evaluate(
-      finished / 'run', judge_workdir=finished / 'judges'
+      finished / 'run',
+      judge_workdir=finished / 'judges',
+      diagnostics_images=20,
   )
   return path, rows
 
@@ -129,6 +133,13 @@ def _files(folder):
       path.relative_to(folder): path.is_file() and path.read_bytes()
       for path in folder.rglob('*')
   }
+
+
+def _measure(finished, run, **kwargs):
+  """Measures without the diagnostics, which other tests look at."""
+  return evaluate.evaluate(
+      run, judge_workdir=finished / 'judges', diagnostics_images=0, **kwargs
+  )
 
 
 def _refuses(message, run, **kwargs):
@@ -178,9 +189,7 @@ def test_mse_is_that_of_the_restored_model(evaluated, finished):
 def test_another_file_of_the_same_name_is_other_data(run, finished, capsys):
   # `arrays` is the name of every file.
   _edit_manifest(run, lambda m: m['dataset'].update(fingerprint='of another'))
-  path, _ = evaluate.evaluate(
-      run, split='train', judge_workdir=finished / 'judges'
-  )
+  path, _ = _measure(finished, run, split='train')
   assert path.name == 'small_small-train_train.json'
   assert 'trained on' not in path.read_text()
   # Its judges are others by right.
@@ -193,9 +202,7 @@ def test_validation_data_of_a_plateau_were_not_trained_on(run, finished):
     manifest['dataset']['fingerprint'] = 'small-train_minus_validation'
 
   _edit_manifest(run, end_by_plateau)
-  path, _ = evaluate.evaluate(
-      run, split='validation', judge_workdir=finished / 'judges'
-  )
+  path, _ = _measure(finished, run, split='validation')
   assert path.name == 'small_validation.json'
   assert 'trained on' not in path.read_text()
 
@@ -205,9 +212,7 @@ def test_data_of_training_are_named_as_such(run, finished, capsys):
     manifest['stages'] = {'teacher': manifest['stages']['teacher']}
 
   _edit_manifest(run, leave_the_teacher)
-  path, rows = evaluate.evaluate(
-      run, split='validation', judge_workdir=finished / 'judges'
-  )
+  path, rows = _measure(finished, run, split='validation')
   assert 'which the models were trained on' in path.read_text()
   # What is unfinished is said, and the rest is measured.
   assert [row['stage'] for row in rows] == ['teacher', 'random']
@@ -217,6 +222,86 @@ def test_data_of_training_are_named_as_such(run, finished, capsys):
       'note: the judges of results.json had other weights: swaps do not'
       ' compare\n'
   )
+
+
+def test_diagnostics_are_in_rows_and_a_file(evaluated):
+  path, rows = evaluated
+  diagnostics = json.loads(
+      path.with_name('small_test_diagnostics.json').read_text()
+  )
+  assert diagnostics['images'] == 20
+  teacher, student, without, random = diagnostics['models']
+  assert teacher['supervisor'] is teacher['first_teacher'] is None
+  assert teacher['principal_directions'] is None
+  # The first teacher supervises the only student: on its two units.
+  for entry, row in ((student, rows[1]), (without, rows[2])):
+    assert entry['supervisor'] == entry['first_teacher']
+    assert list(entry['supervisor']['factors']) == ['y1', 'y2']
+    assert row['jacobian_cosine'] == entry['supervisor']['cosine']
+    assert -1 <= row['jacobian_cosine'] <= 1
+    assert row['jacobian_norm_error'] >= 0
+  assert random['supervisor'] is None
+  assert rows[3]['jacobian_cosine_first_teacher'] is not None
+  assert student['column_cosines']['names'] == ['y1', 'y2', 'z1']
+  np.testing.assert_allclose(
+      np.diag(student['column_cosines']['cosines']), 1, atol=1e-5
+  )
+  [direction] = student['principal_directions']['directions']
+  np.testing.assert_allclose(direction, [1], rtol=1e-5)
+  pictures = sorted(file.name for file in path.parent.glob('*.png'))
+  names = [row['stage'] for row in rows]
+  assert pictures == sorted(
+      [f'small_test_cosines_{stage}.png' for stage in names]
+      + [f'small_test_directions_{stage}.png' for stage in names[1:-1]]
+  )
+
+
+def test_singular_value_of_one_unit_is_the_norm_of_its_column(
+    evaluated, finished
+):
+  path, _ = evaluated
+  diagnostics = json.loads(
+      path.with_name('small_test_diagnostics.json').read_text()
+  )
+  stage = discovery_runs.make_stages(FLAGS)[1]
+  trained = discovery_runs.restore(
+      mnist_runs.make_model, FLAGS, stage, workdirs.WorkDir(finished / 'run')
+  )
+  images = fake_load('small', 'test').images[:20] / np.float32(255)
+  apply = lambda method: lambda x: trained.model.apply(
+      trained.variables, x, method=method
+  )
+  code = apply('encode')(images)
+  move = lambda z: apply('decode')(code._replace(nuisance=z))
+  _, column = jax.jvp(move, (code.nuisance,), (jnp.ones_like(code.nuisance),))
+  norm = jnp.sqrt(jnp.mean(jnp.sum(jnp.square(column), axis=(1, 2, 3))))
+  [found] = diagnostics['models'][1]['principal_directions']['singular_values']
+  np.testing.assert_allclose(found, norm, rtol=1e-4)
+
+
+def test_ceiling_of_the_first_teacher(evaluated):
+  path, rows = evaluated
+  ceiling = json.loads(
+      path.with_name('small_test_diagnostics.json').read_text()
+  )['ceiling']
+  assert ceiling['teacher_mse'] == rows[0]['mse']
+  whole = ceiling['shares'][-1]
+  assert whole['residual_share'] == 0
+  # A swap exchanges all that the teacher knows, as in its own row.
+  assert whole['by_teacher_image'] == rows[0]['class_swaps']
+  assert [entry['stage'] for entry in ceiling['students']] == [
+      'student_d01', 'student_no_jacobian_d01'
+  ]  # pyformat: disable
+  for row, entry in zip(rows[1:], ceiling['students']):
+    assert row['class_swaps_ceiling'] == entry['class_swaps']
+    share = entry['residual_share']
+    if share is not None:
+      np.testing.assert_allclose(
+          (1 - share) ** 2 * rows[0]['mse'], row['mse'], rtol=1e-5
+      )
+  text = ceilings.format_ceiling(ceiling)
+  assert 'nan' not in text.lower()
+  assert len(text.splitlines()) >= 2 + 5 + 2
 
 
 # Bad input.
@@ -267,6 +352,7 @@ def test_judges_of_other_classes(run, finished):
     'flag, message',
     [
         ('--split=valid', 'split'),
+        ('--diagnostics_images=-1', 'diagnostics_images'),
         ('--workdir=nowhere', 'manifest.json'),
     ],
 )

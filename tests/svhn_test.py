@@ -194,6 +194,7 @@ def test_evaluating_again_gives_the_rows_of_the_run(finished):
       finished / 'run',
       data_dir=finished / 'mine.npz',
       judge_workdir=finished / 'judge',
+      diagnostics_images=0,
   )
   results = json.loads((finished / 'run' / 'results.json').read_text())
   assert [row['stage'] for row in rows] == [

@@ -141,3 +141,15 @@ def test_own_value_gives_the_reconstruction():
   np.testing.assert_array_equal(row[0, 0], image[0])
   row = traversals.sweep_factor(_flat_decode, code, 1, code.factors[:, 1])
   np.testing.assert_array_equal(row[0, 0], image[0])
+
+
+def test_direction_moves_the_nuisance_along_it_alone():
+  # Components along (0.6, 0.8) are 5 and 1.4, so values 1.4, 3.2 and 5.
+  codes = types.Code(
+      jnp.array([[7.0], [8.0]]), jnp.array([[3.0, 4.0], [1.0, 1.0]])
+  )
+  found = traversals.vary_direction(
+      _flat_decode, codes, 1, jnp.array([0.6, 0.8]), 3, low=0.0
+  )
+  expected = [[7, 0.84, 1.12], [7, 1.92, 2.56], [7, 3, 4]]
+  np.testing.assert_allclose(found.reshape(3, 3), expected, rtol=1e-5)

@@ -1,0 +1,280 @@
+"""Tests of jacsup_jax.jacobian_diagnostics.
+
+Linear decoders have their matrix for a Jacobian; of curved ones it is that of
+`jax.jacfwd`.
+"""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jacsup_jax import jacobian_diagnostics
+from jacsup_jax import types
+from jacsup_jax.datasets import batches
+
+NAMES = ('first', 'second')
+
+
+def _linear(matrix, nuisance_matrix=None):
+  """Decodes to images [B, P, 1, 1], of P pixels."""
+
+  def decode(code):
+    flat = code.factors @ jnp.asarray(matrix, jnp.float32).T
+    if nuisance_matrix is not None:
+      flat += code.nuisance.reshape(len(flat), -1) @ nuisance_matrix.T
+    return flat[:, :, None, None]
+
+  return decode
+
+
+def _code(batch_size=3, num_factors=2, nuisance=(4,), seed=0):
+  keys = jax.random.split(jax.random.key(seed))
+  return types.Code(
+      jax.random.normal(keys[0], (batch_size, num_factors)),
+      jax.random.normal(keys[1], (batch_size, *nuisance)),
+  )
+
+
+def _curved(code):
+  """Every pixel is a curved function of all units."""
+  batch_size = code.factors.shape[0]
+  flat = jnp.concatenate(
+      [code.factors, code.nuisance.reshape(batch_size, -1)], axis=1
+  )
+  weights = jax.random.normal(jax.random.key(1), (flat.shape[1], 12))
+  return jnp.tanh(flat @ weights).reshape(batch_size, 3, 2, 2)
+
+
+def _jacobians(decode, code):
+  """Returns [B, P, K] and [B, P, D], by jax.jacfwd."""
+
+  def one(factors, nuisance):
+    return decode(types.Code(factors[None], nuisance[None])).ravel()
+
+  both = jax.vmap(jax.jacfwd(one, argnums=(0, 1)))(*code)
+  return [x.reshape(*x.shape[:2], -1) for x in both]
+
+
+def _multiply(student, student_code, teacher, teacher_code):
+  multiply = lambda *codes: jacobian_diagnostics.multiply_columns(
+      student, codes[0], teacher, codes[1]
+  )
+  return jax.jit(multiply)(student_code, teacher_code)
+
+
+def _agreement(student, teacher, student_code, teacher_code=None):
+  products = _multiply(
+      student, student_code, teacher, teacher_code or student_code
+  )
+  return jacobian_diagnostics.compute_agreement(products, NAMES)
+
+
+# Values.
+
+
+def test_agreement_by_hand():
+  # Columns (3, 4) against (3, 0): cosine 9 / 15, norms 5 and 3. Columns
+  # (0, -1) against (0, 2): opposite, norms 1 and 2.
+  found = _agreement(
+      _linear([[3, 0], [4, -1]]), _linear([[3, 0], [0, 2]]), _code()
+  )
+  first, second = found['factors'].values()
+  np.testing.assert_allclose(first['cosine'], 0.6, rtol=1e-6)
+  np.testing.assert_allclose(first['norm_error'], 2 / 3, rtol=1e-6)
+  np.testing.assert_allclose(second['cosine'], -1, rtol=1e-6)
+  np.testing.assert_allclose(second['norm_error'], 0.5, rtol=1e-6)
+  np.testing.assert_allclose(found['cosine'], -0.2, rtol=1e-5)
+  np.testing.assert_allclose(found['norm_error'], 7 / 12, rtol=1e-6)
+
+
+def test_column_cosines_by_hand():
+  # Columns (1, 0), (1, 1) and (0, -2): 45 degrees, right angle, 135 degrees.
+  cosines, count = jacobian_diagnostics.compute_column_cosines(
+      _linear([[1, 1, 0], [0, 1, -2]]), _code(num_factors=3)
+  )
+  root = np.sqrt(0.5)
+  expected = [[1, root, 0], [root, 1, -root], [0, -root, 1]]
+  np.testing.assert_allclose(cosines, expected, atol=1e-6)
+  np.testing.assert_array_equal(count, 3)
+
+
+def test_principal_directions_by_hand():
+  # A diagonal Jacobian has its entries, in order, for singular values.
+  matrix = jnp.diag(jnp.array([1.0, 5.0, 0.0, 3.0]))
+  found = jacobian_diagnostics.find_principal_directions(
+      _linear(np.zeros((4, 2)), matrix), _code(), 3
+  )
+  np.testing.assert_allclose(found.singular_values, [5, 3, 1], rtol=1e-5)
+  np.testing.assert_allclose(
+      found.directions, np.eye(4)[[1, 3, 0]], atol=1e-4
+  )
+
+
+# Against the Jacobian itself.
+
+
+def test_products_are_those_of_jacfwd():
+  student_code, teacher_code = _code(seed=2), _code(nuisance=(1, 1, 3), seed=3)
+  products = _multiply(_curved, student_code, _curved, teacher_code)
+  student, _ = _jacobians(_curved, student_code)
+  teacher, _ = _jacobians(_curved, teacher_code)
+  for found, a, b in (
+      (products.student, student, student),
+      (products.teacher, teacher, teacher),
+      (products.both, student, teacher),
+  ):
+    np.testing.assert_allclose(
+        found, jnp.sum(a * b, axis=1), rtol=1e-4, atol=1e-5
+    )
+
+
+def test_cosines_are_those_of_jacfwd():
+  code = _code(num_factors=5)
+  columns, _ = _jacobians(_curved, code)
+  columns /= jnp.linalg.norm(columns, axis=1, keepdims=True)
+  expected = jnp.mean(jnp.einsum('bpk,bpl->bkl', columns, columns), axis=0)
+  found, _ = jacobian_diagnostics.compute_column_cosines(_curved, code)
+  np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize('batch_size', [1, 3])
+def test_directions_are_those_of_svd(batch_size):
+  code = _code(batch_size, nuisance=(2, 2, 2))
+  found = jax.jit(
+      lambda code: jacobian_diagnostics.find_principal_directions(
+          _curved, code, 3, tolerance=1e-6
+      )
+  )(code)
+  _, matrices = _jacobians(_curved, code)
+  # The average of J^T J is that of the matrices on top of each other.
+  stacked = matrices.reshape(-1, 8) / np.sqrt(batch_size)
+  _, values, vectors = jnp.linalg.svd(stacked)
+  np.testing.assert_allclose(found.singular_values, values[:3], rtol=1e-4)
+  chex.assert_shape(found.directions, (3, 2, 2, 2))
+  overlap = jnp.sum(found.directions.reshape(3, 8) * vectors[:3], axis=1)
+  np.testing.assert_allclose(jnp.abs(overlap), 1, atol=1e-4)
+  assert jnp.max(found.residuals) < 1e-5
+
+
+# Invariants.
+
+
+def test_a_decoder_agrees_with_itself():
+  found = _agreement(_curved, _curved, _code())
+  np.testing.assert_allclose(found['cosine'], 1, atol=1e-5)
+  np.testing.assert_allclose(found['norm_error'], 0, atol=1e-5)
+
+
+def test_scale_and_nuisance_do_not_turn_a_column():
+  # Other nuisance and an image of three times the contrast.
+  matrix = np.arange(8.0).reshape(4, 2) - 2
+  found = _agreement(
+      _linear(3 * matrix, np.ones((4, 4), np.float32)), _linear(matrix), _code()
+  )
+  np.testing.assert_allclose(found['cosine'], 1, atol=1e-5)
+  np.testing.assert_allclose(found['norm_error'], 2, rtol=1e-5)
+
+
+def test_examples_are_taken_in_parts(monkeypatch):
+  # Two at a time and one more, as all of a large image would not fit.
+  code = _code(5)
+  whole = _multiply(_curved, code, _curved, code)
+  monkeypatch.setattr(batches, 'count_at_once', lambda shape: 2)
+  parts = _multiply(_curved, code, _curved, code)
+  chex.assert_trees_all_close(whole, parts, rtol=1e-5)
+
+
+# Oracle and anti-oracle.
+
+
+def test_directions_in_the_plane_of_another_have_no_cosine():
+  # Pixels of the student that its teacher never touches.
+  found = _agreement(
+      _linear([[1, 0], [0, 0], [0, 1], [0, 0]]),
+      _linear([[0, 0], [1, 0], [0, 0], [0, 1]]),
+      _code(),
+  )
+  assert found['cosine'] == 0
+
+
+# What is undefined, and bad input.
+
+
+def test_zero_columns_are_said_and_left_out():
+  dead = lambda code: _linear([[1, 0], [2, 0]])(code)
+  found = _agreement(dead, _linear([[1, 1], [2, 0]]), _code())
+  second = found['factors']['second']
+  assert second['cosine'] is None
+  # A student's zero column has a norm that is wrong by all of its teacher's.
+  assert second['norm_error'] == 1
+  assert second['undefined_cosines'] == 3
+  assert second['undefined_norm_errors'] == 0
+  np.testing.assert_allclose(found['cosine'], 1, rtol=1e-6)
+  found = _agreement(dead, dead, _code())
+  assert found['factors']['second']['norm_error'] is None
+  nothing = _agreement(_linear(np.zeros((2, 2))), dead, _code())
+  assert nothing['cosine'] is None
+  cosines, count = jacobian_diagnostics.compute_column_cosines(dead, _code())
+  np.testing.assert_array_equal(count, [[3, 0], [0, 0]])
+  np.testing.assert_allclose(cosines, [[1, 0], [0, 0]], rtol=1e-6)
+
+
+def test_a_nuisance_without_effect_has_no_singular_values():
+  found = jacobian_diagnostics.find_principal_directions(
+      _linear(np.ones((4, 2))), _code(), 2
+  )
+  np.testing.assert_array_equal(found.singular_values, 0)
+  assert np.all(np.isfinite(found.directions))
+
+
+def _grows(code):
+  images = _curved(code)
+  return jnp.tile(images, (1, len(images), 1, 1))
+
+
+def _by_value(code):
+  return _curved(code)[:, : int(code.factors[0, 0])]
+
+
+@pytest.mark.parametrize(
+    'decode, message',
+    [
+        (_grows, r'3 examples to \(3, 9, 2, 2\) and 4 to \(4, 12, 2, 2\)'),
+        (_by_value, 'depend on the code\'s values'),
+        (lambda code: _curved(code).ravel(), r'accepted: \(examples, H, W, C'),
+        (lambda code: _curved(code)[:1], r'3 examples to \(1, 3, 2, 2\)'),
+    ],
+)
+def test_what_is_no_decoder(decode, message):
+  with pytest.raises(types.InputError, match=message):
+    jacobian_diagnostics.compute_column_cosines(decode, _code())
+
+
+def test_codes_that_do_not_fit():
+  find = jacobian_diagnostics.find_principal_directions
+  multiply = jacobian_diagnostics.multiply_columns
+  code = _code()
+  flat = code._replace(factors=code.factors[:, 0])
+  with pytest.raises(types.InputError, match=r'the shape \(3,\); accepted'):
+    jacobian_diagnostics.compute_column_cosines(_curved, flat)
+  with pytest.raises(types.InputError, match='3 examples of factors'):
+    find(_curved, code._replace(nuisance=code.nuisance[:2]), 1)
+  with pytest.raises(types.InputError, match='5 principal .* from 1 to 4'):
+    find(_curved, code, 5)
+  with pytest.raises(types.InputError, match='a decoder with a nuisance'):
+    find(_curved, _code(nuisance=(0,)), 1)
+  with pytest.raises(types.InputError, match='the teacher'):
+    multiply(_curved, code, _curved, _code(num_factors=3))
+
+
+def test_what_has_no_room_says_how_much_it_needs():
+  # 2^16 columns of 256 x 256 x 3 floats are 48 GiB; nothing is computed.
+  shapes = types.Code(
+      jax.ShapeDtypeStruct((1, 2**16), jnp.float32),
+      jax.ShapeDtypeStruct((1, 0), jnp.float32),
+  )
+  decode = lambda code: jnp.zeros((len(code.factors), 256, 256, 3))
+  with pytest.raises(types.InputError, match='need 48.0 GiB; accepted: up to'):
+    jacobian_diagnostics.compute_column_cosines(decode, shapes)

@@ -1,0 +1,156 @@
+"""Tests of jacsup_jax.swap_ceiling.
+
+An image is two pixels: the first is 20 times its class, the second its style.
+Teachers know something of the class, and draw a grey style.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jacsup_jax import evaluation
+from jacsup_jax import latents
+from jacsup_jax import swap_ceiling
+from jacsup_jax import types
+from jacsup_jax.datasets import batches
+
+SHARES = (1.0, 0.5, 0.0)
+
+
+@pytest.fixture(scope='module')
+def images():
+  random = np.random.default_rng(0)
+  # Even classes: the middle of two is another one, or no class.
+  labels = 2 * random.integers(0, 5, 2 * evaluation.SWAP_BATCH_SIZE)
+  values = np.stack([20 * labels, random.integers(0, 256, len(labels))], axis=1)
+  return jnp.asarray(values.reshape(-1, 1, 2, 1).astype(np.uint8))
+
+
+def _encode(images):
+  return types.Code(images[:, 0, 0], jnp.zeros((len(images), 0)))
+
+
+def _decode(contrast):
+  """Draws the class with that contrast; 1 knows it, 0 nothing."""
+
+  def decode(code):
+    drawn = contrast * code.factors
+    return jnp.stack([drawn, jnp.full_like(drawn, 0.5)], axis=1)[:, None]
+
+  return decode
+
+
+def _classify(shift, images, key=None):
+  del key
+  seen = images[:, 0, 0, 0] * 255 / 20 + shift
+  # Where it ends in .5, rounding is a coin's.
+  return jnp.round(seen + 0.01).astype(jnp.int32)
+
+
+def _measure(decode, images):
+  """Returns `[shares, rules]` rates, of a judge and of one that is shifted."""
+  counts = jax.jit(
+      lambda images: swap_ceiling.measure_ceiling(
+          _encode, decode, _classify, jnp.array([0, 1]), images,
+          jnp.array(SHARES),
+      )
+  )(images)  # pyformat: disable
+  np.testing.assert_array_equal(counts.followed[:, 0], counts.followed[:, 1])
+  entries = swap_ceiling.summarize(counts, list(SHARES), 0.04)
+  return [[entry[rule] for rule in swap_ceiling.RULES] for entry in entries]
+
+
+# Values.
+
+
+def test_exact_student_by_hand():
+  # Teacher draws half of the first pixel, and 0.5: residuals (0.4, -0.3) and
+  # (0.1, 0.5). Half of them stays with the recipient.
+  images = jnp.array([[0.8, 0.2], [0.2, 1.0]]).reshape(2, 1, 2, 1)
+  encode, decode = swap_ceiling.make_exact_student(_encode, _decode(0.5), 0.5)
+  code = encode(images)
+  np.testing.assert_allclose(
+      decode(code).reshape(2, 2), [[0.6, 0.35], [0.15, 0.75]], rtol=1e-6
+  )
+  swapped = decode(latents.swap_factors(code, jnp.array([1, 0])))
+  np.testing.assert_allclose(
+      swapped.reshape(2, 2), [[0.3, 0.35], [0.45, 0.75]], rtol=1e-6
+  )
+
+
+def test_share_of_an_error():
+  # (1 - 0.5)^2 is a quarter.
+  assert swap_ceiling.share_of_error(0.01, 0.04) == 0.5
+  assert swap_ceiling.share_of_error(0.04, 0.04) == 0
+  assert swap_ceiling.share_of_error(0.0, 0.04) == 1
+  assert swap_ceiling.share_of_error(0.05, 0.04) is None
+  assert swap_ceiling.share_of_error(0.0, 0.0) is None
+
+
+def test_summary_of_hand_made_counts():
+  counts = swap_ceiling.CeilingCounts(
+      np.array([[[1, 2, 0], [3, 2, 0]]]), np.array([[[4, 4, 0], [4, 4, 1]]])
+  )
+  assert swap_ceiling.summarize(counts, [0.5], 0.04) == [{
+      'residual_share': 0.5,
+      'mse': 0.01,
+      'class_swaps': 0.5,
+      'by_image': 0.5,
+      # One judge has no pairs.
+      'by_teacher_image': None,
+  }]
+
+
+# Invariants.
+
+
+@pytest.mark.parametrize('share', SHARES)
+def test_error_falls_with_the_share(share, images):
+  mse = lambda *model: float(evaluation.compute_mse(*model, images))
+  student = swap_ceiling.make_exact_student(_encode, _decode(0.5), share)
+  np.testing.assert_allclose(
+      mse(*student),
+      (1 - share) ** 2 * mse(_encode, _decode(0.5)),
+      rtol=1e-5,
+      atol=1e-12,
+  )
+
+
+def test_pairs_are_those_of_class_swaps(images):
+  own = evaluation.count_class_swaps(
+      _encode,
+      _decode(1.0),
+      lambda images, key: _classify(0, images),
+      images,
+      _classify(0, batches.to_float(images)),
+  )
+  counts = swap_ceiling.count_ceiling_swaps(
+      _encode, _decode(1.0), lambda images, key: _classify(0, images), images, 0
+  )
+  np.testing.assert_array_equal(counts.pairs, own.pairs[0])
+
+
+# Oracle and anti-oracles.
+
+
+def test_a_teacher_of_the_class_has_no_ceiling(images):
+  np.testing.assert_array_equal(_measure(_decode(1.0), images), 1)
+
+
+def test_the_residual_of_half_a_class_hides_the_donor(images):
+  perfect, half, nothing = _measure(_decode(0.5), images)
+  # In the middle between two classes.
+  assert perfect[:2] == [0, 0]
+  # Without a residual a swap exchanges all that there is.
+  assert nothing[0] == nothing[2] == 1
+  # Classes of half contrast are not the donor's image's.
+  assert nothing[1] < 1
+  assert half[0] < 1
+
+
+def test_a_teacher_of_nothing_moves_nothing(images):
+  perfect, _, nothing = _measure(_decode(0.0), images)
+  assert perfect[:2] == [0, 0]
+  # Of one class all: no pairs, and no rate.
+  assert nothing[0] is nothing[2] is None
