@@ -4,6 +4,7 @@
   python -m experiments.evaluate --workdir=runs/celeba_quick
 """
 
+from collections.abc import Sequence
 import os
 import pathlib
 from typing import Any
@@ -13,6 +14,7 @@ from absl import flags
 from experiments import command_line
 from experiments import evaluate_digits
 from experiments import evaluate_faces
+from jacsup_jax import disentanglement
 from jacsup_jax import tables
 from jacsup_jax import types
 from jacsup_jax import workdirs
@@ -55,6 +57,15 @@ def define_flags() -> None:
       ' runs/attribute_judge_DATASET_SIZE. Those of digits are trained when'
       ' missing.',
   )
+  flags.DEFINE_list(
+      'metrics',
+      [],
+      f'Scores of disentanglement, any of {", ".join(disentanglement.METRICS)};'
+      ' by default none. Their details go to'
+      ' WORKDIR/evaluations/DATASET_SPLIT_metrics.json. With 20 units and one'
+      ' label each takes seconds a model; dci grows with units times labels, to'
+      ' an hour and more for codes of faces.',
+  )
 
 
 def evaluate(
@@ -64,6 +75,7 @@ def evaluate(
     data_dir: str | os.PathLike[str] | None = None,
     split: str = 'test',
     judge_workdir: str | os.PathLike[str] | None = None,
+    metrics: Sequence[str] = (),
 ) -> tuple[pathlib.Path, list[dict[str, Any]]]:
   """Measures the finished stages of a run and writes the rows.
 
@@ -73,6 +85,7 @@ def evaluate(
     data_dir: see `datasets.load` and `datasets.load_faces`.
     split: one of `SPLITS`.
     judge_workdir: of the judges; None takes the default of the data set.
+    metrics: of `disentanglement.METRICS`, whose scores the rows have too.
 
   Returns:
     The file, and its rows: the stages in the order of the run, then an
@@ -82,6 +95,7 @@ def evaluate(
     InputError: if there is no run or no finished stage, or the data or the
       judges do not fit the models.
   """
+  disentanglement.check_metrics(metrics)
   run = workdirs.WorkDir(workdir)
   accepted = ' or '.join(f'experiments.{name}' for name in _EVALUATE)
   if run.manifest is None:
@@ -104,6 +118,7 @@ def evaluate(
       data_dir=data_dir,
       split=split,
       judge_workdir=judge_workdir,
+      metrics=metrics,
   )
 
 
@@ -114,6 +129,7 @@ def main() -> None:
       data_dir=FLAGS.data_dir,
       split=FLAGS.split,
       judge_workdir=FLAGS.judge_workdir,
+      metrics=FLAGS.metrics,
   )
   print(tables.format_rows(rows))
   print(f'saved in {path}')

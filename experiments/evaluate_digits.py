@@ -1,10 +1,12 @@
 """Measures a run of experiments.mnist or svhn, for experiments.evaluate."""
 
+from collections.abc import Sequence
 import os
 import pathlib
 from typing import Any
 
 from experiments import discovery_runs
+from experiments import evaluate_metrics
 from experiments import evaluated_runs
 from experiments import mnist_runs
 from experiments import svhn_runs
@@ -13,9 +15,10 @@ from jacsup_jax import judges
 from jacsup_jax import types
 from jacsup_jax import workdirs
 
+# By the data set that a run was trained on.
 _EXPERIMENTS = {
-    experiment.name: experiment
-    for experiment in (mnist_runs.EXPERIMENT, svhn_runs.EXPERIMENT)
+    'mnist': lambda unused_dataset: mnist_runs.EXPERIMENT,
+    'svhn': svhn_runs.make_experiment,
 }
 
 
@@ -26,6 +29,7 @@ def evaluate(
     data_dir: str | os.PathLike[str] | None = None,
     split: str = 'test',
     judge_workdir: str | os.PathLike[str] | None = None,
+    metrics: Sequence[str] = (),
 ) -> tuple[pathlib.Path, list[dict[str, Any]]]:
   """Measures the finished stages of a run and writes the rows.
 
@@ -35,6 +39,7 @@ def evaluate(
     data_dir: see `datasets.load`.
     split: 'test', 'validation' or 'train'.
     judge_workdir: of the judges; None takes the default of the data set.
+    metrics: see `evaluate_metrics.add`.
 
   Returns:
     The file, and its rows: the stages in the order of the run, then an
@@ -46,7 +51,7 @@ def evaluate(
   """
   discovery_runs.check_recorded(run)
   values = run.manifest['flags']
-  experiment = _EXPERIMENTS[run.manifest['experiment']]
+  experiment = _EXPERIMENTS[run.manifest['experiment']](values['dataset'])
   finished = evaluated_runs.find_finished(
       run, discovery_runs.make_stages(values)
   )
@@ -87,6 +92,7 @@ def evaluate(
   if dataset == values['dataset'] and not own_data:
     # Not to be taken for the data of the run.
     name = f'{dataset}_{data.fingerprint}'
+  rows = evaluate_metrics.add(run, name, split, rows, models, data, metrics)
   path = evaluated_runs.write(
       run,
       name,

@@ -1,11 +1,13 @@
 """Measures a run of experiments.celeba, for experiments.evaluate."""
 
+from collections.abc import Sequence
 import os
 import pathlib
 from typing import Any
 
 from experiments import celeba_rows
 from experiments import celeba_runs
+from experiments import evaluate_metrics
 from experiments import evaluated_runs
 from jacsup_jax import attribute_judges
 from jacsup_jax import judge_files
@@ -20,6 +22,7 @@ def evaluate(
     data_dir: str | os.PathLike[str] | None = None,
     split: str = 'test',
     judge_workdir: str | os.PathLike[str] | None = None,
+    metrics: Sequence[str] = (),
 ) -> tuple[pathlib.Path, list[dict[str, Any]]]:
   """Measures the finished stages of a run and writes the rows.
 
@@ -30,6 +33,7 @@ def evaluate(
     split: 'test', 'validation' or 'train'; not the one that alpha is chosen
       on.
     judge_workdir: of a trained judge; None takes the default of the data set.
+    metrics: see `evaluate_metrics.add`.
 
   Returns:
     The file, and its rows: a given teacher, the stages in the order of the
@@ -68,6 +72,10 @@ def evaluate(
   evaluated_runs.compare_judges(run, 'judge', judge.describe(), what='flips')
 
   rows = celeba_rows.measure_models(values, models, judge, selection, data)
+  models.append(celeba_runs.random_model(values, len(names)))
+  rows = evaluate_metrics.add(
+      run, data.name, split, rows, models, data, metrics
+  )
   path = evaluated_runs.write(
       run,
       data.name,

@@ -28,6 +28,15 @@ _FACE_COLUMNS = {
     'judge_accuracy': ('judge real', 10, '{:.1%}'.format),
     'judge_accuracy_reconstructions': ('recon.', 6, '{:.1%}'.format),
 }
+# Of rows that have them, after the others.
+_SCORE_COLUMNS = {
+    'mig': ('MIG', 5, '{:.3f}'.format),
+    'sap': ('SAP', 5, '{:.3f}'.format),
+    'dci_disentanglement': ('DCI d', 5, '{:.3f}'.format),
+    'dci_completeness': ('DCI c', 5, '{:.3f}'.format),
+    'dci_informativeness': ('DCI i', 5, '{:.3f}'.format),
+    'modularity': ('modul.', 6, '{:.3f}'.format),
+}
 
 
 def format_results(results: Mapping[str, Any]) -> str:
@@ -53,7 +62,10 @@ def format_rows(rows: Sequence[Mapping[str, Any]]) -> str:
   Returns:
     Lines: a heading and one per row.
   """
-  columns = _FACE_COLUMNS if _are_faces(rows) else _COLUMNS
+  columns = dict(_FACE_COLUMNS if _are_faces(rows) else _COLUMNS)
+  for name, column in _SCORE_COLUMNS.items():
+    if any(name in row for row in rows):
+      columns[name] = column
   heading = [title.rjust(width) for title, width, _ in columns.values()]
   lines = ['  '.join(heading)]
   for row in rows:
