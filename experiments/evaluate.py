@@ -62,9 +62,9 @@ def define_flags() -> None:
       [],
       f'Scores of disentanglement, any of {", ".join(disentanglement.METRICS)};'
       ' by default none. Their details go to'
-      ' WORKDIR/evaluations/DATASET_SPLIT_metrics.json. With 20 units and one'
-      ' label each takes seconds a model; dci grows with units times labels, to'
-      ' an hour and more for codes of faces.',
+      ' WORKDIR/evaluations/DATASET_SPLIT_metrics.json. They take seconds a'
+      ' model for digits and grow with units times labels: minutes for codes of'
+      ' a thousand units and 40 attributes of faces.',
   )
 
 
