@@ -27,7 +27,7 @@ def make_data(count=24):
   rng = np.random.default_rng(0)
   attributes = np.where(rng.integers(0, 2, (count, 3)), 1, -1).astype(np.int8)
   attributes[:, 2] = 1
-  images = np.clip(128 + 60 * attributes, 0, 255).astype(np.uint8)
+  images = (128 + 60 * attributes.astype(int)).astype(np.uint8)
   images = np.tile(images[:, None, None, :], (1, 8, 8, 1))
   return datasets.FaceDataset(
       name='faces',
