@@ -4,6 +4,7 @@
   python -m experiments.evaluate --workdir=runs/celeba_quick
 """
 
+from collections.abc import Sequence
 import os
 import pathlib
 from typing import Any
@@ -15,6 +16,7 @@ from experiments import command_line
 from experiments import diagnosed_runs
 from experiments import evaluate_digits
 from experiments import evaluate_faces
+from jacsup_jax import disentanglement
 from jacsup_jax import tables
 from jacsup_jax import types
 from jacsup_jax import workdirs
@@ -66,6 +68,15 @@ def define_flags() -> None:
       ' pictures beside it.',
       lower_bound=0,
   )
+  flags.DEFINE_list(
+      'metrics',
+      [],
+      f'Scores of disentanglement, any of {", ".join(disentanglement.METRICS)};'
+      ' by default none. Their details go to'
+      ' WORKDIR/evaluations/DATASET_SPLIT_metrics.json. They take seconds a'
+      ' model for digits and grow with units times labels: minutes for codes of'
+      ' a thousand units and 40 attributes of faces.',
+  )
 
 
 def evaluate(
@@ -76,6 +87,7 @@ def evaluate(
     split: str = 'test',
     judge_workdir: str | os.PathLike[str] | None = None,
     diagnostics_images: int | None = None,
+    metrics: Sequence[str] = (),
 ) -> tuple[pathlib.Path, list[dict[str, Any]]]:
   """Measures the finished stages of a run and writes the rows.
 
@@ -87,6 +99,7 @@ def evaluate(
     judge_workdir: of the judges; None takes the default of the data set.
     diagnostics_images: that Jacobians are measured on, none if 0; None takes
       the default of digits or of faces.
+    metrics: of `disentanglement.METRICS`, whose scores the rows have too.
 
   Returns:
     The file, and its rows: the stages in the order of the run, then an
@@ -96,6 +109,7 @@ def evaluate(
     InputError: if there is no run or no finished stage, or the data or the
       judges do not fit the models.
   """
+  disentanglement.check_metrics(metrics)
   run = workdirs.WorkDir(workdir)
   accepted = ' or '.join(f'experiments.{name}' for name in _EVALUATE)
   if run.manifest is None:
@@ -118,6 +132,7 @@ def evaluate(
       data_dir=data_dir,
       split=split,
       judge_workdir=judge_workdir,
+      metrics=metrics,
       **(
           {}
           if diagnostics_images is None
@@ -134,6 +149,7 @@ def main() -> None:
       split=FLAGS.split,
       judge_workdir=FLAGS.judge_workdir,
       diagnostics_images=FLAGS.diagnostics_images,
+      metrics=FLAGS.metrics,
   )
   print(tables.format_rows(rows))
   if FLAGS.diagnostics_images != 0:

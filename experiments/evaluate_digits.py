@@ -1,5 +1,6 @@
 """Measures a run of experiments.mnist or svhn, for experiments.evaluate."""
 
+from collections.abc import Sequence
 import os
 import pathlib
 from typing import Any
@@ -10,6 +11,7 @@ from experiments import ceilings
 from experiments import diagnosed_runs
 from experiments import discovery_figures
 from experiments import discovery_runs
+from experiments import evaluate_metrics
 from experiments import evaluated_runs
 from experiments import mnist_runs
 from experiments import seed_runs
@@ -20,9 +22,10 @@ from jacsup_jax import types
 from jacsup_jax import workdirs
 from jacsup_jax.datasets import batches
 
+# By the data set that a run was trained on.
 _EXPERIMENTS = {
-    experiment.name: experiment
-    for experiment in (mnist_runs.EXPERIMENT, svhn_runs.EXPERIMENT)
+    'mnist': lambda unused_dataset: mnist_runs.EXPERIMENT,
+    'svhn': svhn_runs.make_experiment,
 }
 
 
@@ -34,6 +37,7 @@ def evaluate(
     split: str = 'test',
     judge_workdir: str | os.PathLike[str] | None = None,
     diagnostics_images: int = 256,
+    metrics: Sequence[str] = (),
 ) -> tuple[pathlib.Path, list[dict[str, Any]]]:
   """Measures the finished stages of a run and writes the rows.
 
@@ -45,6 +49,7 @@ def evaluate(
     judge_workdir: of the judges; None takes the default of the data set.
     diagnostics_images: first ones of the split, that Jacobians are measured on;
       0 for none.
+    metrics: see `evaluate_metrics.add`.
 
   Returns:
     The file, and its rows: the stages in the order of the run, then an
@@ -56,7 +61,7 @@ def evaluate(
   """
   discovery_runs.check_recorded(run)
   values = run.manifest['flags']
-  experiment = _EXPERIMENTS[run.manifest['experiment']]
+  experiment = _EXPERIMENTS[run.manifest['experiment']](values['dataset'])
   plan, chain = seed_runs.read_plan(run), discovery_runs.make_stages(values)
   finished = evaluated_runs.find_finished(
       run, seed_runs.list_stages(plan, chain)
@@ -115,6 +120,15 @@ def evaluate(
   if dataset == values['dataset'] and not own_data:
     # Not to be taken for the data of the run.
     name = f'{dataset}_{data.fingerprint}'
+  rows = evaluate_metrics.add(
+      run,
+      name,
+      split,
+      rows,
+      [model for own in by_seed.values() for model in own],
+      data,
+      metrics,
+  )
   path = evaluated_runs.write(
       run,
       name,

@@ -1,5 +1,6 @@
 """Measures a run of experiments.celeba, for experiments.evaluate."""
 
+from collections.abc import Sequence
 import os
 import pathlib
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 from experiments import celeba_rows
 from experiments import celeba_runs
 from experiments import diagnosed_runs
+from experiments import evaluate_metrics
 from experiments import evaluated_runs
 from experiments import seed_runs
 from jacsup_jax import attribute_judges
@@ -24,6 +26,7 @@ def evaluate(
     split: str = 'test',
     judge_workdir: str | os.PathLike[str] | None = None,
     diagnostics_images: int = 16,
+    metrics: Sequence[str] = (),
 ) -> tuple[pathlib.Path, list[dict[str, Any]]]:
   """Measures the finished stages of a run and writes the rows.
 
@@ -36,6 +39,7 @@ def evaluate(
     judge_workdir: of a trained judge; None takes the default of the data set.
     diagnostics_images: first ones of the split, that Jacobians are measured on;
       0 for none.
+    metrics: see `evaluate_metrics.add`.
 
   Returns:
     The file, and its rows: a given teacher, the stages in the order of the
@@ -82,6 +86,15 @@ def evaluate(
 
   rows = celeba_rows.measure_seeds(values, models, judge, selection, data)
   by_seed = celeba_rows.list_measured(values, models, len(names))
+  rows = evaluate_metrics.add(
+      run,
+      data.name,
+      split,
+      rows,
+      [model for own in by_seed.values() for model in own],
+      data,
+      metrics,
+  )
   diagnosed, some = [], data.images[:diagnostics_images]
   for seed, own in models.items() if diagnostics_images else ():
     # A given teacher too, which may have been measured with another seed.

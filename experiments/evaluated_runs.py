@@ -85,9 +85,16 @@ def write(
       **judged_by,
       'rows': rows,
   }
-  path = run.path / 'evaluations' / f'{dataset.replace("/", "-")}_{split}.json'
+  return write_text(run, dataset, split, json.dumps(results, indent=1))
+
+
+def write_text(
+    run: workdirs.WorkDir, dataset: str, ending: str, text: str
+) -> pathlib.Path:
+  """Writes WORKDIR/evaluations/DATASET_ENDING.json; returns the file."""
+  path = run.path / 'evaluations' / f'{dataset.replace("/", "-")}_{ending}.json'
   path.parent.mkdir(exist_ok=True)
-  workdirs.write_whole(path, json.dumps(results, indent=1))
+  workdirs.write_whole(path, text)
   return path
 
 

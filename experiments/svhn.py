@@ -2,7 +2,8 @@
 
 As experiments.mnist, with convolutions, on colour images of 32x32: a teacher
 with k units, students of d = 1, 2, ... nuisance units grown from it;
-reconstruction and class swaps of all; Figures 9 to 12.
+reconstruction and class swaps of all; Figures 9 to 12. The same on dSprites
+and Shapes3D, images of 64x64 whose every label is known.
 
   python -m experiments.svhn --flagfile=experiments/flagfiles/svhn_quick.flags
 """
@@ -16,11 +17,15 @@ from experiments import svhn_figures
 from experiments import svhn_runs
 from jacsup_jax import types
 
+FLAGS = flags.FLAGS
+
 
 def define_flags() -> None:
   """Defines the flags of this binary, with the paper's values."""
   common_flags.define_data_flags(
-      'svhn_cropped', 'the TFDS name of a set of colour 32x32 images'
+      'svhn_cropped',
+      'the TFDS name of a set of colour 32x32 images, dsprites or shapes3d (of'
+      ' 64x64, with a flagfile each)',
   )
   discovery_command.define_flags(
       name='svhn', epochs=25, nuisance_dim=16, lambda_y=0.025, lambda_diff=0.01
@@ -53,7 +58,8 @@ def define_model_flags() -> None:
 def main() -> None:
   command_line.check_at_least(1, 'first_width')
   command_line.check_at_most(types.LARGEST_WIDTH, 'first_width')
-  discovery_command.run(svhn_runs.EXPERIMENT, svhn_figures.draw)
+  experiment = svhn_runs.make_experiment(FLAGS.dataset)
+  discovery_command.run(experiment, svhn_figures.draw)
 
 
 if __name__ == '__main__':

@@ -1,6 +1,7 @@
 """What runs of experiments.svhn have of their own; see discovery_runs."""
 
 from collections.abc import Mapping
+import dataclasses
 from typing import Any
 
 import jax.numpy as jnp
@@ -9,8 +10,20 @@ from experiments import discovery_runs
 from jacsup_jax import discovery
 from jacsup_jax import networks
 from jacsup_jax import types
+from jacsup_jax.datasets import shape_sets
 
 IMAGE_SHAPE = (32, 32, 3)
+
+
+def image_shape(dataset: str) -> tuple[int, int, int]:
+  """Returns (H, W, C) of a data set's images: 32x32x3, unless it is known."""
+  layout = shape_sets.LAYOUTS.get(dataset)
+  return layout.image_shape if layout else IMAGE_SHAPE
+
+
+def make_experiment(dataset: str) -> discovery_runs.Experiment:
+  """Returns what a run on a data set is."""
+  return dataclasses.replace(EXPERIMENT, image_shape=image_shape(dataset))
 
 
 def make_settings(values: Mapping[str, Any]) -> discovery.Settings:
@@ -46,7 +59,7 @@ def make_model(
       num_factors,
       nuisance_dim,
       normalize_code=is_first or values['normalize_students'],
-      image_shape=IMAGE_SHAPE,
+      image_shape=image_shape(values['dataset']),
       widths=(width, 2 * width, 4 * width),
       linear_code=values['linear_code'],
       dtype=jnp.dtype(values['compute_dtype']),

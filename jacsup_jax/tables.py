@@ -41,6 +41,15 @@ _FACE_COLUMNS = {
     'judge_accuracy': ('judge real', 10, '{:.1%}'.format),
     'judge_accuracy_reconstructions': ('recon.', 6, '{:.1%}'.format),
 }
+# Of rows that have them, after the others.
+_SCORE_COLUMNS = {
+    'mig': ('MIG', 5, '{:.3f}'.format),
+    'sap': ('SAP', 5, '{:.3f}'.format),
+    'dci_disentanglement': ('DCI d', 5, '{:.3f}'.format),
+    'dci_completeness': ('DCI c', 5, '{:.3f}'.format),
+    'dci_informativeness': ('DCI i', 5, '{:.3f}'.format),
+    'modularity': ('modul.', 6, '{:.3f}'.format),
+}
 
 
 def format_results(results: Mapping[str, Any]) -> str:
@@ -72,6 +81,12 @@ def format_rows(rows: Sequence[Mapping[str, Any]]) -> str:
       name: column
       for name, column in _DIAGNOSTIC_COLUMNS.items()
       if any(row.get(name) is not None for row in rows)
+  }
+  columns |= {
+      name: column
+      for name, column in _SCORE_COLUMNS.items()
+      # Those that are undefined in all rows too: they were asked for.
+      if any(name in row for row in rows)
   }
   groups = averages.group_seeds(rows)
   explanation = averages.describe_deviation(groups)

@@ -23,6 +23,7 @@ from jacsup_jax import datasets
 from jacsup_jax import discovery
 from jacsup_jax import judges
 from jacsup_jax import stages
+from jacsup_jax import tables
 from jacsup_jax import types
 from jacsup_jax import workdirs
 
@@ -44,6 +45,7 @@ FLAGS = {
     'compute_dtype': 'float32',
     'eval_split': 'test',
 }
+METRICS = ['mig', 'sap', 'dci', 'modularity']
 # Name of a data set: shape of its images and number of classes.
 KNOWN = {
     'small': ((28, 28, 1), 10),
@@ -304,7 +306,44 @@ def test_ceiling_of_the_first_teacher(evaluated):
   assert len(text.splitlines()) >= 2 + 5 + 2
 
 
+def test_scores_are_columns_and_have_their_details(run, finished, capsys):
+  path, rows = evaluate.evaluate(
+      run, judge_workdir=finished / 'judges', metrics=METRICS
+  )
+  results = json.loads(path.read_text())
+  assert results['rows'] == rows
+  details = json.loads(path.with_name('small_test_metrics.json').read_text())
+  assert details['labels'] == ['class'] and details['images'] == 256
+  for row, detail in zip(rows, details['rows'], strict=True):
+    assert detail['stage'] == row['stage']
+    # One label: neither is defined.
+    for name in ('modularity', 'dci_disentanglement'):
+      assert row[name] is None
+      assert 'needs two labels that vary' in detail[name]['reasons'][0]
+    for name in ('mig', 'sap', 'dci_completeness', 'dci_informativeness'):
+      assert 0 <= row[name] <= 1
+      assert detail[name]['parts'] == {'class': row[name]}
+  err = capsys.readouterr().err
+  # A line for all models.
+  assert err.count('modularity needs two labels that vary, found 1') == 1
+  heading, *lines = tables.format_rows(rows).splitlines()
+  assert heading.endswith('MIG    SAP  DCI d  DCI c  DCI i  modul.')
+  assert all(line.endswith('-') and 'nan' not in line for line in lines)
+
+
+def test_no_scores_are_no_columns(evaluated):
+  path, rows = evaluated
+  assert not any('mig' in row for row in rows)
+  assert 'MIG' not in tables.format_rows(rows)
+  assert not path.with_name('small_test_metrics.json').exists()
+
+
 # Bad input.
+
+
+def test_unknown_scores(run):
+  _refuses('--metrics=mig,beta; accepted: any of mig', run,
+           metrics=['mig', 'beta'])  # pyformat: disable
 
 
 def test_no_run(tmp_path):

@@ -15,6 +15,7 @@ from jacsup_jax import types
 from jacsup_jax.datasets import array_file
 from jacsup_jax.datasets import decoded
 from jacsup_jax.datasets import preparing
+from jacsup_jax.datasets import shape_sets
 from jacsup_jax.datasets.mnist_embedded import mnist_embedded_dataset_builder
 
 DEFAULT_DATASET = preparing.EMBEDDED
@@ -40,6 +41,9 @@ class Dataset:
   labels: np.ndarray  # [N] int32, 0 to num_classes - 1
   num_classes: int
   fingerprint: str  # The first 16 digits of the sha256 of both arrays.
+  # Of a set with more labels than the class: [N, L] int32, and their names.
+  all_labels: np.ndarray | None = None
+  label_names: tuple[str, ...] = ()
 
 
 def load(
@@ -56,7 +60,9 @@ def load(
   images with a class label. It is read from a data folder that holds it; else
   it is prepared from its original files where they lie in the data folder, in
   DATA_DIR/NAME or in DATA_DIR/downloads/manual; else it is downloaded, which
-  takes TensorFlow.
+  takes TensorFlow. `dsprites` and `shapes3d` are such sets whose class is the
+  shape, and whose splits are parts of the only one they have, see
+  shape_sets.py.
 
   Validation is the last 10,000 training examples, or the last sixth of a
   training set smaller than 20,000; train_minus_validation is the rest, and
@@ -90,6 +96,12 @@ def load(
         name, part, data_dir, image_shape
     )
   images, labels = _select(images, labels, split)
+  fingerprint = decoded.digest(images, labels)[:16]
+  layout, all_labels = shape_sets.LAYOUTS.get(name), None
+  if layout:
+    all_labels = labels
+    labels = np.ascontiguousarray(labels[:, layout.class_index])
+    all_labels.flags.writeable = False
   images.flags.writeable = labels.flags.writeable = False
   return Dataset(
       name=name,
@@ -97,7 +109,9 @@ def load(
       images=images,
       labels=labels,
       num_classes=num_classes,
-      fingerprint=decoded.digest(images, labels)[:16],
+      fingerprint=fingerprint,
+      all_labels=all_labels,
+      label_names=layout.label_names if layout else (),
   )
 
 
@@ -130,7 +144,9 @@ def _check_features(
     found = dict(features.items())
   else:
     found = {}
-  image, label = found.get('image'), found.get('label')
+  layout = shape_sets.LAYOUTS.get(name)
+  image = found.get('image')
+  label = found.get('label_shape' if layout else 'label')
   accepted = _shape_text(image_shape or ('H', 'W', 'C'))
   if not isinstance(image, tfds.features.Image) or not isinstance(
       label, tfds.features.ClassLabel
@@ -166,6 +182,8 @@ def _read(
     split: str,
     shape: tuple[int, int, int],
 ) -> decoded.Arrays:
+  if name in shape_sets.LAYOUTS:
+    return _read_shapes(name, builder, split, shape)
   # A mocked builder knows no splits, and has no folder to keep arrays in.
   if builder.info.splits and split not in builder.info.splits:
     raise types.InputError(
@@ -178,28 +196,68 @@ def _read(
   return decoded.load_or_make(builder.data_dir, split, make)
 
 
+def _read_shapes(
+    name: str,
+    builder: tfds.core.DatasetBuilder,
+    part: str,
+    shape: tuple[int, int, int],
+) -> decoded.Arrays:
+  """Reads a part of the only split; the labels are `[N, L]`."""
+  with preparing.reading(name, builder), preparing.quiet():
+    rows = shape_sets.choose_rows(len(builder.as_data_source('train')), part)
+  is_prepared = preparing.is_prepared(builder)
+
+  def make():
+    images, labels = _decode(
+        name,
+        builder,
+        'train',
+        shape,
+        rows=rows,
+        features=shape_sets.LAYOUTS[name].features,
+        singly=not is_prepared,
+    )
+    return shape_sets.brighten(images), labels
+
+  if not is_prepared:
+    return make()
+  return decoded.load_or_make(builder.data_dir, f'{part}_{len(rows)}', make)
+
+
 def _decode(
     name: str,
     builder: tfds.core.DatasetBuilder,
     split: str,
     shape: tuple[int, int, int],
     *,
+    rows: range | None = None,
+    features: tuple[str, ...] | None = None,
     singly: bool = False,
 ) -> decoded.Arrays:
-  """Reads and decodes a whole split, with OpenCV if installed, else Pillow."""
+  """Reads and decodes a split, with OpenCV if installed, else Pillow.
+
+  All of it, or some rows; its `label`, or an array `[N, L]` of such features.
+  """
   with preparing.reading(name, builder), preparing.quiet():
     source = builder.as_data_source(split)
-    images = np.empty((len(source), *shape), np.uint8)
-    labels = np.empty(len(source), np.int32)
-    for start in range(0, len(source), _READ_SIZE):
-      stop = min(start + _READ_SIZE, len(source))
-      indices = list(range(start, stop))
+    rows = range(len(source)) if rows is None else rows
+    images = np.empty((len(rows), *shape), np.uint8)
+    width = (len(features),) if features else ()
+    labels = np.empty((len(rows), *width), np.int32)
+    for start in range(0, len(rows), _READ_SIZE):
+      stop = min(start + _READ_SIZE, len(rows))
+      indices = list(rows[start:stop])
       if singly:  # Three times as slow, but all that a mocked source can.
         examples = [source[index] for index in indices]
       else:
         examples = source.__getitems__(indices)
       images[start:stop] = [example['image'] for example in examples]
-      labels[start:stop] = [example['label'] for example in examples]
+      labels[start:stop] = [
+          [example[feature] for feature in features]
+          if features
+          else example['label']
+          for example in examples
+      ]
   return images, labels
 
 

@@ -1,0 +1,414 @@
+"""Tests of jacsup_jax.disentanglement.
+
+Oracle: labels as codes. Anti-oracles: codes that are drawn apart from the
+labels, and a rotation that spreads every label over all units alike (by a
+Hadamard matrix). `full` has every combination of labels once, so that nothing
+is left to chance.
+"""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jacsup_jax import disentanglement
+from jacsup_jax import types
+from jacsup_jax.disentanglement import information
+from jacsup_jax.disentanglement import prediction
+
+LOG2 = np.log(2)
+HADAMARD = np.array(
+    [[1, 1, 1, 1], [1, -1, 1, -1], [1, 1, -1, -1], [1, -1, -1, 1]]
+) / 2
+
+
+def full(classes, labels):
+  """Returns `[classes^labels, labels]` int."""
+  return np.array(list(itertools.product(range(classes), repeat=labels)))
+
+
+def independent(labels, units=None, seed=0):
+  return np.random.default_rng(seed).normal(
+      size=(len(labels), units or labels.shape[1])
+  )
+
+
+def values(found):
+  return {name: score.value for name, score in found.items()}
+
+
+# Values by hand.
+
+
+def test_mutual_information_by_hand():
+  # Of eight examples three are (0, 0), three (1, 1), one each (0, 1), (1, 0).
+  unit = np.array([0, 0, 0, 1, 1, 1, 0, 1])
+  label = np.array([0, 0, 0, 1, 1, 1, 1, 0])
+  expected = 2 * (3 / 8) * np.log(3 / 2) + 2 * (1 / 8) * np.log(1 / 2)
+  found = information.mutual_information(
+      np.stack([unit, label, 0 * unit], axis=1), label[:, None]
+  )
+  np.testing.assert_allclose(found[:, 0], [expected, LOG2, 0], atol=1e-12)
+
+
+def test_mig_by_hand():
+  # Unit 0 is label 0, unit 1 tells it of the table above; of label 1, which
+  # is independent of both, nothing is told.
+  label = np.array([0, 0, 0, 1, 1, 1, 1, 0])
+  unit = np.array([0, 0, 0, 1, 1, 1, 0, 1])
+  label, unit = np.tile(label, 2), np.tile(unit, 2)
+  labels = np.stack([label, np.repeat([0, 1], 8)], axis=1)
+  score = disentanglement.compute_mig(np.stack([label, unit], 1), labels)
+  second = (3 / 4) * np.log(3 / 2) + (1 / 4) * np.log(1 / 2)
+  np.testing.assert_allclose(
+      score.parts, [(LOG2 - second) / LOG2, 0], atol=1e-12
+  )
+  assert score.value == pytest.approx((1 - second / LOG2) / 2)
+
+
+def test_bins_are_of_equal_width():
+  codes = np.array([[0.0], [0.24], [0.25], [0.5], [0.99], [1.0]])
+  np.testing.assert_array_equal(
+      information.discretise(codes, 4)[:, 0], [0, 0, 1, 2, 3, 3]
+  )
+  assert not information.discretise(0 * codes + 7, 4).any()
+
+
+def test_modularity_by_hand():
+  # 1 - (0.04 + 0) / (0.16 x 2), 1 - 2 / 2, 1; the last unit has nothing.
+  score = information.modularity_of_information(
+      np.array([[0.4, 0.2, 0], [1, 1, 1], [0, 0, 3], [0, 0, 0]])
+  )
+  np.testing.assert_allclose(score.parts[:3], [0.875, 0, 1], atol=1e-12)
+  assert score.parts[3] is None
+  assert score.value == pytest.approx(1.875 / 3)
+  assert score.reasons == ('no information in 1 of the units (3)',)
+
+
+def test_one_threshold_by_hand():
+  classes = np.array([0, 0, 0, 1, 1])
+  codes = np.array([
+      # Between 3 and 4; either way round; only below 2, since 2 is of both.
+      [1, 2, 3, 4, 5], [5, 4, 3, 2, 1], [1, 2, 2, 2, 2], [0, 0, 0, 0, 0],
+      # 0 0 1 0 1: recalls 2/3 and 1 after the second.
+      [1, 2, 4, 3, 5],
+  ]).T  # pyformat: disable
+  np.testing.assert_allclose(
+      prediction.threshold_accuracies(codes, classes),
+      [1, 1, (1 / 3 + 1) / 2, 0.5, (2 / 3 + 1) / 2],
+  )
+
+
+def test_thresholds_by_hand():
+  # Two thresholds for three classes, in the order 0 1 1 0 2 2: all are right
+  # but one of the two of class 0.
+  classes = np.array([0, 0, 1, 1, 2, 2])
+  codes = np.array([[0, 3, 1, 2, 4, 5], [0, 0, 0, 0, 0, 0]]).T
+  np.testing.assert_allclose(
+      prediction.threshold_accuracies(codes, classes), [2.5 / 3, 1 / 3]
+  )
+
+
+def test_thresholds_are_the_best_of_all():
+  rng = np.random.default_rng(0)
+  for _ in range(5):
+    classes = np.concatenate([np.arange(3), rng.integers(0, 3, 9)])
+    codes = rng.integers(0, 6, (12, 1))
+    weights = 1 / np.bincount(classes)
+    best = 0
+    for low, high in itertools.combinations_with_replacement(range(7), 2):
+      inside = np.digitize(codes[:, 0], [low, high])
+      for told in itertools.product(range(3), repeat=3):
+        right = np.array(told)[inside] == classes
+        best = max(best, np.sum(weights[classes] * right) / 3)
+    found = prediction.threshold_accuracies(codes, classes)
+    np.testing.assert_allclose(found, [best])
+
+
+def test_sap_of_amounts_by_hand():
+  # R^2 of x + y with x is 1/2, of y too, of x itself 1.
+  x, y = full(2, 2).T
+  score = disentanglement.compute_sap(
+      np.stack([x, x + y], axis=1), np.stack([x, y], axis=1),
+      continuous=[True, True],
+  )  # pyformat: disable
+  np.testing.assert_allclose(score.parts, [0.5, 0.5])
+
+
+def test_dci_of_importance_by_hand():
+  importance = np.array([[1, 0], [0, 0.5], [0, 0.5], [0, 0]])
+  separate, complete = prediction.dci_of_importance(importance)
+  # Every unit that counts is of one label; label 1 has two of four units.
+  assert separate.parts == (1, 1, 1, None) and separate.value == 1
+  np.testing.assert_allclose(complete.parts, [1, 0.5])
+  assert complete.value == pytest.approx(0.75)
+  separate, complete = prediction.dci_of_importance(
+      np.array([[0.75, 0.75], [0.25, 0]])
+  )
+  # The first unit is of both alike and has 6/7 of all importance.
+  np.testing.assert_allclose(separate.parts, [0, 1], atol=1e-12)
+  assert separate.value == pytest.approx(1 / 7)
+  entropy = -(0.75 * np.log2(0.75) + 0.25 * np.log2(0.25))
+  np.testing.assert_allclose(complete.parts, [1 - entropy, 1])
+
+
+# Oracles.
+
+
+def test_labels_as_codes_score_one():
+  labels = full(16, 3)
+  found = values(
+      disentanglement.compute_scores(
+          disentanglement.METRICS, -3.0 * labels[:, ::-1], labels
+      )
+  )
+  # The next best unit of 16 classes is right on one of them.
+  assert found.pop('sap') == pytest.approx(1 - 1 / 16)
+  assert set(found) == {
+      'mig', 'modularity', 'dci_disentanglement', 'dci_completeness',
+      'dci_informativeness',
+  }  # pyformat: disable
+  for name, value in found.items():
+    assert value == pytest.approx(1, abs=1e-6), name
+
+
+def test_amounts_as_codes_score_one_by_lines():
+  labels = full(5, 3)
+  score = disentanglement.compute_sap(labels, labels, continuous=3 * [True])
+  assert score.value == pytest.approx(1)
+
+
+@pytest.mark.parametrize('predictor', prediction.PREDICTORS)
+def test_binary_labels_as_codes_have_dci_of_one(predictor):
+  # Six units: one is constant, two are noise.
+  labels = np.tile(full(2, 3), (40, 1))
+  codes = np.concatenate(
+      [labels, np.zeros((len(labels), 1)), independent(labels, 2)], axis=1
+  )
+  found = values(
+      disentanglement.compute_dci(codes, labels, predictor=predictor)
+  )
+  assert min(found.values()) >= 0.95, found
+
+
+# Anti-oracles.
+
+
+def test_independent_codes_score_zero():
+  labels = np.tile(full(10, 2), (20, 1))
+  found = values(
+      disentanglement.compute_scores(
+          disentanglement.METRICS, independent(labels), labels
+      )
+  )
+  for name in ('mig', 'sap', 'dci_disentanglement', 'dci_completeness'):
+    assert 0 <= found[name] <= 0.1, name
+  # Chance, of ten classes; modularity is not defined to be small, only
+  # between 0 and 1.
+  assert found['dci_informativeness'] <= 0.15
+  assert 0 <= found['modularity'] <= 1
+
+
+def test_a_rotation_of_all_labels_over_all_units_scores_zero():
+  labels = full(6, 4)
+  found = values(
+      disentanglement.compute_scores(
+          disentanglement.METRICS, (labels - 2.5) @ HADAMARD, labels
+      )
+  )
+  # The labels are still there.
+  assert found.pop('dci_informativeness') > 0.4
+  for name, value in found.items():
+    assert 0 <= value <= 0.1, name
+
+
+def test_a_random_rotation_scores_less_than_the_labels():
+  rng = np.random.default_rng(0)
+  labels = rng.integers(0, 10, (1000, 5))
+  rotation, _ = np.linalg.qr(rng.normal(size=(5, 5)))
+  arrays = (labels - 4.5) @ rotation, labels
+  # A unit may happen to be of one label in the main, so that 0.1 is not
+  # certain; the labels themselves have 0.9 and 1.
+  assert disentanglement.compute_sap(*arrays).value <= 0.25
+  assert disentanglement.compute_mig(*arrays).value <= 0.25
+  # Its definition forgives what is small beside the most: 0 needs units that
+  # have as much of each label.
+  assert disentanglement.compute_modularity(*arrays).value > 0.5
+
+
+# Invariants.
+
+
+def test_order_sign_scale_and_names_of_classes_do_not_count():
+  rng = np.random.default_rng(1)
+  labels = rng.integers(0, 4, (200, 2))
+  # Halves, which scaling by 4 and shifting keep exact.
+  codes = np.round(labels @ rng.normal(size=(2, 3)) + rng.normal(size=(200, 3)))
+  codes /= 2
+  metrics = ('mig', 'sap', 'modularity')
+  first = disentanglement.compute_scores(metrics, codes, labels)
+  again = disentanglement.compute_scores(
+      metrics, 4 * codes[:, [2, 0, 1]] + 3, labels * 7 - 5
+  )
+  for name in metrics:
+    assert first[name].value == pytest.approx(again[name].value, abs=1e-12)
+  flipped = disentanglement.compute_sap(-codes, labels)
+  assert first['sap'].value == pytest.approx(flipped.value)
+
+
+def test_the_same_seed_gives_the_same_dci():
+  labels = np.tile(full(3, 2), (20, 1))
+  codes = labels @ np.array([[1, 2], [2, 1]]) + independent(labels)
+  first, again, other = (
+      disentanglement.compute_dci(codes, labels, seed=seed)
+      for seed in (0, 0, 1)
+  )
+  assert first == again != other
+
+
+def test_codes_are_those_of_one_image_at_a_time():
+  images = np.random.default_rng(0).integers(0, 256, (7, 8, 8, 1), np.uint8)
+
+  def encode(x):
+    # A nuisance that is a feature map.
+    return types.Code(x.mean(axis=(1, 2)), x[:, :2, :3])
+
+  codes = jax.jit(lambda x: disentanglement.compute_codes(encode, x))(images)
+  assert codes.shape == (7, 7)
+  x = images / np.float32(255)
+  np.testing.assert_allclose(codes[:, 0], x.mean(axis=(1, 2, 3)), rtol=1e-6)
+  np.testing.assert_allclose(codes[:, 1:], x[:, :2, :3, 0].reshape(7, 6))
+
+
+# What is undefined is said, and never NaN.
+
+
+def _strict(score):
+  """Returns all numbers of a score."""
+  return [x for x in (score.value, *score.parts) if x is not None]
+
+
+def test_a_constant_label_is_left_out_and_named():
+  labels = np.insert(full(3, 3), 1, 4, axis=1)
+  found = disentanglement.compute_scores(
+      disentanglement.METRICS, np.delete(labels, 1, 1), labels, list('abcd')
+  )
+  for name, score in found.items():
+    assert score.reasons == ('b is the same in all 27 examples',), name
+    assert score.value is not None
+    if name not in disentanglement.SCORES_OF_UNITS:
+      assert [part is None for part in score.parts] == [0, 1, 0, 0]
+  assert found['mig'].value == pytest.approx(1)
+  assert found['modularity'].value == pytest.approx(1)
+
+
+def test_nothing_is_defined_of_constant_labels():
+  codes = independent(np.zeros((30, 2)))
+  found = disentanglement.compute_scores(
+      disentanglement.METRICS, codes, np.ones((30, 2), int)
+  )
+  for name, score in found.items():
+    assert score.value is None and not _strict(score), name
+    assert any('the same in all 30' in reason for reason in score.reasons)
+
+
+def test_a_constant_unit_is_not_nan():
+  labels = full(4, 3)
+  codes = np.insert(labels, 0, 9, axis=1)
+  found = disentanglement.compute_scores(
+      disentanglement.METRICS, codes, labels
+  )
+  for name, score in found.items():
+    assert np.all(np.isfinite(_strict(score))), name
+  assert found['modularity'].parts[0] is None
+  assert found['modularity'].value == pytest.approx(1)
+  assert 'units (0)' in found['modularity'].reasons[0]
+  assert found['mig'].value == pytest.approx(1)
+
+
+def test_one_label_has_neither_modularity_nor_disentanglement():
+  labels = np.repeat(np.arange(10), 30)[:, None]
+  found = disentanglement.compute_scores(
+      disentanglement.METRICS, np.insert(labels, 1, 0, axis=1), labels
+  )
+  for name in ('modularity', 'dci_disentanglement'):
+    assert found[name].value is None
+    assert 'needs two labels that vary, found 1' in found[name].reasons[0]
+  assert found['mig'].value == pytest.approx(1)
+  assert found['sap'].value == pytest.approx(0.9)
+  assert found['dci_completeness'].value == pytest.approx(1)
+
+
+def test_one_unit_has_no_gap():
+  labels = np.tile(full(2, 2), (10, 1))
+  found = disentanglement.compute_scores(
+      disentanglement.METRICS, labels[:, :1], labels
+  )
+  for name in ('mig', 'sap', 'dci_completeness'):
+    assert found[name].value is None
+    assert 'two units or more' in found[name].reasons[0]
+  assert found['modularity'].value == pytest.approx(1)
+
+
+def test_few_examples_and_codes_that_are_not_finite():
+  labels = full(2, 2)
+  assert 'found 4' in (
+      disentanglement.compute_dci(labels, labels)['dci_completeness'].reasons[0]
+  )
+  codes = labels.astype(float)
+  codes[1, 0] = np.nan
+  found = disentanglement.compute_scores(
+      disentanglement.METRICS, codes, labels
+  )
+  for score in found.values():
+    assert score.value is None
+    assert score.reasons[0] == '1 of 4 codes are not finite'
+
+
+# Bad input.
+
+
+@pytest.mark.parametrize(
+    ('codes', 'labels', 'message'),
+    [
+        (np.zeros((4, 2, 1)), np.zeros((4, 1), int), r'\(4, 2, 1\); accepted'),
+        (np.zeros((4, 2)), np.zeros(4, int), r'labels have the shape \(4,\)'),
+        (np.zeros((0, 2)), np.zeros((0, 1), int), 'none of them 0'),
+        (np.zeros((4, 2)), np.zeros((4, 1)), 'float64; accepted: integers'),
+        (np.zeros((4, 2), 'U1'), np.zeros((4, 1), int), 'real numbers'),
+        (np.zeros((4, 2)), np.zeros((5, 1), int), '4 codes and labels of 5'),
+    ],
+)
+def test_arrays_that_do_not_fit(codes, labels, message):
+  for name in disentanglement.METRICS:
+    with pytest.raises(types.InputError, match=message):
+      disentanglement.compute_scores([name], codes, labels)
+
+
+def test_names_that_do_not_fit():
+  codes, labels = np.zeros((40, 2)), full(2, 2)
+  with pytest.raises(types.InputError, match='3 names for 2 labels'):
+    disentanglement.compute_mig(codes[:4], labels, list('abc'))
+  with pytest.raises(types.InputError, match='1 values of continuous for 2'):
+    disentanglement.compute_sap(codes[:4], labels, continuous=[True])
+  with pytest.raises(types.InputError, match="'tree'; accepted: random_forest"):
+    disentanglement.compute_dci(codes[:4], labels, predictor='tree')
+  for metrics in (['mig', 'fid'], ['mig', 'mig']):
+    with pytest.raises(types.InputError, match='any of mig, sap, dci, modul'):
+      disentanglement.check_metrics(metrics)
+
+
+@pytest.mark.parametrize(
+    'encode',
+    [
+        lambda x: types.Code(x.mean(axis=(1, 2, 3)), x.mean(axis=(1, 2))),
+        lambda x: types.Code(x.mean(axis=(1, 2)), x.mean(axis=(1, 2, 3))),
+        lambda x: types.Code(x.mean(axis=(0, 1)), x.mean(axis=(1, 2))),
+    ],
+)
+def test_codes_of_other_ranks_are_refused(encode):
+  images = jnp.zeros((2, 4, 4, 1), jnp.uint8)
+  with pytest.raises(types.InputError, match='for an image; accepted'):
+    disentanglement.compute_codes(encode, images)
