@@ -9,10 +9,10 @@ Files of PyTorch (anything but *.safetensors) need PyTorch, *.safetensors do
 not; names and shapes in both are those of the released code.
 """
 
+from collections.abc import Sequence
 import hashlib
 import os
 import pathlib
-from typing import Any
 
 from absl import flags
 
@@ -20,6 +20,7 @@ from experiments import command_line
 from experiments import common_flags
 from experiments import converted_runs
 from jacsup_jax import convert
+from jacsup_jax import datasets
 from jacsup_jax import safetensors_files
 from jacsup_jax import torch_files
 from jacsup_jax import types
@@ -33,6 +34,7 @@ _WRITE = {
     'safetensors': safetensors_files.write_state_dict,
 }
 _SAFETENSORS = '.safetensors'
+_FACES = 'celeba_folder'
 
 
 def define_flags() -> None:
@@ -101,89 +103,119 @@ def define_flags() -> None:
   )
 
 
-def main() -> None:
-  for name in ('input', 'kind', 'output'):
-    if not FLAGS[name].value:
-      raise types.InputError(f'--{name} is missing; accepted: see --help.')
-  output = pathlib.Path(FLAGS.output)
+def convert_model(
+    source: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    *,
+    kind: str,
+    to: str = _CHECKPOINT,
+    stage: str | None = None,
+    judge: int = 0,
+    num_factors: int = 2,
+    dataset: str | None = None,
+    data_dir: str | None = None,
+    attributes: Sequence[str] = (),
+    epochs: int = 100,
+) -> str:
+  """Converts a model; all arguments are the flags of those names.
+
+  Args:
+    source: --input.
+    output: that is not there yet.
+    kind: one of `convert.KINDS`.
+    to: 'checkpoint', 'torch' or 'safetensors'.
+    stage: of a work directory.
+    judge: of a directory of judges.
+    num_factors: of a student in a file.
+    dataset: of a file's model.
+    data_dir: of that.
+    attributes: of a file's faces.
+    epochs: of a file's model.
+
+  Returns:
+    A line on what was written.
+
+  Raises:
+    InputError: if it cannot be converted; nothing is written then.
+  """
+  output = pathlib.Path(output)
   if untrusted.exists(output):
     raise types.InputError(
         f'--output={output} is there already; accepted: a new name.'
     )
   workdirs.check_writable(f'--output={output}', output)
-  is_directory = os.path.isdir(FLAGS.input)
-  if is_directory and FLAGS.to == _CHECKPOINT:
+  is_directory = os.path.isdir(source)
+  if is_directory and to == _CHECKPOINT:
     raise types.InputError(
-        f'--input={FLAGS.input} is a directory, of which --to={_CHECKPOINT}'
-        f' would make one again; accepted: --to={" or ".join(_WRITE)}, or a'
-        ' file.'
+        f'--input={source} is a directory, of which --to={to} would make one'
+        f' again; accepted: --to={" or ".join(_WRITE)}, or a file.'
     )
-  source = {}
+  described = {}
   if not is_directory:
-    source, layout, converted = _read_file()
-  elif FLAGS.kind == 'mnist_judge':
-    layout, converted = converted_runs.read_judge(FLAGS.input, FLAGS.judge)
+    described, layout, converted = _read_file(source, kind, num_factors)
+  elif kind == 'mnist_judge':
+    layout, converted = converted_runs.read_judge(source, judge)
   else:
-    layout, converted = converted_runs.read_run(
-        FLAGS.input, FLAGS.kind, FLAGS.stage
-    )
-  if FLAGS.to == _CHECKPOINT:
-    _write_directory(output, source, layout, converted)
-    return
-  state = convert.to_state_dict(layout, *converted)
-  with workdirs.writing(output):
-    output.parent.mkdir(parents=True, exist_ok=True)
-  _WRITE[FLAGS.to](output, state)
-  print(f'{FLAGS.kind}, {_describe(layout)}: {len(state)} tensors in {output}')
-
-
-def _read_file() -> tuple[
-    dict[str, Any], convert.Layout, convert.Converted
-]:
-  """Reads a state dict; returns what file it is of, layout and variables."""
-  path = FLAGS.input
-  read = torch_files.read_state_dict
-  if path.endswith(_SAFETENSORS):
-    read = safetensors_files.read_state_dict
-  state = read(path)
-  layout = convert.infer_layout(path, state, FLAGS.kind, FLAGS.num_factors)
-  converted = convert.from_state_dict(path, state, layout)
-  with open(path, 'rb') as file:
-    sha256 = hashlib.file_digest(file, 'sha256').hexdigest()
-  source = {'file': os.path.basename(path), 'sha256': sha256}
-  return source, layout, converted
-
-
-def _write_directory(output, source, layout, converted):
-  described = f'{FLAGS.kind}, {_describe(layout)}'
-  if FLAGS.kind == 'celeba':
+    layout, converted = converted_runs.read_run(source, kind, stage)
+  model = f'{kind}, {_describe(layout)}'
+  if to != _CHECKPOINT:
+    state = convert.to_state_dict(layout, *converted)
+    with workdirs.writing(output):
+      output.parent.mkdir(parents=True, exist_ok=True)
+    _WRITE[to](output, state)
+    return f'{model}: {len(state)} tensors in {output}'
+  if kind == 'celeba':
     stage = converted_runs.write_faces(
         output,
         layout,
         converted,
-        source=source,
-        dataset=FLAGS.dataset or 'celeba_folder',
-        attributes=FLAGS.attributes,
-        epochs=FLAGS.epochs,
+        source=described,
+        dataset=dataset or _FACES,
+        attributes=list(attributes),
+        epochs=epochs,
     )
-    print(f'{described}: stage {stage} of the run in {output}')
-    return
+    return f'{model}: stage {stage} of the run in {output}'
   of_data = {
-      'dataset': FLAGS.dataset or 'mnist_embedded',
-      'data_dir': FLAGS.data_dir,
-      'epochs': FLAGS.epochs,
+      'dataset': dataset or datasets.DEFAULT_DATASET,
+      'data_dir': data_dir,
+      'epochs': epochs,
   }
-  if FLAGS.kind == 'mnist_judge':
+  if kind == 'mnist_judge':
     ensemble = converted_runs.write_judge(output, layout, converted, **of_data)
-    print(
-        f'{described}: {ensemble.accuracy[0]:.2%} right on the test split of'
-        f' {of_data["dataset"]}; in {output}'
+    return (
+        f'{model}: {ensemble.accuracy[0]:.2%} right on the test split of'
+        f' {ensemble.dataset}; in {output}'
     )
-    return
   stage = converted_runs.write_digits(
-      output, layout, converted, source=source, **of_data
+      output, layout, converted, source=described, **of_data
   )
-  print(f'{described}: stage {stage} of the run in {output}')
+  return f'{model}: stage {stage} of the run in {output}'
+
+
+def main() -> None:
+  for name in ('input', 'kind', 'output'):
+    if not FLAGS[name].value:
+      raise types.InputError(f'--{name} is missing; accepted: see --help.')
+  names = (
+      'kind', 'to', 'stage', 'judge', 'num_factors', 'dataset', 'data_dir',
+      'attributes', 'epochs',
+  )  # pyformat: disable
+  values = {name: FLAGS[name].value for name in names}
+  print(convert_model(FLAGS.input, FLAGS.output, **values))
+
+
+def _read_file(path, kind, num_factors):
+  """Reads a state dict; returns what file it is of, layout and variables."""
+  read = torch_files.read_state_dict
+  if os.fspath(path).endswith(_SAFETENSORS):
+    read = safetensors_files.read_state_dict
+  state = read(path)
+  layout = convert.infer_layout(path, state, kind, num_factors)
+  converted = convert.from_state_dict(path, state, layout)
+  with open(path, 'rb') as file:
+    sha256 = hashlib.file_digest(file, 'sha256').hexdigest()
+  described = {'file': os.path.basename(path), 'sha256': sha256}
+  return described, layout, converted
 
 
 def _describe(layout):
