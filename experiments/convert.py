@@ -144,6 +144,8 @@ def convert_model(
         f'--output={output} is there already; accepted: a new name.'
     )
   workdirs.check_writable(f'--output={output}', output)
+  if to == 'torch':
+    torch_files.import_torch(output)  # Before anything else is done.
   is_directory = os.path.isdir(source)
   if is_directory and to == _CHECKPOINT:
     raise types.InputError(

@@ -10,6 +10,7 @@ import io
 import os
 import pathlib
 import pickle
+from typing import Any
 import warnings
 import zipfile
 
@@ -46,7 +47,7 @@ def read_state_dict(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     InputError: if PyTorch is not installed, or the file is damaged, too large,
       or holds anything but names and tensors.
   """
-  torch = _import_torch(path)
+  torch = import_torch(path)
   _check_file(path)
   try:
     with warnings.catch_warnings():
@@ -81,14 +82,15 @@ def write_state_dict(
     InputError: if PyTorch is not installed.
     StorageError: if it cannot be written.
   """
-  torch = _import_torch(path)
+  torch = import_torch(path)
   buffer = io.BytesIO()
   tensors = {name: torch.from_numpy(array) for name, array in state.items()}
   torch.save(tensors, buffer)
   workdirs.write_whole(pathlib.Path(path), buffer.getvalue())
 
 
-def _import_torch(path):
+def import_torch(path: str | os.PathLike[str]) -> Any:
+  """Imports PyTorch, or raises InputError that names the file it is for."""
   try:
     import torch  # pylint: disable=g-import-not-at-top
   except ImportError as error:
