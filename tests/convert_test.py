@@ -268,8 +268,8 @@ def test_the_first_differing_tensor_is_named():
   state = {**paper_state('mnist_student', 5), 'more': np.zeros(1)}
   refuses(state, 'mnist_student', "'more' of shape (1,)", 'none of that name')
   state, _ = stored('celeba')
-  state['dec_layers.1.0.weight'] = np.zeros((10, 4, 4, 4), np.float32)
-  refuses(state, 'celeba', 'dec_layers.1.0.weight of shape (10,', '(11, 4, 4')
+  state['dec_layers.1.0.weight'] = np.zeros((12, 4, 4, 4), np.float32)
+  refuses(state, 'celeba', 'dec_layers.1.0.weight of shape (12,', '(11, 4, 4')
   state, _ = stored('celeba')
   del state['enc_layers.1.1.num_batches_tracked']
   refuses(state, 'celeba', 'no enc_layers.1.1.num_batches_tracked', 'or none')
