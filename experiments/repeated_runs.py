@@ -17,6 +17,7 @@ import sys
 from typing import Any
 
 from experiments import compared_runs
+from experiments import converted_runs
 from experiments import reproduced_runs
 from jacsup_jax import circumstances
 from jacsup_jax import types
@@ -103,6 +104,11 @@ def read(path: str | os.PathLike[str]) -> Original:
     raise types.InputError(
         f'--manifest={path} is of the experiment {experiment!r}; accepted:'
         f' {", ".join(_BINARIES)}.'
+    )
+  if converted_runs.ENTRY in manifest:
+    raise types.InputError(
+        f'--manifest={path} is of a model that was converted from a file, not'
+        ' trained; accepted: a manifest of what was.'
     )
   for name, stage in manifest['stages'].items():
     if not isinstance(stage, dict) or not isinstance(stage.get('sha256'), str):

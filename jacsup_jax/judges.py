@@ -111,6 +111,19 @@ def default_directory(
   return f'runs/judge_{dataset}_{test.fingerprint}'
 
 
+def identify(dataset: str, test: datasets.Dataset) -> str:
+  """Returns what judges of a data set keep as its name.
+
+  Args:
+    dataset: name of the data set.
+    test: its test split.
+  """
+  if dataset != datasets.ARRAYS:
+    return dataset
+  # Any file has this name.
+  return f'{dataset} of fingerprint {test.fingerprint}'
+
+
 def restore_or_train(
     directory: str | os.PathLike[str],
     dataset: str,
@@ -143,9 +156,7 @@ def restore_or_train(
       datasets.load, dataset, data_dir=data_dir, image_shape=image_shape
   )
   test = load('test')
-  if dataset == datasets.ARRAYS:
-    # Any file has this name.
-    dataset = f'{dataset} of fingerprint {test.fingerprint}'
+  dataset = identify(dataset, test)
   if judge_files.exist(directory):
     judges = restore(
         directory,

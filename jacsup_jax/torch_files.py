@@ -1,12 +1,16 @@
-"""Reads the parameters of a PyTorch model from a file of anybody's.
+"""Reads the parameters of a PyTorch model from a file of anybody's; writes one.
 
 PyTorch's files are pickles, which could run code: only what tensors need is
 unpickled (`weights_only`), and sizes are checked before that. PyTorch itself is
 needed for it, and for nothing else of this package.
 """
 
+from collections.abc import Mapping
+import io
 import os
+import pathlib
 import pickle
+from typing import Any
 import warnings
 import zipfile
 
@@ -14,6 +18,7 @@ import numpy as np
 
 from jacsup_jax import types
 from jacsup_jax import untrusted
+from jacsup_jax import workdirs
 from jacsup_jax.datasets import npz
 
 # The paper's face model at d = 8192 has 0.5e9 bytes; Adam's moments would be
@@ -42,13 +47,7 @@ def read_state_dict(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     InputError: if PyTorch is not installed, or the file is damaged, too large,
       or holds anything but names and tensors.
   """
-  try:
-    import torch  # pylint: disable=g-import-not-at-top
-  except ImportError as error:
-    raise types.InputError(
-        f'{path} is a file of PyTorch, which is not installed (pip install'
-        f' torch): {error}'
-    ) from error
+  torch = import_torch(path)
   _check_file(path)
   try:
     with warnings.catch_warnings():
@@ -68,6 +67,38 @@ def read_state_dict(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
       _check_name(path, name): _to_numpy(path, name, tensor, torch)
       for name, tensor in found.items()
   }
+
+
+def write_state_dict(
+    path: str | os.PathLike[str], state: Mapping[str, np.ndarray]
+) -> None:
+  """Writes tensors as `torch.save(model.state_dict(), path)` does.
+
+  Args:
+    path: of the file; one that is there is replaced.
+    state: arrays `[...]` by name.
+
+  Raises:
+    InputError: if PyTorch is not installed.
+    StorageError: if it cannot be written.
+  """
+  torch = import_torch(path)
+  buffer = io.BytesIO()
+  tensors = {name: torch.from_numpy(array) for name, array in state.items()}
+  torch.save(tensors, buffer)
+  workdirs.write_whole(pathlib.Path(path), buffer.getvalue())
+
+
+def import_torch(path: str | os.PathLike[str]) -> Any:
+  """Imports PyTorch, or raises InputError that names the file it is for."""
+  try:
+    import torch  # pylint: disable=g-import-not-at-top
+  except ImportError as error:
+    raise types.InputError(
+        f'{path} is a file of PyTorch, which is not installed (pip install'
+        f' torch): {error}'
+    ) from error
+  return torch
 
 
 def _check_file(path):

@@ -425,21 +425,23 @@ def _find_existing(name, path):
   return found
 
 
-def write_whole(path: pathlib.Path, text: str) -> None:
-  """Writes a text file, whole or not at all.
+def write_whole(path: pathlib.Path, content: str | bytes) -> None:
+  """Writes a file, whole or not at all.
 
   Args:
     path: of the file; one that is there is replaced.
-    text: its content.
+    content: text, or bytes as they are.
 
   Raises:
     StorageError: if it cannot be written.
   """
   temporary = path.with_name(f'.{path.name}.tmp')
+  if isinstance(content, str):
+    content = content.encode()
   with writing(path):
     try:
-      with open(temporary, 'w', encoding='utf-8') as file:
-        file.write(text)
+      with open(temporary, 'wb') as file:
+        file.write(content)
         file.flush()
         os.fsync(file.fileno())
       os.replace(temporary, path)

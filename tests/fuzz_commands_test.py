@@ -30,6 +30,7 @@ from experiments import benchmark_whole
 from experiments import celeba
 from experiments import celeba_flags
 from experiments import command_line
+from experiments import convert
 from experiments import evaluate
 from experiments import face_steps
 from experiments import judge
@@ -56,6 +57,7 @@ BINARIES = {
     'celeba': (celeba_flags.define_flags, celeba.main),
     'judge': (judge.define_flags, judge.main),
     'evaluate': (evaluate.define_flags, evaluate.main),
+    'convert': (convert.define_flags, convert.main),
     'ablation': (lambda: ablation.define_flags('4'), ablation.main),
     'ablation_5': (lambda: ablation.define_flags('5'), ablation.main),
     'reproduce': (reproduce.define_flags, reproduce.main),
