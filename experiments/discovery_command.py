@@ -12,6 +12,7 @@ import numpy as np
 from experiments import command_line
 from experiments import common_flags
 from experiments import discovery_runs
+from experiments import given_teachers
 from experiments import optimizer_flags
 from experiments import seed_runs
 from experiments import supervision_flags
@@ -63,6 +64,8 @@ def define_flags(
     lambda_diff: of the Jacobian term.
   """
   define_chain_flags(name=name, epochs=epochs, nuisance_dim=nuisance_dim)
+  given_teachers.define_flags()
+  optimizer_flags.define_flags()
   seed_runs.define_flags()
   flags.DEFINE_enum(
       'grow_when',
@@ -118,7 +121,6 @@ def define_chain_flags(*, name: str, epochs: int, nuisance_dim: int) -> None:
       ' released code (root of the sum).',
   )
   supervision_flags.define_flags()
-  optimizer_flags.define_flags()
   flags.DEFINE_float('learning_rate', 3e-4, 'Of the optimizer.')
   flags.DEFINE_float('weight_decay', 1e-6, 'L2 in the gradient.')
   flags.DEFINE_enum(
@@ -187,12 +189,20 @@ def run(experiment: discovery_runs.Experiment, draw: DrawFn) -> None:
   if is_complete:
     return
 
+  given = given_teachers.restore(
+      experiment, values, seed_runs.list_seeds(values)
+  )
   train, validation, test = parallel.in_turn(
       lambda: load_data(
           experiment.image_shape, plateau=FLAGS.grow_when == 'plateau'
       )
   )
-  parallel.check_same({f'fingerprint of {train.name}': train.fingerprint})
+  parallel.check_same({
+      f'fingerprint of {train.name}': train.fingerprint,
+      'sha256 of the teacher': [
+          model.sha256 for models in given.values() for model in models
+      ],
+  })
   command_line.check_data(train.name, train.fingerprint)
   plan = seed_runs.make_plan(
       values,
@@ -217,7 +227,7 @@ def run(experiment: discovery_runs.Experiment, draw: DrawFn) -> None:
       make_stack=lambda seeds: grid.GridDiscovery(
           settings, *model_and_data, [grid.Member(seed) for seed in seeds]
       ),
-      given={seed: [] for seed in plan.seeds},
+      given=given,
   )
   run_stages = functools.partial(
       stages.run,
@@ -257,6 +267,7 @@ def run(experiment: discovery_runs.Experiment, draw: DrawFn) -> None:
         evaluate=evaluate,
     )
 
+  trained = {seed: [*given[seed], *own] for seed, own in trained.items()}
   rows = discovery_runs.measure(
       experiment.make_model, values, trained, chain[-1], evaluate
   )

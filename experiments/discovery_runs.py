@@ -47,7 +47,7 @@ _KINDS = {
 _MAYBE_KINDS = {
     'grow_by': int, 'grow_when': str, 'patience': int | None,
     'first_width': int, 'normalize_students': bool, 'linear_code': bool,
-    **optimizer_flags.MAYBE_KINDS,
+    'teacher_workdir': str | None, **optimizer_flags.MAYBE_KINDS,
     **supervision_flags.MAYBE_KINDS, **supervision_flags.MAYBE_KINDS_OF_CHAINS,
     **seed_runs.MAYBE_KINDS,
 }  # pyformat: disable
@@ -151,13 +151,19 @@ def make_stages(values: Mapping[str, Any]) -> list[types.Stage]:
         '--teacher_statistics=batch with --supervise=history, whose models are'
         ' applied with running ones; accepted: --teacher_statistics=running.'
     )
+  # No teacher looks at what they make of a swap.
+  unsupervised = dataclasses.replace(
+      supervised,
+      lambda_check=0.0,
+      supervision=dataclasses.replace(supervised.supervision, check=False),
+  )
   weights = {
       'student': supervised,
       'student_no_jacobian': dataclasses.replace(
-          supervised, lambda_y=0.0, lambda_diff=0.0
+          unsupervised, lambda_y=0.0, lambda_diff=0.0
       ),
       'student_unconstrained': dataclasses.replace(
-          supervised,
+          unsupervised,
           lambda_y=0.0,
           lambda_diff=0.0,
           lambda_xcov=0.0,
@@ -183,6 +189,8 @@ def make_stages(values: Mapping[str, Any]) -> list[types.Stage]:
           epochs=values.get('teacher_epochs') or values['epochs'],
       )
   ]
+  if values.get('teacher_workdir') is not None:
+    chain = []
   for model in students:
     if model == FROM_SCRATCH:
       # As large as the last of a chain, and trained for as long as all of it.
@@ -224,7 +232,8 @@ def check_jacobian(
   Raises:
     InputError: if they are not.
   """
-  dims = {stage.name: stage.nuisance_dim for stage in chain}
+  # A given teacher is not of the chain.
+  dims = {'teacher': 0} | {stage.name: stage.nuisance_dim for stage in chain}
   shape = (values['batch_size'], *image_shape)
   for stage in chain:
     weights = stage.weights
@@ -459,7 +468,8 @@ def estimate_bytes(
   )
   settings, needed = experiment.make_settings(values), 0
   batch_size = max(1, values['batch_size'] // parallel.device_count())
-  dims = {stage.name: stage.nuisance_dim for stage in chain}
+  # A given teacher is not of the chain.
+  dims = {'teacher': 0} | {stage.name: stage.nuisance_dim for stage in chain}
   last = {stage.model: stage for stage in chain if stage.supervisor}
   for stage in last.values():
     teacher = discovery.as_teacher(

@@ -13,6 +13,7 @@ from experiments import discovery_figures
 from experiments import discovery_runs
 from experiments import evaluate_metrics
 from experiments import evaluated_runs
+from experiments import given_teachers
 from experiments import mnist_runs
 from experiments import seed_runs
 from experiments import svhn_runs
@@ -80,6 +81,8 @@ def evaluate(
           experiment.make_model, values, stage, run, count
       ),
   )
+  teachers = given_teachers.restore(experiment, values, list(models))
+  models = {seed: [*teachers[seed], *own] for seed, own in models.items()}
   ensemble = judges.restore_or_train(
       judge_workdir or judges.default_directory(dataset, data_dir),
       dataset,

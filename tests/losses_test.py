@@ -55,6 +55,25 @@ class ValueTest(chex.TestCase):
     np.testing.assert_array_equal(loss, [6.5])
 
   @chex.variants(with_jit=True, without_jit=True)
+  def test_swap_check_is_the_mean_over_factors(self):
+    # (1 + 4) / 2.
+    loss = self.variant(losses.swap_check_loss)(
+        jnp.array([[1.0, 2.0]]), jnp.zeros((1, 2))
+    )
+    np.testing.assert_array_equal(loss, [2.5])
+
+  @chex.variants(with_jit=True, without_jit=True)
+  def test_neighbor_embedding_is_the_negative_log_of_a_share(self):
+    # Factors 0 and 1, their neighbours 1 and 3, scale 1: similarities of the
+    # first are 1/2 (the second), 1/2 (its own neighbour) and 1/10; of the
+    # second 1/2, 1 (the first's neighbour) and 1/5 (its own).
+    loss = self.variant(
+        functools.partial(losses.neighbor_embedding_loss, scale=1.0)
+    )(jnp.array([[0.0], [1.0]]), jnp.array([[1.0], [3.0]]))
+    expected = -np.log([0.5 / 1.1, 0.2 / 1.7])
+    np.testing.assert_allclose(loss, expected, rtol=1e-6)
+
+  @chex.variants(with_jit=True, without_jit=True)
   def test_cross_covariance_is_the_sum_of_squares(self):
     # (-1)^2 + (-2)^2; with M - 1 in the place of M it would be 20.
     loss = self.variant(losses.cross_covariance_loss)(FACTORS, NUISANCE)
@@ -190,7 +209,44 @@ def test_nothing_is_stopped():
   np.testing.assert_array_equal(grads, factors)
 
 
+def test_gradient_of_neighbor_embedding_agrees_with_differences():
+  # Central differences of float32 are good to about three digits.
+  chex.assert_numerical_grads(
+      lambda y, other: jnp.sum(
+          losses.neighbor_embedding_loss(y, other, scale=2.0)
+      ),
+      (_random(0, 4, 2), _random(1, 4, 2)),
+      order=1,
+      atol=5e-2,
+      rtol=5e-2,
+  )
+
+
 # Invariants.
+
+
+def test_neighbor_embedding_of_parts_is_that_of_the_whole_batch():
+  factors, others = _random(0, 6, 2), _random(1, 6, 2)
+  whole = losses.neighbor_embedding_loss(factors, others)
+  parts = jax.vmap(
+      functools.partial(losses.neighbor_embedding_loss, axis_name='data'),
+      axis_name='data',
+  )(factors.reshape(3, 2, 2), others.reshape(3, 2, 2))
+  # The order of the sum differs.
+  np.testing.assert_allclose(parts.reshape(6), whole, rtol=1e-5)
+
+
+def test_neighbor_embedding_of_chance_is_the_log_of_how_many():
+  # All at one place: each of the 2 B - 1 others is as near.
+  same = jnp.ones((5, 2))
+  np.testing.assert_allclose(
+      losses.neighbor_embedding_loss(same, same),
+      np.full(5, np.log(9)),
+      rtol=1e-6,
+  )
+  # Pairs far from all others are told for certain.
+  apart = 1e3 * jnp.arange(10.0).reshape(5, 2)
+  assert np.all(losses.neighbor_embedding_loss(apart, apart) < 1e-3)
 
 
 @pytest.mark.parametrize('squared', [True, False])

@@ -127,6 +127,84 @@ def test_student_loss_is_the_weighted_sum_of_its_terms():
   )
 
 
+def _looking_teacher(variables, model):
+  """Returns what a teacher contributes that looks at swapped images."""
+  teacher = _teacher_outputs(variables, model)
+  return teacher._replace(
+      partner_factors=teacher.factors[PERMUTATION], variables=variables
+  )
+
+
+def _checked(params, teacher, teacher_model, **weights):
+  weights = dataclasses.replace(WEIGHTS, lambda_check=3.0, **weights)
+  return objectives.student_objective(
+      params,
+      {},
+      IMAGES,
+      teacher,
+      PERMUTATION,
+      model=_model(2, 1),
+      weights=weights,
+      teacher_model=teacher_model,
+  )
+
+
+def test_check_is_what_the_teacher_sees_of_swapped_images():
+  teacher_model = _model(2, 0, True)
+  variables, params = _init(teacher_model, 1), _init(_model(2, 1))['params']
+  teacher = _looking_teacher(variables, teacher_model)
+  loss, (metrics, _) = _checked(params, teacher, teacher_model)
+  without, _ = _student(params, teacher._replace(variables=None))
+  np.testing.assert_allclose(
+      loss - without, 3 * metrics['swap_check'], rtol=1e-4
+  )
+  code = networks.make_encode(_model(2, 1))(params, IMAGES)
+  swapped = networks.make_decode(_model(2, 1))(
+      params, code._replace(factors=code.factors[PERMUTATION])
+  )
+  seen = teacher_model.apply(variables, swapped, method='encode').factors
+  np.testing.assert_allclose(
+      metrics['swap_check'],
+      np.mean((seen - teacher.factors[PERMUTATION]) ** 2),
+      rtol=1e-5,
+  )
+
+
+def test_teacher_of_neighbors_decodes_each_to_the_other():
+  model, weights = _model(2, 0, True), types.NeighborWeights(3, 0.5, 2.0)
+  variables, others = _init(model), IMAGES[::-1]
+  loss, (metrics, stats) = objectives.neighbor_teacher_objective(
+      variables['params'],
+      variables['batch_stats'],
+      IMAGES,
+      others,
+      model=model,
+      weights=weights,
+  )
+  both = jnp.concatenate([IMAGES, others])
+  code, _ = model.apply(
+      variables, both, train=True, method='encode', mutable='batch_stats'
+  )
+  images = model.apply(variables, code, method='decode')
+  np.testing.assert_allclose(
+      metrics['neighbor_reconstruction'],
+      np.mean((images - jnp.concatenate([others, IMAGES])) ** 2),
+      rtol=1e-5,
+  )
+  embedding = losses.neighbor_embedding_loss(
+      code.factors[:8], code.factors[8:], scale=2.0
+  )
+  np.testing.assert_allclose(
+      metrics['neighbor_embedding'], np.mean(embedding), rtol=1e-5
+  )
+  np.testing.assert_allclose(
+      loss,
+      metrics['neighbor_reconstruction'] + 0.5 * metrics['neighbor_embedding'],
+      rtol=1e-6,
+  )
+  assert np.any(stats['encoder']['code_norm']['mean'] != 0)
+
+
 def test_student_without_teacher_has_two_terms():
   params = _init(_model(2, 1))['params']
   loss, (metrics, _) = _student(params, None)
@@ -276,6 +354,23 @@ def test_gradient_of_the_teacher_is_exactly_zero(nuisance_dim, name):
     np.testing.assert_array_equal(leaf, np.zeros(leaf.shape))
   for leaf in jax.tree.leaves(student_grads):
     assert np.any(leaf != 0)
+
+
+def test_teacher_that_looks_is_not_moved_but_moves_the_decoder():
+  teacher_model, params = _model(2, 0), _init(_model(2, 1))['params']
+
+  def check(teacher_params, student_params):
+    variables = {'params': teacher_params, 'batch_stats': {}}
+    teacher = _looking_teacher(variables, teacher_model)
+    return _checked(student_params, teacher, teacher_model)[1][0]['swap_check']
+
+  grads, student_grads = jax.grad(check, argnums=(0, 1))(
+      _init(teacher_model, 1)['params'], params
+  )
+  # What it is compared with are factors of donors, stopped where it is applied.
+  for leaf in jax.tree.leaves(grads):
+    np.testing.assert_array_equal(leaf, np.zeros(leaf.shape))
+  assert np.any(student_grads['decoder']['dense_0']['kernel'] != 0)
 
 
 def test_gradient_of_the_jacobian_term_reaches_the_encoder():

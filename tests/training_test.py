@@ -81,6 +81,36 @@ def test_weight_decay_is_l2_in_the_gradient():
   assert found[1] > -2.0
 
 
+@pytest.mark.parametrize('name', training.OPTIMIZERS)
+def test_learning_rate_falls_as_a_cosine_to_zero(name):
+  make = functools.partial(training.make_optimizer, 0.1, 0.0, name=name)
+  falling, steady = make(decay_steps=4), make()
+  params, grads = jnp.ones((2, 3)), jnp.arange(6.0).reshape(2, 3) - 2
+  states = falling.init(params), steady.init(params)
+  shares = []
+  for _ in range(5):
+    moved, state = falling.update(grads, states[0], params)
+    usual, other = steady.update(grads, states[1], params)
+    states = state, other
+    shares.append(np.linalg.norm(moved) / np.linalg.norm(usual))
+  # (1 + cos(pi t / 4)) / 2.
+  expected = [1.0, 0.8535534, 0.5, 0.1464466, 0.0]
+  np.testing.assert_allclose(shares, expected, atol=1e-5)
+
+
+def test_muon_turns_matrices_and_leaves_biases_to_adam():
+  optimizer = training.make_optimizer(0.1, 0.0, name='muon')
+  params = {'kernel': jnp.zeros((4, 4)), 'bias': jnp.zeros(4)}
+  scales = jnp.array([1.0, 0.5, 0.2, 0.1])
+  grads = {'kernel': jnp.diag(scales), 'bias': scales}
+  updates, _ = optimizer.update(grads, optimizer.init(params), params)
+  # Five steps of Newton and Schulz bring all singular values near to 1.
+  values = np.linalg.svd(updates['kernel'], compute_uv=False) / 0.1
+  assert np.all((values > 0.6) & (values < 1.3))
+  # Adam's first step, at a tenth of the rate: a sign.
+  np.testing.assert_allclose(updates['bias'], np.full(4, -0.01), rtol=1e-4)
+
+
 def test_first_state_is_step_zero():
   variables = _init(_model(2, 0, True))
   state = training.create_train_state(
@@ -140,6 +170,44 @@ def test_epoch_takes_the_batches_of_the_data_in_order():
     np.testing.assert_allclose(
         value, np.mean([m[name] for m in found]), rtol=1e-5, atol=1e-9
     )
+
+
+def test_epoch_reads_neighbors_of_the_images_of_each_batch():
+  # Of two neighbours each; both are known from the image by its first pixel.
+  images = np.zeros((32, *SHAPE), np.uint8)
+  images[:, 0, 0, 0] = np.arange(32)
+  nearest = (np.arange(32)[:, np.newaxis] + [1, 2]) % 32
+
+  def objective(params, batch_stats, inputs):
+    read = lambda x: jnp.round(255 * x[:, 0, 0, 0])
+    apart = (read(inputs.neighbor_images) - read(inputs.images)) % 32
+    metrics = {
+        'loss': params,
+        'first': jnp.sum(apart == 1),
+        'second': jnp.sum(apart == 2),
+    }
+    return params, (metrics, batch_stats)
+
+  optimizer = optax.sgd(0.1)
+  state = training.TrainState(
+      jnp.zeros((), jnp.int32), jnp.zeros(()), {}, optimizer.init(jnp.zeros(()))
+  )
+  data = training.TrainingData(
+      jnp.asarray(images), None, jnp.asarray(nearest, jnp.int32)
+  )
+  _, metrics = training.train_epoch(
+      state,
+      data,
+      0,
+      objective=objective,
+      optimizer=optimizer,
+      teacher_model=None,
+      seed=0,
+      batch_size=BATCH_SIZE,
+  )
+  first, second = metrics['first'], metrics['second']
+  np.testing.assert_array_equal(first + second, [BATCH_SIZE] * 2)
+  assert np.all(first > 0) and np.all(second > 0)
 
 
 # Gradients.
