@@ -71,6 +71,13 @@ def define_flags() -> None:
       ' default.',
   )
   flags.DEFINE_integer(
+      'seed',
+      None,
+      'Of a work directory of several seeds: which; the first by default.',
+      lower_bound=0,
+      upper_bound=common_flags.LARGEST_INTEGER,
+  )
+  flags.DEFINE_integer(
       'judge', 0, 'Of a directory of judges: which one.', lower_bound=0
   )
   flags.DEFINE_integer(
@@ -87,7 +94,9 @@ def define_flags() -> None:
       ' of it; mnist_embedded by default, of faces celeba_folder.',
   )
   flags.DEFINE_string(
-      'data_dir', None, 'Of digits: where that set is, as for experiments.mnist.'
+      'data_dir',
+      None,
+      'Of digits: where that set is, as for experiments.mnist.',
   )
   flags.DEFINE_list(
       'attributes',
@@ -110,6 +119,7 @@ def convert_model(
     kind: str,
     to: str = _CHECKPOINT,
     stage: str | None = None,
+    seed: int | None = None,
     judge: int = 0,
     num_factors: int = 2,
     dataset: str | None = None,
@@ -125,6 +135,7 @@ def convert_model(
     kind: one of `convert.KINDS`.
     to: 'checkpoint', 'torch' or 'safetensors'.
     stage: of a work directory.
+    seed: of a work directory.
     judge: of a directory of judges.
     num_factors: of a student in a file.
     dataset: of a file's model.
@@ -158,7 +169,7 @@ def convert_model(
   elif kind == 'mnist_judge':
     layout, converted = converted_runs.read_judge(source, judge)
   else:
-    layout, converted = converted_runs.read_run(source, kind, stage)
+    layout, converted = converted_runs.read_run(source, kind, stage, seed)
   model = f'{kind}, {_describe(layout)}'
   if to != _CHECKPOINT:
     state = convert.to_state_dict(layout, *converted)
@@ -199,8 +210,8 @@ def main() -> None:
     if not FLAGS[name].value:
       raise types.InputError(f'--{name} is missing; accepted: see --help.')
   names = (
-      'kind', 'to', 'stage', 'judge', 'num_factors', 'dataset', 'data_dir',
-      'attributes', 'epochs',
+      'kind', 'to', 'stage', 'seed', 'judge', 'num_factors', 'dataset',
+      'data_dir', 'attributes', 'epochs',
   )  # pyformat: disable
   values = {name: FLAGS[name].value for name in names}
   print(convert_model(FLAGS.input, FLAGS.output, **values))

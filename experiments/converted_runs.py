@@ -20,12 +20,14 @@ from experiments import celeba_runs
 from experiments import command_line
 from experiments import discovery_runs
 from experiments import mnist_runs
+from experiments import seed_runs
 from jacsup_jax import attribute_training
 from jacsup_jax import checkpoints
 from jacsup_jax import convert
 from jacsup_jax import datasets
 from jacsup_jax import evaluation
 from jacsup_jax import flips
+from jacsup_jax import grid
 from jacsup_jax import judge_files
 from jacsup_jax import judges
 from jacsup_jax import parallel
@@ -234,20 +236,25 @@ def write_judge(
 
 
 def read_run(
-    path: str | os.PathLike[str], kind: str, stage_name: str | None
+    path: str | os.PathLike[str],
+    kind: str,
+    stage_name: str | None,
+    seed: int | None = None,
 ) -> tuple[convert.Layout, convert.Converted]:
   """Reads a finished stage of a run.
 
   Args:
     path: its work directory.
     kind: that the model is to be of.
-    stage_name: None for the teacher of digits, else for the last finished one.
+    stage_name: None for the teacher of digits, else for the last finished one;
+      without the seed that the manifest has it with.
+    seed: of a run of several; None for the first.
 
   Returns:
     Layout and variables of the model.
 
   Raises:
-    InputError: if there is no such stage, or it is of another kind.
+    InputError: if there is no such stage or seed, or it is of another kind.
   """
   run = workdirs.WorkDir(path)
   experiment = _EXPERIMENTS[kind]
@@ -267,11 +274,19 @@ def read_run(
     chain = discovery_runs.make_stages(values)
     is_teacher = kind == 'mnist_teacher'
     fits = lambda stage: (stage.supervisor is None) == is_teacher
+  plan = seed_runs.read_plan(run)
+  seed = plan.seeds[0] if seed is None else seed
+  if seed not in plan.seeds:
+    raise types.InputError(
+        f'--seed={seed}; accepted: {plan.seeds[0]} to {plan.seeds[-1]}, the'
+        f' seeds of {path}.'
+    )
   finished = {
-      stage.name: stage
-      for stage in chain
+      name: stage
+      for name, stage in seed_runs.name_stages(plan, chain, seed).items()
       if fits(stage) and stage.name in run.manifest['stages']
   }
+  count = len(plan.seeds) if plan.together else 0
   name = stage_name or next(reversed(finished), None)
   if name not in finished:
     given = f' and --stage={name}' if name else ''
@@ -286,11 +301,15 @@ def read_run(
           ' since the released network has a LeakyReLU there.'
       )
     num_factors = len(run.manifest['dataset']['attributes'])
-    trained = celeba_runs.restore(values, finished[name], run, num_factors)
+    trained = celeba_runs.restore(
+        values, finished[name], run, num_factors, count
+    )
   else:
     trained = discovery_runs.restore(
-        mnist_runs.make_model, values, finished[name], run
+        mnist_runs.make_model, values, finished[name], run, count
     )
+  if count:
+    trained = grid.take_member(trained, plan.seeds.index(seed))
   layout = convert.Layout(kind, trained.model, trained.model.image_shape)
   counts = _read_counts(run, layout, name, int(trained.state.step))
   return layout, convert.Converted(trained.variables, counts)

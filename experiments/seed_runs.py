@@ -188,6 +188,21 @@ def list_stages(
   return [_name_stage(stage, seed) for seed in plan.seeds for stage in chain]
 
 
+def name_stages(
+    plan: Plan, chain: Sequence[types.Stage], seed: int
+) -> dict[str, types.Stage]:
+  """Returns the stages of one seed: as manifests name them, by their own names.
+
+  Args:
+    plan: of the run.
+    chain: of one seed.
+    seed: of the plan.
+  """
+  if plan.together or len(plan.seeds) == 1:
+    return {stage.name: stage for stage in chain}
+  return {stage.name: _name_stage(stage, seed) for stage in chain}
+
+
 def train(
     plan: Plan,
     chain: Sequence[types.Stage],

@@ -375,8 +375,8 @@ def _find_difference(state, expected, counters) -> str | None:
   for name, array in state.items():
     if name not in expected and name not in counters:
       return (
-          f'has {untrusted.describe(name)} of shape {array.shape}; accepted: none'
-          ' of that name'
+          f'has {untrusted.describe(name)} of shape {array.shape}; accepted:'
+          ' none of that name'
       )
   missing = [name for name in counters if name not in state]
   # PyTorch before 0.4.1 had none.

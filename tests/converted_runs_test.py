@@ -1,9 +1,12 @@
 """Tests of experiments.convert and converted_runs: files, runs and judges."""
 
+import dataclasses
 import os
 import sys
 
 import convert_test
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -13,8 +16,10 @@ from experiments import discovery_runs
 from experiments import evaluated_runs
 from experiments import mnist_runs
 from experiments import repeated_runs
+from jacsup_jax import checkpoints
 from jacsup_jax import convert as layouts
 from jacsup_jax import datasets
+from jacsup_jax import grid
 from jacsup_jax import judges
 from jacsup_jax import safetensors_files
 from jacsup_jax import types
@@ -53,6 +58,31 @@ def write(folder, kind):
   path = folder / f'{kind}.safetensors'
   safetensors_files.write_state_dict(path, state)
   return path, state
+
+
+def make_run_of_seeds(solo, path, *, together):
+  """Makes a run of the seeds 0, a converted run's model, and 1, of zeros."""
+  solo = workdirs.WorkDir(solo)
+  manifest = solo.manifest
+  values = {**manifest['flags'], 'seeds': 2, 'train_seeds': 'auto'}
+  [(name, record)] = manifest['stages'].items()
+  stages = {s.name: s for s in discovery_runs.make_stages(values)}
+  first = discovery_runs.restore(
+      mnist_runs.make_model, values, stages[name], solo
+  )
+  zeros = jax.tree.map(jnp.zeros_like, first.state)
+  second = dataclasses.replace(first, state=zeros)
+  if together:
+    named = {name: grid.stack_members([first, second]).state}
+  else:
+    named = {f'{name}_seed0': first.state, f'{name}_seed1': zeros}
+  run = workdirs.WorkDir(path)
+  run.begin('mnist', values, manifest['dataset'], [], seeds_together=together)
+  for name, state in named.items():
+    with checkpoints.StageCheckpoints(run.checkpoints(name)) as saved:
+      run.record_checkpoints(name, {'0': saved.save(0, state)})
+    sha256 = checkpoints.hash_tree(state.params)
+    run.record_stage(name, {**record, 'sha256': sha256})
 
 
 def refuses(source, output, *parts, **kwargs):
@@ -106,6 +136,27 @@ def test_runs_on_digits_are_read_as_any(kind, tmp_path, capsys):
   )  # pyformat: disable
 
 
+@pytest.mark.parametrize('together', [True, False])
+def test_each_seed_of_a_run_can_be_had(tmp_path, together):
+  path, state = write(tmp_path, 'mnist_student')
+  run = tmp_path / 'run'
+  convert.convert_model(path, tmp_path / 'solo', kind='mnist_student')
+  make_run_of_seeds(tmp_path / 'solo', run, together=together)
+  options = {'kind': 'mnist_student', 'to': 'safetensors'}
+  for seed, scale in ((None, 1), (0, 1), (1, 0)):
+    output = tmp_path / f'{seed}.safetensors'
+    convert.convert_model(run, output, seed=seed, **options)
+    convert_test.equal_bits(
+        safetensors_files.read_state_dict(output),
+        {name: x * np.float32(scale) for name, x in state.items()},
+    )
+  output = tmp_path / 'x'
+  refuses(run, output, '--seed=2; accepted: 0 to 1', seed=2, **options)
+  refuses(
+      run, output, 'which there are student_d03.', stage='teacher', **options
+  )
+
+
 def test_a_run_on_faces_is_read_as_any(tmp_path):
   path, state = write(tmp_path, 'celeba')
   names = ['a', 'b', 'c']
@@ -121,7 +172,7 @@ def test_a_run_on_faces_is_read_as_any(tmp_path):
   np.testing.assert_array_equal(bias, state['enc_layers.0.0.bias'])
   # Students of another run can grow from it.
   asked = values | {'teacher_workdir': str(tmp_path / 'run')}
-  teacher = celeba_runs.restore_teacher(asked, names)
+  (teacher,) = celeba_runs.restore_teachers(asked, names, (0,)).values()
   assert teacher.sha256 == trained.sha256
   for wrong in ([], ['a', 'b'], ['a', 'b', 'b']):
     refuses(
