@@ -1,8 +1,4 @@
-"""Supervises a model that is not of this package, on pictures of bars.
-
-The teacher, made by hand, draws a spot at a bar's centre of mass. The student
-is a perceptron and a renderer of spots; another has no Jacobian supervision.
-"""
+"""Supervises a model that is not of this package; see the README."""
 
 from absl import flags
 import jax
@@ -19,36 +15,40 @@ from jacsup_jax import types
 
 FLAGS = flags.FLAGS
 SIZE, BATCH = 20, 64
-WIDTHS = (3 * SIZE**2, 128, 64, 8, 64, 128, 36)  # A code of 8, and 6 spots.
-GRID = jnp.stack(jnp.meshgrid(*2 * [jnp.linspace(-1, 1, SIZE)]), axis=-1)
+WIDTHS = (3 * SIZE**2, 128, 64, 16, 64, 128, 36)  # A code of 16, and 6 spots.
+LINE = jnp.linspace(-1, 1, SIZE)
 
 
 def render(centres, widths, colours):
   """Adds S spots: [B, S, 2], [B, S], [B, S, 3] -> [B, SIZE, SIZE, 3]."""
-  offsets = GRID[None, None] - centres[:, :, None, None]
-  distances = jnp.sum(offsets**2, axis=-1) / widths[..., None, None] ** 2
-  return jnp.einsum('bshw,bsc->bhwc', jnp.exp(-distances / 2), colours)
+  offsets = LINE[None, None, None] - centres[..., None]
+  x, y = jnp.exp(-((offsets / widths[..., None, None]) ** 2) / 2).swapaxes(0, 2)
+  return jnp.einsum('sbw,sbh,bsc->bhwc', x, y, colours)
 
 
-def draw_bars(key):
-  place, turn, length, hue = jax.random.uniform(key, (4, BATCH, 1, 2))
+def draw(key):
+  """A white lamp and a bar of any place, angle, length and colour, apart."""
+  lamp, place, turn, length, hue = jax.random.uniform(key, (5, BATCH, 1, 2))
   turn = jnp.pi * turn[..., :1] + jnp.array([[[0, jnp.pi / 2]]])
-  axis = (0.1 + 0.35 * length[..., :1]) * jnp.cos(turn)
+  axis = (0.2 + 0.3 * length[..., :1]) * jnp.cos(turn)
   centres = place - 0.5 + axis * jnp.linspace(-1, 1, 5)[None, :, None]
   hue = 2 * jnp.pi * (hue[..., :1] + jnp.arange(3)[None, None] / 3)
-  colours = jnp.tile(0.25 + 0.2 * jnp.cos(hue), (1, 5, 1))
-  return render(centres, jnp.full((BATCH, 5), 0.12), colours)
+  colours = jnp.tile(0.4 * jax.nn.relu(jnp.cos(hue)), (1, 5, 1))
+  bars = render(centres, jnp.full((BATCH, 5), 0.12), colours)
+  return teacher_decode(types.Code(1.4 * lamp[:, 0] - 0.7, None)), bars
 
 
 def teacher_encode(images):
-  light = jnp.sum(images, axis=-1, keepdims=True)
-  centre = jnp.sum(light * GRID[None], (1, 2)) / jnp.sum(light, (1, 2))
+  # No bar has all three colours: what all have in common is the lamp's.
+  light = jnp.maximum(jnp.min(images, axis=-1), 1e-9)
+  sums = jnp.sum(light, 1), jnp.sum(light, 2)
+  centre = jnp.stack([s @ LINE / jnp.sum(s, 1) for s in sums], axis=1)
   return types.Code(centre, jnp.zeros((len(images), 0)))
 
 
 def teacher_decode(code):
-  grey = jnp.full((len(code.factors), 1, 3), 0.5)
-  return render(code.factors[:, None], 0.4 * grey[..., 0], grey)
+  grey = jnp.full((len(code.factors), 1, 3), 0.7)
+  return render(code.factors[:, None], 0.2 * grey[..., 0], grey)
 
 
 def apply(layers, x):
@@ -68,7 +68,8 @@ def decode(params, code):
 
 
 def objective(params, key, lambda_diff):
-  images, pairs = draw_bars(key), jax.random.permutation(key, BATCH)
+  # Scenes are drawn apart from each other: each is paired with the next.
+  images, pairs = sum(draw(key)), jnp.roll(jnp.arange(BATCH), 1)
   code, teacher_code = encode(params, images), teacher_encode(images)
   student = lambda code: decode(params, code)
   terms = losses.reconstruction_loss(images, student(code))
@@ -93,27 +94,27 @@ def train(seed, steps, lambda_diff):
 
 
 def main():
-  images, pairs = draw_bars(jax.random.key(-1)), jnp.roll(jnp.arange(BATCH), 1)
-  rows = {'bar': images[:12], 'place of': images[pairs][:12]}
-  teacher_code = teacher_encode(images)
+  lamps, bars = draw(jax.random.key(-1))
+  images, pairs = lamps + bars, jnp.roll(jnp.arange(BATCH), 1)
+  exact, teacher_code = lamps[pairs] + bars, teacher_encode(images)
+  rows = {'scene': images, 'lamp of': images[pairs], 'exact swap': exact}
   for name, weight in (('with', 1.0), ('without', 0.0)):
     params = jax.jit(train, static_argnums=1)(FLAGS.seed, FLAGS.steps, weight)
     student, code = lambda code: decode(params, code), encode(params, images)
     drawn, swapped = jacobian.decode_swapped(student, code, pairs)
-    rows |= {f'student {name}': drawn[:12], f'swapped, {name}': swapped[:12]}
+    rows |= {f'{name}: drawn': drawn, f'{name}: swap': swapped}
     models = student, code, teacher_decode, teacher_code
     columns = jacobian_diagnostics.multiply_columns(*models)
     found = jacobian_diagnostics.compute_agreement(columns, ('x', 'y'))
-    off = teacher_encode(swapped).factors - teacher_code.factors[pairs]
-    off, mse = jnp.mean(abs(off)) * SIZE / 2, jnp.mean((drawn - images) ** 2)
-    print(f'{name} Jacobian supervision: MSE {mse:.5f}, swapped bars {off:.2f}')
-    print(f'  pixels off, cosine with the teacher\'s columns {found["cosine"]}')
+    errors = [jnp.mean((drawn - images) ** 2), jnp.mean((swapped - exact) ** 2)]
+    values = f'MSE {errors[0]:.5f}, of swaps {errors[1]:.5f}, cosine'
+    print(f'{name} Jacobian supervision: {values} {found["cosine"]:.3f}')
+  rows = {name: images[:12] for name, images in rows.items()}
   figures.save(figures.reconstructions(rows), FLAGS.output)
 
 
 if __name__ == '__main__':
-  seeds = {'lower_bound': 0, 'upper_bound': 2**31 - 1}
-  flags.DEFINE_integer('seed', 0, 'Of the students.', **seeds)
+  flags.DEFINE_integer('seed', 0, 'Of the students.', 0, 2**31 - 1)
   flags.DEFINE_integer('steps', 1500, 'Of their training.', lower_bound=1)
   flags.DEFINE_string('output', 'runs/own_model.png', 'The picture.')
   command_line.run(main)
