@@ -75,9 +75,10 @@ def restore(
       if theirs.get(name) != values.get(name)
   ]
   if of_model:
+    differing = ', '.join(f'--{name}' for name in of_model)
     raise types.InputError(
-        f'{where} has a teacher of other {", ".join("--" + n for n in of_model)}'
-        ' than this run; accepted: the same.'
+        f'{where} has a teacher of other {differing} than this run; accepted:'
+        ' the same.'
     )
   finished = [
       stage

@@ -1,4 +1,4 @@
-"""How the stages of Section 3 are optimised, and how the first teacher learns."""
+"""How the stages of Section 3 are optimised, and what first teachers learn."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -233,7 +233,6 @@ class Discovery:
         lambda state, epoch, step: examine(state, data, epoch, step),
     )
 
-
   def _make_optimizer(self, stage):
     return self._settings.make_optimizer(stage.epochs * self.steps_per_epoch)
 
