@@ -61,7 +61,7 @@ def define_flags() -> None:
   )
   flags.DEFINE_float(
       'neighbor_scale',
-      _NEIGHBORS.scale,
+      _NEIGHBORS.neighbor_scale,
       'Extent of the code in units of what is near, see --first_teacher.',
   )
 

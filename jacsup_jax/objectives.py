@@ -149,7 +149,7 @@ def neighbor_teacher_objective(
       'neighbor_embedding': jnp.mean(
           losses.neighbor_embedding_loss(
               *jnp.split(code.factors, 2),
-              scale=weights.scale,
+              scale=weights.neighbor_scale,
               axis_name=model.axis_name,
           )
       ),

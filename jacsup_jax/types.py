@@ -271,12 +271,12 @@ class NeighborWeights:
   Attributes:
     num_neighbors: of an image, of which one is drawn for each step.
     lambda_neighbor: of `neighbor_embedding_loss`.
-    scale: of the factors there.
+    neighbor_scale: of the factors there.
   """
 
   num_neighbors: int = 10
   lambda_neighbor: float = 0.1
-  scale: float = 20.0
+  neighbor_scale: float = 20.0
 
   def __post_init__(self):
     _check_weights(self)
