@@ -83,7 +83,8 @@ def make_optimizer(
 
   Adam is as PyTorch's `Adam(weight_decay=...)`, which the paper used; not
   AdamW. Muon (Jordan et al., 2024) makes the update of every matrix orthogonal;
-  what is no matrix is left to Adam, at a tenth of the learning rate.
+  what is no matrix is left to Adam, with Nesterov's momentum as Muon itself, at
+  a tenth of the learning rate.
 
   Args:
     learning_rate: of every step, or of the first.
