@@ -134,7 +134,13 @@ def test_a_run_of_two_seeds(tmp_path, judge, how):
   status, again, _ = _invoke(*args)
   assert status == 0 and again.endswith('\n'.join(lines + [explanation, '']))
   _, measured = evaluate.evaluate(run, judge_workdir=judge)
-  assert measured == rows
+  # Which also has what Jacobians are.
+  assert [{name: m[name] for name in row} for m, row in zip(measured, rows)] == (
+      rows
+  )
+  assert [row['jacobian_cosine'] is None for row in measured] == (
+      [True, False, False, True] * 2
+  )
 
 
 # Mistakes.
