@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments import discovery_figures
+from experiments import discovery_runs
 from jacsup_jax import stages
 from jacsup_jax import workdirs
 from jacsup_jax.datasets import batches
@@ -26,9 +27,9 @@ def draw(
 ) -> None:
   """Writes the figures of a run to its work directory, `figures/*.png`.
 
-  figure_1a, 1b, 1c: what the first teacher, the last student and the last one
-    without Jacobian supervision decode while the first two factors run from
-    their 1 % to their 99 % quantile, to the right and upwards. In b and c alike
+  figure_1a, 1b, 1c, 1b_from_scratch: what the first teacher, the last student,
+    the last one without Jacobian supervision and one from scratch decode while the first two factors run from
+    their 1 % to their 99 % quantile, to the right and upwards. In all but a
     the nuisance is that of the first image, as in a class swap: factors of one,
     nuisance of another. (The mean nuisance would flatter: it is no image's, and
     with it a student with Jacobian supervision decodes classes nearer to the
@@ -57,6 +58,9 @@ def draw(
   for model, chain in chains.items():
     name, _ = discovery_figures.CHAINS[model]
     finals[_LETTERS[model]] = (name, chain[-1])
+  for model in trained:
+    if model.stage.model == discovery_runs.FROM_SCRATCH:
+      finals['b_from_scratch'] = ('student from scratch', model)
   if teacher.model.num_factors >= 2:
     for letter, (name, model) in finals.items():
       figure = discovery_figures.draw_factors(name, model, floats)
