@@ -30,6 +30,12 @@ from jacsup_jax.datasets import batches
 FLAGS = flags.FLAGS
 
 
+def define_flags() -> None:
+  """Defines the flags of this binary, with the paper's values."""
+  celeba_flags.define_flags()
+  seed_runs.define_flags()
+
+
 def main() -> None:
   celeba_flags.check_flags()
   seed_runs.check_flags()
@@ -180,6 +186,5 @@ def _train(plan, chain, values, train, given, run_stages, evaluate):
 
 
 if __name__ == '__main__':
-  celeba_flags.define_flags()
-  seed_runs.define_flags()
+  define_flags()
   command_line.run(main)

@@ -60,7 +60,7 @@ def draw(
     finals[_LETTERS[model]] = (name, chain[-1])
   for model in trained:
     if model.stage.model == discovery_runs.FROM_SCRATCH:
-      finals['b_from_scratch'] = ('student from scratch', model)
+      finals['b_from_scratch'] = ('from scratch', model)
   if teacher.model.num_factors >= 2:
     for letter, (name, model) in finals.items():
       figure = discovery_figures.draw_factors(name, model, floats)

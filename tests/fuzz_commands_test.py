@@ -54,7 +54,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 BINARIES = {
     'mnist': (mnist.define_flags, mnist.main),
     'svhn': (svhn.define_flags, svhn.main),
-    'celeba': (celeba_flags.define_flags, celeba.main),
+    'celeba': (celeba.define_flags, celeba.main),
     'judge': (judge.define_flags, judge.main),
     'evaluate': (evaluate.define_flags, evaluate.main),
     'convert': (convert.define_flags, convert.main),
@@ -221,6 +221,8 @@ def _values(flag):
 
 def _args(defined):
   """Draws command lines of one to four flags, and of what is none."""
+  # What is described is printed, with status 0.
+  defined = [flag for flag in defined if flag.name != 'describe']
   by_type = st.sampled_from(sorted(defined, key=lambda flag: flag.name))
   flag = by_type.flatmap(
       lambda flag: _values(flag).map(lambda value: f'--{flag.name}={value}')

@@ -35,8 +35,8 @@ EXAMPLES = {
     **{
         f'command lines: {name}': 200
         for name in (
-            'mnist', 'svhn', 'celeba', 'judge', 'evaluate', 'ablation',
-            'ablation_5', 'reproduce', 'benchmark',
+            'mnist', 'svhn', 'celeba', 'judge', 'evaluate', 'convert',
+            'ablation', 'ablation_5', 'reproduce', 'benchmark',
         )
     },
     'flagfiles': 200,
