@@ -28,7 +28,6 @@ from experiments import benchmark_digits
 from experiments import benchmark_grid
 from experiments import benchmark_whole
 from experiments import celeba
-from experiments import celeba_flags
 from experiments import command_line
 from experiments import convert
 from experiments import evaluate
