@@ -417,12 +417,15 @@ def restore_teachers(
     InputError: if there is none, or it has other attributes, another size,
       other widths or other seeds.
   """
-  run = workdirs.WorkDir(values['teacher_workdir'])
   where = f'--teacher_workdir={values["teacher_workdir"]}'
   no_teacher = types.InputError(
       f'{where} holds no finished teacher; accepted: the work directory of'
       ' a run of experiments.celeba whose teacher is trained.'
   )
+  # Before a work directory refuses a file by the name of another flag.
+  if not pathlib.Path(values['teacher_workdir']).is_dir():
+    raise no_teacher
+  run = workdirs.WorkDir(values['teacher_workdir'])
   if run.manifest is None or run.manifest['experiment'] != 'celeba':
     raise no_teacher
   # A teacher's stage has its seed in its name where they are trained in turn.

@@ -1,6 +1,7 @@
 """First teachers of another run, for experiments.mnist and svhn."""
 
 from collections.abc import Mapping, Sequence
+import pathlib
 from typing import Any
 
 from absl import flags
@@ -50,11 +51,15 @@ def restore(
   directory = values.get('teacher_workdir')
   if directory is None:
     return {seed: [] for seed in seeds}
-  run, where = workdirs.WorkDir(directory), f'--teacher_workdir={directory}'
+  where = f'--teacher_workdir={directory}'
   no_teacher = types.InputError(
       f'{where} holds no finished first teacher; accepted: the work directory'
       f' of a run of experiments.{experiment.name} whose teacher is trained.'
   )
+  # Before a work directory refuses a file by the name of another flag.
+  if not pathlib.Path(directory).is_dir():
+    raise no_teacher
+  run = workdirs.WorkDir(directory)
   if run.manifest is None or run.manifest.get('experiment') != experiment.name:
     raise no_teacher
   discovery_runs.check_recorded(run)

@@ -161,11 +161,18 @@ def test_a_teacher_must_fit(finished, tmp_path, args, part):
   assert not (tmp_path / 'run').exists()
 
 
-def test_a_teacher_must_be_there(tmp_path):
+@pytest.mark.parametrize('name', ['nowhere', 'file', 'empty'])
+def test_a_teacher_must_be_there(tmp_path, name):
+  (tmp_path / 'file').write_text('of the user')
+  (tmp_path / 'empty').mkdir()
   result = _invoke(
-      f'--workdir={tmp_path / "run"}', f'--teacher_workdir={tmp_path / "no"}'
+      f'--workdir={tmp_path / "run"}', f'--teacher_workdir={tmp_path / name}'
   )
-  experiments_test._assert_mistake(result, 'holds no finished first teacher')
+  experiments_test._assert_mistake(
+      result,
+      f'--teacher_workdir={tmp_path / name} holds no finished first teacher',
+  )
+  assert (tmp_path / 'file').read_text() == 'of the user'
 
 
 def test_a_stage_of_a_given_teacher_is_not_in_the_chain():
