@@ -7,6 +7,7 @@ flags, or from the manifest of a run.
 from collections.abc import Mapping, Sequence
 import dataclasses
 import math
+import pathlib
 from typing import Any
 
 import jax

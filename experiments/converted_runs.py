@@ -34,7 +34,6 @@ from jacsup_jax import parallel
 from jacsup_jax import training
 from jacsup_jax import types
 from jacsup_jax import workdirs
-from jacsup_jax.datasets import batches
 
 # Of a manifest: what a model was converted from.
 ENTRY = 'converted'

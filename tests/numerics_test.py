@@ -1,7 +1,6 @@
 """Tests of jacsup_jax.numerics, and of what stages do about bad numbers."""
 
 import dataclasses
-import functools
 import json
 
 import jax
