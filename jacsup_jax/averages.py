@@ -28,7 +28,8 @@ def group_seeds(rows: Sequence[Row]) -> list[list[Row]]:
     groups.setdefault(_identify(row), []).append(row)
   found = []
   for group in groups.values():
-    if len({row.get('seed') for row in group}) == len(group):
+    seeds = {row['seed'] for row in group if 'seed' in row}
+    if len(group) == 1 or len(seeds) == len(group):
       found.append(group)
     else:
       found += [[row] for row in group]

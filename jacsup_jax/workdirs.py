@@ -34,6 +34,7 @@ _OF_RECORD = {'stage': str, 'step': int}
 _OF_ROW = {'model': str, 'nuisance_dim': int}
 _MAYBE_OF_ROW = {
     'seed': int,
+    'stage': str | None,
     'epochs': int,
     'sha256': str | None,
     **{

@@ -109,7 +109,10 @@ def test_table_4_is_run_once_and_then_printed(digits, tmp_path):
             ['--nuisance_dims=8,12', '--student_epochs=1'],
             ['teacher', *['student'] * 6, 'random'],
         ),
-        ('6', ['--nuisance_dims=8'], ['teacher'] * 3 + ['random']),
+        pytest.param(
+            '6', ['--nuisance_dims=8'], ['teacher'] * 3 + ['random'],
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_tables_of_faces(tmp_path, table, args, models):

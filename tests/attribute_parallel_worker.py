@@ -61,7 +61,7 @@ def main(precision: str) -> None:
   dtype = jnp.dtype(precision)
   # Adam would hide the size of gradients.
   optimizer = parallel_worker.sgd_with_gradients()
-  training.make_optimizer = lambda *unused_args: optimizer
+  training.make_optimizer = lambda *unused_args, **unused_kwargs: optimizer
   make_model = lambda dim: networks.FaceAutoencoder(
       2, dim // 4, image_size=8, first_width=4, last_width=4, dtype=dtype
   )

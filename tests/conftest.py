@@ -5,8 +5,10 @@ import shutil
 import tempfile
 
 import jax
+import pytest
 
 from experiments import mnist
+from experiments import svhn
 from jacsup_jax import compilation
 
 # A missing axis is an error, not a silent broadcast.
@@ -18,3 +20,9 @@ atexit.register(shutil.rmtree, _CACHE, ignore_errors=True)
 compilation.keep_programs(_CACHE)
 # Binaries define their flags when they run; names are shared between them.
 mnist.define_flags()
+
+
+@pytest.fixture(scope='session')
+def svhn_flags():
+  """The flags that experiments.mnist, whose are defined, has not."""
+  svhn.define_model_flags()

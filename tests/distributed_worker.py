@@ -35,7 +35,7 @@ def main(path, precision, coordinator, count, index) -> None:
   )
   jax.config.update('jax_enable_x64', precision == 'float64')
   optimizer = parallel_worker.sgd_with_gradients()
-  training.make_optimizer = lambda *unused_args: optimizer
+  training.make_optimizer = lambda *unused_args, **unused_kwargs: optimizer
   found = {}
   for mode in parallel.MODES:
     found |= run_digits(mode, jnp.dtype(precision))

@@ -252,7 +252,9 @@ def test_spoiled_images_are_named(tmp_path, monkeypatch):
   assert 'taken again' in notes[0]
 
 
-@pytest.mark.parametrize('step', [0, STEPS - 1])
+@pytest.mark.parametrize(
+    'step', [0, pytest.param(STEPS - 1, marks=pytest.mark.slow)]
+)
 def test_a_gradient_at_the_ends_of_an_epoch_is_named(
     tmp_path, monkeypatch, step
 ):
@@ -317,7 +319,18 @@ def _make_faces():
         pytest.param(False, id='fed', marks=pytest.mark.slow),
     ],
 )
-@pytest.mark.parametrize('what', [*FACE_TERMS, 'images'])
+@pytest.mark.parametrize(
+    'what',
+    [
+        'jacobian',
+        'images',
+        *(
+            pytest.param(term, marks=pytest.mark.slow)
+            for term in FACE_TERMS
+            if term != 'jacobian'
+        ),
+    ],
+)
 def test_the_term_of_faces_is_named(tmp_path, monkeypatch, what, on_device):
   stage, name = FACE_TERMS.get(what, ('teacher', None))
   if not on_device and stage == 'student':
@@ -421,8 +434,8 @@ def test_a_member_of_a_grid_is_named(tmp_path, monkeypatch):
   chain[0] = dataclasses.replace(chain[0], epochs=1)
   make_objective = training.make_student_objective
 
-  def make_spoiled(model, weights):
-    objective = make_objective(model, weights)
+  def make_spoiled(model, weights, **kwargs):
+    objective = make_objective(model, weights, **kwargs)
 
     def spoiled(*args):
       loss, (metrics, stats) = objective(*args)

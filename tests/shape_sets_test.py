@@ -25,17 +25,13 @@ from jacsup_jax.datasets import shape_sets
 FLAGFILES = pathlib.Path(__file__).parents[1] / 'experiments' / 'flagfiles'
 NAMES = tuple(shape_sets.LAYOUTS)
 
-
-@pytest.fixture(autouse=True, scope='module')
-def own_flags():
-  """The flags that experiments.mnist, whose are defined, has not."""
-  svhn.define_model_flags()
+pytestmark = pytest.mark.usefixtures('svhn_flags')
 
 
 @pytest.fixture(scope='module')
-def finished(own_flags, tmp_path_factory):
+def finished(svhn_flags, tmp_path_factory):
   """A tiny run on mocked dSprites: its directory, its judges' beside it."""
-  del own_flags
+  del svhn_flags
   root = tmp_path_factory.mktemp('dsprites')
   with mocked():
     status, err = invoke(root, 'dsprites')

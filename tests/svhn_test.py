@@ -27,11 +27,7 @@ TINY = (
 )  # pyformat: disable
 RUN = (*TINY, '--nuisance_dim=2')
 
-
-@pytest.fixture(autouse=True, scope='module')
-def own_flags():
-  """The flags that experiments.mnist, whose are defined, has not."""
-  svhn.define_model_flags()
+pytestmark = pytest.mark.usefixtures('svhn_flags')
 
 
 def _invoke(*args):
@@ -64,9 +60,9 @@ def _write_arrays(path, shape=(32, 32, 3)):
 
 
 @pytest.fixture(scope='module')
-def finished(own_flags, tmp_path_factory):
+def finished(svhn_flags, tmp_path_factory):
   """A whole run: its directory, its judges' beside it, its data."""
-  del own_flags
+  del svhn_flags
   root = tmp_path_factory.mktemp('svhn')
   _write_arrays(root / 'mine.npz')
   status, _, err = _invoke(
@@ -206,6 +202,7 @@ def test_evaluating_again_gives_the_rows_of_the_run(finished):
     assert row['mse'] == pytest.approx(expected['mse'], rel=1e-6)
 
 
+@pytest.mark.slow
 def test_two_chains_without_normalization(finished, tmp_path):
   status, _, err = _invoke(
       *TINY, '--nuisance_dim=1', '--nonormalize_students', '--linear_code',
@@ -220,6 +217,7 @@ def test_two_chains_without_normalization(finished, tmp_path):
   assert not {'figure_11', 'figure_11_no_jacobian'} & found
 
 
+@pytest.mark.slow
 def test_quick_flags_on_mocked_svhn(tmp_path):
   with tfds.testing.mock_data(num_examples=160):
     status, _, err = _invoke(
