@@ -1,0 +1,274 @@
+"""Models to edit with, of runs of experiments.mnist, svhn and celeba.
+
+What a strength of 1 is comes from the training data and is kept in the run, in
+`scales.json`: runs write it when they end, and what an older run lacks is
+measured when it is first edited with.
+"""
+
+from collections.abc import Mapping, Sequence
+import json
+import os
+from typing import Any
+
+import numpy as np
+
+from experiments import celeba_runs
+from experiments import command_line
+from experiments import discovery_runs
+from experiments import mnist_runs
+from experiments import seed_runs
+from experiments import svhn_runs
+from jacsup_jax import datasets
+from jacsup_jax import editor
+from jacsup_jax import stages
+from jacsup_jax import types
+from jacsup_jax import unit_scales
+from jacsup_jax import untrusted
+from jacsup_jax import workdirs
+
+_NAME = 'scales.json'
+
+
+def list_stages(run: workdirs.WorkDir) -> list[types.Stage]:
+  """Returns the finished stages of a run that predict their factors.
+
+  Of several seeds, those of the first.
+
+  Args:
+    run: with a manifest.
+
+  Raises:
+    InputError: if it is the run of another program, or no such stage is
+      finished.
+  """
+  return [stage for _, stage in _find_stages(run)]
+
+
+def load(
+    run: workdirs.WorkDir,
+    *,
+    stage: str | None = None,
+    data_dir: str | os.PathLike[str] | None = None,
+) -> editor.Editor:
+  """Restores a model of a run, and what a strength of 1 is in it.
+
+  Args:
+    run: of experiments.mnist, svhn or celeba.
+    stage: name of a finished stage; None takes the last student, or the last
+      teacher if there is none.
+    data_dir: where the training data are, for a run that lacks scales.json.
+
+  Returns:
+    The editor. Of several seeds, that of the first.
+
+  Raises:
+    InputError: if there is no such stage, its checkpoint is damaged, or the
+      scales are missing and the training data too.
+  """
+  found = _find_stages(run)
+  recorded, chosen = _choose(run, found, stage)
+  model = _restore(run, chosen)
+  units = _read(run, recorded, model.sha256)
+  if units is None:
+    values = {**run.manifest['flags'], 'data_dir': data_dir}
+    images, names = _load_images(run, values)
+    [units] = _measure_and_write(run, [(recorded, model)], images, names)
+  return _make_editor(run, model, units)
+
+
+def write_scales(
+    run: workdirs.WorkDir,
+    models: Mapping[str, stages.Trained],
+    images: np.ndarray,
+    factor_names: Sequence[str],
+) -> None:
+  """Measures what a strength of 1 is in trained models; writes scales.json.
+
+  Args:
+    run: that they are of.
+    models: by the names that the manifest has of their stages; those that do
+      not predict their factors are left out.
+    images: `[M, H, W, C]` uint8, of the training data.
+    factor_names: of the K factors.
+  """
+  pairs = [
+      (name, model)
+      for name, model in models.items()
+      if model.stage.model != celeba_runs.FADER
+  ]
+  _measure_and_write(run, pairs, images, factor_names)
+
+
+def load_samples(
+    run: workdirs.WorkDir,
+    count: int,
+    *,
+    data_dir: str | os.PathLike[str] | None = None,
+) -> np.ndarray:
+  """Loads images that the models of a run were not trained on.
+
+  Args:
+    run: of experiments.mnist, svhn or celeba.
+    count: of images at most.
+    data_dir: where its data are.
+
+  Returns:
+    `[n, H, W, C]` uint8.
+
+  Raises:
+    InputError: if the data are missing.
+  """
+  values = {**run.manifest['flags'], 'data_dir': data_dir}
+  images, _ = _load_images(run, values, values['eval_split'])
+  return images[:count]
+
+
+def factor_names(run: workdirs.WorkDir) -> list[str]:
+  """Returns the names of a run's factors: attributes, or y1, y2, ..."""
+  if run.manifest['experiment'] == 'celeba':
+    return list(run.manifest['dataset']['attributes'])
+  count = run.manifest['flags']['num_factors']
+  return [f'y{i + 1}' for i in range(count)]
+
+
+def _find_stages(run):
+  """Returns pairs: name in the manifest, stage by its own name."""
+  if run.manifest is None:
+    raise types.InputError(
+        f'--workdir={run.path} has no manifest.json; accepted: the work'
+        ' directory of a run, or a file of experiments.edit --export.'
+    )
+  experiment = run.manifest['experiment']
+  if experiment == 'celeba':
+    celeba_runs.check_recorded(run, with_data=False)
+    make_stages = celeba_runs.make_stages
+  elif experiment in ('mnist', 'svhn'):
+    discovery_runs.check_recorded(run)
+    make_stages = discovery_runs.make_stages
+  else:
+    raise types.InputError(
+        f'{run.path} is a run of {experiment}, whose models have no decoder to'
+        ' edit with; accepted: runs of mnist, svhn, celeba.'
+    )
+  plan = seed_runs.read_plan(run)
+  chain = make_stages(run.manifest['flags'])
+  named = seed_runs.name_stages(plan, chain, plan.seeds[0])
+  found = [
+      (stage.name, own)
+      for stage, own in zip(named.values(), chain)
+      if stage.name in run.manifest['stages']
+      and own.model != celeba_runs.FADER
+  ]
+  if not found:
+    raise types.InputError(
+        f'--workdir={run.path} has no finished stage to edit with; accepted: a'
+        ' run with a finished teacher or student.'
+    )
+  return found
+
+
+def _choose(run, found, stage):
+  if stage is None:
+    students = [pair for pair in found if pair[1].model.startswith('student')]
+    supervised = [pair for pair in students if pair[1].model == 'student']
+    return (supervised or students or found)[-1]
+  for pair in found:
+    if stage in (pair[0], pair[1].name):
+      return pair
+  names = ', '.join(own.name for _, own in found)
+  raise types.InputError(
+      f'--stage={stage} is no finished stage of {run.path} that predicts its'
+      f' factors; accepted: {names}.'
+  )
+
+
+def _restore(run, stage):
+  """Restores the model of a stage, of the first seed."""
+  values = run.manifest['flags']
+  plan = seed_runs.read_plan(run)
+  experiment = run.manifest['experiment']
+  if experiment == 'celeba':
+    count = len(run.manifest['dataset']['attributes'])
+    restore = lambda own, seeds: celeba_runs.restore(
+        values, own, run, count, seeds
+    )
+  else:
+    make_model = (
+        mnist_runs.make_model if experiment == 'mnist' else svhn_runs.make_model
+    )
+    restore = lambda own, seeds: discovery_runs.restore(
+        make_model, values, own, run, seeds
+    )
+  first = plan.seeds[0]
+  named = seed_runs.name_stages(plan, [stage], first)
+  return seed_runs.restore(plan, list(named.values()), restore)[first][0]
+
+
+def _load_images(run, values, split='train'):
+  """Loads images of a run's data, and the names of its factors."""
+  if run.manifest['experiment'] == 'celeba':
+    values = {**values, 'cache': 'device'}
+    celeba_runs.check_recorded(run, with_data=True)
+    data = celeba_runs.load_split(values, split)
+    return np.asarray(data.images), factor_names(run)
+  shape = (
+      datasets.IMAGE_SHAPE
+      if run.manifest['experiment'] == 'mnist'
+      else svhn_runs.image_shape(values['dataset'])
+  )
+  data = datasets.load(
+      values['dataset'], split, data_dir=values['data_dir'], image_shape=shape
+  )
+  return np.asarray(data.images), factor_names(run)
+
+
+def _measure_and_write(run, pairs, images, names):
+  entries = _read_entries(run)
+  measured = []
+  for recorded, model in pairs:
+    bare = _make_editor(run, model, ())
+    units = unit_scales.measure(
+        lambda own, bare=bare: bare.encode(own).code, images, names
+    )
+    entries[recorded] = {
+        'sha256': model.sha256,
+        'images': min(len(images), unit_scales.NUM_IMAGES),
+        'units': [unit_scales.to_json(unit) for unit in units],
+    }
+    measured.append(units)
+  try:
+    workdirs.write_whole(
+        run.path / _NAME, json.dumps({'stages': entries}, indent=1)
+    )
+  except types.StorageError as error:
+    command_line.note(f'{_NAME} is not kept: {error}')
+  return measured
+
+
+def _read_entries(run) -> dict[str, Any]:
+  path = run.path / _NAME
+  if not untrusted.exists(path):
+    return {}
+  entries = untrusted.read_json(path)
+  untrusted.check_entries(path, entries, {'stages': dict})
+  return entries['stages']
+
+
+def _read(run, name, sha256):
+  """Returns the units of a stage; None where they are not there, or old."""
+  path = run.path / _NAME
+  entry = _read_entries(run).get(name)
+  if not isinstance(entry, dict) or entry.get('sha256') != sha256:
+    return None
+  untrusted.check_entries(f'{path} {name}', entry, {'units': list})
+  return unit_scales.read_units(f'{path} {name}', entry['units'])
+
+
+def _make_editor(run, model, units):
+  return editor.Editor(
+      model.model,
+      model.variables,
+      units,
+      is_signed=run.manifest['experiment'] == 'celeba',
+      title=f'{run.path.name}, {model.stage.name}',
+  )
