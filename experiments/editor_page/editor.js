@@ -264,6 +264,7 @@ function showDetail() {
   const text = `${$('detail').value} %`;
   $('detail_value').textContent = text;
   $('detail').setAttribute('aria-valuetext', text);
+  $('detail').style.setProperty('--at', $('detail').value / 100);
 }
 
 const request = () => ({
@@ -458,5 +459,6 @@ await attempt(async () => {
 });
 if (offer) {
   showModels();
+  showDetail();
   await useLink();
 }

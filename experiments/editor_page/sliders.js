@@ -145,14 +145,15 @@ export class Sliders {
   }
 
   #show(name) {
-    const {slider, output, reset} = this.#rows.get(name);
+    const {slider, output, reset, unit} = this.#rows.get(name);
+    const {reach} = unit;
     const value = Number(slider.value);
     output.textContent = `${showStrength(value)} σ`;
     slider.setAttribute(
       'aria-valuetext',
       `${showStrength(value)} standard deviations`,
     );
-    slider.classList.toggle('moved', value !== 0);
+    slider.style.setProperty('--at', (value / reach + 1) / 2);
     reset.classList.toggle('idle', value === 0);
     reset.disabled = value === 0;
   }
