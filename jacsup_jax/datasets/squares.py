@@ -1,5 +1,6 @@
 """Square colour images of one size from pictures of any, with Pillow."""
 
+from collections.abc import Callable
 import io
 import warnings
 
@@ -10,15 +11,14 @@ from PIL import UnidentifiedImageError
 from jacsup_jax import types
 
 # Not all that Pillow knows: for some it starts another program.
-_FORMATS = ('JPEG', 'PNG', 'WEBP', 'BMP', 'TIFF', 'GIF')
+FORMATS = ('JPEG', 'PNG', 'WEBP', 'BMP', 'TIFF', 'GIF')
 # A photograph of 8192x8192; faces are published at 1024x1024 at most.
-_MOST_PIXELS = 2**26
+MOST_PIXELS = 2**26
 # Pillow warns of what decode refuses or does without: of many pixels, of
 # damaged notes of the camera. That would be lines beside the one that is due.
 # Not around each call: threads decode, and filters are those of the process.
 warnings.filterwarnings('error', category=Image.DecompressionBombWarning)
 warnings.filterwarnings('ignore', category=UserWarning, module=r'PIL\b')
-
 
 
 class BadImageError(ValueError):
@@ -28,8 +28,7 @@ class BadImageError(ValueError):
 def check_fits(image_size: int, height: int, width: int, what: str) -> None:
   """Checks that a picture's centre square is large enough for a size.
 
-  It may be enlarged to the next power of two and no further: the paper makes
-  256x256 of CelebA's 178x178.
+  See `largest_size`.
 
   Args:
     image_size: S, in pixels.
@@ -41,12 +40,24 @@ def check_fits(image_size: int, height: int, width: int, what: str) -> None:
     InputError: if the square would have to be enlarged further.
   """
   side = min(height, width)
-  largest = 1 << (side - 1).bit_length()
+  largest = largest_size(side)
   if image_size > largest:
     raise types.InputError(
         f'--image_size={image_size} is larger than the centre square of {what},'
         f' {side}x{side} pixels: accepted are powers of two from 8 to {largest}'
     )
+
+
+def largest_size(side: int) -> int:
+  """Returns the largest size that a square may be resized to.
+
+  It may be enlarged to the next power of two and no further: the paper makes
+  256x256 of CelebA's 178x178.
+
+  Args:
+    side: of the square, in pixels.
+  """
+  return 1 << (side - 1).bit_length()
 
 
 def decode(content: bytes, image_size: int, what: str) -> np.ndarray:
@@ -64,15 +75,36 @@ def decode(content: bytes, image_size: int, what: str) -> np.ndarray:
     BadImageError: if the picture cannot be decoded.
     InputError: if its centre square is too small for S.
   """
+  image = open_picture(content, lambda image: image.convert('RGB'))
+  check_fits(image_size, image.height, image.width, what)
+  return resize(image, image_size)
+
+
+def open_picture(
+    content: bytes, convert: Callable[[Image.Image], Image.Image]
+) -> Image.Image:
+  """Decodes a picture of bounded size.
+
+  Args:
+    content: an encoded picture.
+    convert: from what is in the file, of which nothing is decoded yet, to what
+      is wanted.
+
+  Returns:
+    What `convert` does.
+
+  Raises:
+    BadImageError: if the picture cannot be decoded.
+  """
   try:
-    with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
+    with Image.open(io.BytesIO(content), formats=FORMATS) as image:
       # Of the header: nothing is decoded yet.
-      if image.width * image.height > _MOST_PIXELS:
+      if image.width * image.height > MOST_PIXELS:
         raise BadImageError(
             f'it has {image.width}x{image.height} pixels, accepted are'
-            f' {_MOST_PIXELS:,} at most'
+            f' {MOST_PIXELS:,} at most'
         )
-      image = image.convert('RGB')
+      return convert(image)
   except BadImageError:
     raise
   # Anything: readers of damaged pictures have many ways to fail.
@@ -81,12 +113,16 @@ def decode(content: bytes, image_size: int, what: str) -> np.ndarray:
       raise BadImageError('it is empty') from error
     if isinstance(error, UnidentifiedImageError):
       raise BadImageError(
-          f'it is none of {", ".join(_FORMATS)}'
+          f'it is none of {", ".join(FORMATS)}'
+      ) from error
+    if isinstance(
+        error, (Image.DecompressionBombError, Image.DecompressionBombWarning)
+    ):
+      raise BadImageError(
+          f'it has more pixels than are accepted, {MOST_PIXELS:,} at most'
       ) from error
     text = types.one_line(str(error))[:200]
     raise BadImageError(text or type(error).__name__) from error
-  check_fits(image_size, image.height, image.width, what)
-  return resize(image, image_size)
 
 
 def resize(image: Image.Image, image_size: int) -> np.ndarray:
@@ -96,11 +132,11 @@ def resize(image: Image.Image, image_size: int) -> np.ndarray:
   code. A square of the right size is left as it is.
 
   Args:
-    image: a colour picture.
+    image: a picture, grey or in colours.
     image_size: S, in pixels.
 
   Returns:
-    `[S, S, 3]` uint8.
+    `[S, S, 3]` uint8, or `[S, S]` of a grey one.
   """
   side = min(image.size)
   left, top = (image.width - side) // 2, (image.height - side) // 2
@@ -114,7 +150,7 @@ def encode_png(image: np.ndarray) -> bytes:
   """Encodes one image, losslessly.
 
   Args:
-    image: `[H, W, 3]` uint8.
+    image: `[H, W, 3]` uint8, or `[H, W]` of a grey one.
 
   Returns:
     A PNG file.
