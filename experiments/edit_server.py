@@ -7,11 +7,8 @@ only this machine can connect.
 import asyncio
 from collections.abc import Sequence
 import contextlib
-import errno
-import ipaddress
 import logging
 import pathlib
-import socket
 from urllib import parse
 
 from aiohttp import web
@@ -19,19 +16,20 @@ from aiohttp import web
 from experiments import command_line
 from experiments import edit_choices
 from experiments import edit_service
+from experiments import edit_wire
+from experiments import listening
 from jacsup_jax import preemption
 from jacsup_jax import types
 from jacsup_jax import untrusted
+from jacsup_jax.datasets import photos
 
 DEFAULT_HOST = '127.0.0.1'
 DEFAULT_PORT = 8000
-# A photograph of 50 megapixels as JPEG.
-LARGEST_PHOTO = 20 * 2**20
+LARGEST_PHOTO = photos.MOST_BYTES
 _LARGEST_REQUEST = 64 * 2**10
 _UPLOAD_SECONDS = 120
 # Of uploads that are in memory at once.
 _MOST_UPLOADS = 4
-_OTHER_PORTS = 20
 _PAGE = pathlib.Path(__file__).parent / 'editor_page'
 _HEADERS = {
     'Content-Security-Policy': (
@@ -111,36 +109,43 @@ def serve(
     InputError: if there is no such host or no free port, or the one choice that
       there is cannot be loaded.
   """
-  with contextlib.closing(_listen(host, port)) as listening:
+  with contextlib.closing(listening.listen(host, port)) as own:
     # Of a signal `_until_told` takes note, where nothing is in the middle.
     with preemption.deferred(), contextlib.suppress(KeyboardInterrupt):
-      asyncio.run(_serve(choices, host, listening, service_options))
+      asyncio.run(_serve(choices, host, own, service_options))
   print('stopped.')
 
 
-async def _serve(choices, host, listening, service_options):
+async def _serve(choices, host, own, service_options):
   service = edit_service.Service(choices, **service_options)
+  told = asyncio.create_task(_until_told())
   first = ' '.join(filter(None, (choices[0].group, choices[0].title)))
   print(f'loading {first} ...', flush=True)
+  loading = asyncio.create_task(service.describe(choices[0].id))
+  await asyncio.wait((loading, told), return_when=asyncio.FIRST_COMPLETED)
+  if not loading.done():
+    loading.cancel()
+    service.close()
+    return
   try:
-    await service.describe(choices[0].id)
+    await loading
   except types.InputError as error:
     if len(choices) == 1:
       service.close()
       raise
     command_line.note(f'{first} cannot be chosen: {error}')
-  app = make_app(service, local_only=_is_local(host))
+  app = make_app(service, local_only=listening.is_local(host))
   # Cancelled: a strip that nobody waits for any more is not drawn on.
   runner = web.AppRunner(
       app, access_log=None, handler_cancellation=True, shutdown_timeout=2.0
   )
   await runner.setup()
   try:
-    await web.SockSite(runner, listening).start()
+    await web.SockSite(runner, own).start()
     name = f'[{host}]' if ':' in host else host
-    port = listening.getsockname()[1]
+    port = own.getsockname()[1]
     print(f'the editor is at http://{name}:{port}/ (Ctrl-C ends it)', flush=True)
-    await _until_told()
+    await told
   finally:
     await runner.cleanup()
 
@@ -148,44 +153,6 @@ async def _serve(choices, host, listening, service_options):
 async def _until_told():
   while preemption.requested() is None:
     await asyncio.sleep(0.2)
-
-
-def _listen(host, port):
-  """Returns a socket on a port, or on the next free one."""
-  if not _is_local(host):
-    command_line.note(
-        f'--host={host}: whoever reaches this machine over the network can use'
-        ' the editor; there is no password.'
-    )
-  family = socket.AF_INET6 if ':' in host else socket.AF_INET
-  last = port if port == 0 else min(port + _OTHER_PORTS, 65535)
-  for own in range(port, last + 1):
-    try:
-      listening = socket.create_server((host, own), family=family)
-    except (OSError, OverflowError, UnicodeError) as error:
-      if getattr(error, 'errno', None) == errno.EADDRINUSE:
-        continue
-      raise types.InputError(
-          f'--host={host} --port={own} cannot be listened on ({error});'
-          f' accepted: a host of this machine, as {DEFAULT_HOST}, and a port'
-          ' from 1024 to 65535, or 0 for any.'
-      ) from error
-    if own != port:
-      command_line.note(f'port {port} is in use; taking {own}.')
-    return listening
-  raise types.InputError(
-      f'--port={port} is in use, and those up to {last} are too; accepted: a'
-      ' free one, or 0 for any.'
-  )
-
-
-def _is_local(host):
-  if host.lower() == 'localhost':
-    return True
-  try:
-    return ipaddress.ip_address(host).is_loopback
-  except ValueError:
-    return False
 
 
 @web.middleware
@@ -218,7 +185,7 @@ def _make_guard(local_only):
   async def guard(request, handler):
     try:
       host = parse.urlsplit(f'//{request.headers.get("Host", "")}')
-      is_refused = local_only and not _is_local(host.hostname or '')
+      is_refused = local_only and not listening.is_local(host.hostname or '')
       # A page from elsewhere may send, though it cannot read what it gets.
       origin = request.headers.get('Origin')
       if origin is not None and parse.urlsplit(origin).netloc != host.netloc:
@@ -261,7 +228,7 @@ async def _list_models(request):
   return web.json_response({
       **request.app[_service_key].list_models(),
       'largest_photo': LARGEST_PHOTO,
-      'most_tiles': edit_service.MOST_TILES,
+      'most_tiles': edit_wire.MOST_TILES,
   })
 
 

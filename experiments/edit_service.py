@@ -8,34 +8,26 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from concurrent import futures
 import dataclasses
-import io
-import math
 import re
 import secrets
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from experiments import attribute_groups
 from experiments import edit_choices
+from experiments import edit_wire
 from experiments import kept_photos
 from jacsup_jax import editor
 from jacsup_jax import networks
 from jacsup_jax import types
 from jacsup_jax import untrusted
-from jacsup_jax.datasets import squares
+from jacsup_jax.datasets import photos
 
-# Strengths further out leave float32 and whatever the model has seen.
-LARGEST_STRENGTH = 100.0
-MOST_TILES = 15
 # The pages are few: of one user, or of a class.
 _MOST_PHOTOS = 64
 _PHOTO_SECONDS = 30 * 60
 _MOST_MODELS = 4
-# Sliders go so far at least, and at most.
-_LEAST_RANGE, _MOST_RANGE = 3.0, 6.0
-_THUMBNAIL = 64  # Pixels of a side at most.
 _SAMPLE = re.compile(r'sample-(0|[1-9][0-9]{0,3})')
 # `(content, image_shape, what, align=...)` -> `[H, W, C]` uint8 and whether it
 # was aligned by a face; raises InputError.
@@ -70,7 +62,7 @@ class Service:
       *,
       read_photo: ReadPhoto | None = None,
       align: Callable[..., Any] | None = None,
-      photos: kept_photos.KeptPhotos | None = None,
+      kept: kept_photos.KeptPhotos | None = None,
   ):
     """Loads nothing yet.
 
@@ -78,18 +70,17 @@ class Service:
       choices: one or more, of different ids.
       read_photo: makes an image for a model of an uploaded file; None takes the
         preparation of training.
-      align: is given to `read_photo` for a photo that is to be aligned; None if
-        no detector of faces is installed.
-      photos: that are kept; None makes them.
+      align: see `alignment.find_aligner`; None if nothing finds faces here.
+      kept: photos; None keeps none yet.
     """
     self._choices = {choice.id: choice for choice in choices}
-    self._read_photo = read_photo or _read_photo
+    self._read_photo = read_photo or photos.read
     self._align = align
-    self._photos = photos or kept_photos.KeptPhotos(
-        _MOST_PHOTOS, _PHOTO_SECONDS
-    )
+    if kept is None:
+      kept = kept_photos.KeptPhotos(_MOST_PHOTOS, _PHOTO_SECONDS)
+    self._photos = kept
     self._models: dict[str, Loaded] = {}  # The last used last.
-    self._loading = asyncio.Lock()
+    self._loading: dict[str, asyncio.Task] = {}
     self._computing = futures.ThreadPoolExecutor(1, 'computing')
     self._preparing = futures.ThreadPoolExecutor(1, 'preparing')
 
@@ -133,7 +124,7 @@ class Service:
         'is_faces': isinstance(loaded.editor.model, networks.FaceAutoencoder),
         'samples': len(loaded.samples),
         'without_samples': loaded.without_samples,
-        'units': [_describe_unit(unit) for unit in loaded.editor.units],
+        'units': [edit_wire.describe_unit(unit) for unit in loaded.editor.units],
         'groups': attribute_groups.GROUPS,
     }
 
@@ -143,7 +134,7 @@ class Service:
     if not len(loaded.samples):
       raise NotFoundError(f'{model} has no samples: {loaded.without_samples}')
     return await self._run(
-        self._preparing, lambda: _encode(_shrink(loaded.samples))
+        self._preparing, lambda: edit_wire.encode(edit_wire.shrink(loaded.samples))
     )
 
   async def add_photo(
@@ -195,77 +186,82 @@ class Service:
     }  # pyformat: disable
     if which not in images:
       raise NotFoundError(f'no picture {untrusted.describe(which)}; accepted: {list(images)}.')
-    return _encode(images[which])
+    return edit_wire.encode(images[which])
 
   async def edit(self, request: Mapping[str, Any]) -> bytes:
     """Returns an edit as WebP.
 
     Args:
-      request: `model` and `photo` by their ids, `strengths` by the names of
-        units, in standard deviations, and `keep_detail` in [0, 1]; the last two
-        may be missing.
+      request: `model` and `photo` by their ids, and what `edit_wire.read_edit`
+        reads.
 
     Raises:
       InputError: if it is none of these.
       NotFoundError: if there is no such model or photo.
     """
-    loaded, photo, strengths, detail = await self._read(request)
-    return await self._run(
-        self._computing,
-        lambda: _encode(
-            loaded.editor.edit(photo.encoded, strengths, detail)[0]
-        ),
-    )
+    return await self._draw(request, edit_wire.read_edit)
 
   async def draw_strip(self, request: Mapping[str, Any]) -> bytes:
     """Returns edits over a range of one unit, side by side, as WebP.
 
     Args:
-      request: as of `edit`, and `unit`, the `low` and `high` strengths that it
-        runs over, and the `count` of tiles.
+      request: `model` and `photo` by their ids, and what `edit_wire.read_strip`
+        reads.
 
     Raises:
       InputError, NotFoundError: as `edit`.
     """
-    loaded, photo, strengths, detail = await self._read(request)
-    unit = _find_unit(loaded.editor, request.get('unit'))
-    low = _read_strength('low', request.get('low'))
-    high = _read_strength('high', request.get('high'))
-    count = request.get('count')
-    if type(count) is not int or not 2 <= count <= MOST_TILES:
-      raise types.InputError(
-          f'count is {untrusted.describe(count)}; accepted: 2 to {MOST_TILES}.'
-      )
+    return await self._draw(request, edit_wire.read_strip)
+
+  async def _draw(self, request, read):
+    for name in ('model', 'photo'):
+      if not isinstance(request.get(name), str):
+        raise types.InputError(f'the request has no {name!r}; accepted: an id.')
+    loaded = await self._load(request['model'])
+    asked = read(request, loaded.editor.units)
+    photo = await self._find(request['model'], request['photo'])
     tiles = []
-    for own in np.linspace(low, high, count):
-      strengths = strengths.copy()
-      strengths[unit] = own
-      # One by one, so that a slider that is moved meanwhile comes between.
+    for strengths in asked.strengths[:-1]:
+      # One by one, so that a slider that is moved meanwhile comes between; and
+      # all by the program of a single edit.
       tiles.append(
           await self._run(
               self._computing,
-              loaded.editor.edit, photo.encoded, strengths, detail,
+              loaded.editor.edit,
+              photo.encoded,
+              strengths,
+              asked.keep_detail,
           )
-      )  # pyformat: disable
-    return await self._run(
-        self._preparing, lambda: _encode(np.concatenate(tiles, axis=2)[0])
-    )
+      )
+
+    def finish():
+      last = loaded.editor.edit(
+          photo.encoded, asked.strengths[-1], asked.keep_detail
+      )
+      return edit_wire.encode(np.concatenate([*tiles, last], axis=2)[0])
+
+    return await self._run(self._computing, finish)
 
   async def _load(self, model) -> Loaded:
     if model not in self._choices:
       raise NotFoundError(f'no model {untrusted.describe(model)} here.')
-    if model not in self._models:
-      # Whoever has another model does not wait for this one.
-      async with self._loading:
-        if model not in self._models:
-          loaded = await self._run(
-              self._preparing, _load, self._choices[model]
-          )
-          while len(self._models) >= _MOST_MODELS:
-            del self._models[next(iter(self._models))]
-          self._models[model] = loaded
-    self._models[model] = loaded = self._models.pop(model)
+    loaded = self._models.pop(model, None)
+    if loaded is None:
+      if model not in self._loading:
+        self._loading[model] = asyncio.create_task(self._load_new(model))
+      # It goes on if who asked is gone: somebody will ask again.
+      loaded = await asyncio.shield(self._loading[model])
+      self._models.pop(model, None)
+    self._models[model] = loaded
+    while len(self._models) > _MOST_MODELS:
+      del self._models[next(iter(self._models))]
     return loaded
+
+  async def _load_new(self, model):
+    try:
+      return await self._run(self._preparing, _load, self._choices[model])
+    finally:
+      del self._loading[model]
 
   async def _find(self, model, photo_id) -> kept_photos.Photo:
     loaded = await self._load(model)
@@ -294,28 +290,6 @@ class Service:
     self._photos.put(model, photo_id, photo)
     return photo
 
-  async def _read(self, request):
-    """Reads what all edits have in common."""
-    for name in ('model', 'photo'):
-      if not isinstance(request.get(name), str):
-        raise types.InputError(f'the request has no {name!r}; accepted: an id.')
-    loaded = await self._load(request['model'])
-    strengths = request.get('strengths', {})
-    if not isinstance(strengths, dict):
-      raise types.InputError(
-          'strengths are no object; accepted: numbers by the names of units.'
-      )
-    values = np.zeros(len(loaded.editor.units), np.float32)
-    for name, strength in strengths.items():
-      values[_find_unit(loaded.editor, name)] = _read_strength(name, strength)
-    detail = request.get('keep_detail', 0.0)
-    if not _is_number(detail) or not 0 <= detail <= 1:
-      raise types.InputError(
-          f'keep_detail is {untrusted.describe(detail)}; accepted: 0 to 1.'
-      )
-    photo = await self._find(request['model'], request['photo'])
-    return loaded, photo, values, float(detail)
-
   async def _run(self, pool, function, *args):
     return await asyncio.get_running_loop().run_in_executor(
         pool, function, *args
@@ -334,81 +308,3 @@ def _load(choice: edit_choices.Choice) -> Loaded:
   own.reconstruct(encoded)
   own.edit(encoded, np.zeros(len(own.units), np.float32))
   return Loaded(own, samples, without)
-
-
-def _describe_unit(unit):
-  reach = 0.0
-  if unit.deviation > 0:
-    # From one end of the training data to the other.
-    span = (unit.high - unit.low) / unit.deviation
-    reach = float(np.clip(math.ceil(span * 2) / 2, _LEAST_RANGE, _MOST_RANGE))
-  return {
-      'name': unit.name,
-      'label': attribute_groups.make_label(unit.name),
-      'kind': unit.kind,
-      'group': attribute_groups.find_group(unit),
-      'reach': reach,
-  }
-
-
-def _find_unit(own, name):
-  names = [unit.name for unit in own.units]
-  if name not in names:
-    raise types.InputError(
-        f'no unit {untrusted.describe(name)}; accepted: {", ".join(names)}.'
-    )
-  return names.index(name)
-
-
-def _read_strength(name, value):
-  if not _is_number(value) or not abs(value) <= LARGEST_STRENGTH:
-    raise types.InputError(
-        f'{name[:80]} is {untrusted.describe(value)}; accepted: a number from'
-        f' {-LARGEST_STRENGTH:g} to {LARGEST_STRENGTH:g}.'
-    )
-  return float(value)
-
-
-def _is_number(value):
-  # JSON's true is no number, and NaN, which Python reads, fails what follows.
-  return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-def _encode(image):
-  """Encodes `[H, W, C]` as WebP without loss, C of 1 or 3."""
-  file = io.BytesIO()
-  # At 256x256 half of the time that the fastest PNG takes, and no larger.
-  _as_picture(image).save(
-      file, format='WEBP', lossless=True, quality=0, method=0
-  )
-  return file.getvalue()
-
-
-def _as_picture(image):
-  return Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
-
-
-def _shrink(images):
-  """Returns `[h, N * w, C]`, all images side by side and small."""
-  height, width = images.shape[1:3]
-  factor = min(1.0, _THUMBNAIL / max(height, width))
-  size = (round(width * factor), round(height * factor))
-  small = [
-      np.asarray(_as_picture(image).resize(size, Image.Resampling.LANCZOS))
-      for image in images
-  ]
-  return np.concatenate(small, axis=1).reshape(
-      size[1], -1, images.shape[-1]
-  )
-
-
-# Until `datasets.photos` is there, whose `read` this stands for.
-def _read_photo(content, image_shape, what, *, align=None):
-  del align
-  try:
-    image = squares.decode(content, image_shape[0], what)
-  except squares.BadImageError as error:
-    raise types.InputError(f'{what} cannot be used: {error}.') from error
-  if image_shape[-1] == 1:
-    image = np.asarray(Image.fromarray(image).convert('L'))[..., None]
-  return image, False

@@ -24,6 +24,7 @@ from experiments import edit_choices
 from experiments import edit_server
 from experiments import edit_service
 from experiments import kept_photos
+from experiments import listening
 from jacsup_jax import types
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -234,7 +235,7 @@ def test_a_dropped_photo_is_404_and_a_sample_comes_again(choices):
     assert (await client.post('/api/edit', json=EDIT)).status == 200
     return line
 
-  assert 'add it again' in ask(choices, work, photos=photos)
+  assert 'add it again' in ask(choices, work, kept=photos)
 
 
 def test_a_model_is_loaded_when_it_is_asked_for_and_once():
@@ -516,7 +517,7 @@ def test_uploads_leave_no_more_than_is_kept(choices):
     ))
     return {(await response.json())['photo'] for response in responses}
 
-  assert len(ask(choices, work, photos=photos)) == 60
+  assert len(ask(choices, work, kept=photos)) == 60
   assert len(photos) == 8
 
 
@@ -599,8 +600,8 @@ def test_a_directory_without_runs_is_refused(tmp_path):
 def test_a_port_in_use_gives_way_to_the_next(capsys):
   with socket.create_server(('127.0.0.1', 0)) as taken:
     port = taken.getsockname()[1]
-    with edit_server._listen('127.0.0.1', port) as listening:
-      assert port < listening.getsockname()[1] <= port + 20
+    with listening.listen('127.0.0.1', port) as own:
+      assert port < own.getsockname()[1] <= port + 20
   assert f'port {port} is in use' in capsys.readouterr().err
 
 
@@ -610,13 +611,13 @@ def test_a_port_in_use_gives_way_to_the_next(capsys):
 )
 def test_where_nothing_can_listen_is_told_in_a_line(host, port):
   with pytest.raises(types.InputError, match='accepted'):
-    edit_server._listen(host, port).close()
+    listening.listen(host, port).close()
 
 
 def test_another_host_is_warned_of(capsys):
-  edit_server._listen('0.0.0.0', 0).close()
+  listening.listen('0.0.0.0', 0).close()
   assert 'no password' in capsys.readouterr().err
-  edit_server._listen('localhost', 0).close()
+  listening.listen('localhost', 0).close()
   assert not capsys.readouterr().err
 
 
