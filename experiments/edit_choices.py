@@ -1,6 +1,6 @@
 """The models that the page of experiments.edit lets one choose from."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 import dataclasses
 import functools
 import os
@@ -45,6 +45,38 @@ class Choice:
   title: str
   load: Callable[[], editor.Editor]
   load_samples: Callable[[editor.Editor], np.ndarray]
+
+
+def find(
+    workdir: str | os.PathLike[str] | None = None,
+    runs_dir: str | os.PathLike[str] | None = None,
+    *,
+    demo: pathlib.Path,
+    stage: str | None = None,
+    data_dir: str | os.PathLike[str] | None = None,
+) -> list[Choice]:
+  """Returns what can be chosen, by the flags of experiments.edit.
+
+  Args:
+    workdir: of a run, or a file of `editor_files.write`; its models come first.
+    runs_dir: see `of_runs`.
+    demo: the file to take where neither is given.
+    stage: see `of_run`, of `workdir`.
+    data_dir: see `edited_runs.load`.
+
+  Raises:
+    InputError: see `of_run` and `of_runs`.
+  """
+  choices = []
+  if workdir is not None and pathlib.Path(workdir).is_file():
+    choices.append(of_file(workdir))
+  elif workdir is not None:
+    choices += of_run(workdir, stage=stage, data_dir=data_dir)
+  if runs_dir is not None:
+    choices += of_runs(runs_dir, data_dir=data_dir)
+  if not choices:
+    choices.append(of_file(demo, title='Drawn faces'))
+  return _make_unique(choices)
 
 
 def of_run(
@@ -123,7 +155,7 @@ def of_runs(
     command_line.note(
         f'{left_out} of the runs in {root} have no model to edit with.'
     )
-  return make_unique(choices)
+  return choices
 
 
 def of_file(
@@ -148,8 +180,12 @@ def of_file(
   )
 
 
-def make_unique(choices: Sequence[Choice]) -> list[Choice]:
-  """Returns choices with a number after each id that was there before."""
+def _make_id(name):
+  return re.sub(r'[^A-Za-z0-9_.-]+', '.', name).strip('.') or 'model'
+
+
+def _make_unique(choices):
+  """Puts a number after each id that was there before."""
   seen, unique = set(), []
   for choice in choices:
     own, number = choice.id, 1
@@ -159,10 +195,6 @@ def make_unique(choices: Sequence[Choice]) -> list[Choice]:
     seen.add(own)
     unique.append(dataclasses.replace(choice, id=own))
   return unique
-
-
-def _make_id(name):
-  return re.sub(r'[^A-Za-z0-9_.-]+', '.', name).strip('.') or 'model'
 
 
 def _find_runs(root) -> Iterator[pathlib.Path]:

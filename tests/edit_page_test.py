@@ -175,8 +175,15 @@ def slider(page, name):
   return page.get_by_role('slider', name=name, exact=True)
 
 
-def make_photo():
-  noise = np.random.default_rng(3).integers(0, 256, (16, 16, 3), np.uint8)
+def upload(page, content):
+  page.set_input_files(
+      '#file',
+      {'name': 'me.png', 'mimeType': 'image/png', 'buffer': content},
+  )
+
+
+def make_photo(size=16):
+  noise = np.random.default_rng(3).integers(0, 256, (size, size, 3), np.uint8)
   file = io.BytesIO()
   Image.fromarray(noise).save(file, format='PNG')
   return noise, file.getvalue()
@@ -257,16 +264,10 @@ def test_a_tile_of_the_strip_is_taken(open_page):
 def test_a_photo_is_chosen_dropped_and_refused(open_page):
   page = open_page(expected=['400 (Bad Request)'])
   photo, content = make_photo()
-  page.set_input_files(
-      '#file',
-      {'name': 'me.png', 'mimeType': 'image/png', 'buffer': content},
-  )
+  upload(page, content)
   wait_for_text(page, '#shown', 'Your photo')
   np.testing.assert_array_equal(pixels(page, 'original'), photo)
-  page.set_input_files(
-      '#file',
-      {'name': 'me.txt', 'mimeType': 'text/plain', 'buffer': b'hello'},
-  )
+  upload(page, b'hello')
   wait_for_text(page, '#error', 'the photo')
   np.testing.assert_array_equal(pixels(page, 'original'), photo)
   # And goes on with the photo that it has.
@@ -331,7 +332,6 @@ def test_the_picture_is_downloaded(open_page):
 
 def test_another_model_has_its_own_sliders(open_page):
   page = open_page(expected=['400 (Bad Request)'])
-  _, content = make_photo()
   move(page, 'Smiling', 1.0)
   page.select_option('#model', 'digits')
   wait_for_text(page, '#shown', 'Sample 0: nothing moved')
@@ -342,12 +342,12 @@ def test_another_model_has_its_own_sliders(open_page):
   wait_for_text(page, '#error', 'the checkpoint is damaged.')
   assert page.input_value('#model') == 'digits'
   move(page, 'z1', 1.0)
-  # A photo of one's own goes with one.
-  page.set_input_files(
-      '#file',
-      {'name': 'me.png', 'mimeType': 'image/png', 'buffer': content * 1},
-  )
-  page.wait_for_selector(_IDLE)
+  # A photo of one's own comes along.
+  upload(page, make_photo(32)[1])
+  wait_for_text(page, '#shown', 'Your photo')
+  page.select_option('#model', 'faces')
+  wait_for_text(page, '#shown', 'Your photo: nothing moved')
+  assert pixels(page, 'original').shape == (16, 16, 3)
 
 
 def test_sliders_are_found_by_name(open_page):
@@ -397,10 +397,7 @@ def test_a_server_that_is_gone_is_told_and_asked_again(open_page):
 def test_a_photo_that_was_dropped_there_is_sent_again(open_page):
   page = open_page(expected=['404 (Not Found)'])
   photo, content = make_photo()
-  page.set_input_files(
-      '#file',
-      {'name': 'me.png', 'mimeType': 'image/png', 'buffer': content},
-  )
+  upload(page, content)
   wait_for_text(page, '#shown', 'Your photo')
   page.route(
       '**/api/edit',
@@ -500,6 +497,8 @@ def test_a_narrow_page_is_not_scrolled_sideways(open_page, width):
       'main *, header *')].filter((own) => !own.closest('#samples') &&
       own.getBoundingClientRect().right > innerWidth + 1).map((x) => x.id)""")
   assert not outside
+  if width > 860:
+    return  # There the sliders are scrolled in a box of their own.
   # The pictures stay in sight.
   slider(page, 'Eyeglasses').scroll_into_view_if_needed()
   page.evaluate('scrollTo(0, document.documentElement.scrollHeight)')
@@ -571,8 +570,8 @@ def test_the_new_picture_comes_soon(browser, size, most):
     wait_for_strip(page)
     random = np.random.default_rng(0)
     values = (random.permutation(np.arange(1, 31)) / 10).tolist()
-    times = move(page, 'Smiling', *values[:5])
-    times = move(page, 'Bald', *values[5:30], *np.negative(values[5:30]))
+    move(page, 'Smiling', *values[:5])
+    times = move(page, 'Bald', *values[5:30], *(-own for own in values[5:30]))
     page.close()
   median = statistics.median(times)
   print(

@@ -400,9 +400,8 @@ def test_what_the_server_breaks_on_is_a_line_and_it_goes_on(choices):
 
 def test_other_names_and_pages_are_refused(choices):
   async def work(client):
-    for host in ('example.org', 'localhost.example.org', '', '[::1', '10.0.0.1'):
+    for host in ('example.org', 'localhost.example.org', '10.0.0.1', '', '[::1'):
       response = await client.get('/api/models', headers={'Host': host})
-      # The last of these is no address at all.
       assert response.status in (400, 403), host
     for host in ('localhost', 'localhost:9', '127.0.0.1:80', '[::1]:80'):
       response = await client.get('/api/models', headers={'Host': host})
@@ -571,13 +570,24 @@ def test_a_hundred_malformed_requests_are_refused_and_the_server_lives(choices):
 # What can be chosen.
 
 
-def test_ids_are_safe_in_addresses_and_differ(choices):
-  named = [dataclasses.replace(choices[0], id='a') for _ in range(3)]
-  assert [own.id for own in edit_choices.make_unique(named)] == [
-      'a', 'a-2', 'a-3'
-  ]  # pyformat: disable
+def test_ids_are_safe_in_addresses_and_differ(tmp_path):
   assert edit_choices.of_file('my file (1).safetensors').id == 'my.file.1'
   assert edit_choices.of_file('ü.safetensors').id == 'model'
+  path = tmp_path / 'a b.safetensors'
+  path.write_bytes(b'')
+  [own] = edit_choices.find(path, demo=path)
+  [demo] = edit_choices.find(demo=path)
+  assert own.id == demo.id == 'a.b'
+  assert [own.title, demo.title] == ['a b', 'Drawn faces']
+  alike = edit_choices._make_unique([own, demo, own])
+  assert [own.id for own in alike] == ['a.b', 'a.b-2', 'a.b-3']
+  with pytest.raises(types.InputError, match='no whole safetensors file'):
+    own.load()
+
+
+def test_a_run_that_is_none_is_refused(tmp_path):
+  with pytest.raises(types.InputError, match='no manifest.json'):
+    edit_choices.find(tmp_path, demo=tmp_path)
 
 
 def test_faces_are_drawn_and_digits_are_in_the_package():

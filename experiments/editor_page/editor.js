@@ -203,10 +203,10 @@ function fit({strengths, detail}) {
   return {strengths: fitted, detail};
 }
 
-function onMove(name, value, isDone) {
+function onMove(name, value, step) {
   if (value) set.strengths[name] = value;
   else delete set.strengths[name];
-  if (isDone) past.add(set, name);
+  if (step !== 'none') past.add(set, step === 'same' ? name : null);
   choose(name);
   refresh();
 }
@@ -219,10 +219,10 @@ function choose(name) {
 
 function onTile(value) {
   sliders.set(chosen, value);
-  onMove(chosen, value, true);
+  onMove(chosen, value, 'own');
 }
 
-// `steps` are settings to take over; they are one step of the past.
+// Takes settings over, as one step of the past.
 function change(wanted) {
   set = wanted;
   past.add(set);
@@ -400,6 +400,10 @@ function listen() {
   $('link').addEventListener('click', copyLink);
   $('filter').addEventListener('input', filter);
   window.addEventListener('hashchange', useLink);
+  document.querySelector('.skip').addEventListener('click', (event) => {
+    event.preventDefault(); // The address is that of the settings.
+    $('units').focus();
+  });
   document.addEventListener('keydown', (event) => {
     if (!(event.ctrlKey || event.metaKey) || event.altKey) return;
     // Text has an undo of its own.

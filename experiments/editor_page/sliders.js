@@ -10,8 +10,9 @@ export class Sliders {
   #onMove;
   #onChoose;
 
-  // `onMove(name, value, isDone)` when one is moved; `onChoose(name)` when one
-  // is turned to.
+  // `onMove(name, value, step)` when one is moved, where `step` is 'none' while
+  // it goes on, 'same' when it is done, and 'own' where that is not to be one
+  // step with what was before; `onChoose(name)` when one is turned to.
   constructor(place, onMove, onChoose) {
     this.#place = place;
     this.#onMove = onMove;
@@ -70,14 +71,14 @@ export class Sliders {
     const moveToZero = () => {
       if (Number(slider.value) === 0) return;
       this.set(name, 0);
-      this.#onMove(name, 0, true);
+      this.#onMove(name, 0, 'own');
     };
     slider.addEventListener('input', () => {
       this.#show(name);
-      this.#onMove(name, Number(slider.value), false);
+      this.#onMove(name, Number(slider.value), 'none');
     });
     slider.addEventListener('change', () =>
-      this.#onMove(name, Number(slider.value), true),
+      this.#onMove(name, Number(slider.value), 'same'),
     );
     slider.addEventListener('focus', () => this.#onChoose(name));
     slider.addEventListener('dblclick', moveToZero);

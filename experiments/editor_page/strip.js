@@ -26,8 +26,9 @@ export class Strip {
       server.drawStrip,
       (bitmap, content) => this.#show(bitmap, content),
       (error) => {
-        this.#asked = null;
-        return onFailure(error);
+        const pause = onFailure(error);
+        if (pause === null) this.#asked = null;
+        return pause;
       },
     );
     for (let number = 0; number < COUNT; number += 1) {
