@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 import textwrap
+from typing import NamedTuple
 import urllib.request
 
 from aiohttp import test_utils
@@ -23,9 +24,11 @@ import tiny_editors
 from experiments import edit_choices
 from experiments import edit_server
 from experiments import edit_service
+from experiments import edited_runs
 from experiments import kept_photos
 from experiments import listening
 from jacsup_jax import types
+from jacsup_jax import workdirs
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -594,6 +597,47 @@ def test_faces_are_drawn_and_digits_are_in_the_package():
   for own in (tiny_editors.make_faces(), tiny_editors.make_digits()):
     samples = edit_choices.of_file('x').load_samples(own)
     assert samples.shape == (edit_choices.NUM_SAMPLES, *own.image_shape)
+
+
+def test_runs_are_found_and_the_best_stage_of_each_comes_first(
+    tmp_path, monkeypatch
+):
+  for place in ('b/run', 'a', 'broken', 'b/run/checkpoints/x'):
+    (tmp_path / place).mkdir(parents=True)
+    (tmp_path / place / 'manifest.json').write_text('{}')
+
+  def list_stages(run):
+    if run.path.name == 'broken':
+      raise types.InputError('it is broken.')
+    names = ('teacher', 'student_d1', 'student_d2')
+    return [types.Stage(name, '', None, 0, 1, None) for name in names]
+
+  def choose_stage(run, stage):
+    list_stages(run)
+    return stage or 'student_d2'
+
+  # As a run is that has nothing but a manifest.
+  monkeypatch.setattr(workdirs, 'WorkDir', lambda path: Run(pathlib.Path(path)))
+  monkeypatch.setattr(edited_runs, 'list_stages', list_stages)
+  monkeypatch.setattr(edited_runs, 'choose_stage', choose_stage)
+  found = edit_choices.find(
+      tmp_path / 'a', tmp_path, demo=tmp_path, stage='teacher'
+  )
+  assert [(own.id, own.group, own.title) for own in found] == [
+      ('a.teacher', 'a', 'teacher'),
+      ('a.student_d1', 'a', 'student_d1'),
+      ('a.student_d2', 'a', 'student_d2'),
+      ('a.student_d2-2', 'a', 'student_d2'),
+      ('a.teacher-2', 'a', 'teacher'),
+      ('a.student_d1-2', 'a', 'student_d1'),
+      ('b.run.student_d2', 'b/run', 'student_d2'),
+      ('b.run.teacher', 'b/run', 'teacher'),
+      ('b.run.student_d1', 'b/run', 'student_d1'),
+  ]
+
+
+class Run(NamedTuple):
+  path: pathlib.Path
 
 
 def test_a_directory_without_runs_is_refused(tmp_path):

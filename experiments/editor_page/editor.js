@@ -22,13 +22,29 @@ const past = new settings.History();
 
 const sliders = new Sliders($('groups'), onMove, choose);
 const edits = new server.Latest(server.drawEdit, showEdit, onFailure);
-const strip = new Strip($('strip'), $('strip_title'), onTile, onFailure);
+const strip = new Strip($('strip'), $('strip_title'), {
+  onTake,
+  onAnswer,
+  onFailure,
+});
 
-// Errors: one line, until something works again.
+// Errors: one line, until the next move.
+
+let isGone = false; // What is said is that the server does not answer.
 
 function say(line) {
+  isGone = false;
   $('error').textContent = line;
   $('error').hidden = !line;
+}
+
+function sayGone() {
+  say('The server does not answer; trying again …');
+  isGone = true;
+}
+
+function onAnswer() {
+  if (isGone) say('');
 }
 
 // Returns after how many milliseconds to try again; null is not at all.
@@ -41,7 +57,7 @@ function onFailure(error) {
     say(error.message);
     return null;
   }
-  say('The server does not answer; trying again …');
+  sayGone();
   return RETRY;
 }
 
@@ -67,7 +83,7 @@ async function attempt(work) {
         else $('shown').textContent = 'Choose a sample or a photo to begin.';
         break;
       }
-      say('The server does not answer; trying again …');
+      sayGone();
       await new Promise((resolve) => setTimeout(resolve, RETRY));
     }
   }
@@ -207,6 +223,7 @@ function onMove(name, value, step) {
   if (value) set.strengths[name] = value;
   else delete set.strengths[name];
   if (step !== 'none') past.add(set, step === 'same' ? name : null);
+  if (!isGone) say('');
   choose(name);
   refresh();
 }
@@ -217,7 +234,7 @@ function choose(name) {
   refreshStrip();
 }
 
-function onTile(value) {
+function onTake(value) {
   sliders.set(chosen, value);
   onMove(chosen, value, 'own');
 }
@@ -292,7 +309,7 @@ function refreshStrip() {
 
 function showEdit(bitmap, content) {
   pictures.draw($('edit'), bitmap);
-  say('');
+  onAnswer();
   $('edit').dispatchEvent(new CustomEvent('painted', {detail: content}));
 }
 

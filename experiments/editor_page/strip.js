@@ -18,13 +18,17 @@ export class Strip {
   #asked = null;
   #timer = null;
 
-  // `onTake(strength)` when a tile is taken; `onFailure` as of `Latest`.
-  constructor(place, title, onTake, onFailure) {
+  // `onTake(strength)` when a tile is taken; `onAnswer()` when the server has
+  // drawn the strip; `onFailure` as of `Latest`.
+  constructor(place, title, {onTake, onAnswer, onFailure}) {
     this.#place = place;
     this.#title = title;
     this.#latest = new server.Latest(
       server.drawStrip,
-      (bitmap, content) => this.#show(bitmap, content),
+      (bitmap) => {
+        onAnswer();
+        this.#show(bitmap);
+      },
       (error) => {
         const pause = onFailure(error);
         if (pause === null) this.#asked = null;
