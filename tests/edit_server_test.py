@@ -311,7 +311,8 @@ BAD_REQUESTS = {
     'detail above 1': ({**EDIT, 'keep_detail': 1.1}, 400),
     'detail NaN': ({**EDIT, 'keep_detail': float('nan')}, 400),
 }
-STRIP = {**EDIT, 'unit': 'Bald', 'low': -1, 'high': 1, 'count': 3}
+STRIP_ALONE = {'unit': 'Bald', 'low': -1, 'high': 1, 'count': 3}
+STRIP = EDIT | STRIP_ALONE
 BAD_STRIPS = {
     'no unit': {**STRIP, 'unit': None},
     'unit in a list': {**STRIP, 'unit': ['Bald']},
@@ -333,6 +334,8 @@ def test_bad_requests_are_refused_by_a_line(choices):
   async def work(client):
     for name, (content, status) in BAD_REQUESTS.items():
       for path in ('/api/edit', '/api/strip'):
+        if isinstance(content, dict):
+          content = STRIP_ALONE | content
         response = await client.post(path, data=_as_bytes(content))
         assert response.status == status, (name, await response.text())
         await read_error(response, status)
@@ -354,7 +357,9 @@ def test_bad_paths_and_methods_are_refused(choices):
     ):  # pyformat: disable
       response = await client.get(path)
       assert response.status in (403, 404), path
-      await read_error(response, response.status)
+      # aiohttp answers by itself where a file is missing.
+      if not path.startswith('/static/'):
+        await read_error(response, response.status)
     await read_error(await client.get('/api/edit'), 405)
     await read_error(await client.delete('/api/models'), 405)
     await read_error(
@@ -472,7 +477,8 @@ def _memory():
 )
 def test_two_hundred_requests_of_twenty_clients_are_all_answered(choices):
   own = choices[0].load()
-  encoded = own.encode(choices[0].load_samples(own))
+  samples = choices[0].load_samples(own)
+  encoded = [own.encode(sample[None]) for sample in samples]
   strengths = {i: {'Smiling': i / 10 - 1} for i in range(20)}
 
   async def work(client):
@@ -499,12 +505,11 @@ def test_two_hundred_requests_of_twenty_clients_are_all_answered(choices):
   for number in range(20):
     values = np.zeros(len(own.units))
     values[0] = strengths[number]['Smiling']
-    expected = own.edit(encoded, values)
+    expected = [own.edit(sample, values)[0] for sample in encoded]
     for sample in range(10):
-      # A batch of five is summed in another order than one of one.
       for found in (first, again):
-        np.testing.assert_allclose(
-            found[number][sample].astype(int), expected[sample % 5], atol=1
+        np.testing.assert_array_equal(
+            found[number][sample], expected[sample % 5]
         )
   assert growth < 32 * 2**20, f'{growth / 2**20:.1f} MB'
 
@@ -686,7 +691,10 @@ _SERVE = """
 """
 
 
-@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    'number',
+    [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)],
+)
 def test_a_signal_ends_it_cleanly(number):
   script = textwrap.dedent(_SERVE).format(tests=str(ROOT / 'tests'))
   process = subprocess.Popen(
