@@ -35,10 +35,12 @@ AXE = pathlib.Path(
 # Of one step in the browser; far more than any takes on a busy machine.
 _MILLISECONDS = 60_000
 _IDLE = 'main:not([aria-busy])'
-_PIXELS = """id => {
-  const canvas = document.getElementById(id);
+# Of a copy: a browser complains about a canvas that is read again and again.
+_PIXELS = """canvas => {
   const {width, height} = canvas;
-  const {data} = canvas.getContext('2d').getImageData(0, 0, width, height);
+  const copy = new OffscreenCanvas(width, height).getContext('2d');
+  copy.drawImage(canvas, 0, 0);
+  const {data} = copy.getImageData(0, 0, width, height);
   return [height, width, Array.from(data)];
 }"""
 # Moves a slider as a hand does, and waits until its picture is painted.
@@ -159,7 +161,11 @@ def wait_for_text(page, place, text):
 
 
 def pixels(page, name):
-  height, width, values = page.evaluate(_PIXELS, name)
+  return read_canvas(page.locator(f'#{name}'))
+
+
+def read_canvas(canvas):
+  height, width, values = canvas.evaluate(_PIXELS)
   return np.array(values, np.uint8).reshape(height, width, 4)[..., :3]
 
 
@@ -253,11 +259,7 @@ def test_a_tile_of_the_strip_is_taken(open_page):
   tile = page.locator('#strip button[aria-pressed=true]')
   assert tile.inner_text() == '−2.0'
   # What was promised is what one gets.
-  drawn = tile.locator('canvas').evaluate(
-      """canvas => Array.from(canvas.getContext('2d')
-          .getImageData(0, 0, canvas.width, canvas.height).data)"""
-  )
-  drawn = np.array(drawn, np.uint8).reshape(16, 16, 4)[..., :3]
+  drawn = read_canvas(tile.locator('canvas'))
   np.testing.assert_array_equal(drawn, pixels(page, 'edit'))
 
 
