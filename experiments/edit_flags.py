@@ -1,7 +1,7 @@
 """The flags of experiments.edit, and what can be told from them alone."""
 
-import os
 import pathlib
+import stat
 
 from absl import flags
 
@@ -9,6 +9,7 @@ from experiments import edit_inputs
 from experiments import edit_requests
 from jacsup_jax import pictures
 from jacsup_jax import types
+from jacsup_jax import untrusted
 from jacsup_jax import workdirs
 
 # They belong to the binary that calls `define_flags`, whose --help shows them.
@@ -193,39 +194,46 @@ def _check_place(name, value):
   """Checks that a file, or a folder of outputs, can be written."""
   where = f'--{name}={value}'
   path = pathlib.Path(value)
-  is_folder = edit_inputs.is_folder(FLAGS.input or '')
-  ending = path.suffix.lower()
-  if is_folder and name == 'animate':
-    raise types.InputError(
-        f'{where} for a folder of photos; accepted: for one photo.'
-    )
-  if is_folder and name == 'output':
-    # Else photos would be replaced by their edits.
-    if path.resolve() == pathlib.Path(FLAGS.input).resolve():
+  if edit_inputs.is_folder(FLAGS.input or '') and name != 'export':
+    if name == 'animate':
       raise types.InputError(
-          f'{where} is the folder of the photos; accepted: another one.'
+          f'{where} for a folder of photos; accepted: for one photo.'
       )
-    if ending in pictures.STILL and not path.is_dir():
-      raise types.InputError(
-          f'{where} for a folder of photos; accepted: a folder.'
-      )
-    workdirs.check_writable(where, path)
+    _check_folder(where, path)
     return
   accepted = {'output': pictures.STILL, 'animate': pictures.MOVING}.get(name)
   if name == 'output' and FLAGS.labels:
     accepted = ('.png',)
-  if accepted and ending not in accepted:
+  if accepted and path.suffix.lower() not in accepted:
     raise types.InputError(
-        f'{where} ends in {ending or "nothing"!r}; accepted:'
-        f' {", ".join(accepted)}.'
+        f'{where} ends in {path.suffix!r}; accepted: {", ".join(accepted)}.'
     )
-  # Of a name that is too long, or has a NUL, it is told here too.
   workdirs.check_writable(where, path.parent)
-  workdirs.check_directory(where, path.parent)
-  if os.path.isdir(value):
-    raise types.InputError(f'{where} is a folder; accepted: a file.')
-  if FLAGS.input and os.path.exists(FLAGS.input) and os.path.exists(value):
-    if os.path.samefile(FLAGS.input, value):
-      raise types.InputError(
-          f'{where} is the photo itself; accepted: another file.'
-      )
+  try:
+    status = path.stat()
+  except FileNotFoundError:
+    return
+  except (OSError, ValueError) as error:  # Of names that cannot be.
+    reason = getattr(error, 'strerror', None) or error
+    raise types.InputError(
+        f'{where} is no name of a file ({reason}); accepted: one.'
+    ) from error
+  if not stat.S_ISREG(status.st_mode):
+    raise types.InputError(f'{where} is no file; accepted: one, or a new name.')
+  if untrusted.exists(FLAGS.input or '') and path.samefile(FLAGS.input):
+    raise types.InputError(
+        f'{where} is the photo itself; accepted: another file.'
+    )
+
+
+def _check_folder(where, path):
+  workdirs.check_writable(where, path)
+  # Else photos would be replaced by their edits.
+  if path.resolve() == pathlib.Path(FLAGS.input).resolve():
+    raise types.InputError(
+        f'{where} is the folder of the photos; accepted: another one.'
+    )
+  if path.suffix.lower() in pictures.STILL and not path.is_dir():
+    raise types.InputError(
+        f'{where} for a folder of photos; accepted: a folder.'
+    )

@@ -67,6 +67,11 @@ def open_source(
   Raises:
     InputError: if there is none, or it is damaged.
   """
+  if workdir is not None and not untrusted.exists(workdir):
+    raise types.InputError(
+        f'--workdir={workdir} is not there; accepted: the work directory of a'
+        ' run, or a file of experiments.edit --export.'
+    )
   if workdir is not None and not is_file(workdir):
     run = workdirs.WorkDir(workdir)
     own = edited_runs.load(run, stage=stage, data_dir=data_dir)

@@ -36,7 +36,7 @@ EXAMPLES = {
         f'command lines: {name}': 200
         for name in (
             'mnist', 'svhn', 'celeba', 'judge', 'evaluate', 'convert',
-            'ablation', 'ablation_5', 'reproduce', 'benchmark',
+            'ablation', 'ablation_5', 'reproduce', 'benchmark', 'edit',
         )
     },
     'flagfiles': 200,
