@@ -48,7 +48,7 @@ def main() -> None:
     inputs = edit_inputs.list_inputs(FLAGS.input, source, align)
   if FLAGS.export is not None:
     _export(source.own)
-  if edit_inputs.is_folder(FLAGS.input or ''):
+  if edit_inputs.is_folder(FLAGS.input):
     _edit_all(source.own, inputs, request)
   elif inputs:
     _edit(source.own, inputs[0], request, FLAGS.output)
@@ -91,7 +91,7 @@ def _check_sizes(image_shape, request):
   height, width, _ = image_shape
   if FLAGS.output is not None and not request.labels:
     ending = pathlib.Path(FLAGS.output).suffix.lower()
-    if edit_inputs.is_folder(FLAGS.input or ''):
+    if edit_inputs.is_folder(FLAGS.input):
       ending = '.png'
     pictures.check_size(
         ending, rows * height, cols * width, f'--output={FLAGS.output}'

@@ -194,7 +194,7 @@ def _check_place(name, value):
   """Checks that a file, or a folder of outputs, can be written."""
   where = f'--{name}={value}'
   path = pathlib.Path(value)
-  if edit_inputs.is_folder(FLAGS.input or '') and name != 'export':
+  if edit_inputs.is_folder(FLAGS.input) and name != 'export':
     if name == 'animate':
       raise types.InputError(
           f'{where} for a folder of photos; accepted: for one photo.'
@@ -208,7 +208,7 @@ def _check_place(name, value):
     raise types.InputError(
         f'{where} ends in {path.suffix!r}; accepted: {", ".join(accepted)}.'
     )
-  workdirs.check_writable(where, path.parent)
+  workdirs.check_writable(f'{where}: {path.parent}', path.parent)
   try:
     status = path.stat()
   except FileNotFoundError:

@@ -146,9 +146,10 @@ def list_inputs(
   ]
 
 
-def is_folder(text: str) -> bool:
-  """Whether --input names a folder."""
-  if _SAMPLE.fullmatch(text):
+def is_folder(text: str | None) -> bool:
+  """Whether --input is given, and names a folder."""
+  # Of an empty name pathlib makes the current folder.
+  if not text or _SAMPLE.fullmatch(text):
     return False
   return untrusted.exists(text) and pathlib.Path(text).is_dir()
 

@@ -9,10 +9,13 @@ import pytest
 from jacsup_jax import alignment
 from jacsup_jax.datasets import drawn_faces
 
-needs_dlib = pytest.mark.skipif(
-    alignment.find_aligner() is None,
-    reason='dlib or face_recognition_models is not installed',
-)
+
+@pytest.fixture(scope='module')
+def align():
+  found = alignment.find_aligner()
+  if found is None:
+    pytest.skip('dlib or face_recognition_models is not installed')
+  return found
 
 
 def make_dots(eyes, height, width):
@@ -93,9 +96,7 @@ def test_without_its_packages_there_is_none(monkeypatch):
   assert alignment.find_aligner() is None
 
 
-@needs_dlib
-def test_drawn_faces_are_found():
-  align = alignment.find_aligner()
+def test_drawn_faces_are_found(align):
   face = drawn_faces.draw_face(*drawn_faces.sample(0, 'test'), 128)
   scene = np.full((300, 400, 3), 128, np.uint8)
   scene[100:228, 30:158] = face
@@ -107,9 +108,7 @@ def test_drawn_faces_are_found():
   assert abs(len(again) - 256) < 40
 
 
-@needs_dlib
-def test_where_there_is_no_face():
-  align = alignment.find_aligner()
+def test_where_there_is_no_face(align):
   noise = np.random.default_rng(0).integers(0, 256, (120, 90, 3), np.uint8)
   assert align(noise) is None
   assert align(np.zeros((1, 1, 3), np.uint8)) is None

@@ -92,7 +92,7 @@ def test_photos_are_upright(kind, orientation):
         b'Exif\0\0MM\0*\0\0\0\x08\xff\xff\x01\x12\0\x03',
         b'words',
         # An orientation of 77, one that is a text, and one of no values.
-        b'Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x4d\0\0\0\0\0\0',
+        b'Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0M\0\0\0\0\0\0',
         b'Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x02\0\0\0\x02up\0\0\0\0\0\0',
         b'Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\0\0\0\0\0\0\0\0\0',
     ],
