@@ -196,7 +196,10 @@ def _values(flag):
     return st.sampled_from(['', 'maybe', '2', 'TRUE', 'no', 'x' * 3000])
   if kind in ('int', 'float'):
     return st.sampled_from(_NUMBERS)
-  paths = ('workdir', 'data_dir', 'compilation_cache', 'output', 'runs_dir')
+  paths = (
+      'workdir', 'data_dir', 'compilation_cache', 'output', 'runs_dir', 'input',
+      'animate', 'export',
+  )  # pyformat: disable
   if flag.name.endswith(paths):
     return st.sampled_from(_PATHS)
   return st.sampled_from(_WORDS) | st.text(max_size=6)
@@ -230,10 +233,11 @@ def test_command_lines(place, name):
   first = ['--table=5'] if name == 'ablation_5' else []
   statuses = []
   with own_flags.defined(define):
+    # Of modules that disclaim theirs, they are filed under who defines them.
     defined = [
         flag
         for module, found in flags.FLAGS.flags_by_module_dict().items()
-        if module.startswith('experiments.') or module == __name__
+        if module.startswith('experiments.') or module == own_flags.__name__
         for flag in found
         if flag.name != 'table' or name == 'reproduce'
     ]
