@@ -44,6 +44,19 @@ def list_stages(run: workdirs.WorkDir) -> list[types.Stage]:
   return [stage for _, stage in _find_stages(run)]
 
 
+def choose_stage(run: workdirs.WorkDir, stage: str | None = None) -> str:
+  """Returns the name of the stage that `load` restores.
+
+  Args:
+    run: with a manifest.
+    stage: see `load`.
+
+  Raises:
+    InputError: as `load` does for runs and stages.
+  """
+  return _choose(run, _find_stages(run), stage)[1].name
+
+
 def load(
     run: workdirs.WorkDir,
     *,
