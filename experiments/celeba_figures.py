@@ -76,11 +76,7 @@ def list_drawings(
     metrics: of metrics.jsonl, of the same models, for the curves.
   """
   finals = _find_finals(trained)
-  measured = {}
-  for name, model in finals.items():
-    for row in rows:
-      if row['stage'] == model.stage.name:
-        measured[name] = (model, row)
+  measured = find_measured(trained, rows)
   found = {name: {} for name in ('4', '5', '7', '8', 'sweeps', 'curves')}
   found['7']['reconstructions'] = drawings.Drawing(
       functools.partial(_draw_reconstructions, finals, data),
@@ -127,6 +123,26 @@ def list_drawings(
   return {name: files for name, files in found.items() if files}
 
 
+def find_measured(
+    trained: Sequence[stages.Trained], rows: Sequence[Mapping[str, Any]]
+) -> dict[str, tuple[stages.Trained, Mapping[str, Any]]]:
+  """Finds the last model of each kind that has a row.
+
+  Args:
+    trained: models of a run, parents before their children.
+    rows: of results.json.
+
+  Returns:
+    By kind: the model and its row.
+  """
+  rows_of = {row['stage']: row for row in rows}
+  return {
+      name: (model, rows_of[model.stage.name])
+      for name, model in _find_finals(trained).items()
+      if model.stage.name in rows_of
+  }
+
+
 def list_comparison(
     ours: tuple[stages.Trained, Mapping[str, Any]],
     fader: tuple[stages.Trained, Mapping[str, Any]],
@@ -144,6 +160,25 @@ def list_comparison(
       'Figure 8: factors over values, each from minus to plus its model\'s'
       ' alpha; above by the student, below by Fader Networks.',
   )
+
+
+def rank_attributes(
+    row: Mapping[str, Any], data: datasets.FaceDataset
+) -> list[int]:
+  """Returns indices of attributes, the most often flipped first.
+
+  Args:
+    row: of results.json.
+    data: whose attributes they are.
+  """
+  rates = row['attribute_flips_by_attribute']
+  names = data.attribute_names
+  return sorted(range(len(names)), key=lambda i: -rates[names[i]])
+
+
+def first_images(data: datasets.FaceDataset, count: int) -> np.ndarray:
+  """Returns the first images of data, `[count, S, S, 3]` in [0, 1]."""
+  return _for_display(_first_images(data)[:count])
 
 
 def sweep_attributes(
@@ -178,7 +213,8 @@ def _find_finals(trained):
   """Returns the teacher and the last of each chain of students, by kind."""
   # A later one of a kind takes the place of an earlier.
   finals = {model.stage.model: model for model in trained}
-  finals.pop('teacher_phase_1', None)
+  if len(finals) > 1:
+    finals.pop('teacher_phase_1', None)
   return finals
 
 
@@ -203,13 +239,6 @@ def _title(model):
   return f'{kind}, d = {model.stage.nuisance_dim}'
 
 
-def _rank_attributes(row, data):
-  """Returns indices of attributes, the most often flipped first."""
-  rates = row['attribute_flips_by_attribute']
-  names = data.attribute_names
-  return sorted(range(len(names)), key=lambda i: -rates[names[i]])
-
-
 def _first_images(data):
   return batches.to_signed_float(jnp.asarray(data.images[:_SUBJECTS]))
 
@@ -226,7 +255,7 @@ def _draw_reconstructions(finals, data):
 
 def _draw_flips(model, row, data):
   images = _first_images(data)
-  indices = _rank_attributes(row, data)[:_MAX_ATTRIBUTES]
+  indices = rank_attributes(row, data)[:_MAX_ATTRIBUTES]
   code = _encode(model, images, data)
   flipped = _flip(
       model.model, model.variables, code, jnp.array(indices), row['strength']
@@ -241,7 +270,7 @@ def _draw_flips(model, row, data):
 
 
 def _draw_sweeps(model, row, data):
-  indices = _rank_attributes(row, data)[:_SWEEP_SUBJECTS]
+  indices = rank_attributes(row, data)[:_SWEEP_SUBJECTS]
   values = np.linspace(-row['strength'], row['strength'], _SWEEP_VALUES)
   return face_figures.sweeps(
       sweep_attributes(model, data, indices, values),
@@ -252,7 +281,7 @@ def _draw_sweeps(model, row, data):
 
 
 def _draw_comparison(ours, fader, data):
-  indices = _rank_attributes(ours[1], data)[:_COMPARED_SUBJECTS]
+  indices = rank_attributes(ours[1], data)[:_COMPARED_SUBJECTS]
   # From -1 to 1, of the alpha of each.
   values = np.linspace(-1, 1, _SWEEP_VALUES)
   above, below = (

@@ -23,6 +23,7 @@ CHAINS = {
     ),
 }  # pyformat: disable
 _GRID_SIZE = 17
+_NO_BREAK = '\N{NO-BREAK SPACE}'
 _NUM_VALUES = 10
 
 
@@ -192,7 +193,9 @@ def _find_chain(trained, name):
 
 
 def _title(name, model):
-  return f'{name}, d = {model.stage.nuisance_dim}'
+  # The spaces around the sign never end a line.
+  size = f'd = {model.stage.nuisance_dim}'
+  return f'{name}, {size.replace(" ", _NO_BREAK)}'
 
 
 def _decode_unit(model, unit, images, examples):

@@ -56,7 +56,8 @@ def list_drawings(
     would flatter: it is no image's, and with it a student with Jacobian
     supervision decodes classes nearer to the teacher's than with almost any
     image's.)
-  figure_1d, 1d_no_jacobian: class swaps and error over each chain's training.
+  figure_1d, 1d_no_jacobian, 1d_from_scratch: class swaps and error over each
+    chain's training, or that of the student from scratch.
   figure_2, 2_no_jacobian: a row for each unit of each chain, decoded by the
     student that found it, from its 1 % to its 99 % quantile; all other units
     are those of three images.
@@ -79,9 +80,11 @@ def list_drawings(
   for model, chain in chains.items():
     name, _ = discovery_figures.CHAINS[model]
     finals[_LETTERS[model]] = (name, chain[-1])
+  curves = {model: discovery_figures.CHAINS[model] for model in chains}
   for model in trained:
     if model.stage.model == discovery_runs.FROM_SCRATCH:
-      finals['b_from_scratch'] = ('from scratch', model)
+      finals['b_from_scratch'] = ('student from scratch', model)
+      curves[model.stage.model] = ('student from scratch', '_from_scratch')
   first, second = {}, {}
   if teacher.model.num_factors >= 2:
     for letter, (name, model) in finals.items():
@@ -92,10 +95,8 @@ def list_drawings(
           f'Figure 1: what the {name} decodes while its first two factors run'
           ' from their 1 % to their 99 % quantile.',
       )
-
-  examples = discovery_figures.first_of_classes(labels, _EXAMPLE_LABELS, 3)
-  for model, chain in chains.items():
-    name, suffix = discovery_figures.CHAINS[model]
+  for model, (name, suffix) in curves.items():
+    chain = chains.get(model) or [finals['b_from_scratch'][1]]
     if discovery_figures.have_curves(chain, metrics):
       first[f'figure_1d{suffix}'] = drawings.Drawing(
           functools.partial(
@@ -104,6 +105,10 @@ def list_drawings(
           f'Figure 1 (d): class swaps and error over training, {name}.',
           is_curve=True,
       )
+
+  examples = discovery_figures.first_of_classes(labels, _EXAMPLE_LABELS, 3)
+  for model, chain in chains.items():
+    name, suffix = discovery_figures.CHAINS[model]
     second[f'figure_2{suffix}'] = drawings.Drawing(
         functools.partial(
             discovery_figures.draw_newest_units,

@@ -301,18 +301,20 @@ def training_curves(
   axes.xaxis.set_major_locator(
       ticker.MaxNLocator(integer=True, steps=[1, 2, 5, 10])
   )
-  axes.set_xlabel('epochs')
+  axes.set_xlabel('epochs', fontsize='small')
   axes.set_yscale('log')
   axes.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
   axes.yaxis.set_major_formatter(ticker.FuncFormatter(_format_error))
   axes.yaxis.set_minor_locator(ticker.NullLocator())
-  axes.set_ylabel('reconstruction MSE')
+  axes.set_ylabel('reconstruction MSE', fontsize='small')
+  axes.tick_params(labelsize='small')
   figure.legend(
       loc='outside upper center',
       ncols=min(len(parts), 3),
       frameon=False,
       fontsize='small',
       title=title,
+      title_fontsize='small',
   )
   return figure
 
@@ -356,7 +358,8 @@ def adversarial_curves(
         markersize=3,
         linewidth=1.5,
     )
-    axes.set_ylabel(label)
+    axes.set_ylabel(label, fontsize='small')
+    axes.tick_params(labelsize='small')
 
   plot(
       above, 'discriminator_accuracy', 'attributes told\nfrom the code',
@@ -384,7 +387,7 @@ def adversarial_curves(
   below.xaxis.set_major_locator(
       ticker.MaxNLocator(integer=True, steps=[1, 2, 5, 10])
   )
-  below.set_xlabel('epochs')
+  below.set_xlabel('epochs', fontsize='small')
   if title:
     figure.suptitle(title, fontsize='medium')
   return figure

@@ -132,7 +132,7 @@ def training_curves(
   left.xaxis.set_major_locator(
       ticker.MaxNLocator(integer=True, steps=[1, 2, 5, 10])
   )
-  left.set_xlabel('epochs')
+  left.set_xlabel('epochs', fontsize='small')
   left.set_ylim(0, 102)
   left.yaxis.set_major_formatter(ticker.PercentFormatter(decimals=0))
   # Of a training that diverged the rest is drawn.
@@ -141,8 +141,9 @@ def training_curves(
       (left, 'class swaps', _BLUE),
       (right, 'reconstruction MSE', _VERMILION),
   ):
-    axes.set_ylabel(name, color=color)
-    axes.tick_params(axis='y', colors=color)
+    axes.set_ylabel(name, color=color, fontsize='small')
+    axes.tick_params(axis='y', colors=color, labelsize='small')
+  left.tick_params(axis='x', labelsize='small')
   figure.legend(
       shown.values(),
       shown.keys(),
@@ -151,6 +152,7 @@ def training_curves(
       frameon=False,
       fontsize='small',
       title=title,
+      title_fontsize='small',
   )
   return figure
 
