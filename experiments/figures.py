@@ -7,7 +7,8 @@
       --workdir=runs/celeba64_fader --figure=4,8
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+import os
 import pathlib
 from typing import Any
 
@@ -143,69 +144,103 @@ def list_of_several(
   return found
 
 
-def main() -> None:
-  _check('figure', _ACCEPTED)
-  _check('format', figures.FORMATS)
-  runs = [drawn_runs.open_run(workdir) for workdir in FLAGS.workdir]
-  if not FLAGS['format'].value:
+def draw(
+    workdir: Sequence[str | os.PathLike[str]],
+    *,
+    figure: Sequence[str] = (),
+    data_dir: str | os.PathLike[str] | None = None,
+    output_dir: str | os.PathLike[str] | None = None,
+    formats: Sequence[str] = ('pdf',),
+    gallery: bool | None = None,
+) -> Iterator[pathlib.Path]:
+  """Draws figures of runs, as the flags say.
+
+  Args:
+    workdir: of the runs.
+    figure: names; all that the run gives if empty.
+    data_dir: where the data are.
+    output_dir: where the figures go; None is `figures` of the first run.
+    formats: of `figures.FORMATS`.
+    gallery: whether a page is written; None: with all figures of one run.
+
+  Yields:
+    Files, as they are written.
+
+  Raises:
+    InputError: if a name is unknown, a run cannot give a figure or is damaged,
+      data are missing, or the files cannot be written.
+  """
+  _check('figure', figure, _ACCEPTED)
+  _check('format', formats, figures.FORMATS)
+  if not workdir or not formats:
     raise types.InputError(
-        f'--format is empty; accepted: any of {", ".join(figures.FORMATS)}.'
+        '--workdir or --format is empty; accepted: one run or more, and any of'
+        f' {", ".join(figures.FORMATS)}.'
     )
-  output = pathlib.Path(FLAGS.output_dir or runs[0].figures)
+  runs = [drawn_runs.open_run(path) for path in workdir]
+  output = pathlib.Path(output_dir or runs[0].figures)
   # Before what takes minutes.
   workdirs.check_writable(f'--output_dir={output}', output)
-  with_gallery = FLAGS.gallery
-  if with_gallery is None:
-    with_gallery = not FLAGS.figure and len(runs) == 1
-  if with_gallery and len(runs) > 1:
+  if gallery is None:
+    gallery = not figure and len(runs) == 1
+  if gallery and len(runs) > 1:
     raise types.InputError(
         f'--gallery with {len(runs)} of --workdir; accepted: one run.'
     )
-  if with_gallery:
-    page = (output if FLAGS.output_dir else runs[0].path) / _GALLERY
-    workdirs.check_writable(f'--workdir={page.parent}', page.parent)
+  page_path = (output if output_dir else runs[0].path) / _GALLERY
+  if gallery:
+    workdirs.check_writable(f'--workdir={page_path.parent}', page_path.parent)
     if runs[0].is_complete:
       runs[0].read_results()
 
-  gallery = run_gallery.Gallery()
-  for name, drawing, figure in drawings.save(
-      output, _list_chosen(runs), FLAGS['format'].value
+  page = run_gallery.Gallery()
+  chosen = _list_chosen(runs, figure, data_dir)
+  for name, drawing, drawn in drawings.save(output, chosen, formats):
+    yield from (output / f'{name}.{ending}' for ending in formats)
+    if gallery:
+      page.add(name, drawing, drawn)
+  if gallery:
+    page.write(runs[0], page_path)
+    yield page_path
+
+
+def main() -> None:
+  for path in draw(
+      FLAGS.workdir,
+      figure=FLAGS.figure,
+      data_dir=FLAGS.data_dir,
+      output_dir=FLAGS.output_dir,
+      formats=FLAGS['format'].value,
+      gallery=FLAGS.gallery,
   ):
-    for ending in FLAGS['format'].value:
-      print(f'saved in {output / name}.{ending}', flush=True)
-    if with_gallery:
-      gallery.add(name, drawing, figure)
-  if with_gallery:
-    gallery.write(runs[0], page)
-    print(f'saved in {page}')
+    print(f'saved in {path}', flush=True)
 
 
-def _check(name, accepted):
+def _check(name, values, accepted):
   """Raises InputError unless a list has only what is accepted."""
-  unknown = [value for value in FLAGS[name].value if value not in accepted]
+  unknown = [value for value in values if value not in accepted]
   if unknown:
     raise types.InputError(
-        f'--{name}={",".join(FLAGS[name].value)}: there is no'
-        f' {", ".join(unknown)}; accepted: any of {", ".join(accepted)}.'
+        f'--{name}={",".join(values)}: there is no {", ".join(unknown)};'
+        f' accepted: any of {", ".join(accepted)}.'
     )
 
 
-def _list_chosen(runs):
-  """Lists the figures that the flags ask for."""
-  asked = FLAGS.figure
+def _list_chosen(runs, asked, data_dir):
+  """Lists the figures that are asked for."""
   front = {}
   if _FRONT in asked:
-    loaded = [drawn_runs.load(run, FLAGS.data_dir) for run in runs]
+    loaded = [drawn_runs.load(run, data_dir) for run in runs]
     front = {_FRONT: {_FRONT: front_figure.list_front(loaded)}}
     asked = [name for name in asked if name != _FRONT]
     if not asked:
       return front
   if len(runs) > 1:
-    found = list_of_several(runs, asked, FLAGS.data_dir)
+    found = list_of_several(runs, asked, data_dir)
     given = ', '.join(name for name in _OF_SEVERAL)
     what = f'several runs (which can give {given} of faces)'
   else:
-    found = drawn_runs.list_drawings(drawn_runs.load(runs[0], FLAGS.data_dir))
+    found = drawn_runs.list_drawings(drawn_runs.load(runs[0], data_dir))
     what = f'the run of {runs[0].manifest["experiment"]} in {runs[0].path}'
     if runs[0].manifest['experiment'] == 'celeba' and '5' not in found:
       what += ' (not measured; experiments.evaluate does)'

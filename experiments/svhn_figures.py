@@ -167,6 +167,10 @@ def _draw_grids(trained, units, xlabel, images, examples):
     blocks.append(np.concatenate([grid[::-1], last]))
   return figures.traversals(
       np.stack(blocks, axis=1),
-      [*(f'{value:.2g}' for value in vertical[::-1]), 'unchanged'],
+      [*(_show(value) for value in vertical[::-1]), 'unchanged'],
       xlabel=f'{xlabel}: to the right and upwards',
   )
+
+
+def _show(value):
+  return f'{value:.2g}'.replace('-', '\N{MINUS SIGN}')

@@ -185,11 +185,16 @@ def traversals(
   figure = new_figure(DOUBLE_COLUMN, rows * tile * height / width + 0.2)
   all_axes = figure.subplots(1, blocks, squeeze=False)[0]
   # A label of the whole figure would keep its distance from short rows.
-  all_axes[blocks // 2].set_xlabel(xlabel or '', fontsize='small')
+  middle = 0.5 if blocks % 2 else 0  # Of the axes, or between two.
+  all_axes[blocks // 2].set_xlabel(xlabel or '', x=middle, fontsize='small')
   for block, axes in enumerate(all_axes):
     show_tiles(axes, images[:, block])
     axes.set_xticks([])
-    axes.set_yticks(range(rows), row_labels if block == 0 else [''] * rows)
+    axes.set_yticks(
+        range(rows),
+        row_labels if block == 0 else [''] * rows,
+        fontsize='small',
+    )
     axes.tick_params(length=0)
   if title:
     figure.suptitle(title, fontsize='medium')
