@@ -180,8 +180,9 @@ def test_other_entries_are_refused(saved, change, part):
         ('num_factors', 10**9), ('num_factors', 1.5), ('num_factors', True),
         ('nuisance_dim', 2), ('nuisance_dim', None), ('widths', [6]),
         ('widths', []), ('widths', [10**9]), ('widths', 'x'), ('widths', [[1]]),
-        ('image_shape', [4, 4]), ('image_shape', []), ('image_shape', [0, 0, 1]),
-        ('image_shape', [10**6, 10**6, 3]), ('normalize_code', False),
+        ('image_shape', [4, 4]), ('image_shape', []),
+        ('image_shape', [0, 0, 1]), ('image_shape', [10**6, 10**6, 3]),
+        ('normalize_code', False),
     ],
 )
 def test_a_model_that_the_weights_are_not_of_is_refused(saved, field, value):

@@ -76,8 +76,8 @@ def test_tile_puts_images_where_they_belong():
 
 def test_scalars_are_the_numbers_of_a_record():
   record = {
-      'stage': 'x', 'step': 5, 'epoch': 2, 'loss': 0.5, 'eval_class_swaps': None,
-      'words': 'none', 'both': [1.0, None],
+      'stage': 'x', 'step': 5, 'epoch': 2, 'loss': 0.5, 'words': 'none',
+      'eval_class_swaps': None, 'both': [1.0, None],
   }  # pyformat: disable
   assert event_files.list_scalars(record) == [('epoch', 2.0), ('loss', 0.5)]
   assert event_files.list_scalars(record, (3, 4)) == [
