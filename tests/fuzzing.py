@@ -44,6 +44,8 @@ EXAMPLES = {
     'addresses': 200,
     'greetings': 100,
     'PyTorch files': 200,
+    'editors': 150,
+    'entries of editors': 150,
 }  # pyformat: disable
 # Of a case: some forty times what the slowest takes. A hang is longer.
 _SECONDS = 30
