@@ -132,7 +132,7 @@ def test_all_figures_and_the_gallery_are_drawn(run):
       'reconstructions.pdf', 'gallery.html',
   }  # pyformat: disable
   page = (run / 'gallery.html').read_text()
-  assert page.count('data:image/png') == 4 and page.count('<svg') == 1
+  assert page.count('data:image/webp') == 4 and page.count('<svg') == 1
 
 
 def test_chosen_figures_and_formats(run, tmp_path):
