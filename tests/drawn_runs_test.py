@@ -239,7 +239,7 @@ def test_front_shows_digits_and_faces(finished):
   figure = front_figure.list_front([digits, faces]).draw()
   titles = [axes.get_title() for axes in figure.axes]
   assert titles[0] == 'teacher, d = 0' and titles[1] == 'student, d = 1'
-  assert len(titles) == 4
+  assert len(titles) == 3
   with pytest.raises(types.InputError, match='2 runs of digits'):
     front_figure.list_front([digits, digits])
 
