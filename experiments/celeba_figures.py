@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 import functools
+import textwrap
 from typing import Any
 
 import jax
@@ -235,7 +236,7 @@ def _share_of_commoner_sign(data):
 
 
 def _title(model):
-  kind = model.stage.model.replace('_', ' ')
+  kind = face_figures.name_model(model.stage.model)
   return f'{kind}, d = {model.stage.nuisance_dim}'
 
 
@@ -247,7 +248,7 @@ def _draw_reconstructions(finals, data):
   images = _first_images(data)
   shown = {'original': _for_display(images)}
   for model in finals.values():
-    shown[_title(model)] = _for_display(
+    shown[textwrap.fill(_title(model), 24)] = _for_display(
         _decode(model.model, model.variables, _encode(model, images, data))
     )
   return figures.reconstructions(shown)

@@ -21,11 +21,13 @@ class Drawing(NamedTuple):
     draw: makes it.
     caption: what it shows, a sentence.
     is_curve: lines in the place of images.
+    dpi: of pictures, dots per inch.
   """
 
   draw: Callable[[], mpl_figure.Figure]
   caption: str
   is_curve: bool = False
+  dpi: int = figures.DPI
 
 
 # Of `NAMES`: the names of its files, without their endings.
@@ -51,7 +53,9 @@ def save(
     for name, drawing in files.items():
       figure = drawing.draw()
       for ending in formats:
-        figures.save(figure, folder / f'{name}.{ending}', ending)
+        figures.save(
+            figure, folder / f'{name}.{ending}', ending, dpi=drawing.dpi
+        )
       yield name, drawing, figure
 
 

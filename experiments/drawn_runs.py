@@ -167,7 +167,7 @@ def _load_digits(run, data_dir):
   experiment = mnist_runs.EXPERIMENT
   if run.manifest['experiment'] == 'svhn':
     experiment = svhn_runs.make_experiment(values['dataset'])
-  first = plan.seeds[0]
+  first, metrics = plan.seeds[0], _read_metrics(run, plan)
   data = datasets.load(
       values['dataset'],
       values['eval_split'],
@@ -187,9 +187,7 @@ def _load_digits(run, data_dir):
           experiment.make_model, values, stage, run, count
       ),
   )[first]
-  return Loaded(
-      run, [*given, *restored], data, _read_metrics(run, plan), rows=[]
-  )
+  return Loaded(run, [*given, *restored], data, metrics, rows=[])
 
 
 def _load_faces(run, data_dir):
@@ -197,7 +195,7 @@ def _load_faces(run, data_dir):
   values = {**run.manifest['flags'], 'data_dir': data_dir, 'cache': 'device'}
   plan, stages_here = _find_finished(run, celeba_runs.make_stages(values))
   names = run.manifest['dataset']['attributes']
-  rows = read_rows(run)
+  rows, metrics = read_rows(run), _read_metrics(run, plan)
   first = plan.seeds[0]
   data = celeba_runs.load_split(values, values['eval_split'])
   if list(data.attribute_names) != names:
@@ -215,9 +213,7 @@ def _load_faces(run, data_dir):
           values, stage, run, len(names), count
       ),
   )[first]
-  return Loaded(
-      run, [*given, *restored], data, _read_metrics(run, plan), rows
-  )
+  return Loaded(run, [*given, *restored], data, metrics, rows)
 
 
 def _find_finished(run, chain):

@@ -18,6 +18,8 @@ from jacsup_jax.datasets import batches
 # Images a side of a grid of digits, whose first examples give the range.
 _GRID_SIZE, _RANGE_SIZE = 9, 1000
 _MOST_ATTRIBUTES, _NUM_VALUES = 5, 7
+# Twice that of a README, as wide as a screen.
+_DPI = 170
 
 
 def list_front(loaded: Sequence[drawn_runs.Loaded]) -> drawings.Drawing:
@@ -45,6 +47,7 @@ def list_front(loaded: Sequence[drawn_runs.Loaded]) -> drawings.Drawing:
   return drawings.Drawing(
       functools.partial(_draw, digits, faces),
       'Factors of a teacher and of its student, which reconstructs better.',
+      dpi=_DPI,
   )
 
 

@@ -221,7 +221,7 @@ def tradeoff(
         if (row.get('source'), row['model']) == (source, model)
     ]
     i = models.index(model)
-    title_of = _TITLES.get(model, figures.plain(model.replace('_', ' ')))
+    title_of = name_model(model)
     axes.plot(
         [row['mse'] for row in own],
         [100 * row['attribute_flips'] for row in own],
@@ -303,6 +303,10 @@ def training_curves(
   )
   axes.set_xlabel('epochs', fontsize='small')
   axes.set_yscale('log')
+  errors = [x for part in parts for x in part.mse if 0 < x < math.inf]
+  if errors:
+    # Not so narrow that labels of two digits are the same.
+    axes.set_ylim(min(errors) / 1.3, max(errors) * 1.3)
   axes.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
   axes.yaxis.set_major_formatter(ticker.FuncFormatter(_format_error))
   axes.yaxis.set_minor_locator(ticker.NullLocator())
@@ -391,6 +395,11 @@ def adversarial_curves(
   if title:
     figure.suptitle(title, fontsize='medium')
   return figure
+
+
+def name_model(model: str) -> str:
+  """Returns a model's name for readers: 'fader' as 'Fader Networks'."""
+  return _TITLES.get(model, figures.plain(model.replace('_', ' ')))
 
 
 def readable(name: str) -> str:

@@ -30,7 +30,7 @@ _BLUE = '#0072B2'
 _VERMILION = '#D55E00'
 _GREY = '0.8'
 # Of pictures, and of images in drawings where they have more.
-_DPI = 300
+DPI = 300
 # Curves with at most this many points have a mark at each.
 _MAX_MARKS = 40
 # Text as text: publishers refuse the default's Type 3 fonts.
@@ -233,6 +233,8 @@ def save(
     figure: mpl_figure.Figure,
     path: str | os.PathLike[str],
     file_format: str = 'png',
+    *,
+    dpi: int = DPI,
 ) -> None:
   """Writes a figure, whole or not at all; folders are made.
 
@@ -240,12 +242,13 @@ def save(
     figure: to write.
     path: of the file; one that is there is replaced.
     file_format: of `FORMATS`.
+    dpi: dots per inch, see `write`.
   """
   path = pathlib.Path(path)
   path.parent.mkdir(parents=True, exist_ok=True)
   temporary = path.with_name(f'.{path.name}.tmp')
   try:
-    write(figure, temporary, file_format)
+    write(figure, temporary, file_format, dpi=dpi)
     os.replace(temporary, path)
   finally:
     with contextlib.suppress(FileNotFoundError):
@@ -257,7 +260,7 @@ def write(
     target: str | os.PathLike[str] | BinaryIO,
     file_format: str,
     *,
-    dpi: int = _DPI,
+    dpi: int = DPI,
 ) -> None:
   """Writes a figure to a file; equal figures are equal bytes.
 

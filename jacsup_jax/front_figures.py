@@ -37,7 +37,7 @@ def front(
     sweeps: of faces, if any.
 
   Returns:
-    A figure of one axes per grid, and two for the faces.
+    A figure of one axes per grid, and one for the faces.
 
   Raises:
     ValueError: if there is nothing to draw.
@@ -48,27 +48,34 @@ def front(
             for _, g in grids]  # pyformat: disable
   if sweeps is not None:
     rows, cols = sweeps.images.shape[:2]
-    tile = _HEIGHT / rows
-    # Names stand on the left.
-    widths += [tile + 0.9, cols * tile]
-  figure = figures.new_figure(sum(widths) + 0.3, _HEIGHT)
+    widths.append((cols + 1) * _HEIGHT / rows)
+  # Names stand on the left of the faces.
+  figure = figures.new_figure(
+      sum(widths) + (0.4 if sweeps is None else 1.4), _HEIGHT
+  )
   all_axes = figure.subplots(
       1, len(widths), width_ratios=widths, squeeze=False
   )[0]
   for axes, (title, images) in zip(all_axes, grids):
-    _show(axes, images[::-1], title)
+    _show(axes, images[::-1])
+    axes.set_title(title, fontsize='small')
   if sweeps is not None:
-    left, right = all_axes[-2:]
-    _show(left, sweeps.originals[:, None], 'original')
+    axes = all_axes[-1]
+    _show(axes, np.concatenate([sweeps.originals[:, None], sweeps.images], 1))
+    axes.axvline(0.5, color='white', linewidth=3)
     names = [face_figures.readable(name) for name in sweeps.attribute_names]
-    left.set_yticks(range(rows), names, fontsize='small')
-    _show(right, sweeps.images, 'one attribute varied')
+    axes.set_yticks(range(rows), names, fontsize='small')
+    axes.set_xticks(
+        [0, (cols + 1) / 2],
+        ['original', 'one attribute varied'],
+        fontsize='small',
+    )
+    axes.xaxis.tick_top()
+    axes.tick_params(length=0)
   return figure
 
 
-def _show(axes, images, title):
+def _show(axes, images):
   figures.show_tiles(axes, np.asarray(images))
   axes.set_xticks([])
   axes.set_yticks([])
-  axes.tick_params(length=0)
-  axes.set_title(title, fontsize='small')

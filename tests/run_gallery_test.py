@@ -98,7 +98,7 @@ def test_page_has_everything(tmp_path):
   assert page.text.index('--epochs') < page.text.index('--seed')
   for source in page.attributes['src']:
     kind, content = source.split(',')
-    assert kind == 'data:image/png;base64'
+    assert kind == 'data:image/webp;base64'
     with Image.open(io.BytesIO(base64.b64decode(content))) as image:
       image.load()
   assert page.attributes['alt'] == ['Grid "0".', 'Grid "1".']
