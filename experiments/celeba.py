@@ -18,6 +18,8 @@ from experiments import celeba_flags
 from experiments import celeba_rows
 from experiments import celeba_runs
 from experiments import command_line
+from experiments import edited_runs
+from experiments import observed_runs
 from experiments import seed_runs
 from jacsup_jax import editing
 from jacsup_jax import editing_grid
@@ -25,6 +27,7 @@ from jacsup_jax import fader_training
 from jacsup_jax import parallel
 from jacsup_jax import stages
 from jacsup_jax import tables
+from jacsup_jax import unit_scales
 from jacsup_jax.datasets import batches
 
 FLAGS = flags.FLAGS
@@ -34,6 +37,7 @@ def define_flags() -> None:
   """Defines the flags of this binary, with the paper's values."""
   celeba_flags.define_flags()
   seed_runs.define_flags()
+  observed_runs.define_flags()
 
 
 def main() -> None:
@@ -110,18 +114,21 @@ def main() -> None:
       **plan.entries,
       **command_line.describe_circumstances(),
   )
-  with command_line.Progress(FLAGS.progress) as progress:
+  with observed_runs.watched(
+      workdir,
+      plan,
+      celeba_rows.make_evaluate_error(selection, FLAGS.selection_images),
+      _make_draw(selection),
+  ) as (report, evaluate):
     trained = train_chains(
-        functools.partial(
-            run_stages, workdir=workdir, report=progress.report
-        ),
-        evaluate=celeba_rows.make_evaluate_error(
-            selection, FLAGS.selection_images
-        ),
+        functools.partial(run_stages, workdir=workdir, report=report),
+        evaluate=evaluate,
     )
+  first = plan.seeds[0]
+  images, _ = train.read(range(min(len(train), unit_scales.NUM_IMAGES)))
+  edited_runs.write_scales(workdir, plan, trained[first], images)
   models = {seed: [*given[seed], *own] for seed, own in trained.items()}
   rows = celeba_rows.measure_seeds(values, models, judge, selection, data)
-  first = plan.seeds[0]
   celeba_figures.draw(
       workdir,
       models[first],
@@ -137,6 +144,14 @@ def main() -> None:
   )
   print(tables.format_attributes(rows))
   print(tables.format_results(workdir.read_results()))
+
+
+def _make_draw(data):
+  """Makes the picture of event files, by a strength of middle size."""
+  strengths = sorted(command_line.parse_numbers('strengths'))
+  return observed_runs.make_draw_flips(
+      data.images, data.attributes, strengths[len(strengths) // 2]
+  )
 
 
 def _find_obstacle():

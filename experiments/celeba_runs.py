@@ -321,16 +321,27 @@ def make_fader(
   )
 
 
-def load_split(values: Mapping[str, Any], split: str) -> datasets.FaceDataset:
-  """Loads a split of a run's data: its training set, or one to measure on."""
+def load_split(
+    values: Mapping[str, Any], split: str, *, in_memory: bool | None = None
+) -> datasets.FaceDataset:
+  """Loads a split of a run's data: its training set, or one to measure on.
+
+  Args:
+    values: of the run's flags, by name.
+    split: of the data.
+    in_memory: see `datasets.load_faces`; None: by --cache of what is trained
+      on, and all of what is measured on.
+  """
+  if in_memory is None:
+    # What is measured on is small.
+    in_memory = split != 'train' or values['cache'] != 'none'
   return datasets.load_faces(
       values['dataset'],
       split,
       data_dir=values['data_dir'],
       image_size=values['image_size'],
       attributes=values['attributes'] or None,
-      # What is measured on is small.
-      in_memory=split != 'train' or values['cache'] != 'none',
+      in_memory=in_memory,
       skip_bad_images=values['skip_bad_images'],
       held_out=values['held_out'],
   )

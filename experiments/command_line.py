@@ -45,6 +45,7 @@ _NOT_OF_THE_RESULT = frozenset({
     'flagfile', 'compilation_cache', 'distributed', 'distributed_timeout',
     'on_checkpoint_error', 'on_nan', 'max_rollbacks', 'on_damage',
     'grace_seconds', 'deterministic', 'describe', 'expected_data',
+    'tensorboard',
     *_OF_PROCESSES,
 })  # pyformat: disable
 # Of these, what decides which programs run: the same on all processes.

@@ -12,7 +12,9 @@ import numpy as np
 from experiments import command_line
 from experiments import common_flags
 from experiments import discovery_runs
+from experiments import edited_runs
 from experiments import given_teachers
+from experiments import observed_runs
 from experiments import optimizer_flags
 from experiments import seed_runs
 from experiments import supervision_flags
@@ -67,6 +69,7 @@ def define_flags(
   given_teachers.define_flags()
   optimizer_flags.define_flags()
   seed_runs.define_flags()
+  observed_runs.define_flags()
   flags.DEFINE_enum(
       'grow_when',
       'schedule',
@@ -255,18 +258,26 @@ def run(experiment: discovery_runs.Experiment, draw: DrawFn) -> None:
       **command_line.describe_circumstances(),
   )
   evaluate = discovery_runs.make_evaluate(ensemble, test.images, test.labels)
-  with command_line.Progress(FLAGS.progress) as progress:
+  with observed_runs.watched(
+      workdir,
+      plan,
+      evaluate,
+      observed_runs.make_draw_swaps(test.images, test.labels),
+  ) as (report, evaluate_and_draw):
     trained = train_chains(
         functools.partial(
             run_stages,
             workdir=workdir,
-            report=progress.report,
+            report=report,
             validate=validation
             and discovery_runs.make_validate(validation.images),
         ),
-        evaluate=evaluate,
+        evaluate=evaluate_and_draw,
     )
 
+  edited_runs.write_scales(
+      workdir, plan, trained[plan.seeds[0]], train.images
+  )
   trained = {seed: [*given[seed], *own] for seed, own in trained.items()}
   rows = discovery_runs.measure(
       experiment.make_model, values, trained, chain[-1], evaluate

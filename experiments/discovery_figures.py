@@ -14,7 +14,6 @@ from jacsup_jax import networks
 from jacsup_jax import stages
 from jacsup_jax import traversals
 from jacsup_jax import types
-from jacsup_jax import workdirs
 
 # Model of a chain: its name, and the end of file names.
 CHAINS = {
@@ -24,6 +23,7 @@ CHAINS = {
     ),
 }  # pyformat: disable
 _GRID_SIZE = 17
+_NO_BREAK = '\N{NO-BREAK SPACE}'
 _NUM_VALUES = 10
 
 
@@ -66,28 +66,50 @@ def first_of_classes(
 def draw_factors(
     name: str, model: stages.Trained, images: jax.Array
 ) -> mpl_figure.Figure:
-  """Draws the grid of a model's first two factors, from 1 % to 99 % quantile.
-
-  The nuisance is that of the first image.
+  """Draws the grid of a model's first two factors; see `vary_factors`.
 
   Args:
     name: of the model.
     model: to draw.
     images: `[M, H, W, C]` in [0, 1], whose quantiles are the range.
   """
+  return figures.factor_grid(
+      *vary_factors(model, images, _GRID_SIZE), _title(name, model)
+  )
+
+
+def vary_factors(
+    model: stages.Trained, images: jax.Array, size: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+  """Decodes a grid of the first two factors, from 1 % to 99 % quantile.
+
+  The nuisance is that of the first image.
+
+  Args:
+    model: with two factors or more.
+    images: `[M, H, W, C]` in [0, 1], whose quantiles are the range.
+    size: values of each factor.
+
+  Returns:
+    `[size, size, H, W, C]`, and the values along rows and columns, `[size]`.
+  """
   codes = encode(model, images)
   first = jax.tree.map(lambda x: x[:1], codes)
   horizontal, vertical = (
-      traversals.quantile_values(codes, unit, _GRID_SIZE) for unit in (0, 1)
+      traversals.quantile_values(codes, unit, size) for unit in (0, 1)
   )
   grid = traversals.vary_factors(
       functools.partial(decode, model), first, 0, 1, horizontal, vertical
   )
-  return figures.factor_grid(
-      np.asarray(grid),
-      np.asarray(horizontal),
-      np.asarray(vertical),
-      _title(name, model),
+  return np.asarray(grid), np.asarray(horizontal), np.asarray(vertical)
+
+
+def have_curves(
+    chain: Sequence[stages.Trained], metrics: Sequence[Mapping[str, Any]]
+) -> bool:
+  """Says whether a chain was evaluated in its training."""
+  return any(
+      record.get('eval_mse') is not None for record in _of_chain(chain, metrics)
   )
 
 
@@ -103,9 +125,7 @@ def draw_curves(
     metrics: records of metrics.jsonl, of whatever stages.
     name: of the chain.
   """
-  of_chain = {model.stage.name for model in chain}
-  records = [record for record in metrics if record['stage'] in of_chain]
-  return figures.training_curves(records, name)
+  return figures.training_curves(_of_chain(chain, metrics), name)
 
 
 def draw_newest_units(
@@ -145,13 +165,6 @@ def draw_reconstructions(
   return figures.reconstructions(rows)
 
 
-def save(
-    workdir: workdirs.WorkDir, figure: mpl_figure.Figure, name: str
-) -> None:
-  """Writes a figure to a run's work directory."""
-  figures.save(figure, workdir.figures / f'{name}.png')
-
-
 def encode(trained: stages.Trained, images: jax.Array) -> types.Code:
   """Encodes `[B, H, W, C]` images in [0, 1], with running statistics."""
   return _encode(trained.model, trained.variables, images)
@@ -160,6 +173,11 @@ def encode(trained: stages.Trained, images: jax.Array) -> types.Code:
 def decode(trained: stages.Trained, code: types.Code) -> jax.Array:
   """Decodes codes of B examples to `[B, H, W, C]` images."""
   return _decode(trained.model, trained.variables, code)
+
+
+def _of_chain(chain, metrics):
+  names = {model.stage.name for model in chain}
+  return [record for record in metrics if record['stage'] in names]
 
 
 def _find_chain(trained, name):
@@ -175,7 +193,9 @@ def _find_chain(trained, name):
 
 
 def _title(name, model):
-  return f'{name}, d = {model.stage.nuisance_dim}'
+  # The spaces around the sign never end a line.
+  size = f'd = {model.stage.nuisance_dim}'
+  return f'{name}, {size.replace(" ", _NO_BREAK)}'
 
 
 def _decode_unit(model, unit, images, examples):

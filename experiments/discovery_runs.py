@@ -111,6 +111,20 @@ def check_recorded(run: workdirs.WorkDir) -> None:
     )
 
 
+def name_training_split(values: Mapping[str, Any]) -> str:
+  """Returns what a run trains on: all of train, or all but validation.
+
+  Args:
+    values: of its flags, by name.
+  """
+  held_out = (
+      values['eval_split'] == 'validation'
+      # Runs from before this flag have no such value.
+      or values.get('grow_when') == 'plateau'
+  )
+  return 'train_minus_validation' if held_out else 'train'
+
+
 def make_stages(values: Mapping[str, Any]) -> list[types.Stage]:
   """Returns the teacher and the chains of students of a run.
 

@@ -5,7 +5,7 @@ What a strength of 1 is comes from the training data and is kept in the run, in
 measured when it is first edited with.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 import json
 import os
 from typing import Any
@@ -81,35 +81,42 @@ def load(
   found = _find_stages(run)
   recorded, chosen = _choose(run, found, stage)
   model = _restore(run, chosen)
-  units = _read(run, recorded, model.sha256)
+  units = _read(run, recorded, model)
   if units is None:
-    values = {**run.manifest['flags'], 'data_dir': data_dir}
-    images, names = _load_images(run, values)
-    [units] = _measure_and_write(run, [(recorded, model)], images, names)
+    images = _load_images(
+        run, data_dir, _name_training_split(run), unit_scales.NUM_IMAGES
+    )
+    [units] = _measure_and_write(
+        run, _read_entries(run), [(recorded, model)], images
+    )
   return _make_editor(run, model, units)
 
 
 def write_scales(
     run: workdirs.WorkDir,
-    models: Mapping[str, stages.Trained],
+    plan: seed_runs.Plan,
+    trained: Sequence[stages.Trained],
     images: np.ndarray,
-    factor_names: Sequence[str],
 ) -> None:
   """Measures what a strength of 1 is in trained models; writes scales.json.
 
   Args:
     run: that they are of.
-    models: by the names that the manifest has of their stages; those that do
-      not predict their factors are left out.
+    plan: of its seeds.
+    trained: all models of the first seed; those that do not predict their
+      factors are left out.
     images: `[M, H, W, C]` uint8, of the training data.
-    factor_names: of the K factors.
   """
+  named = seed_runs.name_stages(
+      plan, [model.stage for model in trained], plan.seeds[0]
+  )
   pairs = [
-      (name, model)
-      for name, model in models.items()
+      (named[model.stage.name].name, model)
+      for model in trained
       if model.stage.model != celeba_runs.FADER
   ]
-  _measure_and_write(run, pairs, images, factor_names)
+  # What is there is of the same models, or damaged.
+  _measure_and_write(run, {}, pairs, images)
 
 
 def load_samples(
@@ -131,9 +138,7 @@ def load_samples(
   Raises:
     InputError: if the data are missing.
   """
-  values = {**run.manifest['flags'], 'data_dir': data_dir}
-  images, _ = _load_images(run, values, values['eval_split'])
-  return images[:count]
+  return _load_images(run, data_dir, run.manifest['flags']['eval_split'], count)
 
 
 def factor_names(run: workdirs.WorkDir) -> list[str]:
@@ -217,32 +222,39 @@ def _restore(run, stage):
   return seed_runs.restore(plan, list(named.values()), restore)[first][0]
 
 
-def _load_images(run, values, split='train'):
-  """Loads images of a run's data, and the names of its factors."""
+def _name_training_split(run):
   if run.manifest['experiment'] == 'celeba':
-    values = {**values, 'cache': 'device'}
+    return 'train'
+  return discovery_runs.name_training_split(run.manifest['flags'])
+
+
+def _load_images(run, data_dir, split, count):
+  """Loads the first images of a split of a run's data."""
+  values = {**run.manifest['flags'], 'data_dir': data_dir}
+  if run.manifest['experiment'] == 'celeba':
     celeba_runs.check_recorded(run, with_data=True)
-    data = celeba_runs.load_split(values, split)
-    return np.asarray(data.images), factor_names(run)
+    # A few of them are looked at, of many that are large.
+    data = celeba_runs.load_split(values, split, in_memory=False)
+    images, _ = data.read(range(min(count, len(data))))
+    return images
   shape = (
       datasets.IMAGE_SHAPE
       if run.manifest['experiment'] == 'mnist'
       else svhn_runs.image_shape(values['dataset'])
   )
   data = datasets.load(
-      values['dataset'], split, data_dir=values['data_dir'], image_shape=shape
+      values['dataset'], split, data_dir=data_dir, image_shape=shape
   )
-  return np.asarray(data.images), factor_names(run)
+  return np.asarray(data.images[:count])
 
 
-def _measure_and_write(run, pairs, images, names):
-  entries = _read_entries(run)
-  measured = []
+def _measure_and_write(run, entries, pairs, images):
+  """Measures models by name, adds them to entries, and writes these."""
+  names = factor_names(run)
+  entries, measured = dict(entries), []
   for recorded, model in pairs:
     bare = _make_editor(run, model, ())
-    units = unit_scales.measure(
-        lambda own, bare=bare: bare.encode(own).code, images, names
-    )
+    units = unit_scales.measure(bare.predict, images, names)
     entries[recorded] = {
         'sha256': model.sha256,
         'images': min(len(images), unit_scales.NUM_IMAGES),
@@ -267,14 +279,24 @@ def _read_entries(run) -> dict[str, Any]:
   return entries['stages']
 
 
-def _read(run, name, sha256):
+def _read(run, name, model):
   """Returns the units of a stage; None where they are not there, or old."""
   path = run.path / _NAME
   entry = _read_entries(run).get(name)
-  if not isinstance(entry, dict) or entry.get('sha256') != sha256:
+  if not isinstance(entry, dict) or entry.get('sha256') != model.sha256:
     return None
   untrusted.check_entries(f'{path} {name}', entry, {'units': list})
-  return unit_scales.read_units(f'{path} {name}', entry['units'])
+  units = unit_scales.read_units(f'{path} {name}', entry['units'])
+  expected = factor_names(run)
+  if run.manifest['experiment'] != 'celeba':
+    expected += [f'z{i + 1}' for i in range(model.stage.nuisance_dim)]
+  if [unit.name for unit in units] != expected:
+    raise types.InputError(
+        f'{path} {name} has {len(units)} units that are not those of the model;'
+        f' accepted: {", ".join(expected[:3])}, ... ({len(expected)}), or no'
+        f' {_NAME}, which is then made again.'
+    )
+  return units
 
 
 def _make_editor(run, model, units):

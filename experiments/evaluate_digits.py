@@ -165,26 +165,20 @@ def _is_own_data(run, dataset, data_dir, image_shape):
   values = run.manifest['flags']
   if dataset != values['dataset']:
     return False
-  split = 'train_minus_validation' if _holds_out(values) else 'train'
+  split = discovery_runs.name_training_split(values)
   train = datasets.load(
       dataset, split, data_dir=data_dir, image_shape=image_shape
   )
   return train.fingerprint == run.manifest['dataset']['fingerprint']
 
 
-def _holds_out(values):
-  """Whether a run did not train on its validation images."""
-  # Runs from before the second flag have no such value.
-  return (
-      values['eval_split'] == 'validation'
-      or values.get('grow_when') == 'plateau'
-  )
-
-
 def _describe_protocol(values, dataset, split, own_data):
   """Returns what was measured, and whether on what was trained on."""
   trained_on = own_data and (
-      split == 'train' or (split == 'validation' and not _holds_out(values))
+      split == 'train' or (
+          split == 'validation'
+          and discovery_runs.name_training_split(values) == 'train'
+      )
   )
   return (
       f'{split} split of {dataset}'

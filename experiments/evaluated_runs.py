@@ -11,13 +11,17 @@ from jacsup_jax import workdirs
 
 
 def find_finished(
-    run: workdirs.WorkDir, chain: Sequence[types.Stage]
+    run: workdirs.WorkDir,
+    chain: Sequence[types.Stage],
+    *,
+    done: str = 'measured',
 ) -> list[types.Stage]:
   """Returns the finished stages of a run; what is unfinished is said.
 
   Args:
     run: with a manifest.
     chain: its stages.
+    done: what is done with those that are.
 
   Raises:
     InputError: if none is finished.
@@ -30,7 +34,7 @@ def find_finished(
         f' {", ".join(unfinished)}); accepted: a run with one or more.'
     )
   if unfinished:
-    _note(f'not measured, as unfinished: {", ".join(unfinished)}')
+    _note(f'not {done}, as unfinished: {", ".join(unfinished)}')
   return finished
 
 
@@ -92,10 +96,17 @@ def write_text(
     run: workdirs.WorkDir, dataset: str, ending: str, text: str
 ) -> pathlib.Path:
   """Writes WORKDIR/evaluations/DATASET_ENDING.json; returns the file."""
-  path = run.path / 'evaluations' / f'{dataset.replace("/", "-")}_{ending}.json'
+  path = make_path(run, dataset, ending)
   path.parent.mkdir(exist_ok=True)
   workdirs.write_whole(path, text)
   return path
+
+
+def make_path(
+    run: workdirs.WorkDir, dataset: str, ending: str
+) -> pathlib.Path:
+  """Returns where `write_text` writes."""
+  return run.path / 'evaluations' / f'{dataset.replace("/", "-")}_{ending}.json'
 
 
 def _note(text):

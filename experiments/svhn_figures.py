@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments import discovery_figures
+from experiments import drawings
 from jacsup_jax import discovery
 from jacsup_jax import figures
 from jacsup_jax import stages
@@ -34,6 +35,25 @@ def draw(
 ) -> None:
   """Writes the figures of a run to its work directory, `figures/*.png`.
 
+  Args:
+    workdir: of the run.
+    trained: as the others, see `list_drawings`.
+    images: held out from training.
+    labels: of these.
+    metrics: for the curves.
+  """
+  found = list_drawings(trained, images, labels, metrics)
+  drawings.save_all(workdir.figures, found)
+
+
+def list_drawings(
+    trained: Sequence[stages.Trained],
+    images: np.ndarray,
+    labels: np.ndarray,
+    metrics: Sequence[Mapping[str, Any]],
+) -> drawings.Drawings:
+  """Lists the figures that the models of a run give; nothing is drawn yet.
+
   All units run from their 1 % to their 99 % quantile on the first 1,000 images,
   to the right and upwards. Figures 10 to 12 are drawn for each chain, those
   without Jacobian supervision with `_no_jacobian` at the end of their names.
@@ -50,8 +70,7 @@ def draw(
   With a single factor 9 and 12 are left out, with d = 1 11.
 
   Args:
-    workdir: of the run.
-    trained: all models of the run, parents before their children.
+    trained: models of the run, parents before their children.
     images: `[M, H, W, C]` uint8, held out from training.
     labels: `[M]` int.
     metrics: of metrics.jsonl, of the same models, for the curves.
@@ -64,35 +83,66 @@ def draw(
   teacher = next(model for model in trained if model.stage.parent is None)
   has_two_factors = teacher.model.num_factors >= 2
   finals = {'teacher': teacher}
+  found = {name: {} for name in ('9', '10', '11', '12', drawings.CURVES)}
 
   if has_two_factors:
-    figure = discovery_figures.draw_factors('teacher', teacher, in_range)
-    discovery_figures.save(workdir, figure, 'figure_9')
+    found['9']['figure_9'] = drawings.Drawing(
+        functools.partial(
+            discovery_figures.draw_factors, 'teacher', teacher, in_range
+        ),
+        'Figure 9: what the first teacher decodes while its two factors run'
+        ' from their 1 % to their 99 % quantile.',
+    )
   for model, chain in discovery_figures.find_chains(trained).items():
     name, suffix = discovery_figures.CHAINS[model]
     last = finals[name] = chain[-1]
-    drawn = {
-        'figure_10': discovery_figures.draw_newest_units(
-            chain[1:], in_range, examples
+    found['10'][f'figure_10{suffix}'] = drawings.Drawing(
+        functools.partial(
+            discovery_figures.draw_newest_units, chain[1:], in_range, examples
         ),
-        'curves': discovery_figures.draw_curves(chain, metrics, name),
-    }
+        f'Figure 10: the units of the {name}, each varied alone by the model'
+        ' that found it.',
+    )
+    if discovery_figures.have_curves(chain, metrics):
+      found[drawings.CURVES][f'curves{suffix}'] = drawings.Drawing(
+          functools.partial(
+              discovery_figures.draw_curves, chain, metrics, name
+          ),
+          f'Class swaps and error over training, {name}.',
+          is_curve=True,
+      )
     if last.stage.nuisance_dim >= 2:
       dims = _DIGIT_DIMS
       if last.stage.nuisance_dim < max(dims):
         dims = (last.stage.nuisance_dim - 1, last.stage.nuisance_dim)
       units = tuple(last.model.num_factors + dim - 1 for dim in dims)
-      drawn['figure_11'] = _draw_grids(
-          last, units, f'units of d = {dims[0]}, {dims[1]}', in_range, examples
-      )
+      found['11'][f'figure_11{suffix}'] = _list_grids(
+          last, units, f'units of d = {dims[0]}, {dims[1]}', in_range,
+          examples, f'Figure 11: two units of the {name}, varied in four'
+          ' images, whose reconstructions are below.',
+      )  # pyformat: disable
     if has_two_factors:
-      drawn['figure_12'] = _draw_grids(
-          last, (0, 1), 'the first two factors', in_range, examples
+      found['12'][f'figure_12{suffix}'] = _list_grids(
+          last, (0, 1), 'the first two factors', in_range, examples,
+          f'Figure 12: the teacher\'s two factors in the {name}, varied in four'
+          ' images, whose reconstructions are below.',
+      )  # pyformat: disable
+  found[drawings.RECONSTRUCTIONS] = {
+      'reconstructions': drawings.Drawing(
+          functools.partial(
+              discovery_figures.draw_reconstructions, finals, shown
+          ),
+          'Images that were held out, and what the models make of them.',
       )
-    for file, figure in drawn.items():
-      discovery_figures.save(workdir, figure, f'{file}{suffix}')
-  figure = discovery_figures.draw_reconstructions(finals, shown)
-  discovery_figures.save(workdir, figure, 'reconstructions')
+  }
+  return {name: files for name, files in found.items() if files}
+
+
+def _list_grids(last, units, xlabel, images, examples, caption):
+  return drawings.Drawing(
+      functools.partial(_draw_grids, last, units, xlabel, images, examples),
+      caption,
+  )
 
 
 def _draw_grids(trained, units, xlabel, images, examples):
@@ -117,6 +167,10 @@ def _draw_grids(trained, units, xlabel, images, examples):
     blocks.append(np.concatenate([grid[::-1], last]))
   return figures.traversals(
       np.stack(blocks, axis=1),
-      [*(f'{value:.2g}' for value in vertical[::-1]), 'unchanged'],
+      [*(_show(value) for value in vertical[::-1]), 'unchanged'],
       xlabel=f'{xlabel}: to the right and upwards',
   )
+
+
+def _show(value):
+  return f'{value:.2g}'.replace('-', '\N{MINUS SIGN}')

@@ -90,13 +90,20 @@ class Editor:
     Raises:
       InputError: if the images do not have the model's shape.
     """
-    images = jnp.asarray(images)
-    if images.shape[1:] != self.image_shape:
-      raise types.InputError(
-          f'images are {list(images.shape[1:])}; accepted: those of the model,'
-          f' {list(self.image_shape)}.'
-      )
+    images = self._check(images)
     return _encode(self.model, self.is_signed, self.variables, images)
+
+  def predict(self, images: np.ndarray) -> types.Code:
+    """Encodes images, and does not decode them.
+
+    Args:
+      images: `[B, H, W, C]` uint8.
+
+    Raises:
+      InputError: if the images do not have the model's shape.
+    """
+    images = self._check(images)
+    return _predict(self.model, self.is_signed, self.variables, images)
 
   def reconstruct(self, encoded: Encoded) -> np.ndarray:
     """Returns `[B, H, W, C]` uint8, what the model makes of the images."""
@@ -155,6 +162,15 @@ class Editor:
         )
     )
 
+  def _check(self, images):
+    images = jnp.asarray(images)
+    if images.shape[1:] != self.image_shape:
+      raise types.InputError(
+          f'images are {list(images.shape[1:])}; accepted: those of the model,'
+          f' {list(self.image_shape)}.'
+      )
+    return images
+
 
 def move(code: types.Code, steps: jax.Array) -> types.Code:
   """Moves the units of a code.
@@ -198,12 +214,17 @@ def sweep(
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _encode(model, is_signed, variables, images):
-  to_float = batches.to_signed_float if is_signed else batches.to_float
-  images = to_float(images)
-  encode = networks.make_encode(model, variables['batch_stats'])
+  code = _predict(model, is_signed, variables, images)
   decode = networks.make_decode(model, variables['batch_stats'])
-  code = encode(variables['params'], images)
-  return Encoded(images, code, decode(variables['params'], code))
+  return Encoded(
+      _to_float(images, is_signed), code, decode(variables['params'], code)
+  )
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _predict(model, is_signed, variables, images):
+  encode = networks.make_encode(model, variables['batch_stats'])
+  return encode(variables['params'], _to_float(images, is_signed))
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
@@ -217,6 +238,11 @@ def _edit(model, is_signed, variables, encoded, steps, keep_detail):
 
   # One after the other: faces of all strengths at once would not fit.
   return jnp.swapaxes(jax.lax.map(at, steps), 0, 1)
+
+
+def _to_float(images, is_signed):
+  to_float = batches.to_signed_float if is_signed else batches.to_float
+  return to_float(images)
 
 
 @functools.partial(jax.jit, static_argnums=1)

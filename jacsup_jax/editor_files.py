@@ -32,7 +32,7 @@ _KINDS = {'title': str, 'is_signed': bool, 'model': dict, 'units': list}
 # Fields of a model that decide what it computes; the others are of training.
 _OF_DIGITS = {
     'num_factors': int, 'nuisance_dim': int, 'normalize_code': bool,
-    'image_shape': list[int], 'widths': list[int],
+    'image_shape': tuple[int, int, int], 'widths': list[int],
 }  # pyformat: disable
 _MODELS = {
     'MlpAutoencoder': _OF_DIGITS,
@@ -130,8 +130,10 @@ def _make_model(path, entry: Mapping[str, Any]):
   kinds = _MODELS[name]
   untrusted.check_entries(path, entry, kinds)
   fields = {
-      field: tuple(entry[field]) if kind == list[int] else entry[field]
-      for field, kind in kinds.items()
+      field: tuple(entry[field])
+      if isinstance(entry[field], list)
+      else entry[field]
+      for field in kinds
   }
   for field, value in fields.items():
     for number in value if isinstance(value, tuple) else (value,):
@@ -141,7 +143,10 @@ def _make_model(path, entry: Mapping[str, Any]):
             f'{path} has {field} {number}; accepted: 0 to'
             f' {types.LARGEST_WIDTH}.'
         )
-  return getattr(networks, name)(**fields)
+  try:
+    return getattr(networks, name)(**fields)
+  except types.InputError as error:  # Its own words name no file.
+    raise types.InputError(f'{path} has a model {name}: {error}') from error
 
 
 def _fill(path, model, tensors):
@@ -153,7 +158,8 @@ def _fill(path, model, tensors):
   except (ValueError, TypeError, ZeroDivisionError) as error:
     raise types.InputError(
         f'{path} has a model that cannot be made'
-        f' ({types.one_line(str(error))[:200]}); accepted: one that was trained.'
+        f' ({types.one_line(str(error))[:200]}); accepted: one that was'
+        ' trained.'
     ) from error
   expected = traverse_util.flatten_dict(shapes, sep='/')
   for key in sorted({*expected, *tensors}):

@@ -5,6 +5,7 @@ Images are RGB in [0, 1], `[..., S, S, 3]`; what lies outside is clipped to it.
 
 from collections.abc import Mapping, Sequence
 import itertools
+import math
 from typing import Any, NamedTuple
 
 import chex
@@ -19,6 +20,7 @@ _COLORS = (
     '#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9', '#000000'
 )  # pyformat: disable
 _MARKERS = 'os^DvPX'
+_FILLINGS = ('full', 'none', 'left', 'top', 'right', 'bottom')
 _GREY = '0.8'
 _TITLES = {
     'teacher': 'teacher',
@@ -56,7 +58,7 @@ def attribute_flips(
   _check_labels(attribute_names, cols, 'columns of images')
   pair = np.stack([originals, reconstructions], axis=1)
   # As wide as a page has room for, but no tile wider than a thumb.
-  tile = min(0.8, max(0.32, 9.0 / (cols + 2)))
+  tile = min(0.8, (figures.DOUBLE_COLUMN - 0.2) / (cols + 2.2))
   labels = ['original', 'reconstruction']
   names = [readable(name) for name in attribute_names]
   # Labels stand upright, some 0.09 inches a letter.
@@ -106,8 +108,8 @@ def sweeps(
   chex.assert_shape(values, (cols,))
   if row_labels is not None:
     _check_labels(row_labels, rows, 'rows of images')
-  tile = min(0.9, max(0.4, 6.5 / cols))
-  margin = 1.3 if row_labels is not None else 0.2
+  margin = 1.5 if row_labels is not None else 0.2
+  tile = min(0.9, (figures.DOUBLE_COLUMN - margin) / cols)
   figure = figures.new_figure(cols * tile + margin, rows * tile + 0.1)
   axes = figure.add_subplot()
   figures.show_tiles(axes, np.asarray(images))
@@ -129,6 +131,60 @@ def sweeps(
   return figure
 
 
+def compared_sweeps(
+    images: np.ndarray,
+    values: np.ndarray,
+    attribute_names: Sequence[str],
+    model_names: Sequence[str],
+    *,
+    xlabel: str,
+) -> mpl_figure.Figure:
+  """Draws sweeps of several models below each other, Figure 8.
+
+  Args:
+    images: `[rows, models, cols, S, S, 3]`, a group of rows per attribute.
+    values: `[cols]`, of the factor.
+    attribute_names: one per group, as in the data.
+    model_names: one per row of a group.
+    xlabel: what varies along a row.
+
+  Returns:
+    A figure of one axes per attribute.
+  """
+  chex.assert_rank(images, 6)
+  rows, models, cols = images.shape[:3]
+  chex.assert_shape(values, (cols,))
+  _check_labels(attribute_names, rows, 'groups of images')
+  _check_labels(model_names, models, 'rows of a group')
+  tile = min(0.6, (figures.DOUBLE_COLUMN - 2.7) / cols)
+  figure = figures.new_figure(
+      cols * tile + 2.7, rows * (models * tile + 0.08) + 0.1
+  )
+  figure.get_layout_engine().set(hspace=0.01)
+  all_axes = figure.subplots(rows, 1, squeeze=False)[:, 0]
+  for axes, name, group in zip(all_axes, attribute_names, images):
+    figures.show_tiles(axes, np.asarray(group))
+    axes.set_xticks([])
+    axes.set_yticks(range(models), model_names, fontsize='x-small')
+    axes.set_ylabel(
+        readable(name).replace(' ', '\n', 1),
+        rotation=0,
+        ha='right',
+        va='center',
+        fontsize='small',
+    )
+    axes.tick_params(length=0)
+  ticks, texts = figures.value_ticks(np.asarray(values))
+  all_axes[-1].set_xticks(ticks, texts, fontsize='small')
+  all_axes[-1].set_xlabel(xlabel, fontsize='small')
+  return figure
+
+
+def has_tradeoff(rows: Sequence[Mapping[str, Any]]) -> bool:
+  """Says whether any row has what `tradeoff` draws."""
+  return bool(_find_drawn(rows))
+
+
 def tradeoff(
     rows: Sequence[Mapping[str, Any]], title: str | None = None
 ) -> mpl_figure.Figure:
@@ -137,7 +193,7 @@ def tradeoff(
   Args:
     rows: of results.json, with `model`, `nuisance_dim`, `mse` and
       `attribute_flips`; those without are not drawn. With a `source`, such as
-      'paper', they are hollow and named so.
+      'paper' or a run, they are named so, and told apart by their filling.
     title: above the figure.
 
   Returns:
@@ -146,11 +202,7 @@ def tradeoff(
   Raises:
     ValueError: if no row has flips and an error above 0.
   """
-  drawn = [
-      row
-      for row in rows
-      if row.get('attribute_flips') is not None and row.get('mse', 0) > 0
-  ]
+  drawn = _find_drawn(rows)
   if not drawn:
     raise ValueError('no row has attribute_flips and mse: nothing to draw.')
   models = list(dict.fromkeys(row['model'] for row in drawn))
@@ -159,6 +211,9 @@ def tradeoff(
   series = list(
       dict.fromkeys((row.get('source'), row['model']) for row in drawn)
   )
+  # Those without a source are full; else the first are.
+  sources = list(dict.fromkeys(row.get('source') for row in drawn))
+  sources.sort(key=lambda source: source is not None)
   for source, model in series:
     own = [
         row
@@ -166,7 +221,7 @@ def tradeoff(
         if (row.get('source'), row['model']) == (source, model)
     ]
     i = models.index(model)
-    title_of = _TITLES.get(model, model.replace('_', ' '))
+    title_of = name_model(model)
     axes.plot(
         [row['mse'] for row in own],
         [100 * row['attribute_flips'] for row in own],
@@ -174,8 +229,10 @@ def tradeoff(
         markersize=7,
         linestyle='',
         color=_COLORS[i % len(_COLORS)],
-        fillstyle='none' if source else 'full',
-        label=f'{title_of} ({source})' if source else title_of,
+        fillstyle=_FILLINGS[sources.index(source) % len(_FILLINGS)],
+        label=(
+            f'{title_of} ({figures.plain(source)})' if source else title_of
+        ),
     )
   errors = np.array([row['mse'] for row in drawn])
   axes.set_xscale('log')
@@ -226,7 +283,7 @@ def training_curves(
   parts = _collect_parts(records)
   if not any(part.epochs for part in parts):
     raise ValueError('no record has eval_mse: nothing to draw.')
-  figure = figures.new_figure(6.5, 3.0)
+  figure = figures.new_figure(figures.DOUBLE_COLUMN, 2.8)
   axes = figure.add_subplot()
   for i, part in enumerate(parts):
     axes.plot(
@@ -244,18 +301,24 @@ def training_curves(
   axes.xaxis.set_major_locator(
       ticker.MaxNLocator(integer=True, steps=[1, 2, 5, 10])
   )
-  axes.set_xlabel('epochs')
+  axes.set_xlabel('epochs', fontsize='small')
   axes.set_yscale('log')
+  errors = [x for part in parts for x in part.mse if 0 < x < math.inf]
+  if errors:
+    # Not so narrow that labels of two digits are the same.
+    axes.set_ylim(min(errors) / 1.3, max(errors) * 1.3)
   axes.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
   axes.yaxis.set_major_formatter(ticker.FuncFormatter(_format_error))
   axes.yaxis.set_minor_locator(ticker.NullLocator())
-  axes.set_ylabel('reconstruction MSE')
+  axes.set_ylabel('reconstruction MSE', fontsize='small')
+  axes.tick_params(labelsize='small')
   figure.legend(
       loc='outside upper center',
       ncols=min(len(parts), 3),
       frameon=False,
       fontsize='small',
       title=title,
+      title_fontsize='small',
   )
   return figure
 
@@ -286,7 +349,7 @@ def adversarial_curves(
   )
   if not drawn:
     raise ValueError('no record has discriminator_accuracy: nothing to draw.')
-  figure = figures.new_figure(6.5, 5.4)
+  figure = figures.new_figure(figures.DOUBLE_COLUMN, 5.4)
   above, middle, below = figure.subplots(3, 1, sharex=True)
   epochs = [record['epoch'] for record in drawn]
 
@@ -299,7 +362,8 @@ def adversarial_curves(
         markersize=3,
         linewidth=1.5,
     )
-    axes.set_ylabel(label)
+    axes.set_ylabel(label, fontsize='small')
+    axes.tick_params(labelsize='small')
 
   plot(
       above, 'discriminator_accuracy', 'attributes told\nfrom the code',
@@ -327,15 +391,32 @@ def adversarial_curves(
   below.xaxis.set_major_locator(
       ticker.MaxNLocator(integer=True, steps=[1, 2, 5, 10])
   )
-  below.set_xlabel('epochs')
+  below.set_xlabel('epochs', fontsize='small')
   if title:
     figure.suptitle(title, fontsize='medium')
   return figure
 
 
+def name_model(model: str) -> str:
+  """Returns a model's name for readers: 'fader' as 'Fader Networks'."""
+  return _TITLES.get(model, figures.plain(model.replace('_', ' ')))
+
+
 def readable(name: str) -> str:
   """Returns an attribute's name for readers: 'Big_Nose' as 'big nose'."""
-  return name.replace('_', ' ').replace("5 o Clock", "5 o'clock").lower()
+  text = name.replace('_', ' ').replace("5 o Clock", "5 o'clock").lower()
+  return figures.plain(text)
+
+
+def _find_drawn(rows):
+  """Returns the rows with flips and an error that a logarithm can show."""
+  return [
+      row
+      for row in rows
+      if row.get('attribute_flips') is not None
+      and math.isfinite(row['attribute_flips'])
+      and 0 < (row.get('mse') or 0) < math.inf
+  ]
 
 
 class _Part(NamedTuple):

@@ -7,24 +7,40 @@ what lies outside, as the decoder's Tanh may, is clipped to it.
 from collections.abc import Mapping, Sequence
 import contextlib
 import itertools
+import math
 import os
 import pathlib
-from typing import Any, NamedTuple
+import textwrap
+from typing import Any, BinaryIO, NamedTuple
 
 import chex
+import matplotlib
 from matplotlib import axes as mpl_axes
 from matplotlib import figure as mpl_figure
 from matplotlib import ticker
 import numpy as np
 
+# Inches: of a column of two, and of a page.
+SINGLE_COLUMN, DOUBLE_COLUMN = 3.4, 7.0
+# What `save` writes: pictures, or drawings whose text stays text.
+FORMATS = ('png', 'pdf', 'svg')
 # Of Okabe and Ito, told apart with any colour vision; the curves also differ in
 # their line.
 _BLUE = '#0072B2'
 _VERMILION = '#D55E00'
 _GREY = '0.8'
-_DPI = 200
+# Of pictures, and of images in drawings where they have more.
+DPI = 300
 # Curves with at most this many points have a mark at each.
 _MAX_MARKS = 40
+# Text as text: publishers refuse the default's Type 3 fonts.
+_STYLE = {'pdf.fonttype': 42, 'svg.fonttype': 'none', 'svg.hashsalt': 'jacsup'}
+# Without versions and dates, equal figures are equal files.
+_METADATA = {
+    'png': {'Software': None},
+    'pdf': {'Creator': None, 'Producer': None, 'CreationDate': None},
+    'svg': {'Creator': None, 'Date': None},
+}
 
 
 def factor_grid(
@@ -54,22 +70,22 @@ def factor_grid(
   rows, cols = images.shape[:2]
   chex.assert_shape(horizontal, (cols,))
   chex.assert_shape(vertical, (rows,))
-  width = 4.5
+  width = SINGLE_COLUMN
   # Axes of tiles of the images' shape.
   figure = new_figure(
       width, width * rows * images.shape[2] / (cols * images.shape[3])
   )
   axes = figure.add_subplot()
   show_tiles(axes, np.asarray(images)[::-1])
-  columns, texts = _value_ticks(np.asarray(horizontal))
+  columns, texts = value_ticks(np.asarray(horizontal))
   axes.set_xticks(columns, texts)
-  heights, texts = _value_ticks(np.asarray(vertical))
+  heights, texts = value_ticks(np.asarray(vertical))
   axes.set_yticks(rows - 1 - heights, texts)
-  axes.tick_params(length=2.5)
+  axes.tick_params(length=2.5, labelsize='small')
   axes.set_xlabel(labels[0])
   axes.set_ylabel(labels[1])
   if title:
-    axes.set_title(title, fontsize='medium')
+    axes.set_title(textwrap.fill(title, 48), fontsize='small')
   return figure
 
 
@@ -93,7 +109,7 @@ def training_curves(
     ValueError: if no record was evaluated.
   """
   curves = _collect_curves(records)
-  figure = new_figure(6.5, 3.2)
+  figure = new_figure(DOUBLE_COLUMN, 3.0)
   left = figure.add_subplot()
   right = left.twinx()
   style = {
@@ -116,16 +132,18 @@ def training_curves(
   left.xaxis.set_major_locator(
       ticker.MaxNLocator(integer=True, steps=[1, 2, 5, 10])
   )
-  left.set_xlabel('epochs')
+  left.set_xlabel('epochs', fontsize='small')
   left.set_ylim(0, 102)
   left.yaxis.set_major_formatter(ticker.PercentFormatter(decimals=0))
-  right.set_ylim(0, 1.1 * max(curves.mse))
+  # Of a training that diverged the rest is drawn.
+  right.set_ylim(0, 1.1 * max(filter(math.isfinite, curves.mse), default=1))
   for axes, name, color in (
       (left, 'class swaps', _BLUE),
       (right, 'reconstruction MSE', _VERMILION),
   ):
-    axes.set_ylabel(name, color=color)
-    axes.tick_params(axis='y', colors=color)
+    axes.set_ylabel(name, color=color, fontsize='small')
+    axes.tick_params(axis='y', colors=color, labelsize='small')
+  left.tick_params(axis='x', labelsize='small')
   figure.legend(
       shown.values(),
       shown.keys(),
@@ -134,6 +152,7 @@ def training_curves(
       frameon=False,
       fontsize='small',
       title=title,
+      title_fontsize='small',
   )
   return figure
 
@@ -162,17 +181,20 @@ def traversals(
   rows, blocks, cols, height, width, _ = images.shape
   if len(row_labels) != rows:
     raise ValueError(f'{len(row_labels)} labels for {rows} rows of images.')
-  tile = max(0.22, 6.6 / (blocks * cols))
-  figure = new_figure(
-      blocks * cols * tile + 0.7, rows * tile * height / width + 0.2
-  )
+  tile = (DOUBLE_COLUMN - 0.6) / (blocks * cols)
+  figure = new_figure(DOUBLE_COLUMN, rows * tile * height / width + 0.2)
   all_axes = figure.subplots(1, blocks, squeeze=False)[0]
   # A label of the whole figure would keep its distance from short rows.
-  all_axes[blocks // 2].set_xlabel(xlabel or '', fontsize='small')
+  middle = 0.5 if blocks % 2 else 0  # Of the axes, or between two.
+  all_axes[blocks // 2].set_xlabel(xlabel or '', x=middle, fontsize='small')
   for block, axes in enumerate(all_axes):
     show_tiles(axes, images[:, block])
     axes.set_xticks([])
-    axes.set_yticks(range(rows), row_labels if block == 0 else [''] * rows)
+    axes.set_yticks(
+        range(rows),
+        row_labels if block == 0 else [''] * rows,
+        fontsize='small',
+    )
     axes.tick_params(length=0)
   if title:
     figure.suptitle(title, fontsize='medium')
@@ -195,7 +217,7 @@ def reconstructions(
   chex.assert_rank(images, 4)
   chex.assert_equal_shape(images)
   count, height, width, _ = images[0].shape
-  tile = 0.45
+  tile = min(0.45, (DOUBLE_COLUMN - 2) / count)
   figure = new_figure(count * tile + 2.0, len(rows) * tile * height / width)
   axes = figure.add_subplot()
   show_tiles(axes, np.stack(images))
@@ -207,31 +229,59 @@ def reconstructions(
   return figure
 
 
-def save(figure: mpl_figure.Figure, path: str | os.PathLike[str]) -> None:
-  """Writes a figure as PNG, whole or not at all; folders are made.
+def save(
+    figure: mpl_figure.Figure,
+    path: str | os.PathLike[str],
+    file_format: str = 'png',
+    *,
+    dpi: int = DPI,
+) -> None:
+  """Writes a figure, whole or not at all; folders are made.
 
   Args:
     figure: to write.
     path: of the file; one that is there is replaced.
+    file_format: of `FORMATS`.
+    dpi: dots per inch, see `write`.
   """
   path = pathlib.Path(path)
   path.parent.mkdir(parents=True, exist_ok=True)
   temporary = path.with_name(f'.{path.name}.tmp')
   try:
-    # Without the version of matplotlib, equal figures are equal files.
-    figure.savefig(
-        temporary,
-        format='png',
-        dpi=_DPI,
-        # Images keep their shape, so that margins are left over.
-        bbox_inches='tight',
-        pad_inches=0.05,
-        metadata={'Software': None},
-    )
+    write(figure, temporary, file_format, dpi=dpi)
     os.replace(temporary, path)
   finally:
     with contextlib.suppress(FileNotFoundError):
       temporary.unlink()
+
+
+def write(
+    figure: mpl_figure.Figure,
+    target: str | os.PathLike[str] | BinaryIO,
+    file_format: str,
+    *,
+    dpi: int = DPI,
+) -> None:
+  """Writes a figure to a file; equal figures are equal bytes.
+
+  In drawings, images keep their own pixels, unless these are more than `dpi`.
+
+  Args:
+    figure: to write.
+    target: path, or a file that is open for bytes.
+    file_format: of `FORMATS`.
+    dpi: dots per inch.
+  """
+  with matplotlib.rc_context(_STYLE), _own_pixels(figure, file_format, dpi):
+    figure.savefig(
+        target,
+        format=file_format,
+        dpi=dpi,
+        # Images keep their shape, so that margins are left over.
+        bbox_inches='tight',
+        pad_inches=0.05,
+        metadata=_METADATA[file_format],
+    )
 
 
 def new_figure(width: float, height: float) -> mpl_figure.Figure:
@@ -273,6 +323,50 @@ def show_tiles(axes: mpl_axes.Axes, images: np.ndarray) -> None:
   )
 
 
+def value_ticks(
+    values: np.ndarray, count: int = 5
+) -> tuple[np.ndarray, list[str]]:
+  """Returns indices to label, evenly spread with both ends, and their texts.
+
+  Args:
+    values: `[n]`, evenly spaced.
+    count: of labels at most.
+  """
+  indices = np.linspace(0, values.size - 1, count).round().astype(int)
+  indices = np.unique(indices)
+  spacing = np.ptp(values) / max(indices.size - 1, 1)
+  decimals = 1
+  if spacing > 0:
+    decimals = int(np.clip(np.floor(1.5 - np.log10(spacing)), 0, 6))
+  # z: never -0.0.
+  texts = [f'{value:z.{decimals}f}' for value in values[indices]]
+  return indices, [text.replace('-', '\N{MINUS SIGN}') for text in texts]
+
+
+def plain(text: str) -> str:
+  """Returns text that is shown as it is, with no formula in it."""
+  return text.replace('$', r'\$')
+
+
+@contextlib.contextmanager
+def _own_pixels(figure, file_format, dpi):
+  """Has a drawing hold the pixels of its images, where they are not too many."""
+  changed = []
+  if file_format != 'png':
+    figure.draw_without_rendering()
+    for axes in figure.axes:
+      width = axes.get_window_extent().width / figure.dpi
+      for image in axes.images:
+        if image.get_array().shape[1] <= dpi * width:
+          changed.append((image, image.get_interpolation()))
+          image.set_interpolation('none')
+  try:
+    yield
+  finally:
+    for image, interpolation in changed:
+      image.set_interpolation(interpolation)
+
+
 class _Curves(NamedTuple):
   epochs: list[int]  # since the first teacher's start, where evaluated
   mse: list[float]
@@ -301,16 +395,3 @@ def _collect_curves(records):
   percent = 100 * np.array(swaps, dtype=float)
   # The first start is not a growth.
   return _Curves(epochs, mse, percent, starts[1:], last)
-
-
-def _value_ticks(values: np.ndarray, count: int = 5):
-  """Returns indices to label, evenly spread with both ends, and their texts."""
-  indices = np.linspace(0, values.size - 1, count).round().astype(int)
-  indices = np.unique(indices)
-  spacing = np.ptp(values) / max(indices.size - 1, 1)
-  decimals = 1
-  if spacing > 0:
-    decimals = int(np.clip(np.floor(1.5 - np.log10(spacing)), 0, 6))
-  # z: never -0.0.
-  texts = [f'{value:z.{decimals}f}' for value in values[indices]]
-  return indices, [text.replace('-', '\N{MINUS SIGN}') for text in texts]

@@ -76,20 +76,34 @@ def format_rows(rows: Sequence[Mapping[str, Any]]) -> str:
     Lines: a heading and one per row, or per rows that differ by seed alone;
     then one that says what their deviations are.
   """
-  columns = _FACE_COLUMNS if _are_faces(rows) else _COLUMNS
-  columns = columns | {
-      name: column
-      for name, column in _DIAGNOSTIC_COLUMNS.items()
-      if any(row.get(name) is not None for row in rows)
-  }
-  columns |= {
-      name: column
-      for name, column in _SCORE_COLUMNS.items()
-      # Those that are undefined in all rows too: they were asked for.
-      if any(name in row for row in rows)
-  }
+  titles, table, explanation = make_cells(rows)
+  widths = [width for _, width, _ in _choose_columns(rows).values()]
+  if explanation:
+    widths = [
+        max(width, *map(len, cells))
+        for width, cells in zip(widths, zip(*table))
+    ]
+  lines = [
+      '  '.join(cell.rjust(width) for cell, width in zip(cells, widths))
+      for cells in [titles, *table]
+  ]
+  return '\n'.join(lines + ([explanation] if explanation else []))
+
+
+def make_cells(
+    rows: Sequence[Mapping[str, Any]],
+) -> tuple[list[str], list[list[str]], str | None]:
+  """Makes the cells of the table of `format_rows`.
+
+  Args:
+    rows: of results.json.
+
+  Returns:
+    Titles of the columns, a list of cells per row, and what their deviations
+    are, if any.
+  """
+  columns = _choose_columns(rows)
   groups = averages.group_seeds(rows)
-  explanation = averages.describe_deviation(groups)
   table = [
       [
           _show_values([row.get(name) for row in group], show)
@@ -97,18 +111,8 @@ def format_rows(rows: Sequence[Mapping[str, Any]]) -> str:
       ]
       for group in groups
   ]
-  widths = [width for _, width, _ in columns.values()]
-  if explanation:
-    widths = [
-        max(width, *map(len, cells))
-        for width, cells in zip(widths, zip(*table))
-    ]
-  table.insert(0, [title for title, _, _ in columns.values()])
-  lines = [
-      '  '.join(cell.rjust(width) for cell, width in zip(cells, widths))
-      for cells in table
-  ]
-  return '\n'.join(lines + ([explanation] if explanation else []))
+  titles = [title for title, _, _ in columns.values()]
+  return titles, table, averages.describe_deviation(groups)
 
 
 def format_attributes(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -215,6 +219,22 @@ def format_effect(rows: Sequence[Mapping[str, Any]]) -> str | None:
       f' {100 * (means[0] - means[1]):+.1f}'
       f'{"" if spread is None else f" ± {spread:.1f}"} points.'
   )
+
+
+def _choose_columns(rows):
+  """Returns the columns of rows, of digits or of faces."""
+  columns = _FACE_COLUMNS if _are_faces(rows) else _COLUMNS
+  columns = columns | {
+      name: column
+      for name, column in _DIAGNOSTIC_COLUMNS.items()
+      if any(row.get(name) is not None for row in rows)
+  }
+  return columns | {
+      name: column
+      for name, column in _SCORE_COLUMNS.items()
+      # Those that are undefined in all rows too: they were asked for.
+      if any(name in row for row in rows)
+  }
 
 
 def _format_face_effect(rows):

@@ -159,6 +159,28 @@ def sweep_factor(
   return jnp.swapaxes(jax.lax.map(at, values), 0, 1)
 
 
+def swap_all_factors(
+    decode: types.DecodeFn, code: types.Code
+) -> jax.Array:
+  """Decodes codes with the factors of each other, as a class swap does.
+
+  Args:
+    decode: `Code -> [B, H, W, C]`.
+    code: `[B, K]` factors and nuisance of any shape.
+
+  Returns:
+    `[B, B, H, W, C]`: row i has the factors of example i, column j the nuisance
+    of example j; the diagonal are the reconstructions.
+  """
+  chex.assert_rank(code.factors, 2)
+
+  def with_factors_of(factors):
+    own = jnp.broadcast_to(factors[None], code.factors.shape)
+    return decode(code._replace(factors=own))
+
+  return jax.lax.map(with_factors_of, code.factors)
+
+
 def flip_factors(
     decode: types.DecodeFn,
     code: types.Code,

@@ -120,9 +120,9 @@ def check_entries(
   Args:
     where: it was found, for the error.
     entries: the object; more than what is checked may be in it.
-    kinds: annotations by name: str, bool, int, float, None, dict, list[X],
-      tuple[X, ...], dict[str, X], and unions of them. Whole numbers are floats
-      too.
+    kinds: annotations by name: str, bool, int, float, None, dict, list,
+      list[X], tuple[X, ...], dict[str, X], and unions of them. Whole numbers
+      are floats too.
     optional: entries may be missing.
 
   Raises:
@@ -223,6 +223,6 @@ def _name(kind):
     return f'an object ({_name(args[1])})'
   words = {
       str: 'a string', bool: 'true or false', int: 'a whole number',
-      float: 'a number', dict: 'an object',
+      float: 'a number', dict: 'an object', list: 'a list',
   }  # pyformat: disable
   return words[kind]

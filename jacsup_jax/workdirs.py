@@ -45,6 +45,11 @@ _MAYBE_OF_ROW = {
             'class_swaps_true_labels', 'attribute_flips',
             'attribute_flips_told', 'attribute_flips_as_asked',
             'judge_accuracy', 'judge_accuracy_reconstructions',
+            'jacobian_cosine', 'jacobian_norm_error',
+            'jacobian_cosine_first_teacher',
+            'jacobian_norm_error_first_teacher', 'mig', 'sap',
+            'dci_disentanglement', 'dci_completeness', 'dci_informativeness',
+            'modularity',
         )
     },
 }  # pyformat: disable
@@ -269,21 +274,7 @@ class WorkDir:
     Raises:
       InputError: if it is not one of a run.
     """
-    path = self.path / 'results.json'
-    results = untrusted.read_json(path)
-    untrusted.check_entries(path, results, {'protocol': str, 'rows': list})
-    for number, row in enumerate(results['rows'], start=1):
-      where = f'{path} row {number}'
-      if not isinstance(row, dict):
-        raise types.InputError(
-            f'{where} is {untrusted.describe(row)}; accepted: an object.'
-        )
-      untrusted.check_entries(where, row, _OF_ROW)
-      maybe = _MAYBE_OF_ROW | {
-          name: float for name in row if name.startswith('lambda_')
-      }
-      untrusted.check_entries(where, row, maybe, optional=True)
-    return results
+    return read_rows(self.path / 'results.json')
 
   def check_recorded(
       self,
@@ -368,6 +359,31 @@ class WorkDir:
         self.path / _MANIFEST, json.dumps(_as_json(manifest), indent=1)
     )
     self.manifest = _as_json(manifest)
+
+
+def read_rows(path: pathlib.Path) -> dict[str, Any]:
+  """Reads a file in the format of results.json.
+
+  Args:
+    path: of the file.
+
+  Raises:
+    InputError: if it is none.
+  """
+  results = untrusted.read_json(path)
+  untrusted.check_entries(path, results, {'protocol': str, 'rows': list})
+  for number, row in enumerate(results['rows'], start=1):
+    where = f'{path} row {number}'
+    if not isinstance(row, dict):
+      raise types.InputError(
+          f'{where} is {untrusted.describe(row)}; accepted: an object.'
+      )
+    untrusted.check_entries(where, row, _OF_ROW)
+    maybe = _MAYBE_OF_ROW | {
+        name: float for name in row if name.startswith('lambda_')
+    }
+    untrusted.check_entries(where, row, maybe, optional=True)
+  return results
 
 
 def check_directory(name: str, path: str | os.PathLike[str]) -> None:

@@ -109,12 +109,10 @@ def test_table_4_is_run_once_and_then_printed(digits, tmp_path):
             ['--nuisance_dims=8,12', '--student_epochs=1'],
             ['teacher', *['student'] * 6, 'random'],
         ),
-        pytest.param(
-            '6', ['--nuisance_dims=8'], ['teacher'] * 3 + ['random'],
-            marks=pytest.mark.slow,
-        ),
+        ('6', ['--nuisance_dims=8'], ['teacher'] * 3 + ['random']),
     ],
 )
+@pytest.mark.slow
 def test_tables_of_faces(tmp_path, table, args, models):
   folder = tmp_path / 'faces'
   folder.mkdir()

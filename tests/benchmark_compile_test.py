@@ -155,6 +155,7 @@ def test_steps_compile_for_devices_that_are_here(name):
   assert table.splitlines()[2].split()[0] == '1'
 
 
+@pytest.mark.slow
 def test_weak_scaling_is_flat_but_for_the_collectives():
   code = (
       'import sys; sys.path.insert(0, "tests")\n'

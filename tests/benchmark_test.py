@@ -214,6 +214,7 @@ def test_real_step_is_measured(monkeypatch, mode):
   assert lines[-1].startswith('PyTorch / ours: ' if against else 'teacher in')
 
 
+@pytest.mark.slow
 def test_grid_is_measured_against_its_members(monkeypatch):
   monkeypatch.setattr(benchmark_grid, 'NUM_STEPS', 2)
   rows = paper_numbers.TABLES[4].rows[3:5]

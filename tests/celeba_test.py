@@ -11,6 +11,10 @@ import coloured_faces
 import killing
 import pytest
 
+from experiments import edited_runs
+from jacsup_jax import event_files
+from jacsup_jax import workdirs
+
 RUN = (
     '--dataset=celeba_folder', '--image_size=8', '--first_width=4',
     '--last_width=4', '--nuisance_dims=8,12', '--batch_size=8', '--epochs=1',
@@ -55,6 +59,7 @@ def finished(folder, tmp_path_factory):
       folder,
       f'--workdir={root / "run"}',
       f'--judge_workdir={root / "judge"}',
+      '--tensorboard',
   )
   assert done.returncode == 0, done.stderr[-3000:]
   return root, done.stdout
@@ -107,6 +112,22 @@ def test_figures_are_drawn(finished):
       'figure_8_student', 'curves_student', 'curves_student_cycle',
       'figure_5_fader', 'curves_fader', 'discriminator_fader',
   }  # pyformat: disable
+
+
+def test_what_a_strength_is_and_event_files_are_written(finished):
+  root, _ = finished
+  run = workdirs.WorkDir(root / 'run')
+  scales = json.loads((run.path / 'scales.json').read_text())['stages']
+  stages = set(run.manifest['stages'])
+  # Fader Networks predict no factors.
+  assert set(scales) == stages - {'fader'}
+  own = edited_runs.load(run)
+  assert [unit.name for unit in own.units] == list(coloured_faces.NAMES)
+  assert own.is_signed and own.title == 'run, student_d12'
+  assert {p.name for p in (run.path / 'tensorboard').iterdir()} == stages
+  for record in run.read_metrics():
+    directory = run.path / 'tensorboard' / record['stage']
+    assert record['step'] in event_files.read_steps(directory)
 
 
 def test_same_command_is_complete_and_other_flags_are_refused(

@@ -90,7 +90,13 @@ def test_types_are_kept():
 # Gradients.
 
 
-@pytest.mark.parametrize('sizes', [MAPS[1], MAPS[4]], ids=['small', 'large'])
+@pytest.mark.parametrize(
+    'sizes',
+    [
+        pytest.param(MAPS[1], id='small', marks=pytest.mark.slow),
+        pytest.param(MAPS[4], id='large'),
+    ],
+)
 def test_derivatives_of_all_orders(sizes):
   maps = _draw(sizes)
   kernel = convolutions.reverse_kernel(maps['k'])

@@ -394,9 +394,9 @@ def test_the_same_command_is_complete_in_both_processes(root, undisturbed):
 
 @pytest.mark.parametrize(
     'told',
-    [(0,), pytest.param((1,), marks=pytest.mark.slow),
-     pytest.param((0, 1), marks=pytest.mark.slow)],
+    [(0,), (1,), (0, 1)],
 )
+@pytest.mark.slow
 def test_a_signal_to_any_ends_both_and_the_run_goes_on(
     root, undisturbed, told
 ):

@@ -59,6 +59,11 @@ def _example(name):
     return face_figures.sweeps(
         _images(3, 9), np.linspace(-40, 40, 9), NAMES, title='a title'
     )
+  if name == 'compared_sweeps':
+    return face_figures.compared_sweeps(
+        np.stack([_images(3, 9)] * 2, axis=1), np.linspace(-1, 1, 9), NAMES,
+        ['student', 'Fader Networks'], xlabel='value',
+    )  # pyformat: disable
   if name == 'tradeoff':
     return face_figures.tradeoff(ROWS)
   if name == 'adversarial_curves':
@@ -67,8 +72,8 @@ def _example(name):
 
 
 ALL = (
-    'attribute_flips', 'sweeps', 'tradeoff', 'training_curves',
-    'adversarial_curves',
+    'attribute_flips', 'sweeps', 'compared_sweeps', 'tradeoff',
+    'training_curves', 'adversarial_curves',
 )  # pyformat: disable
 
 
@@ -181,6 +186,41 @@ def test_wrong_input_raises():
 
 
 # Invariants of all figures.
+
+
+def test_compared_sweeps_are_below_each_other():
+  images = np.stack([_images(3, 5), 1 - _images(3, 5)], axis=1)
+  figure = face_figures.compared_sweeps(
+      images, np.linspace(-1, 1, 5), NAMES, ['a', 'b'], xlabel='x'
+  )
+  assert len(figure.axes) == 3
+  shown = np.asarray(figure.axes[1].images[0].get_array())
+  np.testing.assert_array_equal(shown[4:8, 8:12], np.clip(images[1, 1, 2], 0, 1))
+  assert [text.get_text() for text in figure.axes[0].get_yticklabels()] == [
+      'a', 'b'
+  ]  # pyformat: disable
+
+
+def test_tradeoff_tells_runs_apart_by_their_filling():
+  rows = [{**row, 'source': source} for source in 'ab' for row in ROWS[:2]]
+  (axes,) = face_figures.tradeoff(rows).axes
+  found = {line.get_label(): line.get_fillstyle() for line in axes.lines}
+  assert found == {
+      'teacher (a)': 'full', 'student (a)': 'full', 'teacher (b)': 'none',
+      'student (b)': 'none',
+  }  # pyformat: disable
+
+
+def test_rows_and_names_may_hold_anything():
+  rows = [
+      _row('$\\frac', 8, 0.5, 1e-3), _row('x', 8, 0.5, None),
+      _row('x', 8, float('nan'), 1e-3), _row('x', 8, 0.5, float('inf')),
+  ]  # pyformat: disable
+  assert face_figures.has_tradeoff(rows)
+  assert not face_figures.has_tradeoff(rows[1:])
+  figure = face_figures.tradeoff(rows)
+  figure.draw_without_rendering()
+  assert len(figure.axes[0].lines) == 1
 
 
 @pytest.mark.parametrize('name', ALL)

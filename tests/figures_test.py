@@ -1,6 +1,9 @@
 """Tests of jacsup_jax.figures."""
 
+import base64
+import io
 import os
+from xml.etree import ElementTree
 
 import jax
 from matplotlib import text as mpl_text
@@ -238,3 +241,67 @@ def test_save_is_whole_or_not(tmp_path, monkeypatch):
     figures.save(figure, path)
   assert path.read_bytes() == b'older'
   assert os.listdir(tmp_path) == ['figure.png']
+
+
+# Drawings.
+
+
+def test_text_of_a_pdf_has_embedded_fonts_that_publishers_take(tmp_path):
+  figures.save(_example('factor_grid'), tmp_path / 'a.pdf', 'pdf')
+  content = (tmp_path / 'a.pdf').read_bytes()
+  assert content.startswith(b'%PDF')
+  assert b'/Type3' not in content
+  assert b'/FontFile2' in content  # Of TrueType: Type 42.
+
+
+def test_text_of_an_svg_is_text_and_its_image_is_inside(tmp_path):
+  figures.save(_example('factor_grid', 3), tmp_path / 'a.svg', 'svg')
+  root = ElementTree.parse(tmp_path / 'a.svg').getroot()
+  texts = [x.text for x in root.iter('{http://www.w3.org/2000/svg}text')]
+  assert 'a title' in texts
+  [image] = root.iter('{http://www.w3.org/2000/svg}image')
+  link = image.get('{http://www.w3.org/1999/xlink}href')
+  kind, content = link.split(',')
+  assert kind == 'data:image/png;base64'
+  with Image.open(io.BytesIO(base64.b64decode(content))) as pixels:
+    # As they were decoded: 3 x 4 tiles of 5 x 6.
+    assert pixels.size == (24, 15)
+
+
+@pytest.mark.parametrize('ending', figures.FORMATS)
+def test_equal_figures_are_equal_files_in_all_formats(tmp_path, ending):
+  for name in ('a', 'b'):
+    figures.save(_example('traversals'), tmp_path / name, ending)
+  assert (tmp_path / 'a').read_bytes() == (tmp_path / 'b').read_bytes()
+
+
+def test_a_figure_is_the_same_after_it_was_a_drawing(tmp_path):
+  figure = _example('reconstructions')
+  figures.save(figure, tmp_path / 'before.png')
+  figures.save(figure, tmp_path / 'a.svg', 'svg')
+  figures.save(figure, tmp_path / 'after.png')
+  before, after = (tmp_path / f'{x}.png' for x in ('before', 'after'))
+  assert before.read_bytes() == after.read_bytes()
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_figures_are_as_wide_as_a_column_or_a_page_at_most(tmp_path, name):
+  figures.save(_example(name), tmp_path / 'a.png')
+  column = name == 'factor_grid'
+  widest = figures.SINGLE_COLUMN if column else figures.DOUBLE_COLUMN
+  with Image.open(tmp_path / 'a.png') as image:
+    # And the margin of a tight box.
+    assert image.size[0] / image.info['dpi'][0] < widest + 0.11
+
+
+def test_curves_of_a_training_that_diverged():
+  records = _records()
+  records[-1]['eval_mse'] = float('nan')
+  _, right = figures.training_curves(records).axes
+  assert np.isfinite(right.get_ylim()).all()
+
+
+def test_a_formula_in_a_name_is_text():
+  figure = figures.new_figure(2, 1)
+  figure.add_subplot().set_title(figures.plain('$\\frac'))
+  figure.draw_without_rendering()

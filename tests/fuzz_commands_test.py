@@ -19,6 +19,7 @@ from absl.testing import flagsaver
 import fuzzing
 from hypothesis import strategies as st
 import numpy as np
+import own_flags
 import pytest
 
 from experiments import ablation
@@ -30,6 +31,9 @@ from experiments import benchmark_whole
 from experiments import celeba
 from experiments import command_line
 from experiments import convert
+from experiments import edit
+from experiments import edit_flags
+from experiments import edit_inputs
 from experiments import evaluate
 from experiments import face_steps
 from experiments import judge
@@ -55,6 +59,7 @@ BINARIES = {
     'svhn': (svhn.define_flags, svhn.main),
     'celeba': (celeba.define_flags, celeba.main),
     'judge': (judge.define_flags, judge.main),
+    'edit': (edit_flags.define_flags, edit.main),
     'evaluate': (evaluate.define_flags, evaluate.main),
     'convert': (convert.define_flags, convert.main),
     'ablation': (lambda: ablation.define_flags('4'), ablation.main),
@@ -88,6 +93,8 @@ def place(tmp_path, monkeypatch):
   monkeypatch.setenv('TFDS_DATA_DIR', str(tmp_path / 'sets'))
   for module, names in (
       (preparing, ['prepare_builder']),
+      (edit, ['_serve']),
+      (edit_inputs, ['open_source']),
       (judges, ['train']),
       (attribute_judges, ['train']),
       (stages, ['run']),
@@ -113,29 +120,6 @@ def _connect(coordinator, process_count, **unused_kwargs):
     hosts.parse_address('coordinator', coordinator)
   if process_count != 1:
     raise _WorkBeganError
-
-
-@contextlib.contextmanager
-def _defined(define):
-  """Defines a binary's flags in the place of another's, for a time."""
-  state = flags.FLAGS.__dict__
-  saved = {name: _copy(value) for name, value in state.items()}
-  for module, defined in list(flags.FLAGS.flags_by_module_dict().items()):
-    if module.startswith('experiments.'):
-      for flag in list(defined):
-        delattr(flags.FLAGS, flag.name)
-  try:
-    define()
-    yield
-  finally:
-    state.clear()
-    state.update(saved)
-
-
-def _copy(value):
-  if not isinstance(value, dict):
-    return value
-  return {k: list(v) if isinstance(v, list) else v for k, v in value.items()}
 
 
 def _snapshot(folder):
@@ -212,7 +196,10 @@ def _values(flag):
     return st.sampled_from(['', 'maybe', '2', 'TRUE', 'no', 'x' * 3000])
   if kind in ('int', 'float'):
     return st.sampled_from(_NUMBERS)
-  paths = ('workdir', 'data_dir', 'compilation_cache', 'output', 'runs_dir')
+  paths = (
+      'workdir', 'data_dir', 'compilation_cache', 'output', 'runs_dir', 'input',
+      'animate', 'export',
+  )  # pyformat: disable
   if flag.name.endswith(paths):
     return st.sampled_from(_PATHS)
   return st.sampled_from(_WORDS) | st.text(max_size=6)
@@ -245,11 +232,12 @@ def test_command_lines(place, name):
   # It decides which other flags there are, before they are parsed.
   first = ['--table=5'] if name == 'ablation_5' else []
   statuses = []
-  with _defined(define):
+  with own_flags.defined(define):
+    # Of modules that disclaim theirs, they are filed under who defines them.
     defined = [
         flag
         for module, found in flags.FLAGS.flags_by_module_dict().items()
-        if module.startswith('experiments.') or module == __name__
+        if module.startswith('experiments.') or module == own_flags.__name__
         for flag in found
         if flag.name != 'table' or name == 'reproduce'
     ]
@@ -368,7 +356,7 @@ def test_the_table_of_an_ablation_is_found_in_no_pipe(place):
 def test_command_lines_that_were_found_out(place, name, args, message):
   define, main = BINARIES[name]
   before = _snapshot(place)
-  with _defined(define), fuzzing.limited():
+  with own_flags.defined(define), fuzzing.limited():
     status, err = _invoke(main, args)
   assert status == 2 and err.count('\n') == 1, err
   assert err.startswith('error: ') and message in err
@@ -392,7 +380,7 @@ def test_a_prepared_set_whose_description_is_damaged(place, name):
   define, main = BINARIES[binary]
   args = ['--image_size=64'] if binary == 'celeba' else []
   before = _snapshot(place)
-  with _defined(define), fuzzing.limited():
+  with own_flags.defined(define), fuzzing.limited():
     status, err = _invoke(main, args)
   assert status == 2 and err.count('\n') == 1, err
   assert 'cannot be read' in err and 'delete it there' in err
@@ -416,7 +404,7 @@ def test_a_run_that_cannot_be_written_to_is_refused(
 
   monkeypatch.setattr(workdirs.tempfile, 'TemporaryFile', refuse)
   define, main = BINARIES[name]
-  with _defined(define):
+  with own_flags.defined(define):
     status, err = _invoke(main, [f'--workdir={run}'])
   assert status == 2
   assert '--workdir=' in err and 'Read-only file system' in err

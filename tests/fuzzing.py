@@ -36,7 +36,7 @@ EXAMPLES = {
         f'command lines: {name}': 200
         for name in (
             'mnist', 'svhn', 'celeba', 'judge', 'evaluate', 'convert',
-            'ablation', 'ablation_5', 'reproduce', 'benchmark',
+            'ablation', 'ablation_5', 'reproduce', 'benchmark', 'edit',
         )
     },
     'flagfiles': 200,
@@ -44,6 +44,8 @@ EXAMPLES = {
     'addresses': 200,
     'greetings': 100,
     'PyTorch files': 200,
+    'editors': 150,
+    'entries of editors': 150,
 }  # pyformat: disable
 # Of a case: some forty times what the slowest takes. A hang is longer.
 _SECONDS = 30

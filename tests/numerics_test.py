@@ -227,7 +227,17 @@ def _run(path, chain, recipe, **faults):
 
 
 @pytest.mark.parametrize('how', ['value', 'gradient'])
-@pytest.mark.parametrize('what', list(DIGIT_TERMS))
+@pytest.mark.parametrize(
+    'what',
+    [
+        'jacobian',
+        *(
+            pytest.param(term, marks=pytest.mark.slow)
+            for term in DIGIT_TERMS
+            if term != 'jacobian'
+        ),
+    ],
+)
 def test_the_term_of_digits_is_named(tmp_path, monkeypatch, what, how):
   # Of epoch 2 of the student, the third of the chain, step 5.
   line, _ = _run_digits(

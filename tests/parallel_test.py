@@ -20,7 +20,11 @@ CASES = (
 TOLERANCES = {'float32': 1e-5, 'float64': 1e-10}
 # BatchNorm of a small code that a ReLU cut leaves few digits of float32, up to
 # 3e-4 of the gradients' size; in float64 they are equal as the others are.
-KINDS = (('mnist', 'float32'), ('mnist', 'float64'), ('svhn', 'float64'))
+KINDS = (
+    pytest.param(('mnist', 'float32'), marks=pytest.mark.slow),
+    ('mnist', 'float64'),
+    pytest.param(('svhn', 'float64'), marks=pytest.mark.slow),
+)
 
 
 @pytest.fixture(scope='module', params=KINDS)

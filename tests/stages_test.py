@@ -226,7 +226,14 @@ def test_a_stage_ends_on_a_plateau(tmp_path):
   assert records[-1]['step'] == 12 * STEPS_PER_EPOCH
 
 
-@pytest.mark.parametrize(('stage', 'epoch'), [('d1', 3), ('d1', 4), ('d2', 1)])
+@pytest.mark.parametrize(
+    ('stage', 'epoch'),
+    [
+        ('d1', 4),
+        pytest.param('d1', 3, marks=pytest.mark.slow),
+        pytest.param('d2', 1, marks=pytest.mark.slow),
+    ],
+)
 def test_a_resumed_stage_ends_on_the_same_plateau(tmp_path, stage, epoch):
   def kill(current, record):
     if (current.name, record['epoch']) == (stage, epoch):
@@ -430,7 +437,10 @@ def _make_svhn_model(num_factors, nuisance_dim, is_first, normalize=True):
   )
 
 
-@pytest.mark.parametrize('teacher_train_mode', [False, True])
+@pytest.mark.parametrize(
+    'teacher_train_mode',
+    [pytest.param(False, marks=pytest.mark.slow), True],
+)
 def test_a_chain_grows_through_a_convolutional_code(
     tmp_path, teacher_train_mode
 ):

@@ -230,6 +230,7 @@ def test_quick_flags_on_mocked_svhn(tmp_path):
   assert manifest['dataset']['name'] == 'svhn_cropped'
 
 
+@pytest.mark.slow
 def test_quick_flags_on_real_crops(tmp_path):
   if not SVHN.is_file():
     pytest.skip(f'{SVHN} is not there')

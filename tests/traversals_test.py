@@ -52,6 +52,18 @@ def test_vary_factors_puts_values_where_they_belong(wrap):
 
 
 @pytest.mark.parametrize('wrap', [lambda f: f, jax.jit])
+def test_swaps_have_the_factors_of_a_row_and_the_nuisance_of_a_column(wrap):
+  code = types.Code(
+      jnp.array([[1.0, 2.0], [10.0, 20.0]]), jnp.array([[3.0], [30.0]])
+  )
+  swap = wrap(functools.partial(traversals.swap_all_factors, _flat_decode))
+  images = swap(code)
+  assert images.shape == (2, 2, 1, 3, 1)
+  expected = [[[1, 2, 3], [1, 2, 30]], [[10, 20, 3], [10, 20, 30]]]
+  np.testing.assert_array_equal(images[:, :, 0, :, 0], expected)
+
+
+@pytest.mark.parametrize('wrap', [lambda f: f, jax.jit])
 def test_vary_unit_puts_values_where_they_belong(wrap):
   code = types.Code(
       jnp.array([[1.0, 2.0], [10.0, 20.0]]), jnp.array([[3.0], [30.0]])

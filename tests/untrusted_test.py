@@ -55,6 +55,7 @@ def test_entries_that_have_their_type(value, kind):
         ('1', float, "'1'; accepted: a number"),
         (None, str, 'None; accepted: a string'),
         ([], dict, 'a list of 0; accepted: an object'),
+        (None, list, 'None; accepted: a list'),
         ({'x': 'y'}, dict[str, int], r'an object of 1; .*an object \(a whole'),
         ('ab', list[str], r'accepted: a list \(a string\)'),
         ([1], tuple[int, int], 'a list of 1'),

@@ -1,0 +1,114 @@
+"""Tests of jacsup_jax.alignment; faces are drawn."""
+
+import importlib.util
+
+import numpy as np
+from PIL import Image
+import pytest
+
+from jacsup_jax import alignment
+from jacsup_jax.datasets import drawn_faces
+
+
+@pytest.fixture(scope='module')
+def align():
+  found = alignment.find_aligner()
+  if found is None:
+    pytest.skip('dlib or face_recognition_models is not installed')
+  return found
+
+
+def make_dots(eyes, height, width):
+  """A picture in black with a red and a green dot, at middles of eyes."""
+  y, x = np.mgrid[:height, :width] + 0.5
+  image = np.zeros((height, width, 3), np.uint8)
+  for channel, (own_x, own_y) in enumerate(eyes):
+    near = (x - own_x) ** 2 + (y - own_y) ** 2 < 3**2
+    image[near, channel] = 255
+  return image
+
+
+def find_dots(image):
+  """Returns the middles of both dots, as parts of the side."""
+  y, x = np.mgrid[: len(image), : len(image)] + 0.5
+  found = []
+  for channel in (0, 1):
+    is_own = image[..., channel] > 127
+    found.append([x[is_own].mean(), y[is_own].mean()])
+  return np.array(found) / len(image)
+
+
+# Value.
+
+
+@pytest.mark.parametrize(
+    'eyes',
+    [
+        [[80, 90], [120, 90]],  # upright
+        [[80, 80], [115, 105]],  # turned
+        [[120, 110], [85, 95]],  # upside down
+    ],
+)
+def test_eyes_are_where_celeba_has_them(eyes):
+  image = make_dots(eyes, 200, 220)
+  square = alignment.cut_square(image, np.array(eyes))
+  apart = np.hypot(*np.subtract(*eyes))
+  assert len(square) == round(apart / 38.5 * 178) == square.shape[1]
+  # Half a pixel.
+  np.testing.assert_allclose(
+      find_dots(square), alignment.EYES, atol=0.5 / len(square)
+  )
+
+
+def test_a_square_that_is_upright_is_a_crop():
+  image = np.random.default_rng(0).integers(0, 256, (218, 178, 3), np.uint8)
+  eyes = alignment.EYES * 178 + [0, 20]
+  square = alignment.cut_square(image, eyes)
+  # Bicubic at the middles of pixels: these themselves, but for rounding.
+  assert square.shape == (178, 178, 3)
+  assert np.abs(square.astype(int) - image[20:-20]).max() <= 1
+
+
+def test_beyond_the_border_the_last_pixels_go_on():
+  image = np.full((50, 50, 3), 90, np.uint8)
+  square = alignment.cut_square(image, np.array([[2.0, 3.0], [40.0, 3.0]]))
+  assert square.min() == square.max() == 90
+
+
+def test_squares_are_bounded(monkeypatch):
+  monkeypatch.setattr(alignment, '_LARGEST_SIDE', 64)
+  eyes = np.array([[80, 90], [120, 90]])
+  square = alignment.cut_square(make_dots(eyes, 200, 220), eyes)
+  assert 60 <= len(square) <= 64
+  np.testing.assert_allclose(find_dots(square), alignment.EYES, atol=0.02)
+
+
+def test_eyes_in_one_place_are_none():
+  image = np.zeros((20, 20, 3), np.uint8)
+  assert alignment.cut_square(image, np.array([[5, 5], [5.5, 5]])) is None
+
+
+# Of the detector.
+
+
+def test_without_its_packages_there_is_none(monkeypatch):
+  monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None)
+  assert alignment.find_aligner() is None
+
+
+def test_drawn_faces_are_found(align):
+  face = drawn_faces.draw_face(*drawn_faces.sample(0, 'test'), 128)
+  scene = np.full((300, 400, 3), 128, np.uint8)
+  scene[100:228, 30:158] = face
+  turned = Image.fromarray(scene).rotate(8, Image.Resampling.BICUBIC)
+  square = align(np.array(turned))
+  assert square is not None and 60 < len(square) < 200
+  # What it cuts is upright: cut again, it is about the same.
+  again = align(np.array(Image.fromarray(square).resize((256, 256))))
+  assert abs(len(again) - 256) < 40
+
+
+def test_where_there_is_no_face(align):
+  noise = np.random.default_rng(0).integers(0, 256, (120, 90, 3), np.uint8)
+  assert align(noise) is None
+  assert align(np.zeros((1, 1, 3), np.uint8)) is None

@@ -1,0 +1,140 @@
+"""Tests of experiments.edit_requests."""
+
+import numpy as np
+import pytest
+
+from experiments import edit_requests
+from jacsup_jax import editor
+from jacsup_jax import types
+
+
+def make_units(*names, deviation=1.0):
+  return tuple(
+      editor.Unit(name, editor.FACTOR, 0.0, deviation, -2.0, 2.0)
+      for name in names
+  )
+
+
+UNITS = make_units('Bald', 'Mouth_Slightly_Open', 'Smiling', 'Wearing_Hat')
+
+
+def parse(text, units=UNITS):
+  return edit_requests.parse_strengths(units, text, '--set')
+
+
+def parse_sweeps(text, count=1, held=(0, 0, 0, 0)):
+  return edit_requests.parse_sweeps(
+      UNITS, text, '--sweep', count=count, held=np.array(held)
+  )
+
+
+# Value.
+
+
+@pytest.mark.parametrize(
+    ('text', 'expected'),
+    [
+        ('', [0, 0, 0, 0]),
+        ('Smiling:+2,Bald:-1', [-1, 0, 2, 0]),
+        (' smiling : 2.5 , WEARING hat:-1e-1,', [0, 0, 2.5, -0.1]),
+        ('mouth slightly_open:100', [0, 100, 0, 0]),
+    ],
+)
+def test_strengths(text, expected):
+  found = parse(text)
+  assert found.dtype == np.float32
+  np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+def test_strengths_by_name():
+  by_name = {'wearing hat': 2, 'Bald': -1}
+  found = edit_requests.make_strengths(UNITS, by_name, 'it')
+  assert found.tolist() == [-1, 0, 0, 2]
+
+
+def test_sweeps():
+  [sweep] = parse_sweeps('Smiling:-3:3:7')
+  assert sweep.unit == 2 and sweep.values.tolist() == [-3, -2, -1, 0, 1, 2, 3]
+  first, second = parse_sweeps('bald:2:-2:2,Wearing Hat:0:1:3', 2)
+  assert (first.unit, second.unit) == (0, 3)
+  assert first.values.tolist() == [2, -2]
+  assert second.values.tolist() == [0, 0.5, 1]
+
+
+# Mistakes.
+
+
+@pytest.mark.parametrize(
+    ('text', 'message'),
+    [
+        ('Smilling:2', "'Smilling'; accepted: the nearest are Smiling"),
+        ('hat:2', 'the nearest are Wearing_Hat'),
+        ('xyz:2', 'Bald, Mouth_Slightly_Open, Smiling, Wearing_Hat'),
+        (':2', "no unit ''"),
+        ('Smiling', 'NAME:STRENGTH'),
+        ('Smiling=2', 'NAME:STRENGTH'),
+        ('Smiling:', "strength ''"),
+        ('Smiling:much', "strength 'much'; accepted: a number"),
+        ('Smiling:nan', 'strength nan'),
+        ('Smiling:inf', 'strength inf'),
+        ('Smiling:-1e999', 'strength -inf'),
+        ('Smiling:101', 'from -100 to 100'),
+        ('Smiling:1,smiling:2', 'has Smiling twice'),
+    ],
+)
+def test_strengths_that_are_none(text, message):
+  with pytest.raises(types.InputError, match='--set.*accepted') as caught:
+    parse(text)
+  assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ('text', 'count', 'message'),
+    [
+        ('Smiling:-3:3:0', 1, "'0' values; accepted: a whole number from 2"),
+        ('Smiling:-3:3:1', 1, "'1' values"),
+        ('Smiling:-3:3:-7', 1, "'-7' values"),
+        ('Smiling:-3:3:100000', 1, "'100000' values"),
+        ('Smiling:-3:3:2.5', 1, "'2.5' values"),
+        ('Smiling:-3:3:' + '9' * 5000, 1, 'values'),
+        ('Smiling:-3:3', 1, 'NAME:LOW:HIGH:COUNT'),
+        ('Smiling:-3:nan:5', 1, 'strength nan'),
+        ('Smiling:-3:x:5', 1, "strength 'x'"),
+        ('Smling:-3:3:5', 1, 'the nearest are Smiling'),
+        ('', 1, '0 units; accepted: 1'),
+        ('Smiling:-3:3:5,Bald:-3:3:5', 1, '2 units; accepted: 1'),
+        ('Smiling:-3:3:5', 2, '1 units; accepted: 2'),
+        ('Smiling:-3:3:5,Smiling:-3:3:5', 2, 'Smiling twice'),
+        ('Smiling:-3:3:200,Wearing_Hat:-3:3:200', 2, '40,000 images'),
+        ('Bald:-3:3:5', 1, 'Bald has a strength of its own too'),
+    ],
+)
+def test_sweeps_that_are_none(text, count, message):
+  with pytest.raises(types.InputError, match='--sweep.*accepted') as caught:
+    parse_sweeps(text, count, held=(1, 0, 0, 0))
+  assert message in str(caught.value)
+
+
+def test_a_dead_unit_cannot_be_moved():
+  with pytest.raises(types.InputError, match='z3 is the same for all'):
+    parse('z3:1', make_units('z3', deviation=0.0))
+
+
+def test_many_names_are_not_all_told():
+  units = make_units(*(f'unit{i}' for i in range(1000)))
+  with pytest.raises(types.InputError, match=r'unit0, .*, \.\.\., unit999\.'):
+    parse('abc:1', units)
+
+
+@pytest.mark.parametrize('value', [-0.1, 1.1, float('nan')])
+def test_detail_that_is_none(value):
+  assert edit_requests.check_keep_detail(1, 'it') == 1.0
+  with pytest.raises(types.InputError, match='it is .* from 0 to 1'):
+    edit_requests.check_keep_detail(value, 'it')
+
+
+def test_two_names_of_one_unit():
+  with pytest.raises(types.InputError, match='it has Wearing_Hat twice'):
+    edit_requests.make_strengths(
+        UNITS, {'wearing hat': 2, 'Wearing_Hat': -1}, 'it'
+    )

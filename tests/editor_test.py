@@ -1,0 +1,265 @@
+"""Tests of jacsup_jax.editor, on a linear model and on small trained kinds."""
+
+import functools
+
+from flax import linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jacsup_jax import editor
+from jacsup_jax import networks
+from jacsup_jax import types
+
+SHAPE = (2, 3, 1)
+PIXELS = 6
+NUM_FACTORS = 2
+NUM_UNITS = 3
+
+
+class Linear(nn.Module):
+  """Factors and a nuisance unit of an image by one matrix, and back."""
+
+  image_shape: tuple[int, int, int] = SHAPE
+  num_factors: int = NUM_FACTORS
+  nuisance_dim: int = NUM_UNITS - NUM_FACTORS
+
+  def setup(self):
+    normal = nn.initializers.normal(0.1)
+    self.into = self.param('into', normal, (PIXELS, NUM_UNITS))
+    self.back = self.param('back', normal, (NUM_UNITS, PIXELS))
+
+  def encode(self, images, train=False):
+    del train
+    flat = images.reshape(len(images), -1) @ self.into
+    return types.Code(flat[:, :NUM_FACTORS], flat[:, NUM_FACTORS:])
+
+  def decode(self, code):
+    flat = jnp.concatenate([code.factors, code.nuisance], axis=1) @ self.back
+    return 0.5 + flat.reshape(-1, *SHAPE)
+
+  def __call__(self, images):
+    return self.decode(self.encode(images))
+
+
+def _units(deviations):
+  return tuple(
+      editor.Unit(
+          f'u{i}',
+          editor.FACTOR if i < NUM_FACTORS else editor.NUISANCE,
+          0.0, deviation, -1.0, 1.0,
+      )
+      for i, deviation in enumerate(deviations)
+  )  # pyformat: disable
+
+
+def _make(deviations=(0.5, 0.0, 2.0), is_signed=False):
+  model = Linear()
+  variables = networks.init_variables(model, 0, SHAPE)
+  return editor.Editor(model, variables, _units(deviations), is_signed)
+
+
+def _images(count=4, shape=SHAPE):
+  generator = np.random.default_rng(1)
+  return generator.integers(60, 200, (count, *shape)).astype(np.uint8)
+
+
+def _faces():
+  model = networks.FaceAutoencoder(2, 1, image_size=8, first_width=4)
+  variables = networks.init_variables(model, 0, model.image_shape)
+  return editor.Editor(model, variables, _units((0.5, 1.0)), is_signed=True)
+
+
+# Values.
+
+
+@pytest.mark.parametrize('unit', range(NUM_UNITS))
+@pytest.mark.parametrize('strength', [-1.0, 0.5])
+def test_a_linear_decoder_moves_by_deviations(unit, strength):
+  own = _make()
+  encoded = own.encode(_images())
+  strengths = np.eye(NUM_UNITS)[unit] * strength
+  # In the model's range: bytes would round.
+  moved = editor.move(
+      encoded.code, jnp.asarray(strengths * [0.5, 0.0, 2.0], jnp.float32)
+  )
+  decode = networks.make_decode(own.model)
+  change = decode(own.variables['params'], moved) - encoded.reconstructions
+  column = own.variables['params']['back'][unit].reshape(SHAPE)
+  deviation = own.units[unit].deviation
+  np.testing.assert_allclose(
+      change, np.broadcast_to(strength * deviation * column, change.shape),
+      atol=1e-6,
+  )  # pyformat: disable
+  expected = encoded.reconstructions + strength * deviation * column[None]
+  found = own.edit(encoded, strengths)
+  # A pixel that is right between two bytes may be either.
+  np.testing.assert_allclose(
+      found, np.clip(expected, 0, 1) * 255, atol=0.5 + 1e-3
+  )
+  assert (deviation == 0) == np.array_equal(found, own.reconstruct(encoded))
+
+
+def test_move_by_hand():
+  code = types.Code(jnp.array([[1.0, 2.0]]), jnp.array([[3.0]]))
+  moved = editor.move(code, jnp.array([10.0, 0.0, -1.0]))
+  np.testing.assert_array_equal(moved.factors, [[11, 2]])
+  np.testing.assert_array_equal(moved.nuisance, [[2]])
+  # Factors alone: whatever the nuisance is.
+  mapped = code._replace(nuisance=jnp.ones((1, 2, 2, 5)))
+  moved = editor.move(mapped, jnp.array([10.0, 0.0]))
+  np.testing.assert_array_equal(moved.nuisance, mapped.nuisance)
+  for steps in (jnp.zeros(4), jnp.zeros(1), jnp.zeros((1, 3))):
+    with pytest.raises((AssertionError, TypeError, ValueError)):
+      editor.move(code, steps)
+
+
+def test_sweep_runs_the_last_unit_fastest():
+  base = np.array([9.0, 8.0, 7.0])
+  one = editor.sweep(base, [(1, np.array([-1.0, 0.0, 1.0]))])
+  np.testing.assert_array_equal(one, [[9, -1, 7], [9, 0, 7], [9, 1, 7]])
+  two = editor.sweep(
+      base, [(2, np.array([1.0, 2.0])), (0, np.array([3.0, 4.0, 5.0]))]
+  )
+  np.testing.assert_array_equal(
+      two,
+      [[3, 8, 1], [4, 8, 1], [5, 8, 1], [3, 8, 2], [4, 8, 2], [5, 8, 2]],
+  )
+  assert two.dtype == np.float32
+
+
+@pytest.mark.parametrize('shape', [(3, 2, 1), (2, 3, 3), (2, 3)])
+def test_images_of_another_shape_are_refused(shape):
+  own = _make()
+  for function in (own.encode, own.predict):
+    with pytest.raises(types.InputError, match='accepted: those of the model'):
+      function(_images(2, shape))
+
+
+# Gradients.
+
+
+def test_the_gradient_by_a_step_is_the_column():
+  own = _make()
+  code = own.encode(_images(1)).code
+  decode = networks.make_decode(own.model)
+
+  def pixel(steps):
+    return decode(own.variables['params'], editor.move(code, steps))[0, 1, 2, 0]
+
+  found = jax.grad(pixel)(jnp.zeros(NUM_UNITS))
+  back = own.variables['params']['back'].reshape(NUM_UNITS, *SHAPE)
+  np.testing.assert_allclose(found, back[:, 1, 2, 0], rtol=1e-5)
+
+
+# Invariants.
+
+
+@pytest.mark.parametrize('make', [_make, _faces])
+def test_no_strength_gives_the_reconstruction(make):
+  own = make()
+  encoded = own.encode(_images(2, own.image_shape))
+  zeros = np.zeros(len(own.units))
+  np.testing.assert_array_equal(
+      own.edit(encoded, zeros), own.reconstruct(encoded)
+  )
+
+
+@pytest.mark.parametrize('make', [_make, _faces])
+def test_all_detail_and_no_strength_gives_the_image(make):
+  own = make()
+  # Every byte there is, so that none is rounded to another.
+  count = -(-256 // np.prod(own.image_shape))
+  images = np.resize(np.arange(256), (count, *own.image_shape)).astype(np.uint8)
+  encoded = own.encode(images)
+  zeros = np.zeros(len(own.units))
+  np.testing.assert_array_equal(own.edit(encoded, zeros, 1.0), images)
+
+
+def test_half_of_the_detail_is_half_way():
+  own = _make()
+  images = _images()
+  encoded = own.encode(images)
+  found = own.edit(encoded, np.zeros(NUM_UNITS), 0.5)
+  half = (images / 255 + encoded.reconstructions) / 2 * 255
+  np.testing.assert_allclose(found, half, atol=0.5 + 1e-3)
+
+
+@pytest.mark.parametrize('make', [_make, _faces])
+def test_edits_in_turn_are_those_one_by_one(make):
+  own = make()
+  encoded = own.encode(_images(2, own.image_shape))
+  strengths = np.random.default_rng(0).normal(size=(3, len(own.units)))
+  together = own.edit_in_turn(encoded, strengths, 0.25)
+  assert together.shape == (2, 3, *own.image_shape)
+  assert together.dtype == np.uint8
+  for i, each in enumerate(strengths):
+    np.testing.assert_array_equal(
+        together[:, i], own.edit(encoded, each, 0.25)
+    )
+
+
+def test_strengths_of_another_number_are_refused():
+  own = _make()
+  encoded = own.encode(_images(1))
+  with pytest.raises(AssertionError):
+    own.edit(encoded, np.zeros(NUM_UNITS + 1))
+
+
+def test_predict_is_the_code_of_encode():
+  own = _faces()
+  images = _images(3, own.image_shape)
+  jax.tree.map(
+      functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6),
+      own.predict(images),
+      own.encode(images).code,
+  )
+
+
+def test_one_program_for_each_shape():
+  own = _make()
+  before = editor._edit._cache_size()
+  encoded = own.encode(_images(3))
+  for strength in (0.0, 1.0, -2.0):
+    own.edit(encoded, np.full(NUM_UNITS, strength), 0.1 * abs(strength))
+  # Another editor of an equal model is the same program.
+  _make((1.0, 1.0, 1.0)).edit(encoded, np.ones(NUM_UNITS))
+  assert editor._edit._cache_size() == before + 1
+  own.edit_in_turn(encoded, np.zeros((2, NUM_UNITS)))
+  assert editor._edit._cache_size() == before + 2
+
+
+# Oracle.
+
+
+def test_the_inverse_of_a_decoder_is_a_perfect_editor():
+  """What is edited by a step is found again by the encoder."""
+  own = _make((0.2, 0.3, 0.1))
+  back = own.variables['params']['back']
+  into = np.linalg.pinv(np.asarray(back))
+  variables = {'params': {'back': back, 'into': jnp.asarray(into)},
+               'batch_stats': {}}  # pyformat: disable
+  perfect = editor.Editor(own.model, variables, own.units, is_signed=False)
+  encode = networks.make_encode(own.model)
+  decode = networks.make_decode(own.model)
+  params = variables['params']
+  code = types.Code(jnp.array([[0.1, -0.2]]), jnp.array([[0.3]]))
+  encoded = editor.Encoded(
+      decode(params, code), code, decode(params, code)
+  )
+  steps = jnp.array([0.2, -0.6, 0.1])
+  edited = decode(params, editor.move(code, steps))
+  offset = encode(params, jnp.full((1, *SHAPE), 0.5))
+  found = encode(params, edited)
+  np.testing.assert_allclose(
+      found.factors - offset.factors, [[0.3, -0.8]], atol=1e-5
+  )
+  np.testing.assert_allclose(
+      found.nuisance - offset.nuisance, [[0.4]], atol=1e-5
+  )
+  np.testing.assert_allclose(
+      perfect.edit(encoded, np.array([1.0, -2.0, 1.0])),
+      np.clip(edited, 0, 1) * 255,
+      atol=0.5 + 1e-3,
+  )

@@ -1,0 +1,282 @@
+"""Tests of jacsup_jax.datasets.photos."""
+
+import io
+import struct
+import zlib
+
+import numpy as np
+from PIL import Image
+import pytest
+
+from jacsup_jax import types
+from jacsup_jax.datasets import photos
+from jacsup_jax.datasets import squares
+
+SHAPE = (16, 16, 3)
+TURNS = {
+    1: None,
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+def make_image(height=20, width=16, seed=0):
+  rng = np.random.default_rng(seed)
+  return rng.integers(0, 256, (height, width, 3), np.uint8)
+
+
+def encode(picture, kind='PNG', **options):
+  if isinstance(picture, np.ndarray):
+    picture = Image.fromarray(picture)
+  file = io.BytesIO()
+  picture.save(file, format=kind, **options)
+  return file.getvalue()
+
+
+def prepare(content, shape=SHAPE, **options):
+  found = photos.prepare(content, shape, 'a.png', **options)
+  assert found.shape == shape and found.dtype == np.uint8
+  return found
+
+
+def png(width, height, *, bits=8, kind=2):
+  """A PNG of a header alone, and of no pixels."""
+  header = struct.pack('>II5B', width, height, bits, kind, 0, 0, 0)
+
+  def chunk(name, content):
+    check = zlib.crc32(name + content)
+    return struct.pack('>I', len(content)) + name + content + struct.pack(
+        '>I', check
+    )
+
+  return (
+      b'\x89PNG\r\n\x1a\n' + chunk(b'IHDR', header) + chunk(b'IDAT', b'')
+      + chunk(b'IEND', b'')
+  )  # pyformat: disable
+
+
+# Value.
+
+
+@pytest.mark.parametrize('size', [8, 16])
+def test_squares_are_those_of_training(size):
+  content = encode(make_image())
+  np.testing.assert_array_equal(
+      prepare(content, (size, size, 3)), squares.decode(content, size, 'x')
+  )
+
+
+@pytest.mark.parametrize('kind', ['PNG', 'TIFF', 'WEBP'])
+@pytest.mark.parametrize('orientation', TURNS)
+def test_photos_are_upright(kind, orientation):
+  picture = Image.fromarray(make_image(24, 17))
+  notes = Image.Exif()
+  notes[0x0112] = orientation
+  options = {'lossless': True} if kind == 'WEBP' else {}
+  content = encode(picture, kind, exif=notes, **options)
+  turn = TURNS[orientation]
+  upright = picture if turn is None else picture.transpose(turn)
+  np.testing.assert_array_equal(prepare(content), squares.resize(upright, 16))
+
+
+@pytest.mark.parametrize(
+    'notes',
+    [
+        b'Exif\0\0',
+        b'Exif\0\0II*\0\xff\xff\xff\xff',
+        b'Exif\0\0MM\0*\0\0\0\x08\xff\xff\x01\x12\0\x03',
+        b'words',
+        # An orientation of 77, one that is a text, and one of no values.
+        b'Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0M\0\0\0\0\0\0',
+        b'Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x02\0\0\0\x02up\0\0\0\0\0\0',
+        b'Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\0\0\0\0\0\0\0\0\0',
+    ],
+)
+def test_broken_notes_say_nothing(notes):
+  content = encode(make_image(), 'JPEG', exif=notes)
+  plain = encode(make_image(), 'JPEG')
+  np.testing.assert_array_equal(prepare(content), prepare(plain))
+
+
+@pytest.mark.parametrize('kind', ['PNG', 'TIFF'])
+def test_16_bits_are_scaled(kind):
+  values = np.random.default_rng(0).integers(0, 2**16, (16, 16), np.uint16)
+  values[0, :3] = 0, 2**15, 2**16 - 1
+  found = prepare(encode(values, kind))
+  # 65535 / 255 = 257.
+  np.testing.assert_array_equal(
+      found, np.round(values / 257).astype(np.uint8)[..., None].repeat(3, -1)
+  )
+  assert found[0, :3, 0].tolist() == [0, 128, 255]
+
+
+def test_16_bits_and_a_grey_that_is_transparent():
+  values = np.full((16, 16), 1000, np.uint16)
+  values[3, 4] = 77
+  picture = Image.fromarray(values)
+  found = prepare(encode(picture, transparency=77))
+  assert found[3, 4].tolist() == [255] * 3 and found[0, 0, 0] == 4
+
+
+@pytest.mark.parametrize('low', [-5, 0])
+def test_32_bits_are_refused(low):
+  values = np.linspace(low, 1e6, 256).reshape(16, 16)
+  for dtype in (np.int32, np.float32):
+    content = encode(Image.fromarray(values.astype(dtype)), 'TIFF')
+    with pytest.raises(types.InputError, match='32 bits a pixel'):
+      prepare(content)
+
+
+def test_transparent_is_white():
+  image = np.dstack([make_image(16), np.zeros((16, 16), np.uint8)])
+  image[:8, :, 3] = 255
+  image[8, 0] = 200, 100, 0, 51  # a fifth of it
+  found = prepare(encode(image))
+  np.testing.assert_array_equal(found[:8], image[:8, :, :3])
+  assert found[9:].min() == 255
+  assert np.abs(found[8, 0].astype(int) - [244, 224, 204]).max() <= 1
+
+
+@pytest.mark.parametrize('mode', ['LA', 'P', 'RGB', 'L', '1', 'GIF'])
+def test_transparent_is_white_in_all_modes(mode):
+  options = {'transparency': 0}
+  if mode == 'LA':
+    picture, options = Image.new('LA', (16, 16), (9, 0)), {}
+  elif mode == 'RGB':
+    picture, options = Image.new('RGB', (16, 16), 'red'), {
+        'transparency': (255, 0, 0)
+    }
+  else:
+    picture = Image.new('P' if mode == 'GIF' else mode, (16, 16), 0)
+  kind = 'GIF' if mode == 'GIF' else 'PNG'
+  assert prepare(encode(picture, kind, **options)).min() == 255
+
+
+def test_cmyk():
+  picture = Image.new('CMYK', (16, 16), (0, 255, 255, 0))
+  for kind in ('JPEG', 'TIFF'):
+    found = prepare(encode(picture, kind))
+    assert np.abs(found.astype(int) - [255, 0, 0]).max() <= 3
+
+
+@pytest.mark.parametrize('kind', ['GIF', 'PNG', 'WEBP', 'TIFF'])
+def test_the_first_frame_counts(kind):
+  frames = [Image.new('RGB', (16, 16), c) for c in ('white', 'black', 'red')]
+  content = encode(
+      frames[0], kind, save_all=True, append_images=frames[1:]
+  )
+  assert prepare(content).min() >= 254
+
+
+def test_grey_models_take_white_on_black():
+  ink = np.full((16, 16, 3), 200, np.uint8)
+  ink[6:10, 7] = 40
+  ink[6, 3] = 120
+  found = prepare(encode(ink), (16, 16, 1))[..., 0]
+  # Paper of 200 and ink of 40: 0 and 255; half of it in between.
+  assert found[0, 0] == 0 and found[7, 7] == 255 and found[6, 3] == 128
+  # What is in white on black is left as it is.
+  digit = 255 - ink
+  digit[0] = 0
+  np.testing.assert_array_equal(
+      prepare(encode(digit), (16, 16, 1)), digit[..., :1]
+  )
+
+
+def test_empty_paper_is_no_noise():
+  paper = np.full((16, 16, 3), 250, np.uint8)
+  paper[5, 5] = 249
+  assert prepare(encode(paper), (16, 16, 1)).max() <= 8
+
+
+def test_a_grey_picture_in_colours():
+  grey = make_image(16)[..., 0]
+  found = prepare(encode(grey))
+  np.testing.assert_array_equal(found, grey[..., None].repeat(3, -1))
+
+
+# Alignment.
+
+
+def test_an_aligned_square_is_resized():
+  square = make_image(32, 32, seed=1)
+  seen = []
+
+  def align(image):
+    seen.append(image)
+    return square
+
+  content = encode(make_image())
+  found = photos.read(content, SHAPE, 'a.png', align=align)
+  assert found.is_aligned
+  np.testing.assert_array_equal(
+      found.image, squares.resize(Image.fromarray(square), 16)
+  )
+  np.testing.assert_array_equal(seen[0], make_image())
+
+
+@pytest.mark.parametrize('side', [None, 8])
+def test_without_a_face_that_is_large_enough_the_centre_is_taken(side):
+  square = None if side is None else make_image(side, side)
+  content = encode(make_image())
+  found = photos.read(content, SHAPE, 'a.png', align=lambda image: square)
+  assert not found.is_aligned
+  np.testing.assert_array_equal(found.image, prepare(content))
+
+
+def test_digits_have_no_faces():
+  def align(unused_image):
+    raise AssertionError
+
+  prepare(encode(make_image()), (16, 16, 1), align=align)
+
+
+# Mistakes.
+
+WHOLE = encode(make_image(40, 40))
+
+
+@pytest.mark.filterwarnings('error::PIL.Image.DecompressionBombWarning')
+@pytest.mark.parametrize(
+    ('content', 'message'),
+    [
+        (b'', 'it is empty'),
+        (b'words', 'none of JPEG'),
+        (b'<svg/>', 'none of JPEG'),
+        (WHOLE[:-200], 'a.png is no picture'),
+        (WHOLE[:20], 'a.png is no picture'),
+        (png(16, 16), 'a.png is no picture'),
+        (png(9000, 9000), '9000x9000 pixels'),
+        (png(20_000, 20_000), 'more pixels than are accepted'),
+        (png(12_000, 12_000), 'more pixels than are accepted'),
+        (encode(make_image(1, 1)), '1x1 pixels; accepted: a side of 9 or more'),
+        (encode(make_image(300, 8)), '8x300 pixels; accepted: a side of 9'),
+        (b'\0' * (photos.MOST_BYTES + 1), '33,554,433 bytes'),
+    ],
+    ids=range(12),
+)
+def test_what_is_refused(content, message):
+  with pytest.raises(types.InputError, match=message) as caught:
+    prepare(content)
+  line = str(caught.value)
+  assert 'a.png' in line and 'accepted' in line
+  assert '--image_size' not in line and line.isprintable()
+
+
+def test_pictures_may_be_doubled_and_no_more():
+  content = encode(make_image(40, 40))
+  assert prepare(content, (64, 64, 3)).shape == (64, 64, 3)
+  assert prepare(content, (28, 28, 1)).shape == (28, 28, 1)
+  with pytest.raises(types.InputError, match='a side of 129 or more'):
+    prepare(content, (256, 256, 3))
+
+
+@pytest.mark.parametrize('shape', [(16, 20, 3), (16, 16, 2)])
+def test_models_of_other_images(shape):
+  with pytest.raises(types.InputError, match='models of square images'):
+    prepare(WHOLE, shape)
