@@ -166,21 +166,14 @@ def _serve():
   from experiments import edit_choices
   from experiments import edit_server
 
-  choices = []
-  if FLAGS.runs_dir is not None:
-    choices += edit_choices.of_runs(FLAGS.runs_dir, data_dir=FLAGS.data_dir)
-  if FLAGS.workdir is not None and not edit_inputs.is_file(FLAGS.workdir):
-    choices = [
-        *edit_choices.of_run(
-            FLAGS.workdir, stage=FLAGS.stage, data_dir=FLAGS.data_dir
-        ),
-        *choices,
-    ]
-  elif FLAGS.workdir is not None or not choices:
-    path = FLAGS.workdir or edit_inputs.find_demo()
-    choices = [edit_choices.of_file(path), *choices]
+  choices = edit_choices.find(
+      FLAGS.workdir,
+      FLAGS.runs_dir,
+      stage=FLAGS.stage,
+      data_dir=FLAGS.data_dir,
+  )
   edit_server.serve(
-      edit_choices.make_unique(choices),
+      choices,
       host=FLAGS.host,
       port=FLAGS.port,
       align=alignment.find_aligner(),

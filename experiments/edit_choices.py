@@ -10,6 +10,7 @@ import re
 import numpy as np
 
 from experiments import command_line
+from experiments import edit_inputs
 from experiments import edited_runs
 from jacsup_jax import datasets
 from jacsup_jax import editor
@@ -51,7 +52,6 @@ def find(
     workdir: str | os.PathLike[str] | None = None,
     runs_dir: str | os.PathLike[str] | None = None,
     *,
-    demo: pathlib.Path,
     stage: str | None = None,
     data_dir: str | os.PathLike[str] | None = None,
 ) -> list[Choice]:
@@ -59,23 +59,28 @@ def find(
 
   Args:
     workdir: of a run, or a file of `editor_files.write`; its models come first.
+      Without it and `runs_dir` it is the demo model.
     runs_dir: see `of_runs`.
-    demo: the file to take where neither is given.
     stage: see `of_run`, of `workdir`.
     data_dir: see `edited_runs.load`.
 
   Raises:
-    InputError: see `of_run` and `of_runs`.
+    InputError: see `of_run` and `of_runs`; or if there is a stage and no run.
   """
   choices = []
-  if workdir is not None and pathlib.Path(workdir).is_file():
-    choices.append(of_file(workdir))
-  elif workdir is not None:
+  if workdir is not None and not edit_inputs.is_file(workdir):
     choices += of_run(workdir, stage=stage, data_dir=data_dir)
+  elif stage is not None:
+    raise types.InputError(
+        f'--stage={stage} without a run; accepted: with the work directory of a'
+        ' run as --workdir.'
+    )
+  elif workdir is not None:
+    choices.append(of_file(workdir))
   if runs_dir is not None:
     choices += of_runs(runs_dir, data_dir=data_dir)
   if not choices:
-    choices.append(of_file(demo, title='Drawn faces'))
+    choices.append(of_file(edit_inputs.find_demo(), title='Drawn faces'))
   return _make_unique(choices)
 
 

@@ -22,6 +22,7 @@ import pytest
 import tiny_editors
 
 from experiments import edit_choices
+from experiments import edit_inputs
 from experiments import edit_server
 from experiments import edit_service
 from experiments import edited_runs
@@ -578,24 +579,27 @@ def test_a_hundred_malformed_requests_are_refused_and_the_server_lives(choices):
 # What can be chosen.
 
 
-def test_ids_are_safe_in_addresses_and_differ(tmp_path):
+def test_ids_are_safe_in_addresses_and_differ(tmp_path, monkeypatch):
   assert edit_choices.of_file('my file (1).safetensors').id == 'my.file.1'
   assert edit_choices.of_file('ü.safetensors').id == 'model'
   path = tmp_path / 'a b.safetensors'
   path.write_bytes(b'')
-  [own] = edit_choices.find(path, demo=path)
-  [demo] = edit_choices.find(demo=path)
+  monkeypatch.setattr(edit_inputs, 'find_demo', lambda: path)
+  [own] = edit_choices.find(str(path))
+  [demo] = edit_choices.find()
   assert own.id == demo.id == 'a.b'
   assert [own.title, demo.title] == ['a b', 'Drawn faces']
   alike = edit_choices._make_unique([own, demo, own])
   assert [own.id for own in alike] == ['a.b', 'a.b-2', 'a.b-3']
   with pytest.raises(types.InputError, match='no whole safetensors file'):
     own.load()
+  with pytest.raises(types.InputError, match='--stage=x without a run'):
+    edit_choices.find(str(path), stage='x')
 
 
 def test_a_run_that_is_none_is_refused(tmp_path):
   with pytest.raises(types.InputError, match='no manifest.json'):
-    edit_choices.find(tmp_path, demo=tmp_path)
+    edit_choices.find(str(tmp_path))
 
 
 def test_faces_are_drawn_and_digits_are_in_the_package():
@@ -625,9 +629,7 @@ def test_runs_are_found_and_the_best_stage_of_each_comes_first(
   monkeypatch.setattr(workdirs, 'WorkDir', lambda path: Run(pathlib.Path(path)))
   monkeypatch.setattr(edited_runs, 'list_stages', list_stages)
   monkeypatch.setattr(edited_runs, 'choose_stage', choose_stage)
-  found = edit_choices.find(
-      tmp_path / 'a', tmp_path, demo=tmp_path, stage='teacher'
-  )
+  found = edit_choices.find(str(tmp_path / 'a'), tmp_path, stage='teacher')
   assert [(own.id, own.group, own.title) for own in found] == [
       ('a.teacher', 'a', 'teacher'),
       ('a.student_d1', 'a', 'student_d1'),

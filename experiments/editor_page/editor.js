@@ -114,6 +114,8 @@ function useModel(id, sample = null, restored = null) {
       for (const name of ['original', 'reconstruction', 'edit']) {
         pictures.clear($(name));
       }
+      document.title = `${model.title} – Editor`;
+      $('model').title = model.title;
       showAlignment();
       await showSamples(signal);
     }
