@@ -56,12 +56,13 @@ def make_app(
     GET  /api/models                                what can be chosen
     GET  /api/models/MODEL                          units of one, loads it
     GET  /api/models/MODEL/samples                  all of them, small
-    POST /api/models/MODEL/photos[?align=1]         a file -> {photo, is_aligned}
+    POST /api/models/MODEL/photos[?align=1]         a file; `Service.add_photo`
     GET  /api/models/MODEL/photos/PHOTO/original    also .../reconstruction
     POST /api/edit                                  see `Service.edit`
     POST /api/strip                                 see `Service.draw_strip`
 
-  Pictures are WebP without loss. What is refused is answered by {error}, one line.
+  Pictures are WebP without loss. What is refused is answered by {error}, one
+  line.
 
   Args:
     service: closed with the app.
@@ -144,7 +145,8 @@ async def _serve(choices, host, own, service_options):
     await web.SockSite(runner, own).start()
     name = f'[{host}]' if ':' in host else host
     port = own.getsockname()[1]
-    print(f'the editor is at http://{name}:{port}/ (Ctrl-C ends it)', flush=True)
+    address = f'http://{name}:{port}/'
+    print(f'the editor is at {address} (Ctrl-C ends it)', flush=True)
     await told
   finally:
     await runner.cleanup()

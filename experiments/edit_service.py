@@ -124,7 +124,7 @@ class Service:
         'is_faces': isinstance(loaded.editor.model, networks.FaceAutoencoder),
         'samples': len(loaded.samples),
         'without_samples': loaded.without_samples,
-        'units': [edit_wire.describe_unit(unit) for unit in loaded.editor.units],
+        'units': list(map(edit_wire.describe_unit, loaded.editor.units)),
         'groups': attribute_groups.GROUPS,
     }
 
@@ -134,7 +134,8 @@ class Service:
     if not len(loaded.samples):
       raise NotFoundError(f'{model} has no samples: {loaded.without_samples}')
     return await self._run(
-        self._preparing, lambda: edit_wire.encode(edit_wire.shrink(loaded.samples))
+        self._preparing,
+        lambda: edit_wire.encode(edit_wire.shrink(loaded.samples)),
     )
 
   async def add_photo(
@@ -185,7 +186,10 @@ class Service:
         'original': photo.image, 'reconstruction': photo.reconstruction
     }  # pyformat: disable
     if which not in images:
-      raise NotFoundError(f'no picture {untrusted.describe(which)}; accepted: {list(images)}.')
+      raise NotFoundError(
+          f'no picture {untrusted.describe(which)}; accepted:'
+          f' {", ".join(images)}.'
+      )
     return edit_wire.encode(images[which])
 
   async def edit(self, request: Mapping[str, Any]) -> bytes:

@@ -409,7 +409,7 @@ def test_what_the_server_breaks_on_is_a_line_and_it_goes_on(choices):
 
 def test_other_names_and_pages_are_refused(choices):
   async def work(client):
-    for host in ('example.org', 'localhost.example.org', '10.0.0.1', '', '[::1'):
+    for host in ('example.org', 'localhost.a.org', '10.0.0.1', '[::1', ''):
       response = await client.get('/api/models', headers={'Host': host})
       assert response.status in (400, 403), host
     for host in ('localhost', 'localhost:9', '127.0.0.1:80', '[::1]:80'):
@@ -534,8 +534,8 @@ def test_a_hundred_malformed_requests_are_refused_and_the_server_lives(choices):
   whole = json.dumps(STRIP).encode()
   lines = [
       b'GET / HTTP/9.9\r\n\r\n', b'\x00\x01\x02\r\n\r\n', b'GET\r\n\r\n',
-      b'POST /api/edit HTTP/1.1\r\nHost: localhost\r\nContent-Length: -1\r\n\r\n',
-      b'POST /api/edit HTTP/1.1\r\nHost: localhost\r\nContent-Length: x\r\n\r\n',
+      b'POST /api/edit HTTP/1.1\r\nHost: a\r\nContent-Length: -1\r\n\r\n',
+      b'POST /api/edit HTTP/1.1\r\nHost: a\r\nContent-Length: x\r\n\r\n',
       b'GET /' + b'x' * 20_000 + b' HTTP/1.1\r\n\r\n',
       b'GET / HTTP/1.1\r\nHost: localhost\r\n' + b'A: b\r\n' * 20_000 + b'\r\n',
       b'POST /api/edit HTTP/1.1\r\nHost: localhost\r\n'

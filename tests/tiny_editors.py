@@ -1,4 +1,4 @@
-"""Models with random weights to edit with, small enough to compile in no time."""
+"""Models with random weights to edit with, which compile in no time."""
 
 import jax
 import numpy as np
