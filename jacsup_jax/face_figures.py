@@ -252,7 +252,8 @@ def tradeoff(
   axes.set_axisbelow(True)
   figure.legend(
       loc='outside upper center',
-      ncols=min(len(series), 3),
+      # Names of runs may be long.
+      ncols=min(len(series), 2 if any(sources) else 3),
       frameon=False,
       fontsize='small',
       title=title,
