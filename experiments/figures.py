@@ -248,7 +248,7 @@ def _list_chosen(runs, asked, data_dir):
 
 
 def _find_comparison(faces, data_dir):
-  """Lists Figure 8 of the first run with a student and one with the baseline."""
+  """Lists Figure 8 of the first run with a student, and the first baseline."""
   ours = fader = None
   for run in faces:
     loaded = drawn_runs.load(run, data_dir)

@@ -358,7 +358,7 @@ def plain(text: str) -> str:
 
 @contextlib.contextmanager
 def _own_pixels(figure, file_format, dpi):
-  """Has a drawing hold the pixels of its images, where they are not too many."""
+  """Has a drawing hold the pixels of its images, if they are not too many."""
   changed = []
   if file_format != 'png':
     figure.draw_without_rendering()
