@@ -22,12 +22,14 @@ class Drawing(NamedTuple):
     caption: what it shows, a sentence.
     is_curve: lines in the place of images.
     dpi: of pictures, dots per inch.
+    colors: of PNG pictures, None for all.
   """
 
   draw: Callable[[], mpl_figure.Figure]
   caption: str
   is_curve: bool = False
   dpi: int = figures.DPI
+  colors: int | None = None
 
 
 # Of `NAMES`: the names of its files, without their endings.
@@ -54,7 +56,11 @@ def save(
       figure = drawing.draw()
       for ending in formats:
         figures.save(
-            figure, folder / f'{name}.{ending}', ending, dpi=drawing.dpi
+            figure,
+            folder / f'{name}.{ending}',
+            ending,
+            dpi=drawing.dpi,
+            colors=drawing.colors,
         )
       yield name, drawing, figure
 

@@ -29,8 +29,6 @@ from jacsup_jax import workdirs
 FLAGS = flags.FLAGS
 _FRONT = 'front'
 _ACCEPTED = (*drawings.NAMES, _FRONT)
-# What is drawn of several runs at once.
-_OF_SEVERAL = ('4', '8', _FRONT)
 _GALLERY = 'gallery.html'
 
 
@@ -100,7 +98,7 @@ def choose(
     why = ''
     if '8' in missing:
       why = ' (8 compares a student with Fader Networks)'
-    given = ', '.join(found) or 'none, as nothing of it was measured'
+    given = ', '.join(found) or 'other runs'
     raise types.InputError(
         f'--figure={",".join(asked)}: {what} cannot give'
         f' {", ".join(missing) or "any figure"}{why}; accepted: {given}.'
@@ -237,8 +235,10 @@ def _list_chosen(runs, asked, data_dir):
       return front
   if len(runs) > 1:
     found = list_of_several(runs, asked, data_dir)
-    given = ', '.join(name for name in _OF_SEVERAL)
-    what = f'several runs (which can give {given} of faces)'
+    what = (
+        'several runs, which give 4 and 8 where all are of faces and measured,'
+        ' and front,'
+    )
   else:
     found = drawn_runs.list_drawings(drawn_runs.load(runs[0], data_dir))
     what = f'the run of {runs[0].manifest["experiment"]} in {runs[0].path}'
@@ -248,7 +248,7 @@ def _list_chosen(runs, asked, data_dir):
 
 
 def _find_comparison(faces, data_dir):
-  """Lists Figure 8 of the first run with a student and one with the baseline."""
+  """Lists Figure 8 of the first run with a student, and the first baseline."""
   ours = fader = None
   for run in faces:
     loaded = drawn_runs.load(run, data_dir)

@@ -19,7 +19,7 @@ from jacsup_jax.datasets import batches
 _GRID_SIZE, _RANGE_SIZE = 9, 1000
 _MOST_ATTRIBUTES, _NUM_VALUES = 5, 7
 # Twice that of a README, as wide as a screen.
-_DPI = 170
+_DPI, _COLORS = 170, 256
 
 
 def list_front(loaded: Sequence[drawn_runs.Loaded]) -> drawings.Drawing:
@@ -48,6 +48,7 @@ def list_front(loaded: Sequence[drawn_runs.Loaded]) -> drawings.Drawing:
       functools.partial(_draw, digits, faces),
       'Factors of a teacher and of its student, which reconstructs better.',
       dpi=_DPI,
+      colors=_COLORS,
   )
 
 

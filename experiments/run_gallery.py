@@ -138,11 +138,11 @@ def _embed_svg(svg, name, caption):
 
 def _summarize(run):
   stages = run.manifest['stages']
+  noun = 'stage' if len(stages) == 1 else 'stages'
   state = 'Complete' if run.is_complete else 'Not complete'
   data = run.manifest['dataset'].get('name', 'data that are not named')
   return (
-      f'{state}; {len(stages)} finished {"stage" if len(stages) == 1 else "stages"};'
-      f' trained on {data}.'
+      f'{state}; {len(stages)} finished {noun}; trained on {data}.'
   )
 
 

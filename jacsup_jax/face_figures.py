@@ -6,6 +6,7 @@ Images are RGB in [0, 1], `[..., S, S, 3]`; what lies outside is clipped to it.
 from collections.abc import Mapping, Sequence
 import itertools
 import math
+import textwrap
 from typing import Any, NamedTuple
 
 import chex
@@ -156,9 +157,9 @@ def compared_sweeps(
   chex.assert_shape(values, (cols,))
   _check_labels(attribute_names, rows, 'groups of images')
   _check_labels(model_names, models, 'rows of a group')
-  tile = min(0.6, (figures.DOUBLE_COLUMN - 2.7) / cols)
+  tile = min(0.6, (figures.DOUBLE_COLUMN - 3.2) / cols)
   figure = figures.new_figure(
-      cols * tile + 2.7, rows * (models * tile + 0.08) + 0.1
+      cols * tile + 3.2, rows * (models * tile + 0.08) + 0.1
   )
   figure.get_layout_engine().set(hspace=0.01)
   all_axes = figure.subplots(rows, 1, squeeze=False)[:, 0]
@@ -167,7 +168,7 @@ def compared_sweeps(
     axes.set_xticks([])
     axes.set_yticks(range(models), model_names, fontsize='x-small')
     axes.set_ylabel(
-        readable(name).replace(' ', '\n', 1),
+        textwrap.fill(readable(name), 10),
         rotation=0,
         ha='right',
         va='center',
@@ -252,7 +253,8 @@ def tradeoff(
   axes.set_axisbelow(True)
   figure.legend(
       loc='outside upper center',
-      ncols=min(len(series), 3),
+      # Names of runs may be long.
+      ncols=min(len(series), 2 if any(sources) else 3),
       frameon=False,
       fontsize='small',
       title=title,
@@ -350,6 +352,8 @@ def adversarial_curves(
   if not drawn:
     raise ValueError('no record has discriminator_accuracy: nothing to draw.')
   figure = figures.new_figure(figures.DOUBLE_COLUMN, 5.4)
+  # Labels of two lines are wider than the layout takes them for.
+  figure.get_layout_engine().set(w_pad=0.12)
   above, middle, below = figure.subplots(3, 1, sharex=True)
   epochs = [record['epoch'] for record in drawn]
 

@@ -19,6 +19,7 @@ from matplotlib import axes as mpl_axes
 from matplotlib import figure as mpl_figure
 from matplotlib import ticker
 import numpy as np
+from PIL import Image
 
 # Inches: of a column of two, and of a page.
 SINGLE_COLUMN, DOUBLE_COLUMN = 3.4, 7.0
@@ -235,6 +236,7 @@ def save(
     file_format: str = 'png',
     *,
     dpi: int = DPI,
+    colors: int | None = None,
 ) -> None:
   """Writes a figure, whole or not at all; folders are made.
 
@@ -243,12 +245,18 @@ def save(
     path: of the file; one that is there is replaced.
     file_format: of `FORMATS`.
     dpi: dots per inch, see `write`.
+    colors: of a PNG, to which it is reduced: a third of the size for 256.
   """
   path = pathlib.Path(path)
   path.parent.mkdir(parents=True, exist_ok=True)
   temporary = path.with_name(f'.{path.name}.tmp')
   try:
     write(figure, temporary, file_format, dpi=dpi)
+    if colors is not None and file_format == 'png':
+      with Image.open(temporary) as image:
+        image.convert('RGB').quantize(colors).save(
+            temporary, 'PNG', optimize=True
+        )
     os.replace(temporary, path)
   finally:
     with contextlib.suppress(FileNotFoundError):
@@ -350,7 +358,7 @@ def plain(text: str) -> str:
 
 @contextlib.contextmanager
 def _own_pixels(figure, file_format, dpi):
-  """Has a drawing hold the pixels of its images, where they are not too many."""
+  """Has a drawing hold the pixels of its images, if they are not too many."""
   changed = []
   if file_format != 'png':
     figure.draw_without_rendering()

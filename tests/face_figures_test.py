@@ -195,7 +195,9 @@ def test_compared_sweeps_are_below_each_other():
   )
   assert len(figure.axes) == 3
   shown = np.asarray(figure.axes[1].images[0].get_array())
-  np.testing.assert_array_equal(shown[4:8, 8:12], np.clip(images[1, 1, 2], 0, 1))
+  np.testing.assert_array_equal(
+      shown[4:8, 8:12], np.clip(images[1, 1, 2], 0, 1)
+  )
   assert [text.get_text() for text in figure.axes[0].get_yticklabels()] == [
       'a', 'b'
   ]  # pyformat: disable

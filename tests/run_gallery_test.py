@@ -1,4 +1,4 @@
-"""Tests of experiments.run_gallery: one page that holds all, and runs nothing."""
+"""Tests of experiments.run_gallery: a page that has all, and runs nothing."""
 
 import base64
 import collections
