@@ -11,33 +11,26 @@ import small_runs
 from experiments import edited_runs
 from jacsup_jax import datasets
 from jacsup_jax import editor
+from jacsup_jax import judges
 from jacsup_jax import types
 from jacsup_jax import workdirs
 
-NAMES = {
-    'solo': ('teacher', 'student_d01'),
-    'together': ('teacher', 'student_d01'),
-    'in_turn': ('teacher_seed0', 'student_d01_seed0'),
-}
+NAMES = ('teacher', 'student_d01')
 # Of validation: the run has not seen all of the training images.
 SPLIT = '--eval_split=validation'
 
 
 @pytest.fixture(scope='module')
 def runs(tmp_path_factory):
-  """One seed, and two of them trained together or in turn."""
+  """A run and its judge; of several seeds, see seeds_test."""
   root = tmp_path_factory.mktemp('runs')
-  flags = {
-      'solo': (),
-      'together': ('--seeds=2', '--train_seeds=together'),
-      'in_turn': ('--seeds=2', '--train_seeds=in_turn'),
-  }
-  for name, own in flags.items():
-    status, _, err = small_runs.invoke(
-        f'--workdir={root / name}', f'--judge_workdir={root / "judge"}',
-        '--epochs=1', SPLIT, *own,
-    )  # pyformat: disable
-    assert status == 0, err
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(datasets, 'load', small_runs.load)
+    judges.restore_or_train(root / 'judge', 'small', None, seeds=(0,), epochs=1)
+  status, _, err = small_runs.invoke(
+      f'--workdir={root / "solo"}', f'--judge_workdir={root / "judge"}', SPLIT
+  )
+  assert status == 0, err
   return root
 
 
@@ -59,22 +52,16 @@ def _scales(run):
 # Values.
 
 
-@pytest.mark.parametrize('name', NAMES)
-def test_scales_of_a_run_are_those_measured_later(
-    runs, tmp_path, with_data, name
-):
-  path = shutil.copytree(runs / name, tmp_path / 'run')
-  run = workdirs.WorkDir(path)
-  written = _scales(run)
-  assert set(written['stages']) == set(NAMES[name])
-  kept = {
-      stage.name: edited_runs.load(run, stage=stage.name)
-      for stage in edited_runs.list_stages(run)
-  }
-  (path / 'scales.json').unlink()
-  for own, before in kept.items():
-    assert edited_runs.load(run, stage=own).units == before.units
-  assert _scales(run) == written
+def test_scales_of_a_run_are_those_measured_later(copied, with_data):
+  written = _scales(copied)
+  assert set(written['stages']) == set(NAMES)
+  found = [stage.name for stage in edited_runs.list_stages(copied)]
+  assert found == list(NAMES)
+  kept = [edited_runs.load(copied, stage=name).units for name in NAMES]
+  (copied.path / 'scales.json').unlink()
+  for name, units in zip(NAMES, kept):
+    assert edited_runs.load(copied, stage=name).units == units
+  assert _scales(copied) == written
 
 
 def test_deviations_are_those_of_numpy(runs, with_data):
@@ -104,16 +91,13 @@ def test_samples_are_those_of_the_split(runs, with_data):
 
 
 def test_no_data_are_needed_where_scales_are(runs):
-  for name, stages in NAMES.items():
-    for stage in stages:
-      edited_runs.load(workdirs.WorkDir(runs / name), stage=stage)
+  for name in NAMES:
+    edited_runs.load(workdirs.WorkDir(runs / 'solo'), stage=name)
 
 
 def test_a_complete_run_is_left_alone(runs):
   before = (runs / 'solo' / 'scales.json').stat().st_mtime_ns
-  status, out, _ = small_runs.invoke(
-      f'--workdir={runs / "solo"}', '--epochs=1', SPLIT
-  )
+  status, out, _ = small_runs.invoke(f'--workdir={runs / "solo"}', SPLIT)
   assert status == 0 and 'is complete' in out
   assert (runs / 'solo' / 'scales.json').stat().st_mtime_ns == before
 
@@ -123,8 +107,7 @@ def test_a_run_that_goes_on_writes_over_damaged_scales(runs, copied):
   (copied.path / 'results.json').unlink()
   (copied.path / 'scales.json').write_text('{')
   status, _, err = small_runs.invoke(
-      f'--workdir={copied.path}', f'--judge_workdir={runs / "judge"}',
-      '--epochs=1', SPLIT,
+      f'--workdir={copied.path}', f'--judge_workdir={runs / "judge"}', SPLIT
   )  # pyformat: disable
   assert status == 0, err
   assert _scales(copied) == written

@@ -1,7 +1,6 @@
 """Tests of jacsup_jax.editor_files: models in one file, whole or damaged."""
 
 import json
-import pathlib
 
 from flax import traverse_util
 import fuzzing
@@ -16,7 +15,6 @@ from jacsup_jax import editor_files
 from jacsup_jax import networks
 from jacsup_jax import types
 
-DEMO = pathlib.Path(__file__).parents[1] / 'experiments/demo/faces.safetensors'
 
 
 def _units(model):

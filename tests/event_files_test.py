@@ -1,7 +1,6 @@
 """Tests of jacsup_jax.event_files, and of the runs that write them."""
 
 import dataclasses
-import json
 import os
 import pathlib
 import subprocess
@@ -10,7 +9,7 @@ import sys
 import numpy as np
 from PIL import Image
 import pytest
-import small_runs
+import shown_events
 
 from jacsup_jax import event_files
 from jacsup_jax import types
@@ -33,27 +32,6 @@ class _Run:
     self.records.append(record)
     if events is not None:
       events.report(dataclasses.replace(STAGE, name=stage), record)
-
-
-def _read(directory):
-  """What TensorBoard shows: by tag, values by step; of pictures their bytes.
-
-  By the rules of its loader: a start makes void what has its step or a later.
-  """
-  shown = {}
-  for path in sorted(directory.glob('events.out.tfevents*')):
-    for event in event_files._read_events(path):
-      if event.HasField('session_log'):
-        for values in shown.values():
-          for step in [s for s in values if s >= event.step]:
-            del values[step]
-      for value in event.summary.value:
-        content = value.simple_value
-        if value.HasField('image'):
-          content = value.image.encoded_image_string
-        assert event.step not in shown.setdefault(value.tag, {})
-        shown[value.tag][event.step] = content
-  return {tag: values for tag, values in shown.items() if values}
 
 
 # Values.
@@ -96,15 +74,15 @@ def test_records_and_pictures_are_read_back(tmp_path):
     run.add(events, 10, loss=0.25, eval_mse=3.0)
     run.add(events, 20, loss=0.125)
     # At once, not at the end.
-    assert _read(tmp_path / 'teacher')['loss'] == {10: 0.25, 20: 0.125}
+    assert shown_events.read(tmp_path / 'teacher')['loss'] == {10: 0.25, 20: 0.125}
     evaluate(0.0, 2.0)
     run.add(events, 20, 'student', loss=2.0)
-  shown = _read(tmp_path / 'teacher')
+  shown = shown_events.read(tmp_path / 'teacher')
   assert shown['eval_mse'] == {10: 3.0} and list(shown['pictures']) == [10]
   (tmp_path / 'x.png').write_bytes(shown['pictures'][10])
   picture = np.asarray(Image.open(tmp_path / 'x.png'))
   assert picture.shape == (3, 6, 3) and picture.min() == 255
-  student = _read(tmp_path / 'student')
+  student = shown_events.read(tmp_path / 'student')
   assert student['loss'] == {20: 2.0} and list(student['pictures']) == [20]
 
 
@@ -124,7 +102,7 @@ def test_steps_that_are_taken_again_are_there_once(tmp_path):
   with event_files.EventFiles(tmp_path, run.read) as events:
     run.add(events, 20, loss=22.0)
     run.add(events, 30, loss=32.0)
-  assert _read(tmp_path / 'teacher')['loss'] == {10: 10.0, 20: 22.0, 30: 32.0}
+  assert shown_events.read(tmp_path / 'teacher')['loss'] == {10: 10.0, 20: 22.0, 30: 32.0}
   assert event_files.read_steps(tmp_path / 'teacher') == {10, 20, 30}
 
 
@@ -136,12 +114,12 @@ def test_records_of_before_are_added(tmp_path):
     run.add(events, 20, loss=2.0)
     # Stopped between metrics.jsonl and its report.
     run.add(None, 30, loss=3.0)
-  assert _read(tmp_path / 'teacher')['loss'] == {10: 1.0, 20: 2.0, 30: 3.0}
-  assert _read(tmp_path / 'finished')['loss'] == {10: 7.0}
+  assert shown_events.read(tmp_path / 'teacher')['loss'] == {10: 1.0, 20: 2.0, 30: 3.0}
+  assert shown_events.read(tmp_path / 'finished')['loss'] == {10: 7.0}
   run.add(None, 40, loss=4.0)  # Killed there.
   with event_files.EventFiles(tmp_path, run.read) as events:
     run.add(events, 50, loss=5.0)
-  shown = _read(tmp_path / 'teacher')['loss']
+  shown = shown_events.read(tmp_path / 'teacher')['loss']
   assert shown == {10: 1.0, 20: 2.0, 30: 3.0, 40: 4.0, 50: 5.0}
   before = sorted(tmp_path.rglob('*'))
   with event_files.EventFiles(tmp_path, run.read):
@@ -173,52 +151,6 @@ def test_a_file_that_cannot_be_written_is_said_once(tmp_path):
     run.add(events, 20, loss=1.0)
   [line] = lines
   assert str(where) in line and line.isprintable()
-
-
-# Runs.
-
-
-@pytest.fixture(scope='module')
-def runs(tmp_path_factory):
-  """The same run with and without event files."""
-  root = tmp_path_factory.mktemp('runs')
-  for name, flag in (('with', '--tensorboard'), ('without', '--notensorboard')):
-    status, _, err = small_runs.invoke(
-        f'--workdir={root / name}', f'--judge_workdir={root / "judge"}', flag
-    )
-    assert status == 0, err
-  return root
-
-
-def test_a_run_writes_its_records(runs):
-  run = runs / 'with'
-  lines = (run / 'metrics.jsonl').read_text().splitlines()
-  records = [json.loads(line) for line in lines]
-  assert {path.name for path in (run / 'tensorboard').iterdir()} == {
-      record['stage'] for record in records
-  }
-  for record in records:
-    shown = _read(run / 'tensorboard' / record['stage'])
-    for name, value in event_files.list_scalars(record):
-      assert shown[name][record['step']] == np.float32(value)
-    # Ten classes, of which eight are drawn: originals, reconstructions, swaps.
-    (run / 'x.png').write_bytes(shown['pictures'][record['step']])
-    assert Image.open(run / 'x.png').size == (8 * 28, 10 * 28)
-  assert not (runs / 'without' / 'tensorboard').exists()
-
-
-def test_event_files_change_no_bit(runs):
-  manifests = [
-      json.loads((runs / name / 'manifest.json').read_text())
-      for name in ('with', 'without')
-  ]
-  assert manifests[0]['stages'] == manifests[1]['stages']
-  assert manifests[0]['flags'] == manifests[1]['flags']
-  results = [
-      (runs / name / 'results.json').read_text()
-      for name in ('with', 'without')
-  ]
-  assert results[0] == results[1]
 
 
 def test_no_tensorflow_is_imported():

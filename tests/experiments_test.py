@@ -12,11 +12,14 @@ import time
 from absl.testing import flagsaver
 import killing
 import numpy as np
+from PIL import Image
 import pytest
+import shown_events
 
 from experiments import command_line
 from experiments import mnist
 from jacsup_jax import datasets
+from jacsup_jax import event_files
 from jacsup_jax import locks
 
 SIZES = {'train': 1280, 'train_minus_validation': 1024, 'test': 256}
@@ -70,7 +73,7 @@ def finished(tmp_path_factory):
   """A whole run: its directory, its judges' and what it printed."""
   root = tmp_path_factory.mktemp('mnist')
   flags = (f'--workdir={root / "run"}', f'--judge_workdir={root / "judge"}')
-  status, out, err = _invoke(*RUN, *flags)
+  status, out, err = _invoke(*RUN, *flags, '--tensorboard')
   assert status == 0, err
   return root / 'run', root / 'judge', out
 
@@ -135,6 +138,24 @@ def test_metrics_have_every_epoch_once(finished):
     # 1,280 / 128 steps of an epoch; a student counts on from its teacher.
     assert record['step'] % 10 == 0
     assert 'eval_mse' in record and 'seconds' in record
+
+
+def test_event_files_have_every_record_and_a_picture(finished):
+  run, _, _ = finished
+  lines = (run / 'metrics.jsonl').read_text().splitlines()
+  records = [json.loads(line) for line in lines]
+  assert {path.name for path in (run / 'tensorboard').iterdir()} == {
+      record['stage'] for record in records
+  }
+  for record in records:
+    shown = shown_events.read(run / 'tensorboard' / record['stage'])
+    scalars = event_files.list_scalars(record)
+    assert {'loss', 'eval_mse', 'images_per_second'} < dict(scalars).keys()
+    for name, value in scalars:
+      assert shown[name][record['step']] == np.float32(value)
+    # Of ten classes eight: the originals, the reconstructions, and swaps.
+    picture = Image.open(io.BytesIO(shown['pictures'][record['step']]))
+    assert picture.size == (8 * 28, 10 * 28)
 
 
 @pytest.mark.parametrize(
@@ -265,12 +286,17 @@ def test_full_jacobian_that_is_too_large_is_refused(tmp_path):
 
 
 def test_same_command_elsewhere_gives_the_same_bits(finished, tmp_path):
+  """Also without event files."""
   run, judge, _ = finished
   status, _, err = _invoke(
       *RUN, f'--workdir={tmp_path / "run"}', f'--judge_workdir={judge}'
   )
   assert status == 0, err
   assert killing.outcome(tmp_path / 'run') == killing.outcome(run)
+  assert (tmp_path / 'run' / 'scales.json').read_text() == (
+      run / 'scales.json'
+  ).read_text()
+  assert not (tmp_path / 'run' / 'tensorboard').exists()
 
 
 def test_same_command_again_is_complete_and_changes_no_result(finished):

@@ -11,12 +11,15 @@ import sys
 from absl.testing import flagsaver
 import numpy as np
 import pytest
+import shown_events
 
 from experiments import command_line
+from experiments import edited_runs
 from experiments import evaluate
 from experiments import mnist
 from jacsup_jax import datasets
 from jacsup_jax import judges
+from jacsup_jax import workdirs
 
 ROOT = pathlib.Path(__file__).parents[1]
 SIZES = {'train': 256, 'train_minus_validation': 256, 'validation': 64,
@@ -110,7 +113,7 @@ def test_a_run_of_two_seeds(tmp_path, judge, how):
   run = tmp_path / 'run'
   args = (
       *RUN, f'--train_seeds={how}', f'--workdir={run}',
-      f'--judge_workdir={judge}',
+      f'--judge_workdir={judge}', '--tensorboard',
   )  # pyformat: disable
   status, out, err = _invoke(*args)
   assert status == 0, err
@@ -130,6 +133,24 @@ def test_a_run_of_two_seeds(tmp_path, judge, how):
   assert manifest['seeds_together'] == (how == 'together')
   assert len(manifest['stages']) == (3 if how == 'together' else 6)
   assert (run / 'figures' / 'figure_1d.png').is_file()
+
+  # What a strength is, of the first seed, by the names of its stages.
+  scales = _read(run / 'scales.json')
+  assert set(scales['stages']) <= set(manifest['stages'])
+  assert len(scales['stages']) == 3
+  opened = workdirs.WorkDir(run)
+  stages = [stage.name for stage in edited_runs.list_stages(opened)]
+  before = [edited_runs.load(opened, stage=name).units for name in stages]
+  (run / 'scales.json').unlink()
+  after = [edited_runs.load(opened, stage=name).units for name in stages]
+  assert after == before and _read(run / 'scales.json') == scales
+  # Trained together, a curve of each seed.
+  for name, entry in manifest['stages'].items():
+    shown = shown_events.read(run / 'tensorboard' / name)
+    assert list(shown['epoch']) == list(shown['pictures'])
+    assert ('loss/seed6' in shown) == (how == 'together')
+    assert ('loss' in shown) == (how == 'in_turn')
+    assert entry['epochs'] == 1
 
   status, again, _ = _invoke(*args)
   assert status == 0 and again.endswith('\n'.join(lines + [explanation, '']))

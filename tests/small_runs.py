@@ -9,15 +9,16 @@ import numpy as np
 import pytest
 
 from experiments import command_line
+from experiments import discovery_runs
 from experiments import mnist
+from experiments import mnist_figures
 from jacsup_jax import datasets
 
 SIZES = {
     'train': 640, 'train_minus_validation': 512, 'validation': 128, 'test': 128
 }  # pyformat: disable
 FLAGS = (
-    '--dataset=small', '--epochs=2', '--nuisance_dim=1', '--batch_size=64',
-    '--eval_every=1', '--checkpoint_every=1',
+    '--dataset=small', '--epochs=1', '--nuisance_dim=1', '--batch_size=64',
 )  # pyformat: disable
 
 
@@ -41,9 +42,17 @@ def invoke(*args):
     patch = stack.enter_context(pytest.MonkeyPatch.context())
     patch.setattr(sys, 'argv', ['experiments/mnist.py', *FLAGS, *args])
     patch.setattr(datasets, 'load', load)
+    # Of what is measured and drawn there are other tests.
+    patch.setattr(discovery_runs, 'make_evaluate', lambda *args: _measure)
+    patch.setattr(mnist_figures, 'draw', lambda *args: None)
     stack.enter_context(flagsaver.flagsaver())
     stack.enter_context(contextlib.redirect_stdout(out))
     stack.enter_context(contextlib.redirect_stderr(err))
     exit_info = stack.enter_context(pytest.raises(SystemExit))
     command_line.run(mnist.main)
   return exit_info.value.code or 0, out.getvalue(), err.getvalue()
+
+
+def _measure(model, variables):
+  del model, variables
+  return {'mse': 0.5, 'psnr': 3.0, 'class_swaps': None, 'judge_accuracy': 1.0}
