@@ -12,13 +12,11 @@ import numpy as np
 from experiments import command_line
 from experiments import edit_inputs
 from experiments import edited_runs
-from jacsup_jax import datasets
+from experiments import samples
 from jacsup_jax import editor
 from jacsup_jax import editor_files
-from jacsup_jax import networks
 from jacsup_jax import types
 from jacsup_jax import workdirs
-from jacsup_jax.datasets import drawn_faces
 
 # Images of a choice that are shown to choose from.
 NUM_SAMPLES = 24
@@ -116,9 +114,9 @@ def of_run(
           load=functools.partial(
               edited_runs.load, run, stage=own, data_dir=data_dir
           ),
-          load_samples=lambda unused_editor: edited_runs.load_samples(
-              run, NUM_SAMPLES, data_dir=data_dir
-          ),
+          load_samples=lambda unused_editor: samples.of_run(
+              run, data_dir=data_dir
+          ).read_first(NUM_SAMPLES),
       )
       for own in names
   ]
@@ -181,7 +179,9 @@ def of_file(
       group='',
       title=title,
       load=functools.partial(editor_files.read, path),
-      load_samples=_draw_samples,
+      load_samples=lambda own: samples.of_package(own).read_first(
+          NUM_SAMPLES
+      ),
   )
 
 
@@ -221,17 +221,3 @@ def _find_runs(root) -> Iterator[pathlib.Path]:
         for name in directories
         if name not in _NOT_OF_RUNS and not name.startswith('.')
     )
-
-
-def _draw_samples(own: editor.Editor) -> np.ndarray:
-  if isinstance(own.model, networks.FaceAutoencoder):
-    faces = [drawn_faces.sample(i, 'test') for i in range(NUM_SAMPLES)]
-    size = own.image_shape[0]
-    return np.stack([drawn_faces.draw_face(*face, size) for face in faces])
-  if own.image_shape == datasets.IMAGE_SHAPE:
-    data = datasets.load(datasets.DEFAULT_DATASET, 'test')
-    return np.asarray(data.images[:NUM_SAMPLES])
-  raise types.InputError(
-      f'there are no samples of shape {list(own.image_shape)}; accepted: a'
-      ' photo of your own.'
-  )

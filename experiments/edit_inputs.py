@@ -11,14 +11,12 @@ import numpy as np
 
 from experiments import command_line
 from experiments import edited_runs
-from jacsup_jax import datasets
+from experiments import samples
 from jacsup_jax import editor
 from jacsup_jax import editor_files
-from jacsup_jax import networks
 from jacsup_jax import types
 from jacsup_jax import untrusted
 from jacsup_jax import workdirs
-from jacsup_jax.datasets import drawn_faces
 from jacsup_jax.datasets import photos
 
 DEMO = pathlib.Path(__file__).with_name('demo') / 'faces.safetensors'
@@ -34,7 +32,7 @@ class Source(NamedTuple):
   """A model, and where images for it come from."""
 
   own: editor.Editor
-  load_sample: Callable[[int], np.ndarray]  # index -> [H, W, C] uint8
+  open_samples: Callable[[], samples.Samples]  # raises InputError
 
 
 class Input(NamedTuple):
@@ -76,7 +74,7 @@ def open_source(
     run = workdirs.WorkDir(workdir)
     own = edited_runs.load(run, stage=stage, data_dir=data_dir)
     return Source(
-        own, functools.partial(_load_of_run, run, data_dir=data_dir)
+        own, functools.partial(samples.of_run, run, data_dir=data_dir)
     )
   if stage is not None:
     raise types.InputError(
@@ -84,7 +82,7 @@ def open_source(
         ' run as --workdir.'
     )
   own = editor_files.read(find_demo() if workdir is None else workdir)
-  return Source(own, functools.partial(_make_sample, own))
+  return Source(own, functools.partial(samples.of_package, own))
 
 
 def find_demo() -> pathlib.Path:
@@ -116,9 +114,8 @@ def list_inputs(
   sample = _SAMPLE.fullmatch(text)
   if sample:
     index = _parse_index(text, sample[1])
-    return [
-        Input(text, None, functools.partial(source.load_sample, index))
-    ]
+    load = functools.partial(_read_sample, source.open_samples, index)
+    return [Input(text, None, load)]
   path = pathlib.Path(text)
   shape = source.own.image_shape
   if not is_folder(text):
@@ -172,32 +169,11 @@ def _load_photo(path, image_shape, align):
   return found.image
 
 
-def _load_of_run(run, index, *, data_dir):
-  images = edited_runs.load_samples(run, index + 1, data_dir=data_dir)
-  _check_index(index, len(images))
-  return images[index]
-
-
-def _make_sample(own, index):
-  """Gives a sample for a model without a run: of data of this package."""
-  if isinstance(own.model, networks.FaceAutoencoder):
-    _check_index(index, drawn_faces.SPLIT_SIZES['test'])
-    attributes, nuisance = drawn_faces.sample(index, 'test')
-    return drawn_faces.draw_face(attributes, nuisance, own.image_shape[0])
-  if own.image_shape != datasets.IMAGE_SHAPE:
+def _read_sample(open_samples, index):
+  samples_here = open_samples()
+  if index >= samples_here.count:
     raise types.InputError(
-        f'--input=sample:{index}: there are no samples of'
-        f' {list(own.image_shape)} without a run; accepted: a photo, or the'
-        ' work directory of the run as --workdir.'
+        f'--input=sample:{index} of {samples_here.count} images; accepted:'
+        f' sample:0 to sample:{samples_here.count - 1}.'
     )
-  images = datasets.load(datasets.DEFAULT_DATASET, 'test').images
-  _check_index(index, len(images))
-  return np.asarray(images[index])
-
-
-def _check_index(index, count):
-  if index >= count:
-    raise types.InputError(
-        f'--input=sample:{index} of {count} images; accepted: sample:0 to'
-        f' sample:{count - 1}.'
-    )
+  return samples_here.read([index])[0]

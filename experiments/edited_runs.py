@@ -16,9 +16,9 @@ from experiments import celeba_runs
 from experiments import command_line
 from experiments import discovery_runs
 from experiments import mnist_runs
+from experiments import samples
 from experiments import seed_runs
 from experiments import svhn_runs
-from jacsup_jax import datasets
 from jacsup_jax import editor
 from jacsup_jax import stages
 from jacsup_jax import types
@@ -83,9 +83,8 @@ def load(
   model = _restore(run, chosen)
   units = _read(run, recorded, model)
   if units is None:
-    images = _load_images(
-        run, data_dir, _name_training_split(run), unit_scales.NUM_IMAGES
-    )
+    data = samples.of_split(run, _name_training_split(run), data_dir=data_dir)
+    images = data.read_first(unit_scales.NUM_IMAGES)
     [units] = _measure_and_write(
         run, _read_entries(run), [(recorded, model)], images
     )
@@ -117,28 +116,6 @@ def write_scales(
   ]
   # What is there is of the same models, or damaged.
   _measure_and_write(run, {}, pairs, images)
-
-
-def load_samples(
-    run: workdirs.WorkDir,
-    count: int,
-    *,
-    data_dir: str | os.PathLike[str] | None = None,
-) -> np.ndarray:
-  """Loads images that the models of a run were not trained on.
-
-  Args:
-    run: of experiments.mnist, svhn or celeba.
-    count: of images at most.
-    data_dir: where its data are.
-
-  Returns:
-    `[n, H, W, C]` uint8.
-
-  Raises:
-    InputError: if the data are missing.
-  """
-  return _load_images(run, data_dir, run.manifest['flags']['eval_split'], count)
 
 
 def factor_names(run: workdirs.WorkDir) -> list[str]:
@@ -226,26 +203,6 @@ def _name_training_split(run):
   if run.manifest['experiment'] == 'celeba':
     return 'train'
   return discovery_runs.name_training_split(run.manifest['flags'])
-
-
-def _load_images(run, data_dir, split, count):
-  """Loads the first images of a split of a run's data."""
-  values = {**run.manifest['flags'], 'data_dir': data_dir}
-  if run.manifest['experiment'] == 'celeba':
-    celeba_runs.check_recorded(run, with_data=True)
-    # A few of them are looked at, of many that are large.
-    data = celeba_runs.load_split(values, split, in_memory=False)
-    images, _ = data.read(range(min(count, len(data))))
-    return images
-  shape = (
-      datasets.IMAGE_SHAPE
-      if run.manifest['experiment'] == 'mnist'
-      else svhn_runs.image_shape(values['dataset'])
-  )
-  data = datasets.load(
-      values['dataset'], split, data_dir=data_dir, image_shape=shape
-  )
-  return np.asarray(data.images[:count])
 
 
 def _measure_and_write(run, entries, pairs, images):

@@ -21,6 +21,7 @@ from experiments import edit_inputs
 from experiments import edit_outputs
 from experiments import edit_requests
 from experiments import edited_runs
+from experiments import samples
 from jacsup_jax import alignment
 from jacsup_jax import editor
 from jacsup_jax import editor_files
@@ -211,7 +212,9 @@ def test_samples_of_a_run(place, invoke, monkeypatch, own):
 
   monkeypatch.setattr(edited_runs, 'load', load)
   monkeypatch.setattr(
-      edited_runs, 'load_samples', lambda run, count, data_dir: images[:count]
+      samples,
+      'of_run',
+      lambda run, data_dir: samples.Samples(5, lambda found: images[found]),
   )
   args = '--stage=d2', '--data_dir=there', '--keep_detail=1', '--output=o.png'
   assert invoke('--input=sample:4', *args, workdir='photos')[0] == 0

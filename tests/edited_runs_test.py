@@ -9,6 +9,7 @@ import pytest
 import small_runs
 
 from experiments import edited_runs
+from experiments import samples
 from jacsup_jax import datasets
 from jacsup_jax import editor
 from jacsup_jax import judges
@@ -82,9 +83,11 @@ def test_deviations_are_those_of_numpy(runs, with_data):
 
 def test_samples_are_those_of_the_split(runs, with_data):
   run = workdirs.WorkDir(runs / 'solo')
-  samples = edited_runs.load_samples(run, 5)
-  expected = small_runs.load('small', 'validation').images[:5]
-  np.testing.assert_array_equal(samples, expected)
+  found = samples.of_run(run)
+  expected = small_runs.load('small', 'validation').images
+  assert found.count == len(expected)
+  np.testing.assert_array_equal(found.read_first(5), expected[:5])
+  np.testing.assert_array_equal(found.read([4, 2]), expected[[4, 2]])
 
 
 # Invariants.
