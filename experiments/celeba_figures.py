@@ -76,13 +76,10 @@ def list_drawings(
     data: that is not trained on.
     metrics: of metrics.jsonl, of the same models, for the curves.
   """
-  finals = _find_finals(trained)
+  finals = find_finals(trained)
   measured = find_measured(trained, rows)
   found = {name: {} for name in ('4', '5', '7', '8', 'sweeps', 'curves')}
-  found['7']['reconstructions'] = drawings.Drawing(
-      functools.partial(_draw_reconstructions, finals, data),
-      'Figure 7: images that were held out, and what the models make of them.',
-  )
+  found['7']['reconstructions'] = list_reconstructions(finals, data)
   if face_figures.has_tradeoff(rows):
     found['4']['figure_4'] = drawings.Drawing(
         functools.partial(face_figures.tradeoff, rows),
@@ -124,6 +121,21 @@ def list_drawings(
   return {name: files for name, files in found.items() if files}
 
 
+def find_finals(
+    trained: Sequence[stages.Trained],
+) -> dict[str, stages.Trained]:
+  """Finds the teacher and the last of each chain of students, by kind.
+
+  Args:
+    trained: models of a run, parents before their children.
+  """
+  # A later one of a kind takes the place of an earlier.
+  finals = {model.stage.model: model for model in trained}
+  if len(finals) > 1:
+    finals.pop('teacher_phase_1', None)
+  return finals
+
+
 def find_measured(
     trained: Sequence[stages.Trained], rows: Sequence[Mapping[str, Any]]
 ) -> dict[str, tuple[stages.Trained, Mapping[str, Any]]]:
@@ -139,9 +151,24 @@ def find_measured(
   rows_of = {row['stage']: row for row in rows}
   return {
       name: (model, rows_of[model.stage.name])
-      for name, model in _find_finals(trained).items()
+      for name, model in find_finals(trained).items()
       if model.stage.name in rows_of
   }
+
+
+def list_reconstructions(
+    finals: Mapping[str, stages.Trained], data: datasets.FaceDataset
+) -> drawings.Drawing:
+  """Lists Figure 7, which may have models of several runs.
+
+  Args:
+    finals: models by kind, in the order of columns.
+    data: that none is trained on.
+  """
+  return drawings.Drawing(
+      functools.partial(_draw_reconstructions, finals, data),
+      'Figure 7: images that were held out, and what the models make of them.',
+  )
 
 
 def list_comparison(
@@ -208,15 +235,6 @@ def sweep_attributes(
         _sweep(model.model, model.variables, one, index, jnp.asarray(values))[0]
     )
   return _for_display(jnp.stack(swept))
-
-
-def _find_finals(trained):
-  """Returns the teacher and the last of each chain of students, by kind."""
-  # A later one of a kind takes the place of an earlier.
-  finals = {model.stage.model: model for model in trained}
-  if len(finals) > 1:
-    finals.pop('teacher_phase_1', None)
-  return finals
 
 
 def _ancestors(model, trained):

@@ -4,7 +4,7 @@
   python -m experiments.figures --workdir=runs/mnist_quick --figure=1,2 \
       --format=pdf,svg
   python -m experiments.figures --workdir=runs/celeba64 \
-      --workdir=runs/celeba64_fader --figure=4,8
+      --workdir=runs/celeba64_fader --figure=4,7,8
 """
 
 from collections.abc import Iterator, Sequence
@@ -38,9 +38,10 @@ def define_flags() -> None:
       'workdir',
       ['runs/mnist'],
       'A run of experiments.mnist, svhn or celeba, finished or not; of several'
-      ' seeds the first is drawn. Given more than once, --figure=4 has the'
-      ' models of all runs, 8 compares the student of one with the Fader'
-      ' Networks of another, and front shows a run of digits and one of faces.',
+      ' seeds the first is drawn. Given more than once, --figure=4 and 7 have'
+      ' the models of all runs (7 the first of each kind), 8 compares the'
+      ' student of one with the Fader Networks of another, and front shows a'
+      ' run of digits and one of faces.',
   )
   flags.DEFINE_list(
       'figure',
@@ -135,10 +136,8 @@ def list_of_several(
           'Figure 4: attribute flips against error, of several runs.',
       )
       found['4'] = {'figure_4': drawing}
-  if not asked or '8' in asked:
-    drawing = _find_comparison(faces, data_dir)
-    if drawing is not None:
-      found['8'] = {'figure_8': drawing}
+  if len(faces) == len(runs) and (not asked or {'7', '8'} & set(asked)):
+    found |= _list_of_models(faces, data_dir)
   return found
 
 
@@ -236,8 +235,8 @@ def _list_chosen(runs, asked, data_dir):
   if len(runs) > 1:
     found = list_of_several(runs, asked, data_dir)
     what = (
-        'several runs, which give 4 and 8 where all are of faces and measured,'
-        ' and front,'
+        'several runs, which give 4, 7 and 8 where all are of faces (4 and 8'
+        ' where they are measured), and front,'
     )
   else:
     found = drawn_runs.list_drawings(drawn_runs.load(runs[0], data_dir))
@@ -247,30 +246,43 @@ def _list_chosen(runs, asked, data_dir):
   return {**choose(found, asked, what), **front}
 
 
-def _find_comparison(faces, data_dir):
-  """Lists Figure 8 of the first run with a student, and the first baseline."""
-  ours = fader = None
-  for run in faces:
-    loaded = drawn_runs.load(run, data_dir)
-    finals = celeba_figures.find_measured(loaded.trained, loaded.rows)
-    if ours is None and 'student' in finals:
-      ours = loaded
-      student = finals['student']
-    if fader is None and celeba_runs.FADER in finals:
-      fader = loaded
-      baseline = finals[celeba_runs.FADER]
-  if ours is None or fader is None:
-    return None
+def _list_of_models(faces, data_dir):
+  """Lists Figures 7 and 8 of the models of several runs.
+
+  Of two runs with a model of the same kind, the first one's is taken.
+  """
+  loaded = [drawn_runs.load(run, data_dir) for run in faces]
+  data = loaded[0].data
+  finals, measured = {}, {}
+  for own in loaded:
+    _check_alike(loaded[0], own)
+    for kind, model in celeba_figures.find_finals(own.trained).items():
+      finals.setdefault(kind, model)
+    of_rows = celeba_figures.find_measured(own.trained, own.rows)
+    for kind, pair in of_rows.items():
+      measured.setdefault(kind, pair)
+  found = {
+      '7': {'figure_7': celeba_figures.list_reconstructions(finals, data)}
+  }
+  if 'student' in measured and celeba_runs.FADER in measured:
+    drawing = celeba_figures.list_comparison(
+        measured['student'], measured[celeba_runs.FADER], data
+    )
+    found['8'] = {'figure_8': drawing}
+  return found
+
+
+def _check_alike(first, other):
+  """Raises InputError unless two runs can be shown on the same images."""
   shown = [
       (run.data.attribute_names, run.data.image_size, run.data.fingerprint)
-      for run in (ours, fader)
+      for run in (first, other)
   ]
   if shown[0] != shown[1]:
     raise types.InputError(
-        f'--figure=8: {ours.run.path} and {fader.run.path} are of other'
+        f'--figure=7,8: {first.run.path} and {other.run.path} are of other'
         ' attributes, sizes or images; accepted: runs on the same data.'
     )
-  return celeba_figures.list_comparison(student, baseline, ours.data)
 
 
 if __name__ == '__main__':

@@ -1,5 +1,6 @@
 """Tests of experiments.figures and drawn_runs on tiny runs."""
 
+import dataclasses
 import json
 import pathlib
 import shutil
@@ -227,6 +228,43 @@ def test_figure_8_compares_two_models_at_their_own_strengths():
   middle = slice(4 * 8, 5 * 8)
   np.testing.assert_allclose(above[:, middle], below[:, middle], atol=1e-5)
   assert np.abs(above[:, :8] - below[:, :8]).max() > 1e-4
+
+
+def test_figures_7_and_8_take_models_of_several_runs(tmp_path, monkeypatch):
+  trained, rows, data = _faces()
+  stage = dataclasses.replace(
+      trained[1].stage, name='fader', model='fader', parent=None
+  )
+  fader = [dataclasses.replace(trained[1], stage=stage)]
+  others = dataclasses.replace(data, fingerprint='others')
+  own = {
+      'ours': (trained, data, rows),
+      'theirs': (fader, data, [{**rows[1], 'stage': 'fader'}]),
+      'others': (fader, others, []),
+  }
+
+  def load(run, unused_data_dir):
+    models, images, measured = own[run.path.name]
+    return drawn_runs.Loaded(run, models, images, [], measured)
+
+  monkeypatch.setattr(drawn_runs, 'load', load)
+
+  def list_of(*names, asked=('7', '8')):
+    runs = [workdirs.WorkDir(tmp_path / name) for name in names]
+    for run in runs:
+      run.manifest = {'experiment': 'celeba'}
+    return figures.list_of_several(runs, asked, None)
+
+  found = list_of('ours', 'theirs')
+  assert list(found) == ['7', '8']
+  (axes,) = found['7']['figure_7'].draw().axes
+  assert [label.get_text() for label in axes.get_yticklabels()] == [
+      'original', 'teacher, d = 8', 'student, d = 8', 'Fader Networks, d = 8'
+  ]  # pyformat: disable
+  found['8']['figure_8'].draw()
+  assert list(list_of('theirs', 'theirs')) == ['7']
+  with pytest.raises(types.InputError, match='others are of other attributes'):
+    list_of('ours', 'others')
 
 
 def test_front_shows_digits_and_faces(finished):

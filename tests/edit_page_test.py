@@ -75,14 +75,14 @@ _MOVE = """async ([name, values]) => {
 
 
 @contextlib.contextmanager
-def serving(choices):
+def serving(choices, align=None):
   """Serves a page from a thread of its own; yields its address."""
   loop = asyncio.new_event_loop()
   thread = threading.Thread(target=loop.run_forever, daemon=True)
   thread.start()
 
   async def start():
-    app = edit_server.make_app(edit_service.Service(choices))
+    app = edit_server.make_app(edit_service.Service(choices, align=align))
     server = test_utils.TestServer(app)
     await server.start_server()
     return server
@@ -129,7 +129,7 @@ def fixture_open_page(browser, address):
   """Opens the page; at the end of the test nothing may be on its console."""
   contexts, said = [], []
 
-  def open_page(fragment='', *, expected=(), **options):
+  def open_page(fragment='', *, address=address, expected=(), **options):
     context = browser.new_context(**options)
     contexts.append(context)
     page = context.new_page()
@@ -291,6 +291,29 @@ def test_a_photo_is_chosen_dropped_and_refused(open_page):
   page.click('#link')
   wait_for_text(page, '#linked', 'Your photo is not in the link')
   assert 'sample' not in page.evaluate('location.hash')
+
+
+def test_faces_are_aligned_where_a_detector_is_installed(open_page):
+  choices = [tiny_editors.make_choice(tiny_editors.make_faces(), 'faces')]
+  photo, content = make_photo(32)
+  found = []
+
+  def align(image):
+    found.append(image)
+    return image[:16, 16:] if len(found) == 1 else None
+
+  with serving(choices, align) as address:
+    page = open_page(address=address)
+    assert page.is_hidden('#no_align')
+    page.get_by_label('Turn and centre the face').check()
+    upload(page, content)
+    wait_for_text(page, '#shown', 'Your photo')
+    np.testing.assert_array_equal(found[0], photo)
+    np.testing.assert_array_equal(pixels(page, 'original'), photo[:16, 16:])
+    assert page.is_hidden('#no_face')
+    # Without a face, the centre square, and the page says so.
+    upload(page, content)
+    wait_for_text(page, '#no_face', 'No face was found')
 
 
 def test_a_link_restores_the_settings(open_page, browser):
