@@ -587,7 +587,7 @@ def test_nothing_stands_in_the_way_of_anybody(open_page, scheme, width):
 @pytest.mark.parametrize(('size', 'most'), [(64, 40), (256, 150)])
 def test_the_new_picture_comes_soon(browser, size, most):
   own = tiny_editors.make_faces(
-      size, first_width=16, last_width=512, channels=512 if size == 256 else 64
+      size, first_width=16, last_width=512, channels=2048 if size == 256 else 64
   )
   with serving([tiny_editors.make_choice(own, 'faces')]) as address:
     page = browser.new_page()

@@ -39,7 +39,7 @@ def encode(picture, kind='PNG', **options):
 
 
 def prepare(content, shape=SHAPE, **options):
-  found = photos.prepare(content, shape, 'a.png', **options)
+  found = photos.read(content, shape, 'a.png', **options).image
   assert found.shape == shape and found.dtype == np.uint8
   return found
 

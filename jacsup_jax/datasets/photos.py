@@ -29,30 +29,6 @@ class Prepared(NamedTuple):
   is_aligned: bool  # by its face; else it is the centre square
 
 
-def prepare(
-    content: bytes,
-    image_shape: tuple[int, int, int],
-    what: str,
-    *,
-    align: AlignFn | None = None,
-) -> np.ndarray:
-  """Makes an image for a model of a photo: see `read`, of which it is one part.
-
-  Args:
-    content: see `read`, as for all others.
-    image_shape: (H, W, C).
-    what: name of the photo.
-    align: see `alignment`.
-
-  Returns:
-    `[H, W, C]` uint8.
-
-  Raises:
-    InputError: see `read`.
-  """
-  return read(content, image_shape, what, align=align).image
-
-
 def read(
     content: bytes,
     image_shape: tuple[int, int, int],
