@@ -256,7 +256,7 @@ def test_a_folder(place, invoke, own):
   ]
   for name, photo in (('a.png', 'a.webp'), ('b.png', 'b.png')):
     content = (place / 'photos' / photo).read_bytes()
-    image = photos.prepare(content, own.image_shape, photo)
+    image = photos.read(content, own.image_shape, photo).image
     np.testing.assert_array_equal(
         read(place / 'edits' / name), make_edit(own, image, [1, 0, 0])
     )
