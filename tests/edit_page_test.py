@@ -583,6 +583,28 @@ def test_nothing_stands_in_the_way_of_anybody(open_page, scheme, width):
     assert len(found['passes']) > 20
 
 
+@pytest.mark.parametrize('scheme', ['light', 'dark'])
+def test_buttons_can_be_read_under_the_pointer(open_page, scheme):
+  page = open_page(
+      '#set=Smiling:2', color_scheme=scheme, reduced_motion='reduce'
+  )
+  for name in ('undo', 'reset', 'surprise', 'download', 'link'):
+    button = page.locator(f'#{name}')
+    button.hover()
+    colours = button.evaluate("""element => {
+      const {color, backgroundColor} = getComputedStyle(element);
+      return [color, backgroundColor].map(
+          text => text.match(/[0-9.]+/g).slice(0, 3).map(Number));
+    }""")
+    # WCAG's contrast of text, by its relative luminance.
+    values = np.array(colours) / 255
+    linear = np.where(
+        values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4
+    )
+    dark, light = sorted(linear @ [0.2126, 0.7152, 0.0722])
+    assert (light + 0.05) / (dark + 0.05) >= 4.5, name
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(('size', 'most'), [(64, 40), (256, 150)])
 def test_the_new_picture_comes_soon(browser, size, most):
