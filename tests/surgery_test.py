@@ -200,7 +200,9 @@ def test_preserving_growth_reproduces_the_teacher_bit_for_bit(
 # The BatchNorm of the code stays, and grows with it.
 @pytest.mark.parametrize('with_jit', [True, False])
 @pytest.mark.parametrize('normalize_code', [True, False])
-@pytest.mark.parametrize('code_dim', [2, 7, 17])
+@pytest.mark.parametrize(
+    'code_dim', [2, pytest.param(7, marks=pytest.mark.slow), 17]
+)
 def test_preserving_growth_of_a_convolutional_code_is_exact_too(
     code_dim, normalize_code, with_jit
 ):
