@@ -162,7 +162,13 @@ def test_old_weights_stay_where_they_were(
 # The whole model of the paper: whether a sum over n and over n + 1 terms, one
 # of them 0, agree to the last bit depends on how a matrix product is blocked.
 @pytest.mark.parametrize('with_jit', [True, False])
-@pytest.mark.parametrize('code_dim', [2, 3, 4, 7, 8, 15, 16, 20])
+@pytest.mark.parametrize(
+    'code_dim',
+    [
+        2, 4, 7, 15, 20,
+        *(pytest.param(dim, marks=pytest.mark.slow) for dim in (3, 8, 16)),
+    ],
+)  # pyformat: disable
 def test_preserving_growth_reproduces_the_teacher_bit_for_bit(
     code_dim, with_jit
 ):
@@ -263,7 +269,9 @@ def test_random_growth_does_not_reproduce_the_teacher():
 
 
 @families
-@pytest.mark.parametrize('position', [0, 1, 2])
+@pytest.mark.parametrize(
+    'position', [0, pytest.param(1, marks=pytest.mark.slow), 2]
+)
 def test_growing_twice_by_one_is_growing_once_by_two(
     make_model, first, axis, position
 ):
