@@ -263,7 +263,10 @@ class Service:
 
   async def _load_new(self, model):
     try:
-      return await self._run(self._preparing, _load, self._choices[model])
+      loaded = await self._run(self._preparing, _load, self._choices[model])
+      # Before anybody else is served, who would find it neither here nor there.
+      self._models[model] = loaded
+      return loaded
     finally:
       del self._loading[model]
 

@@ -263,6 +263,27 @@ def test_a_model_is_loaded_when_it_is_asked_for_and_once():
   assert loads == {'a': 1}
 
 
+def test_who_asks_while_a_model_has_just_been_loaded_does_not_load_it():
+  loads = []
+  own = tiny_editors.make_digits()
+  choice = dataclasses.replace(
+      tiny_editors.make_choice(own, 'a'), load=lambda: loads.append(0) or own
+  )
+
+  async def work():
+    service = edit_service.Service([choice])
+    asking = [asyncio.create_task(service.describe('a'))]
+    # One more at every turn of the loop, until all are answered.
+    while not asking[0].done():
+      asking.append(asyncio.create_task(service.describe('a')))
+      await asyncio.sleep(0)
+    await asyncio.gather(*asking)
+    service.close()
+
+  asyncio.run(work())
+  assert len(loads) == 1
+
+
 def test_without_samples_there_are_photos_and_a_reason(choices):
   def fail(unused_editor):
     raise types.InputError('the data are missing.')
