@@ -18,6 +18,7 @@ from experiments import celeba_flags
 from experiments import celeba_rows
 from experiments import celeba_runs
 from experiments import command_line
+from experiments import drawings
 from experiments import edited_runs
 from experiments import observed_runs
 from experiments import seed_runs
@@ -129,12 +130,14 @@ def main() -> None:
   edited_runs.write_scales(workdir, plan, trained[first], images)
   models = {seed: [*given[seed], *own] for seed, own in trained.items()}
   rows = celeba_rows.measure_seeds(values, models, judge, selection, data)
-  celeba_figures.draw(
-      workdir,
-      models[first],
-      [row for row in rows if row['seed'] == first],
-      data,
-      seed_runs.read_metrics(plan, workdir),
+  drawings.save_all(
+      workdir.figures,
+      celeba_figures.list_drawings(
+          models[first],
+          [row for row in rows if row['seed'] == first],
+          data,
+          seed_runs.read_metrics(plan, workdir),
+      ),
   )
   workdir.write_results(
       'celeba',

@@ -17,7 +17,6 @@ from jacsup_jax import figures
 from jacsup_jax import networks
 from jacsup_jax import stages
 from jacsup_jax import traversals
-from jacsup_jax import workdirs
 from jacsup_jax.datasets import batches
 
 _SUBJECTS = 8
@@ -26,26 +25,6 @@ _COMPARED_SUBJECTS = 5
 _SWEEP_VALUES = 9
 # A figure with more columns cannot be read; the paper's has 32.
 _MAX_ATTRIBUTES = 32
-
-
-def draw(
-    workdir: workdirs.WorkDir,
-    trained: Sequence[stages.Trained],
-    rows: Sequence[Mapping[str, Any]],
-    data: datasets.FaceDataset,
-    metrics: Sequence[Mapping[str, Any]],
-) -> None:
-  """Writes the figures of a run to its work directory, `figures/*.png`.
-
-  Args:
-    workdir: of the run.
-    trained: as the others, see `list_drawings`.
-    rows: of results.json.
-    data: that is not trained on.
-    metrics: for the curves.
-  """
-  found = list_drawings(trained, rows, data, metrics)
-  drawings.save_all(workdir.figures, found)
 
 
 def list_drawings(
@@ -60,7 +39,7 @@ def list_drawings(
   figure_5_MODEL: each attribute flipped, by the teacher and the last students,
     those that the judge confirms most often for the model first.
   figure_8: where there are Fader Networks, the attributes that the judge
-    confirms most often for the student, swept by both; see `draw_comparison`.
+    confirms most often for the student, swept by both; see `list_comparison`.
   figure_8_MODEL (sweeps): the four attributes that are confirmed most often,
     each over values from -alpha to alpha, for an image of its own.
   reconstructions (Figure 7): eight images, by the teacher and the last student
@@ -162,7 +141,7 @@ def list_reconstructions(
   """Lists Figure 7, which may have models of several runs.
 
   Args:
-    finals: models by kind, in the order of columns.
+    finals: models by kind, in the order of rows.
     data: that none is trained on.
   """
   return drawings.Drawing(

@@ -12,6 +12,7 @@ import numpy as np
 from experiments import command_line
 from experiments import common_flags
 from experiments import discovery_runs
+from experiments import drawings
 from experiments import edited_runs
 from experiments import given_teachers
 from experiments import observed_runs
@@ -27,7 +28,6 @@ from jacsup_jax import stages
 from jacsup_jax import surgery
 from jacsup_jax import tables
 from jacsup_jax import types
-from jacsup_jax import workdirs
 from jacsup_jax.datasets import batches
 
 FLAGS = flags.FLAGS
@@ -35,16 +35,15 @@ FLAGS = flags.FLAGS
 # --help then shows them.
 flags.disclaim_key_flags()
 
-# (workdir, trained, images, labels, metrics) -> None.
-DrawFn = Callable[
+# (trained, images, labels, metrics) -> what is drawn of a run.
+ListDrawingsFn = Callable[
     [
-        workdirs.WorkDir,
         Sequence[stages.Trained],
         np.ndarray,
         np.ndarray,
         Sequence[Mapping[str, Any]],
     ],
-    None,
+    drawings.Drawings,
 ]
 
 
@@ -163,12 +162,14 @@ def define_chain_flags(*, name: str, epochs: int, nuisance_dim: int) -> None:
   )
 
 
-def run(experiment: discovery_runs.Experiment, draw: DrawFn) -> None:
+def run(
+    experiment: discovery_runs.Experiment, list_drawings: ListDrawingsFn
+) -> None:
   """Trains, measures and draws what the flags say, or what is missing of it.
 
   Args:
     experiment: which one.
-    draw: writes the figures of a run.
+    list_drawings: lists the figures of a run.
 
   Raises:
     InputError: if a flag's value, the data or the work directory do not fit.
@@ -282,12 +283,14 @@ def run(experiment: discovery_runs.Experiment, draw: DrawFn) -> None:
   rows = discovery_runs.measure(
       experiment.make_model, values, trained, chain[-1], evaluate
   )
-  draw(
-      workdir,
-      trained[plan.seeds[0]],
-      test.images,
-      test.labels,
-      seed_runs.read_metrics(plan, workdir),
+  drawings.save_all(
+      workdir.figures,
+      list_drawings(
+          trained[plan.seeds[0]],
+          test.images,
+          test.labels,
+          seed_runs.read_metrics(plan, workdir),
+      ),
   )
   workdir.write_results(
       experiment.name,

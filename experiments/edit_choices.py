@@ -68,13 +68,10 @@ def find(
   choices = []
   if workdir is not None and not edit_inputs.is_file(workdir):
     choices += of_run(workdir, stage=stage, data_dir=data_dir)
-  elif stage is not None:
-    raise types.InputError(
-        f'--stage={stage} without a run; accepted: with the work directory of a'
-        ' run as --workdir.'
-    )
-  elif workdir is not None:
-    choices.append(of_file(workdir))
+  else:
+    edit_inputs.check_no_stage(stage)
+    if workdir is not None:
+      choices.append(of_file(workdir))
   if runs_dir is not None:
     choices += of_runs(runs_dir, data_dir=data_dir)
   if not choices:

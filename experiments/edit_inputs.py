@@ -76,13 +76,18 @@ def open_source(
     return Source(
         own, functools.partial(samples.of_run, run, data_dir=data_dir)
     )
+  check_no_stage(stage)
+  own = editor_files.read(find_demo() if workdir is None else workdir)
+  return Source(own, functools.partial(samples.of_package, own))
+
+
+def check_no_stage(stage: str | None) -> None:
+  """Raises InputError if a stage is given, where there is no run."""
   if stage is not None:
     raise types.InputError(
         f'--stage={stage} without a run; accepted: with the work directory of a'
         ' run as --workdir.'
     )
-  own = editor_files.read(find_demo() if workdir is None else workdir)
-  return Source(own, functools.partial(samples.of_package, own))
 
 
 def find_demo() -> pathlib.Path:

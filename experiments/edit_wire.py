@@ -14,6 +14,7 @@ from PIL import Image
 
 from experiments import attribute_groups
 from jacsup_jax import editor
+from jacsup_jax import pictures
 from jacsup_jax import types
 from jacsup_jax import untrusted
 
@@ -115,7 +116,7 @@ def encode(image: np.ndarray) -> bytes:
   """Encodes `[H, W, C]` uint8, C of 1 or 3, as WebP without loss."""
   file = io.BytesIO()
   # At 256x256 half of the time that the fastest PNG takes, and no larger.
-  _as_picture(image).save(
+  pictures.to_picture(image).save(
       file, format='WEBP', lossless=True, quality=0, method=0
   )
   return file.getvalue()
@@ -126,15 +127,9 @@ def shrink(images: np.ndarray) -> np.ndarray:
   height, width, channels = images.shape[1:]
   factor = min(1.0, _THUMBNAIL / max(height, width))
   size = (round(width * factor), round(height * factor))
-  small = [
-      np.asarray(_as_picture(image).resize(size, Image.Resampling.LANCZOS))
-      for image in images
-  ]
+  resize = lambda own: own.resize(size, Image.Resampling.LANCZOS)
+  small = [np.asarray(resize(pictures.to_picture(image))) for image in images]
   return np.concatenate(small, axis=1).reshape(size[1], -1, channels)
-
-
-def _as_picture(image):
-  return Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
 
 
 def _find_unit(units, name):

@@ -31,7 +31,7 @@ def define_flags() -> None:
 
 
 def main() -> None:
-  discovery_command.run(mnist_runs.EXPERIMENT, mnist_figures.draw)
+  discovery_command.run(mnist_runs.EXPERIMENT, mnist_figures.list_drawings)
 
 
 if __name__ == '__main__':

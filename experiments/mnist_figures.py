@@ -11,33 +11,12 @@ from experiments import discovery_figures
 from experiments import discovery_runs
 from experiments import drawings
 from jacsup_jax import stages
-from jacsup_jax import workdirs
 from jacsup_jax.datasets import batches
 
 # Model of a chain: its letter in Figure 1.
 _LETTERS = {'student': 'b', 'student_no_jacobian': 'c'}
 # Digits of Figure 2 in the paper.
 _EXAMPLE_LABELS = (7, 2, 0)
-
-
-def draw(
-    workdir: workdirs.WorkDir,
-    trained: Sequence[stages.Trained],
-    images: np.ndarray,
-    labels: np.ndarray,
-    metrics: Sequence[Mapping[str, Any]],
-) -> None:
-  """Writes the figures of a run to its work directory, `figures/*.png`.
-
-  Args:
-    workdir: of the run.
-    trained: as the others, see `list_drawings`.
-    images: held out from training.
-    labels: of these.
-    metrics: for the curves.
-  """
-  found = list_drawings(trained, images, labels, metrics)
-  drawings.save_all(workdir.figures, found)
 
 
 def list_drawings(

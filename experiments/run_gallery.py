@@ -5,7 +5,7 @@ of results may be anything, and is escaped.
 """
 
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 import dataclasses
 import io
 import json

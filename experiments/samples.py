@@ -1,4 +1,4 @@
-"""Images to edit, or to measure units on: of a run's data, or this package's."""
+"""Images to edit or to measure units on: of a run's data or this package's."""
 
 from collections.abc import Callable, Sequence
 import os

@@ -59,7 +59,7 @@ def main() -> None:
   command_line.check_at_least(1, 'first_width')
   command_line.check_at_most(types.LARGEST_WIDTH, 'first_width')
   experiment = svhn_runs.make_experiment(FLAGS.dataset)
-  discovery_command.run(experiment, svhn_figures.draw)
+  discovery_command.run(experiment, svhn_figures.list_drawings)
 
 
 if __name__ == '__main__':

@@ -15,7 +15,6 @@ from jacsup_jax import discovery
 from jacsup_jax import figures
 from jacsup_jax import stages
 from jacsup_jax import traversals
-from jacsup_jax import workdirs
 from jacsup_jax.datasets import batches
 
 # Of images, whose codes give the range of a unit.
@@ -24,26 +23,6 @@ _NUM_VALUES = 7
 _NUM_EXAMPLES = 4
 # d of the paper's factors that are related to the digit.
 _DIGIT_DIMS = (9, 10)
-
-
-def draw(
-    workdir: workdirs.WorkDir,
-    trained: Sequence[stages.Trained],
-    images: np.ndarray,
-    labels: np.ndarray,
-    metrics: Sequence[Mapping[str, Any]],
-) -> None:
-  """Writes the figures of a run to its work directory, `figures/*.png`.
-
-  Args:
-    workdir: of the run.
-    trained: as the others, see `list_drawings`.
-    images: held out from training.
-    labels: of these.
-    metrics: for the curves.
-  """
-  found = list_drawings(trained, images, labels, metrics)
-  drawings.save_all(workdir.figures, found)
 
 
 def list_drawings(

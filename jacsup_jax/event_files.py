@@ -13,13 +13,13 @@ import struct
 import time
 from typing import Any
 
-import chex
 from google.protobuf import message
 import numpy as np
 from tensorboardX import event_file_writer
 from tensorboardX import summary
 from tensorboardX.proto import event_pb2
 
+from jacsup_jax import pictures
 from jacsup_jax import preemption
 from jacsup_jax import stages
 from jacsup_jax import types
@@ -239,10 +239,7 @@ def tile(images: np.ndarray) -> np.ndarray:
   Returns:
     `[rows * H, cols * W, C]` uint8.
   """
-  images = np.asarray(images)
-  chex.assert_rank(images, 5)
-  rows, cols, height, width, channels = images.shape
-  laid = images.swapaxes(1, 2).reshape(rows * height, cols * width, channels)
+  laid = pictures.tile(np.asarray(images))
   return np.round(np.clip(laid, 0, 1) * 255).astype(np.uint8)
 
 

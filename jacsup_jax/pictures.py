@@ -69,7 +69,7 @@ def encode(image: np.ndarray, ending: str) -> bytes:
   """
   name, _, options = _KINDS[ending]
   file = io.BytesIO()
-  _to_picture(image).save(file, format=name, **options)
+  to_picture(image).save(file, format=name, **options)
   return file.getvalue()
 
 
@@ -87,7 +87,7 @@ def encode_moving(
     A file.
   """
   name, _, options = _KINDS[ending]
-  first, *others = map(_to_picture, frames)
+  first, *others = map(to_picture, frames)
   file = io.BytesIO()
   first.save(
       file,
@@ -113,5 +113,6 @@ def there_and_back(frames: np.ndarray) -> np.ndarray:
   return np.concatenate([frames, frames[-2:0:-1]])
 
 
-def _to_picture(image):
+def to_picture(image: np.ndarray) -> Image.Image:
+  """Returns `[H, W, C]` uint8 as Pillow has it, grey or in colours."""
   return Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)

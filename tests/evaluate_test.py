@@ -16,6 +16,7 @@ import pytest
 
 from experiments import ceilings
 from experiments import discovery_runs
+from experiments import drawings
 from experiments import evaluate
 from experiments import mnist_figures
 from experiments import mnist_runs
@@ -422,7 +423,11 @@ def test_draw_writes_every_figure(run):
   ]
   test = fake_load('small', 'test')
   metrics = workdir.read_metrics()
-  mnist_figures.draw(workdir, trained, test.images, test.labels, metrics)
+  draw = lambda models: drawings.save_all(
+      workdir.figures,
+      mnist_figures.list_drawings(models, test.images, test.labels, metrics),
+  )
+  draw(trained)
   assert sorted(path.name for path in workdir.figures.iterdir()) == [
       'figure_1a.png',
       'figure_1b.png',
@@ -435,7 +440,7 @@ def test_draw_writes_every_figure(run):
   ]
   # A run of one chain has no figures of the other.
   shutil.rmtree(workdir.figures)
-  mnist_figures.draw(workdir, trained[::2], test.images, test.labels, metrics)
+  draw(trained[::2])
   assert sorted(path.name for path in workdir.figures.iterdir()) == [
       'figure_1a.png',
       'figure_1c.png',
