@@ -44,7 +44,7 @@ def invoke(*args):
     patch.setattr(datasets, 'load', load)
     # Of what is measured and drawn there are other tests.
     patch.setattr(discovery_runs, 'make_evaluate', lambda *args: _measure)
-    patch.setattr(mnist_figures, 'draw', lambda *args: None)
+    patch.setattr(mnist_figures, 'list_drawings', lambda *args: {})
     stack.enter_context(flagsaver.flagsaver())
     stack.enter_context(contextlib.redirect_stdout(out))
     stack.enter_context(contextlib.redirect_stderr(err))
