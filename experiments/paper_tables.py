@@ -7,7 +7,7 @@ import io
 import math
 from typing import Any
 
-import scipy.stats
+import scipy
 
 from experiments import paper_numbers
 from jacsup_jax import averages
@@ -88,6 +88,7 @@ def rank_correlation(
   ]
   if len(pairs) < 3 or len({ours for _, ours in pairs}) == 1:
     return None
+  # scipy imports its parts when they are asked for; this is one of the slow.
   return float(scipy.stats.spearmanr(*zip(*pairs)).statistic)
 
 

@@ -2,8 +2,6 @@
 
 import jax
 import numpy as np
-from sklearn import decomposition
-from sklearn import neighbors as nearest_neighbors
 
 from jacsup_jax import types
 
@@ -29,6 +27,11 @@ def find(images: jax.Array | np.ndarray, num_neighbors: int) -> np.ndarray:
   Raises:
     InputError: if there are not so many other images.
   """
+  # A third of what a command imports otherwise, and few look for neighbours.
+  # pylint: disable=import-outside-toplevel
+  from sklearn import decomposition
+  from sklearn import neighbors as nearest_neighbors
+
   flat = np.asarray(images).reshape(len(images), -1).astype(np.float32)
   if not 1 <= num_neighbors < len(flat):
     raise types.InputError(

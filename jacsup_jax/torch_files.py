@@ -92,7 +92,7 @@ def write_state_dict(
 def import_torch(path: str | os.PathLike[str]) -> Any:
   """Imports PyTorch, or raises InputError that names the file it is for."""
   try:
-    import torch  # pylint: disable=g-import-not-at-top
+    import torch  # pylint: disable=import-outside-toplevel
   except ImportError as error:
     raise types.InputError(
         f'{path} is a file of PyTorch, which is not installed (pip install'

@@ -3,6 +3,7 @@
 import configparser
 import pathlib
 import subprocess
+import sys
 
 import pytest
 
@@ -60,3 +61,25 @@ def test_idx_files_are_tracked():
       check=True,
   ).stdout.split()
   assert sum(name.endswith('.gz') for name in tracked) == 4
+
+
+def test_commands_start_without_what_few_of_them_need():
+  """These took as long to import as all the rest."""
+  commands = (
+      'ablation', 'benchmark', 'celeba', 'convert', 'edit', 'evaluate',
+      'figures', 'judge', 'mnist', 'reproduce', 'svhn',
+  )  # pyformat: disable
+  program = [
+      'import sys',
+      *(f'import experiments.{name}' for name in commands),
+      "print({'aiohttp', 'dlib', 'scipy.stats', 'sklearn', 'tensorflow',"
+      " 'torch'}.intersection(sys.modules))",
+  ]
+  done = subprocess.run(
+      [sys.executable, '-c', '\n'.join(program)],
+      cwd=ROOT,
+      capture_output=True,
+      text=True,
+      check=True,
+  )
+  assert done.stdout == 'set()\n'

@@ -4,8 +4,6 @@ from collections.abc import Sequence
 import functools
 
 import numpy as np
-from sklearn import ensemble
-from sklearn import linear_model
 
 from jacsup_jax import types
 from jacsup_jax.disentanglement import scores
@@ -338,6 +336,10 @@ def _predict(codes, classes, predictor, seed):
 
 def _fit_trees(codes, classes, predictor, seed):
   """Returns (importance, classify) of each depth."""
+  # As in `neighbors`: slow to import, and rarely asked for.
+  # pylint: disable=import-outside-toplevel
+  from sklearn import ensemble
+
   make = [
       functools.partial(
           ensemble.RandomForestClassifier,
@@ -358,6 +360,9 @@ def _fit_trees(codes, classes, predictor, seed):
 
 def _fit_lassos(codes, classes, unused_predictor, unused_seed):
   """Returns (importance, classify) of each penalty."""
+  # pylint: disable=import-outside-toplevel
+  from sklearn import linear_model
+
   mean, deviation = codes.mean(axis=0), codes.std(axis=0)
   # A constant unit is 0 and stays it.
   scale = np.where(deviation > 0, deviation, 1.0)
