@@ -131,7 +131,7 @@ class Editing:
       model: nn.Module,
       trained: Mapping[str, stages.Trained],
   ) -> epochs.Epoch:
-    """Makes the epoch of a stage, of resident data or of chunks that are fed."""
+    """Makes the epoch of a stage, of resident data or chunks that are fed."""
     train_steps, teacher = self.bind_train_steps(stage, model, trained)
     if self._resident is not None:
       epoch_fn = self._make_resident_epoch(train_steps, teacher)

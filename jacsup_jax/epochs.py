@@ -67,7 +67,9 @@ def loop_steps(
       lambda x: jax.lax.dynamic_index_in_dim(x, i, keepdims=False), rows
   )
   _, shapes = jax.eval_shape(step, state, take(0))
-  metrics = jax.tree.map(lambda x: jnp.zeros((count, *x.shape), x.dtype), shapes)
+  metrics = jax.tree.map(
+      lambda x: jnp.zeros((count, *x.shape), x.dtype), shapes
+  )
 
   def body(i, carry):
     state, metrics = carry

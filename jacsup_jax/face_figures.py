@@ -519,7 +519,8 @@ def _format_error(value, unused_position):
   if not value:
     return '0'
   mantissa, exponent = f'{value:.1e}'.split('e')
-  return f'{mantissa.removesuffix(".0")}e{int(exponent)}'.replace('-', '\N{MINUS SIGN}')
+  text = f'{mantissa.removesuffix(".0")}e{int(exponent)}'
+  return text.replace('-', '\N{MINUS SIGN}')
 
 
 def _check_labels(labels, count, what):

@@ -117,7 +117,7 @@ def examine(
 def compile_examination(
     function: Callable[..., dict[str, jax.Array]],
 ) -> Callable[..., dict[str, bool]]:
-  """Compiles a function that ends in `examine`; what it returns keeps its order.
+  """Compiles a function that ends in `examine`; its results keep their order.
 
   Args:
     function: arrays -> scalar bools by name.

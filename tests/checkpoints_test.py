@@ -247,7 +247,7 @@ OF_ALL = [
 
 def _save_two(path):
   with checkpoints.StageCheckpoints(path) as saved:
-    return {str(step): saved.save(step, _state(step), [step]) for step in (1, 2)}
+    return {str(s): saved.save(s, _state(s), [s]) for s in (1, 2)}
 
 
 @pytest.mark.parametrize(('damage', 'file'), [*OF_FILES, *OF_ALL])

@@ -20,7 +20,8 @@ MAPS = [
     (2, 10, 12, 3, 5, 2),
     (2, 10, 10, 6, 5, 2),
 ]
-# Name: operands of (x, y, kernel), and forms, the first the one to compare with.
+# Name: operands of (x, y, kernel), and forms; others are compared with the
+# first.
 FORMS = {
     'down': (
         'xk',

@@ -255,7 +255,8 @@ def test_an_epoch_reads_metrics_alone_and_compiles_once(monkeypatch, on_device):
     assert reads[: not on_device] == ([] if on_device else [(4, 4)])
     # The metrics of a part that has ended, while the next one is computed.
     parts = 1 if on_device else 4
-    assert len(reads) == (not on_device) + parts * (len(metrics) - (not on_device))
+    ahead = int(not on_device)
+    assert len(reads) == ahead + parts * (len(metrics) - ahead)
     assert set(reads[not on_device :]) == {(4 // parts,)}
     assert bool(clock.programs) == (epoch == 0)
     if not on_device:

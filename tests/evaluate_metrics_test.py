@@ -81,7 +81,8 @@ def test_attributes_are_labels_by_name(measured):
   assert found[0].items() >= rows[0].items()
   parts = details['rows'][0]['mig']['parts']
   assert set(parts) == set(NAMES) and parts['Young'] is None
-  assert found[0]['mig'] == pytest.approx((parts['Bald'] + parts['Smiling']) / 2)
+  mean = (parts['Bald'] + parts['Smiling']) / 2
+  assert found[0]['mig'] == pytest.approx(mean)
   assert details['rows'][0]['mig']['reasons'] == [
       'Young is the same in all 24 examples'
   ]

@@ -74,7 +74,8 @@ def test_records_and_pictures_are_read_back(tmp_path):
     run.add(events, 10, loss=0.25, eval_mse=3.0)
     run.add(events, 20, loss=0.125)
     # At once, not at the end.
-    assert shown_events.read(tmp_path / 'teacher')['loss'] == {10: 0.25, 20: 0.125}
+    shown = shown_events.read(tmp_path / 'teacher')
+    assert shown['loss'] == {10: 0.25, 20: 0.125}
     evaluate(0.0, 2.0)
     run.add(events, 20, 'student', loss=2.0)
   shown = shown_events.read(tmp_path / 'teacher')
@@ -102,7 +103,8 @@ def test_steps_that_are_taken_again_are_there_once(tmp_path):
   with event_files.EventFiles(tmp_path, run.read) as events:
     run.add(events, 20, loss=22.0)
     run.add(events, 30, loss=32.0)
-  assert shown_events.read(tmp_path / 'teacher')['loss'] == {10: 10.0, 20: 22.0, 30: 32.0}
+  shown = shown_events.read(tmp_path / 'teacher')
+  assert shown['loss'] == {10: 10.0, 20: 22.0, 30: 32.0}
   assert event_files.read_steps(tmp_path / 'teacher') == {10, 20, 30}
 
 
@@ -114,7 +116,8 @@ def test_records_of_before_are_added(tmp_path):
     run.add(events, 20, loss=2.0)
     # Stopped between metrics.jsonl and its report.
     run.add(None, 30, loss=3.0)
-  assert shown_events.read(tmp_path / 'teacher')['loss'] == {10: 1.0, 20: 2.0, 30: 3.0}
+  shown = shown_events.read(tmp_path / 'teacher')
+  assert shown['loss'] == {10: 1.0, 20: 2.0, 30: 3.0}
   assert shown_events.read(tmp_path / 'finished')['loss'] == {10: 7.0}
   run.add(None, 40, loss=4.0)  # Killed there.
   with event_files.EventFiles(tmp_path, run.read) as events:

@@ -121,7 +121,8 @@ def test_what_comes_first_is_named(bad, expected):
 def test_integers_and_empty_trees_are_finite():
   assert numerics.is_finite({'step': jnp.array(3), 'empty': {}})
   assert numerics.is_finite({})
-  assert not numerics.is_finite({'a': jnp.ones(2), 'b': jnp.array([1, jnp.inf])})
+  infinite = {'a': jnp.ones(2), 'b': jnp.array([1, jnp.inf])}
+  assert not numerics.is_finite(infinite)
 
 
 # Gradients.

@@ -156,9 +156,8 @@ def test_a_run_of_two_seeds(tmp_path, judge, how):
   assert status == 0 and again.endswith('\n'.join(lines + [explanation, '']))
   _, measured = evaluate.evaluate(run, judge_workdir=judge)
   # Which also has what Jacobians are.
-  assert [{name: m[name] for name in row} for m, row in zip(measured, rows)] == (
-      rows
-  )
+  found = [{name: m[name] for name in row} for m, row in zip(measured, rows)]
+  assert found == rows
   assert [row['jacobian_cosine'] is None for row in measured] == (
       [True, False, False, True] * 2
   )

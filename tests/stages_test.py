@@ -544,7 +544,8 @@ def undisturbed_fine(tmp_path_factory):
 
 
 # Five parts an epoch: the first of the first epoch; within epochs; before the
-# last part of a stage; in the first epoch of a student; where nothing was taken.
+# last part of a stage; in the first epoch of a student; where nothing was
+# taken.
 @pytest.mark.parametrize(
     'at', [1, 9, 16, 17, *(_slow(at) for at in (2, 15, 23, 45))]
 )
@@ -661,7 +662,8 @@ def test_a_finished_stage_with_other_parameters_is_refused(tmp_path):
   manifest = json.loads(path.read_text())
   manifest['stages']['d1']['sha256'] = '0' * 64
   path.write_text(json.dumps(manifest))
-  with pytest.raises(types.InputError, match='the manifest has .* 000000000000'):
+  error = 'the manifest has .* 000000000000'
+  with pytest.raises(types.InputError, match=error):
     _run(tmp_path)
 
 
@@ -762,7 +764,9 @@ def test_no_room_at_any_checkpoint_leaves_those_before(
         return save(saved, step, *args)
 
     with monkeypatch.context() as patch:
-      patch.setattr(checkpoints.StageCheckpoints, 'save', save_once_without_room)
+      patch.setattr(
+          checkpoints.StageCheckpoints, 'save', save_once_without_room
+      )
       with pytest.raises(types.StorageError) as error:
         _run(tmp_path)
       failed += 1

@@ -58,7 +58,8 @@ def test_a_unit_without_spread_has_deviation_zero():
       0.1 + 1e-8 * _encode(images).factors.astype(np.float64),
       _encode(images).nuisance,
   )
-  assert unit_scales.measure(rounded, _images(100), ('a', 'b'))[1].deviation == 0
+  constant = unit_scales.measure(rounded, _images(100), ('a', 'b'))[1]
+  assert constant.deviation == 0
 
 
 def test_mistakes_are_refused():
