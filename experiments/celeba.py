@@ -66,13 +66,7 @@ def main() -> None:
         values, train.attribute_names, list(given)
     )
     given = {seed: [teacher] for seed, teacher in teachers.items()}
-  parallel.check_same({
-      f'fingerprint of {train.name}': train.fingerprint,
-      'sha256 of the teacher': [
-          model.sha256 for models in given.values() for model in models
-      ],
-  })
-  command_line.check_data(train.name, train.fingerprint)
+  seed_runs.check_inputs(train.name, train.fingerprint, given)
   plan = seed_runs.make_plan(
       values,
       workdir,

@@ -13,6 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from experiments import evaluated_runs
 from experiments import seed_runs
 from experiments import supervision_flags
 from jacsup_jax import attribute_judges
@@ -74,7 +75,6 @@ _MAYBE_KINDS = {
     'adversarial_ramp_steps': int, **seed_runs.MAYBE_KINDS,
     **supervision_flags.MAYBE_KINDS,
 }  # pyformat: disable
-_DTYPES = ('float32', 'bfloat16')
 
 
 def check_recorded(run: workdirs.WorkDir, *, with_data: bool) -> None:
@@ -95,18 +95,7 @@ def check_recorded(run: workdirs.WorkDir, *, with_data: bool) -> None:
   )
   values = run.manifest['flags']
   types.check_image_size(values['image_size'])
-  for name in ('first_width', 'last_width'):
-    if not 1 <= values[name] <= types.LARGEST_WIDTH:
-      raise types.InputError(
-          f'{run.path} has a run of --{name}={values[name]}; accepted: 1 to'
-          f' {types.LARGEST_WIDTH}.'
-      )
-  if values['compute_dtype'] not in _DTYPES or not 0 <= values['seed'] < 2**31:
-    raise types.InputError(
-        f'{run.path} has a run of --compute_dtype={values["compute_dtype"]} and'
-        f' --seed={values["seed"]}; accepted: {" or ".join(_DTYPES)}, and 0 to'
-        ' 2147483647.'
-    )
+  evaluated_runs.check_model(run, 'first_width', 'last_width')
   if with_data:
     try:
       strengths = [float(strength) for strength in values['strengths']]

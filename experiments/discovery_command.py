@@ -201,13 +201,7 @@ def run(
           experiment.image_shape, plateau=FLAGS.grow_when == 'plateau'
       )
   )
-  parallel.check_same({
-      f'fingerprint of {train.name}': train.fingerprint,
-      'sha256 of the teacher': [
-          model.sha256 for models in given.values() for model in models
-      ],
-  })
-  command_line.check_data(train.name, train.fingerprint)
+  seed_runs.check_inputs(train.name, train.fingerprint, given)
   plan = seed_runs.make_plan(
       values,
       workdir,

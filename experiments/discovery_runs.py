@@ -14,6 +14,7 @@ from flax import linen as nn
 import jax
 import jax.numpy as jnp
 
+from experiments import evaluated_runs
 from experiments import optimizer_flags
 from experiments import seed_runs
 from experiments import supervision_flags
@@ -51,7 +52,6 @@ _MAYBE_KINDS = {
     **supervision_flags.MAYBE_KINDS, **supervision_flags.MAYBE_KINDS_OF_CHAINS,
     **seed_runs.MAYBE_KINDS,
 }  # pyformat: disable
-_DTYPES = ('float32', 'bfloat16')
 PROTOCOL = (
     'class_swaps: pairs within batches of 128 in order, the class of an image'
     ' is the judge\'s opinion of its reconstruction, equal opinions left out,'
@@ -96,19 +96,7 @@ def check_recorded(run: workdirs.WorkDir) -> None:
       of_stage={'sha256': str, 'epochs': int},
       of_dataset={'fingerprint': str},
   )
-  values = run.manifest['flags']
-  for name in ('num_factors', 'first_width'):
-    if not 1 <= values.get(name, 1) <= types.LARGEST_WIDTH:
-      raise types.InputError(
-          f'{run.path} has a run of --{name}={values[name]}; accepted: 1 to'
-          f' {types.LARGEST_WIDTH}.'
-      )
-  if values['compute_dtype'] not in _DTYPES or not 0 <= values['seed'] < 2**31:
-    raise types.InputError(
-        f'{run.path} has a run of --compute_dtype={values["compute_dtype"]} and'
-        f' --seed={values["seed"]}; accepted: {" or ".join(_DTYPES)}, and 0 to'
-        ' 2147483647.'
-    )
+  evaluated_runs.check_model(run, 'num_factors', 'first_width')
 
 
 def name_training_split(values: Mapping[str, Any]) -> str:

@@ -9,6 +9,34 @@ from typing import Any
 from jacsup_jax import types
 from jacsup_jax import workdirs
 
+_DTYPES = ('float32', 'bfloat16')
+
+
+def check_model(run: workdirs.WorkDir, *widths: str) -> None:
+  """Checks the values in a manifest that any model is made by.
+
+  Args:
+    run: with a manifest that has `compute_dtype` and `seed`.
+    *widths: names of flags that are numbers of units or channels; older runs
+      may lack them.
+
+  Raises:
+    InputError: if a value cannot be.
+  """
+  values = run.manifest['flags']
+  for name in widths:
+    if not 1 <= values.get(name, 1) <= types.LARGEST_WIDTH:
+      raise types.InputError(
+          f'{run.path} has a run of --{name}={values[name]}; accepted: 1 to'
+          f' {types.LARGEST_WIDTH}.'
+      )
+  if values['compute_dtype'] not in _DTYPES or not 0 <= values['seed'] < 2**31:
+    raise types.InputError(
+        f'{run.path} has a run of --compute_dtype={values["compute_dtype"]} and'
+        f' --seed={values["seed"]}; accepted: {" or ".join(_DTYPES)}, and 0 to'
+        ' 2147483647.'
+    )
+
 
 def find_finished(
     run: workdirs.WorkDir,

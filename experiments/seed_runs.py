@@ -74,6 +74,28 @@ def define_flags() -> None:
   )
 
 
+def check_inputs(
+    name: str, fingerprint: str, given: Mapping[int, Sequence[stages.Trained]]
+) -> None:
+  """Checks that all processes train on the same, and a repetition as well.
+
+  Args:
+    name: of the data.
+    fingerprint: of the data.
+    given: models from other runs, by seed; none may be.
+
+  Raises:
+    InputError: if they do not.
+  """
+  parallel.check_same({
+      f'fingerprint of {name}': fingerprint,
+      'sha256 of the teacher': [
+          model.sha256 for models in given.values() for model in models
+      ],
+  })
+  command_line.check_data(name, fingerprint)
+
+
 def check_flags() -> None:
   """Raises InputError unless --seed and --seeds are of accepted seeds."""
   command_line.check_at_least(1, 'seeds')

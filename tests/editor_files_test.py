@@ -5,7 +5,6 @@ import json
 from flax import traverse_util
 import fuzzing
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from safetensors import numpy as safetensors_numpy

@@ -12,7 +12,6 @@ import numpy as np
 from jacsup_jax import types
 from jacsup_jax.datasets import face_folder
 from jacsup_jax.datasets import face_sets
-from jacsup_jax.datasets import squares
 
 KNOWN_FACES = face_sets.KNOWN_FACES
 DEFAULT_FACES = face_sets.SYNTHETIC
