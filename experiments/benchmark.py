@@ -110,7 +110,7 @@ def define_flags() -> None:
   flags.DEFINE_enum(
       'compute_dtype',
       'bfloat16',
-      ['float32', 'bfloat16'],
+      types.COMPUTE_DTYPES,
       'What convolutions are computed in, for compile and scaling.',
   )
   flags.DEFINE_integer(

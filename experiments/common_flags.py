@@ -4,6 +4,7 @@ from absl import flags
 
 from jacsup_jax import datasets
 from jacsup_jax import parallel
+from jacsup_jax import types
 
 # Flags that functions here define belong to the binary that calls them, whose
 # --help then shows them.
@@ -104,7 +105,7 @@ def define_training_flags(
   flags.DEFINE_enum(
       'compute_dtype',
       'float32',
-      ['float32', 'bfloat16'],
+      types.COMPUTE_DTYPES,
       'What matrix products are computed in; parameters are float32.',
   )
   flags.DEFINE_enum(

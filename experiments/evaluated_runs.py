@@ -9,8 +9,6 @@ from typing import Any
 from jacsup_jax import types
 from jacsup_jax import workdirs
 
-_DTYPES = ('float32', 'bfloat16')
-
 
 def check_model(run: workdirs.WorkDir, *widths: str) -> None:
   """Checks the values in a manifest that any model is made by.
@@ -30,11 +28,11 @@ def check_model(run: workdirs.WorkDir, *widths: str) -> None:
           f'{run.path} has a run of --{name}={values[name]}; accepted: 1 to'
           f' {types.LARGEST_WIDTH}.'
       )
-  if values['compute_dtype'] not in _DTYPES or not 0 <= values['seed'] < 2**31:
+  dtype, seed = values['compute_dtype'], values['seed']
+  if dtype not in types.COMPUTE_DTYPES or not 0 <= seed < 2**31:
     raise types.InputError(
-        f'{run.path} has a run of --compute_dtype={values["compute_dtype"]} and'
-        f' --seed={values["seed"]}; accepted: {" or ".join(_DTYPES)}, and 0 to'
-        ' 2147483647.'
+        f'{run.path} has a run of --compute_dtype={dtype} and --seed={seed};'
+        f' accepted: {" or ".join(types.COMPUTE_DTYPES)}, and 0 to 2147483647.'
     )
 
 

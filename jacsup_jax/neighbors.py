@@ -27,7 +27,7 @@ def find(images: jax.Array | np.ndarray, num_neighbors: int) -> np.ndarray:
   Raises:
     InputError: if there are not so many other images.
   """
-  # A third of what a command imports otherwise, and few look for neighbours.
+  # Two fifths of what a command would import, and few look for neighbours.
   # pylint: disable=import-outside-toplevel
   from sklearn import decomposition
   from sklearn import neighbors as nearest_neighbors

@@ -88,6 +88,8 @@ def one_line(text: str) -> str:
   )
 
 
+# What products may be computed in.
+COMPUTE_DTYPES = ('float32', 'bfloat16')
 # Of a layer, a code or an ensemble: 8 times the paper's largest, and no more
 # than what a mistyped number may ask of a machine before it can be refused.
 LARGEST_WIDTH = 2**16

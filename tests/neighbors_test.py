@@ -16,8 +16,8 @@ def _images(flat):
 
 
 def test_neighbors_on_a_line():
-  # Distances from 0: 1, 4, 9; from 1: 1, 3, 8; from 4: 3, 4, 5; from 9: 5, 8,
-  # 9.
+  # Distances from 0: 1, 4, 9; from 1: 1, 3, 8;
+  # from 4: 3, 4, 5; from 9: 5, 8, 9.
   found = neighbors.find(_images([[0], [1], [4], [9]]), 2)
   np.testing.assert_array_equal(found, [[1, 2], [0, 2], [1, 0], [2, 1]])
   assert found.dtype == np.int32
