@@ -19,8 +19,8 @@ from experiments import command_line
 from experiments import paper_numbers
 from experiments import paper_tables
 from experiments import seed_runs
-from jacsup_jax import types
-from jacsup_jax import workdirs
+from jacsup_jax.core import errors
+from jacsup_jax.runs import workdir as workdirs
 
 FLAGS = flags.FLAGS
 TABLES = ('4', '5', '6')
@@ -54,7 +54,7 @@ def find_table(args: Sequence[str]) -> str:
   try:
     command_line.check_flagfiles(args)
     args = FLAGS.read_flags_from_files(list(args), force_gnu=True)
-  except (flags.Error, types.InputError):
+  except (flags.Error, errors.InputError):
     args = []
   found = '4'
   for i, arg in enumerate(args):
@@ -67,7 +67,7 @@ def find_table(args: Sequence[str]) -> str:
 def main() -> None:
   seed_runs.check_flags()
   if FLAGS.distributed:
-    raise types.InputError(
+    raise errors.InputError(
         '--distributed: a table is trained by one process; accepted:'
         ' --nodistributed.'
     )

@@ -15,12 +15,12 @@ from experiments import mnist_runs
 from experiments import paper_numbers
 from experiments import seed_runs
 from experiments import supervision_flags
-from jacsup_jax import grid
-from jacsup_jax import judges
-from jacsup_jax import parallel
-from jacsup_jax import stages
-from jacsup_jax import types
-from jacsup_jax import workdirs
+from jacsup_jax.core import config
+from jacsup_jax.evaluation import judges
+from jacsup_jax.runs import stages
+from jacsup_jax.runs import workdir as workdirs
+from jacsup_jax.training import devices as parallel
+from jacsup_jax.training import replicas as grid
 
 FLAGS = flags.FLAGS
 # Flags that functions here define belong to the binary that calls them, whose
@@ -45,7 +45,7 @@ def make_members(values: Mapping[str, Any]) -> list[grid.Member]:
   return [
       grid.Member(
           seed,
-          types.LossWeights(
+          config.LossWeights(
               **row.weights,
               squared_xcov=values['xcov'] == 'squared',
               supervision=supervision_flags.make(values),
@@ -70,7 +70,7 @@ def run(values: Mapping[str, Any], workdir: workdirs.WorkDir) -> None:
       1, 'epochs', 'batch_size', 'num_factors', 'eval_every', 'checkpoint_every'
   )
   command_line.check_at_least(0, 'learning_rate', 'weight_decay')
-  command_line.check_at_most(types.LARGEST_WIDTH, 'num_factors')
+  command_line.check_at_most(config.LARGEST_WIDTH, 'num_factors')
   members = make_members(values)
   chain = grid.make_stages(
       members, discovery_runs.make_dims(values), FLAGS.epochs

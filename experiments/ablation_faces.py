@@ -12,12 +12,13 @@ from experiments import celeba_rows
 from experiments import celeba_runs
 from experiments import command_line
 from experiments import paper_numbers
-from jacsup_jax import editing
-from jacsup_jax import parallel
-from jacsup_jax import stages
-from jacsup_jax import types
-from jacsup_jax import workdirs
-from jacsup_jax.datasets import batches
+from jacsup_jax.core import config
+from jacsup_jax.core import errors
+from jacsup_jax.data import batches
+from jacsup_jax.runs import stages
+from jacsup_jax.runs import workdir as workdirs
+from jacsup_jax.training import attributes as editing
+from jacsup_jax.training import devices as parallel
 
 FLAGS = flags.FLAGS
 
@@ -52,7 +53,7 @@ def define_flags(table: str) -> None:
     FLAGS.set_default(name, value)
 
 
-def make_stages(values: Mapping[str, Any], seed: int) -> list[types.Stage]:
+def make_stages(values: Mapping[str, Any], seed: int) -> list[config.Stage]:
   """Returns the stages of one seed: those of a row each, and their teacher.
 
   Args:
@@ -70,7 +71,7 @@ def make_stages(values: Mapping[str, Any], seed: int) -> list[types.Stage]:
   table = paper_numbers.TABLES[int(values['table'])]
   sizes = 2 if values['table'] == '5' else 1
   if len(dims) != sizes:
-    raise types.InputError(
+    raise errors.InputError(
         f'--nuisance_dims={",".join(values["nuisance_dims"])} with'
         f' --table={values["table"]}; accepted: {sizes} of them.'
     )
@@ -79,12 +80,12 @@ def make_stages(values: Mapping[str, Any], seed: int) -> list[types.Stage]:
       ('fader_epochs', 0),
   ):  # pyformat: disable
     if values[name] != accepted:
-      raise types.InputError(
+      raise errors.InputError(
           f'--{name}={values[name]} with --table={values["table"]}, which says'
           ' what is trained; accepted: without that flag.'
       )
   base = celeba_runs.make_weights(values, 'teacher_phase_1')
-  make_teacher = lambda name, weights: types.Stage(
+  make_teacher = lambda name, weights: config.Stage(
       name, _TEACHER, None, dims[0], values['epochs'], weights
   )
   if values['table'] == '6':
@@ -100,7 +101,7 @@ def make_stages(values: Mapping[str, Any], seed: int) -> list[types.Stage]:
   return [
       make_teacher(name, base),
       *(
-          types.Stage(
+          config.Stage(
               f'student_row{i}_seed{seed}',
               'student',
               name,

@@ -1,6 +1,6 @@
 """Where a unit stands among the sliders, and what it is called there."""
 
-from jacsup_jax import editor
+from jacsup_jax.editor import editor
 
 # All of CelebA's attributes; a data set may have some of them.
 _ATTRIBUTES = {

@@ -30,8 +30,9 @@ from experiments import benchmark_whole
 from experiments import command_line
 from experiments import face_steps
 from experiments import seed_runs
-from jacsup_jax import parallel
-from jacsup_jax import types
+from jacsup_jax.core import config
+from jacsup_jax.core import errors
+from jacsup_jax.training import devices as parallel
 
 FLAGS = flags.FLAGS
 _BATCH_SIZES = {
@@ -110,7 +111,7 @@ def define_flags() -> None:
   flags.DEFINE_enum(
       'compute_dtype',
       'bfloat16',
-      types.COMPUTE_DTYPES,
+      config.COMPUTE_DTYPES,
       'What convolutions are computed in, for compile and scaling.',
   )
   flags.DEFINE_integer(
@@ -129,21 +130,21 @@ def define_flags() -> None:
 def main() -> None:
   command_line.check_at_least(1, 'nuisance_dim', 'repeats', 'seeds')
   command_line.check_at_most(seed_runs.MOST_SEEDS, 'seeds')
-  command_line.check_at_most(types.LARGEST_WIDTH, 'nuisance_dim')
-  types.check_image_size(FLAGS.image_size)
+  command_line.check_at_most(config.LARGEST_WIDTH, 'nuisance_dim')
+  config.check_image_size(FLAGS.image_size)
   if FLAGS.batch_size is None:
     batch_size = _BATCH_SIZES.get(FLAGS.what)
   elif FLAGS.what in _WHOLE:
-    raise types.InputError(
+    raise errors.InputError(
         f'--batch_size={FLAGS.batch_size} with --what={FLAGS.what}, which has'
         ' its own; accepted: none.'
     )
   else:
     command_line.check_at_least(1, 'batch_size')
-    command_line.check_at_most(types.LARGEST_WIDTH, 'batch_size')
+    command_line.check_at_most(config.LARGEST_WIDTH, 'batch_size')
     batch_size = FLAGS.batch_size
   if FLAGS.against and FLAGS.what not in _WITH_TORCH:
-    raise types.InputError(
+    raise errors.InputError(
         f'--against=torch with --what={FLAGS.what}; accepted:'
         f' {" or ".join(_WITH_TORCH)}.'
     )

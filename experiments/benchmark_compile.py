@@ -18,9 +18,9 @@ import jax.numpy as jnp
 
 from experiments import compiled_programs
 from experiments import face_steps
-from jacsup_jax import attribute_training
-from jacsup_jax import parallel
-from jacsup_jax import types
+from jacsup_jax.core import errors
+from jacsup_jax.training import attribute_steps as attribute_training
+from jacsup_jax.training import devices as parallel
 
 _MB, _GB = 1e6, 1e9
 # Of CelebA, and of the paper's schedule on it.
@@ -137,7 +137,7 @@ def parse_target(target: str) -> tuple[str, str, str]:
       target,
   )
   if match is None:
-    raise types.InputError(f'--target={target}; {_ACCEPTED}')
+    raise errors.InputError(f'--target={target}; {_ACCEPTED}')
   return tuple(group for group in match.groups() if group is not None)
 
 
@@ -180,7 +180,7 @@ def get_devices(target: str) -> list[jax.Device]:
     return list(get().devices)
   except (jax.errors.JaxRuntimeError, ValueError) as error:
     text = ' '.join(str(error).split())[:200]
-    raise types.InputError(f'--target={target}: {text}; {_ACCEPTED}') from error
+    raise errors.InputError(f'--target={target}: {text}; {_ACCEPTED}') from error
 
 
 def compile_step(
@@ -382,7 +382,7 @@ def report_weak_scaling(
   """
   devices = jax.devices()
   if len(devices) < max(counts):
-    raise types.InputError(
+    raise errors.InputError(
         f'--what=scaling compiles for {max(counts)} devices, found'
         f' {len(devices)}; accepted: XLA_FLAGS='
         f'--xla_force_host_platform_device_count={max(counts)} in the'
@@ -416,7 +416,7 @@ def _check_installed(module, extra, target):
         for text in importlib.metadata.requires('jax')
         if text.startswith('libtpu')
     )
-  raise types.InputError(
+  raise errors.InputError(
       f'--target={target} needs {module}, which is not installed; to install'
       f' it, best in an environment of its own: pip install \'{requirement}\''
   )

@@ -15,16 +15,17 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments import timing
-from jacsup_jax import networks
-from jacsup_jax import parallel
-from jacsup_jax import training
-from jacsup_jax import types
+from jacsup_jax.core import codes
+from jacsup_jax.core import config
+from jacsup_jax.models import autoencoders as networks
+from jacsup_jax.training import devices as parallel
+from jacsup_jax.training import steps as training
 
 # Of the paper's experiment on digits.
 NUM_FACTORS = 2
 LEARNING_RATE = 3e-4
 WEIGHT_DECAY = 1e-6
-WEIGHTS = types.LossWeights()
+WEIGHTS = config.LossWeights()
 # Of one measurement, and batches of the data that it goes through.
 NUM_STEPS = 100
 
@@ -138,9 +139,9 @@ class MnistStep(NamedTuple):
   """A student, its teacher and the data of NUM_STEPS steps."""
 
   model: networks.MlpAutoencoder
-  student: types.Variables
+  student: codes.Variables
   teacher_model: networks.MlpAutoencoder
-  teacher: types.Variables
+  teacher: codes.Variables
   images: np.ndarray
 
 

@@ -7,9 +7,9 @@ import jax.numpy as jnp
 
 from experiments import face_steps
 from experiments import timing
-from jacsup_jax import attribute_training
-from jacsup_jax import parallel
-from jacsup_jax import types
+from jacsup_jax.core import errors
+from jacsup_jax.training import attribute_steps as attribute_training
+from jacsup_jax.training import devices as parallel
 
 # Of one measurement, and of the loop that is one program, as an epoch is.
 NUM_STEPS = 10
@@ -42,7 +42,7 @@ def measure_celeba_step(
       CPU as it is.
   """
   if mode != 'jit':
-    raise types.InputError(
+    raise errors.InputError(
         f'--parallel={mode} with --what=celeba_step, which is measured on one'
         ' device; accepted: jit.'
     )

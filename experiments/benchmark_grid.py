@@ -13,12 +13,12 @@ import numpy as np
 
 from experiments import paper_numbers
 from experiments import timing
-from jacsup_jax import discovery
-from jacsup_jax import grid
-from jacsup_jax import networks
-from jacsup_jax import parallel
-from jacsup_jax import stages
-from jacsup_jax import types
+from jacsup_jax.core import config
+from jacsup_jax.models import autoencoders as networks
+from jacsup_jax.runs import stages
+from jacsup_jax.training import devices as parallel
+from jacsup_jax.training import discovery
+from jacsup_jax.training import replicas as grid
 
 NUM_FACTORS = 2
 # Of one measurement, and batches of the data that it goes through.
@@ -49,11 +49,11 @@ def measure_mnist_grid(
   parallel.check_batch_size(batch_size)
   if num_seeds is None:
     members = [
-        grid.Member(0, types.LossWeights(**row.weights))
+        grid.Member(0, config.LossWeights(**row.weights))
         for row in paper_numbers.TABLES[4].rows
     ]
   else:
-    weights = types.LossWeights()
+    weights = config.LossWeights()
     members = [grid.Member(seed, weights) for seed in range(num_seeds)]
   images = jnp.asarray(
       np.random.default_rng(0).integers(

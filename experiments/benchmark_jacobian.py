@@ -13,16 +13,17 @@ import jax.numpy as jnp
 
 from experiments import benchmark_digits
 from experiments import timing
-from jacsup_jax import training
-from jacsup_jax import types
+from jacsup_jax.core import codes
+from jacsup_jax.core import config
+from jacsup_jax.training import steps as training
 
 SUPERVISIONS = {
-    'secant': types.Supervision(),
-    'tangent': types.Supervision('tangent'),
-    'path, 1 node': types.Supervision('path', nodes=1),
-    'path, 3 nodes': types.Supervision('path', nodes=3),
-    'path, 8 nodes': types.Supervision('path', nodes=8),
-    'full': types.Supervision('full'),
+    'secant': config.Supervision(),
+    'tangent': config.Supervision('tangent'),
+    'path, 1 node': config.Supervision('path', nodes=1),
+    'path, 3 nodes': config.Supervision('path', nodes=3),
+    'path, 8 nodes': config.Supervision('path', nodes=8),
+    'full': config.Supervision('full'),
 }
 _MB = 1e6
 
@@ -62,8 +63,8 @@ def measure_jacobian(batch_size: int, nuisance_dim: int, repeats: int) -> str:
 def _make_epoch(
     step: benchmark_digits.MnistStep,
     batch_size: int,
-    supervision: types.Supervision,
-) -> tuple[Callable[[], types.Metrics], int]:
+    supervision: config.Supervision,
+) -> tuple[Callable[[], codes.Metrics], int]:
   """Makes an epoch, and tells its temporary memory in bytes."""
   weights = dataclasses.replace(
       benchmark_digits.WEIGHTS, supervision=supervision

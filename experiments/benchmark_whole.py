@@ -16,11 +16,11 @@ from PIL import Image
 
 from experiments import face_steps
 from experiments import timing
-from jacsup_jax import attribute_judges
-from jacsup_jax import flips
-from jacsup_jax import networks
-from jacsup_jax.datasets import faces
-from jacsup_jax.datasets import feeding
+from jacsup_jax.data import faces
+from jacsup_jax.data import feeding
+from jacsup_jax.evaluation import attribute_flips as flips
+from jacsup_jax.evaluation import attribute_judges
+from jacsup_jax.models import autoencoders as networks
 
 # Images that are read, and of a step.
 _NUM_READ = 1024
@@ -34,7 +34,7 @@ import time
 start = time.perf_counter()
 import jax
 from experiments import celeba, face_steps
-from jacsup_jax import attribute_training, compilation
+from jacsup_jax.training import attribute_steps as attribute_training, compilation
 imported = time.perf_counter()
 compilation.keep_programs({directory!r})
 step = face_steps.make_step('phase_one', {image_size})

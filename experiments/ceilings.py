@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jacsup_jax import judges
-from jacsup_jax import networks
-from jacsup_jax import stages
-from jacsup_jax import swap_ceiling
+from jacsup_jax.evaluation import judges
+from jacsup_jax.evaluation import swap_ceiling
+from jacsup_jax.models import autoencoders as networks
+from jacsup_jax.runs import stages
 
 _TITLES = {
     'class_swaps': 'class swaps',

@@ -22,14 +22,14 @@ from experiments import drawings
 from experiments import edited_runs
 from experiments import observed_runs
 from experiments import seed_runs
-from jacsup_jax import editing
-from jacsup_jax import editing_grid
-from jacsup_jax import fader_training
-from jacsup_jax import parallel
-from jacsup_jax import stages
-from jacsup_jax import tables
-from jacsup_jax import unit_scales
-from jacsup_jax.datasets import batches
+from jacsup_jax.baselines import fader_training
+from jacsup_jax.data import batches
+from jacsup_jax.evaluation import tables
+from jacsup_jax.evaluation import unit_scales
+from jacsup_jax.runs import stages
+from jacsup_jax.training import attributes as editing
+from jacsup_jax.training import devices as parallel
+from jacsup_jax.training import editing_grid
 
 FLAGS = flags.FLAGS
 

@@ -10,14 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments import drawings
-from jacsup_jax import datasets
-from jacsup_jax import face_figures
-from jacsup_jax import fader_networks
-from jacsup_jax import figures
-from jacsup_jax import networks
-from jacsup_jax import stages
-from jacsup_jax import traversals
-from jacsup_jax.datasets import batches
+from jacsup_jax.baselines import fader as fader_networks
+from jacsup_jax.data import batches
+from jacsup_jax.data import registry as datasets
+from jacsup_jax.figures import face_figures
+from jacsup_jax.figures import panels as figures
+from jacsup_jax.figures import traversals
+from jacsup_jax.models import autoencoders as networks
+from jacsup_jax.runs import stages
 
 _SUBJECTS = 8
 _SWEEP_SUBJECTS = 4

@@ -6,9 +6,10 @@ from experiments import celeba_runs
 from experiments import command_line
 from experiments import common_flags
 from experiments import supervision_flags
-from jacsup_jax import flips
-from jacsup_jax import surgery
-from jacsup_jax import types
+from jacsup_jax.core import config
+from jacsup_jax.core import errors
+from jacsup_jax.core import growth as surgery
+from jacsup_jax.evaluation import attribute_flips as flips
 
 FLAGS = flags.FLAGS
 # Flags that functions here define belong to the binary that calls them, whose
@@ -185,12 +186,12 @@ def check_flags() -> None:
       'held_out',
   )  # pyformat: disable
   command_line.check_at_most(
-      types.LARGEST_WIDTH, 'first_width', 'last_width', 'judge_first_width',
+      config.LARGEST_WIDTH, 'first_width', 'last_width', 'judge_first_width',
       'judge_last_width', 'judge_hidden',
   )  # pyformat: disable
-  types.check_image_size(FLAGS.image_size)
+  config.check_image_size(FLAGS.image_size)
   if FLAGS.adam_b1 >= 1:
-    raise types.InputError(
+    raise errors.InputError(
         f'--adam_b1={FLAGS.adam_b1}; accepted: from 0 to less than 1.'
     )
   command_line.parse_numbers('strengths')

@@ -13,14 +13,14 @@ import numpy as np
 from experiments import celeba_runs
 from experiments import seed_runs
 from experiments import supervision_flags
-from jacsup_jax import attribute_judges
-from jacsup_jax import datasets
-from jacsup_jax import fader_networks
-from jacsup_jax import flips
-from jacsup_jax import networks
-from jacsup_jax import stages
-from jacsup_jax import types
-from jacsup_jax.datasets import batches
+from jacsup_jax.baselines import fader as fader_networks
+from jacsup_jax.core import codes
+from jacsup_jax.data import batches
+from jacsup_jax.data import registry as datasets
+from jacsup_jax.evaluation import attribute_flips as flips
+from jacsup_jax.evaluation import attribute_judges
+from jacsup_jax.models import autoencoders as networks
+from jacsup_jax.runs import stages
 
 _PROTOCOL = (
     'attribute_flips: y_i set to -strength sign(y_i), counted if the judge then'
@@ -35,7 +35,7 @@ _PROTOCOL = (
 
 def make_evaluate_error(
     data: datasets.FaceDataset, most: int
-) -> Callable[[nn.Module, types.Variables], dict[str, Any]]:
+) -> Callable[[nn.Module, codes.Variables], dict[str, Any]]:
   """Makes `evaluate(model, variables) -> {'mse': ...}` for curves.
 
   Args:
@@ -198,7 +198,7 @@ def encode_models(
     models: Sequence[stages.Trained],
     images: np.ndarray,
     attributes: np.ndarray,
-) -> list[types.Code]:
+) -> list[codes.Code]:
   """Encodes the same few images by models, with running statistics.
 
   Args:

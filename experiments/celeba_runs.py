@@ -16,22 +16,23 @@ import jax.numpy as jnp
 from experiments import evaluated_runs
 from experiments import seed_runs
 from experiments import supervision_flags
-from jacsup_jax import attribute_judges
-from jacsup_jax import attribute_training
-from jacsup_jax import changes
-from jacsup_jax import checkpoints
-from jacsup_jax import datasets
-from jacsup_jax import editing
-from jacsup_jax import fader_networks
-from jacsup_jax import grid
-from jacsup_jax import judge_files
-from jacsup_jax import memory
-from jacsup_jax import networks
-from jacsup_jax import parallel
-from jacsup_jax import stages
-from jacsup_jax import training
-from jacsup_jax import types
-from jacsup_jax import workdirs
+from jacsup_jax.baselines import fader as fader_networks
+from jacsup_jax.core import changes
+from jacsup_jax.core import config
+from jacsup_jax.core import errors
+from jacsup_jax.data import registry as datasets
+from jacsup_jax.evaluation import attribute_judges
+from jacsup_jax.evaluation import judge_files
+from jacsup_jax.models import autoencoders as networks
+from jacsup_jax.runs import checkpoints
+from jacsup_jax.runs import stages
+from jacsup_jax.runs import workdir as workdirs
+from jacsup_jax.training import attribute_steps as attribute_training
+from jacsup_jax.training import attributes as editing
+from jacsup_jax.training import devices as parallel
+from jacsup_jax.training import memory
+from jacsup_jax.training import replicas as grid
+from jacsup_jax.training import steps as training
 
 FROM_SCRATCH = 'student_from_scratch'
 STUDENTS = ('student', 'student_cycle', 'student_no_jacobian', FROM_SCRATCH)
@@ -45,7 +46,7 @@ _OF_MODEL = (
     'compute_dtype',
 )  # pyformat: disable
 # A map of 2x2 with as many channels as a layer may have.
-_LARGEST_DIM = 4 * types.LARGEST_WIDTH
+_LARGEST_DIM = 4 * config.LARGEST_WIDTH
 # Of the values that make a run again, from its manifest: their annotations.
 _KINDS = {
     'image_size': int, 'seed': int, 'epochs': int, 'cycle_epochs': int,
@@ -94,7 +95,7 @@ def check_recorded(run: workdirs.WorkDir, *, with_data: bool) -> None:
       of_dataset={'attributes': list[str]},
   )
   values = run.manifest['flags']
-  types.check_image_size(values['image_size'])
+  config.check_image_size(values['image_size'])
   evaluated_runs.check_model(run, 'first_width', 'last_width')
   if with_data:
     try:
@@ -103,7 +104,7 @@ def check_recorded(run: workdirs.WorkDir, *, with_data: bool) -> None:
       strengths = []
     if not strengths or not all(0 < x < math.inf for x in strengths):
       found = ','.join(values['strengths'])
-      raise types.InputError(
+      raise errors.InputError(
           f'{run.path} has a run of --strengths={found}; accepted: numbers'
           ' above 0, separated by commas.'
       )
@@ -133,11 +134,11 @@ def parse_nuisance_dims(values: Mapping[str, Any]) -> list[int]:
       or max(dims) > _LARGEST_DIM
       or any(b <= a for a, b in zip(dims, dims[1:]))
   ):
-    raise types.InputError(f'--nuisance_dims={",".join(given)}; {accepted}')
+    raise errors.InputError(f'--nuisance_dims={",".join(given)}; {accepted}')
   return dims
 
 
-def make_stages(values: Mapping[str, Any]) -> list[types.Stage]:
+def make_stages(values: Mapping[str, Any]) -> list[config.Stage]:
   """Returns the stages of a run: teacher in its phases, students, baseline.
 
   Args:
@@ -153,12 +154,12 @@ def make_stages(values: Mapping[str, Any]) -> list[types.Stage]:
   dims = parse_nuisance_dims(values)
   students = values['students']
   if set(students) - set(STUDENTS) or len(students) > len(set(students)):
-    raise types.InputError(
+    raise errors.InputError(
         f'--students={",".join(students)}; accepted: any of'
         f' {", ".join(STUDENTS)}, each once.'
     )
   if students and len(dims) < 2:
-    raise types.InputError(
+    raise errors.InputError(
         f'--nuisance_dims={dims[0]} leaves nothing for'
         f' --students={",".join(students)} to grow to; accepted: more than one'
         ' size, or --students= for the teacher alone.'
@@ -177,7 +178,7 @@ def make_stages(values: Mapping[str, Any]) -> list[types.Stage]:
     for dim in dims[1:]:
       name = f'{model}_d{dim}'
       chain.append(
-          types.Stage(
+          config.Stage(
               name,
               model,
               parent,
@@ -189,19 +190,19 @@ def make_stages(values: Mapping[str, Any]) -> list[types.Stage]:
       )
       parent = name
   if fader_epochs:
-    weights = types.FaderLossWeights(
+    weights = config.FaderLossWeights(
         lambda_adversarial=values['lambda_adversarial'],
         ramp_steps=values['adversarial_ramp_steps'],
     )
     chain.append(
-        types.Stage(FADER, FADER, None, dims[0], fader_epochs, weights)
+        config.Stage(FADER, FADER, None, dims[0], fader_epochs, weights)
     )
   return chain
 
 
 def make_weights(
     values: Mapping[str, Any], model: str
-) -> types.AttributeLossWeights:
+) -> config.AttributeLossWeights:
   """Returns the weights of the terms of a model's objective.
 
   Args:
@@ -227,7 +228,7 @@ def make_weights(
       'student_cycle': of_student | of_cycle,
       'student_no_jacobian': of_student,
   }
-  return types.AttributeLossWeights(
+  return config.AttributeLossWeights(
       **base,
       **terms[model],
       **squared,
@@ -236,7 +237,7 @@ def make_weights(
 
 
 def check_jacobian(
-    values: Mapping[str, Any], chain: Sequence[types.Stage], num_factors: int
+    values: Mapping[str, Any], chain: Sequence[config.Stage], num_factors: int
 ) -> None:
   """Checks that the Jacobians of a run are small enough to be computed.
 
@@ -348,7 +349,7 @@ def choose_selection_split(values: Mapping[str, Any]) -> str:
   if values['eval_split'] == 'test':
     return 'validation'
   if values['held_out'] < 1:
-    raise types.InputError(
+    raise errors.InputError(
         '--eval_split=validation needs images to choose alpha on, and'
         f' --held_out={values["held_out"]}; accepted: 1 or more of the training'
         ' images.'
@@ -419,7 +420,7 @@ def restore_teachers(
       other widths or other seeds.
   """
   where = f'--teacher_workdir={values["teacher_workdir"]}'
-  no_teacher = types.InputError(
+  no_teacher = errors.InputError(
       f'{where} holds no finished teacher; accepted: the work directory of'
       ' a run of experiments.celeba whose teacher is trained.'
   )
@@ -436,7 +437,7 @@ def restore_teachers(
   theirs, plan = run.manifest['flags'], seed_runs.read_plan(run)
   found = tuple(run.manifest['dataset']['attributes'])
   if found != tuple(attribute_names):
-    raise types.InputError(
+    raise errors.InputError(
         f'{where} has a teacher of the attributes {_list_names(found)}, the'
         f' data {_list_names(attribute_names)}; accepted: the same, in the same'
         ' order.'
@@ -444,20 +445,20 @@ def restore_teachers(
   names = [n for n in _OF_MODEL if theirs.get(n) != values[n]]
   if names:
     differing = [f'--{n}={theirs.get(n)} there, {values[n]} now' for n in names]
-    raise types.InputError(
+    raise errors.InputError(
         f'{where} has a teacher of other shape: {"; ".join(differing)};'
         ' accepted: the same.'
     )
   dim = parse_nuisance_dims(values)[0]
   their_dim = parse_nuisance_dims(theirs)[0]
   if dim != their_dim:
-    raise types.InputError(
+    raise errors.InputError(
         f'{where} has a teacher of d = {their_dim}, --nuisance_dims begins'
         f' with {dim}; accepted: the same.'
     )
   stage = {s.name: s for s in make_stages(theirs)}.get(TEACHER)
   if stage is None:
-    raise types.InputError(
+    raise errors.InputError(
         f'{where} has a finished teacher and flags that train none; accepted: a'
         ' manifest as experiments.celeba writes it.'
     )
@@ -480,7 +481,7 @@ def restore_teachers(
     return dict.fromkeys(seeds, teacher)
   trained = [seed for seed, models in there.items() if models]
   if set(seeds) - set(trained):
-    raise types.InputError(
+    raise errors.InputError(
         f'{where} has teachers of the seeds {_list_numbers(trained)}, this run'
         f' the seeds {_list_numbers(seeds)}; accepted: of those.'
     )
@@ -489,7 +490,7 @@ def restore_teachers(
 
 def restore(
     values: Mapping[str, Any],
-    stage: types.Stage,
+    stage: config.Stage,
     workdir: workdirs.WorkDir,
     num_factors: int,
     count: int = 0,
@@ -533,7 +534,7 @@ def random_model(
   """Returns an untrained model as large as the teacher."""
   dim = parse_nuisance_dims(values)[0]
   weights = make_weights(values, 'teacher_phase_1')
-  stage = types.Stage('random', 'random', None, dim, 0, weights)
+  stage = config.Stage('random', 'random', None, dim, 0, weights)
   model = make_model(values, num_factors, dim)
   variables = networks.init_variables(model, values['seed'], model.image_shape)
   state = training.TrainState(0, opt_state=(), **variables)
@@ -545,7 +546,7 @@ def _check_teacher(values, fader_epochs):
   students = values['students']
   given = values['teacher_workdir'] is not None
   if not values['epochs'] and not given and students:
-    raise types.InputError(
+    raise errors.InputError(
         f'--epochs=0 trains no teacher for --students={",".join(students)};'
         ' accepted: 1 or more, or --teacher_workdir of one.'
     )
@@ -553,7 +554,7 @@ def _check_teacher(values, fader_epochs):
     why = (
         '--teacher_workdir gives the teacher' if given else '--epochs is 0'
     )
-    raise types.InputError(
+    raise errors.InputError(
         f'--students is empty and {why}: nothing to train; accepted: any of'
         f' {", ".join(STUDENTS)}, or --fader_epochs of 1 or more.'
     )
@@ -565,7 +566,7 @@ def _make_stage_from_scratch(values, dims):
   It is as large as the last of the others, and trained for as many epochs as a
   chain of them together.
   """
-  return types.Stage(
+  return config.Stage(
       f'{FROM_SCRATCH}_d{dims[-1]}',
       FROM_SCRATCH,
       None,
@@ -580,11 +581,11 @@ def _make_teacher_stages(values, dim):
   first = make_weights(values, 'teacher_phase_1')
   second = make_weights(values, TEACHER)
   if not values['cycle_epochs'] or not second.needs_cycle:
-    return [types.Stage(TEACHER, TEACHER, None, dim, values['epochs'], first)]
+    return [config.Stage(TEACHER, TEACHER, None, dim, values['epochs'], first)]
   phase = 'teacher_phase_1'
   return [
-      types.Stage(phase, phase, None, dim, values['epochs'], first),
-      types.Stage(
+      config.Stage(phase, phase, None, dim, values['epochs'], first),
+      config.Stage(
           TEACHER, TEACHER, phase, dim, values['cycle_epochs'], second
       ),
   ]
@@ -592,7 +593,7 @@ def _make_teacher_stages(values, dim):
 
 def estimate_bytes(
     values: Mapping[str, Any],
-    chain: Sequence[types.Stage],
+    chain: Sequence[config.Stage],
     num_factors: int,
     size: int,
     count: int,

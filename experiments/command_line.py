@@ -23,18 +23,19 @@ import numpy as np
 import tqdm
 
 from experiments import common_flags
-from jacsup_jax import averages
-from jacsup_jax import circumstances
-from jacsup_jax import compilation
-from jacsup_jax import hosts
-from jacsup_jax import locks
-from jacsup_jax import parallel
-from jacsup_jax import preemption
-from jacsup_jax import stages
-from jacsup_jax import tables
-from jacsup_jax import types
-from jacsup_jax import untrusted
-from jacsup_jax import workdirs
+from jacsup_jax.core import config
+from jacsup_jax.core import errors
+from jacsup_jax.core import untrusted
+from jacsup_jax.evaluation import averages
+from jacsup_jax.evaluation import tables
+from jacsup_jax.runs import circumstances
+from jacsup_jax.runs import locks
+from jacsup_jax.runs import preemption
+from jacsup_jax.runs import stages
+from jacsup_jax.runs import workdir as workdirs
+from jacsup_jax.training import compilation
+from jacsup_jax.training import devices as parallel
+from jacsup_jax.training import hosts
 
 # Bytes of flagfiles, one within another: the longest here has 1,500.
 _LONGEST_FLAGFILES = 2**20
@@ -95,7 +96,7 @@ def check_data(name: str, fingerprint: str) -> None:
   """
   expected = flags.FLAGS.expected_data
   if expected is not None and expected != fingerprint:
-    raise types.InputError(
+    raise errors.InputError(
         f'--expected_data={expected}: {name} has the fingerprint {fingerprint};'
         ' accepted: the same data, or a run without --expected_data.'
     )
@@ -125,7 +126,7 @@ def check_at_least(lowest: float, *names: str) -> None:
   for name in names:
     value = flags.FLAGS[name].value
     if not lowest <= value < math.inf:  # Also catches NaN.
-      raise types.InputError(
+      raise errors.InputError(
           f'--{name}={value}; accepted: {lowest} or larger, and finite.'
       )
     if isinstance(value, int):
@@ -142,7 +143,7 @@ def check_at_most(highest: float, *names: str) -> None:
   for name in names:
     value = flags.FLAGS[name].value
     if value > highest:
-      raise types.InputError(f'--{name}={value}; accepted: {highest} at most.')
+      raise errors.InputError(f'--{name}={value}; accepted: {highest} at most.')
 
 
 def parse_numbers(name: str) -> list[float]:
@@ -160,7 +161,7 @@ def parse_numbers(name: str) -> list[float]:
   except ValueError:
     numbers = []
   if not numbers or not all(0 < number < math.inf for number in numbers):
-    raise types.InputError(
+    raise errors.InputError(
         f'--{name}={",".join(texts)}; accepted: numbers above 0, separated by'
         ' commas.'
     )
@@ -225,7 +226,7 @@ class Progress:
   def __exit__(self, *unused_exception) -> None:
     self.close()
 
-  def report(self, stage: types.Stage, record: dict[str, Any]) -> None:
+  def report(self, stage: config.Stage, record: dict[str, Any]) -> None:
     """Shows one record of metrics.jsonl."""
     names = ('loss', 'eval_mse', 'eval_class_swaps')
     # Of a grid's members, the mean of those that have a value.
@@ -293,7 +294,7 @@ def check_flagfiles(args: Sequence[str]) -> None:
     path = os.path.expanduser(path)
     where = f'--flagfile={path}'
     if path in above:
-      raise types.InputError(
+      raise errors.InputError(
           f'{where} leads back to itself, by'
           f' {" and ".join(above[above.index(path) :])}; accepted: flagfiles'
           ' that end.'
@@ -303,14 +304,14 @@ def check_flagfiles(args: Sequence[str]) -> None:
     left[0] -= len(content) + 1
     # Few bytes in many files that name each other would be many flags.
     if left[0] < 0:
-      raise types.InputError(
+      raise errors.InputError(
           f'{where}, with those before it, has more than'
           f' {_LONGEST_FLAGFILES:,} bytes; accepted: fewer.'
       )
     try:
       lines = content.decode().splitlines()
     except UnicodeDecodeError as error:
-      raise types.InputError(
+      raise errors.InputError(
           f'{where} is no text ({error}); accepted: UTF-8.'
       ) from error
     check_all(lines, (*above, path))
@@ -331,7 +332,7 @@ def _run(main, argv):
     logging.set_verbosity(logging.WARNING)
   try:
     if len(argv) > 1:
-      raise types.InputError(
+      raise errors.InputError(
           f'found {argv[1]!r} after the flags; accepted: flags only.'
       )
     if 'deterministic' in flags.FLAGS and flags.FLAGS.deterministic:
@@ -347,9 +348,9 @@ def _run(main, argv):
     else:
       _run_watched(main)
     parallel.disconnect()
-  except types.InputError as error:
+  except errors.InputError as error:
     _fail(error)
-  except types.RunError as error:
+  except errors.RunError as error:
     _fail(error, 1)
   except OSError as error:
     # What is written in many places, such as pictures.
@@ -369,7 +370,7 @@ def _end_by_traceback(error):
     raise error
   parallel.await_news(error)
   traceback.print_exception(error)
-  text = types.one_line(str(error))[:300]
+  text = errors.one_line(str(error))[:300]
   parallel.fail(f'{type(error).__name__}: {text}', 1)
 
 
@@ -410,7 +411,7 @@ def _connect():
   given = [f'--{n}={v}' for n, v in values.items() if v is not None]
   if not flags.FLAGS.distributed:
     if given:
-      raise types.InputError(
+      raise errors.InputError(
           f'{" ".join(given)} without --distributed; accepted: both, or'
           ' neither.'
       )
@@ -418,12 +419,12 @@ def _connect():
   check_at_least(1, 'distributed_timeout')
   missing = [f'--{name}' for name, v in values.items() if v is None]
   if given and missing:
-    raise types.InputError(
+    raise errors.InputError(
         f'{" ".join(given)} without {" and ".join(missing)}; accepted: all'
         ' three, or none of them where the environment says it.'
     )
   if given and values['process_id'] >= values['process_count']:
-    raise types.InputError(
+    raise errors.InputError(
         f'--process_id={values["process_id"]} with'
         f' --process_count={values["process_count"]}; accepted: 0 to'
         f' {values["process_count"] - 1}.'
@@ -462,7 +463,7 @@ def _describe_precision():
 
 
 def _fail(error, status=2):
-  message = types.one_line(str(error))
+  message = errors.one_line(str(error))
   parallel.fail(message, status)
   print(f'error: {message}', file=sys.stderr)
   sys.exit(status)

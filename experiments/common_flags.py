@@ -2,9 +2,9 @@
 
 from absl import flags
 
-from jacsup_jax import datasets
-from jacsup_jax import parallel
-from jacsup_jax import types
+from jacsup_jax.core import config
+from jacsup_jax.data import registry as datasets
+from jacsup_jax.training import devices as parallel
 
 # Flags that functions here define belong to the binary that calls them, whose
 # --help then shows them.
@@ -105,7 +105,7 @@ def define_training_flags(
   flags.DEFINE_enum(
       'compute_dtype',
       'float32',
-      types.COMPUTE_DTYPES,
+      config.COMPUTE_DTYPES,
       'What matrix products are computed in; parameters are float32.',
   )
   flags.DEFINE_enum(

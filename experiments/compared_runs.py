@@ -8,8 +8,8 @@ import math
 import pathlib
 from typing import Any
 
-from jacsup_jax import circumstances
-from jacsup_jax import types
+from jacsup_jax.core import errors
+from jacsup_jax.runs import circumstances
 
 # What of a record of metrics.jsonl is of the clock.
 _CLOCK = ('seconds', 'images_per_second', 'compile_seconds', 'input_bound')
@@ -230,7 +230,7 @@ def _read_json(path):
   except FileNotFoundError:
     return None
   except (OSError, ValueError) as error:
-    raise types.InputError(
+    raise errors.InputError(
         f'{path} cannot be read: {error}; accepted: a file of a run.'
     ) from error
 
@@ -249,6 +249,6 @@ def _read_records(path):
   except FileNotFoundError:
     return {}
   except (OSError, ValueError, KeyError, TypeError) as error:
-    raise types.InputError(
+    raise errors.InputError(
         f'{path} cannot be read: {error!r}; accepted: metrics of a run.'
     ) from error

@@ -19,13 +19,14 @@ from absl import flags
 from experiments import command_line
 from experiments import common_flags
 from experiments import converted_runs
-from jacsup_jax import convert
-from jacsup_jax import datasets
-from jacsup_jax import safetensors_files
-from jacsup_jax import torch_files
-from jacsup_jax import types
-from jacsup_jax import untrusted
-from jacsup_jax import workdirs
+from jacsup_jax.core import config
+from jacsup_jax.core import errors
+from jacsup_jax.core import untrusted
+from jacsup_jax.data import registry as datasets
+from jacsup_jax.interop import released as convert
+from jacsup_jax.interop import safetensors_files
+from jacsup_jax.interop import torch_files
+from jacsup_jax.runs import workdir as workdirs
 
 FLAGS = flags.FLAGS
 _CHECKPOINT = 'checkpoint'
@@ -85,7 +86,7 @@ def define_flags() -> None:
       2,
       'k of a student in a file, whose shapes tell k + d alone.',
       lower_bound=1,
-      upper_bound=types.LARGEST_WIDTH,
+      upper_bound=config.LARGEST_WIDTH,
   )
   flags.DEFINE_string(
       'dataset',
@@ -151,7 +152,7 @@ def convert_model(
   """
   output = pathlib.Path(output)
   if untrusted.exists(output):
-    raise types.InputError(
+    raise errors.InputError(
         f'--output={output} is there already; accepted: a new name.'
     )
   workdirs.check_writable(f'--output={output}', output)
@@ -159,7 +160,7 @@ def convert_model(
     torch_files.import_torch(output)  # Before anything else is done.
   is_directory = os.path.isdir(source)
   if is_directory and to == _CHECKPOINT:
-    raise types.InputError(
+    raise errors.InputError(
         f'--input={source} is a directory, of which --to={to} would make one'
         f' again; accepted: --to={" or ".join(_WRITE)}, or a file.'
     )
@@ -208,7 +209,7 @@ def convert_model(
 def main() -> None:
   for name in ('input', 'kind', 'output'):
     if not FLAGS[name].value:
-      raise types.InputError(f'--{name} is missing; accepted: see --help.')
+      raise errors.InputError(f'--{name} is missing; accepted: see --help.')
   names = (
       'kind', 'to', 'stage', 'seed', 'judge', 'num_factors', 'dataset',
       'data_dir', 'attributes', 'epochs',

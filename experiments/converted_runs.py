@@ -21,19 +21,19 @@ from experiments import command_line
 from experiments import discovery_runs
 from experiments import mnist_runs
 from experiments import seed_runs
-from jacsup_jax import attribute_training
-from jacsup_jax import checkpoints
-from jacsup_jax import convert
-from jacsup_jax import datasets
-from jacsup_jax import evaluation
-from jacsup_jax import flips
-from jacsup_jax import grid
-from jacsup_jax import judge_files
-from jacsup_jax import judges
-from jacsup_jax import parallel
-from jacsup_jax import training
-from jacsup_jax import types
-from jacsup_jax import workdirs
+from jacsup_jax.core import errors
+from jacsup_jax.data import registry as datasets
+from jacsup_jax.evaluation import attribute_flips as flips
+from jacsup_jax.evaluation import class_swaps as evaluation
+from jacsup_jax.evaluation import judge_files
+from jacsup_jax.evaluation import judges
+from jacsup_jax.interop import released as convert
+from jacsup_jax.runs import checkpoints
+from jacsup_jax.runs import workdir as workdirs
+from jacsup_jax.training import attribute_steps as attribute_training
+from jacsup_jax.training import devices as parallel
+from jacsup_jax.training import replicas as grid
+from jacsup_jax.training import steps as training
 
 # Of a manifest: what a model was converted from.
 ENTRY = 'converted'
@@ -151,7 +151,7 @@ def write_faces(
   if len(attributes) != model.num_factors or len(set(attributes)) != len(
       attributes
   ):
-    raise types.InputError(
+    raise errors.InputError(
         f'--attributes={",".join(attributes)} are {len(set(attributes))}'
         f' names, the model has {model.num_factors} factors; accepted: a name'
         ' for each, in the order of its factors.'
@@ -213,7 +213,7 @@ def write_judge(
   )
   num_classes = layout.model.num_classes
   if test.num_classes != num_classes:
-    raise types.InputError(
+    raise errors.InputError(
         f'--dataset={dataset} has {test.num_classes} classes, the judge'
         f' {num_classes}; accepted: a set of as many.'
     )
@@ -258,7 +258,7 @@ def read_run(
   run = workdirs.WorkDir(path)
   experiment = _EXPERIMENTS[kind]
   if run.manifest is None or run.manifest['experiment'] != experiment:
-    raise types.InputError(
+    raise errors.InputError(
         f'--input={path} is no run of experiments.{experiment}; accepted: the'
         f' work directory of one, for --kind={kind}.'
     )
@@ -276,7 +276,7 @@ def read_run(
   plan = seed_runs.read_plan(run)
   seed = plan.seeds[0] if seed is None else seed
   if seed not in plan.seeds:
-    raise types.InputError(
+    raise errors.InputError(
         f'--seed={seed}; accepted: {plan.seeds[0]} to {plan.seeds[-1]}, the'
         f' seeds of {path}.'
     )
@@ -289,13 +289,13 @@ def read_run(
   name = stage_name or next(reversed(finished), None)
   if name not in finished:
     given = f' and --stage={name}' if name else ''
-    raise types.InputError(
+    raise errors.InputError(
         f'--input={path} with --kind={kind}{given}; accepted: a finished stage'
         f' of that kind, of which there are {", ".join(finished) or "none"}.'
     )
   if kind == 'celeba':
     if values['linear_factors']:
-      raise types.InputError(
+      raise errors.InputError(
           f'--input={path} is of --linear_factors; accepted: a run without,'
           ' since the released network has a LeakyReLU there.'
       )
@@ -337,7 +337,7 @@ def read_judge(
       image_shape=found.image_shape,
   )
   if member >= len(ensemble.seeds):
-    raise types.InputError(
+    raise errors.InputError(
         f'--judge={member}; accepted: less than {len(ensemble.seeds)}, the'
         f' number of judges in {path}.'
     )
@@ -358,7 +358,7 @@ def _read_counts(run, layout, stage_name, step):
       name in names and type(count) is int and 0 <= count < 2**63
       for name, count in counts.items()
   ):
-    raise types.InputError(
+    raise errors.InputError(
         f'{run.path / "manifest.json"} has no counts of batches in {ENTRY!r};'
         ' accepted: a manifest as experiments.convert writes it.'
     )

@@ -14,15 +14,15 @@ import jax
 import numpy as np
 
 from experiments import discovery_figures
-from jacsup_jax import figures
-from jacsup_jax import jacobian_diagnostics
-from jacsup_jax import jacobian_figures
-from jacsup_jax import latents
-from jacsup_jax import networks
-from jacsup_jax import stages
-from jacsup_jax import traversals
-from jacsup_jax import types
-from jacsup_jax import workdirs
+from jacsup_jax.core import codes
+from jacsup_jax.core import codes as latents
+from jacsup_jax.evaluation import jacobian_agreement as jacobian_diagnostics
+from jacsup_jax.figures import jacobian_figures
+from jacsup_jax.figures import panels as figures
+from jacsup_jax.figures import traversals
+from jacsup_jax.models import autoencoders as networks
+from jacsup_jax.runs import stages
+from jacsup_jax.runs import workdir as workdirs
 
 # Name of the first teacher's stage, of digits and of faces.
 _FIRST = 'teacher'
@@ -38,13 +38,13 @@ class Diagnosed(NamedTuple):
   """A model, its codes of the images, and what was found."""
 
   trained: stages.Trained
-  code: types.Code  # of M images
+  code: codes.Code  # of M images
   entry: dict[str, Any]  # JSON values
 
 
 def measure(
     models: Sequence[stages.Trained],
-    codes: Sequence[types.Code],
+    codes: Sequence[codes.Code],
     factor_names: Sequence[str],
 ) -> list[Diagnosed]:
   """Measures the Jacobians of models.

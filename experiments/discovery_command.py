@@ -19,16 +19,16 @@ from experiments import observed_runs
 from experiments import optimizer_flags
 from experiments import seed_runs
 from experiments import supervision_flags
-from jacsup_jax import datasets
-from jacsup_jax import discovery
-from jacsup_jax import grid
-from jacsup_jax import judges
-from jacsup_jax import parallel
-from jacsup_jax import stages
-from jacsup_jax import surgery
-from jacsup_jax import tables
-from jacsup_jax import types
-from jacsup_jax.datasets import batches
+from jacsup_jax.core import config
+from jacsup_jax.core import growth as surgery
+from jacsup_jax.data import batches
+from jacsup_jax.data import registry as datasets
+from jacsup_jax.evaluation import judges
+from jacsup_jax.evaluation import tables
+from jacsup_jax.runs import stages
+from jacsup_jax.training import devices as parallel
+from jacsup_jax.training import discovery
+from jacsup_jax.training import replicas as grid
 
 FLAGS = flags.FLAGS
 # Flags that functions here define belong to the binary that calls them, whose
@@ -179,7 +179,7 @@ def run(
       'checkpoint_every',
   )  # pyformat: disable
   command_line.check_at_least(0, 'learning_rate', 'weight_decay')
-  command_line.check_at_most(types.LARGEST_WIDTH, 'num_factors')
+  command_line.check_at_most(config.LARGEST_WIDTH, 'num_factors')
   optimizer_flags.check()
   seed_runs.check_flags()
   values = command_line.result_flags()

@@ -9,11 +9,11 @@ import jax
 from matplotlib import figure as mpl_figure
 import numpy as np
 
-from jacsup_jax import figures
-from jacsup_jax import networks
-from jacsup_jax import stages
-from jacsup_jax import traversals
-from jacsup_jax import types
+from jacsup_jax.core import codes
+from jacsup_jax.figures import panels as figures
+from jacsup_jax.figures import traversals
+from jacsup_jax.models import autoencoders as networks
+from jacsup_jax.runs import stages
 
 # Model of a chain: its name, and the end of file names.
 CHAINS = {
@@ -165,12 +165,12 @@ def draw_reconstructions(
   return figures.reconstructions(rows)
 
 
-def encode(trained: stages.Trained, images: jax.Array) -> types.Code:
+def encode(trained: stages.Trained, images: jax.Array) -> codes.Code:
   """Encodes `[B, H, W, C]` images in [0, 1], with running statistics."""
   return _encode(trained.model, trained.variables, images)
 
 
-def decode(trained: stages.Trained, code: types.Code) -> jax.Array:
+def decode(trained: stages.Trained, code: codes.Code) -> jax.Array:
   """Decodes codes of B examples to `[B, H, W, C]` images."""
   return _decode(trained.model, trained.variables, code)
 

@@ -18,19 +18,21 @@ from experiments import evaluated_runs
 from experiments import optimizer_flags
 from experiments import seed_runs
 from experiments import supervision_flags
-from jacsup_jax import changes
-from jacsup_jax import checkpoints
-from jacsup_jax import discovery
-from jacsup_jax import evaluation
-from jacsup_jax import grid
-from jacsup_jax import judges
-from jacsup_jax import memory
-from jacsup_jax import networks
-from jacsup_jax import parallel
-from jacsup_jax import stages
-from jacsup_jax import training
-from jacsup_jax import types
-from jacsup_jax import workdirs
+from jacsup_jax.core import changes
+from jacsup_jax.core import codes
+from jacsup_jax.core import config
+from jacsup_jax.core import errors
+from jacsup_jax.evaluation import class_swaps as evaluation
+from jacsup_jax.evaluation import judges
+from jacsup_jax.models import autoencoders as networks
+from jacsup_jax.runs import checkpoints
+from jacsup_jax.runs import stages
+from jacsup_jax.runs import workdir as workdirs
+from jacsup_jax.training import devices as parallel
+from jacsup_jax.training import discovery
+from jacsup_jax.training import memory
+from jacsup_jax.training import replicas as grid
+from jacsup_jax.training import steps as training
 
 FROM_SCRATCH = 'student_from_scratch'
 STUDENTS = (
@@ -113,7 +115,7 @@ def name_training_split(values: Mapping[str, Any]) -> str:
   return 'train_minus_validation' if held_out else 'train'
 
 
-def make_stages(values: Mapping[str, Any]) -> list[types.Stage]:
+def make_stages(values: Mapping[str, Any]) -> list[config.Stage]:
   """Returns the teacher and the chains of students of a run.
 
   Args:
@@ -132,11 +134,11 @@ def make_stages(values: Mapping[str, Any]) -> list[types.Stage]:
       or set(students) - set(STUDENTS)
       or len(students) > len(set(students))
   ):
-    raise types.InputError(
+    raise errors.InputError(
         f'--students={",".join(students)}; accepted: any of'
         f' {", ".join(STUDENTS)}, each once.'
     )
-  supervised = types.LossWeights(
+  supervised = config.LossWeights(
       lambda_y=values['lambda_y'],
       lambda_diff=values['lambda_diff'],
       lambda_xcov=values['lambda_xcov'],
@@ -149,7 +151,7 @@ def make_stages(values: Mapping[str, Any]) -> list[types.Stage]:
       # A manifest is read without it.
       and values.get('teacher_statistics', 'running') == 'batch'
   ):
-    raise types.InputError(
+    raise errors.InputError(
         '--teacher_statistics=batch with --supervise=history, whose models are'
         ' applied with running ones; accepted: --teacher_statistics=running.'
     )
@@ -177,7 +179,7 @@ def make_stages(values: Mapping[str, Any]) -> list[types.Stage]:
   # Runs from before these flags have no such values.
   plateau = values.get('grow_when') == 'plateau'
   make_stage = functools.partial(
-      types.Stage,
+      config.Stage,
       epochs=values['epochs'],
       patience=values['patience'] if plateau else None,
   )
@@ -221,7 +223,7 @@ def make_stages(values: Mapping[str, Any]) -> list[types.Stage]:
 
 def check_jacobian(
     values: Mapping[str, Any],
-    chain: Sequence[types.Stage],
+    chain: Sequence[config.Stage],
     image_shape: tuple[int, int, int],
 ) -> None:
   """Checks that the Jacobians of a run are small enough to be computed.
@@ -266,16 +268,16 @@ def make_dims(values: Mapping[str, Any]) -> list[int]:
   """
   last, by = values['nuisance_dim'], values.get('grow_by', 1)
   if last < 1:
-    raise types.InputError(
+    raise errors.InputError(
         f'--nuisance_dim={last} is not larger than the teacher\'s (0);'
         ' accepted: 1 or larger.'
     )
-  if last > types.LARGEST_WIDTH:
-    raise types.InputError(
-        f'--nuisance_dim={last}; accepted: {types.LARGEST_WIDTH} at most.'
+  if last > config.LARGEST_WIDTH:
+    raise errors.InputError(
+        f'--nuisance_dim={last}; accepted: {config.LARGEST_WIDTH} at most.'
     )
   if not 1 <= by <= last:
-    raise types.InputError(
+    raise errors.InputError(
         f'--grow_by={by} with --nuisance_dim={last}; accepted: from 1 to'
         f' {last}.'
     )
@@ -303,7 +305,7 @@ def make_settings(
 def restore(
     make_model: MakeModel,
     values: Mapping[str, Any],
-    stage: types.Stage,
+    stage: config.Stage,
     workdir: workdirs.WorkDir,
     count: int = 0,
 ) -> stages.Trained:
@@ -352,7 +354,7 @@ def restore(
 
 
 def random_model(
-    make_model: MakeModel, values: Mapping[str, Any], stage: types.Stage
+    make_model: MakeModel, values: Mapping[str, Any], stage: config.Stage
 ) -> stages.Trained:
   """Returns an untrained model as large as that of a stage."""
   stage = dataclasses.replace(stage, name='random', model='random', epochs=0)
@@ -364,7 +366,7 @@ def random_model(
 
 def make_evaluate(
     ensemble: judges.Judges, images: jax.Array, labels: jax.Array
-) -> Callable[[nn.Module, types.Variables], dict[str, Any]]:
+) -> Callable[[nn.Module, codes.Variables], dict[str, Any]]:
   """Makes `evaluate(model, variables) -> entries of a row` on one data set.
 
   Args:
@@ -408,8 +410,8 @@ def measure(
     make_model: MakeModel,
     values: Mapping[str, Any],
     trained: Mapping[int, Sequence[stages.Trained]],
-    last: types.Stage,
-    evaluate: Callable[[nn.Module, types.Variables], dict[str, Any]],
+    last: config.Stage,
+    evaluate: Callable[[nn.Module, codes.Variables], dict[str, Any]],
 ) -> list[dict[str, Any]]:
   """Measures the models of a run, and for each seed an untrained one.
 
@@ -434,7 +436,7 @@ def add_random(
     make_model: MakeModel,
     values: Mapping[str, Any],
     trained: Mapping[int, Sequence[stages.Trained]],
-    last: types.Stage,
+    last: config.Stage,
 ) -> dict[int, list[stages.Trained]]:
   """Returns models by seed, in the order of `measure`; see there."""
   return {
@@ -449,7 +451,7 @@ def add_random(
 def estimate_bytes(
     experiment: Experiment,
     values: Mapping[str, Any],
-    chain: Sequence[types.Stage],
+    chain: Sequence[config.Stage],
     size: int,
     count: int,
 ) -> int:
@@ -494,7 +496,7 @@ def estimate_bytes(
 
 def make_validate(
     images: jax.Array,
-) -> Callable[[nn.Module, types.Variables], float]:
+) -> Callable[[nn.Module, codes.Variables], float]:
   """Makes `validate(model, variables) -> error` for stages that may end early.
 
   Args:

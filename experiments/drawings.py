@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from matplotlib import figure as mpl_figure
 
-from jacsup_jax import figures
+from jacsup_jax.figures import panels as figures
 
 # Numbers in the paper, then what it does not have.
 NUMBERS = ('1', '2', '4', '5', '7', '8', '9', '10', '11', '12')

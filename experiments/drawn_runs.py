@@ -16,11 +16,11 @@ from experiments import mnist_runs
 from experiments import seed_runs
 from experiments import svhn_figures
 from experiments import svhn_runs
-from jacsup_jax import datasets
-from jacsup_jax import stages
-from jacsup_jax import types
-from jacsup_jax import untrusted
-from jacsup_jax import workdirs
+from jacsup_jax.core import errors
+from jacsup_jax.core import untrusted
+from jacsup_jax.data import registry as datasets
+from jacsup_jax.runs import stages
+from jacsup_jax.runs import workdir as workdirs
 
 EXPERIMENTS = ('mnist', 'svhn', 'celeba')
 # Of lines of metrics.jsonl: what curves are drawn of.
@@ -71,12 +71,12 @@ def open_run(workdir: str | os.PathLike[str]) -> workdirs.WorkDir:
   run = workdirs.WorkDir(workdir)
   accepted = ', '.join(f'experiments.{name}' for name in EXPERIMENTS)
   if run.manifest is None:
-    raise types.InputError(
+    raise errors.InputError(
         f'--workdir={run.path} has no manifest.json; accepted: the work'
         f' directory of a run of {accepted}.'
     )
   if run.manifest['experiment'] not in EXPERIMENTS:
-    raise types.InputError(
+    raise errors.InputError(
         f'--workdir={run.path} is a run of {run.manifest["experiment"]};'
         f' accepted: one of {accepted}.'
     )
@@ -153,7 +153,7 @@ def read_rows(run: workdirs.WorkDir) -> list[dict[str, Any]]:
     )
     missing = names - set(row['attribute_flips_by_attribute'])
     if missing:
-      raise types.InputError(
+      raise errors.InputError(
           f'{where} has no flips of {untrusted.describe(min(missing))};'
           ' accepted: rows of all attributes of the run.'
       )
@@ -175,7 +175,7 @@ def _load_digits(run, data_dir):
       image_shape=experiment.image_shape,
   )
   if data.images.shape[1:] != tuple(experiment.image_shape):
-    raise types.InputError(
+    raise errors.InputError(
         f'{data.name} has images of {data.images.shape[1:]}; accepted:'
         f' {tuple(experiment.image_shape)}, as the models of the run.'
     )
@@ -199,7 +199,7 @@ def _load_faces(run, data_dir):
   first = plan.seeds[0]
   data = celeba_runs.load_split(values, values['eval_split'])
   if list(data.attribute_names) != names:
-    raise types.InputError(
+    raise errors.InputError(
         f'{data.name} has other attributes than the run in {run.path};'
         ' accepted: the data that it was trained on.'
     )

@@ -17,12 +17,12 @@ from experiments import edit_flags
 from experiments import edit_inputs
 from experiments import edit_outputs
 from experiments import edit_requests
-from jacsup_jax import alignment
-from jacsup_jax import editor_files
-from jacsup_jax import pictures
-from jacsup_jax import preemption
-from jacsup_jax import types
-from jacsup_jax import workdirs
+from jacsup_jax.core import errors
+from jacsup_jax.editor import alignment
+from jacsup_jax.editor import editor_files
+from jacsup_jax.figures import pictures
+from jacsup_jax.runs import preemption
+from jacsup_jax.runs import workdir as workdirs
 
 FLAGS = flags.FLAGS
 
@@ -37,7 +37,7 @@ def main() -> None:
       FLAGS.workdir, stage=FLAGS.stage, data_dir=FLAGS.data_dir
   )
   if align is not None and source.own.image_shape[-1] != 3:
-    raise types.InputError(
+    raise errors.InputError(
         f'--align with a model of images {list(source.own.image_shape)}, which'
         ' has no faces; accepted: a model of colour images.'
     )
@@ -59,7 +59,7 @@ def _find_aligner():
     return None
   align = alignment.find_aligner()
   if align is None:
-    raise types.InputError(
+    raise errors.InputError(
         '--align needs packages that are not installed, dlib and'
         " face_recognition_models; accepted: after pip install '.[align]', or"
         ' without --align.'
@@ -134,7 +134,7 @@ def _edit_all(own, inputs, request):
   for item, name in zip(bar, names):
     try:
       tiles = edit_outputs.make_tiles(own, item.load(), request)
-    except types.InputError as error:
+    except errors.InputError as error:
       failed += 1
       # The bar is taken away, and drawn again below the line.
       with tqdm.tqdm.external_write_mode(sys.stderr):
@@ -148,7 +148,7 @@ def _edit_all(own, inputs, request):
       f' {edit_outputs.describe(own.units, request)}'
   )
   if failed:
-    raise types.InputError(
+    raise errors.InputError(
         f'{failed} of {len(inputs)} photos in --input={FLAGS.input} could not'
         ' be edited, see the notes; the others are done.'
     )

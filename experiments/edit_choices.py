@@ -13,10 +13,10 @@ from experiments import command_line
 from experiments import edit_inputs
 from experiments import edited_runs
 from experiments import samples
-from jacsup_jax import editor
-from jacsup_jax import editor_files
-from jacsup_jax import types
-from jacsup_jax import workdirs
+from jacsup_jax.core import errors
+from jacsup_jax.editor import editor
+from jacsup_jax.editor import editor_files
+from jacsup_jax.runs import workdir as workdirs
 
 # Images of a choice that are shown to choose from.
 NUM_SAMPLES = 24
@@ -144,10 +144,10 @@ def of_runs(
     try:
       choices += of_run(path, data_dir=data_dir, name=name)
     # A run of another program, or damaged: of many that is no reason to end.
-    except types.InputError:
+    except errors.InputError:
       left_out += 1
   if not choices:
-    raise types.InputError(
+    raise errors.InputError(
         f'--runs_dir={root} has no run with a model to edit with; accepted: a'
         ' directory with finished runs of mnist, svhn or celeba below it.'
     )

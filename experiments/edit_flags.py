@@ -7,10 +7,10 @@ from absl import flags
 
 from experiments import edit_inputs
 from experiments import edit_requests
-from jacsup_jax import pictures
-from jacsup_jax import types
-from jacsup_jax import untrusted
-from jacsup_jax import workdirs
+from jacsup_jax.core import errors
+from jacsup_jax.core import untrusted
+from jacsup_jax.figures import pictures
+from jacsup_jax.runs import workdir as workdirs
 
 # They belong to the binary that calls `define_flags`, whose --help shows them.
 flags.disclaim_key_flags()
@@ -139,22 +139,22 @@ def check() -> None:
     InputError: if they do not go together, or a place cannot be written to.
   """
   if FLAGS.runs_dir is not None:
-    raise types.InputError(
+    raise errors.InputError(
         f'--runs_dir={FLAGS.runs_dir} without --serve; accepted: both.'
     )
   edit_requests.check_keep_detail(FLAGS.keep_detail, '--keep_detail')
   if FLAGS.output is None and FLAGS.animate is None and FLAGS.export is None:
-    raise types.InputError(
+    raise errors.InputError(
         'nothing to make; accepted: --output, --animate or --export with a name'
         ' of a file, or --serve.'
     )
   is_edit = FLAGS.output is not None or FLAGS.animate is not None
   if is_edit and FLAGS.input is None:
-    raise types.InputError(
+    raise errors.InputError(
         '--output or --animate without --input; accepted: both.'
     )
   if FLAGS.input is not None and not is_edit:
-    raise types.InputError(
+    raise errors.InputError(
         f'--input={FLAGS.input} without --output or --animate; accepted: both.'
     )
   _check_needs('animate', FLAGS.animate is not None, 'sweep', FLAGS.sweep)
@@ -164,12 +164,12 @@ def check() -> None:
   _check_needs('half', FLAGS.half, 'export', FLAGS.export)
   shown = FLAGS.sweep is not None or FLAGS.grid is not None
   if FLAGS.side_by_side and (shown or FLAGS.output is None):
-    raise types.InputError(
+    raise errors.InputError(
         '--side_by_side is of a single edit; accepted: with --output, without'
         ' --sweep and --grid.'
     )
   if FLAGS.sweep is not None and FLAGS.grid is not None:
-    raise types.InputError('--sweep and --grid; accepted: one of both.')
+    raise errors.InputError('--sweep and --grid; accepted: one of both.')
   for name in ('output', 'animate', 'export'):
     if FLAGS[name].value is not None:
       _check_place(name, FLAGS[name].value)
@@ -179,7 +179,7 @@ def check_of_page() -> None:
   """Raises InputError if --serve has a flag that is of edits alone."""
   given = [name for name in _OF_AN_EDIT if FLAGS[name].present]
   if given:
-    raise types.InputError(
+    raise errors.InputError(
         f'--serve with --{given[0]}; accepted: what is edited is chosen in the'
         ' page.'
     )
@@ -187,7 +187,7 @@ def check_of_page() -> None:
 
 def _check_needs(name, is_given, other, other_value):
   if is_given and not other_value:
-    raise types.InputError(f'--{name} without --{other}; accepted: both.')
+    raise errors.InputError(f'--{name} without --{other}; accepted: both.')
 
 
 def _check_place(name, value):
@@ -196,7 +196,7 @@ def _check_place(name, value):
   path = pathlib.Path(value)
   if edit_inputs.is_folder(FLAGS.input) and name != 'export':
     if name == 'animate':
-      raise types.InputError(
+      raise errors.InputError(
           f'{where} for a folder of photos; accepted: for one photo.'
       )
     _check_folder(where, path)
@@ -205,7 +205,7 @@ def _check_place(name, value):
   if name == 'output' and FLAGS.labels:
     accepted = ('.png',)
   if accepted and path.suffix.lower() not in accepted:
-    raise types.InputError(
+    raise errors.InputError(
         f'{where} ends in {path.suffix!r}; accepted: {", ".join(accepted)}.'
     )
   workdirs.check_writable(f'{where}: {path.parent}', path.parent)
@@ -215,13 +215,13 @@ def _check_place(name, value):
     return
   except (OSError, ValueError) as error:  # Of names that cannot be.
     reason = getattr(error, 'strerror', None) or error
-    raise types.InputError(
+    raise errors.InputError(
         f'{where} is no name of a file ({reason}); accepted: one.'
     ) from error
   if not stat.S_ISREG(status.st_mode):
-    raise types.InputError(f'{where} is no file; accepted: one, or a new name.')
+    raise errors.InputError(f'{where} is no file; accepted: one, or a new name.')
   if untrusted.exists(FLAGS.input or '') and path.samefile(FLAGS.input):
-    raise types.InputError(
+    raise errors.InputError(
         f'{where} is the photo itself; accepted: another file.'
     )
 
@@ -230,10 +230,10 @@ def _check_folder(where, path):
   workdirs.check_writable(where, path)
   # Else photos would be replaced by their edits.
   if path.resolve() == pathlib.Path(FLAGS.input).resolve():
-    raise types.InputError(
+    raise errors.InputError(
         f'{where} is the folder of the photos; accepted: another one.'
     )
   if path.suffix.lower() in pictures.STILL and not path.is_dir():
-    raise types.InputError(
+    raise errors.InputError(
         f'{where} for a folder of photos; accepted: a folder.'
     )

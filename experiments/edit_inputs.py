@@ -12,12 +12,12 @@ import numpy as np
 from experiments import command_line
 from experiments import edited_runs
 from experiments import samples
-from jacsup_jax import editor
-from jacsup_jax import editor_files
-from jacsup_jax import types
-from jacsup_jax import untrusted
-from jacsup_jax import workdirs
-from jacsup_jax.datasets import photos
+from jacsup_jax.core import errors
+from jacsup_jax.core import untrusted
+from jacsup_jax.data import photos
+from jacsup_jax.editor import editor
+from jacsup_jax.editor import editor_files
+from jacsup_jax.runs import workdir as workdirs
 
 DEMO = pathlib.Path(__file__).with_name('demo') / 'faces.safetensors'
 _SAMPLE = re.compile(r'sample:(.*)', re.DOTALL)
@@ -66,7 +66,7 @@ def open_source(
     InputError: if there is none, or it is damaged.
   """
   if workdir is not None and not untrusted.exists(workdir):
-    raise types.InputError(
+    raise errors.InputError(
         f'--workdir={workdir} is not there; accepted: the work directory of a'
         ' run, or a file of experiments.edit --export.'
     )
@@ -84,7 +84,7 @@ def open_source(
 def check_no_stage(stage: str | None) -> None:
   """Raises InputError if a stage is given, where there is no run."""
   if stage is not None:
-    raise types.InputError(
+    raise errors.InputError(
         f'--stage={stage} without a run; accepted: with the work directory of a'
         ' run as --workdir.'
     )
@@ -93,7 +93,7 @@ def check_no_stage(stage: str | None) -> None:
 def find_demo() -> pathlib.Path:
   """Returns the file of the demo model; raises InputError if there is none."""
   if not DEMO.exists():
-    raise types.InputError(
+    raise errors.InputError(
         '--workdir is not given, and this installation has no demo model;'
         ' accepted: the work directory of a run, or a file of --export.'
     )
@@ -133,12 +133,12 @@ def list_inputs(
         if own.suffix.lower() in _ENDINGS and not own.name.startswith('.')
     )
   except OSError as error:
-    raise types.InputError(
+    raise errors.InputError(
         f'--input={path} cannot be read ({error.strerror}); accepted: a folder'
         ' that can.'
     ) from error
   if not found:
-    raise types.InputError(
+    raise errors.InputError(
         f'--input={path} has no pictures; accepted: a folder with files of'
         f' {", ".join(_ENDINGS)}.'
     )
@@ -158,7 +158,7 @@ def is_folder(text: str | None) -> bool:
 
 def _parse_index(text, number):
   if not re.fullmatch(r'[0-9]{1,10}', number) or int(number) > _LARGEST_INDEX:
-    raise types.InputError(
+    raise errors.InputError(
         f'--input={text}; accepted: sample:N, N a whole number from 0.'
     )
   return int(number)
@@ -177,7 +177,7 @@ def _load_photo(path, image_shape, align):
 def _read_sample(open_samples, index):
   samples_here = open_samples()
   if index >= samples_here.count:
-    raise types.InputError(
+    raise errors.InputError(
         f'--input=sample:{index} of {samples_here.count} images; accepted:'
         f' sample:0 to sample:{samples_here.count - 1}.'
     )

@@ -8,11 +8,11 @@ from matplotlib import figure as mpl_figure
 import numpy as np
 
 from experiments import edit_requests
-from jacsup_jax import editor
-from jacsup_jax import figures
-from jacsup_jax import pictures
-from jacsup_jax import preemption
-from jacsup_jax import workdirs
+from jacsup_jax.editor import editor
+from jacsup_jax.figures import panels as figures
+from jacsup_jax.figures import pictures
+from jacsup_jax.runs import preemption
+from jacsup_jax.runs import workdir as workdirs
 
 _MOST_TICKS = 9
 

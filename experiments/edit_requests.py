@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jacsup_jax import editor
-from jacsup_jax import types
+from jacsup_jax.core import errors
+from jacsup_jax.editor import editor
 
 # Standard deviations: far beyond what shows a face, far within float32.
 LARGEST_STRENGTH = 100.0
@@ -49,12 +49,12 @@ def find_unit(
   folded = [_fold(unit.name) for unit in units]
   key = _fold(name)
   if key not in folded:
-    raise types.InputError(
+    raise errors.InputError(
         f'{what} has no unit {name!r}; accepted: {_suggest(units, folded, key)}'
     )
   index = folded.index(key)
   if not units[index].deviation:
-    raise types.InputError(
+    raise errors.InputError(
         f'{what}: {units[index].name} is the same for all training images and'
         ' cannot be moved; accepted: another unit.'
     )
@@ -70,7 +70,7 @@ def check_strength(value: float, what: str) -> float:
   """
   # The comparison also catches NaN.
   if not -LARGEST_STRENGTH <= value <= LARGEST_STRENGTH:
-    raise types.InputError(
+    raise errors.InputError(
         f'{what} has the strength {value}; accepted: standard deviations from'
         f' {-LARGEST_STRENGTH:g} to {LARGEST_STRENGTH:g}.'
     )
@@ -85,7 +85,7 @@ def check_keep_detail(value: float, what: str) -> float:
     what: its name, for the error.
   """
   if not 0 <= value <= 1:
-    raise types.InputError(f'{what} is {value}; accepted: from 0 to 1.')
+    raise errors.InputError(f'{what} is {value}; accepted: from 0 to 1.')
   return float(value)
 
 
@@ -136,7 +136,7 @@ def parse_strengths(
   for part in _split(text):
     name, colon, number = part.rpartition(':')
     if not colon:
-      raise types.InputError(
+      raise errors.InputError(
           f'{what} has {part!r}; accepted: NAME:STRENGTH, as in'
           ' Smiling:+2,Eyeglasses:-1.'
       )
@@ -176,7 +176,7 @@ def parse_sweeps(
   parts = _split(text)
   example = ','.join(['Smiling:-3:3:5', 'Male:-3:3:5'][:count])
   if len(parts) != count:
-    raise types.InputError(
+    raise errors.InputError(
         f'{what} has {len(parts)} units; accepted: {count}, as in {example}.'
     )
   found = set()
@@ -184,7 +184,7 @@ def parse_sweeps(
   for part in parts:
     fields = part.rsplit(':', 3)
     if len(fields) != 4:
-      raise types.InputError(
+      raise errors.InputError(
           f'{what} has {part!r}; accepted: NAME:LOW:HIGH:COUNT, as in'
           f' {example}.'
       )
@@ -192,7 +192,7 @@ def parse_sweeps(
     _check_new(found, unit, units, what)
     where = f'{what}: {units[unit].name}'
     if held[unit]:
-      raise types.InputError(
+      raise errors.InputError(
           f'{where} has a strength of its own too; accepted: one of both.'
       )
     low, high = (
@@ -202,7 +202,7 @@ def parse_sweeps(
     sweeps.append(Sweep(unit, _make_values(low, high, fields[3], where)))
   tiles = math.prod(len(sweep.values) for sweep in sweeps)
   if tiles > MOST_TILES:
-    raise types.InputError(
+    raise errors.InputError(
         f'{what} asks for {tiles:,} images; accepted: {MOST_TILES:,} at most.'
     )
   return sweeps
@@ -214,8 +214,8 @@ def _make_values(low, high, text, where):
   except ValueError:
     count = 0
   if not 2 <= count <= MOST_VALUES:
-    raise types.InputError(
-        f'{where} has {types.one_line(text)[:40]!r} values; accepted: a whole'
+    raise errors.InputError(
+        f'{where} has {errors.one_line(text)[:40]!r} values; accepted: a whole'
         f' number from 2 to {MOST_VALUES}.'
     )
   return np.linspace(low, high, count, dtype=np.float32)
@@ -225,7 +225,7 @@ def _parse_number(text, where):
   try:
     return float(text)
   except ValueError as error:
-    raise types.InputError(
+    raise errors.InputError(
         f'{where} has the strength {text[:40]!r}; accepted: a number.'
     ) from error
 
@@ -236,7 +236,7 @@ def _split(text):
 
 def _check_new(found, unit, units, what):
   if unit in found:
-    raise types.InputError(
+    raise errors.InputError(
         f'{what} has {units[unit].name} twice; accepted: each unit once.'
     )
   found.add(unit)

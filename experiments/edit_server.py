@@ -18,10 +18,10 @@ from experiments import edit_choices
 from experiments import edit_service
 from experiments import edit_wire
 from experiments import listening
-from jacsup_jax import preemption
-from jacsup_jax import types
-from jacsup_jax import untrusted
-from jacsup_jax.datasets import photos
+from jacsup_jax.core import errors
+from jacsup_jax.core import untrusted
+from jacsup_jax.data import photos
+from jacsup_jax.runs import preemption
 
 DEFAULT_HOST = '127.0.0.1'
 DEFAULT_PORT = 8000
@@ -130,7 +130,7 @@ async def _serve(choices, host, own, service_options):
     return
   try:
     await loading
-  except types.InputError as error:
+  except errors.InputError as error:
     if len(choices) == 1:
       service.close()
       raise
@@ -162,10 +162,10 @@ async def _answer_errors(request, handler):
   """Turns what goes wrong into a status and one line of JSON."""
   try:
     return await handler(request)
-  except types.InputError as error:
+  except errors.InputError as error:
     status, line = 400, str(error)
   except edit_service.NotFoundError as error:
-    status, line = 404, types.one_line(str(error))
+    status, line = 404, errors.one_line(str(error))
   except web.HTTPException as error:
     if error.status < 400:
       raise

@@ -18,11 +18,11 @@ from experiments import attribute_groups
 from experiments import edit_choices
 from experiments import edit_wire
 from experiments import kept_photos
-from jacsup_jax import editor
-from jacsup_jax import networks
-from jacsup_jax import types
-from jacsup_jax import untrusted
-from jacsup_jax.datasets import photos
+from jacsup_jax.core import errors
+from jacsup_jax.core import untrusted
+from jacsup_jax.data import photos
+from jacsup_jax.editor import editor
+from jacsup_jax.models import autoencoders as networks
 
 # The pages are few: of one user, or of a class.
 _MOST_PHOTOS = 64
@@ -157,7 +157,7 @@ class Service:
     """
     loaded = await self._load(model)
     if align and self._align is None:
-      raise types.InputError(
+      raise errors.InputError(
           'no detector of faces is installed; accepted: photos as they are.'
       )
     image, is_aligned = await self._run(
@@ -220,7 +220,7 @@ class Service:
   async def _draw(self, request, read):
     for name in ('model', 'photo'):
       if not isinstance(request.get(name), str):
-        raise types.InputError(f'the request has no {name!r}; accepted: an id.')
+        raise errors.InputError(f'the request has no {name!r}; accepted: an id.')
     loaded = await self._load(request['model'])
     asked = read(request, loaded.editor.units)
     photo = await self._find(request['model'], request['photo'])
@@ -309,7 +309,7 @@ def _load(choice: edit_choices.Choice) -> Loaded:
   samples, without = np.zeros((0, *own.image_shape), np.uint8), ''
   try:
     samples = choice.load_samples(own)
-  except types.InputError as error:
+  except errors.InputError as error:
     without = str(error)
   encoded = own.encode(np.zeros((1, *own.image_shape), np.uint8))
   own.reconstruct(encoded)

@@ -13,10 +13,10 @@ import numpy as np
 from PIL import Image
 
 from experiments import attribute_groups
-from jacsup_jax import editor
-from jacsup_jax import pictures
-from jacsup_jax import types
-from jacsup_jax import untrusted
+from jacsup_jax.core import errors
+from jacsup_jax.core import untrusted
+from jacsup_jax.editor import editor
+from jacsup_jax.figures import pictures
 
 MOST_TILES = 15
 # Strengths further out leave float32 and whatever the model has seen.
@@ -70,7 +70,7 @@ def read_edit(
   """
   strengths = request.get('strengths', {})
   if not isinstance(strengths, dict):
-    raise types.InputError(
+    raise errors.InputError(
         'strengths are no object; accepted: numbers by the names of units.'
     )
   values = np.zeros((1, len(units)), np.float32)
@@ -78,7 +78,7 @@ def read_edit(
     values[0, _find_unit(units, name)] = _read_strength(name, strength)
   detail = request.get('keep_detail', 0.0)
   if not _is_number(detail) or not 0 <= detail <= 1:
-    raise types.InputError(
+    raise errors.InputError(
         f'keep_detail is {untrusted.describe(detail)}; accepted: 0 to 1.'
     )
   return Asked(values, float(detail))
@@ -103,7 +103,7 @@ def read_strip(
   high = _read_strength('high', request.get('high'))
   count = request.get('count')
   if type(count) is not int or not 2 <= count <= MOST_TILES:
-    raise types.InputError(
+    raise errors.InputError(
         f'count is {untrusted.describe(count)}; accepted: 2 to {MOST_TILES}.'
     )
   moves = [(unit, np.linspace(low, high, count))]
@@ -135,7 +135,7 @@ def shrink(images: np.ndarray) -> np.ndarray:
 def _find_unit(units, name):
   names = [unit.name for unit in units]
   if name not in names:
-    raise types.InputError(
+    raise errors.InputError(
         f'no unit {untrusted.describe(name)}; accepted: {", ".join(names)}.'
     )
   return names.index(name)
@@ -143,7 +143,7 @@ def _find_unit(units, name):
 
 def _read_strength(name, value):
   if not _is_number(value) or not abs(value) <= _LARGEST_STRENGTH:
-    raise types.InputError(
+    raise errors.InputError(
         f'{name[:80]} is {untrusted.describe(value)}; accepted: a number from'
         f' {-_LARGEST_STRENGTH:g} to {_LARGEST_STRENGTH:g}.'
     )

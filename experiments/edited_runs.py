@@ -19,17 +19,18 @@ from experiments import mnist_runs
 from experiments import samples
 from experiments import seed_runs
 from experiments import svhn_runs
-from jacsup_jax import editor
-from jacsup_jax import stages
-from jacsup_jax import types
-from jacsup_jax import unit_scales
-from jacsup_jax import untrusted
-from jacsup_jax import workdirs
+from jacsup_jax.core import config
+from jacsup_jax.core import errors
+from jacsup_jax.core import untrusted
+from jacsup_jax.editor import editor
+from jacsup_jax.evaluation import unit_scales
+from jacsup_jax.runs import stages
+from jacsup_jax.runs import workdir as workdirs
 
 _NAME = 'scales.json'
 
 
-def list_stages(run: workdirs.WorkDir) -> list[types.Stage]:
+def list_stages(run: workdirs.WorkDir) -> list[config.Stage]:
   """Returns the finished stages of a run that predict their factors.
 
   Of several seeds, those of the first.
@@ -129,7 +130,7 @@ def factor_names(run: workdirs.WorkDir) -> list[str]:
 def _find_stages(run):
   """Returns pairs: name in the manifest, stage by its own name."""
   if run.manifest is None:
-    raise types.InputError(
+    raise errors.InputError(
         f'--workdir={run.path} has no manifest.json; accepted: the work'
         ' directory of a run, or a file of experiments.edit --export.'
     )
@@ -141,7 +142,7 @@ def _find_stages(run):
     discovery_runs.check_recorded(run)
     make_stages = discovery_runs.make_stages
   else:
-    raise types.InputError(
+    raise errors.InputError(
         f'{run.path} is a run of {experiment}, whose models have no decoder to'
         ' edit with; accepted: runs of mnist, svhn, celeba.'
     )
@@ -155,7 +156,7 @@ def _find_stages(run):
       and own.model != celeba_runs.FADER
   ]
   if not found:
-    raise types.InputError(
+    raise errors.InputError(
         f'--workdir={run.path} has no finished stage to edit with; accepted: a'
         ' run with a finished teacher or student.'
     )
@@ -171,7 +172,7 @@ def _choose(run, found, stage):
     if stage in (pair[0], pair[1].name):
       return pair
   names = ', '.join(own.name for _, own in found)
-  raise types.InputError(
+  raise errors.InputError(
       f'--stage={stage} is no finished stage of {run.path} that predicts its'
       f' factors; accepted: {names}.'
   )
@@ -222,7 +223,7 @@ def _measure_and_write(run, entries, pairs, images):
     workdirs.write_whole(
         run.path / _NAME, json.dumps({'stages': entries}, indent=1)
     )
-  except types.StorageError as error:
+  except errors.StorageError as error:
     command_line.note(f'{_NAME} is not kept: {error}')
   return measured
 
@@ -248,7 +249,7 @@ def _read(run, name, model):
   if run.manifest['experiment'] != 'celeba':
     expected += [f'z{i + 1}' for i in range(model.stage.nuisance_dim)]
   if [unit.name for unit in units] != expected:
-    raise types.InputError(
+    raise errors.InputError(
         f'{path} {name} has {len(units)} units that are not those of the model;'
         f' accepted: {", ".join(expected[:3])}, ... ({len(expected)}), or no'
         f' {_NAME}, which is then made again.'

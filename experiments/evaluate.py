@@ -16,10 +16,10 @@ from experiments import command_line
 from experiments import diagnosed_runs
 from experiments import evaluate_digits
 from experiments import evaluate_faces
-from jacsup_jax import disentanglement
-from jacsup_jax import tables
-from jacsup_jax import types
-from jacsup_jax import workdirs
+from jacsup_jax.core import errors
+from jacsup_jax.evaluation import disentanglement
+from jacsup_jax.evaluation import tables
+from jacsup_jax.runs import workdir as workdirs
 
 FLAGS = flags.FLAGS
 SPLITS = ('test', 'validation', 'train')
@@ -113,13 +113,13 @@ def evaluate(
   run = workdirs.WorkDir(workdir)
   accepted = ' or '.join(f'experiments.{name}' for name in _EVALUATE)
   if run.manifest is None:
-    raise types.InputError(
+    raise errors.InputError(
         f'--workdir={run.path} has no manifest.json; accepted: the work'
         f' directory of a run of {accepted}.'
     )
   experiment = run.manifest.get('experiment')
   if experiment not in _EVALUATE:
-    raise types.InputError(
+    raise errors.InputError(
         f'--workdir={run.path} is a run of {experiment}; accepted: one of'
         f' {accepted}.'
     )

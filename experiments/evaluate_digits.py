@@ -17,11 +17,11 @@ from experiments import given_teachers
 from experiments import mnist_runs
 from experiments import seed_runs
 from experiments import svhn_runs
-from jacsup_jax import datasets
-from jacsup_jax import judges
-from jacsup_jax import types
-from jacsup_jax import workdirs
-from jacsup_jax.datasets import batches
+from jacsup_jax.core import errors
+from jacsup_jax.data import batches
+from jacsup_jax.data import registry as datasets
+from jacsup_jax.evaluation import judges
+from jacsup_jax.runs import workdir as workdirs
 
 # By the data set that a run was trained on.
 _EXPERIMENTS = {
@@ -190,7 +190,7 @@ def _describe_protocol(values, dataset, split, own_data):
 def _check_shape(data, image_shape):
   found = data.images.shape[1:]
   if found != tuple(image_shape):
-    raise types.InputError(
+    raise errors.InputError(
         f'--dataset={data.name} has images of {found}; accepted:'
         f' {tuple(image_shape)}, as the models of the run.'
     )

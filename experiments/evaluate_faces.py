@@ -11,11 +11,11 @@ from experiments import diagnosed_runs
 from experiments import evaluate_metrics
 from experiments import evaluated_runs
 from experiments import seed_runs
-from jacsup_jax import attribute_judges
-from jacsup_jax import face_figures
-from jacsup_jax import judge_files
-from jacsup_jax import types
-from jacsup_jax import workdirs
+from jacsup_jax.core import errors
+from jacsup_jax.evaluation import attribute_judges
+from jacsup_jax.evaluation import judge_files
+from jacsup_jax.figures import face_figures
+from jacsup_jax.runs import workdir as workdirs
 
 
 def evaluate(
@@ -54,13 +54,13 @@ def evaluate(
   values = {**run.manifest['flags'], 'data_dir': data_dir, 'cache': 'device'}
   selection_split = celeba_runs.choose_selection_split(values)
   if dataset not in (None, values['dataset']):
-    raise types.InputError(
+    raise errors.InputError(
         f'--dataset={dataset}, and the run in {run.path} is of'
         f' {values["dataset"]}; accepted: the same, since alpha is chosen on'
         ' it.'
     )
   if split == selection_split:
-    raise types.InputError(
+    raise errors.InputError(
         f'--split={split} is what alpha is chosen on in the run in {run.path};'
         ' accepted: another one.'
     )
@@ -132,7 +132,7 @@ def _restore_judge(directory, values, names):
       values['dataset'], values['image_size']
   )
   if not judge_files.exist(directory):
-    raise types.InputError(
+    raise errors.InputError(
         f'{directory} has no judge; accepted: --judge_workdir=DIRECTORY of one'
         ' that experiments.celeba or experiments.judge trained.'
     )

@@ -12,12 +12,12 @@ import numpy as np
 
 from experiments import celeba_runs
 from experiments import evaluated_runs
-from jacsup_jax import datasets
-from jacsup_jax import disentanglement
-from jacsup_jax import networks
-from jacsup_jax import stages
-from jacsup_jax import workdirs
-from jacsup_jax.datasets import batches
+from jacsup_jax.data import batches
+from jacsup_jax.data import registry as datasets
+from jacsup_jax.evaluation import disentanglement
+from jacsup_jax.models import autoencoders as networks
+from jacsup_jax.runs import stages
+from jacsup_jax.runs import workdir as workdirs
 
 # As many as scores of the literature are computed from; more say no more.
 MOST_IMAGES = 10_000

@@ -6,8 +6,9 @@ import pathlib
 import sys
 from typing import Any
 
-from jacsup_jax import types
-from jacsup_jax import workdirs
+from jacsup_jax.core import config
+from jacsup_jax.core import errors
+from jacsup_jax.runs import workdir as workdirs
 
 
 def check_model(run: workdirs.WorkDir, *widths: str) -> None:
@@ -23,25 +24,25 @@ def check_model(run: workdirs.WorkDir, *widths: str) -> None:
   """
   values = run.manifest['flags']
   for name in widths:
-    if not 1 <= values.get(name, 1) <= types.LARGEST_WIDTH:
-      raise types.InputError(
+    if not 1 <= values.get(name, 1) <= config.LARGEST_WIDTH:
+      raise errors.InputError(
           f'{run.path} has a run of --{name}={values[name]}; accepted: 1 to'
-          f' {types.LARGEST_WIDTH}.'
+          f' {config.LARGEST_WIDTH}.'
       )
   dtype, seed = values['compute_dtype'], values['seed']
-  if dtype not in types.COMPUTE_DTYPES or not 0 <= seed < 2**31:
-    raise types.InputError(
+  if dtype not in config.COMPUTE_DTYPES or not 0 <= seed < 2**31:
+    raise errors.InputError(
         f'{run.path} has a run of --compute_dtype={dtype} and --seed={seed};'
-        f' accepted: {" or ".join(types.COMPUTE_DTYPES)}, and 0 to 2147483647.'
+        f' accepted: {" or ".join(config.COMPUTE_DTYPES)}, and 0 to 2147483647.'
     )
 
 
 def find_finished(
     run: workdirs.WorkDir,
-    chain: Sequence[types.Stage],
+    chain: Sequence[config.Stage],
     *,
     done: str = 'measured',
-) -> list[types.Stage]:
+) -> list[config.Stage]:
   """Returns the finished stages of a run; what is unfinished is said.
 
   Args:
@@ -55,7 +56,7 @@ def find_finished(
   finished = [stage for stage in chain if stage.name in run.manifest['stages']]
   unfinished = [stage.name for stage in chain if stage not in finished]
   if not finished:
-    raise types.InputError(
+    raise errors.InputError(
         f'--workdir={run.path} has no finished stage (unfinished:'
         f' {", ".join(unfinished)}); accepted: a run with one or more.'
     )

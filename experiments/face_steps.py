@@ -15,11 +15,12 @@ import numpy as np
 import optax
 
 from experiments import timing
-from jacsup_jax import attribute_training
-from jacsup_jax import networks
-from jacsup_jax import training
-from jacsup_jax import types
-from jacsup_jax.datasets import batches
+from jacsup_jax.core import codes
+from jacsup_jax.core import config
+from jacsup_jax.data import batches
+from jacsup_jax.models import autoencoders as networks
+from jacsup_jax.training import attribute_steps as attribute_training
+from jacsup_jax.training import steps as training
 
 NUM_FACTORS = 40
 TEACHER_CHANNELS = 512
@@ -27,11 +28,11 @@ STUDENT_CHANNELS = 2048
 LEARNING_RATE = 2e-3
 B1 = 0.5
 WEIGHTS = {
-    'phase_one': types.AttributeLossWeights(),
-    'phase_two': types.AttributeLossWeights(
+    'phase_one': config.AttributeLossWeights(),
+    'phase_two': config.AttributeLossWeights(
         lambda_attribute_cycle=1e-4, lambda_nuisance_cycle=1e-5
     ),
-    'student': types.AttributeLossWeights(
+    'student': config.AttributeLossWeights(
         lambda_prediction=0.0, lambda_xcov=0.0, lambda_y=1.0, lambda_diff=50.0
     ),
 }
@@ -53,7 +54,7 @@ class FaceStep(NamedTuple):
   teacher_model: networks.FaceAutoencoder | None
 
   @property
-  def weights(self) -> types.AttributeLossWeights:
+  def weights(self) -> config.AttributeLossWeights:
     return WEIGHTS[self.name]
 
   @property
@@ -108,7 +109,7 @@ def make_data(
   )
 
 
-def to_batch(data: attribute_training.FaceData) -> types.Batch:
+def to_batch(data: attribute_training.FaceData) -> codes.Batch:
   """Converts a batch as a model is given it.
 
   Args:
@@ -118,7 +119,7 @@ def to_batch(data: attribute_training.FaceData) -> types.Batch:
     `[B, S, S, 3]` float32 images in [-1, 1] and `[B, K]` attributes, NumPy
     arrays.
   """
-  return types.Batch(
+  return codes.Batch(
       # A copy: PyTorch wants memory that it may write to.
       np.array(batches.to_signed_float(jnp.asarray(data.images))),
       data.attributes.astype(np.float32),
@@ -128,12 +129,12 @@ def to_batch(data: attribute_training.FaceData) -> types.Batch:
 def take_steps(
     step: FaceStep,
     state: training.TrainState,
-    teacher: types.Variables | None,
+    teacher: codes.Variables | None,
     data: attribute_training.FaceData,
     *,
     num_steps: int,
     shard: Callable[[jax.Array], jax.Array] = lambda x: x,
-) -> tuple[training.TrainState, types.Metrics]:
+) -> tuple[training.TrainState, codes.Metrics]:
   """Takes steps of one batch, as an epoch takes them.
 
   Args:
@@ -164,7 +165,7 @@ def take_steps(
 
 def init_variables(
     model: nn.Module | None, seed: int
-) -> types.Variables | None:
+) -> codes.Variables | None:
   """Initialises a model; None if there is none."""
   return model and networks.init_variables(model, seed, model.image_shape)
 

@@ -21,10 +21,10 @@ from experiments import drawings
 from experiments import drawn_runs
 from experiments import front_figure
 from experiments import run_gallery
-from jacsup_jax import face_figures
-from jacsup_jax import figures
-from jacsup_jax import types
-from jacsup_jax import workdirs
+from jacsup_jax.core import errors
+from jacsup_jax.figures import face_figures
+from jacsup_jax.figures import panels as figures
+from jacsup_jax.runs import workdir as workdirs
 
 FLAGS = flags.FLAGS
 _FRONT = 'front'
@@ -100,7 +100,7 @@ def choose(
     if '8' in missing:
       why = ' (8 compares a student with Fader Networks)'
     given = ', '.join(found) or 'other runs'
-    raise types.InputError(
+    raise errors.InputError(
         f'--figure={",".join(asked)}: {what} cannot give'
         f' {", ".join(missing) or "any figure"}{why}; accepted: {given}.'
     )
@@ -170,7 +170,7 @@ def draw(
   _check('figure', figure, _ACCEPTED)
   _check('format', formats, figures.FORMATS)
   if not workdir or not formats:
-    raise types.InputError(
+    raise errors.InputError(
         '--workdir or --format is empty; accepted: one run or more, and any of'
         f' {", ".join(figures.FORMATS)}.'
     )
@@ -181,7 +181,7 @@ def draw(
   if gallery is None:
     gallery = not figure and len(runs) == 1
   if gallery and len(runs) > 1:
-    raise types.InputError(
+    raise errors.InputError(
         f'--gallery with {len(runs)} of --workdir; accepted: one run.'
     )
   page_path = (output if output_dir else runs[0].path) / _GALLERY
@@ -217,7 +217,7 @@ def _check(name, values, accepted):
   """Raises InputError unless a list has only what is accepted."""
   unknown = [value for value in values if value not in accepted]
   if unknown:
-    raise types.InputError(
+    raise errors.InputError(
         f'--{name}={",".join(values)}: there is no {", ".join(unknown)};'
         f' accepted: any of {", ".join(accepted)}.'
     )
@@ -279,7 +279,7 @@ def _check_alike(first, other):
       for run in (first, other)
   ]
   if shown[0] != shown[1]:
-    raise types.InputError(
+    raise errors.InputError(
         f'--figure=7,8: {first.run.path} and {other.run.path} are of other'
         ' attributes, sizes or images; accepted: runs on the same data.'
     )

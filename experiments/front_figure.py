@@ -11,9 +11,9 @@ from experiments import discovery_figures
 from experiments import discovery_runs
 from experiments import drawings
 from experiments import drawn_runs
-from jacsup_jax import front_figures
-from jacsup_jax import types
-from jacsup_jax.datasets import batches
+from jacsup_jax.core import errors
+from jacsup_jax.data import batches
+from jacsup_jax.figures import front_figures
 
 # Images a side of a grid of digits, whose first examples give the range.
 _GRID_SIZE, _RANGE_SIZE = 9, 1000
@@ -38,7 +38,7 @@ def list_front(loaded: Sequence[drawn_runs.Loaded]) -> drawings.Drawing:
   faces = [run for run in loaded if run.experiment == 'celeba']
   digits = [run for run in loaded if run.experiment != 'celeba']
   if len(faces) > 1 or len(digits) > 1:
-    raise types.InputError(
+    raise errors.InputError(
         f'--figure=front with {len(digits)} runs of digits and {len(faces)} of'
         ' faces; accepted: one of either, or of both.'
     )
@@ -84,7 +84,7 @@ def _choose_digits(run):
     dim = students[0].stage.nuisance_dim
     chosen.append((f'student, d = {dim}', students[0]))
   if teacher.model.num_factors < 2:
-    raise types.InputError(
+    raise errors.InputError(
         f'--figure=front: {run.run.path} has a teacher of one factor; accepted:'
         ' of two or more.'
     )
@@ -97,7 +97,7 @@ def _choose_faces(run):
   for name in ('student', 'teacher'):
     if name in measured:
       return measured[name]
-  raise types.InputError(
+  raise errors.InputError(
       f'--figure=front: {run.run.path} has no student or teacher that is'
       ' measured; accepted: a complete run, or one of experiments.evaluate.'
   )

@@ -8,9 +8,9 @@ from absl import flags
 
 from experiments import discovery_runs
 from experiments import seed_runs
-from jacsup_jax import stages
-from jacsup_jax import types
-from jacsup_jax import workdirs
+from jacsup_jax.core import errors
+from jacsup_jax.runs import stages
+from jacsup_jax.runs import workdir as workdirs
 
 FLAGS = flags.FLAGS
 # Flags that functions here define belong to the binary that calls them, whose
@@ -52,7 +52,7 @@ def restore(
   if directory is None:
     return {seed: [] for seed in seeds}
   where = f'--teacher_workdir={directory}'
-  no_teacher = types.InputError(
+  no_teacher = errors.InputError(
       f'{where} holds no finished first teacher; accepted: the work directory'
       f' of a run of experiments.{experiment.name} whose teacher is trained.'
   )
@@ -65,12 +65,12 @@ def restore(
   discovery_runs.check_recorded(run)
   theirs, plan = run.manifest['flags'], seed_runs.read_plan(run)
   if theirs['num_factors'] != values['num_factors']:
-    raise types.InputError(
+    raise errors.InputError(
         f'{where} has a teacher of --num_factors={theirs["num_factors"]}, this'
         f' run {values["num_factors"]}; accepted: the same.'
     )
   if values.get('keep_moments') and theirs.get('optimizer', 'adam') != 'adam':
-    raise types.InputError(
+    raise errors.InputError(
         f'{where} has a teacher of --optimizer={theirs["optimizer"]}, whose'
         ' state --keep_moments cannot grow; accepted: one of adam.'
     )
@@ -81,7 +81,7 @@ def restore(
   ]
   if of_model:
     differing = ', '.join(f'--{name}' for name in of_model)
-    raise types.InputError(
+    raise errors.InputError(
         f'{where} has a teacher of other {differing} than this run; accepted:'
         ' the same.'
     )
@@ -107,7 +107,7 @@ def restore(
   missing = sorted(seed for seed in seeds if not there.get(seed))
   if missing:
     have = ', '.join(str(seed) for seed in there if there[seed])
-    raise types.InputError(
+    raise errors.InputError(
         f'{where} has teachers of the seeds {have}, and none of {missing[0]};'
         ' accepted: seeds of those.'
     )

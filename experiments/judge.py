@@ -15,11 +15,11 @@ import numpy as np
 
 from experiments import command_line
 from experiments import common_flags
-from jacsup_jax import attribute_judges
-from jacsup_jax import datasets
-from jacsup_jax import judge_files
-from jacsup_jax import judges
-from jacsup_jax import types
+from jacsup_jax.core import config
+from jacsup_jax.data import registry as datasets
+from jacsup_jax.evaluation import attribute_judges
+from jacsup_jax.evaluation import judge_files
+from jacsup_jax.evaluation import judges
 
 FLAGS = flags.FLAGS
 
@@ -79,7 +79,7 @@ def main() -> None:
   )
   command_line.check_at_most(judges.MOST_SEEDS, 'seeds')
   command_line.check_at_most(
-      types.LARGEST_WIDTH, 'first_width', 'last_width', 'hidden'
+      config.LARGEST_WIDTH, 'first_width', 'last_width', 'hidden'
   )
   command_line.check_at_least(0, 'held_out')
   if FLAGS.dataset in datasets.KNOWN_FACES:

@@ -7,7 +7,7 @@ import time
 
 import numpy as np
 
-from jacsup_jax import editor
+from jacsup_jax.editor import editor
 
 
 @dataclasses.dataclass(frozen=True)

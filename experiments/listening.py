@@ -5,7 +5,7 @@ import ipaddress
 import socket
 
 from experiments import command_line
-from jacsup_jax import types
+from jacsup_jax.core import errors
 
 _OTHER_PORTS = 20
 
@@ -33,7 +33,7 @@ def listen(host: str, port: int) -> socket.socket:
     except (OSError, OverflowError, UnicodeError) as error:
       if getattr(error, 'errno', None) == errno.EADDRINUSE:
         continue
-      raise types.InputError(
+      raise errors.InputError(
           f'--host={host} --port={own} cannot be listened on ({error});'
           ' accepted: a host of this machine, as 127.0.0.1, and a port'
           ' from 1024 to 65535, or 0 for any.'
@@ -41,7 +41,7 @@ def listen(host: str, port: int) -> socket.socket:
     if own != port:
       command_line.note(f'port {port} is in use; taking {own}.')
     return listening
-  raise types.InputError(
+  raise errors.InputError(
       f'--port={port} is in use, and those up to {last} are too; accepted: a'
       ' free one, or 0 for any.'
   )

@@ -10,8 +10,8 @@ import numpy as np
 from experiments import discovery_figures
 from experiments import discovery_runs
 from experiments import drawings
-from jacsup_jax import stages
-from jacsup_jax.datasets import batches
+from jacsup_jax.data import batches
+from jacsup_jax.runs import stages
 
 # Model of a chain: its letter in Figure 1.
 _LETTERS = {'student': 'b', 'student_no_jacobian': 'c'}

@@ -6,9 +6,9 @@ from typing import Any
 import jax.numpy as jnp
 
 from experiments import discovery_runs
-from jacsup_jax import datasets
-from jacsup_jax import discovery
-from jacsup_jax import networks
+from jacsup_jax.data import registry as datasets
+from jacsup_jax.models import autoencoders as networks
+from jacsup_jax.training import discovery
 
 
 def make_settings(values: Mapping[str, Any]) -> discovery.Settings:

@@ -13,14 +13,15 @@ import numpy as np
 
 from experiments import command_line
 from experiments import seed_runs
-from jacsup_jax import event_files
-from jacsup_jax import fader_networks
-from jacsup_jax import networks
-from jacsup_jax import stages
-from jacsup_jax import traversals
-from jacsup_jax import types
-from jacsup_jax import workdirs
-from jacsup_jax.datasets import batches
+from jacsup_jax.baselines import fader as fader_networks
+from jacsup_jax.core import codes
+from jacsup_jax.core import config
+from jacsup_jax.data import batches
+from jacsup_jax.figures import traversals
+from jacsup_jax.models import autoencoders as networks
+from jacsup_jax.runs import event_files
+from jacsup_jax.runs import stages
+from jacsup_jax.runs import workdir as workdirs
 
 FLAGS = flags.FLAGS
 # Flags that functions here define belong to the binary that calls them, whose
@@ -33,7 +34,7 @@ _MOST_EXAMPLES = 8
 _MOST_ATTRIBUTES = 16
 
 # (model, variables) -> `[rows, cols, H, W, C]` in [0, 1].
-DrawFn = Callable[[nn.Module, types.Variables], np.ndarray]
+DrawFn = Callable[[nn.Module, codes.Variables], np.ndarray]
 
 
 def define_flags() -> None:
@@ -75,7 +76,7 @@ def watched(
         note=command_line.note,
     ) as events:
 
-      def report(stage: types.Stage, record: dict[str, Any]) -> None:
+      def report(stage: config.Stage, record: dict[str, Any]) -> None:
         events.report(stage, record)
         progress.report(stage, record)
 

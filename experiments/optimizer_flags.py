@@ -6,8 +6,9 @@ from typing import Any
 from absl import flags
 
 from experiments import command_line
-from jacsup_jax import training
-from jacsup_jax import types
+from jacsup_jax.core import config
+from jacsup_jax.core import errors
+from jacsup_jax.training import steps as training
 
 FLAGS = flags.FLAGS
 # Flags that functions here define belong to the binary that calls them, whose
@@ -20,7 +21,7 @@ MAYBE_KINDS = {
     'teacher_epochs': int | None, 'first_teacher': str, 'num_neighbors': int,
     'lambda_neighbor': float, 'neighbor_scale': float,
 }  # pyformat: disable
-_NEIGHBORS = types.NeighborWeights()
+_NEIGHBORS = config.NeighborWeights()
 
 
 def define_flags() -> None:
@@ -77,7 +78,7 @@ def check() -> None:
   if FLAGS.learning_rate_schedule == 'cosine' and (
       FLAGS.grow_when == 'plateau'
   ):
-    raise types.InputError(
+    raise errors.InputError(
         '--learning_rate_schedule=cosine with --grow_when=plateau, whose stages'
         ' may end before their learning rate has fallen; accepted: one of them.'
     )
@@ -94,7 +95,7 @@ def make_settings(values: Mapping[str, Any]) -> dict[str, Any]:
   """
   neighbors = None
   if values.get('first_teacher') == 'neighbors':
-    neighbors = types.NeighborWeights(
+    neighbors = config.NeighborWeights(
         values['num_neighbors'],
         values['lambda_neighbor'],
         values['neighbor_scale'],

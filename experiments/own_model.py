@@ -6,12 +6,12 @@ import jax.numpy as jnp
 import optax
 
 from experiments import command_line
-from jacsup_jax import figures
-from jacsup_jax import jacobian
-from jacsup_jax import jacobian_diagnostics
-from jacsup_jax import latents
-from jacsup_jax import losses
-from jacsup_jax import types
+from jacsup_jax.core import codes
+from jacsup_jax.core import codes as latents
+from jacsup_jax.core import jacobian
+from jacsup_jax.core import losses
+from jacsup_jax.evaluation import jacobian_agreement as jacobian_diagnostics
+from jacsup_jax.figures import panels as figures
 
 FLAGS = flags.FLAGS
 SIZE, BATCH = 20, 64
@@ -35,7 +35,7 @@ def draw(key):
   hue = 2 * jnp.pi * (hue[..., :1] + jnp.arange(3)[None, None] / 3)
   colours = jnp.tile(0.4 * jax.nn.relu(jnp.cos(hue)), (1, 5, 1))
   bars = render(centres, jnp.full((BATCH, 5), 0.12), colours)
-  return teacher_decode(types.Code(1.4 * lamp[:, 0] - 0.7, None)), bars
+  return teacher_decode(codes.Code(1.4 * lamp[:, 0] - 0.7, None)), bars
 
 
 def teacher_encode(images):

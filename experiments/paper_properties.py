@@ -9,10 +9,11 @@ from flax import linen as nn
 import jax
 import jax.numpy as jnp
 
-from jacsup_jax import attribute_training
-from jacsup_jax import fader_networks
-from jacsup_jax import networks
-from jacsup_jax import types
+from jacsup_jax.baselines import fader as fader_networks
+from jacsup_jax.core import codes
+from jacsup_jax.core import config
+from jacsup_jax.models import autoencoders as networks
+from jacsup_jax.training import attribute_steps as attribute_training
 
 # Of CelebA, as of the paper's experiments.
 _NUM_ATTRIBUTES = 40
@@ -66,10 +67,10 @@ def describe_ours() -> tuple[Method, ...]:
   labelled = fader_networks.FaderAutoencoder(
       _NUM_ATTRIBUTES, channels, image_size=_IMAGE_SIZE
   )
-  supervised = types.AttributeLossWeights(lambda_y=1.0, lambda_diff=50.0)
+  supervised = config.AttributeLossWeights(lambda_y=1.0, lambda_diff=50.0)
   return (
       _describe('Jacobian supervision, here', predicting, supervised),
-      _describe('Fader Networks, here', labelled, types.FaderLossWeights()),
+      _describe('Fader Networks, here', labelled, config.FaderLossWeights()),
   )
 
 
@@ -106,7 +107,7 @@ def _describe(name: str, model: nn.Module, weights: Any) -> Method:
   variables = jax.eval_shape(
       lambda: networks.init_variables(model, 0, model.image_shape)
   )
-  code = types.Code(
+  code = codes.Code(
       jax.ShapeDtypeStruct((1, model.num_factors), jnp.float32),
       jax.ShapeDtypeStruct((1, 2, 2, model.nuisance_channels), jnp.float32),
   )

@@ -10,7 +10,7 @@ from typing import Any
 import scipy
 
 from experiments import paper_numbers
-from jacsup_jax import averages
+from jacsup_jax.evaluation import averages
 
 
 @dataclasses.dataclass(frozen=True)

@@ -19,9 +19,9 @@ from typing import Any
 from experiments import compared_runs
 from experiments import converted_runs
 from experiments import reproduced_runs
-from jacsup_jax import circumstances
-from jacsup_jax import types
-from jacsup_jax import workdirs
+from jacsup_jax.core import errors
+from jacsup_jax.runs import circumstances
+from jacsup_jax.runs import workdir as workdirs
 
 # By the experiment of a manifest: the arguments that choose it.
 _BINARIES = {
@@ -88,43 +88,43 @@ def read(path: str | os.PathLike[str]) -> Original:
   try:
     manifest = json.loads(path.read_text(encoding='utf-8'))
   except (OSError, ValueError, RecursionError) as error:
-    raise types.InputError(
+    raise errors.InputError(
         f'--manifest={path} cannot be read: {error}; {accepted}'
     ) from error
   entries = ('flags', 'dataset', 'stages')
   if not isinstance(manifest, dict) or not all(
       isinstance(manifest.get(name), dict) for name in entries
   ):
-    raise types.InputError(
+    raise errors.InputError(
         f'--manifest={path} has not the entries {", ".join(entries)};'
         f' {accepted}'
     )
   experiment = manifest.get('experiment')
   if not isinstance(experiment, str) or experiment not in _BINARIES:
-    raise types.InputError(
+    raise errors.InputError(
         f'--manifest={path} is of the experiment {experiment!r}; accepted:'
         f' {", ".join(_BINARIES)}.'
     )
   if converted_runs.ENTRY in manifest:
-    raise types.InputError(
+    raise errors.InputError(
         f'--manifest={path} is of a model that was converted from a file, not'
         ' trained; accepted: a manifest of what was.'
     )
   for name, stage in manifest['stages'].items():
     if not isinstance(stage, dict) or not isinstance(stage.get('sha256'), str):
-      raise types.InputError(
+      raise errors.InputError(
           f'--manifest={path} has no sha256 of the stage {name!r}; {accepted}'
       )
   table = _BINARIES[experiment][-1]
   if table.startswith('--') and f'--table={manifest["flags"].get("table")}' != (
       table
   ):
-    raise types.InputError(
+    raise errors.InputError(
         f'--manifest={path} is of {experiment}, and of --table='
         f'{manifest["flags"].get("table")}; accepted: the same of both.'
     )
   if not isinstance(manifest['dataset'].get('fingerprint'), str):
-    raise types.InputError(
+    raise errors.InputError(
         f'--manifest={path} has no fingerprint of its data; {accepted}'
     )
   return Original(path, manifest)
@@ -153,7 +153,7 @@ def make_plan(
   given = overrides.pop('teacher_workdir', None)
   if given is not None:
     if values.get('teacher_workdir') is None:
-      raise types.InputError(
+      raise errors.InputError(
           f'--teacher_workdir={given}: the run of --manifest={original.path}'
           ' has trained its own teacher; accepted: without that flag.'
       )
@@ -168,7 +168,7 @@ def make_plan(
   known = _describe(original, command, environment)['flags']
   unknown = [repr(name) for name in values if name not in known]
   if unknown:
-    raise types.InputError(
+    raise errors.InputError(
         f'--manifest={original.path} has flags that experiments.{binary} has'
         f' not, or that do not decide its result: {", ".join(unknown)};'
         ' accepted: a manifest of this version.'
@@ -218,7 +218,7 @@ def repeat(
     for line in (*plan.differences, *plan.remarks):
       print(f'note: {line}', flush=True)
     if not may_run:
-      raise types.InputError(
+      raise errors.InputError(
           '--run is false; this repeats it:'
           f' python {shlex.join(plan.command)}'
       )
@@ -233,7 +233,7 @@ def check_output(original: Original, output: pathlib.Path) -> bool:
     InputError: if the directory is the run's own, or holds something else.
   """
   if output.resolve() == original.directory.resolve():
-    raise types.InputError(
+    raise errors.InputError(
         f'--output={output} is the run that is to be repeated; accepted:'
         ' another directory.'
     )
@@ -253,7 +253,7 @@ def check_output(original: Original, output: pathlib.Path) -> bool:
       and value != theirs['flags'][name]
   ]
   if differing:
-    raise types.InputError(
+    raise errors.InputError(
         f'--output={output} holds another run, by {", ".join(differing)};'
         ' accepted: a new directory, or one with a repetition of this run.'
     )
@@ -270,7 +270,7 @@ def _format(original, name, value):
     return line.getvalue()
   if isinstance(value, (int, float, str)):
     return str(value)
-  raise types.InputError(
+  raise errors.InputError(
       f'--manifest={original.path} has the value {str(value)[:100]} of'
       f' --{name}; accepted: a number, a text or a list of texts.'
   )
@@ -283,7 +283,7 @@ def _check_teacher(original, directory):
   stages = original.manifest['stages']
   teacher = workdirs.WorkDir(directory).manifest
   if teacher is None:
-    raise types.InputError(
+    raise errors.InputError(
         f'--teacher_workdir={directory} of --manifest={original.path} holds no'
         ' run; accepted: --teacher_workdir where it is here.'
     )
@@ -293,7 +293,7 @@ def _check_teacher(original, directory):
       continue
     found = teacher['stages'][name]['sha256']
     if expected != found:
-      raise types.InputError(
+      raise errors.InputError(
           f'--teacher_workdir={directory} has a {name} of sha256 {found[:12]},'
           f' --manifest={original.path} {expected[:12]}; accepted: the same.'
       )
@@ -334,7 +334,7 @@ def _describe(original, command, environment):
   except (ValueError, IndexError):
     pass
   lines = done.stderr.strip().splitlines() or ['no line that says why']
-  raise types.InputError(
+  raise errors.InputError(
       f'--manifest={original.path}: {command[1]} does not accept it, with'
       f' status {done.returncode}: {lines[-1].removeprefix("error: ")}'
   )

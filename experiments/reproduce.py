@@ -23,10 +23,10 @@ from experiments import paper_properties
 from experiments import paper_tables
 from experiments import repeated_runs
 from experiments import reproduced_runs
-from jacsup_jax import face_figures
-from jacsup_jax import figures
-from jacsup_jax import types
-from jacsup_jax import workdirs
+from jacsup_jax.core import errors
+from jacsup_jax.figures import face_figures
+from jacsup_jax.figures import panels as figures
+from jacsup_jax.runs import workdir as workdirs
 
 FLAGS = flags.FLAGS
 
@@ -87,13 +87,13 @@ def main() -> None:
       'figure': (FLAGS.figure, reproduced_runs.FIGURES),
   }
   if not FLAGS.table and not FLAGS.figure:
-    raise types.InputError(
+    raise errors.InputError(
         'none of --table, --figure and --manifest is given; accepted: one of'
         ' the first two or both, or the last.'
     )
   for name, (given, accepted) in asked.items():
     if set(given) - set(accepted):
-      raise types.InputError(
+      raise errors.InputError(
           f'--{name}={",".join(given)}; accepted: {", ".join(accepted)}.'
       )
   root = pathlib.Path(FLAGS.runs_dir)
@@ -109,7 +109,7 @@ def main() -> None:
           missing.append(run)
   commands = [_command(root, run) for run in missing]
   if commands and not FLAGS.run:
-    raise types.InputError(
+    raise errors.InputError(
         f'{len(commands)} runs are missing and --run is false; these make them:'
         f' {"; ".join("python " + " ".join(c) for c in commands)}'
     )
@@ -152,7 +152,7 @@ def _repeat():
   """Repeats the run of --manifest, and compares."""
   for name in ('table', 'figure', 'scale', 'dataset'):
     if FLAGS[name].present:
-      raise types.InputError(
+      raise errors.InputError(
           f'--{name} with --manifest={FLAGS.manifest}, which says what is run;'
           ' accepted: one of them.'
       )
@@ -213,7 +213,7 @@ def _copy_figures(number, root, runs, output):
       shutil.copyfile(path, copy)
       found.append(copy)
   if not found:
-    raise types.InputError(
+    raise errors.InputError(
         f'--figure={number}: {", ".join(str(root / r.name) for r in runs)} have'
         f' no figures/{reproduced_runs.PATTERNS[number]}; accepted: complete'
         ' runs that drew it.'

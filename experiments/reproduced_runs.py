@@ -10,10 +10,10 @@ import sys
 from typing import Any
 
 from experiments import paper_numbers
-from jacsup_jax import preemption
-from jacsup_jax import types
-from jacsup_jax import untrusted
-from jacsup_jax import workdirs
+from jacsup_jax.core import errors
+from jacsup_jax.core import untrusted
+from jacsup_jax.runs import preemption
+from jacsup_jax.runs import workdir as workdirs
 
 SCALES = ('quick', 'full')
 FLAGFILES = pathlib.Path('experiments') / 'flagfiles'
@@ -168,7 +168,7 @@ def read_rows(paths: Sequence[pathlib.Path]) -> list[dict[str, Any]]:
       first = (path, measured)
     for name, value in measured.items():
       if value != first[1][name]:
-        raise types.InputError(
+        raise errors.InputError(
             f'{path} has {name} {value}, {first[0]} has {first[1][name]};'
             ' accepted in one table: runs that were measured alike.'
         )
@@ -206,9 +206,9 @@ def _read_results(path):
     results['protocol']
     return results, f'{data["name"]} {data["fingerprint"]}'
   except (OSError, ValueError, KeyError, TypeError) as error:
-    if isinstance(error, types.InputError):
+    if isinstance(error, errors.InputError):
       raise
-    raise types.InputError(
+    raise errors.InputError(
         f'{path / "results.json"} is not that of a run: {error!r}; accepted: a'
         ' complete run.'
     ) from error

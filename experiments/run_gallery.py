@@ -22,11 +22,11 @@ from PIL import Image
 
 from experiments import command_line
 from experiments import drawings
-from jacsup_jax import figures
-from jacsup_jax import tables
-from jacsup_jax import types
-from jacsup_jax import untrusted
-from jacsup_jax import workdirs
+from jacsup_jax.core import errors
+from jacsup_jax.core import untrusted
+from jacsup_jax.evaluation import tables
+from jacsup_jax.figures import panels as figures
+from jacsup_jax.runs import workdir as workdirs
 
 _TEMPLATES = pathlib.Path(__file__).parent / 'templates'
 # Twice that of a screen, which shows pictures at half their size.
@@ -237,8 +237,8 @@ def _list_tables(run):
       found.append(
           _make_table(f'evaluations/{path.name}', workdirs.read_rows(path))
       )
-    except types.InputError as error:
-      command_line.note(f'not in the gallery: {types.one_line(str(error))}')
+    except errors.InputError as error:
+      command_line.note(f'not in the gallery: {errors.one_line(str(error))}')
   return [table for table in found if table is not None]
 
 

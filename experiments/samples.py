@@ -8,12 +8,12 @@ import numpy as np
 
 from experiments import celeba_runs
 from experiments import svhn_runs
-from jacsup_jax import datasets
-from jacsup_jax import editor
-from jacsup_jax import networks
-from jacsup_jax import types
-from jacsup_jax import workdirs
-from jacsup_jax.datasets import drawn_faces
+from jacsup_jax.core import errors
+from jacsup_jax.data import drawn_faces
+from jacsup_jax.data import registry as datasets
+from jacsup_jax.editor import editor
+from jacsup_jax.models import autoencoders as networks
+from jacsup_jax.runs import workdir as workdirs
 
 _SPLIT = 'test'
 
@@ -99,7 +99,7 @@ def of_package(own: editor.Editor) -> Samples:
 
     return Samples(drawn_faces.SPLIT_SIZES[_SPLIT], draw)
   if own.image_shape != datasets.IMAGE_SHAPE:
-    raise types.InputError(
+    raise errors.InputError(
         f'there are no samples of shape {list(own.image_shape)} without a run;'
         ' accepted: a photo of your own, or the work directory of the run as'
         ' --workdir.'

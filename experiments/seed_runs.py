@@ -16,12 +16,14 @@ from flax import linen as nn
 import jax
 
 from experiments import command_line
-from jacsup_jax import grid
-from jacsup_jax import parallel
-from jacsup_jax import stages
-from jacsup_jax import types
-from jacsup_jax import untrusted
-from jacsup_jax import workdirs
+from jacsup_jax.core import codes
+from jacsup_jax.core import config
+from jacsup_jax.core import errors
+from jacsup_jax.core import untrusted
+from jacsup_jax.runs import stages
+from jacsup_jax.runs import workdir as workdirs
+from jacsup_jax.training import devices as parallel
+from jacsup_jax.training import replicas as grid
 
 FLAGS = flags.FLAGS
 # Flags that functions here define belong to the binary that calls them, whose
@@ -101,7 +103,7 @@ def check_flags() -> None:
   command_line.check_at_least(1, 'seeds')
   command_line.check_at_most(MOST_SEEDS, 'seeds')
   if FLAGS.seed + FLAGS.seeds > 2**31:
-    raise types.InputError(
+    raise errors.InputError(
         f'--seeds={FLAGS.seeds} after --seed={FLAGS.seed} go beyond 2147483647;'
         ' accepted: fewer.'
     )
@@ -130,7 +132,7 @@ def check_together(values: Mapping[str, Any], obstacle: str | None) -> None:
     obstacle: what prevents it, None if nothing does.
   """
   if values['train_seeds'] == 'together' and obstacle and values['seeds'] > 1:
-    raise types.InputError(
+    raise errors.InputError(
         f'--train_seeds=together with {obstacle}; accepted:'
         ' --train_seeds=in_turn, or auto.'
     )
@@ -183,7 +185,7 @@ def read_plan(run: workdirs.WorkDir) -> Plan:
   # Before they are listed.
   count = values.get('seeds', 1)
   if not 1 <= count <= MOST_SEEDS or values['seed'] + count > 2**31:
-    raise types.InputError(
+    raise errors.InputError(
         f'{run.path} has a run of --seeds={count} after'
         f' --seed={values["seed"]}; accepted: 1 to {MOST_SEEDS}, below 2**31.'
     )
@@ -197,8 +199,8 @@ def read_plan(run: workdirs.WorkDir) -> Plan:
 
 
 def list_stages(
-    plan: Plan, chain: Sequence[types.Stage]
-) -> list[types.Stage]:
+    plan: Plan, chain: Sequence[config.Stage]
+) -> list[config.Stage]:
   """Returns the stages that a run trains, as its manifest names them.
 
   Args:
@@ -211,8 +213,8 @@ def list_stages(
 
 
 def name_stages(
-    plan: Plan, chain: Sequence[types.Stage], seed: int
-) -> dict[str, types.Stage]:
+    plan: Plan, chain: Sequence[config.Stage], seed: int
+) -> dict[str, config.Stage]:
   """Returns the stages of one seed: as manifests name them, by their own names.
 
   Args:
@@ -227,7 +229,7 @@ def name_stages(
 
 def train(
     plan: Plan,
-    chain: Sequence[types.Stage],
+    chain: Sequence[config.Stage],
     run_stages: Callable[..., list[stages.Trained]],
     *,
     make_solo: Callable[[int], stages.Recipe],
@@ -276,8 +278,8 @@ def train(
 
 def restore(
     plan: Plan,
-    finished: Sequence[types.Stage],
-    restore_stage: Callable[[types.Stage, int], stages.Trained],
+    finished: Sequence[config.Stage],
+    restore_stage: Callable[[config.Stage, int], stages.Trained],
 ) -> dict[int, list[stages.Trained]]:
   """Restores the models of finished stages.
 
@@ -327,7 +329,7 @@ def read_metrics(
 
 
 def make_evaluate_stack(
-    evaluate: Callable[[nn.Module, types.Variables], dict[str, Any]],
+    evaluate: Callable[[nn.Module, codes.Variables], dict[str, Any]],
     names: Sequence[str] = ('mse', 'class_swaps'),
 ) -> stages.EvaluateFn:
   """Makes an evaluation of stacked models, for curves.

@@ -6,7 +6,7 @@ from typing import Any
 
 from absl import flags
 
-from jacsup_jax import types
+from jacsup_jax.core import config
 
 FLAGS = flags.FLAGS
 # Flags that functions here define belong to the binary that calls them, whose
@@ -21,8 +21,8 @@ MAYBE_KINDS_OF_CHAINS = {
     'lambda_orthogonal_factors': float, 'ramp': str, 'ramp_start': float,
     'ramp_epochs': int | None, 'lambda_check': float,
 }  # pyformat: disable
-_DEFAULT = types.Supervision()
-_WEIGHTS = types.LossWeights()
+_DEFAULT = config.Supervision()
+_WEIGHTS = config.LossWeights()
 # Fields of weights that rows name where they are not the paper's.
 _CONSTRAINTS = (
     'lambda_hsic', 'hsic_bandwidth', 'lambda_orthogonal',
@@ -35,7 +35,7 @@ def define_flags() -> None:
   flags.DEFINE_enum(
       'jacobian',
       _DEFAULT.jacobian,
-      types.JACOBIANS,
+      config.JACOBIANS,
       'How a student\'s Jacobian is compared with its teacher\'s, eq. (9):'
       ' secant (the paper\'s) by the images before and after a swap of factors;'
       ' tangent by the derivative in the direction of the swap; path by that'
@@ -95,7 +95,7 @@ def define_chain_flags() -> None:
   flags.DEFINE_enum(
       'ramp',
       _WEIGHTS.ramp.shape,
-      types.RAMPS,
+      config.RAMPS,
       'How the weights of a student\'s terms, but reconstruction, rise within'
       ' each stage.',
   )
@@ -112,7 +112,7 @@ def define_chain_flags() -> None:
   )
 
 
-def make(values: Mapping[str, Any]) -> types.Supervision:
+def make(values: Mapping[str, Any]) -> config.Supervision:
   """Returns how a run supervises; the paper's way in runs from before.
 
   Args:
@@ -121,7 +121,7 @@ def make(values: Mapping[str, Any]) -> types.Supervision:
   Raises:
     InputError: if a value is not accepted.
   """
-  return types.Supervision(
+  return config.Supervision(
       jacobian=values.get('jacobian', _DEFAULT.jacobian),
       nodes=values.get('jacobian_nodes', _DEFAULT.nodes),
       num_swaps=values.get('num_swaps', _DEFAULT.num_swaps),
@@ -131,7 +131,7 @@ def make(values: Mapping[str, Any]) -> types.Supervision:
 
 
 def make_constraints(values: Mapping[str, Any]) -> dict[str, Any]:
-  """Returns fields of `types.LossWeights`, without effect in runs from before.
+  """Returns fields of `config.LossWeights`, without effect in runs from before.
 
   Args:
     values: of a run's flags, by name.
@@ -140,7 +140,7 @@ def make_constraints(values: Mapping[str, Any]) -> dict[str, Any]:
     InputError: if a value is not accepted.
   """
   take = lambda name: values.get(name, getattr(_WEIGHTS, name))
-  ramp = types.Ramp(
+  ramp = config.Ramp(
       values.get('ramp', _WEIGHTS.ramp.shape),
       values.get('ramp_start', _WEIGHTS.ramp.start),
       values.get('ramp_epochs', _WEIGHTS.ramp.epochs),
@@ -148,7 +148,7 @@ def make_constraints(values: Mapping[str, Any]) -> dict[str, Any]:
   return {name: take(name) for name in _CONSTRAINTS} | {'ramp': ramp}
 
 
-def describe_constraints(weights: types.LossWeights) -> dict[str, Any]:
+def describe_constraints(weights: config.LossWeights) -> dict[str, Any]:
   """Returns what a row of results.json says: what is not the paper's."""
   found = {
       name: getattr(weights, name)
@@ -160,7 +160,7 @@ def describe_constraints(weights: types.LossWeights) -> dict[str, Any]:
   return found
 
 
-def describe(supervision: types.Supervision) -> dict[str, Any]:
+def describe(supervision: config.Supervision) -> dict[str, Any]:
   """Returns what a row of results.json says: what is not the paper's way."""
   default = dataclasses.asdict(_DEFAULT)
   return {

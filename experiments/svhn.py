@@ -15,7 +15,7 @@ from experiments import common_flags
 from experiments import discovery_command
 from experiments import svhn_figures
 from experiments import svhn_runs
-from jacsup_jax import types
+from jacsup_jax.core import config
 
 FLAGS = flags.FLAGS
 
@@ -57,7 +57,7 @@ def define_model_flags() -> None:
 
 def main() -> None:
   command_line.check_at_least(1, 'first_width')
-  command_line.check_at_most(types.LARGEST_WIDTH, 'first_width')
+  command_line.check_at_most(config.LARGEST_WIDTH, 'first_width')
   experiment = svhn_runs.make_experiment(FLAGS.dataset)
   discovery_command.run(experiment, svhn_figures.list_drawings)
 

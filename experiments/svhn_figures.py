@@ -11,11 +11,11 @@ import numpy as np
 
 from experiments import discovery_figures
 from experiments import drawings
-from jacsup_jax import discovery
-from jacsup_jax import figures
-from jacsup_jax import stages
-from jacsup_jax import traversals
-from jacsup_jax.datasets import batches
+from jacsup_jax.data import batches
+from jacsup_jax.figures import panels as figures
+from jacsup_jax.figures import traversals
+from jacsup_jax.runs import stages
+from jacsup_jax.training import discovery
 
 # Of images, whose codes give the range of a unit.
 _RANGE_SIZE = 1000

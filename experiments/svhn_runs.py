@@ -7,10 +7,10 @@ from typing import Any
 import jax.numpy as jnp
 
 from experiments import discovery_runs
-from jacsup_jax import discovery
-from jacsup_jax import networks
-from jacsup_jax import types
-from jacsup_jax.datasets import shape_sets
+from jacsup_jax.core import errors
+from jacsup_jax.data import shape_sets
+from jacsup_jax.models import autoencoders as networks
+from jacsup_jax.training import discovery
 
 IMAGE_SHAPE = (32, 32, 3)
 
@@ -38,7 +38,7 @@ def make_settings(values: Mapping[str, Any]) -> discovery.Settings:
   """
   fold = values['growth'] == 'preserving' and not values['normalize_students']
   if fold and not values['linear_code']:
-    raise types.InputError(
+    raise errors.InputError(
         '--growth=preserving with --nonormalize_students folds the BatchNorm'
         ' of the code into the layer before it, which a ReLU prevents'
         ' (--nolinear_code); accepted: --linear_code, or'

@@ -18,8 +18,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jacsup_jax import parallel
-from jacsup_jax import types
+from jacsup_jax.core import errors
+from jacsup_jax.training import devices as parallel
 
 
 class Product(NamedTuple):
@@ -149,7 +149,7 @@ def import_torch_module(name: str) -> python_types.ModuleType:
   """
   device = parallel.describe_devices()[0]
   if not device.startswith('cpu:'):
-    raise types.InputError(
+    raise errors.InputError(
         '--against=torch measures PyTorch on the CPU, but JAX is on'
         f' {device}; accepted: JAX_PLATFORMS=cpu in the environment.'
     )
@@ -158,7 +158,7 @@ def import_torch_module(name: str) -> python_types.ModuleType:
   except ModuleNotFoundError as error:
     if error.name != 'torch':
       raise
-    raise types.InputError(
+    raise errors.InputError(
         '--against=torch needs PyTorch, which is not installed; to install it:'
         ' pip install torch'
     ) from error

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from jacsup_jax import types
+from jacsup_jax.core import codes
+from jacsup_jax.core import config
 
 
 class Code(NamedTuple):
@@ -19,7 +20,7 @@ class Code(NamedTuple):
   nuisance: torch.Tensor  # [B, C, 2, 2]
 
 
-def make_autoencoder(variables: types.Variables) -> nn.ModuleDict:
+def make_autoencoder(variables: codes.Variables) -> nn.ModuleDict:
   """Makes the modules of a `networks.FaceAutoencoder` with its variables.
 
   Args:
@@ -69,7 +70,7 @@ def compute_losses(
     images: torch.Tensor,
     attributes: torch.Tensor,
     permutation: torch.Tensor,
-    weights: types.AttributeLossWeights,
+    weights: config.AttributeLossWeights,
 ) -> dict[str, torch.Tensor]:
   """Computes the terms of `attribute_objectives`, but the cycle losses.
 
@@ -121,7 +122,7 @@ def compute_cycle_losses(
     images: torch.Tensor,
     num_factors: int,
     permutation: torch.Tensor,
-    weights: types.AttributeLossWeights,
+    weights: config.AttributeLossWeights,
 ) -> dict[str, torch.Tensor]:
   """Computes the terms of `attribute_objectives.cycle_objective`.
 
@@ -154,10 +155,10 @@ def compute_cycle_losses(
 
 
 def make_train_step(
-    variables: types.Variables,
-    teacher: types.Variables | None,
+    variables: codes.Variables,
+    teacher: codes.Variables | None,
     *,
-    weights: types.AttributeLossWeights,
+    weights: config.AttributeLossWeights,
     learning_rate: float,
     b1: float,
 ) -> Callable[..., dict[str, torch.Tensor]]:
@@ -211,7 +212,7 @@ def make_train_step(
 
 def make_steps(
     train_step: Callable[..., Any],
-    batch: types.Batch,
+    batch: codes.Batch,
     num_steps: int,
     num_threads: int,
 ) -> Callable[[], None]:
@@ -236,7 +237,7 @@ def make_steps(
   return steps
 
 
-def make_tensors(batch: types.Batch) -> tuple[torch.Tensor, torch.Tensor]:
+def make_tensors(batch: codes.Batch) -> tuple[torch.Tensor, torch.Tensor]:
   """Returns NumPy images and attributes as PyTorch has them, channels first."""
   images = torch.from_numpy(batch.images).permute(0, 3, 1, 2).contiguous()
   return images, torch.from_numpy(batch.labels)

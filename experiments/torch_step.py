@@ -18,10 +18,11 @@ import torch
 from torch import nn
 from torch.utils import data
 
-from jacsup_jax import types
+from jacsup_jax.core import codes
+from jacsup_jax.core import config
 
 
-def make_autoencoder(params: types.Params) -> nn.ModuleDict:
+def make_autoencoder(params: codes.Params) -> nn.ModuleDict:
   """Makes the modules of a `networks.MlpAutoencoder` with its parameters.
 
   Args:
@@ -51,7 +52,7 @@ def compute_losses(
     permutation: torch.Tensor,
     *,
     num_factors: int,
-    weights: types.LossWeights,
+    weights: config.LossWeights,
 ) -> dict[str, torch.Tensor]:
   """Computes the terms of `objectives.student_objective`.
 
@@ -95,11 +96,11 @@ def compute_losses(
 
 
 def make_train_step(
-    student_params: types.Params,
-    teacher_params: types.Params,
+    student_params: codes.Params,
+    teacher_params: codes.Params,
     *,
     num_factors: int,
-    weights: types.LossWeights,
+    weights: config.LossWeights,
     learning_rate: float,
     weight_decay: float,
 ) -> Callable[[torch.Tensor, torch.Tensor], dict[str, torch.Tensor]]:

@@ -6,8 +6,8 @@ import numpy as np
 from PIL import Image
 import pytest
 
-from jacsup_jax import alignment
-from jacsup_jax.datasets import drawn_faces
+from jacsup_jax.data import drawn_faces
+from jacsup_jax.editor import alignment
 
 
 @pytest.fixture(scope='module')

@@ -1,12 +1,12 @@
-"""Tests of jacsup_jax.datasets.array_file, and of `load` reading it."""
+"""Tests of jacsup_jax.data.array_file, and of `load` reading it."""
 
 import pathlib
 
 import numpy as np
 import pytest
 
-from jacsup_jax import datasets
-from jacsup_jax import types
+from jacsup_jax.core import errors
+from jacsup_jax.data import registry as datasets
 
 ROOT = pathlib.Path(__file__).parents[1]
 SVHN = ROOT.parent / 'shared' / 'data' / 'svhn32' / 'svhn32_crops.npz'
@@ -36,7 +36,7 @@ def _load(path, split='train', image_shape=None):
 
 
 def _refuses(path, message, **kwargs):
-  with pytest.raises(types.InputError, match=message) as error:
+  with pytest.raises(errors.InputError, match=message) as error:
     _load(path, **kwargs)
   assert '\n' not in str(error.value)
   assert 'accepted' in str(error.value)

@@ -10,10 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jacsup_jax import attribute_judges
-from jacsup_jax import checkpoints
-from jacsup_jax import judge_files
-from jacsup_jax import types
+from jacsup_jax.core import errors
+from jacsup_jax.evaluation import attribute_judges
+from jacsup_jax.evaluation import judge_files
+from jacsup_jax.runs import checkpoints
 
 SIZE = 8
 NAMES = ('Top', 'Red')
@@ -192,7 +192,7 @@ def test_restored_judge_is_the_one_saved(judge, tmp_path):
 )  # pyformat: disable
 def test_judge_of_other_data_is_refused(judge, tmp_path, other, expected):
   attribute_judges.save(tmp_path, judge)
-  with pytest.raises(types.InputError) as error:
+  with pytest.raises(errors.InputError) as error:
     _restore(tmp_path, **other)
   message = str(error.value)
   assert str(tmp_path) in message and '\n' not in message
@@ -204,7 +204,7 @@ def test_judge_of_other_data_is_refused(judge, tmp_path, other, expected):
 def test_what_is_no_judge_is_refused_by_name(tmp_path, text):
   if text is not None:
     (tmp_path / 'judge.json').write_text(text)
-  with pytest.raises(types.InputError, match='judge.json'):
+  with pytest.raises(errors.InputError, match='judge.json'):
     _restore(tmp_path)
 
 
@@ -217,9 +217,9 @@ def test_judge_is_trained_once(judge, tmp_path, monkeypatch):
   monkeypatch.setattr(attribute_judges, 'train', None)  # Not again.
   assert make(seed=0, epochs=8).sha256 == judge.sha256
   for other in ({'seed': 6}, {'epochs': 2}, {'hidden': 9}):
-    with pytest.raises(types.InputError, match='accepted: the same'):
+    with pytest.raises(errors.InputError, match='accepted: the same'):
       make(**other)
-  with pytest.raises(types.InputError, match='fingerprint abc'):
+  with pytest.raises(errors.InputError, match='fingerprint abc'):
     attribute_judges.restore_or_train(
         tmp_path / 'judge',
         dataclasses.replace(TRAIN, fingerprint='other'),
@@ -229,14 +229,14 @@ def test_judge_is_trained_once(judge, tmp_path, monkeypatch):
 
 def test_directory_of_something_else_is_refused(tmp_path):
   (tmp_path / 'letter.txt').write_text('dear')
-  with pytest.raises(types.InputError, match=str(tmp_path)):
+  with pytest.raises(errors.InputError, match=str(tmp_path)):
     attribute_judges.restore_or_train(tmp_path, TRAIN, SELECTION)
   assert [p.name for p in tmp_path.iterdir()] == ['letter.txt']
 
 
 def test_selection_of_other_attributes_is_refused():
   other = dataclasses.replace(SELECTION, attribute_names=('Top', 'Bald'))
-  with pytest.raises(types.InputError, match='Top, Bald'):
+  with pytest.raises(errors.InputError, match='Top, Bald'):
     attribute_judges.train(TRAIN, other)
 
 

@@ -9,18 +9,19 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jacsup_jax import attribute_objectives
-from jacsup_jax import latents
-from jacsup_jax import losses
-from jacsup_jax import networks
-from jacsup_jax import objectives
-from jacsup_jax import types
+from jacsup_jax.core import codes
+from jacsup_jax.core import codes as latents
+from jacsup_jax.core import config
+from jacsup_jax.core import losses
+from jacsup_jax.models import autoencoders as networks
+from jacsup_jax.training import attribute_objectives
+from jacsup_jax.training import objectives
 
 MODEL = networks.FaceAutoencoder(
     num_factors=2, nuisance_channels=3, image_size=8, first_width=4,
     last_width=4,
 )  # pyformat: disable
-WEIGHTS = types.AttributeLossWeights(
+WEIGHTS = config.AttributeLossWeights(
     lambda_reconstruction=2.0,
     lambda_prediction=3.0,
     lambda_xcov=5.0,
@@ -61,7 +62,7 @@ def own_outputs(variables, images):
   """What a model makes of images and their swap, each by its own statistics."""
   code = _apply(variables, images, 'encode')
   swapped = latents.swap_factors(code, PERMUTATION)
-  return types.TeacherOutputs(
+  return codes.TeacherOutputs(
       code.factors,
       _apply(variables, code, 'decode'),
       _apply(variables, swapped, 'decode'),
@@ -106,7 +107,7 @@ def test_student_adds_the_terms_of_its_teacher(
     variables, images, attributes, own_outputs
 ):
   # A teacher whose factors are 1 less and whose change is 0.5 larger.
-  teacher = types.TeacherOutputs(
+  teacher = codes.TeacherOutputs(
       own_outputs.factors - 1,
       own_outputs.images,
       own_outputs.swapped_images + 0.5,
@@ -125,17 +126,17 @@ def test_student_adds_the_terms_of_its_teacher(
 def test_student_is_supervised_in_other_ways(
     variables, images, attributes, own_outputs, name
 ):
-  supervision = types.Supervision(name, nodes=2)
+  supervision = config.Supervision(name, nodes=2)
   weights = dataclasses.replace(WEIGHTS, supervision=supervision)
   code = own_outputs.factors, _apply(variables, images, 'encode').nuisance
   _, own = objectives.compute_changes(
       functools.partial(_apply, variables, method='decode'),
-      types.Code(*code),
+      codes.Code(*code),
       PERMUTATION,
       supervision,
   )
   # A teacher whose factors are 1 less and whose every change is 0.5 larger.
-  teacher = types.TeacherOutputs(own_outputs.factors - 1, None, None, own + 0.5)
+  teacher = codes.TeacherOutputs(own_outputs.factors - 1, None, None, own + 0.5)
   _, (metrics, _) = jax.jit(
       functools.partial(
           attribute_objectives.student_objective, model=MODEL, weights=weights

@@ -17,26 +17,26 @@ import jax.numpy as jnp
 import numpy as np
 import parallel_worker  # Beside this file, which is run as a script.
 
-from jacsup_jax import attribute_training
-from jacsup_jax import editing
-from jacsup_jax import fader_networks
-from jacsup_jax import fader_training
-from jacsup_jax import networks
-from jacsup_jax import parallel
-from jacsup_jax import stages
-from jacsup_jax import training
-from jacsup_jax import types
-from jacsup_jax.datasets import batches
-from jacsup_jax.datasets import faces
+from jacsup_jax.baselines import fader as fader_networks
+from jacsup_jax.baselines import fader_training
+from jacsup_jax.core import config
+from jacsup_jax.data import batches
+from jacsup_jax.data import faces
+from jacsup_jax.models import autoencoders as networks
+from jacsup_jax.runs import stages
+from jacsup_jax.training import attribute_steps as attribute_training
+from jacsup_jax.training import attributes as editing
+from jacsup_jax.training import devices as parallel
+from jacsup_jax.training import steps as training
 
 BATCH_SIZE = 16
 NUM_EXAMPLES = 20  # One step, and some left over.
 # Of terms that are of the size of 1, so that none hides another.
-PHASE_1 = types.AttributeLossWeights(1.0, 1.0, 1.0)
+PHASE_1 = config.AttributeLossWeights(1.0, 1.0, 1.0)
 CASES = {
     'teacher': PHASE_1,
-    'cycle': types.AttributeLossWeights(1.0, 1.0, 1.0, 1.0, 0.1),
-    'student': types.AttributeLossWeights(1.0, 0.0, 1.0, 0.0, 0.0, 1.0, 1.0),
+    'cycle': config.AttributeLossWeights(1.0, 1.0, 1.0, 1.0, 0.1),
+    'student': config.AttributeLossWeights(1.0, 0.0, 1.0, 0.0, 0.0, 1.0, 1.0),
 }
 
 
@@ -75,14 +75,14 @@ def main(precision: str) -> None:
   def make_state(seed):
     return attribute_training.create_train_state(init(seed), optimizer)
 
-  teacher_stage = types.Stage('teacher', 'teacher', None, 8, 1, PHASE_1)
+  teacher_stage = config.Stage('teacher', 'teacher', None, 8, 1, PHASE_1)
   teacher = stages.Trained(teacher_stage, model, make_state(1), '')
   data = attribute_training.FaceData(
       jnp.asarray(dataset.images), jnp.asarray(dataset.attributes)
   )
   report = {'devices': jax.device_count()}
   for name, weights in CASES.items():
-    stage = types.Stage(name, name, None, 8, 1, weights, teacher='teacher')
+    stage = config.Stage(name, name, None, 8, 1, weights, teacher='teacher')
     reference = jax.jit(
         functools.partial(
             attribute_training.train_steps,
@@ -141,7 +141,7 @@ def compare_fader(dataset, data, optimizer, dtype):
     return attribute_training.create_train_state(variables, optimizer)
 
   # Terms of the size of 1.
-  weights = types.FaderLossWeights(1.0, ramp_steps=0)
+  weights = config.FaderLossWeights(1.0, ramp_steps=0)
   reference = jax.jit(
       functools.partial(
           fader_training.train_steps,
@@ -156,7 +156,7 @@ def compare_fader(dataset, data, optimizer, dtype):
   indices = batches.epoch_indices(0, 1, NUM_EXAMPLES, BATCH_SIZE)
   old_state, of_steps = jax.device_get(reference(make_state(), None, indices))
   old_metrics = {k: v.mean(axis=0) for k, v in of_steps.items()}
-  stage = types.Stage('fader', 'fader', None, 8, 1, weights)
+  stage = config.Stage('fader', 'fader', None, 8, 1, weights)
   difference, report = parallel_worker.difference, {}
   for mode in parallel.MODES:
     recipe = fader_training.FaderEditing(

@@ -9,18 +9,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jacsup_jax import attribute_objectives
-from jacsup_jax import attribute_training
-from jacsup_jax import networks
-from jacsup_jax import training
-from jacsup_jax import types
-from jacsup_jax.datasets import batches
+from jacsup_jax.core import config
+from jacsup_jax.data import batches
+from jacsup_jax.models import autoencoders as networks
+from jacsup_jax.training import attribute_objectives
+from jacsup_jax.training import attribute_steps as attribute_training
+from jacsup_jax.training import steps as training
 
 MODEL = networks.FaceAutoencoder(
     num_factors=2, nuisance_channels=2, image_size=8, first_width=4,
     last_width=4,
 )  # pyformat: disable
-PHASE_1 = types.AttributeLossWeights(1.0, 1.0, 1.0)
+PHASE_1 = config.AttributeLossWeights(1.0, 1.0, 1.0)
 PHASE_2 = dataclasses.replace(
     PHASE_1, lambda_attribute_cycle=1.0, lambda_nuisance_cycle=1.0
 )
@@ -144,7 +144,7 @@ def test_second_update_leaves_encoder_and_its_moments(state, inputs):
 
 
 def test_teacher_is_a_constant_of_a_students_steps(state):
-  weights = types.AttributeLossWeights(lambda_y=1.0, lambda_diff=1.0)
+  weights = config.AttributeLossWeights(lambda_y=1.0, lambda_diff=1.0)
   random = np.random.default_rng(0)
   data = attribute_training.FaceData(
       jnp.asarray(random.integers(0, 256, (4, 8, 8, 3), np.uint8)),

@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from jacsup_jax import averages
-from jacsup_jax import tables
+from jacsup_jax.evaluation import averages
+from jacsup_jax.evaluation import tables
 
 ROW = {
     'model': 'student', 'stage': 'student_d02', 'nuisance_dim': 2, 'seed': 0,

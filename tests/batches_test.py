@@ -1,4 +1,4 @@
-"""Tests of jacsup_jax.datasets.batches."""
+"""Tests of jacsup_jax.data.batches."""
 
 import chex
 import jax
@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jacsup_jax.datasets import batches
+from jacsup_jax.data import batches
 
 jax.config.update('jax_numpy_rank_promotion', 'raise')
 

@@ -16,8 +16,8 @@ from experiments import benchmark_compile
 from experiments import benchmark_whole
 from experiments import compiled_programs
 from experiments import face_steps
-from jacsup_jax import networks
-from jacsup_jax import types
+from jacsup_jax.core import errors
+from jacsup_jax.models import autoencoders as networks
 
 ROOT = pathlib.Path(__file__).parents[1]
 _HAS_LIBTPU = importlib.util.find_spec('libtpu') is not None
@@ -79,17 +79,17 @@ def test_targets(target, parts):
     'target', ['', 'tpu', 'tpu:v9:2x2', 'tpu:v5e:2x2x1', 'gpu:h100:9', 'v5e']
 )
 def test_other_targets_are_refused(target):
-  with pytest.raises(types.InputError, match=f'^--target={target}; accepted:'):
+  with pytest.raises(errors.InputError, match=f'^--target={target}; accepted:'):
     benchmark_compile.parse_target(target)
 
 
 @pytest.mark.skipif(_HAS_LIBTPU, reason='libtpu is installed')
 def test_missing_compiler_names_the_command():
   with pytest.raises(
-      types.InputError, match=r"pip install 'libtpu==[\d.]+\*'$"
+      errors.InputError, match=r"pip install 'libtpu==[\d.]+\*'$"
   ):
     benchmark_compile.get_devices('tpu:v5e:2x2')
-  with pytest.raises(types.InputError, match=r"'jax\[cuda12-local\]==[\d.]+'$"):
+  with pytest.raises(errors.InputError, match=r"'jax\[cuda12-local\]==[\d.]+'$"):
     benchmark_compile.get_devices('gpu:h100:1')
 
 
@@ -202,7 +202,7 @@ def test_weak_scaling_is_flat_but_for_the_collectives():
 
 def test_too_few_devices_are_the_users_mistake():
   count = jax.device_count() + 1
-  with pytest.raises(types.InputError, match=f'{count} devices, found'):
+  with pytest.raises(errors.InputError, match=f'{count} devices, found'):
     benchmark_compile.report_weak_scaling(_make_tiny_step(), (count,), 4)
 
 

@@ -20,12 +20,14 @@ from experiments import benchmark_grid
 from experiments import face_steps
 from experiments import paper_numbers
 from experiments import timing
-from jacsup_jax import attribute_training
-from jacsup_jax import layers
-from jacsup_jax import networks
-from jacsup_jax import objectives
-from jacsup_jax import training
-from jacsup_jax import types
+from jacsup_jax.core import codes
+from jacsup_jax.core import config
+from jacsup_jax.core import errors
+from jacsup_jax.models import autoencoders as networks
+from jacsup_jax.models import layers
+from jacsup_jax.training import attribute_steps as attribute_training
+from jacsup_jax.training import objectives
+from jacsup_jax.training import steps as training
 
 # Two pixels, three hidden units, a code of one factor and one nuisance unit.
 _TINY = networks.MlpAutoencoder(1, 1, image_shape=(1, 2, 1), widths=(3,))
@@ -114,9 +116,9 @@ def test_missing_torch_names_the_command(monkeypatch):
     monkeypatch.delitem(sys.modules, f'experiments.{name}', raising=False)
     monkeypatch.delattr(experiments, name, raising=False)
   monkeypatch.delitem(sys.modules, 'torch', raising=False)
-  with pytest.raises(types.InputError, match='pip install torch$'):
+  with pytest.raises(errors.InputError, match='pip install torch$'):
     benchmark_digits.measure_mnist_step('jit', 4, 1, 1, against='torch')
-  with pytest.raises(types.InputError, match='pip install torch$'):
+  with pytest.raises(errors.InputError, match='pip install torch$'):
     benchmark_faces.measure_celeba_step(
         _make_tiny_step('phase_one'), 'jit', 4, 1, 'torch'
     )
@@ -155,10 +157,10 @@ def test_listed_products_are_those_that_the_step_has():
   images = jnp.zeros((batch_size, *model.image_shape))
   inputs = training.StepInputs(
       images,
-      types.TeacherOutputs(jnp.zeros((batch_size, 11)), images, images),
+      codes.TeacherOutputs(jnp.zeros((batch_size, 11)), images, images),
       jnp.arange(batch_size),
   )
-  objective = training.make_student_objective(model, types.LossWeights())
+  objective = training.make_student_objective(model, config.LossWeights())
   jaxpr = jax.make_jaxpr(jax.grad(objective, has_aux=True))(
       variables['params'], {}, inputs
   )
@@ -283,7 +285,7 @@ def test_listed_products_are_the_convolutions_of_the_step(name):
 
 
 def test_faces_are_measured_with_jit_only():
-  with pytest.raises(types.InputError, match='^--parallel=pmap .*: jit.$'):
+  with pytest.raises(errors.InputError, match='^--parallel=pmap .*: jit.$'):
     benchmark_faces.measure_celeba_step(
         _make_tiny_step('phase_one'), 'pmap', 4, 1, None
     )
@@ -301,7 +303,7 @@ def test_torch_losses_are_ours(squared_xcov):
 
   from experiments import torch_step  # pylint: disable=g-import-not-at-top
 
-  weights = types.LossWeights(squared_xcov=squared_xcov)
+  weights = config.LossWeights(squared_xcov=squared_xcov)
   model = networks.MlpAutoencoder(4, 1, image_shape=(6, 6, 1), widths=(16, 8))
   teacher_model = model.clone(num_factors=4, nuisance_dim=0)
   variables = networks.init_variables(model, 0, model.image_shape)
@@ -334,7 +336,7 @@ def test_torch_losses_are_ours(squared_xcov):
     permutation = rng.permutation(len(images))
     inputs = training.StepInputs(
         jnp.asarray(floats),
-        types.TeacherOutputs(*cache, cache.images[permutation]),
+        codes.TeacherOutputs(*cache, cache.images[permutation]),
         jnp.asarray(permutation),
     )
     state, ours = our_train_step(state, inputs)

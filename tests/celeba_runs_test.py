@@ -5,12 +5,13 @@ import dataclasses
 import pytest
 
 from experiments import celeba_runs
-from jacsup_jax import attribute_training
-from jacsup_jax import checkpoints
-from jacsup_jax import networks
-from jacsup_jax import training
-from jacsup_jax import types
-from jacsup_jax import workdirs
+from jacsup_jax.core import config
+from jacsup_jax.core import errors
+from jacsup_jax.models import autoencoders as networks
+from jacsup_jax.runs import checkpoints
+from jacsup_jax.runs import workdir as workdirs
+from jacsup_jax.training import attribute_steps as attribute_training
+from jacsup_jax.training import steps as training
 
 # The flags' defaults. That they are defined: celeba_test.
 DEFAULTS = {
@@ -118,7 +119,7 @@ def test_fader_networks_are_of_the_teachers_size():
   *_, fader = celeba_runs.make_stages(_values(fader_epochs=7))
   assert (fader.name, fader.model, fader.parent) == ('fader', 'fader', None)
   assert (fader.nuisance_dim, fader.epochs) == (2048, 7)
-  assert fader.weights == types.FaderLossWeights(1e-4, 500_000)
+  assert fader.weights == config.FaderLossWeights(1e-4, 500_000)
   settings = celeba_runs.make_fader_settings(
       _values(batch_size=8, parallel='jit', growth='random', keep_moments=True,
               cache='device', weight_decay=0.1)
@@ -166,7 +167,7 @@ def test_teacher_of_another_run_leaves_the_students():
     ],
 )
 def test_mistakes_name_what_is_accepted(changes, parts):
-  with pytest.raises(types.InputError) as info:
+  with pytest.raises(errors.InputError) as info:
     celeba_runs.make_stages(_values(**changes))
   for part in parts:
     assert part in str(info.value)
@@ -177,7 +178,7 @@ def test_alpha_is_never_chosen_where_it_is_reported():
   choose = celeba_runs.choose_selection_split
   assert choose(_values()) == 'validation'
   assert choose(_values(eval_split='validation', held_out=9)) == 'held_out'
-  with pytest.raises(types.InputError, match='--held_out=0; accepted: 1'):
+  with pytest.raises(errors.InputError, match='--held_out=0; accepted: 1'):
     choose(_values(eval_split='validation'))
 
 
@@ -225,7 +226,7 @@ def test_teacher_of_another_run_is_restored(teacher_run):
     ],
 )
 def test_teacher_of_other_shape_is_refused(teacher_run, changes, parts):
-  with pytest.raises(types.InputError) as info:
+  with pytest.raises(errors.InputError) as info:
     _restore(teacher_run, **changes)
   for part in ['--teacher_workdir=', *parts]:
     assert part in str(info.value)
@@ -235,10 +236,10 @@ def test_teacher_of_digits_is_refused(tmp_path):
   run = workdirs.WorkDir(tmp_path)
   run.begin('mnist', {}, {}, [])
   run.record_stage('teacher', {})
-  with pytest.raises(types.InputError, match='run of experiments.celeba'):
+  with pytest.raises(errors.InputError, match='run of experiments.celeba'):
     _restore(tmp_path)
 
 
 def test_missing_teacher_is_refused(tmp_path):
-  with pytest.raises(types.InputError, match='no finished teacher'):
+  with pytest.raises(errors.InputError, match='no finished teacher'):
     _restore(tmp_path / 'nothing')

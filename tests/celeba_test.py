@@ -12,8 +12,8 @@ import killing
 import pytest
 
 from experiments import edited_runs
-from jacsup_jax import event_files
-from jacsup_jax import workdirs
+from jacsup_jax.runs import event_files
+from jacsup_jax.runs import workdir as workdirs
 
 RUN = (
     '--dataset=celeba_folder', '--image_size=8', '--first_width=4',

@@ -12,8 +12,8 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
-from jacsup_jax import checkpoints
-from jacsup_jax import types
+from jacsup_jax.core import errors
+from jacsup_jax.runs import checkpoints
 
 
 def _state(seed=0, size=3):
@@ -90,7 +90,7 @@ def test_saving_a_step_again_is_no_error(tmp_path):
 def test_other_shapes_are_refused_by_name(tmp_path, template):
   with checkpoints.StageCheckpoints(tmp_path / 'stage') as saved:
     saved.save(5, _state())
-    with pytest.raises(types.InputError) as error:
+    with pytest.raises(errors.InputError) as error:
       saved.restore(5, template)
   assert str(tmp_path / 'stage' / '5') in str(error.value)
   assert '\n' not in str(error.value)
@@ -103,7 +103,7 @@ def test_unreadable_checkpoint_is_refused_by_name(tmp_path):
     if path.is_file():
       path.write_bytes(b'')
   with checkpoints.StageCheckpoints(tmp_path) as saved:
-    with pytest.raises(types.InputError, match=f'{tmp_path}/5'):
+    with pytest.raises(errors.InputError, match=f'{tmp_path}/5'):
       saved.restore(5, _state())
 
 
@@ -283,7 +283,7 @@ def test_nothing_whole_is_refused_and_nothing_changed(tmp_path, damage, file):
   before = sorted(tmp_path.rglob('*'))
   with checkpoints.StageCheckpoints(tmp_path) as saved:
     for _ in range(2):
-      with pytest.raises(types.InputError) as error:
+      with pytest.raises(errors.InputError) as error:
         checkpoints.recover(saved, expected, lines.append)
     message = str(error.value)
     assert f'{tmp_path}/1' in message and f'{tmp_path}/2' in message
@@ -298,7 +298,7 @@ def test_damage_that_restores_would_read_is_refused(tmp_path):
   _save_two(tmp_path)
   _flip(tmp_path / '2', 'default/d/*')
   with checkpoints.StageCheckpoints(tmp_path) as saved:
-    with pytest.raises(types.InputError, match=f'{tmp_path}/2 is damaged'):
+    with pytest.raises(errors.InputError, match=f'{tmp_path}/2 is damaged'):
       saved.restore(2, _state())
 
 
@@ -338,7 +338,7 @@ def test_a_file_that_may_not_be_read_is_refused_by_name(tmp_path):
   file = tmp_path / '2' / 'default' / '_METADATA'
   file.chmod(0)
   with checkpoints.StageCheckpoints(tmp_path) as saved:
-    with pytest.raises(types.InputError, match='_METADATA cannot be read'):
+    with pytest.raises(errors.InputError, match='_METADATA cannot be read'):
       checkpoints.recover(saved, {}, print)
   assert (tmp_path / '2').exists()
 
@@ -368,7 +368,7 @@ def test_failed_save_leaves_what_was_there(tmp_path, monkeypatch, error):
 
   with checkpoints.StageCheckpoints(tmp_path) as saved:
     monkeypatch.setattr(saved._checkpointer, 'save', fail)
-    with pytest.raises(types.StorageError) as raised:
+    with pytest.raises(errors.StorageError) as raised:
       saved.save(3, _state(3))
     message = str(raised.value)
     assert f'{tmp_path}/3 cannot be written' in message

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from jacsup_jax import circumstances
+from jacsup_jax.runs import circumstances
 
 
 # Values.

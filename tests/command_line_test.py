@@ -10,10 +10,11 @@ import pytest
 
 from experiments import command_line
 from experiments import mnist
-from jacsup_jax import circumstances
-from jacsup_jax import types
+from jacsup_jax.core import config
+from jacsup_jax.core import errors
+from jacsup_jax.runs import circumstances
 
-STAGE = types.Stage('d1', 'student', 'teacher', 1, 4, types.LossWeights())
+STAGE = config.Stage('d1', 'student', 'teacher', 1, 4, config.LossWeights())
 
 
 @pytest.fixture
@@ -38,7 +39,7 @@ def parsed():
 
 def _fail(message):
   def main():
-    raise types.InputError(message)
+    raise errors.InputError(message)
 
   return main
 
@@ -117,7 +118,7 @@ def test_a_single_process_has_nobody_to_wait_for(invoke):
 @pytest.mark.parametrize('value', [0, -3])
 def test_numbers_below_the_lowest_are_refused(parsed, value):
   parsed.epochs = value
-  with pytest.raises(types.InputError, match=f'--epochs={value}; accepted: 1'):
+  with pytest.raises(errors.InputError, match=f'--epochs={value}; accepted: 1'):
     command_line.check_at_least(1, 'batch_size', 'epochs')
 
 
@@ -125,7 +126,7 @@ def test_numbers_below_the_lowest_are_refused(parsed, value):
 def test_what_is_not_finite_is_refused(parsed, value):
   parsed.weight_decay = float(value)
   message = f'--weight_decay={value}; accepted: 0'
-  with pytest.raises(types.InputError, match=message):
+  with pytest.raises(errors.InputError, match=message):
     command_line.check_at_least(0, 'weight_decay')
 
 
@@ -179,7 +180,7 @@ def test_other_data_than_expected_are_refused(parsed):
   parsed.expected_data = '0123'
   command_line.check_data('digits', '0123')
   message = '--expected_data=0123: digits has the fingerprint 4567; accepted'
-  with pytest.raises(types.InputError, match=message):
+  with pytest.raises(errors.InputError, match=message):
     command_line.check_data('digits', '4567')
 
 

@@ -9,13 +9,13 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from jacsup_jax import compilation
-from jacsup_jax import types
+from jacsup_jax.core import errors
+from jacsup_jax.training import compilation
 
 # A program that no other test has.
 _PROGRAM = """
 import jax
-from jacsup_jax import compilation
+from jacsup_jax.training import compilation
 compilation.keep_programs({directory!r})
 with compilation.measured() as clock:
   jax.jit(lambda x: (x @ x.T + {number}).sum())(jax.numpy.ones((64, 32)))
@@ -25,7 +25,7 @@ assert clock.programs
 # Additions whose order is that of atomic operations on a GPU by default.
 _SCATTER = """
 import sys
-from jacsup_jax import compilation
+from jacsup_jax.training import compilation
 if len(sys.argv) > 1:
   compilation.ask_for_determinism()
 import jax
@@ -84,7 +84,7 @@ def test_flag_is_added_to_those_that_are_there(monkeypatch, found, expected):
 
 def test_nothing_is_added_to_a_file(monkeypatch):
   monkeypatch.setenv('XLA_FLAGS', 'flags.txt')
-  with pytest.raises(types.InputError, match='XLA_FLAGS=flags.txt, a file'):
+  with pytest.raises(errors.InputError, match='XLA_FLAGS=flags.txt, a file'):
     compilation.ask_for_determinism()
   assert os.environ['XLA_FLAGS'] == 'flags.txt'
 

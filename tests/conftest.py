@@ -9,7 +9,7 @@ import pytest
 
 from experiments import mnist
 from experiments import svhn
-from jacsup_jax import compilation
+from jacsup_jax.training import compilation
 
 # A missing axis is an error, not a silent broadcast.
 jax.config.update('jax_numpy_rank_promotion', 'raise')

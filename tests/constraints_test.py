@@ -7,9 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jacsup_jax import constraints
-from jacsup_jax import latents
-from jacsup_jax import types
+from jacsup_jax.core import codes
+from jacsup_jax.core import codes as latents
+from jacsup_jax.core import errors
+from jacsup_jax.core import regularizers as constraints
 
 HSIC = jax.jit(
     constraints.hsic_loss, static_argnames=('bandwidth', 'axis_name')
@@ -47,7 +48,7 @@ def test_cosines_of_a_linear_decoder_by_hand():
   kernel = jnp.array(
       [[1.0, 0, 0, 0], [3, 3, 0, 0], [0, 0, 2, 0]], jnp.float32
   )
-  code = types.Code(jnp.ones((2, 2)), jnp.ones((2, 1)))
+  code = codes.Code(jnp.ones((2, 2)), jnp.ones((2, 1)))
   losses = lambda kernel: constraints.column_losses(
       functools.partial(_linear, kernel), code
   )
@@ -60,13 +61,13 @@ def test_cosines_of_a_linear_decoder_by_hand():
 
 
 def test_one_example_has_no_hsic():
-  with pytest.raises(types.InputError, match='batch of 1; accepted: 2'):
+  with pytest.raises(errors.InputError, match='batch of 1; accepted: 2'):
     constraints.hsic_loss(jnp.ones((1, 2)), jnp.ones((1, 2)))
 
 
 def test_jacobian_by_all_units_that_is_too_large_is_refused():
-  code = types.Code(jnp.ones((2, 2)), jnp.ones((2, 1)))
-  with pytest.raises(types.InputError, match='96 bytes.*accepted: 95'):
+  code = codes.Code(jnp.ones((2, 2)), jnp.ones((2, 1)))
+  with pytest.raises(errors.InputError, match='96 bytes.*accepted: 95'):
     # 2 codes x 4 pixels x 3 units x 4 bytes.
     constraints.column_losses(
         functools.partial(_linear, jnp.ones((3, 4))), code, max_bytes=95
@@ -78,7 +79,7 @@ def test_jacobian_by_all_units_that_is_too_large_is_refused():
 
 def test_units_without_effect_have_a_finite_gradient():
   kernel = jnp.zeros((3, 4)).at[0, 0].set(1.0)
-  code = types.Code(jnp.ones((2, 2)), jnp.ones((2, 1)))
+  code = codes.Code(jnp.ones((2, 2)), jnp.ones((2, 1)))
 
   def total(kernel):
     losses = constraints.column_losses(
@@ -109,7 +110,7 @@ def test_constant_values_have_no_hsic_and_a_finite_gradient():
 
 def test_cosines_do_not_see_the_strength_of_a_unit():
   kernel = jnp.asarray(_normal(0, 3, 4))
-  code = types.Code(jnp.ones((2, 2)), jnp.ones((2, 1)))
+  code = codes.Code(jnp.ones((2, 2)), jnp.ones((2, 1)))
   losses = lambda kernel: constraints.column_losses(
       functools.partial(_linear, kernel), code
   )

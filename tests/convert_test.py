@@ -13,11 +13,12 @@ import numpy as np
 import pytest
 from safetensors import numpy as safetensors_numpy
 
-from jacsup_jax import convert
-from jacsup_jax import networks
-from jacsup_jax import safetensors_files
-from jacsup_jax import torch_files
-from jacsup_jax import types
+from jacsup_jax.core import codes
+from jacsup_jax.core import errors
+from jacsup_jax.interop import released as convert
+from jacsup_jax.interop import safetensors_files
+from jacsup_jax.interop import torch_files
+from jacsup_jax.models import autoencoders as networks
 
 STORED = np.load(pathlib.Path(__file__).with_name('released_modules.npz'))
 AUTOENCODERS = ('mnist_teacher', 'mnist_student', 'celeba')
@@ -79,7 +80,7 @@ def paper_state(kind, size):
 
 
 def refuses(state, kind, *parts, **kwargs):
-  with pytest.raises(types.InputError) as error:
+  with pytest.raises(errors.InputError) as error:
     layout = convert.infer_layout('it', state, kind, **kwargs)
     convert.from_state_dict('it', state, layout)
   message = str(error.value)
@@ -176,7 +177,7 @@ def test_gradient_with_respect_to_factors_is_pytorchs(kind):
   compute_gradient = jax.jit(
       jax.grad(
           lambda y: jnp.sum(
-              decode(variables['params'], types.Code(y, nuisance)) ** 2
+              decode(variables['params'], codes.Code(y, nuisance)) ** 2
           )
       )
   )
@@ -338,7 +339,7 @@ def test_damaged_safetensors(tmp_path):
   path = tmp_path / 'x.safetensors'
 
   def refuses_file(*parts):
-    with pytest.raises(types.InputError) as error:
+    with pytest.raises(errors.InputError) as error:
       safetensors_files.read_state_dict(path)
     assert '\n' not in str(error.value) and str(path) in str(error.value)
     assert all(part in str(error.value) for part in parts)

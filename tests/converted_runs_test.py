@@ -16,14 +16,14 @@ from experiments import discovery_runs
 from experiments import evaluated_runs
 from experiments import mnist_runs
 from experiments import repeated_runs
-from jacsup_jax import checkpoints
-from jacsup_jax import convert as layouts
-from jacsup_jax import datasets
-from jacsup_jax import grid
-from jacsup_jax import judges
-from jacsup_jax import safetensors_files
-from jacsup_jax import types
-from jacsup_jax import workdirs
+from jacsup_jax.core import errors
+from jacsup_jax.data import registry as datasets
+from jacsup_jax.evaluation import judges
+from jacsup_jax.interop import released as layouts
+from jacsup_jax.interop import safetensors_files
+from jacsup_jax.runs import checkpoints
+from jacsup_jax.runs import workdir as workdirs
+from jacsup_jax.training import replicas as grid
 
 
 def fake_load(name, split, *, data_dir=None, image_shape=None):
@@ -87,7 +87,7 @@ def make_run_of_seeds(solo, path, *, together):
 
 def refuses(source, output, *parts, **kwargs):
   before = sorted(output.parent.rglob('*'))
-  with pytest.raises(types.InputError) as error:
+  with pytest.raises(errors.InputError) as error:
     convert.convert_model(source, output, **kwargs)
   assert '\n' not in str(error.value)
   for part in parts:
@@ -127,7 +127,7 @@ def test_runs_on_digits_are_read_as_any(kind, tmp_path, capsys):
   np.testing.assert_array_equal(last, state['decoder.6.weight'].T)
   assert run.manifest['dataset']['fingerprint'] == 'mnist_embedded-train'
   # It was not trained here, so nothing can be repeated.
-  with pytest.raises(types.InputError, match='was converted'):
+  with pytest.raises(errors.InputError, match='was converted'):
     repeated_runs.read(tmp_path / 'run')
   other = set(layouts.KINDS[:2]) - {kind}
   refuses(

@@ -9,7 +9,7 @@ from jax.test_util import check_grads
 import numpy as np
 import pytest
 
-from jacsup_jax import convolutions
+from jacsup_jax.models import convolutions
 
 # Batch, height, width, channels in and out; factors of the way up. Maps that
 # are small on the CPU, and some that are not.

@@ -1,4 +1,4 @@
-"""Tests of jacsup_jax.datasets.load, and of sources.py and preparing.py.
+"""Tests of jacsup_jax.data.load, and of sources.py and preparing.py.
 
 MNIST is prepared once for this module. Nothing here reaches the network or
 needs TensorFlow.
@@ -17,10 +17,10 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from jacsup_jax import datasets
-from jacsup_jax.datasets import idx
-from jacsup_jax.datasets import preparing
-from jacsup_jax.datasets.mnist_embedded import mnist_embedded_dataset_builder
+from jacsup_jax.data import idx
+from jacsup_jax.data import preparing
+from jacsup_jax.data import registry as datasets
+from jacsup_jax.data.mnist_embedded import mnist_embedded_dataset_builder
 
 ROOT = pathlib.Path(__file__).parents[1]
 FASHION = ROOT.parent / 'shared' / 'data' / 'fashion_mnist'

@@ -1,9 +1,9 @@
-"""Tests of jacsup_jax.datasets.decoded."""
+"""Tests of jacsup_jax.data.decoded."""
 
 import numpy as np
 import pytest
 
-from jacsup_jax.datasets import decoded
+from jacsup_jax.data import decoded
 
 
 class Maker:

@@ -9,8 +9,8 @@ import pathlib
 import numpy as np
 import pytest
 
-from jacsup_jax import editor_files
-from jacsup_jax.datasets import drawn_faces
+from jacsup_jax.data import drawn_faces
+from jacsup_jax.editor import editor_files
 
 PATH = pathlib.Path(__file__).parents[1] / 'experiments/demo/faces.safetensors'
 COUNT = 16

@@ -1,4 +1,4 @@
-"""Tests of jacsup_jax.disentanglement.
+"""Tests of jacsup_jax.evaluation.disentanglement.
 
 Oracle: labels as codes. Anti-oracles: codes that are drawn apart from the
 labels, and a rotation that spreads every label over all units alike (by a
@@ -13,10 +13,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jacsup_jax import disentanglement
-from jacsup_jax import types
-from jacsup_jax.disentanglement import information
-from jacsup_jax.disentanglement import prediction
+from jacsup_jax.core import codes
+from jacsup_jax.core import errors
+from jacsup_jax.evaluation import disentanglement
+from jacsup_jax.evaluation.disentanglement import information
+from jacsup_jax.evaluation.disentanglement import prediction
 
 LOG2 = np.log(2)
 HADAMARD = np.array(
@@ -273,7 +274,7 @@ def test_codes_are_those_of_one_image_at_a_time():
 
   def encode(x):
     # A nuisance that is a feature map.
-    return types.Code(x.mean(axis=(1, 2)), x[:, :2, :3])
+    return codes.Code(x.mean(axis=(1, 2)), x[:, :2, :3])
 
   codes = jax.jit(lambda x: disentanglement.compute_codes(encode, x))(images)
   assert codes.shape == (7, 7)
@@ -383,32 +384,32 @@ def test_few_examples_and_codes_that_are_not_finite():
 )
 def test_arrays_that_do_not_fit(codes, labels, message):
   for name in disentanglement.METRICS:
-    with pytest.raises(types.InputError, match=message):
+    with pytest.raises(errors.InputError, match=message):
       disentanglement.compute_scores([name], codes, labels)
 
 
 def test_names_that_do_not_fit():
   codes, labels = np.zeros((40, 2)), full(2, 2)
-  with pytest.raises(types.InputError, match='3 names for 2 labels'):
+  with pytest.raises(errors.InputError, match='3 names for 2 labels'):
     disentanglement.compute_mig(codes[:4], labels, list('abc'))
-  with pytest.raises(types.InputError, match='1 values of continuous for 2'):
+  with pytest.raises(errors.InputError, match='1 values of continuous for 2'):
     disentanglement.compute_sap(codes[:4], labels, continuous=[True])
-  with pytest.raises(types.InputError, match="'tree'; accepted: random_forest"):
+  with pytest.raises(errors.InputError, match="'tree'; accepted: random_forest"):
     disentanglement.compute_dci(codes[:4], labels, predictor='tree')
   for metrics in (['mig', 'fid'], ['mig', 'mig']):
-    with pytest.raises(types.InputError, match='any of mig, sap, dci, modul'):
+    with pytest.raises(errors.InputError, match='any of mig, sap, dci, modul'):
       disentanglement.check_metrics(metrics)
 
 
 @pytest.mark.parametrize(
     'encode',
     [
-        lambda x: types.Code(x.mean(axis=(1, 2, 3)), x.mean(axis=(1, 2))),
-        lambda x: types.Code(x.mean(axis=(1, 2)), x.mean(axis=(1, 2, 3))),
-        lambda x: types.Code(x.mean(axis=(0, 1)), x.mean(axis=(1, 2))),
+        lambda x: codes.Code(x.mean(axis=(1, 2, 3)), x.mean(axis=(1, 2))),
+        lambda x: codes.Code(x.mean(axis=(1, 2)), x.mean(axis=(1, 2, 3))),
+        lambda x: codes.Code(x.mean(axis=(0, 1)), x.mean(axis=(1, 2))),
     ],
 )
 def test_codes_of_other_ranks_are_refused(encode):
   images = jnp.zeros((2, 4, 4, 1), jnp.uint8)
-  with pytest.raises(types.InputError, match='for an image; accepted'):
+  with pytest.raises(errors.InputError, match='for an image; accepted'):
     disentanglement.compute_codes(encode, images)

@@ -13,9 +13,9 @@ import killing
 import numpy as np
 import pytest
 
-from jacsup_jax import hosts
-from jacsup_jax import native_log
-from jacsup_jax import types
+from jacsup_jax.core import errors
+from jacsup_jax.training import hosts
+from jacsup_jax.training import native_log
 
 DEVICES = 4
 # Rounding of sums in another order, relative to the largest of a tree.
@@ -142,7 +142,7 @@ def test_an_address_is_host_and_port(text, expected):
              'fe80::1:1234', 'a..b:1', f'{"a" * 70}:1']
 )  # pyformat: disable
 def test_other_addresses_are_refused(text):
-  with pytest.raises(types.InputError, match='--coordinator=.*HOST:PORT'):
+  with pytest.raises(errors.InputError, match='--coordinator=.*HOST:PORT'):
     hosts.parse_address('coordinator', text)
 
 

@@ -16,14 +16,14 @@ import jax.numpy as jnp
 import numpy as np
 import parallel_worker
 
-from jacsup_jax import attribute_training
-from jacsup_jax import discovery
-from jacsup_jax import editing
-from jacsup_jax import networks
-from jacsup_jax import parallel
-from jacsup_jax import stages
-from jacsup_jax import training
-from jacsup_jax import types
+from jacsup_jax.core import config
+from jacsup_jax.models import autoencoders as networks
+from jacsup_jax.runs import stages
+from jacsup_jax.training import attribute_steps as attribute_training
+from jacsup_jax.training import attributes as editing
+from jacsup_jax.training import devices as parallel
+from jacsup_jax.training import discovery
+from jacsup_jax.training import steps as training
 
 DIGIT_BATCH_SIZE = 32
 DIGIT_EXAMPLES = 70  # Two steps, and some left over.
@@ -85,8 +85,8 @@ def run_digits(mode, dtype):
       2,
       jnp.asarray(images),
   )
-  weights = types.LossWeights(1.0, 1.0, 1.0)
-  stage = types.Stage('student', 'student', 'teacher', 1, 1, weights)
+  weights = config.LossWeights(1.0, 1.0, 1.0)
+  stage = config.Stage('student', 'student', 'teacher', 1, 1, weights)
   teacher_model, model = make_model(2, 0, True), make_model(2, 1, True)
   teacher = stages.Trained(
       stage, teacher_model, make_state(teacher_model, 1), ''
@@ -115,7 +115,7 @@ def run_faces(mode, on_device, dtype):
 
   objective = 'student' if on_device else 'teacher'
   weights = attribute_parallel_worker.CASES[objective]
-  stage = types.Stage('s', 's', None, 8, 1, weights, teacher='teacher')
+  stage = config.Stage('s', 's', None, 8, 1, weights, teacher='teacher')
   teacher = stages.Trained(stage, model, make_state(1), '')
   recipe = editing.Editing(
       editing.Settings(

@@ -5,8 +5,8 @@ import functools
 import numpy as np
 import pytest
 
-from jacsup_jax import types
-from jacsup_jax.datasets import drawn_faces
+from jacsup_jax.core import errors
+from jacsup_jax.data import drawn_faces
 
 _NAMES = drawn_faces.ATTRIBUTES
 _PLAIN = np.full([len(_NAMES)], -1, np.int8)
@@ -91,22 +91,22 @@ def test_an_attribute_changes_its_place(name, row, column, darker):
 
 
 def test_user_mistakes_raise():
-  with pytest.raises(types.InputError, match="'training'.*train, validation"):
+  with pytest.raises(errors.InputError, match="'training'.*train, validation"):
     drawn_faces.draw(0, 'training')
-  with pytest.raises(types.InputError, match='1000.*0 to 999'):
+  with pytest.raises(errors.InputError, match='1000.*0 to 999'):
     drawn_faces.draw(1000, 'test')
-  with pytest.raises(types.InputError, match='-1 of split'):
+  with pytest.raises(errors.InputError, match='-1 of split'):
     drawn_faces.draw(-1, 'test')
-  with pytest.raises(types.InputError, match='values of -1 or 1'):
+  with pytest.raises(errors.InputError, match='values of -1 or 1'):
     drawn_faces.draw_face(np.zeros_like(_PLAIN), drawn_faces.Nuisance())
-  with pytest.raises(types.InputError, match='values of -1 or 1'):
+  with pytest.raises(errors.InputError, match='values of -1 or 1'):
     drawn_faces.draw_face(_PLAIN[1:], drawn_faces.Nuisance())
 
 
 @pytest.mark.parametrize('pair', drawn_faces.EXCLUSIVE)
 def test_exclusive_attributes_raise(pair):
   assert not drawn_faces.is_allowed(_with(*pair))
-  with pytest.raises(types.InputError, match=' and '.join(pair)):
+  with pytest.raises(errors.InputError, match=' and '.join(pair)):
     drawn_faces.draw_face(_with(*pair), drawn_faces.Nuisance())
 
 

@@ -19,13 +19,14 @@ from experiments import figures
 from experiments import front_figure
 from experiments import mnist_runs
 from experiments import run_gallery
-from jacsup_jax import datasets
-from jacsup_jax import discovery
-from jacsup_jax import networks
-from jacsup_jax import stages
-from jacsup_jax import training
-from jacsup_jax import types
-from jacsup_jax import workdirs
+from jacsup_jax.core import config
+from jacsup_jax.core import errors
+from jacsup_jax.data import registry as datasets
+from jacsup_jax.models import autoencoders as networks
+from jacsup_jax.runs import stages
+from jacsup_jax.runs import workdir as workdirs
+from jacsup_jax.training import discovery
+from jacsup_jax.training import steps as training
 
 ROOT = pathlib.Path(__file__).parents[1]
 FLAGS = {
@@ -111,7 +112,7 @@ def _faces():
   state = training.TrainState(0, opt_state=(), **variables)
   trained, rows = [], []
   for i, model in enumerate(('teacher', 'student')):
-    stage = types.Stage(model, model, None, 8, 1, types.AttributeLossWeights())
+    stage = config.Stage(model, model, None, 8, 1, config.AttributeLossWeights())
     trained.append(stages.Trained(stage, autoencoder, state, ''))
     rows.append({
         'stage': model, 'model': model, 'nuisance_dim': 8, 'mse': 0.1 + i,
@@ -156,7 +157,7 @@ def test_what_is_finished_of_an_unfinished_run_is_drawn(run, capsys):
   ]  # pyformat: disable
   assert 'not drawn, as unfinished: student_d01' in capsys.readouterr().err
   assert 'Not complete' in (run / 'gallery.html').read_text()
-  with pytest.raises(types.InputError, match='cannot give 2.*accepted: 1'):
+  with pytest.raises(errors.InputError, match='cannot give 2.*accepted: 1'):
     list(figures.draw([run], figure=['2']))
 
 
@@ -175,7 +176,7 @@ def test_what_is_finished_of_an_unfinished_run_is_drawn(run, capsys):
 def test_mistakes_are_named(finished, changes, message):
   changes = dict(changes)
   runs = [finished] * (2 if changes.pop('twice', False) else 1)
-  with pytest.raises(types.InputError, match=message):
+  with pytest.raises(errors.InputError, match=message):
     list(figures.draw(runs, **changes))
   assert not (finished / 'figures').exists()
 
@@ -183,7 +184,7 @@ def test_mistakes_are_named(finished, changes, message):
 @pytest.mark.parametrize('content', ['{', '{"protocol": "", "rows": [1]}'])
 def test_damaged_results_are_named_before_anything_is_drawn(run, content):
   (run / 'results.json').write_text(content)
-  with pytest.raises(types.InputError, match='results.json'):
+  with pytest.raises(errors.InputError, match='results.json'):
     list(figures.draw([run]))
   assert not (run / 'figures').exists()
 
@@ -198,7 +199,7 @@ def test_damaged_results_are_named_before_anything_is_drawn(run, content):
 def test_damaged_metrics_are_named(run, record):
   with open(run / 'metrics.jsonl', 'a', encoding='utf-8') as file:
     file.write(json.dumps(record) + '\n')
-  with pytest.raises(types.InputError, match='metrics.jsonl'):
+  with pytest.raises(errors.InputError, match='metrics.jsonl'):
     list(figures.draw([run]))
 
 
@@ -206,7 +207,7 @@ def test_figures_of_faces_without_fader_networks():
   trained, rows, data = _faces()
   found = celeba_figures.list_drawings(trained, rows, data, [])
   assert list(found) == ['4', '5', '7', 'sweeps']
-  with pytest.raises(types.InputError, match='8 compares a student with Fader'):
+  with pytest.raises(errors.InputError, match='8 compares a student with Fader'):
     figures.choose(found, ['8'], 'it')
   # Names that look like formulas are drawn as they are.
   found['5']['figure_5_student'].draw().draw_without_rendering()
@@ -263,7 +264,7 @@ def test_figures_7_and_8_take_models_of_several_runs(tmp_path, monkeypatch):
   ]  # pyformat: disable
   found['8']['figure_8'].draw()
   assert list(list_of('theirs', 'theirs')) == ['7']
-  with pytest.raises(types.InputError, match='others are of other attributes'):
+  with pytest.raises(errors.InputError, match='others are of other attributes'):
     list_of('ours', 'others')
 
 
@@ -278,7 +279,7 @@ def test_front_shows_digits_and_faces(finished):
   titles = [axes.get_title() for axes in figure.axes]
   assert titles[0] == 'teacher, d = 0' and titles[1] == 'student, d = 1'
   assert len(titles) == 3
-  with pytest.raises(types.InputError, match='2 runs of digits'):
+  with pytest.raises(errors.InputError, match='2 runs of digits'):
     front_figure.list_front([digits, digits])
 
 

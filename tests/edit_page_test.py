@@ -17,7 +17,7 @@ import tiny_editors
 
 from experiments import edit_server
 from experiments import edit_service
-from jacsup_jax import types
+from jacsup_jax.core import errors
 
 sync_api = pytest.importorskip(
     'playwright.sync_api', reason='playwright is not installed'
@@ -101,7 +101,7 @@ def serving(choices, align=None):
 @pytest.fixture(name='address', scope='module')
 def fixture_address():
   def fail():
-    raise types.InputError('the checkpoint is damaged.')
+    raise errors.InputError('the checkpoint is damaged.')
 
   damaged = tiny_editors.make_choice(tiny_editors.make_digits(), 'damaged')
   object.__setattr__(damaged, 'load', fail)

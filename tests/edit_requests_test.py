@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from experiments import edit_requests
-from jacsup_jax import editor
-from jacsup_jax import types
+from jacsup_jax.core import errors
+from jacsup_jax.editor import editor
 
 
 def make_units(*names, deviation=1.0):
@@ -83,7 +83,7 @@ def test_sweeps():
     ],
 )
 def test_strengths_that_are_none(text, message):
-  with pytest.raises(types.InputError, match='--set.*accepted') as caught:
+  with pytest.raises(errors.InputError, match='--set.*accepted') as caught:
     parse(text)
   assert message in str(caught.value)
 
@@ -110,31 +110,31 @@ def test_strengths_that_are_none(text, message):
     ],
 )
 def test_sweeps_that_are_none(text, count, message):
-  with pytest.raises(types.InputError, match='--sweep.*accepted') as caught:
+  with pytest.raises(errors.InputError, match='--sweep.*accepted') as caught:
     parse_sweeps(text, count, held=(1, 0, 0, 0))
   assert message in str(caught.value)
 
 
 def test_a_dead_unit_cannot_be_moved():
-  with pytest.raises(types.InputError, match='z3 is the same for all'):
+  with pytest.raises(errors.InputError, match='z3 is the same for all'):
     parse('z3:1', make_units('z3', deviation=0.0))
 
 
 def test_many_names_are_not_all_told():
   units = make_units(*(f'unit{i}' for i in range(1000)))
-  with pytest.raises(types.InputError, match=r'unit0, .*, \.\.\., unit999\.'):
+  with pytest.raises(errors.InputError, match=r'unit0, .*, \.\.\., unit999\.'):
     parse('abc:1', units)
 
 
 @pytest.mark.parametrize('value', [-0.1, 1.1, float('nan')])
 def test_detail_that_is_none(value):
   assert edit_requests.check_keep_detail(1, 'it') == 1.0
-  with pytest.raises(types.InputError, match='it is .* from 0 to 1'):
+  with pytest.raises(errors.InputError, match='it is .* from 0 to 1'):
     edit_requests.check_keep_detail(value, 'it')
 
 
 def test_two_names_of_one_unit():
-  with pytest.raises(types.InputError, match='it has Wearing_Hat twice'):
+  with pytest.raises(errors.InputError, match='it has Wearing_Hat twice'):
     edit_requests.make_strengths(
         UNITS, {'wearing hat': 2, 'Wearing_Hat': -1}, 'it'
     )

@@ -28,8 +28,9 @@ from experiments import edit_service
 from experiments import edited_runs
 from experiments import kept_photos
 from experiments import listening
-from jacsup_jax import types
-from jacsup_jax import workdirs
+from jacsup_jax.core import config
+from jacsup_jax.core import errors
+from jacsup_jax.runs import workdir as workdirs
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -286,7 +287,7 @@ def test_who_asks_while_a_model_has_just_been_loaded_does_not_load_it():
 
 def test_without_samples_there_are_photos_and_a_reason(choices):
   def fail(unused_editor):
-    raise types.InputError('the data are missing.')
+    raise errors.InputError('the data are missing.')
 
   bare = dataclasses.replace(choices[0], load_samples=fail)
 
@@ -612,14 +613,14 @@ def test_ids_are_safe_in_addresses_and_differ(tmp_path, monkeypatch):
   assert [own.title, demo.title] == ['a b', 'Drawn faces']
   alike = edit_choices._make_unique([own, demo, own])
   assert [own.id for own in alike] == ['a.b', 'a.b-2', 'a.b-3']
-  with pytest.raises(types.InputError, match='no whole safetensors file'):
+  with pytest.raises(errors.InputError, match='no whole safetensors file'):
     own.load()
-  with pytest.raises(types.InputError, match='--stage=x without a run'):
+  with pytest.raises(errors.InputError, match='--stage=x without a run'):
     edit_choices.find(str(path), stage='x')
 
 
 def test_a_run_that_is_none_is_refused(tmp_path):
-  with pytest.raises(types.InputError, match='no manifest.json'):
+  with pytest.raises(errors.InputError, match='no manifest.json'):
     edit_choices.find(str(tmp_path))
 
 
@@ -638,9 +639,9 @@ def test_runs_are_found_and_the_best_stage_of_each_comes_first(
 
   def list_stages(run):
     if run.path.name == 'broken':
-      raise types.InputError('it is broken.')
+      raise errors.InputError('it is broken.')
     names = ('teacher', 'student_d1', 'student_d2')
-    return [types.Stage(name, '', None, 0, 1, None) for name in names]
+    return [config.Stage(name, '', None, 0, 1, None) for name in names]
 
   def choose_stage(run, stage):
     list_stages(run)
@@ -672,7 +673,7 @@ def test_a_directory_without_runs_is_refused(tmp_path):
   (tmp_path / 'run').mkdir()
   (tmp_path / 'run' / 'manifest.json').write_text('{')
   for path in (tmp_path, tmp_path / 'x', tmp_path / 'run' / 'manifest.json'):
-    with pytest.raises(types.InputError, match='runs_dir'):
+    with pytest.raises(errors.InputError, match='runs_dir'):
       edit_choices.of_runs(path)
 
 
@@ -692,7 +693,7 @@ def test_a_port_in_use_gives_way_to_the_next(capsys):
     [('no.such.host.invalid', 0), ('127.0.0.1', 70_000), ('8.8.8.8', 0)],
 )
 def test_where_nothing_can_listen_is_told_in_a_line(host, port):
-  with pytest.raises(types.InputError, match='accepted'):
+  with pytest.raises(errors.InputError, match='accepted'):
     listening.listen(host, port).close()
 
 

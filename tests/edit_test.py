@@ -22,12 +22,12 @@ from experiments import edit_outputs
 from experiments import edit_requests
 from experiments import edited_runs
 from experiments import samples
-from jacsup_jax import alignment
-from jacsup_jax import editor
-from jacsup_jax import editor_files
-from jacsup_jax import networks
-from jacsup_jax.datasets import drawn_faces
-from jacsup_jax.datasets import photos
+from jacsup_jax.data import drawn_faces
+from jacsup_jax.data import photos
+from jacsup_jax.editor import alignment
+from jacsup_jax.editor import editor
+from jacsup_jax.editor import editor_files
+from jacsup_jax.models import autoencoders as networks
 
 NAMES = ('Bald', 'Smiling', 'Wearing_Hat')
 SIZE = 16

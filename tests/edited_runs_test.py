@@ -10,11 +10,11 @@ import small_runs
 
 from experiments import edited_runs
 from experiments import samples
-from jacsup_jax import datasets
-from jacsup_jax import editor
-from jacsup_jax import judges
-from jacsup_jax import types
-from jacsup_jax import workdirs
+from jacsup_jax.core import errors
+from jacsup_jax.data import registry as datasets
+from jacsup_jax.editor import editor
+from jacsup_jax.evaluation import judges
+from jacsup_jax.runs import workdir as workdirs
 
 NAMES = ('teacher', 'student_d01')
 # Of validation: the run has not seen all of the training images.
@@ -148,7 +148,7 @@ def test_one_stage_that_is_missing_leaves_the_others(copied, with_data, stage):
 
 def test_missing_data_are_one_line(copied):
   (copied.path / 'scales.json').unlink()
-  with pytest.raises(types.InputError) as info:
+  with pytest.raises(errors.InputError) as info:
     edited_runs.load(copied)
   fuzzing.check_message(str(info.value), 'small')
   assert not (copied.path / 'scales.json').exists()
@@ -163,7 +163,7 @@ def test_missing_data_are_one_line(copied):
 )
 def test_damaged_scales_are_one_line(copied, with_data, text):
   (copied.path / 'scales.json').write_text(text)
-  with pytest.raises(types.InputError) as info:
+  with pytest.raises(errors.InputError) as info:
     edited_runs.load(copied)
   fuzzing.check_message(str(info.value), copied.path / 'scales.json')
 
@@ -179,7 +179,7 @@ def test_damaged_entries_are_one_line(copied, with_data, change):
   scales = _scales(copied)
   scales['stages']['student_d01'] |= change
   (copied.path / 'scales.json').write_text(json.dumps(scales))
-  with pytest.raises(types.InputError) as info:
+  with pytest.raises(errors.InputError) as info:
     edited_runs.load(copied)
   fuzzing.check_message(str(info.value), copied.path / 'scales.json')
 
@@ -190,16 +190,16 @@ def test_units_of_another_number_are_refused(copied, with_data, remove):
   entry = scales['stages']['student_d01']
   entry['units'] = entry['units'][:-remove]
   (copied.path / 'scales.json').write_text(json.dumps(scales))
-  with pytest.raises(types.InputError) as info:
+  with pytest.raises(errors.InputError) as info:
     edited_runs.load(copied)
   fuzzing.check_message(str(info.value), copied.path / 'scales.json')
 
 
 def test_unknown_stages_are_refused(copied):
-  with pytest.raises(types.InputError, match='student_d01'):
+  with pytest.raises(errors.InputError, match='student_d01'):
     edited_runs.load(copied, stage='student_d09')
 
 
 def test_a_folder_without_a_run_is_refused(tmp_path):
-  with pytest.raises(types.InputError, match='manifest.json'):
+  with pytest.raises(errors.InputError, match='manifest.json'):
     edited_runs.load(workdirs.WorkDir(tmp_path))

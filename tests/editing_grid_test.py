@@ -7,19 +7,19 @@ import jax
 import numpy as np
 import pytest
 
-from jacsup_jax import checkpoints
-from jacsup_jax import editing
-from jacsup_jax import editing_grid
-from jacsup_jax import grid
-from jacsup_jax import networks
-from jacsup_jax import stages
-from jacsup_jax import types
-from jacsup_jax.datasets import faces
+from jacsup_jax.core import config
+from jacsup_jax.data import faces
+from jacsup_jax.models import autoencoders as networks
+from jacsup_jax.runs import checkpoints
+from jacsup_jax.runs import stages
+from jacsup_jax.training import attributes as editing
+from jacsup_jax.training import editing_grid
+from jacsup_jax.training import replicas as grid
 
 SEEDS = (2, 7)
-WEIGHTS = types.AttributeLossWeights()
-TEACHER = types.Stage('teacher', 'teacher', None, 4, 1, WEIGHTS)
-STUDENT = types.Stage('student', 'student', 'teacher', 8, 1, WEIGHTS)
+WEIGHTS = config.AttributeLossWeights()
+TEACHER = config.Stage('teacher', 'teacher', None, 4, 1, WEIGHTS)
+STUDENT = config.Stage('student', 'student', 'teacher', 8, 1, WEIGHTS)
 SETTINGS = editing.Settings(batch_size=4)
 
 

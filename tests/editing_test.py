@@ -8,27 +8,28 @@ import jax
 import numpy as np
 import pytest
 
-from jacsup_jax import compilation
-from jacsup_jax import editing
-from jacsup_jax import networks
-from jacsup_jax import stages
-from jacsup_jax import types
-from jacsup_jax import workdirs
-from jacsup_jax.datasets import faces
+from jacsup_jax.core import config
+from jacsup_jax.core import errors
+from jacsup_jax.data import faces
+from jacsup_jax.models import autoencoders as networks
+from jacsup_jax.runs import stages
+from jacsup_jax.runs import workdir as workdirs
+from jacsup_jax.training import attributes as editing
+from jacsup_jax.training import compilation
 
 NUM_FACTORS = 2
-PHASE_1 = types.AttributeLossWeights()
-PHASE_2 = types.AttributeLossWeights(
+PHASE_1 = config.AttributeLossWeights()
+PHASE_2 = config.AttributeLossWeights(
     lambda_attribute_cycle=1e-2, lambda_nuisance_cycle=1e-2
 )
-STUDENT = types.AttributeLossWeights(
+STUDENT = config.AttributeLossWeights(
     lambda_prediction=0.0, lambda_xcov=0.0, lambda_y=1.0, lambda_diff=50.0
 )
 CHAIN = (
-    types.Stage('phase_1', 'teacher_phase_1', None, 8, 2, PHASE_1),
-    types.Stage('teacher', 'teacher', 'phase_1', 8, 2, PHASE_2),
-    types.Stage('d12', 'student', 'teacher', 12, 2, STUDENT),
-    types.Stage('d20', 'student', 'd12', 20, 2, STUDENT, teacher='teacher'),
+    config.Stage('phase_1', 'teacher_phase_1', None, 8, 2, PHASE_1),
+    config.Stage('teacher', 'teacher', 'phase_1', 8, 2, PHASE_2),
+    config.Stage('d12', 'student', 'teacher', 12, 2, STUDENT),
+    config.Stage('d20', 'student', 'd12', 20, 2, STUDENT, teacher='teacher'),
 )
 SETTINGS = editing.Settings(batch_size=4)
 
@@ -106,7 +107,7 @@ def test_manifest_says_who_supervises(undisturbed):
 
 def test_batch_larger_than_the_data_is_the_users_mistake():
   settings = editing.Settings(batch_size=64)
-  with pytest.raises(types.InputError, match='--batch_size=64.* 10 '):
+  with pytest.raises(errors.InputError, match='--batch_size=64.* 10 '):
     editing.Editing(settings, _make_model, _make_dataset())
 
 

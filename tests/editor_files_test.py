@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from safetensors import numpy as safetensors_numpy
 
-from jacsup_jax import editor
-from jacsup_jax import editor_files
-from jacsup_jax import networks
-from jacsup_jax import types
+from jacsup_jax.core import errors
+from jacsup_jax.editor import editor
+from jacsup_jax.editor import editor_files
+from jacsup_jax.models import autoencoders as networks
 
 
 
@@ -104,7 +104,7 @@ def test_halves_are_within_float16(name, tmp_path):
 
 
 def _refused(path, *parts):
-  with pytest.raises(types.InputError) as info:
+  with pytest.raises(errors.InputError) as info:
     editor_files.read(path)
   fuzzing.check_message(str(info.value), path, *parts)
 

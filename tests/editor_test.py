@@ -8,9 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jacsup_jax import editor
-from jacsup_jax import networks
-from jacsup_jax import types
+from jacsup_jax.core import codes
+from jacsup_jax.core import errors
+from jacsup_jax.editor import editor
+from jacsup_jax.models import autoencoders as networks
 
 SHAPE = (2, 3, 1)
 PIXELS = 6
@@ -33,7 +34,7 @@ class Linear(nn.Module):
   def encode(self, images, train=False):
     del train
     flat = images.reshape(len(images), -1) @ self.into
-    return types.Code(flat[:, :NUM_FACTORS], flat[:, NUM_FACTORS:])
+    return codes.Code(flat[:, :NUM_FACTORS], flat[:, NUM_FACTORS:])
 
   def decode(self, code):
     flat = jnp.concatenate([code.factors, code.nuisance], axis=1) @ self.back
@@ -102,7 +103,7 @@ def test_a_linear_decoder_moves_by_deviations(unit, strength):
 
 
 def test_move_by_hand():
-  code = types.Code(jnp.array([[1.0, 2.0]]), jnp.array([[3.0]]))
+  code = codes.Code(jnp.array([[1.0, 2.0]]), jnp.array([[3.0]]))
   moved = editor.move(code, jnp.array([10.0, 0.0, -1.0]))
   np.testing.assert_array_equal(moved.factors, [[11, 2]])
   np.testing.assert_array_equal(moved.nuisance, [[2]])
@@ -133,7 +134,7 @@ def test_sweep_runs_the_last_unit_fastest():
 def test_images_of_another_shape_are_refused(shape):
   own = _make()
   for function in (own.encode, own.predict):
-    with pytest.raises(types.InputError, match='accepted: those of the model'):
+    with pytest.raises(errors.InputError, match='accepted: those of the model'):
       function(_images(2, shape))
 
 
@@ -244,7 +245,7 @@ def test_the_inverse_of_a_decoder_is_a_perfect_editor():
   encode = networks.make_encode(own.model)
   decode = networks.make_decode(own.model)
   params = variables['params']
-  code = types.Code(jnp.array([[0.1, -0.2]]), jnp.array([[0.3]]))
+  code = codes.Code(jnp.array([[0.1, -0.2]]), jnp.array([[0.3]]))
   encoded = editor.Encoded(
       decode(params, code), code, decode(params, code)
   )

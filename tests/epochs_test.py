@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jacsup_jax import epochs
+from jacsup_jax.training import loop as epochs
 
 ROWS = jnp.arange(7.0)
 

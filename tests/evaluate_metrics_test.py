@@ -10,16 +10,16 @@ import pytest
 
 from experiments import celeba_runs
 from experiments import evaluate_metrics
-from jacsup_jax import datasets
-from jacsup_jax import fader_networks
-from jacsup_jax import networks
-from jacsup_jax import stages
-from jacsup_jax import training
-from jacsup_jax import types
-from jacsup_jax import workdirs
+from jacsup_jax.baselines import fader as fader_networks
+from jacsup_jax.core import config
+from jacsup_jax.data import registry as datasets
+from jacsup_jax.models import autoencoders as networks
+from jacsup_jax.runs import stages
+from jacsup_jax.runs import workdir as workdirs
+from jacsup_jax.training import steps as training
 
 NAMES = ('Bald', 'Smiling', 'Young')
-WEIGHTS = types.AttributeLossWeights()
+WEIGHTS = config.AttributeLossWeights()
 
 
 def make_data(count=24):
@@ -43,7 +43,7 @@ def make_data(count=24):
 def make_trained(name, model):
   variables = networks.init_variables(model, 0, model.image_shape)
   state = training.TrainState(0, opt_state=(), **variables)
-  stage = types.Stage(name, name, None, 4, 0, WEIGHTS)
+  stage = config.Stage(name, name, None, 4, 0, WEIGHTS)
   return stages.Trained(stage, model, state, '')
 
 

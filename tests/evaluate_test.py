@@ -20,13 +20,13 @@ from experiments import drawings
 from experiments import evaluate
 from experiments import mnist_figures
 from experiments import mnist_runs
-from jacsup_jax import datasets
-from jacsup_jax import discovery
-from jacsup_jax import judges
-from jacsup_jax import stages
-from jacsup_jax import tables
-from jacsup_jax import types
-from jacsup_jax import workdirs
+from jacsup_jax.core import errors
+from jacsup_jax.data import registry as datasets
+from jacsup_jax.evaluation import judges
+from jacsup_jax.evaluation import tables
+from jacsup_jax.runs import stages
+from jacsup_jax.runs import workdir as workdirs
+from jacsup_jax.training import discovery
 
 ROOT = pathlib.Path(__file__).parents[1]
 FLAGS = {
@@ -148,7 +148,7 @@ def _measure(finished, run, **kwargs):
 def _refuses(message, run, **kwargs):
   """Checks the error: one line, its text, and a folder left as it was."""
   before = _files(run)
-  with pytest.raises(types.InputError, match=message) as error:
+  with pytest.raises(errors.InputError, match=message) as error:
     evaluate.evaluate(run, **kwargs)
   assert '\n' not in str(error.value)
   assert _files(run) == before

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jacsup_jax import evaluation
-from jacsup_jax import types
+from jacsup_jax.core import codes
+from jacsup_jax.evaluation import class_swaps as evaluation
 
 CLASSES = 10
 NUM_IMAGES = 8 * evaluation.SWAP_BATCH_SIZE
@@ -33,7 +33,7 @@ def _judge(images, key=None):
 
 # The oracle: factors are the class, nuisance is the style.
 def _encode(images):
-  return types.Code(images[:, 0, 0], images[:, 0, 1])
+  return codes.Code(images[:, 0, 0], images[:, 0, 1])
 
 
 def _decode(code):
@@ -42,7 +42,7 @@ def _decode(code):
 
 # The anti-oracle reconstructs as well, but has the class in the nuisance.
 def _encode_reversed(images):
-  return types.Code(images[:, 0, 1], images[:, 0, 0])
+  return codes.Code(images[:, 0, 1], images[:, 0, 0])
 
 
 def _decode_reversed(code):
@@ -70,7 +70,7 @@ def test_mse_is_the_mean_over_images_and_pixels():
   # Black and white against 0.5: 0.25 everywhere. Against black: 0 and 1.
   images = jnp.array([0, 255], jnp.uint8).reshape(2, 1, 1, 1)
   constant = lambda value: lambda code: jnp.full((1, 1, 1, 1), value)
-  encode = lambda images: types.Code(images[:, 0, 0], jnp.zeros((1, 0)))
+  encode = lambda images: codes.Code(images[:, 0, 0], jnp.zeros((1, 0)))
   assert evaluation.compute_mse(encode, constant(0.5), images) == 0.25
   assert evaluation.compute_mse(encode, constant(0.0), images) == 0.5
 

@@ -11,11 +11,11 @@ from PIL import Image
 import pytest
 import shown_events
 
-from jacsup_jax import event_files
-from jacsup_jax import types
+from jacsup_jax.core import config
+from jacsup_jax.runs import event_files
 
 ROOT = pathlib.Path(__file__).parents[1]
-STAGE = types.Stage('teacher', 'teacher', None, 0, 3, types.LossWeights())
+STAGE = config.Stage('teacher', 'teacher', None, 0, 3, config.LossWeights())
 
 
 class _Run:

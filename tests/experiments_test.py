@@ -18,9 +18,9 @@ import shown_events
 
 from experiments import command_line
 from experiments import mnist
-from jacsup_jax import datasets
-from jacsup_jax import event_files
-from jacsup_jax import locks
+from jacsup_jax.data import registry as datasets
+from jacsup_jax.runs import event_files
+from jacsup_jax.runs import locks
 
 SIZES = {'train': 1280, 'train_minus_validation': 1024, 'test': 256}
 RUN = (

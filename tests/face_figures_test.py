@@ -6,8 +6,8 @@ import numpy as np
 from PIL import Image
 import pytest
 
-from jacsup_jax import face_figures
-from jacsup_jax import figures
+from jacsup_jax.figures import face_figures
+from jacsup_jax.figures import panels as figures
 
 NAMES = ('5_o_Clock_Shadow', 'Mouth_Slightly_Open', 'Bald')
 

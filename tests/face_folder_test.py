@@ -1,4 +1,4 @@
-"""Tests of jacsup_jax.datasets.face_folder and of squares.py."""
+"""Tests of jacsup_jax.data.face_folder and of squares.py."""
 
 import io
 import zipfile
@@ -8,9 +8,9 @@ from PIL import Image
 import pytest
 import tiny_faces
 
-from jacsup_jax import types
-from jacsup_jax.datasets import face_folder
-from jacsup_jax.datasets import squares
+from jacsup_jax.core import config
+from jacsup_jax.data import face_folder
+from jacsup_jax.data import squares
 
 ATTRIBUTE_FILE = 'list_attr_celeba.txt'
 PARTITION_FILE = 'list_eval_partition.txt'
@@ -298,7 +298,7 @@ def test_damaged_pictures(damage, message):
 @pytest.mark.parametrize('size', [0, 4, -8, 48, 65])
 def test_sizes_that_are_no_power_of_two(size):
   with pytest.raises(ValueError, match=f'--image_size={size}: accepted'):
-    types.check_image_size(size)
+    config.check_image_size(size)
 
 
 def test_pictures_are_not_enlarged():

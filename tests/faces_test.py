@@ -1,4 +1,4 @@
-"""Tests of jacsup_jax.datasets.load_faces, and of face_sets.py."""
+"""Tests of jacsup_jax.data.registry, and of face_sets.py."""
 
 import pathlib
 import shutil
@@ -8,9 +8,9 @@ import pytest
 import tensorflow_datasets as tfds
 import tiny_faces
 
-from jacsup_jax import datasets
-from jacsup_jax.datasets import drawn_faces
-from jacsup_jax.datasets import squares
+from jacsup_jax.data import drawn_faces
+from jacsup_jax.data import registry as datasets
+from jacsup_jax.data import squares
 
 REAL = pathlib.Path(__file__).parents[2] / 'shared' / 'data' / 'celeba256'
 

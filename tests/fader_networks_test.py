@@ -6,9 +6,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jacsup_jax import fader_networks
-from jacsup_jax import networks
-from jacsup_jax import types
+from jacsup_jax.baselines import fader as fader_networks
+from jacsup_jax.core import errors
+from jacsup_jax.models import autoencoders as networks
 
 MODEL = fader_networks.FaderAutoencoder(
     num_factors=2, nuisance_channels=3, image_size=8, first_width=4,
@@ -99,7 +99,7 @@ def test_wrong_shapes_raise(variables, images):
     _apply(variables, 'encode', images, ATTRIBUTES[:2])
   with pytest.raises(AssertionError):
     _apply(variables, 'discriminate', jnp.zeros((3, 4, 4, 3)))
-  with pytest.raises(types.InputError, match='power'):
+  with pytest.raises(errors.InputError, match='power'):
     fader_networks.FaderAutoencoder(2, 3, image_size=12)
 
 

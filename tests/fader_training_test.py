@@ -8,23 +8,24 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jacsup_jax import attribute_training
-from jacsup_jax import editing
-from jacsup_jax import fader_networks
-from jacsup_jax import fader_training
-from jacsup_jax import flips
-from jacsup_jax import networks
-from jacsup_jax import training
-from jacsup_jax import types
-from jacsup_jax.datasets import batches
-from jacsup_jax.datasets import drawn_faces
-from jacsup_jax.datasets import faces
+from jacsup_jax.baselines import fader as fader_networks
+from jacsup_jax.baselines import fader_training
+from jacsup_jax.core import config
+from jacsup_jax.core import errors
+from jacsup_jax.data import batches
+from jacsup_jax.data import drawn_faces
+from jacsup_jax.data import faces
+from jacsup_jax.evaluation import attribute_flips as flips
+from jacsup_jax.models import autoencoders as networks
+from jacsup_jax.training import attribute_steps as attribute_training
+from jacsup_jax.training import attributes as editing
+from jacsup_jax.training import steps as training
 
 MODEL = fader_networks.FaderAutoencoder(
     num_factors=2, nuisance_channels=3, image_size=8, first_width=4,
     last_width=4, discriminator_width=6, discriminator_hidden=5,
 )  # pyformat: disable
-WEIGHTS = types.FaderLossWeights(lambda_adversarial=0.5, ramp_steps=0)
+WEIGHTS = config.FaderLossWeights(lambda_adversarial=0.5, ramp_steps=0)
 # With weight decay: it moves what is stopped, unless the optimizer freezes it.
 OPTIMIZER = training.make_optimizer(1e-2, 0.1, 0.5)
 
@@ -93,14 +94,14 @@ def _all_zero(tree):
 
 
 def test_ramp_is_linear_from_nothing():
-  weights = types.FaderLossWeights(lambda_adversarial=0.2, ramp_steps=100)
+  weights = config.FaderLossWeights(lambda_adversarial=0.2, ramp_steps=100)
   weight = functools.partial(
       fader_training.compute_adversarial_weight, weights=weights
   )
   # 0.2 * 25 / 100.
   for step, expected in ((0, 0.0), (25, 0.05), (100, 0.2), (1000, 0.2)):
     np.testing.assert_allclose(weight(jnp.int32(step)), expected, rtol=1e-6)
-  at_once = types.FaderLossWeights(lambda_adversarial=0.2, ramp_steps=0)
+  at_once = config.FaderLossWeights(lambda_adversarial=0.2, ramp_steps=0)
   first = fader_training.compute_adversarial_weight(jnp.int32(0), at_once)
   np.testing.assert_allclose(first, 0.2, rtol=1e-6)
 
@@ -126,8 +127,8 @@ def test_loss_is_the_error_and_the_weighted_term(state, inputs):
     ],
 )
 def test_weights_below_zero_are_refused(changes, message):
-  with pytest.raises(types.InputError, match=message):
-    types.FaderLossWeights(**changes)
+  with pytest.raises(errors.InputError, match=message):
+    config.FaderLossWeights(**changes)
 
 
 # Gradients.
@@ -243,8 +244,8 @@ def _train_and_tell(weight, train, held_out):
   recipe = fader_training.FaderEditing(
       editing.Settings(batch_size=32, learning_rate=1e-3), make_model, train
   )
-  weights = types.FaderLossWeights(weight, ramp_steps=100)
-  stage = types.Stage('fader', 'fader', None, 32, 12, weights)
+  weights = config.FaderLossWeights(weight, ramp_steps=100)
+  stage = config.Stage('fader', 'fader', None, 32, 12, weights)
   model, state = recipe.create(stage, {})
   epoch_fn = recipe.make_epoch(stage, model, {})
   for epoch in range(stage.epochs):

@@ -1,4 +1,4 @@
-"""Tests of jacsup_jax.datasets.feeding."""
+"""Tests of jacsup_jax.data.feeding."""
 
 import dataclasses
 import threading
@@ -6,8 +6,8 @@ import threading
 import numpy as np
 import pytest
 
-from jacsup_jax.datasets import faces
-from jacsup_jax.datasets import feeding
+from jacsup_jax.data import faces
+from jacsup_jax.data import feeding
 
 SIZE = 20
 

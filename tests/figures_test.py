@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 import pytest
 
-from jacsup_jax import figures
+from jacsup_jax.figures import panels as figures
 
 
 def _records(stages=3, epochs=4, every=2):

@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jacsup_jax import flips
-from jacsup_jax import types
+from jacsup_jax.core import codes
+from jacsup_jax.core import errors
+from jacsup_jax.evaluation import attribute_flips as flips
 
 NAMES = ('Smiling', 'Male', 'Eyeglasses')
 K = len(NAMES)
@@ -30,7 +31,7 @@ IMAGES = _paint(ATTRIBUTES)
 
 def _encode(images, unused_attributes):
   """The attributes are the factors, the whole image the nuisance."""
-  return types.Code(images[:, 0, :K, 0], images)
+  return codes.Code(images[:, 0, :K, 0], images)
 
 
 def _decode(code):
@@ -193,7 +194,7 @@ def test_smaller_of_equal_strengths_is_chosen():
 
 @pytest.mark.parametrize('grid', [(), (1, 0), (-2,), (float('inf'),)])
 def test_strengths_not_above_zero_are_refused(grid):
-  with pytest.raises(types.InputError, match='accepted: one or more'):
+  with pytest.raises(errors.InputError, match='accepted: one or more'):
     flips.choose_strength(
         _encode, _decode, _classify, IMAGES, ATTRIBUTES, grid
     )
@@ -206,7 +207,7 @@ def test_wrong_shapes_raise(painted):
     flips.count_correct(_classify, IMAGES, ATTRIBUTES[:2])
   with pytest.raises(ValueError, match='2 names for 3'):
     flips.summarize(painted, NAMES[:2])
-  with pytest.raises(types.InputError, match='no image'):
+  with pytest.raises(errors.InputError, match='no image'):
     flips.count_flips(
         _encode, _decode, _classify, IMAGES[:0], ATTRIBUTES[:0], 1.0
     )
@@ -247,7 +248,7 @@ def test_one_program_for_all_attributes_and_strengths():
 
 
 def test_factors_may_be_the_labels():
-  encode = lambda images, labels: types.Code(1.0 * labels, images)
+  encode = lambda images, labels: codes.Code(1.0 * labels, images)
   blank = np.full_like(IMAGES, 128)
   measured = flips.evaluate_faces(
       encode, _decode, _classify, blank, ATTRIBUTES, 2.0, batch_size=2

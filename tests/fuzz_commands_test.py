@@ -41,16 +41,16 @@ from experiments import mnist
 from experiments import reproduce
 from experiments import reproduced_runs
 from experiments import svhn
-from jacsup_jax import attribute_judges
-from jacsup_jax import compilation
-from jacsup_jax import hosts
-from jacsup_jax import judges
-from jacsup_jax import parallel
-from jacsup_jax import stages
-from jacsup_jax import types
-from jacsup_jax import workdirs
-from jacsup_jax.datasets import preparing
-from jacsup_jax.datasets.synthetic_faces import synthetic_faces_dataset_builder
+from jacsup_jax.core import errors
+from jacsup_jax.data import preparing
+from jacsup_jax.data.synthetic_faces import synthetic_faces_dataset_builder
+from jacsup_jax.evaluation import attribute_judges
+from jacsup_jax.evaluation import judges
+from jacsup_jax.runs import stages
+from jacsup_jax.runs import workdir as workdirs
+from jacsup_jax.training import compilation
+from jacsup_jax.training import devices as parallel
+from jacsup_jax.training import hosts
 
 _FACES = synthetic_faces_dataset_builder
 ROOT = pathlib.Path(__file__).parents[1]
@@ -484,7 +484,7 @@ def test_addresses():
   def check(text):
     try:
       host, port = hosts.parse_address('coordinator', text)
-    except types.InputError as error:
+    except errors.InputError as error:
       fuzzing.check_message(str(error), '--coordinator=')
       return
     assert host and 0 < port < 2**16

@@ -19,14 +19,14 @@ from PIL import Image
 import pytest
 import tiny_faces
 
-from jacsup_jax import types
-from jacsup_jax.datasets import array_file
-from jacsup_jax.datasets import decoded
-from jacsup_jax.datasets import face_folder
-from jacsup_jax.datasets import idx
-from jacsup_jax.datasets import face_records
-from jacsup_jax.datasets import squares
-from jacsup_jax.datasets.celeba_folder import celeba_folder_dataset_builder
+from jacsup_jax.core import errors
+from jacsup_jax.data import array_file
+from jacsup_jax.data import decoded
+from jacsup_jax.data import face_folder
+from jacsup_jax.data import face_records
+from jacsup_jax.data import idx
+from jacsup_jax.data import squares
+from jacsup_jax.data.celeba_folder import celeba_folder_dataset_builder
 
 ARCHIVE = 'img_align_celeba.zip'
 ATTRIBUTES = 'list_attr_celeba.txt'
@@ -197,7 +197,7 @@ def _bomb(method):
 )
 def test_npz_that_was_found_out(tmp_path, make, message):
   path = _new(tmp_path, make(), '.npz')
-  with pytest.raises(types.InputError, match=message):
+  with pytest.raises(errors.InputError, match=message):
     array_file.read(path, 'train')
 
 
@@ -208,21 +208,21 @@ def test_npz_of_an_entry_that_is_twice_there_or_encrypted(tmp_path):
     with zipfile.ZipFile(double, 'a') as archive:
       archive.writestr('images.npy', b'')
   path = _new(tmp_path, double.getvalue(), '.npz')
-  with pytest.raises(types.InputError, match='there 2 times; accepted: once'):
+  with pytest.raises(errors.InputError, match='there 2 times; accepted: once'):
     array_file.read(path, 'train')
   # The flag in the directory: eight bytes after the signature of an entry.
   spot = content.index(b'PK\x01\x02') + 8
   path = _new(
       tmp_path, content[:spot] + b'\x01' + content[spot + 1 :], '.npz'
   )
-  with pytest.raises(types.InputError, match='is encrypted'):
+  with pytest.raises(errors.InputError, match='is encrypted'):
     array_file.read(path, 'train')
 
 
 def test_npz_beyond_the_bound(tmp_path, monkeypatch):
   monkeypatch.setattr(array_file, '_LARGEST', 100)
   path = _new(tmp_path, _npz(_arrays()), '.npz')
-  with pytest.raises(types.InputError, match='accepted: 100 at most'):
+  with pytest.raises(errors.InputError, match='accepted: 100 at most'):
     array_file.read(path, 'train')
 
 
@@ -244,7 +244,7 @@ def test_what_is_no_file(tmp_path, kind):
       lambda: face_folder.open_folder(path),
   )
   for reader in readers:
-    with fuzzing.limited(), pytest.raises(types.InputError) as error:
+    with fuzzing.limited(), pytest.raises(errors.InputError) as error:
       reader()
     fuzzing.check_message(str(error.value))
 
@@ -271,7 +271,7 @@ def test_what_may_not_be_read(tmp_path, monkeypatch, reader):
       'lists': lambda: face_folder.open_folder(tmp_path),
       'images': lambda: face_folder.open_folder(tmp_path),
   }[reader]
-  with pytest.raises(types.InputError, match='Permission denied'):
+  with pytest.raises(errors.InputError, match='Permission denied'):
     read()
 
 
@@ -331,7 +331,7 @@ def _read_idx(path):
 def test_idx_that_was_found_out(tmp_path, header, message):
   content = gzip.compress(bytes.fromhex(header) + bytes(100 * 2**20))
   path = _new(tmp_path, content, '.gz')
-  with pytest.raises(types.InputError, match=message):
+  with pytest.raises(errors.InputError, match=message):
     idx.read(path)
 
 
@@ -408,10 +408,10 @@ def test_lists_beyond_the_bounds(folder, monkeypatch):
   path = folder / ATTRIBUTES
   text = path.read_text().split('\n')
   path.write_text('\n'.join([text[0], names, *text[2:]]))
-  with pytest.raises(types.InputError, match='1001 names, accepted are 1000'):
+  with pytest.raises(errors.InputError, match='1001 names, accepted are 1000'):
     face_folder.open_folder(folder)
   monkeypatch.setattr(face_folder, '_LONGEST_LIST', 100)
-  with pytest.raises(types.InputError, match='accepted: 100 at most'):
+  with pytest.raises(errors.InputError, match='accepted: 100 at most'):
     face_folder.open_folder(folder)
 
 
@@ -474,7 +474,7 @@ def test_entries_that_are_no_pictures(folder, change, message):
       for name, value in change.items():
         setattr(info, name, value)
     archive.writestr('x', b'')  # The directory is written again.
-  with pytest.raises(types.InputError, match=message):
+  with pytest.raises(errors.InputError, match=message):
     face_folder.open_folder(folder)
 
 
@@ -486,7 +486,7 @@ def test_entries_that_are_too_large(tmp_path, monkeypatch, archive):
   else:
     tiny_faces.write_images(tmp_path)
   monkeypatch.setattr(face_folder, '_LARGEST_IMAGE', 50)
-  with pytest.raises(types.InputError, match='50 .*at most'):
+  with pytest.raises(errors.InputError, match='50 .*at most'):
     _open_and_read(tmp_path)
 
 
@@ -496,7 +496,7 @@ def test_prepared_faces_without_notes():
   )
   for metadata in (None, {}, {'train': None}, {'train': {'skipped': []}}):
     builder.info.metadata = metadata
-    with pytest.raises(types.InputError, match="no notes of its split 'train'"):
+    with pytest.raises(errors.InputError, match="no notes of its split 'train'"):
       face_records.read_notes(builder, 'train')
 
 
@@ -514,7 +514,7 @@ def _pictures():
 def _decode(content):
   try:
     found = squares.decode(content, 8, 'it')
-  except (squares.BadImageError, types.InputError) as error:
+  except (squares.BadImageError, errors.InputError) as error:
     assert str(error).strip() and '\n' not in str(error)
   else:
     assert found.shape == (8, 8, 3) and found.dtype == np.uint8
@@ -540,7 +540,7 @@ def test_damaged_pictures_are_no_warnings(tmp_path):
   contents = [bytes(tiff), _png(_header(10_000, 10_000), (b'IDAT', b''))]
   program = [
       'import sys',
-      'from jacsup_jax.datasets import squares',
+      'from jacsup_jax.data import squares',
       'for name in sys.argv[1:]:',
       '  try:',
       '    squares.decode(open(name, "rb").read(), 8, name)',

@@ -17,14 +17,14 @@ from experiments import evaluate
 from experiments import paper_numbers
 from experiments import paper_tables
 from experiments import reproduced_runs
-from jacsup_jax import attribute_judges
-from jacsup_jax import checkpoints
-from jacsup_jax import datasets
-from jacsup_jax import judge_files
-from jacsup_jax import judges
-from jacsup_jax import tables
-from jacsup_jax import types
-from jacsup_jax import workdirs
+from jacsup_jax.core import errors
+from jacsup_jax.data import registry as datasets
+from jacsup_jax.evaluation import attribute_judges
+from jacsup_jax.evaluation import judge_files
+from jacsup_jax.evaluation import judges
+from jacsup_jax.evaluation import tables
+from jacsup_jax.runs import checkpoints
+from jacsup_jax.runs import workdir as workdirs
 
 RESULTS = pathlib.Path(__file__).parents[1] / 'results'
 FLAGS = {
@@ -138,7 +138,7 @@ def test_runs_that_are_measured(tmp_path, monkeypatch):
     try:
       evaluate.evaluate(tmp_path)
       raise AssertionError('there is no checkpoint to be measured')
-    except types.InputError as error:
+    except errors.InputError as error:
       fuzzing.check_message(str(error))
     assert list(_files(tmp_path)) == [path]
 
@@ -255,7 +255,7 @@ def test_judges(tmp_path):
 )
 def test_judges_that_were_found_out(tmp_path, entries, message):
   (tmp_path / 'judge.json').write_text(json.dumps({**JUDGES, **entries}))
-  with pytest.raises(types.InputError, match=message):
+  with pytest.raises(errors.InputError, match=message):
     judges.restore(
         tmp_path, dataset='small', num_classes=10, image_shape=(28, 28, 1)
     )
@@ -270,7 +270,7 @@ def test_judges_that_were_found_out(tmp_path, entries, message):
 )
 def test_judges_of_faces_that_were_found_out(tmp_path, entries, message):
   (tmp_path / 'judge.json').write_text(json.dumps({**FACE_JUDGE, **entries}))
-  with pytest.raises(types.InputError, match=message):
+  with pytest.raises(errors.InputError, match=message):
     attribute_judges.restore(
         tmp_path, attribute_names=('Bald',), image_size=8, dataset='small'
     )
@@ -300,7 +300,7 @@ def test_what_is_no_file(tmp_path, monkeypatch, name, kind):
       run.read_results()
     judge_files.read(tmp_path, judges.Judges, 'params')
 
-  with fuzzing.limited(), pytest.raises(types.InputError) as error:
+  with fuzzing.limited(), pytest.raises(errors.InputError) as error:
     use()
   fuzzing.check_message(str(error.value), path)
 
@@ -316,7 +316,7 @@ def test_what_is_no_file(tmp_path, monkeypatch, name, kind):
 )
 def test_runs_that_are_not_measured(tmp_path, manifest, kwargs, message):
   (tmp_path / 'manifest.json').write_text(json.dumps(manifest))
-  with pytest.raises(types.InputError, match=message):
+  with pytest.raises(errors.InputError, match=message):
     evaluate.evaluate(tmp_path, **kwargs)
 
 
@@ -329,7 +329,7 @@ def test_a_teacher_that_its_flags_do_not_train(tmp_path):
   manifest = {**FACE_MANIFEST, 'flags': flags, 'stages': stages}
   (tmp_path / 'manifest.json').write_text(json.dumps(manifest))
   values = {**FACE_FLAGS, 'teacher_workdir': str(tmp_path)}
-  with pytest.raises(types.InputError, match='flags that train none'):
+  with pytest.raises(errors.InputError, match='flags that train none'):
     celeba_runs.restore_teachers(values, ['Bald', 'Male'], [0])
 
 
@@ -409,7 +409,7 @@ def test_recorded_flags_that_were_found_out(tmp_path, change, message):
   manifest = {**MANIFEST, 'flags': {**FLAGS, **change}}
   (tmp_path / 'manifest.json').write_text(json.dumps(manifest))
   run = workdirs.WorkDir(tmp_path)
-  with fuzzing.limited(), pytest.raises(types.InputError, match=message):
+  with fuzzing.limited(), pytest.raises(errors.InputError, match=message):
     discovery_runs.check_recorded(run)
     discovery_runs.make_stages(run.manifest['flags'])
 
@@ -428,5 +428,5 @@ def test_recorded_flags_that_were_found_out(tmp_path, change, message):
 def test_recorded_flags_of_faces_that_were_found_out(tmp_path, change, message):
   manifest = {**FACE_MANIFEST, 'flags': {**FACE_FLAGS, **change}}
   (tmp_path / 'manifest.json').write_text(json.dumps(manifest))
-  with fuzzing.limited(), pytest.raises(types.InputError, match=message):
+  with fuzzing.limited(), pytest.raises(errors.InputError, match=message):
     evaluate.evaluate(tmp_path)

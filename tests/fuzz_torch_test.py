@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 import numpy as np
 import pytest
 
-from jacsup_jax import torch_files
+from jacsup_jax.interop import torch_files
 
 torch = pytest.importorskip('torch', reason='PyTorch is not installed')
 

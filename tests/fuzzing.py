@@ -14,7 +14,7 @@ import sys
 import hypothesis
 from hypothesis import strategies as st
 
-from jacsup_jax import types
+from jacsup_jax.core import errors
 
 # Cases of each surface; each test asserts that it has had so many.
 EXAMPLES = {
@@ -92,7 +92,7 @@ def read(function, path):
   """
   try:
     return function()
-  except types.InputError as error:
+  except errors.InputError as error:
     check_message(str(error), path)
     return None
 

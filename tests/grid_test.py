@@ -12,22 +12,23 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jacsup_jax import datasets
-from jacsup_jax import discovery
-from jacsup_jax import grid
-from jacsup_jax import networks
-from jacsup_jax import stages
-from jacsup_jax import types
-from jacsup_jax import workdirs
+from jacsup_jax.core import config
+from jacsup_jax.core import errors
+from jacsup_jax.data import registry as datasets
+from jacsup_jax.models import autoencoders as networks
+from jacsup_jax.runs import stages
+from jacsup_jax.runs import workdir as workdirs
+from jacsup_jax.training import discovery
+from jacsup_jax.training import replicas as grid
 
 ROOT = pathlib.Path(__file__).parents[1]
 # 50 steps of each stage: 2 epochs of 25.
 EPOCHS, BATCH_SIZE, NUM_IMAGES = 2, 32, 820
 SETTINGS = discovery.Settings(batch_size=BATCH_SIZE, learning_rate=3e-4)
 WEIGHTS = (
-    types.LossWeights(0.25, 0.1, 1e-3),
-    types.LossWeights(0.0, 0.0, 1e-1),
-    types.LossWeights(1.0, 1.0, 1e-3),
+    config.LossWeights(0.25, 0.1, 1e-3),
+    config.LossWeights(0.0, 0.0, 1e-1),
+    config.LossWeights(1.0, 1.0, 1e-3),
 )
 ONE_SEED = [grid.Member(0, weights) for weights in WEIGHTS]
 TWO_SEEDS = [grid.Member(seed, w) for w in WEIGHTS[:2] for seed in (3, 5)]
@@ -141,14 +142,14 @@ def test_metrics_have_a_value_for_each_member(tmp_path, images):
         (
             [
                 ONE_SEED[0],
-                grid.Member(0, types.LossWeights(squared_xcov=False)),
+                grid.Member(0, config.LossWeights(squared_xcov=False)),
             ],
             'squared_xcov',
         ),
     ],
 )
 def test_refuses_what_is_no_grid(members, message):
-  with pytest.raises(types.InputError, match=message):
+  with pytest.raises(errors.InputError, match=message):
     grid.make_stages(members, (1,), 1)
 
 
@@ -158,7 +159,7 @@ def test_refuses_what_is_no_grid(members, message):
 def test_a_member_is_not_moved_by_the_others(tmp_path, images):
   """Equal to the bit: no gradient of one reaches another."""
   trained = _run_grid(tmp_path / 'a', images, ONE_SEED)
-  others = [ONE_SEED[0], grid.Member(0, types.LossWeights(9.0, 9.0, 9.0)),
+  others = [ONE_SEED[0], grid.Member(0, config.LossWeights(9.0, 9.0, 9.0)),
             ONE_SEED[2]]  # pyformat: disable
   changed = _run_grid(tmp_path / 'b', images, others)
   for i, equal in enumerate((True, False, True)):

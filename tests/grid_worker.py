@@ -15,9 +15,9 @@ jax.config.update('jax_enable_x64', True)
 import jax.numpy as jnp  # pylint: disable=g-import-not-at-top
 
 import grid_test  # Beside this file, which is run as a script.
-from jacsup_jax import datasets
-from jacsup_jax import grid
-from jacsup_jax import networks
+from jacsup_jax.data import registry as datasets
+from jacsup_jax.models import autoencoders as networks
+from jacsup_jax.training import replicas as grid
 
 
 def main() -> None:

@@ -7,13 +7,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jacsup_jax import discovery
-from jacsup_jax import epochs
-from jacsup_jax import history
-from jacsup_jax import networks
-from jacsup_jax import objectives
-from jacsup_jax import stages
-from jacsup_jax import types
+from jacsup_jax.core import codes
+from jacsup_jax.core import config
+from jacsup_jax.models import autoencoders as networks
+from jacsup_jax.runs import stages
+from jacsup_jax.training import discovery
+from jacsup_jax.training import history
+from jacsup_jax.training import loop as epochs
+from jacsup_jax.training import objectives
 
 SHAPE = (4, 4, 1)
 IMAGES = jnp.asarray(
@@ -21,7 +22,7 @@ IMAGES = jnp.asarray(
 )
 INDICES = jnp.arange(8) * 3
 PERMUTATION = jnp.array([3, 0, 1, 2, 7, 4, 5, 6])
-SUPERVISION = types.Supervision(history=True)
+SUPERVISION = config.Supervision(history=True)
 # A first teacher of 2 units, and students that found 1 and 2 more.
 DIMS = (2, 3, 5)
 
@@ -59,9 +60,9 @@ def test_every_model_found_what_its_parent_has_not():
 
 def test_ancestors_are_in_the_order_of_the_chain():
   chain = [
-      types.Stage('teacher', 'teacher', None, 0, 1, types.LossWeights()),
-      types.Stage('d1', 'student', 'teacher', 1, 1, types.LossWeights()),
-      types.Stage('d2', 'student', 'd1', 2, 1, types.LossWeights()),
+      config.Stage('teacher', 'teacher', None, 0, 1, config.LossWeights()),
+      config.Stage('d1', 'student', 'teacher', 1, 1, config.LossWeights()),
+      config.Stage('d2', 'student', 'd1', 2, 1, config.LossWeights()),
   ]
   trained = {s.name: stages.Trained(s, None, None, '') for s in chain[:2]}
   found = history.trace(chain[2], trained)
@@ -83,7 +84,7 @@ def test_units_are_moved_by_the_model_that_found_them():
     decode = functools.partial(
         networks.make_decode(MODELS[i]), variables['params']
     )
-    decoded = [decode(types.Code(x, x[:, :0])) for x in (code, moved)]
+    decoded = [decode(codes.Code(x, x[:, :0])) for x in (code, moved)]
     np.testing.assert_allclose(
         outputs.changes[i], decoded[1] - decoded[0], atol=1e-5
     )
@@ -108,7 +109,7 @@ def test_gradient_of_the_models_is_exactly_zero():
 def test_history_of_one_model_is_supervision_by_the_parent():
   # By its derivative, the same in every way but the order of operations.
   model, variables = MODELS[:1], VARIABLES[:1]
-  supervision = types.Supervision('tangent', history=True)
+  supervision = config.Supervision('tangent', history=True)
   known = history.compute_history(model, variables, IMAGES)
   outputs = history.compute_outputs(
       known, model, INDICES, INDICES[PERMUTATION], supervision
@@ -119,7 +120,7 @@ def test_history_of_one_model_is_supervision_by_the_parent():
       functools.partial(networks.make_decode(model[0]), params),
       IMAGES[INDICES] / np.float32(255),
       PERMUTATION,
-      supervision=types.Supervision('tangent'),
+      supervision=config.Supervision('tangent'),
   )
   np.testing.assert_allclose(outputs.factors, parent.factors, atol=1e-5)
   np.testing.assert_allclose(outputs.changes, parent.changes, atol=1e-5)
@@ -129,7 +130,7 @@ def test_student_that_is_its_parent_agrees_with_the_last_model():
   # Its units and their effect are those of the last model, not of the others.
   model = MODELS[-1].clone(num_factors=5)
   supervision = dataclasses.replace(SUPERVISION, blocks=(2, 1, 2))
-  weights = types.LossWeights(supervision=supervision)
+  weights = config.LossWeights(supervision=supervision)
   params = VARIABLES[-1]['params']
   images = IMAGES[INDICES] / np.float32(255)
   code = networks.make_encode(model)(params, images)
@@ -157,12 +158,12 @@ def test_chain_is_trained_by_its_history():
 
   settings = discovery.Settings(batch_size=16, learning_rate=1e-2)
   recipe = discovery.Discovery(settings, make_model, 2, IMAGES)
-  weights = types.LossWeights(
-      supervision=SUPERVISION, ramp=types.Ramp('linear'), lambda_hsic=0.1
+  weights = config.LossWeights(
+      supervision=SUPERVISION, ramp=config.Ramp('linear'), lambda_hsic=0.1
   )
   trained = {}
   for dim, name in enumerate(['teacher', 'd1', 'd2']):
-    stage = types.Stage(
+    stage = config.Stage(
         name, name, list(trained)[-1] if dim else None, dim, 1, weights
     )
     model, state = recipe.create(stage, trained)

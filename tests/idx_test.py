@@ -1,4 +1,4 @@
-"""Tests of jacsup_jax.datasets.idx."""
+"""Tests of jacsup_jax.data.idx."""
 
 import gzip
 
@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 import pytest
 
-from jacsup_jax.datasets import idx
+from jacsup_jax.data import idx
 
 
 def _write(path, content):

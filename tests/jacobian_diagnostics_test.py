@@ -10,9 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jacsup_jax import jacobian_diagnostics
-from jacsup_jax import types
-from jacsup_jax.datasets import batches
+from jacsup_jax.core import codes
+from jacsup_jax.core import errors
+from jacsup_jax.data import batches
+from jacsup_jax.evaluation import jacobian_agreement as jacobian_diagnostics
 
 NAMES = ('first', 'second')
 
@@ -31,7 +32,7 @@ def _linear(matrix, nuisance_matrix=None):
 
 def _code(batch_size=3, num_factors=2, nuisance=(4,), seed=0):
   keys = jax.random.split(jax.random.key(seed))
-  return types.Code(
+  return codes.Code(
       jax.random.normal(keys[0], (batch_size, num_factors)),
       jax.random.normal(keys[1], (batch_size, *nuisance)),
   )
@@ -51,7 +52,7 @@ def _jacobians(decode, code):
   """Returns [B, P, K] and [B, P, D], by jax.jacfwd."""
 
   def one(factors, nuisance):
-    return decode(types.Code(factors[None], nuisance[None])).ravel()
+    return decode(codes.Code(factors[None], nuisance[None])).ravel()
 
   both = jax.vmap(jax.jacfwd(one, argnums=(0, 1)))(*code)
   return [x.reshape(*x.shape[:2], -1) for x in both]
@@ -248,7 +249,7 @@ def _by_value(code):
     ],
 )
 def test_what_is_no_decoder(decode, message):
-  with pytest.raises(types.InputError, match=message):
+  with pytest.raises(errors.InputError, match=message):
     jacobian_diagnostics.compute_column_cosines(decode, _code())
 
 
@@ -257,24 +258,24 @@ def test_codes_that_do_not_fit():
   multiply = jacobian_diagnostics.multiply_columns
   code = _code()
   flat = code._replace(factors=code.factors[:, 0])
-  with pytest.raises(types.InputError, match=r'the shape \(3,\); accepted'):
+  with pytest.raises(errors.InputError, match=r'the shape \(3,\); accepted'):
     jacobian_diagnostics.compute_column_cosines(_curved, flat)
-  with pytest.raises(types.InputError, match='3 examples of factors'):
+  with pytest.raises(errors.InputError, match='3 examples of factors'):
     find(_curved, code._replace(nuisance=code.nuisance[:2]), 1)
-  with pytest.raises(types.InputError, match='5 principal .* from 1 to 4'):
+  with pytest.raises(errors.InputError, match='5 principal .* from 1 to 4'):
     find(_curved, code, 5)
-  with pytest.raises(types.InputError, match='a decoder with a nuisance'):
+  with pytest.raises(errors.InputError, match='a decoder with a nuisance'):
     find(_curved, _code(nuisance=(0,)), 1)
-  with pytest.raises(types.InputError, match='the teacher'):
+  with pytest.raises(errors.InputError, match='the teacher'):
     multiply(_curved, code, _curved, _code(num_factors=3))
 
 
 def test_what_has_no_room_says_how_much_it_needs():
   # 2^16 columns of 256 x 256 x 3 floats are 48 GiB; nothing is computed.
-  shapes = types.Code(
+  shapes = codes.Code(
       jax.ShapeDtypeStruct((1, 2**16), jnp.float32),
       jax.ShapeDtypeStruct((1, 0), jnp.float32),
   )
   decode = lambda code: jnp.zeros((len(code.factors), 256, 256, 3))
-  with pytest.raises(types.InputError, match='need 48.0 GiB; accepted: up to'):
+  with pytest.raises(errors.InputError, match='need 48.0 GiB; accepted: up to'):
     jacobian_diagnostics.compute_column_cosines(decode, shapes)

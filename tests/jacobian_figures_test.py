@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from jacsup_jax import jacobian_figures
+from jacsup_jax.figures import jacobian_figures
 
 COSINES = np.array([[1, -0.5, 0], [-0.5, 1, 0], [0, 0, 0]])
 COUNT = np.array([[4, 4, 0], [4, 4, 0], [0, 0, 0]])

@@ -8,10 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jacsup_jax import changes
-from jacsup_jax import jacobian
-from jacsup_jax import latents
-from jacsup_jax import types
+from jacsup_jax.core import changes
+from jacsup_jax.core import codes
+from jacsup_jax.core import codes as latents
+from jacsup_jax.core import config
+from jacsup_jax.core import errors
+from jacsup_jax.core import jacobian
 
 SHAPE = (2, 3, 1)  # Of an image: 6 pixels.
 PERMUTATION = jnp.array([2, 0, 3, 1])
@@ -31,7 +33,7 @@ def _random(seed, *shape):
 
 
 def _code(seed, num_factors=2, nuisance_dim=3):
-  return types.Code(
+  return codes.Code(
       _random(seed, 4, num_factors), _random(seed + 100, 4, nuisance_dim)
   )
 
@@ -48,7 +50,7 @@ def _factor_jacobian(decode, code):
   """`[B, 6, K]`, by forward differentiation of one example at a time."""
 
   def one(factors, nuisance):
-    single = lambda y: decode(types.Code(y[None], nuisance[None])).reshape(-1)
+    single = lambda y: decode(codes.Code(y[None], nuisance[None])).reshape(-1)
     return jax.jacfwd(single)(factors)
 
   return jax.vmap(one)(*code)
@@ -61,7 +63,7 @@ def test_secant_of_hand_computed_decoders():
   # One factor, one pixel: the student has slope 3, the teacher slope 1.
   student = lambda code: (3.0 * code.factors).reshape(-1, 1, 1, 1)
   teacher = lambda code: (1.0 * code.factors).reshape(-1, 1, 1, 1)
-  code = types.Code(jnp.array([[0.0], [2.0]]), jnp.zeros((2, 0)))
+  code = codes.Code(jnp.array([[0.0], [2.0]]), jnp.zeros((2, 0)))
   loss = jacobian.secant_loss(student, code, teacher, code, jnp.array([1, 0]))
   # The factors change by 2 and -2: (6 - 2)^2 and (-6 + 2)^2.
   np.testing.assert_array_equal(loss, [16.0, 16.0])
@@ -69,7 +71,7 @@ def test_secant_of_hand_computed_decoders():
 
 def test_decode_swapped_of_the_identity():
   decode = lambda code: latents.merge(code).reshape(-1, 2, 1, 1)
-  code = types.Code(jnp.array([[1.0], [2.0]]), jnp.array([[5.0], [6.0]]))
+  code = codes.Code(jnp.array([[1.0], [2.0]]), jnp.array([[5.0], [6.0]]))
   images, swapped = jacobian.decode_swapped(decode, code, jnp.array([1, 0]))
   np.testing.assert_array_equal(images.reshape(2, 2), [[1, 5], [2, 6]])
   np.testing.assert_array_equal(swapped.reshape(2, 2), [[2, 5], [1, 6]])
@@ -80,17 +82,17 @@ def test_images_of_other_shapes_raise():
   other = lambda code: jnp.zeros((code.factors.shape[0], 3, 2, 1))
   decode = functools.partial(_linear, _random(1, 5, 6))
   for loss in LOSSES.values():
-    with pytest.raises(types.InputError, match=r'2, 3, 1.*3, 2, 1.*accepted'):
+    with pytest.raises(errors.InputError, match=r'2, 3, 1.*3, 2, 1.*accepted'):
       loss(decode, code, other, code, PERMUTATION)
 
 
-@pytest.mark.parametrize('name', types.JACOBIANS)
+@pytest.mark.parametrize('name', config.JACOBIANS)
 def test_decoder_whose_shape_changes_with_the_code_is_refused(name):
   decode = functools.partial(_linear, _random(1, 5, 6))
   # A row too few, whatever the number of codes.
   short = lambda code: decode(code)[1:]
   code = _code(0)
-  with pytest.raises(types.InputError, match='images of shape .*codes, of one'):
+  with pytest.raises(errors.InputError, match='images of shape .*codes, of one'):
     LOSSES[name](short, code, decode, code, PERMUTATION)
 
   # As wide as the code has factors: other shapes for student and teacher.
@@ -98,22 +100,22 @@ def test_decoder_whose_shape_changes_with_the_code_is_refused(name):
     rows, columns = code.factors.shape
     return jnp.zeros((rows, 2, columns, 1))
 
-  with pytest.raises(types.InputError, match=r'2, 2, 1.*2, 3, 1'):
+  with pytest.raises(errors.InputError, match=r'2, 2, 1.*2, 3, 1'):
     LOSSES[name](wide, code, wide, _code(0, 3, 2), PERMUTATION)
 
 
-@pytest.mark.parametrize('name', types.JACOBIANS)
+@pytest.mark.parametrize('name', config.JACOBIANS)
 @pytest.mark.parametrize('shape', [(4,), (4, 2, 1)])
 def test_factors_of_another_rank_are_refused(name, shape):
-  code = types.Code(jnp.ones(shape), jnp.ones((4, 3)))
+  code = codes.Code(jnp.ones(shape), jnp.ones((4, 3)))
   decode = lambda code: jnp.ones((4, *SHAPE))
-  with pytest.raises(types.InputError, match='factors of shape.*rank 2'):
+  with pytest.raises(errors.InputError, match='factors of shape.*rank 2'):
     LOSSES[name](decode, code, decode, code, PERMUTATION)
 
 
 def test_full_of_other_numbers_of_factors_is_refused():
   decode = functools.partial(_linear, _random(1, 5, 6))
-  with pytest.raises(types.InputError, match='accepted: the same of both'):
+  with pytest.raises(errors.InputError, match='accepted: the same of both'):
     jacobian.full_loss(decode, _code(0), decode, _code(0, 3, 2))
 
 
@@ -121,7 +123,7 @@ def test_full_jacobian_that_is_too_large_says_how_large():
   decode = functools.partial(_linear, _random(1, 5, 6))
   code = _code(0)
   # 4 codes x 6 pixels x 2 factors x 4 bytes.
-  with pytest.raises(types.InputError, match='192 bytes.*191 bytes at most'):
+  with pytest.raises(errors.InputError, match='192 bytes.*191 bytes at most'):
     jacobian.full_loss(decode, code, decode, code, max_bytes=191)
   jacobian.full_loss(decode, code, decode, code, max_bytes=192)
 
@@ -130,7 +132,7 @@ def test_losses_of_a_hand_computed_decoder():
   # One pixel, D(y) = y^2, of a student at y = 1 and 2; a constant teacher.
   student = lambda code: jnp.square(code.factors).reshape(-1, 1, 1, 1)
   teacher = lambda code: 0.0 * student(code)
-  code = types.Code(jnp.array([[1.0], [2.0]]), jnp.zeros((2, 0)))
+  code = codes.Code(jnp.array([[1.0], [2.0]]), jnp.zeros((2, 0)))
   args = (student, code, teacher, code, jnp.array([1, 0]))
   # (4 - 1)^2 both ways; 2 y (y_j - y) = 2 and -4; 2 y = 2 and 4.
   np.testing.assert_allclose(jacobian.secant_loss(*args), [9.0, 9.0])
@@ -154,14 +156,14 @@ def test_targets_of_several_swaps_and_blocks():
           factors,
       ],
   )
-  with pytest.raises(types.InputError, match='4 together, with 3 factors'):
+  with pytest.raises(errors.InputError, match='4 together, with 3 factors'):
     changes.make_targets(factors, permutations, blocks=(2, 2))
 
 
 # Gradients.
 
 
-@pytest.mark.parametrize('name', types.JACOBIANS)
+@pytest.mark.parametrize('name', config.JACOBIANS)
 def test_gradient_of_the_teacher_is_exactly_zero(name):
   student_kernel, teacher_kernel = _random(0, 5, 6), _random(1, 5, 6)
 
@@ -192,7 +194,7 @@ def test_both_sides_of_the_student_are_differentiated():
 
   def total(factors):
     student = lambda code: jnp.square(code.factors).reshape(-1, 1, 1, 1)
-    code = types.Code(factors, jnp.zeros((2, 0)))
+    code = codes.Code(factors, jnp.zeros((2, 0)))
     return jnp.sum(
         jacobian.secant_loss(student, code, teacher, code, jnp.array([1, 0]))
     )
@@ -204,7 +206,7 @@ def test_both_sides_of_the_student_are_differentiated():
   )
 
 
-@pytest.mark.parametrize('name', types.JACOBIANS)
+@pytest.mark.parametrize('name', config.JACOBIANS)
 def test_gradient_of_the_student_agrees_with_differences(name):
   teacher = functools.partial(_curved, _random(1, 5, 6))
   code = _code(2)
@@ -272,7 +274,7 @@ def test_secant_is_the_tangent_for_small_changes():
   # Two examples that differ in their factors by `step` times a direction.
   factors, nuisance = _random(2, 1, 2), jnp.tile(_random(3, 1, 3), (2, 1))
   direction = _random(4, 1, 2)
-  code = types.Code(
+  code = codes.Code(
       jnp.concatenate([factors, factors + step * direction]), nuisance
   )
   loss = jacobian.secant_loss(student, code, teacher, code, jnp.array([1, 0]))
@@ -295,7 +297,7 @@ def test_tangent_is_the_limit_of_the_secant():
     base, direction, nuisance = np.random.default_rng(1).normal(size=(3, 1, 3))
     for size in sizes:
       factors = np.concatenate([base, base + size * direction])[:, :2]
-      code = types.Code(jnp.asarray(factors), jnp.tile(nuisance, (2, 1)))
+      code = codes.Code(jnp.asarray(factors), jnp.tile(nuisance, (2, 1)))
       args = (student, code, teacher, code, jnp.array([1, 0]))
       # Of a swap of size 1.
       secant = jacobian.secant_loss(*args) / size**2

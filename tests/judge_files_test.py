@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from jacsup_jax import checkpoints
-from jacsup_jax import judge_files
-from jacsup_jax import types
+from jacsup_jax.core import errors
+from jacsup_jax.evaluation import judge_files
+from jacsup_jax.runs import checkpoints
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +44,7 @@ def test_directory_of_something_else_is_not_free(tmp_path):
   judge_files.check_free(tmp_path)
   judge_files.check_free(tmp_path / 'new')
   (tmp_path / 'notes.txt').write_text('mine')
-  with pytest.raises(types.InputError, match='not a directory of judges'):
+  with pytest.raises(errors.InputError, match='not a directory of judges'):
     judge_files.check_free(tmp_path)
 
 
@@ -56,5 +56,5 @@ def test_judges_of_another_kind_are_refused(tmp_path):
     names: tuple[str, ...]
     params: Any
 
-  with pytest.raises(types.InputError, match=r'judge.json.*\(Others\)'):
+  with pytest.raises(errors.InputError, match=r'judge.json.*\(Others\)'):
     judge_files.read(tmp_path / 'judges', Others, 'params')

@@ -10,12 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jacsup_jax import checkpoints
-from jacsup_jax import datasets
-from jacsup_jax import judge_files
-from jacsup_jax import judges
-from jacsup_jax import networks
-from jacsup_jax import types
+from jacsup_jax.core import errors
+from jacsup_jax.data import registry as datasets
+from jacsup_jax.evaluation import judge_files
+from jacsup_jax.evaluation import judges
+from jacsup_jax.models import autoencoders as networks
+from jacsup_jax.runs import checkpoints
 
 SHAPE = (4, 4, 1)
 SEEDS = (0, 1)
@@ -158,7 +158,7 @@ def test_judges_of_other_data_are_refused(ensemble, tmp_path, other):
   wanted = {
       'dataset': 'quadrants', 'num_classes': 4, 'image_shape': SHAPE, **other
   }  # pyformat: disable
-  with pytest.raises(types.InputError) as error:
+  with pytest.raises(errors.InputError) as error:
     judges.restore(tmp_path, **wanted)
   message = str(error.value)
   assert str(tmp_path) in message and '\n' not in message
@@ -170,7 +170,7 @@ def test_judges_of_other_data_are_refused(ensemble, tmp_path, other):
 def test_what_is_no_judge_is_refused_by_name(tmp_path, text):
   if text is not None:
     (tmp_path / 'judge.json').write_text(text)
-  with pytest.raises(types.InputError, match='judge.json'):
+  with pytest.raises(errors.InputError, match='judge.json'):
     judges.restore(
         tmp_path, dataset='quadrants', num_classes=4, image_shape=SHAPE
     )
@@ -195,7 +195,7 @@ def test_judges_are_trained_once_and_without_validation(tmp_path, monkeypatch):
   assert make(seeds=(5,), epochs=1).sha256 == trained.sha256
   assert make().seeds == (5,)
   for other in ({'seeds': (6,)}, {'epochs': 2}):
-    with pytest.raises(types.InputError, match='accepted: the same'):
+    with pytest.raises(errors.InputError, match='accepted: the same'):
       make(**other)
 
 
@@ -206,7 +206,7 @@ def test_directory_of_something_else_is_refused(
   data = datasets.Dataset('quadrants', '', IMAGES, LABELS, 4, '')
   monkeypatch.setattr(datasets, 'load', lambda *args, **kwargs: data)
   monkeypatch.setattr(judges, 'train', lambda *args, **kwargs: ensemble)
-  with pytest.raises(types.InputError, match=str(tmp_path)):
+  with pytest.raises(errors.InputError, match=str(tmp_path)):
     judges.restore_or_train(tmp_path, 'quadrants', None)
   assert [p.name for p in tmp_path.iterdir()] == ['letter.txt']
 
@@ -230,7 +230,7 @@ def test_every_file_of_arrays_has_judges_of_its_own(tmp_path):
 
 def test_fewer_images_than_a_batch_are_the_users_mistake():
   images, labels = np.zeros((5, 4, 4, 1), np.uint8), np.zeros(5, np.int32)
-  with pytest.raises(types.InputError, match='--dataset=small has 5 .* 128 or'):
+  with pytest.raises(errors.InputError, match='--dataset=small has 5 .* 128 or'):
     judges.train(
         'small', 2, images, labels, test_images=images, test_labels=labels,
         seeds=(0,), epochs=1,

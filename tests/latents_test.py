@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jacsup_jax import latents
-from jacsup_jax import types
+from jacsup_jax.core import codes
+from jacsup_jax.core import codes as latents
 
 FLAT = np.arange(6, dtype=np.float32).reshape(2, 3)
 
@@ -27,7 +27,7 @@ class ValueTest(chex.TestCase):
 
   @chex.variants(with_jit=True, without_jit=True)
   def test_swap_gives_the_partners_factors(self):
-    code = types.Code(
+    code = codes.Code(
         jnp.array([[10.0], [20.0], [30.0]]), jnp.array([[1.0], [2.0], [3.0]])
     )
     # Not an involution: with partners read the wrong way it would differ.
@@ -37,7 +37,7 @@ class ValueTest(chex.TestCase):
 
   @chex.variants(with_jit=True, without_jit=True)
   def test_flip_sets_the_opposite_sign(self):
-    code = types.Code(
+    code = codes.Code(
         jnp.array([[0.1, 5.0], [-7.0, 5.0], [0.0, 5.0]]), jnp.ones((3, 1))
     )
     flip = functools.partial(latents.flip_factor, index=0, strength=2.0)
@@ -51,13 +51,13 @@ def test_wrong_ranks_raise():
   with pytest.raises(AssertionError):
     latents.split(jnp.zeros(3), 1)
   with pytest.raises(AssertionError):
-    latents.merge(types.Code(jnp.zeros((2, 1)), jnp.zeros((2, 2, 2, 1))))
+    latents.merge(codes.Code(jnp.zeros((2, 1)), jnp.zeros((2, 2, 2, 1))))
   with pytest.raises(AssertionError):
     latents.swap_factors(
-        types.Code(jnp.zeros((2, 1)), jnp.zeros((2, 1))), jnp.array([[0, 1]])
+        codes.Code(jnp.zeros((2, 1)), jnp.zeros((2, 1))), jnp.array([[0, 1]])
     )
   with pytest.raises(AssertionError):
-    latents.flip_factor(types.Code(jnp.zeros(2), jnp.zeros((2, 1))), 0, 1.0)
+    latents.flip_factor(codes.Code(jnp.zeros(2), jnp.zeros((2, 1))), 0, 1.0)
 
 
 # Gradients.
@@ -67,7 +67,7 @@ def test_gradient_of_a_swap_goes_back_to_the_partner():
   weights = jnp.array([[1.0], [10.0], [100.0]])
 
   def total(factors):
-    code = types.Code(factors, jnp.zeros((3, 1)))
+    code = codes.Code(factors, jnp.zeros((3, 1)))
     swapped = latents.swap_factors(code, jnp.array([1, 2, 0]))
     return jnp.sum(weights * swapped.factors)
 
@@ -78,7 +78,7 @@ def test_gradient_of_a_swap_goes_back_to_the_partner():
 
 
 def test_gradient_of_a_flip_is_zero_in_the_flipped_factor():
-  code = types.Code(jnp.array([[0.5, 2.0]]), jnp.zeros((1, 1)))
+  code = codes.Code(jnp.array([[0.5, 2.0]]), jnp.zeros((1, 1)))
   grads = jax.grad(lambda c: jnp.sum(latents.flip_factor(c, 0, 3.0).factors))(
       code
   )
@@ -106,7 +106,7 @@ def test_swapping_back_gives_the_code_again():
 
 
 def test_swap_leaves_a_feature_map_alone():
-  code = types.Code(jnp.arange(4.0).reshape(2, 2), jnp.ones((2, 2, 2, 3)))
+  code = codes.Code(jnp.arange(4.0).reshape(2, 2), jnp.ones((2, 2, 2, 3)))
   swapped = latents.swap_factors(code, jnp.array([1, 0]))
   chex.assert_trees_all_equal(swapped.nuisance, code.nuisance)
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jacsup_jax import layers
+from jacsup_jax.models import layers
 
 
 # Values.

@@ -9,12 +9,12 @@ import threading
 import killing
 import pytest
 
-from jacsup_jax import locks
-from jacsup_jax import types
+from jacsup_jax.core import errors
+from jacsup_jax.runs import locks
 
 HOLD = """
 import sys, time
-from jacsup_jax import locks
+from jacsup_jax.runs import locks
 lock = locks.Lock(sys.argv[1])
 print('held', flush=True)
 time.sleep(600)
@@ -39,7 +39,7 @@ def test_second_is_refused_with_the_first_and_its_time(tmp_path):
   holder = _hold(tmp_path)
   try:
     entries = json.loads((tmp_path / '.lock').read_text())
-    with pytest.raises(types.InputError) as error:
+    with pytest.raises(errors.InputError) as error:
       locks.Lock(tmp_path)
   finally:
     holder.kill()
@@ -111,7 +111,7 @@ def test_of_many_at_once_one_has_it(tmp_path):
       barrier.wait()
       try:
         held.append(locks.Lock(tmp_path / str(i)))
-      except types.InputError as error:
+      except errors.InputError as error:
         refused.append(error)
 
     threads = [threading.Thread(target=take) for _ in range(4)]

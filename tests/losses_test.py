@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jacsup_jax import losses
+from jacsup_jax.core import losses
 
 # Two images of two pixels.
 IMAGES = np.array([[1.0, 2.0], [3.0, 4.0]], np.float32).reshape(2, 1, 2, 1)

@@ -3,16 +3,16 @@
 import jax
 import jax.numpy as jnp
 
-from jacsup_jax import memory
-from jacsup_jax import networks
-from jacsup_jax import types
+from jacsup_jax.core import config
+from jacsup_jax.models import autoencoders as networks
+from jacsup_jax.training import memory
 
 VECTOR = jax.ShapeDtypeStruct((1000,), jnp.float32)
 STUDENT = networks.MlpAutoencoder(2, 2, False, widths=(64, 32))
 TEACHER = networks.MlpAutoencoder(3, 0, False, widths=(64, 32))
 
 
-def _estimate(batch_size=128, keeps_outputs=True, weights=types.LossWeights()):
+def _estimate(batch_size=128, keeps_outputs=True, weights=config.LossWeights()):
   return memory.estimate_discovery(
       STUDENT,
       TEACHER,
@@ -62,7 +62,7 @@ def test_state_is_counted():
 def test_larger_batches_and_teachers_in_the_step_need_more():
   assert _estimate(256) > _estimate(128)
   assert _estimate(keeps_outputs=False) > _estimate()
-  unsupervised = types.LossWeights(0.0, 0.0)
+  unsupervised = config.LossWeights(0.0, 0.0)
   assert _estimate(weights=unsupervised) < _estimate()
 
 
@@ -94,8 +94,8 @@ def test_faces_are_estimated():
   model = networks.FaceAutoencoder(
       2, 2, image_size=8, first_width=4, last_width=4
   )
-  phase_1 = types.AttributeLossWeights()
-  student = types.AttributeLossWeights(lambda_y=1.0, lambda_diff=1.0)
+  phase_1 = config.AttributeLossWeights()
+  student = config.AttributeLossWeights(lambda_y=1.0, lambda_diff=1.0)
   estimate = lambda teacher, weights, batch_size: memory.estimate_editing(
       model, teacher, weights, batch_size=batch_size
   )

@@ -5,7 +5,7 @@ import pytest
 
 from experiments import discovery_runs
 from experiments import mnist_runs
-from jacsup_jax import types
+from jacsup_jax.core import errors
 
 
 def _values(**changes):
@@ -70,7 +70,7 @@ def test_code_grows_by_so_many_units(dim, by, expected):
 
 @pytest.mark.parametrize('by', [0, 4])
 def test_refuses_growths_of_no_or_too_many_units(by):
-  with pytest.raises(types.InputError, match=f'--grow_by={by}'):
+  with pytest.raises(errors.InputError, match=f'--grow_by={by}'):
     discovery_runs.make_stages(_values(nuisance_dim=3, grow_by=by))
 
 

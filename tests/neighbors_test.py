@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from jacsup_jax import neighbors
-from jacsup_jax import types
+from jacsup_jax.core import errors
+from jacsup_jax.data import neighbors
 
 
 def _images(flat):
@@ -72,7 +72,7 @@ def test_neighbors_are_of_the_same_cluster_and_noise_has_none():
 @pytest.mark.parametrize('count', [0, 4, 100])
 def test_so_many_neighbors_there_must_be(count):
   with pytest.raises(
-      types.InputError,
+      errors.InputError,
       match=f'--num_neighbors={count} of 4 images; accepted: from 1 to 3',
   ):
     neighbors.find(_images([[0], [1], [4], [9]]), count)

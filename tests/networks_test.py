@@ -6,9 +6,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jacsup_jax import latents
-from jacsup_jax import networks
-from jacsup_jax import types
+from jacsup_jax.core import codes
+from jacsup_jax.core import codes as latents
+from jacsup_jax.core import errors
+from jacsup_jax.models import autoencoders as networks
 
 SHAPE = (4, 4, 1)
 
@@ -122,7 +123,7 @@ def test_other_images_raise():
     networks.make_encode(model)(variables['params'], jnp.zeros((2, 4, 5, 1)))
   with pytest.raises(AssertionError):
     networks.make_decode(model)(
-        variables['params'], types.Code(jnp.zeros((2, 2)), jnp.zeros((2, 2)))
+        variables['params'], codes.Code(jnp.zeros((2, 2)), jnp.zeros((2, 2)))
     )
 
 
@@ -319,7 +320,7 @@ def test_svhn_codes_and_images(linear_code):
     'shape', [(28, 28, 1), (32, 24, 3), (0, 16, 3), (8, 8, 3)]
 )
 def test_svhn_sizes_are_multiples_of_sixteen(shape):
-  with pytest.raises(types.InputError, match='multiples of 16'):
+  with pytest.raises(errors.InputError, match='multiples of 16'):
     _svhn_model(image_shape=shape)
 
 
@@ -330,7 +331,7 @@ def test_other_images_raise_for_svhn():
     networks.make_encode(model)(params, _images(shape=(16, 32, 3)))
   with pytest.raises(AssertionError):
     networks.make_decode(model)(
-        params, types.Code(jnp.zeros((1, 2)), jnp.zeros((1, 2)))
+        params, codes.Code(jnp.zeros((1, 2)), jnp.zeros((1, 2)))
     )
 
 
@@ -440,7 +441,7 @@ def test_image_sizes_are_powers_of_two(size):
       lambda: _face_model(image_size=size),
       lambda: networks.AttributeJudge(2, size),
   ):
-    with pytest.raises(types.InputError, match=f'size={size}: accepted'):
+    with pytest.raises(errors.InputError, match=f'size={size}: accepted'):
       make()
 
 

@@ -1,9 +1,9 @@
-"""Tests of jacsup_jax.datasets.npz; fuzz_data_test has more."""
+"""Tests of jacsup_jax.data.npz; fuzz_data_test has more."""
 
 import numpy as np
 import pytest
 
-from jacsup_jax.datasets import npz
+from jacsup_jax.data import npz
 
 ARRAYS = {
     'fortran': np.asfortranarray(np.arange(6).reshape(2, 3)),

@@ -8,21 +8,22 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jacsup_jax import attribute_training
-from jacsup_jax import discovery
-from jacsup_jax import editing
-from jacsup_jax import fader_networks
-from jacsup_jax import fader_training
-from jacsup_jax import grid
-from jacsup_jax import losses
-from jacsup_jax import networks
-from jacsup_jax import numerics
-from jacsup_jax import stages
-from jacsup_jax import training
-from jacsup_jax import types
-from jacsup_jax import workdirs
-from jacsup_jax.datasets import batches
-from jacsup_jax.datasets import faces
+from jacsup_jax.baselines import fader as fader_networks
+from jacsup_jax.baselines import fader_training
+from jacsup_jax.core import config
+from jacsup_jax.core import errors
+from jacsup_jax.core import losses
+from jacsup_jax.data import batches
+from jacsup_jax.data import faces
+from jacsup_jax.models import autoencoders as networks
+from jacsup_jax.runs import stages
+from jacsup_jax.runs import workdir as workdirs
+from jacsup_jax.training import attribute_steps as attribute_training
+from jacsup_jax.training import attributes as editing
+from jacsup_jax.training import discovery
+from jacsup_jax.training import numerics
+from jacsup_jax.training import replicas as grid
+from jacsup_jax.training import steps as training
 
 DIGITS = np.random.default_rng(0).integers(0, 256, (40, 4, 4, 1), np.uint8)
 BATCH_SIZE = 4
@@ -44,20 +45,20 @@ FACE_TERMS = {
     'jacobian': ('student', 'jacobian_loss'),
 }
 FACE_STAGES = {
-    'phase_1': types.Stage(
+    'phase_1': config.Stage(
         'phase_1', 'teacher', None, 8, 2,
-        types.AttributeLossWeights(lambda_prediction=1.0, lambda_xcov=1.0),
+        config.AttributeLossWeights(lambda_prediction=1.0, lambda_xcov=1.0),
     ),
-    'teacher': types.Stage(
+    'teacher': config.Stage(
         'teacher', 'teacher', None, 8, 2,
-        types.AttributeLossWeights(
+        config.AttributeLossWeights(
             lambda_prediction=1.0, lambda_xcov=1.0,
             lambda_attribute_cycle=1.0, lambda_nuisance_cycle=1.0,
         ),
     ),
-    'student': types.Stage(
+    'student': config.Stage(
         'student', 'student', 'teacher', 12, 2,
-        types.AttributeLossWeights(lambda_y=1.0, lambda_diff=1.0),
+        config.AttributeLossWeights(lambda_y=1.0, lambda_diff=1.0),
     ),
 }  # pyformat: disable
 
@@ -200,10 +201,10 @@ def _run_digits(path, monkeypatch, poison, *, what=None, how=None, **faults):
       discovery.Settings(batch_size=BATCH_SIZE, learning_rate=1e-3),
       make_model, 2, jnp.asarray(DIGITS),
   )  # pyformat: disable
-  weights = types.LossWeights()
+  weights = config.LossWeights()
   chain = [
-      types.Stage('teacher', 'teacher', None, 0, 1, weights),
-      types.Stage('d1', 'student', 'teacher', 1, 3, weights),
+      config.Stage('teacher', 'teacher', None, 0, 1, weights),
+      config.Stage('d1', 'student', 'teacher', 1, 3, weights),
   ]
   return _run(path, chain, recipe, **faults)
 
@@ -222,7 +223,7 @@ def _run(path, chain, recipe, **faults):
         faults=stages.Faults(**faults),
         note=lines.append,
     )
-  except types.RunError as error:
+  except errors.RunError as error:
     return str(error), lines
   return trained, lines
 
@@ -419,9 +420,9 @@ def test_the_term_of_fader_networks_is_named(tmp_path, monkeypatch, what):
   recipe = fader_training.FaderEditing(
       editing.Settings(batch_size=BATCH_SIZE), make_model, data
   )
-  weights = types.FaderLossWeights(1.0, ramp_steps=0)
+  weights = config.FaderLossWeights(1.0, ramp_steps=0)
   line, _ = _run(
-      tmp_path, [types.Stage('fader', 'fader', None, 8, 1, weights)], recipe
+      tmp_path, [config.Stage('fader', 'fader', None, 8, 1, weights)], recipe
   )
   assert line.startswith(f'fader, epoch 1, step 3: {what} is not finite')
 
@@ -431,8 +432,8 @@ def test_the_term_of_fader_networks_is_named(tmp_path, monkeypatch, what):
 
 def test_a_member_of_a_grid_is_named(tmp_path, monkeypatch):
   members = [
-      grid.Member(0, types.LossWeights(lambda_diff=0.1)),
-      grid.Member(0, types.LossWeights(lambda_diff=2.0)),
+      grid.Member(0, config.LossWeights(lambda_diff=0.1)),
+      grid.Member(0, config.LossWeights(lambda_diff=2.0)),
   ]
   make_model = lambda k, d, is_first: networks.MlpAutoencoder(
       k, d, is_first, image_shape=(4, 4, 1), widths=(8, 6)

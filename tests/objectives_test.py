@@ -9,18 +9,19 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jacsup_jax import constraints
-from jacsup_jax import jacobian
-from jacsup_jax import losses
-from jacsup_jax import networks
-from jacsup_jax import objectives
-from jacsup_jax import surgery
-from jacsup_jax import types
+from jacsup_jax.core import codes
+from jacsup_jax.core import config
+from jacsup_jax.core import growth as surgery
+from jacsup_jax.core import jacobian
+from jacsup_jax.core import losses
+from jacsup_jax.core import regularizers as constraints
+from jacsup_jax.models import autoencoders as networks
+from jacsup_jax.training import objectives
 
 SHAPE = (4, 4, 1)
 IMAGES = jax.random.uniform(jax.random.key(0), (8, *SHAPE))
 PERMUTATION = jnp.array([3, 0, 1, 2, 7, 4, 5, 6])
-WEIGHTS = types.LossWeights(0.5, 2.0, 10.0)
+WEIGHTS = config.LossWeights(0.5, 2.0, 10.0)
 
 
 def _model(num_factors, nuisance_dim, normalize_code=False):
@@ -41,7 +42,7 @@ def _teacher_outputs(
     variables,
     model,
     permutation=PERMUTATION,
-    supervision=types.Supervision(),
+    supervision=config.Supervision(),
 ):
   params, stats = variables['params'], variables['batch_stats']
   return objectives.compute_teacher_outputs(
@@ -171,7 +172,7 @@ def test_check_is_what_the_teacher_sees_of_swapped_images():
 
 
 def test_teacher_of_neighbors_decodes_each_to_the_other():
-  model, weights = _model(2, 0, True), types.NeighborWeights(3, 0.5, 2.0)
+  model, weights = _model(2, 0, True), config.NeighborWeights(3, 0.5, 2.0)
   variables, others = _init(model), IMAGES[::-1]
   loss, (metrics, stats) = objectives.neighbor_teacher_objective(
       variables['params'],
@@ -220,7 +221,7 @@ def test_cross_covariance_convention_is_that_of_the_weights():
   params = _init(_model(2, 1))['params']
   squared = _student(params, None)[1][0]['cross_covariance']
   norm = _student(
-      params, None, weights=types.LossWeights(squared_xcov=False)
+      params, None, weights=config.LossWeights(squared_xcov=False)
   )[1][0]['cross_covariance']
   np.testing.assert_allclose(norm**2, squared, rtol=1e-5)
   assert not np.isclose(norm, squared)
@@ -230,7 +231,7 @@ def test_cross_covariance_convention_is_that_of_the_weights():
 def test_jacobian_term_is_the_loss_of_its_name(name):
   student_model, teacher_model = _model(1, 2), _model(1, 1)
   student, teacher = _init(student_model), _init(teacher_model, 1)
-  supervision = types.Supervision(name, nodes=4)
+  supervision = config.Supervision(name, nodes=4)
   outputs = _teacher_outputs(teacher, teacher_model, supervision=supervision)
   assert outputs.images is None and outputs.swapped_images is None
   weights = dataclasses.replace(WEIGHTS, supervision=supervision)
@@ -277,7 +278,7 @@ def test_jacobian_term_is_the_loss_of_its_name(name):
 def test_several_swaps_are_averaged():
   teacher_model, params = _model(2, 0), _init(_model(2, 1))['params']
   permutations = jnp.stack([PERMUTATION, PERMUTATION[::-1]])
-  supervision = types.Supervision(num_swaps=2)
+  supervision = config.Supervision(num_swaps=2)
   teacher = _teacher_outputs(
       _init(teacher_model, 1), teacher_model, permutations, supervision
   )
@@ -332,12 +333,12 @@ def test_constraints_are_added_with_their_weights():
 
 @pytest.mark.parametrize(
     ('nuisance_dim', 'name'),
-    [(0, name) for name in types.JACOBIANS] + [(1, 'secant'), (1, 'tangent')],
+    [(0, name) for name in config.JACOBIANS] + [(1, 'secant'), (1, 'tangent')],
 )
 def test_gradient_of_the_teacher_is_exactly_zero(nuisance_dim, name):
   teacher_model = _model(2, nuisance_dim)
   params = _init(_model(2, 1))['params']
-  supervision = types.Supervision(name)
+  supervision = config.Supervision(name)
   weights = dataclasses.replace(WEIGHTS, supervision=supervision)
 
   def loss(teacher_params, student_params):
@@ -432,7 +433,7 @@ def test_teacher_keeps_its_own_nuisance_in_a_swap():
   code = networks.make_encode(model)(variables['params'], IMAGES)
   expected = networks.make_decode(model)(
       variables['params'],
-      types.Code(code.factors[PERMUTATION], code.nuisance),
+      codes.Code(code.factors[PERMUTATION], code.nuisance),
   )
   np.testing.assert_allclose(outputs.swapped_images, expected, atol=1e-6)
   # Not the partner's image.

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from experiments import own_model
-from jacsup_jax import jacobian
-from jacsup_jax import types
+from jacsup_jax.core import codes
+from jacsup_jax.core import jacobian
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -29,7 +29,7 @@ def test_a_spot_by_hand():
 
 def test_the_teacher_finds_what_it_draws():
   factors = jnp.array([[0.3, -0.2], [-0.4, 0.1]])
-  code = types.Code(factors, jnp.zeros((2, 0)))
+  code = codes.Code(factors, jnp.zeros((2, 0)))
   found = own_model.teacher_encode(own_model.teacher_decode(code)).factors
   # The spot's far tails are cut off.
   np.testing.assert_allclose(found, factors, atol=0.02)

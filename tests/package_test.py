@@ -54,7 +54,7 @@ def test_idx_files_are_tracked():
   if not (ROOT / '.git').exists():
     pytest.skip('not a git checkout')
   tracked = subprocess.run(
-      ['git', 'ls-files', 'jacsup_jax/datasets/mnist_embedded'],
+      ['git', 'ls-files', 'jacsup_jax/data/mnist_embedded'],
       cwd=ROOT,
       capture_output=True,
       text=True,

@@ -9,7 +9,7 @@ import types
 
 import pytest
 
-from jacsup_jax import parallel
+from jacsup_jax.training import devices as parallel
 
 ROOT = pathlib.Path(__file__).parents[1]
 CASES = (

@@ -15,10 +15,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jacsup_jax import networks
-from jacsup_jax import parallel
-from jacsup_jax import training
-from jacsup_jax import types
+from jacsup_jax.core import config
+from jacsup_jax.core import errors
+from jacsup_jax.models import autoencoders as networks
+from jacsup_jax.training import devices as parallel
+from jacsup_jax.training import steps as training
 
 BATCH_SIZE = 32
 NUM_EXAMPLES = 70  # Two steps, and some left over.
@@ -116,12 +117,12 @@ def main(architecture: str, precision: str) -> None:
   cache = training.compute_teacher_cache(teacher_model, teacher, images)
   student = functools.partial(
       training.make_student_objective,
-      weights=types.LossWeights(1.0, 1.0, 1.0),
+      weights=config.LossWeights(1.0, 1.0, 1.0),
   )
-  path = types.Supervision('path', nodes=2)
+  path = config.Supervision('path', nodes=2)
   by_path = functools.partial(
       training.make_student_objective,
-      weights=types.LossWeights(1.0, 1.0, 1.0, supervision=path),
+      weights=config.LossWeights(1.0, 1.0, 1.0, supervision=path),
   )
   # Name: model, objective, teacher's model and what the data has of it.
   cases = {
@@ -141,7 +142,7 @@ def main(architecture: str, precision: str) -> None:
   report = {'devices': jax.device_count()}
   for name, case in cases.items():
     model, make_objective, teacher_model, data_teacher = case
-    supervision = path if make_objective is by_path else types.Supervision()
+    supervision = path if make_objective is by_path else config.Supervision()
     optimizer = sgd_with_gradients()
     data = training.TrainingData(images, data_teacher)
     variables = init(model, 0)
@@ -197,7 +198,7 @@ def main(architecture: str, precision: str) -> None:
       report[f'{name}/{mode}'] = entry
   try:
     parallel.check_batch_size(12)
-  except types.InputError as error:
+  except errors.InputError as error:
     report['error'] = str(error)
   print(json.dumps(report))
 

@@ -1,4 +1,4 @@
-"""Tests of jacsup_jax.datasets.photos."""
+"""Tests of jacsup_jax.data.photos."""
 
 import io
 import struct
@@ -8,9 +8,9 @@ import numpy as np
 from PIL import Image
 import pytest
 
-from jacsup_jax import types
-from jacsup_jax.datasets import photos
-from jacsup_jax.datasets import squares
+from jacsup_jax.core import errors
+from jacsup_jax.data import photos
+from jacsup_jax.data import squares
 
 SHAPE = (16, 16, 3)
 TURNS = {
@@ -128,7 +128,7 @@ def test_32_bits_are_refused(low):
   values = np.linspace(low, 1e6, 256).reshape(16, 16)
   for dtype in (np.int32, np.float32):
     content = encode(Image.fromarray(values.astype(dtype)), 'TIFF')
-    with pytest.raises(types.InputError, match='32 bits a pixel'):
+    with pytest.raises(errors.InputError, match='32 bits a pixel'):
       prepare(content)
 
 
@@ -261,7 +261,7 @@ WHOLE = encode(make_image(40, 40))
     ids=range(12),
 )
 def test_what_is_refused(content, message):
-  with pytest.raises(types.InputError, match=message) as caught:
+  with pytest.raises(errors.InputError, match=message) as caught:
     prepare(content)
   line = str(caught.value)
   assert 'a.png' in line and 'accepted' in line
@@ -272,11 +272,11 @@ def test_pictures_may_be_doubled_and_no_more():
   content = encode(make_image(40, 40))
   assert prepare(content, (64, 64, 3)).shape == (64, 64, 3)
   assert prepare(content, (28, 28, 1)).shape == (28, 28, 1)
-  with pytest.raises(types.InputError, match='a side of 129 or more'):
+  with pytest.raises(errors.InputError, match='a side of 129 or more'):
     prepare(content, (256, 256, 3))
 
 
 @pytest.mark.parametrize('shape', [(16, 20, 3), (16, 16, 2)])
 def test_models_of_other_images(shape):
-  with pytest.raises(types.InputError, match='models of square images'):
+  with pytest.raises(errors.InputError, match='models of square images'):
     prepare(WHOLE, shape)

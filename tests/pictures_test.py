@@ -7,8 +7,8 @@ from PIL import Image
 from PIL import ImageSequence
 import pytest
 
-from jacsup_jax import pictures
-from jacsup_jax import types
+from jacsup_jax.core import errors
+from jacsup_jax.figures import pictures
 
 
 def make_images(*shape):
@@ -73,5 +73,5 @@ def test_animations(ending, channels):
 
 def test_pictures_too_large_for_their_kind():
   pictures.check_size('.png', 20, 100_000, 'it')
-  with pytest.raises(types.InputError, match='it would have 20000x20 .* 16383'):
+  with pytest.raises(errors.InputError, match='it would have 20000x20 .* 16383'):
     pictures.check_size('.webp', 20, 20_000, 'it')

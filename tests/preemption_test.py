@@ -10,12 +10,12 @@ import time
 import killing
 import pytest
 
-from jacsup_jax import preemption
+from jacsup_jax.runs import preemption
 
 # Says `ready`, does something, and says what became of it.
 PROGRAM = """
 import os, sys, time
-from jacsup_jax import preemption
+from jacsup_jax.runs import preemption
 
 def leave(line, status):
   os.write(1, (line + chr(10)).encode())

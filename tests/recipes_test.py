@@ -13,7 +13,7 @@ import pytest
 
 from experiments import discovery_runs
 from experiments import evaluate
-from jacsup_jax import datasets
+from jacsup_jax.data import registry as datasets
 
 RECIPE = (
     '--epochs=2', '--teacher_epochs=1', '--nuisance_dim=2', '--grow_by=2',

@@ -13,8 +13,8 @@ import pytest
 
 from experiments import compared_runs
 from experiments import repeated_runs
-from jacsup_jax import circumstances
-from jacsup_jax import types
+from jacsup_jax.core import errors
+from jacsup_jax.runs import circumstances
 
 RUN = (
     '--epochs=1', '--nuisance_dim=1', '--batch_size=32', '--eval_every=1',
@@ -242,9 +242,9 @@ def test_what_is_no_manifest_is_refused(tmp_path, text, part):
   path.write_text(text, encoding='latin-1')
   part = 'cannot be read' if text == '\xff' else part
   for given in (path, tmp_path):
-    with pytest.raises(types.InputError, match=part):
+    with pytest.raises(errors.InputError, match=part):
       repeated_runs.read(given)
-  with pytest.raises(types.InputError, match='nowhere'):
+  with pytest.raises(errors.InputError, match='nowhere'):
     repeated_runs.read(tmp_path / 'nowhere')
 
 
@@ -261,7 +261,7 @@ def test_what_is_no_manifest_is_refused(tmp_path, text, part):
     ],
 )
 def test_manifests_of_something_else_are_refused(tmp_path, changes, part):
-  with pytest.raises(types.InputError) as error:
+  with pytest.raises(errors.InputError) as error:
     repeated_runs.read(_write(tmp_path, **changes))
   assert part in str(error.value)
 
@@ -280,7 +280,7 @@ def test_other_flags_than_those_of_the_result_are_refused(tmp_path):
 @pytest.mark.parametrize('value', [{}, [1], [['a']], {'a': 1}])
 def test_values_of_no_flag_are_refused(monkeypatch, tmp_path, value):
   path = _write(tmp_path, flags={'epochs': value})
-  with pytest.raises(types.InputError, match='of --epochs; accepted'):
+  with pytest.raises(errors.InputError, match='of --epochs; accepted'):
     _plan(monkeypatch, path, tmp_path / 'new')
 
 
@@ -295,24 +295,24 @@ def test_a_teacher_is_to_be_there_and_the_same(monkeypatch, tmp_path):
       },
   }  # pyformat: disable
   path = _write(tmp_path / 'run', **changes)
-  with pytest.raises(types.InputError, match='--teacher_workdir=.* holds no'):
+  with pytest.raises(errors.InputError, match='--teacher_workdir=.* holds no'):
     _plan(monkeypatch, path, tmp_path / 'new')
   _write(teacher)
-  with pytest.raises(types.InputError, match='teacher of sha256 aaa.* ccc'):
+  with pytest.raises(errors.InputError, match='teacher of sha256 aaa.* ccc'):
     _plan(monkeypatch, path, tmp_path / 'new')
   _write(teacher, stages={'teacher': {'sha256': 'c' * 64}})
   assert _plan(monkeypatch, path, tmp_path / 'new').command
   own = _write(tmp_path / 'own')
-  with pytest.raises(types.InputError, match='trained its own teacher'):
+  with pytest.raises(errors.InputError, match='trained its own teacher'):
     _plan(monkeypatch, own, tmp_path / 'new', teacher_workdir=str(teacher))
 
 
 def test_directories_of_other_runs_are_refused(tmp_path):
   original = repeated_runs.read(_write(tmp_path / 'run'))
-  with pytest.raises(types.InputError, match='that is to be repeated'):
+  with pytest.raises(errors.InputError, match='that is to be repeated'):
     repeated_runs.check_output(original, tmp_path / 'run')
   _write(tmp_path / 'other', flags={'epochs': 2})
-  with pytest.raises(types.InputError, match='another run, by --epochs'):
+  with pytest.raises(errors.InputError, match='another run, by --epochs'):
     repeated_runs.check_output(original, tmp_path / 'other')
   assert not repeated_runs.check_output(original, tmp_path / 'new')
 
@@ -432,7 +432,7 @@ def test_faces_are_repeated_to_the_bit(tmp_path):
 # Few faces are drawn, where a run draws 14,000.
 _DRAWN = """
 import runpy, sys
-from jacsup_jax.datasets import drawn_faces
+from jacsup_jax.data import drawn_faces
 drawn_faces.SPLIT_SIZES.update(train=48, validation=16, test=16)
 sys.argv = ['experiments/celeba.py', *sys.argv[1:]]
 runpy.run_module('experiments.celeba', run_name='__main__', alter_sys=True)

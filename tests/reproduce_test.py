@@ -11,7 +11,7 @@ import pytest
 from experiments import paper_numbers
 from experiments import paper_properties
 from experiments import reproduced_runs
-from jacsup_jax import types
+from jacsup_jax.core import errors
 
 ROOT = pathlib.Path(__file__).parents[1]
 PROTOCOL = 'test split; as always'
@@ -202,7 +202,7 @@ def test_a_run_that_fails_ends_with_its_own_line(tmp_path):
 def test_rows_of_another_protocol_are_refused(tmp_path, changes, named):
   a = _write_run(tmp_path / 'a')
   b = _write_run(tmp_path / 'b', **changes)
-  with pytest.raises(types.InputError, match=f'b has {named} .*a has'):
+  with pytest.raises(errors.InputError, match=f'b has {named} .*a has'):
     reproduced_runs.read_rows([a, b])
 
 
@@ -210,5 +210,5 @@ def test_rows_of_another_protocol_are_refused(tmp_path, changes, named):
 def test_results_that_are_none_are_refused(tmp_path, text):
   path = _write_run(tmp_path / 'a')
   (path / 'results.json').write_text(text)
-  with pytest.raises(types.InputError, match='results.json'):
+  with pytest.raises(errors.InputError, match='results.json'):
     reproduced_runs.read_rows([path])

@@ -13,9 +13,9 @@ import pytest
 
 from experiments import drawings
 from experiments import run_gallery
-from jacsup_jax import figures
-from jacsup_jax import types
-from jacsup_jax import workdirs
+from jacsup_jax.core import errors
+from jacsup_jax.figures import panels as figures
+from jacsup_jax.runs import workdir as workdirs
 
 EVIL = '"><script>alert(1)</script><img src=x onerror=alert(1)>$\\frac'
 ROW = {
@@ -143,6 +143,6 @@ def test_a_damaged_evaluation_is_said_and_left_out(tmp_path, capsys):
 def test_damaged_results_are_refused_and_nothing_is_written(tmp_path):
   _begin(tmp_path / 'run')
   (tmp_path / 'run' / 'results.json').write_text('{"rows": 3')
-  with pytest.raises(types.InputError, match='results.json'):
+  with pytest.raises(errors.InputError, match='results.json'):
     _write(tmp_path / 'run', pictures=0)
   assert not (tmp_path / 'run' / 'gallery.html').exists()

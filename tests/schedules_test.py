@@ -3,13 +3,14 @@
 import numpy as np
 import pytest
 
-from jacsup_jax import schedules
-from jacsup_jax import types
+from jacsup_jax.core import config
+from jacsup_jax.core import errors
+from jacsup_jax.training import schedules
 
 
 def _make(shape, start=0.2, epochs=None):
   return schedules.make_schedule(
-      types.Ramp(shape, start, epochs),
+      config.Ramp(shape, start, epochs),
       first_step=100,
       steps_per_epoch=5,
       epochs=4,
@@ -52,5 +53,5 @@ def test_epochs_of_the_ramp_come_before_those_of_the_stage():
     ],
 )
 def test_bad_ramps_are_refused(args, message):
-  with pytest.raises(types.InputError, match=f'{message}; accepted'):
-    types.Ramp(*args)
+  with pytest.raises(errors.InputError, match=f'{message}; accepted'):
+    config.Ramp(*args)

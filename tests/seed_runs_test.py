@@ -7,17 +7,18 @@ import numpy as np
 import pytest
 
 from experiments import seed_runs
-from jacsup_jax import parallel
-from jacsup_jax import stages
-from jacsup_jax import training
-from jacsup_jax import types
-from jacsup_jax import workdirs
+from jacsup_jax.core import config
+from jacsup_jax.core import errors
+from jacsup_jax.runs import stages
+from jacsup_jax.runs import workdir as workdirs
+from jacsup_jax.training import devices as parallel
+from jacsup_jax.training import steps as training
 
-WEIGHTS = types.LossWeights()
+WEIGHTS = config.LossWeights()
 CHAIN = (
-    types.Stage('teacher', 'teacher', None, 0, 1, WEIGHTS),
-    types.Stage('student_d01', 'student', 'teacher', 1, 1, WEIGHTS),
-    types.Stage('scratch', 'scratch', None, 1, 1, WEIGHTS, 'teacher'),
+    config.Stage('teacher', 'teacher', None, 0, 1, WEIGHTS),
+    config.Stage('student_d01', 'student', 'teacher', 1, 1, WEIGHTS),
+    config.Stage('scratch', 'scratch', None, 1, 1, WEIGHTS, 'teacher'),
 )
 VALUES = {'seed': 4, 'seeds': 3, 'train_seeds': 'auto'}
 TOGETHER = seed_runs.Plan((4, 5, 6), True)
@@ -187,7 +188,7 @@ def test_names_of_one_seed_lead_to_one_another():
 
 def test_together_with_what_prevents_it_is_refused():
   values = {**VALUES, 'train_seeds': 'together'}
-  with pytest.raises(types.InputError, match='together with --cache=none'):
+  with pytest.raises(errors.InputError, match='together with --cache=none'):
     seed_runs.check_together(values, '--cache=none')
   seed_runs.check_together({**values, 'seeds': 1}, '--cache=none')
   seed_runs.check_together(VALUES, '--cache=none')
@@ -195,7 +196,7 @@ def test_together_with_what_prevents_it_is_refused():
 
 @pytest.mark.parametrize('seeds', [0, -1, 1001, 10**9])
 def test_a_manifest_of_too_many_seeds_is_refused(run, seeds):
-  with pytest.raises(types.InputError, match=f'--seeds={seeds}'):
+  with pytest.raises(errors.InputError, match=f'--seeds={seeds}'):
     seed_runs.read_plan(_begin(run, TOGETHER, seeds=seeds))
 
 
@@ -203,5 +204,5 @@ def test_a_manifest_of_too_many_seeds_is_refused(run, seeds):
 def test_a_manifest_that_does_not_say_how_is_refused(run, entry):
   entries = {} if entry is None else {'seeds_together': entry}
   run.begin('mnist', VALUES, {}, [], **entries)
-  with pytest.raises(types.InputError, match='seeds_together'):
+  with pytest.raises(errors.InputError, match='seeds_together'):
     seed_runs.read_plan(workdirs.WorkDir(run.path))

@@ -17,9 +17,9 @@ from experiments import command_line
 from experiments import edited_runs
 from experiments import evaluate
 from experiments import mnist
-from jacsup_jax import datasets
-from jacsup_jax import judges
-from jacsup_jax import workdirs
+from jacsup_jax.data import registry as datasets
+from jacsup_jax.evaluation import judges
+from jacsup_jax.runs import workdir as workdirs
 
 ROOT = pathlib.Path(__file__).parents[1]
 SIZES = {'train': 256, 'train_minus_validation': 256, 'validation': 64,

@@ -17,16 +17,16 @@ jax.config.update('jax_enable_x64', True)
 import jax.numpy as jnp  # pylint: disable=g-import-not-at-top
 import numpy as np
 
-from jacsup_jax import datasets
-from jacsup_jax import discovery
-from jacsup_jax import editing
-from jacsup_jax import editing_grid
-from jacsup_jax import grid
-from jacsup_jax import networks
-from jacsup_jax import stages
-from jacsup_jax import types
-from jacsup_jax import workdirs
-from jacsup_jax.datasets import faces
+from jacsup_jax.core import config
+from jacsup_jax.data import faces
+from jacsup_jax.data import registry as datasets
+from jacsup_jax.models import autoencoders as networks
+from jacsup_jax.runs import stages
+from jacsup_jax.runs import workdir as workdirs
+from jacsup_jax.training import attributes as editing
+from jacsup_jax.training import discovery
+from jacsup_jax.training import editing_grid
+from jacsup_jax.training import replicas as grid
 
 SEEDS = (3, 4)
 # 25 steps each, which two stages make 50.
@@ -35,8 +35,8 @@ EPOCHS, STEPS = 5, 5
 
 def make_digits(mode):
   """Returns a chain with a growth and without, and recipes of it."""
-  supervised = types.LossWeights(0.25, 0.1, 1e-3)
-  make = lambda name, parent, dim: types.Stage(
+  supervised = config.LossWeights(0.25, 0.1, 1e-3)
+  make = lambda name, parent, dim: config.Stage(
       name, name, parent, dim, EPOCHS, supervised,
       None if parent or name == 'teacher' else 'teacher',
   )  # pyformat: disable
@@ -63,14 +63,14 @@ def make_digits(mode):
 
 def make_faces(mode):
   """Returns a chain with a growth, and recipes of it."""
-  student = types.AttributeLossWeights(
+  student = config.AttributeLossWeights(
       lambda_prediction=0.0, lambda_xcov=0.0, lambda_y=1.0, lambda_diff=50.0
   )
   chain = [
-      types.Stage(
-          'teacher', 'teacher', None, 4, EPOCHS, types.AttributeLossWeights()
+      config.Stage(
+          'teacher', 'teacher', None, 4, EPOCHS, config.AttributeLossWeights()
       ),
-      types.Stage('student', 'student', 'teacher', 8, EPOCHS, student),
+      config.Stage('student', 'student', 'teacher', 8, EPOCHS, student),
   ]
   random = np.random.default_rng(0)
   dataset = faces.FaceDataset(

@@ -18,9 +18,9 @@ import tensorflow_datasets as tfds
 from experiments import command_line
 from experiments import evaluate
 from experiments import svhn
-from jacsup_jax import datasets
-from jacsup_jax import types
-from jacsup_jax.datasets import shape_sets
+from jacsup_jax.core import errors
+from jacsup_jax.data import registry as datasets
+from jacsup_jax.data import shape_sets
 
 FLAGFILES = pathlib.Path(__file__).parents[1] / 'experiments' / 'flagfiles'
 NAMES = tuple(shape_sets.LAYOUTS)
@@ -160,5 +160,5 @@ def test_all_labels_are_measured(finished, capsys):
 
 
 def test_another_size_is_refused(tmp_path):
-  with mocked(), pytest.raises(types.InputError, match='64x64x1: accepted are'):
+  with mocked(), pytest.raises(errors.InputError, match='64x64x1: accepted are'):
     datasets.load('dsprites', 'train', data_dir=tmp_path)

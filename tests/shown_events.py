@@ -1,6 +1,6 @@
 """Reads event files by the rules of TensorBoard, which is not needed."""
 
-from jacsup_jax import event_files
+from jacsup_jax.runs import event_files
 
 
 def read(directory):

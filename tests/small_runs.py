@@ -12,7 +12,7 @@ from experiments import command_line
 from experiments import discovery_runs
 from experiments import mnist
 from experiments import mnist_figures
-from jacsup_jax import datasets
+from jacsup_jax.data import registry as datasets
 
 SIZES = {
     'train': 640, 'train_minus_validation': 512, 'validation': 128, 'test': 128

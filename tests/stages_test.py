@@ -15,15 +15,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jacsup_jax import checkpoints
-from jacsup_jax import discovery
-from jacsup_jax import epochs
-from jacsup_jax import networks
-from jacsup_jax import preemption
-from jacsup_jax import stages
-from jacsup_jax import training
-from jacsup_jax import types
-from jacsup_jax import workdirs
+from jacsup_jax.core import config
+from jacsup_jax.core import errors
+from jacsup_jax.models import autoencoders as networks
+from jacsup_jax.runs import checkpoints
+from jacsup_jax.runs import preemption
+from jacsup_jax.runs import stages
+from jacsup_jax.runs import workdir as workdirs
+from jacsup_jax.training import discovery
+from jacsup_jax.training import loop as epochs
+from jacsup_jax.training import steps as training
 
 SHAPE = (4, 4, 1)
 EPOCHS = 3
@@ -32,9 +33,9 @@ IMAGES = np.random.default_rng(0).integers(0, 256, (40, *SHAPE), np.uint8)
 # With checkpoints after epochs 2 and 3, an epoch is lost if it stops after 1.
 SETTINGS = discovery.Settings(batch_size=16, learning_rate=1e-2)
 CHAIN = (
-    types.Stage('teacher', 'teacher', None, 0, EPOCHS, types.LossWeights()),
-    types.Stage('d1', 'student', 'teacher', 1, EPOCHS, types.LossWeights()),
-    types.Stage('d2', 'student', 'd1', 2, EPOCHS, types.LossWeights()),
+    config.Stage('teacher', 'teacher', None, 0, EPOCHS, config.LossWeights()),
+    config.Stage('d1', 'student', 'teacher', 1, EPOCHS, config.LossWeights()),
+    config.Stage('d2', 'student', 'd1', 2, EPOCHS, config.LossWeights()),
 )
 
 
@@ -112,8 +113,8 @@ def test_metrics_have_every_epoch_once(undisturbed):
 
 
 def test_student_from_scratch_is_supervised_without_growing(tmp_path):
-  scratch = types.Stage(
-      'scratch', 'student', None, 2, 1, types.LossWeights(), teacher='teacher'
+  scratch = config.Stage(
+      'scratch', 'student', None, 2, 1, config.LossWeights(), teacher='teacher'
   )
   teacher, student = _run(tmp_path, chain=(CHAIN[0], scratch))
   # A student's model, without the first teacher's BatchNorm; from step 0.
@@ -302,7 +303,7 @@ def test_complete_run_trains_nothing(undisturbed, monkeypatch):
 def test_grown_checkpoint_of_other_sizes_is_refused_by_name(undisturbed):
   path, _ = undisturbed
   chain = (CHAIN[0], dataclasses.replace(CHAIN[1], nuisance_dim=2))
-  with pytest.raises(types.InputError, match='checkpoints/d1/'):
+  with pytest.raises(errors.InputError, match='checkpoints/d1/'):
     _run(path, chain=chain)
 
 
@@ -392,9 +393,9 @@ def test_moments_go_on_or_start_at_zero(keep):
 def test_student_without_weights_has_no_teacher_terms(tmp_path):
   chain = (
       CHAIN[0],
-      types.Stage(
+      config.Stage(
           'alone', 'student_no_jacobian', 'teacher', 1, 1,
-          types.LossWeights(0.0, 0.0, 1e-3),
+          config.LossWeights(0.0, 0.0, 1e-3),
       ),
   )  # pyformat: disable
   _run(tmp_path, chain=chain)
@@ -407,8 +408,8 @@ def test_student_without_weights_has_no_teacher_terms(tmp_path):
 def test_two_chains_grow_from_one_teacher(tmp_path):
   chain = (
       CHAIN[0],
-      types.Stage('a', 'student', 'teacher', 1, 1, types.LossWeights()),
-      types.Stage('b', 'student', 'teacher', 1, 1, types.LossWeights()),
+      config.Stage('a', 'student', 'teacher', 1, 1, config.LossWeights()),
+      config.Stage('b', 'student', 'teacher', 1, 1, config.LossWeights()),
   )
   # Equal stages of one parent are equal models.
   _, first, second = _run(tmp_path, chain=chain)
@@ -417,7 +418,7 @@ def test_two_chains_grow_from_one_teacher(tmp_path):
 
 def test_batch_larger_than_the_data_is_the_users_mistake(tmp_path):
   settings = discovery.Settings(batch_size=64)
-  with pytest.raises(types.InputError, match='--batch_size=64.* 40 '):
+  with pytest.raises(errors.InputError, match='--batch_size=64.* 40 '):
     _run(tmp_path, settings=settings)
 
 
@@ -646,7 +647,7 @@ def test_a_stage_without_checkpoints_is_never_trained_again_unasked(
   manifest = (tmp_path / 'manifest.json').read_text()
   shutil.rmtree(tmp_path / 'checkpoints' / stage)
   for _ in range(2):
-    with pytest.raises(types.InputError, match='--on_damage=retrain') as error:
+    with pytest.raises(errors.InputError, match='--on_damage=retrain') as error:
       _run(tmp_path)
     assert f'{stage}/' in str(error.value) and 'missing' in str(error.value)
   again = _run(tmp_path, faults=stages.Faults(on_damage='retrain'))
@@ -663,7 +664,7 @@ def test_a_finished_stage_with_other_parameters_is_refused(tmp_path):
   manifest['stages']['d1']['sha256'] = '0' * 64
   path.write_text(json.dumps(manifest))
   error = 'the manifest has .* 000000000000'
-  with pytest.raises(types.InputError, match=error):
+  with pytest.raises(errors.InputError, match=error):
     _run(tmp_path)
 
 
@@ -674,7 +675,7 @@ def _fail_at(monkeypatch, number, target, name):
   def call(*args, **kwargs):
     calls.append(args)
     if len(calls) == number:
-      raise types.StorageError('/path cannot be written (No space left)')
+      raise errors.StorageError('/path cannot be written (No space left)')
     return function(*args, **kwargs)
 
   monkeypatch.setattr(target, name, call)
@@ -697,7 +698,7 @@ def test_full_disk_stops_the_run_which_goes_on_later(
   path, expected = undisturbed
   with monkeypatch.context() as patch:
     _fail_at(patch, number, target, name)
-    with pytest.raises(types.StorageError, match='cannot be written'):
+    with pytest.raises(errors.StorageError, match='cannot be written'):
       _run(tmp_path)
   trained = _run(tmp_path)
   assert [t.sha256 for t in trained] == [t.sha256 for t in expected]
@@ -730,7 +731,7 @@ def test_full_disk_is_said_and_training_goes_on(
 
 def test_the_last_checkpoint_of_a_stage_must_be_written(tmp_path, monkeypatch):
   _fail_at(monkeypatch, 2, checkpoints.StageCheckpoints, 'save')
-  with pytest.raises(types.StorageError):
+  with pytest.raises(errors.StorageError):
     _run(tmp_path, faults=stages.Faults(on_checkpoint_error='continue'))
 
 
@@ -767,7 +768,7 @@ def test_no_room_at_any_checkpoint_leaves_those_before(
       patch.setattr(
           checkpoints.StageCheckpoints, 'save', save_once_without_room
       )
-      with pytest.raises(types.StorageError) as error:
+      with pytest.raises(errors.StorageError) as error:
         _run(tmp_path)
       failed += 1
     message = str(error.value)

@@ -9,11 +9,13 @@ import numpy as np
 import optax
 import pytest
 
-from jacsup_jax import latents
-from jacsup_jax import networks
-from jacsup_jax import surgery
-from jacsup_jax import training
-from jacsup_jax import types
+from jacsup_jax.core import codes
+from jacsup_jax.core import codes as latents
+from jacsup_jax.core import config
+from jacsup_jax.core import errors
+from jacsup_jax.core import growth as surgery
+from jacsup_jax.models import autoencoders as networks
+from jacsup_jax.training import steps as training
 
 SHAPE = (4, 4, 1)
 
@@ -107,7 +109,7 @@ def test_old_dtype_is_kept():
     ],
 )
 def test_errors_name_the_leaf_and_both_shapes(old, new, position):
-  with pytest.raises(types.InputError) as error:
+  with pytest.raises(errors.InputError) as error:
     surgery.grow(
         {'decoder': {'dense_0': jnp.ones(old)}},
         {'decoder': {'dense_0': jnp.ones(new)}},
@@ -118,12 +120,12 @@ def test_errors_name_the_leaf_and_both_shapes(old, new, position):
 
 
 def test_other_structures_are_refused_by_name():
-  with pytest.raises(types.InputError, match=r"\['norm'\].*\['scale'\]"):
+  with pytest.raises(errors.InputError, match=r"\['norm'\].*\['scale'\]"):
     surgery.grow({'norm': jnp.ones(1)}, {'scale': jnp.ones(1)}, position=0)
 
 
 def test_unknown_initialization_is_refused():
-  with pytest.raises(types.InputError, match='zeros.*random, preserving'):
+  with pytest.raises(errors.InputError, match='zeros.*random, preserving'):
     surgery.grow({}, {}, position=0, initialization='zeros')
 
 
@@ -260,7 +262,7 @@ def test_statistics_of_a_convolutional_code_grow_with_it():
 def test_random_growth_does_not_reproduce_the_teacher():
   small = _init(_model(2))['params']
   grown = _grow(small, _model(2, 1), 1, position=2)
-  code = types.Code(jnp.ones((1, 2)), jnp.ones((1, 1)))
+  code = codes.Code(jnp.ones((1, 2)), jnp.ones((1, 1)))
   before = networks.make_decode(_model(2))(
       small, code._replace(nuisance=jnp.zeros((1, 0)))
   )
@@ -297,7 +299,7 @@ def test_adam_goes_on_through_a_growth(make_model, first, axis):
 
   def step(model, state):
     objective = training.make_student_objective(
-        model, types.LossWeights(0.0, 0.0, 0.1)
+        model, config.LossWeights(0.0, 0.0, 0.1)
     )
     return training.train_step(
         state,

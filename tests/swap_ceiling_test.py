@@ -9,11 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jacsup_jax import evaluation
-from jacsup_jax import latents
-from jacsup_jax import swap_ceiling
-from jacsup_jax import types
-from jacsup_jax.datasets import batches
+from jacsup_jax.core import codes
+from jacsup_jax.core import codes as latents
+from jacsup_jax.data import batches
+from jacsup_jax.evaluation import class_swaps as evaluation
+from jacsup_jax.evaluation import swap_ceiling
 
 SHARES = (1.0, 0.5, 0.0)
 
@@ -28,7 +28,7 @@ def images():
 
 
 def _encode(images):
-  return types.Code(images[:, 0, 0], jnp.zeros((len(images), 0)))
+  return codes.Code(images[:, 0, 0], jnp.zeros((len(images), 0)))
 
 
 def _decode(contrast):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from jacsup_jax import tables
+from jacsup_jax.evaluation import tables
 
 ROW = {
     'model': 'student',

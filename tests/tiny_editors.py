@@ -4,8 +4,8 @@ import jax
 import numpy as np
 
 from experiments import edit_choices
-from jacsup_jax import editor
-from jacsup_jax import networks
+from jacsup_jax.editor import editor
+from jacsup_jax.models import autoencoders as networks
 
 ATTRIBUTES = (
     'Smiling', 'Eyeglasses', 'Mouth_Slightly_Open', '5_o_Clock_Shadow', 'Bald',

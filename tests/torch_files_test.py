@@ -8,8 +8,8 @@ import zipfile
 import numpy as np
 import pytest
 
-from jacsup_jax import torch_files
-from jacsup_jax import types
+from jacsup_jax.core import errors
+from jacsup_jax.interop import torch_files
 
 try:
   import torch
@@ -32,7 +32,7 @@ class _Evil:
 
 
 def _refuses(path, *parts):
-  with pytest.raises(types.InputError) as error:
+  with pytest.raises(errors.InputError) as error:
     torch_files.read_state_dict(path)
   message = str(error.value)
   assert '\n' not in message and str(path) in message

@@ -10,16 +10,16 @@ import numpy as np
 import optax
 import pytest
 
-from jacsup_jax import networks
-from jacsup_jax import parallel
-from jacsup_jax import training
-from jacsup_jax import types
-from jacsup_jax.datasets import batches
+from jacsup_jax.core import config
+from jacsup_jax.data import batches
+from jacsup_jax.models import autoencoders as networks
+from jacsup_jax.training import devices as parallel
+from jacsup_jax.training import steps as training
 
 SHAPE = (4, 4, 1)
 IMAGES = np.random.default_rng(0).integers(0, 256, (40, *SHAPE), np.uint8)
 BATCH_SIZE = 16
-WEIGHTS = types.LossWeights(0.5, 1.0, 0.1)
+WEIGHTS = config.LossWeights(0.5, 1.0, 0.1)
 
 
 def _model(num_factors, nuisance_dim, normalize_code=False):
@@ -250,9 +250,9 @@ def test_teacher_of_the_data_gets_no_gradient():
 # Invariants.
 
 
-@pytest.mark.parametrize('name', types.JACOBIANS)
+@pytest.mark.parametrize('name', config.JACOBIANS)
 def test_cached_teacher_is_the_computed_one(name):
-  supervision = types.Supervision(name, nodes=2)
+  supervision = config.Supervision(name, nodes=2)
   teacher_model = _model(2, 0, True)
   teacher = _init(teacher_model, 1)
   teacher['batch_stats'] = jax.tree.map(

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jacsup_jax import traversals
-from jacsup_jax import types
+from jacsup_jax.core import codes
+from jacsup_jax.figures import traversals
 
 jax.config.update('jax_numpy_rank_promotion', 'raise')
 
@@ -25,7 +25,7 @@ def _flat_decode(code):
 
 def test_quantile_values_between_literal_quantiles():
   # 101 examples: quantile q of unit 2 is exactly 100 q, of unit 0 it is 0.
-  codes = types.Code(
+  codes = codes.Code(
       jnp.zeros((101, 2)), jnp.arange(101.0)[::-1][:, None]
   )
   np.testing.assert_allclose(
@@ -39,7 +39,7 @@ def test_quantile_values_between_literal_quantiles():
 
 @pytest.mark.parametrize('wrap', [lambda f: f, jax.jit])
 def test_vary_factors_puts_values_where_they_belong(wrap):
-  code = types.Code(jnp.array([[7.0, 8.0, 9.0]]), jnp.array([[5.0]]))
+  code = codes.Code(jnp.array([[7.0, 8.0, 9.0]]), jnp.array([[5.0]]))
   vary = wrap(functools.partial(traversals.vary_factors, _flat_decode))
   images = vary(code, 0, 2, jnp.array([1.0, 2.0]), jnp.array([3.0, 4.0, 6.0]))
   assert images.shape == (3, 2, 1, 4, 1)
@@ -53,7 +53,7 @@ def test_vary_factors_puts_values_where_they_belong(wrap):
 
 @pytest.mark.parametrize('wrap', [lambda f: f, jax.jit])
 def test_swaps_have_the_factors_of_a_row_and_the_nuisance_of_a_column(wrap):
-  code = types.Code(
+  code = codes.Code(
       jnp.array([[1.0, 2.0], [10.0, 20.0]]), jnp.array([[3.0], [30.0]])
   )
   swap = wrap(functools.partial(traversals.swap_all_factors, _flat_decode))
@@ -65,7 +65,7 @@ def test_swaps_have_the_factors_of_a_row_and_the_nuisance_of_a_column(wrap):
 
 @pytest.mark.parametrize('wrap', [lambda f: f, jax.jit])
 def test_vary_unit_puts_values_where_they_belong(wrap):
-  code = types.Code(
+  code = codes.Code(
       jnp.array([[1.0, 2.0], [10.0, 20.0]]), jnp.array([[3.0], [30.0]])
   )
   vary = wrap(functools.partial(traversals.vary_unit, _flat_decode))
@@ -82,7 +82,7 @@ def test_vary_unit_puts_values_where_they_belong(wrap):
 
 def test_vary_factors_keeps_a_nuisance_of_feature_maps():
   nuisance = jnp.arange(8.0).reshape(1, 2, 2, 2)
-  code = types.Code(jnp.zeros((1, 2)), nuisance)
+  code = codes.Code(jnp.zeros((1, 2)), nuisance)
   images = traversals.vary_factors(
       lambda code: code.nuisance, code, 0, 1, jnp.zeros(2), jnp.zeros(3)
   )
@@ -94,7 +94,7 @@ def test_vary_factors_keeps_a_nuisance_of_feature_maps():
 
 @pytest.mark.parametrize('wrap', [lambda f: f, jax.jit])
 def test_sweep_factor_puts_values_where_they_belong(wrap):
-  code = types.Code(
+  code = codes.Code(
       jnp.array([[1.0, 2.0], [10.0, 20.0]]), jnp.array([[3.0], [30.0]])
   )
   sweep = wrap(functools.partial(traversals.sweep_factor, _flat_decode))
@@ -109,7 +109,7 @@ def test_sweep_factor_puts_values_where_they_belong(wrap):
 
 def test_sweep_factor_keeps_a_nuisance_of_feature_maps():
   nuisance = jnp.arange(16.0).reshape(2, 2, 2, 2)
-  code = types.Code(jnp.zeros((2, 3)), nuisance)
+  code = codes.Code(jnp.zeros((2, 3)), nuisance)
   decode = lambda code: code.nuisance + code.factors[:, 2, None, None, None]
   images = traversals.sweep_factor(decode, code, 2, jnp.array([0.0, 1.0]))
   np.testing.assert_array_equal(images[:, 0], nuisance)
@@ -117,7 +117,7 @@ def test_sweep_factor_keeps_a_nuisance_of_feature_maps():
 
 
 def test_flip_factors_flips_one_at_a_time():
-  code = types.Code(
+  code = codes.Code(
       jnp.array([[1.0, -2.0, 0.5], [-1.0, 2.0, 0.0]]), jnp.zeros((2, 1))
   )
   images = traversals.flip_factors(_flat_decode, code, jnp.array([2, 0]), 9.0)
@@ -129,7 +129,7 @@ def test_flip_factors_flips_one_at_a_time():
 
 
 def test_wrong_shapes_raise():
-  two = types.Code(jnp.zeros((2, 2)), jnp.zeros((2, 1)))
+  two = codes.Code(jnp.zeros((2, 2)), jnp.zeros((2, 1)))
   with pytest.raises(AssertionError):
     traversals.vary_factors(_flat_decode, two, 0, 1, jnp.ones(2), jnp.ones(2))
   with pytest.raises(AssertionError):
@@ -143,7 +143,7 @@ def test_wrong_shapes_raise():
 
 def test_own_value_gives_the_reconstruction():
   key = jax.random.key(0)
-  code = types.Code(*jax.random.normal(key, (2, 1, 2)))
+  code = codes.Code(*jax.random.normal(key, (2, 1, 2)))
   image = _flat_decode(code)
   grid = traversals.vary_factors(
       _flat_decode, code, 0, 1, code.factors[:, 0], code.factors[:, 1]
@@ -157,7 +157,7 @@ def test_own_value_gives_the_reconstruction():
 
 def test_direction_moves_the_nuisance_along_it_alone():
   # Components along (0.6, 0.8) are 5 and 1.4, so values 1.4, 3.2 and 5.
-  codes = types.Code(
+  codes = codes.Code(
       jnp.array([[7.0], [8.0]]), jnp.array([[3.0, 4.0], [1.0, 1.0]])
   )
   found = traversals.vary_direction(

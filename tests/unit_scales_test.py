@@ -6,9 +6,10 @@ import json
 import numpy as np
 import pytest
 
-from jacsup_jax import editor
-from jacsup_jax import types
-from jacsup_jax import unit_scales
+from jacsup_jax.core import codes
+from jacsup_jax.core import errors
+from jacsup_jax.editor import editor
+from jacsup_jax.evaluation import unit_scales
 
 
 def _images(count, seed=0):
@@ -20,7 +21,7 @@ def _images(count, seed=0):
 def _encode(images):
   """A code by hand: factors (x0, 5), nuisance (2 x1, x2 + x3)."""
   x = images.reshape(len(images), 4).astype(np.float32)
-  return types.Code(
+  return codes.Code(
       np.stack([x[:, 0], np.full(len(x), 5, np.float32)], axis=1),
       np.stack([2 * x[:, 1], x[:, 2] + x[:, 3]], axis=1),
   )
@@ -54,7 +55,7 @@ def test_a_unit_without_spread_has_deviation_zero():
   unit = unit_scales.measure(_encode, _images(100), ('a', 'b'))[1]
   assert (unit.deviation, unit.mean, unit.low, unit.high) == (0, 5, 5, 5)
   # Rounding is no spread.
-  rounded = lambda images: types.Code(
+  rounded = lambda images: codes.Code(
       0.1 + 1e-8 * _encode(images).factors.astype(np.float64),
       _encode(images).nuisance,
   )
@@ -94,7 +95,7 @@ def test_only_the_first_images_count():
 def test_a_map_of_nuisance_gives_no_unit():
   def encode(images):
     code = _encode(images)
-    return types.Code(code.factors, code.nuisance[:, None, None])
+    return codes.Code(code.factors, code.nuisance[:, None, None])
 
   units = unit_scales.measure(encode, _images(10), ('a', 'b'))
   assert [unit.name for unit in units] == ['a', 'b']
@@ -120,7 +121,7 @@ def test_units_are_read_as_they_were_written():
 def test_damaged_units_are_refused(change, part):
   unit = editor.Unit('a', editor.FACTOR, 0.0, 1.0, -1.0, 1.0)
   entry = dataclasses.asdict(unit) | change
-  with pytest.raises(types.InputError, match=part) as info:
+  with pytest.raises(errors.InputError, match=part) as info:
     unit_scales.read_units('scales.json', [dataclasses.asdict(unit), entry])
   assert str(info.value).isprintable()
   assert 'scales.json unit 2' in str(info.value)
@@ -128,5 +129,5 @@ def test_damaged_units_are_refused(change, part):
 
 @pytest.mark.parametrize('entry', [None, [], 'x', {}, 3])
 def test_what_is_no_unit_is_refused(entry):
-  with pytest.raises(types.InputError, match='scales.json unit 1'):
+  with pytest.raises(errors.InputError, match='scales.json unit 1'):
     unit_scales.read_units('scales.json', [entry])

@@ -4,12 +4,12 @@ import os
 
 import pytest
 
-from jacsup_jax import types
-from jacsup_jax import untrusted
+from jacsup_jax.core import errors
+from jacsup_jax.core import untrusted
 
 
 def _refuses(message, function, *args, **kwargs):
-  with pytest.raises(types.InputError, match=message):
+  with pytest.raises(errors.InputError, match=message):
     function(*args, **kwargs)
 
 

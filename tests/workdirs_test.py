@@ -6,8 +6,8 @@ import os
 import numpy as np
 import pytest
 
-from jacsup_jax import types
-from jacsup_jax import workdirs
+from jacsup_jax.core import errors
+from jacsup_jax.runs import workdir as workdirs
 
 FLAGS = {'seed': 0, 'students': ['student'], 'lambda_y': 0.25}
 
@@ -26,7 +26,7 @@ def _begun(path, flags=None, dataset=None):
 
 def test_differing_flags_are_listed_with_both_values(tmp_path):
   _begun(tmp_path)
-  with pytest.raises(types.InputError) as error:
+  with pytest.raises(errors.InputError) as error:
     workdirs.WorkDir(tmp_path).check({**FLAGS, 'seed': 1, 'lambda_y': 0.5})
   message = str(error.value)
   assert '--lambda_y=0.25 there, 0.5 now' in message
@@ -38,7 +38,7 @@ def test_differing_flags_are_listed_with_both_values(tmp_path):
 def test_flags_of_one_side_only_differ(tmp_path):
   _begun(tmp_path)
   for flags in ({**FLAGS, 'new': 3}, {'seed': 0, 'students': ['student']}):
-    with pytest.raises(types.InputError, match='--(new|lambda_y)='):
+    with pytest.raises(errors.InputError, match='--(new|lambda_y)='):
       workdirs.WorkDir(tmp_path).check(flags)
 
 
@@ -130,7 +130,7 @@ def test_check_writes_nothing(tmp_path):
   for flags in (FLAGS, {}):
     try:
       workdirs.WorkDir(tmp_path / 'old').check(flags)
-    except types.InputError:
+    except errors.InputError:
       pass
   assert [p.name for p in (tmp_path / 'old').iterdir()] == ['manifest.json']
   after = (tmp_path / 'old' / 'manifest.json').stat()
@@ -143,23 +143,23 @@ def test_empty_directory_is_accepted(tmp_path):
 
 def test_directory_of_something_else_is_refused(tmp_path):
   (tmp_path / 'letter.txt').write_text('dear')
-  with pytest.raises(types.InputError, match='no manifest.json'):
+  with pytest.raises(errors.InputError, match='no manifest.json'):
     workdirs.WorkDir(tmp_path).check(FLAGS)
   assert [p.name for p in tmp_path.iterdir()] == ['letter.txt']
 
 
 def test_file_is_refused(tmp_path):
   (tmp_path / 'run').write_text('')
-  with pytest.raises(types.InputError, match='is a file'):
+  with pytest.raises(errors.InputError, match='is a file'):
     workdirs.WorkDir(tmp_path / 'run')
-  with pytest.raises(types.InputError, match='is below the file .*run'):
+  with pytest.raises(errors.InputError, match='is below the file .*run'):
     workdirs.WorkDir(tmp_path / 'run' / 'deeper' / 'still')
 
 
 @pytest.mark.parametrize('text', ['', '[]', '{"flags": {}}', '{"flags": {'])
 def test_damaged_manifest_is_refused_by_name(tmp_path, text):
   (tmp_path / 'manifest.json').write_text(text)
-  with pytest.raises(types.InputError, match='manifest.json'):
+  with pytest.raises(errors.InputError, match='manifest.json'):
     workdirs.WorkDir(tmp_path)
 
 
@@ -183,7 +183,7 @@ def _raise_killed(*unused_args):
 def test_no_resume_refuses_a_run_that_is_there(tmp_path):
   workdirs.WorkDir(tmp_path).check(FLAGS, resume=False)
   _begun(tmp_path)
-  with pytest.raises(types.InputError, match='--resume'):
+  with pytest.raises(errors.InputError, match='--resume'):
     workdirs.WorkDir(tmp_path).check(FLAGS, resume=False)
 
 
@@ -207,7 +207,7 @@ def test_an_older_manifest_goes_on_as_it_is(tmp_path):
 
 def test_run_begun_on_other_data_is_refused(tmp_path):
   _begun(tmp_path)
-  with pytest.raises(types.InputError, match='0123.*4567'):
+  with pytest.raises(errors.InputError, match='0123.*4567'):
     _begun(tmp_path, dataset={**DATASET, 'fingerprint': '4567'})
   _begun(tmp_path)
 

@@ -1,0 +1,133 @@
+"""Latent codes as arrays: split, merge, swap and flip.
+
+The flat order of a code is (factors, nuisance), as in the paper; the released
+code has it the other way round. No other module depends on it.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+
+Params = chex.ArrayTree
+# What a linen module's `apply` takes: {'params': ..., 'batch_stats': ...}.
+Variables = Mapping[str, chex.ArrayTree]
+Metrics = dict[str, jax.Array]
+
+
+class Batch(NamedTuple):
+  images: jax.Array  # [B, H, W, C]
+  labels: jax.Array  # [B] int32, or [B, K] attributes in {-1, +1}
+
+
+class Code(NamedTuple):
+  factors: jax.Array  # [B, K]
+  nuisance: jax.Array  # [B, D], or a feature map [B, h, w, c]
+
+
+class TeacherOutputs(NamedTuple):
+  """What a teacher contributes to its student's objective; all constants.
+
+  Where a swap is all that is compared, as in the paper, the images before and
+  after it; else what the teacher's images change by, see `jacobian.Changes`.
+  """
+
+  factors: jax.Array  # [B, K], y^T
+  images: jax.Array | None  # [B, H, W, C], D^T(y^T, z^T)
+  swapped_images: jax.Array | None  # [B, H, W, C], D^T(y_j^T, z^T)
+  changes: jax.Array | None = None  # [n, B, H, W, C]
+  # What is needed for it to look at the student's swapped images.
+  partner_factors: jax.Array | None = None  # [B, K], y_j^T
+  variables: 'Variables | None' = None
+
+
+EncodeFn = Callable[[jax.Array], Code]
+DecodeFn = Callable[[Code], jax.Array]
+
+
+def split(flat: jax.Array, num_factors: int) -> Code:
+  """Splits flat codes into factors and nuisance.
+
+  Args:
+    flat: `[B, K + D]`.
+    num_factors: K.
+
+  Returns:
+    Code of `[B, K]` factors and `[B, D]` nuisance units (D may be 0).
+  """
+  chex.assert_rank(flat, 2)
+  return Code(flat[:, :num_factors], flat[:, num_factors:])
+
+
+def merge(code: Code) -> jax.Array:
+  """Concatenates a code, the inverse of `split`.
+
+  Args:
+    code: `[B, K]` factors and `[B, D]` nuisance units.
+
+  Returns:
+    `[B, K + D]`.
+  """
+  chex.assert_rank([code.factors, code.nuisance], 2)
+  return jnp.concatenate([code.factors, code.nuisance], axis=1)
+
+
+def take_partners(
+    values: jax.Array, permutation: jax.Array, axis_name: str | None = None
+) -> jax.Array:
+  """Returns the row of every example's partner.
+
+  Args:
+    values: `[B, ...]`.
+    permutation: `[B]` int, the partner of each example; not checked to be one.
+      With `axis_name` it counts over the examples of all devices.
+    axis_name: of the mapped axis that the batch is spread over, if any.
+
+  Returns:
+    `[B, ...]`, `values[permutation]`.
+  """
+  if axis_name is not None:
+    values = jax.lax.all_gather(values, axis_name, tiled=True)
+  return jnp.take(values, permutation, axis=0)
+
+
+def swap_factors(
+    code: Code, permutation: jax.Array, axis_name: str | None = None
+) -> Code:
+  """Gives every example the factors of its partner: (y, z) -> (y_j, z).
+
+  Args:
+    code: `[B, K]` factors and nuisance of any shape.
+    permutation: `[B]` int, the partner j of each example.
+    axis_name: see `take_partners`.
+
+  Returns:
+    Code of the same shapes.
+  """
+  chex.assert_rank([code.factors, permutation], [2, 1])
+  factors = take_partners(code.factors, permutation, axis_name)
+  return Code(factors, code.nuisance)
+
+
+def flip_factor(
+    code: Code, index: int | jax.Array, strength: float | jax.Array
+) -> Code:
+  """Sets one factor to `strength` times its opposite sign.
+
+  y_i -> -alpha sign(y_i). Section 4.3 of Lezama (2019). A factor of exactly 0
+  counts as positive, so that every factor is flipped.
+
+  Args:
+    code: `[B, K]` factors and nuisance of any shape.
+    index: i, which factor.
+    strength: alpha, in units of the factor.
+
+  Returns:
+    Code of the same shapes.
+  """
+  chex.assert_rank(code.factors, 2)
+  value = code.factors[:, index]
+  flipped = jnp.where(value >= 0, -strength, strength).astype(value.dtype)
+  return code._replace(factors=code.factors.at[:, index].set(flipped))

@@ -1,0 +1,48 @@
+"""Errors that end in one line: a user's mistake, or a run that cannot continue."""
+
+_LONGEST_MESSAGE = 2000
+
+
+class InputError(ValueError):
+  """A user's mistake in a flag, a file, a checkpoint or a data set.
+
+  Its message is one line that names what was found and what is accepted; the
+  binaries print it, without a traceback, and exit with status 2.
+  """
+
+  def __init__(self, message: str):
+    super().__init__(one_line(message))
+
+
+def one_line(text: str) -> str:
+  """Folds text from anywhere into one line that is safe to print.
+
+  Names of files and a library's messages may have line breaks, and what a
+  terminal would obey; an array may be shown whole.
+
+  Args:
+    text: of any length and any characters.
+
+  Returns:
+    The text without line breaks, characters that cannot be shown as escapes,
+    its middle left out where it is very long.
+  """
+  if len(text) > _LONGEST_MESSAGE:
+    half = _LONGEST_MESSAGE // 2
+    text = f'{text[:half]} [...] {text[-half:]}'
+  return ''.join(
+      c if c.isprintable() else c.encode('unicode_escape').decode()
+      for c in ' '.join(text.split())
+  )
+
+
+class RunError(Exception):
+  """What ends a run that made no mistake: its numbers, or the disk.
+
+  Its message is one line; the binaries print it, without a traceback, and exit
+  with status 1. The last checkpoint stands.
+  """
+
+
+class StorageError(RunError):
+  """A file that cannot be written."""

@@ -1,0 +1,146 @@
+"""Growing a code: trained trees -> the same trees, larger. No I/O.
+
+Growth goes by shapes: a leaf that has one more of some axis in a freshly
+initialised larger tree is enlarged along that axis, whatever the model. It
+serves parameters, batch statistics and optimizer states alike.
+"""
+
+from typing import Literal
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from jacsup_jax.core import codes
+from jacsup_jax.core import errors
+
+Initialization = Literal['random', 'preserving']
+INITIALIZATIONS = ('random', 'preserving')
+
+
+def grow(
+    small: chex.ArrayTree,
+    fresh: chex.ArrayTree,
+    *,
+    position: int,
+    initialization: Initialization = 'random',
+) -> chex.ArrayTree:
+  """Enlarges a trained tree to the shapes of a fresh one.
+
+  Leaves of equal shape are kept. In the others the new units stand at
+  `position` on the axis that grew (first in the nuisance: `num_factors` in the
+  flat order of codes), the newest first, and take their values from the last
+  units of the fresh leaf.
+
+  Args:
+    small: trained parameters, batch statistics or optimizer state; any pytree
+      of arrays.
+    fresh: a tree of the same structure, freshly initialised for the larger
+      code.
+    position: index of the new units on the axis of the code, from 0 to its
+      size; the same for all leaves.
+    initialization: 'random' keeps the fresh values of the new units (the
+      paper's); 'preserving' puts zeros into what the decoder makes of them, so
+      that the student starts equal to its teacher. A leaf belongs to the
+      decoder if its path has the key `decoder`.
+
+  Returns:
+    A tree with the structure and shapes of `fresh`.
+
+  Raises:
+    InputError: if the structures differ, or a leaf's shapes differ in rank, in
+      more than one axis, or the fresh one is smaller; it names the leaf.
+  """
+  if initialization not in INITIALIZATIONS:
+    raise errors.InputError(
+        f'initialization is {initialization!r}; accepted:'
+        f' {", ".join(INITIALIZATIONS)}.'
+    )
+  _check_same_structure(small, fresh)
+
+  def grow_leaf(path, old, new):
+    axis = _grown_axis(path, old.shape, new.shape, position)
+    if axis is None:
+      return old
+    count = new.shape[axis] - old.shape[axis]
+    units = jax.lax.slice_in_dim(new, old.shape[axis], None, axis=axis)
+    units = jnp.flip(units, axis)
+    if initialization == 'preserving' and _has_key(path, 'decoder'):
+      units = jnp.zeros_like(units)
+    chex.assert_axis_dimension(units, axis, count)
+    before, after = jnp.split(old, [position], axis)
+    return jnp.concatenate([before, units.astype(old.dtype), after], axis)
+
+  return jax.tree_util.tree_map_with_path(grow_leaf, small, fresh)
+
+
+def fold_normalization(
+    variables: codes.Variables, epsilon: float = 1e-5
+) -> codes.Variables:
+  """Moves a first teacher's BatchNorm into the linear layer before it.
+
+  For students without BatchNorm. Folding its running statistics into the
+  encoder's last layer makes one that computes the same factors, up to rounding;
+  the released code drops the BatchNorm instead.
+
+  Args:
+    variables: of a teacher whose encoder ends in a layer `code`, kernel `[...,
+      K]`, that is linear up to the BatchNorm `code_norm`.
+    epsilon: of the BatchNorm.
+
+  Returns:
+    Variables without the BatchNorm.
+  """
+  stats = variables['batch_stats']['encoder']['code_norm']
+  scale = jax.lax.rsqrt(stats['var'] + epsilon)
+  params = variables['params']
+  last = params['encoder']['code']
+  folded = {
+      'kernel': last['kernel'] * jnp.expand_dims(
+          scale, range(last['kernel'].ndim - 1)
+      ),
+      'bias': (last['bias'] - stats['mean']) * scale,
+  }
+  encoder = {**params['encoder'], 'code': folded}
+  return {'params': {**params, 'encoder': encoder}, 'batch_stats': {}}
+
+
+def _check_same_structure(small, fresh):
+  if jax.tree.structure(small) == jax.tree.structure(fresh):
+    return
+  in_small, in_fresh = (
+      {
+          jax.tree_util.keystr(path)
+          for path, _ in jax.tree_util.tree_leaves_with_path(tree)
+      }
+      for tree in (small, fresh)
+  )
+  only_small = sorted(in_small - in_fresh)
+  only_fresh = sorted(in_fresh - in_small)
+  raise errors.InputError(
+      'the trees to grow between differ: only in the trained one'
+      f' {only_small[:3]}, only in the larger one {only_fresh[:3]}.'
+  )
+
+
+def _grown_axis(path, old_shape, new_shape, position):
+  """Returns the axis on which a leaf grows, None if its shape stays."""
+  name = jax.tree_util.keystr(path)
+  shapes = f'leaf {name} has shape {old_shape}, the larger one {new_shape}'
+  if len(old_shape) != len(new_shape):
+    raise errors.InputError(f'{shapes}; accepted: equal ranks.')
+  axes = [i for i, (a, b) in enumerate(zip(old_shape, new_shape)) if a != b]
+  if not axes:
+    return None
+  axis = axes[0]
+  if len(axes) > 1 or new_shape[axis] < old_shape[axis]:
+    raise errors.InputError(f'{shapes}; accepted: one axis may be larger.')
+  if not 0 <= position <= old_shape[axis]:
+    raise errors.InputError(
+        f'{shapes}; position {position} is not within 0 to {old_shape[axis]}.'
+    )
+  return axis
+
+
+def _has_key(path, key):
+  return any(getattr(entry, 'key', None) == key for entry in path)

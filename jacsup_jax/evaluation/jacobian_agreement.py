@@ -1,0 +1,375 @@
+"""What is known of a decoder by its Jacobian: agreement, columns, directions.
+
+Jacobian supervision asks that a student's decoder changes with its factors as
+its teacher's does, eq. (1) of Lezama (2019), and trains it by differences of
+images, eq. (9). Here the derivative itself is looked at, for any pure function
+`decode(code) -> images` that treats examples independently. A column is the
+derivative of an image by one factor; none is approximated.
+"""
+
+from collections.abc import Sequence
+import math
+from typing import Any, NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jacsup_jax.core import codes
+from jacsup_jax.core import errors
+from jacsup_jax.data import batches
+
+# Columns that are held at a time, unless those of one image are more.
+_COLUMN_BYTES = 2**26
+# Of one image's columns, and of a block of directions: more is a mistake.
+_MOST_BYTES = 2**32
+# Directions that are iterated beyond those asked for: the iteration converges
+# by the ratio of the last one asked for to the first one left out.
+_MORE_DIRECTIONS = 4
+
+
+class ColumnProducts(NamedTuple):
+  """Inner products, over pixels, of two Jacobians' columns; per example."""
+
+  student: jax.Array  # [B, K], squared norms
+  teacher: jax.Array  # [B, K], squared norms
+  both: jax.Array  # [B, K], student's with teacher's
+
+
+class PrincipalDirections(NamedTuple):
+  """Directions of the nuisance, by the change of the image along them."""
+
+  singular_values: jax.Array  # [n], falling
+  directions: jax.Array  # [n, D] or [n, h, w, c], orthonormal
+  residuals: jax.Array  # [n], relative to the largest eigenvalue
+
+
+def multiply_columns(
+    student_decode: codes.DecodeFn,
+    student_code: codes.Code,
+    teacher_decode: codes.DecodeFn,
+    teacher_code: codes.Code,
+) -> ColumnProducts:
+  """Multiplies a student's columns by its teacher's, factor by factor.
+
+  Both sides of eq. (1) of Lezama (2019), each at its own model's code.
+
+  Args:
+    student_decode: `code -> [B, H, W, C]`.
+    student_code: `[B, K]` factors and nuisance of any shape.
+    teacher_decode: `code -> [B, H, W, C]`.
+    teacher_code: `[B, K]` factors and nuisance of any shape.
+
+  Returns:
+    ColumnProducts, in squared units of the images over those of the factors.
+
+  Raises:
+    InputError: if the two differ in the number of examples or factors, or in
+      the shape of images; or see `check_decoder`.
+  """
+  shapes = [
+      (*code.factors.shape, *check_decoder(decode, code, name))
+      for name, decode, code in (
+          ('student', student_decode, student_code),
+          ('teacher', teacher_decode, teacher_code),
+      )
+  ]
+  if shapes[0] != shapes[1]:
+    raise errors.InputError(
+        'the student has (examples, factors, H, W, C) ='
+        f' {shapes[0]}, the teacher {shapes[1]}; accepted: the same.'
+    )
+
+  def multiply(codes):
+    student = _linearize_factors(student_decode, codes[0])
+    teacher = _linearize_factors(teacher_decode, codes[1])
+
+    def multiply_column(direction):
+      columns = student(direction), teacher(direction)
+      return [
+          jnp.sum(a * b)
+          for a, b in (columns[:1] * 2, columns[1:] * 2, columns)
+      ]
+
+    units = _unit_vectors(codes[0])
+    return ColumnProducts(*jax.lax.map(multiply_column, units))
+
+  return jax.lax.map(
+      multiply,
+      (student_code, teacher_code),
+      batch_size=batches.count_at_once(shapes[0][2:]),
+  )
+
+
+def compute_agreement(
+    products: ColumnProducts, names: Sequence[str]
+) -> dict[str, Any]:
+  """Averages the agreement of two Jacobians over data.
+
+  Of every column the cosine, 1 where the directions agree, and the relative
+  error of its norm, | ||J_S|| - ||J_T|| | / ||J_T||, are averaged over the
+  examples where they are defined: a column that is exactly zero has no
+  direction, and nothing is relative to it.
+
+  Args:
+    products: see `multiply_columns`.
+    names: of the K factors.
+
+  Returns:
+    JSON values. `cosine` and `norm_error` are the means over factors; in
+    `factors` are those of each by its name, with the numbers of examples that
+    were left out, `undefined_cosines` and `undefined_norm_errors`. None stands
+    for a mean over nothing.
+  """
+  student, teacher, both = (np.asarray(x, np.float64) for x in products)
+  chex.assert_equal_shape([student, teacher, both])
+  chex.assert_shape(student, (None, len(names)))
+  nonzero = np.isfinite(teacher) & np.isfinite(student) & (teacher > 0)
+  cosine = _divide(both, np.sqrt(student * teacher), nonzero & (student > 0))
+  norm_error = abs(_divide(np.sqrt(student), np.sqrt(teacher), nonzero) - 1)
+  factors = {
+      name: {
+          'cosine': _mean(cosine[:, i]),
+          'norm_error': _mean(norm_error[:, i]),
+          'undefined_cosines': int(np.sum(np.isnan(cosine[:, i]))),
+          'undefined_norm_errors': int(np.sum(np.isnan(norm_error[:, i]))),
+      }
+      for i, name in enumerate(names)
+  }
+  over_factors = lambda key: _mean(
+      np.array([f[key] for f in factors.values()], np.float64)
+  )
+  return {
+      'cosine': over_factors('cosine'),
+      'norm_error': over_factors('norm_error'),
+      'factors': factors,
+  }
+
+
+def compute_column_cosines(
+    decode: codes.DecodeFn, code: codes.Code
+) -> tuple[jax.Array, jax.Array]:
+  """Computes the cosines between the columns of one decoder's Jacobian.
+
+  Which factors move the image together (1), against each other (-1), or
+  without regard to each other (0); averaged over the examples where both
+  columns are not zero.
+
+  Args:
+    decode: `code -> [B, H, W, C]`.
+    code: `[B, K]` factors and nuisance of any shape.
+
+  Returns:
+    `[K, K]` cosines, 0 where no example defines one, and `[K, K]` int, how many
+    do.
+
+  Raises:
+    InputError: if the columns of one image have no room; or see
+      `check_decoder`.
+  """
+  image_shape = check_decoder(decode, code)
+  needed = 4 * code.factors.shape[1] * math.prod(image_shape)
+  _check_memory(
+      f'the {code.factors.shape[1]} columns of images of {image_shape}', needed
+  )
+
+  def compare(code):
+    columns = jax.lax.map(
+        _linearize_factors(decode, code), _unit_vectors(code)
+    )
+    columns = columns.reshape(columns.shape[0], -1)
+    norms = jnp.linalg.norm(columns, axis=1, keepdims=True)
+    # Scaled first: squares of small ones would not be numbers any more.
+    units = columns / jnp.where(norms > 0, norms, 1.0)
+    defined = (norms > 0) & (norms > 0).T
+    return units @ units.T, defined
+
+  cosines, defined = jax.lax.map(
+      compare, code, batch_size=max(1, _COLUMN_BYTES // needed)
+  )
+  count = jnp.sum(defined, axis=0)
+  total = jnp.sum(jnp.where(defined, cosines, 0.0), axis=0)
+  return jnp.clip(total / jnp.maximum(count, 1), -1.0, 1.0), count
+
+
+def find_principal_directions(
+    decode: codes.DecodeFn,
+    code: codes.Code,
+    count: int,
+    *,
+    seed: int = 0,
+    tolerance: float = 1e-4,
+    most_iterations: int = 200,
+) -> PrincipalDirections:
+  """Finds the directions of the nuisance that change images most.
+
+  The first eigenvectors of J^T J, averaged over the examples, where J is the
+  Jacobian by the nuisance; of one example these are its right singular vectors.
+  Found by orthogonal iteration of a block, each step of which takes a product
+  with J and one with J^T for every direction: J itself is never there.
+
+  Args:
+    decode: `code -> [B, H, W, C]`.
+    code: `[B, K]` factors and nuisance of any shape.
+    count: n, how many directions.
+    seed: of the first block.
+    tolerance: ends the iteration: largest ||G v - s^2 v|| of those asked for,
+      G the average of J^T J, relative to the largest eigenvalue.
+    most_iterations: ends it too.
+
+  Returns:
+    PrincipalDirections. Singular values are the root mean square, over
+    examples, of the change of the whole image per unit along the direction.
+    A direction's largest element is positive.
+
+  Raises:
+    InputError: if there are fewer units than directions, or no room for them;
+      or see `check_decoder`.
+  """
+  check_decoder(decode, code)
+  batch_size, *shape = code.nuisance.shape
+  dim = math.prod(shape)
+  if not 1 <= count <= dim:
+    raise errors.InputError(
+        f'{count} principal directions of a nuisance of {dim} units; accepted:'
+        f' {f"from 1 to {dim}" if dim else "a decoder with a nuisance"}.'
+    )
+  size = min(dim, count + _MORE_DIRECTIONS)
+  _check_memory(f'{size} directions of {dim} units', 4 * size * dim)
+  _, push = jax.linearize(
+      lambda nuisance: decode(code._replace(nuisance=nuisance)), code.nuisance
+  )
+  pull = jax.linear_transpose(push, code.nuisance)
+
+  def apply(direction):
+    tangent = direction.reshape(1, *shape).astype(code.nuisance.dtype)
+    [gradient] = pull(push(jnp.broadcast_to(tangent, code.nuisance.shape)))
+    return jnp.mean(gradient.reshape(batch_size, dim), axis=0)
+
+  def improve(carry):
+    block, _, _, iteration = carry
+    applied = jax.lax.map(apply, block.T).T
+    # Within the block the eigenvectors are exact (Rayleigh and Ritz).
+    projected = block.T @ applied
+    values, rotation = jnp.linalg.eigh((projected + projected.T) / 2)
+    values, rotation = values[::-1], rotation[:, ::-1]
+    vectors, applied = block @ rotation, applied @ rotation
+    residuals = jnp.linalg.norm(applied - vectors * values[None], axis=0)
+    largest = jnp.where(values[0] > 0, values[0], 1.0)
+    following, _ = jnp.linalg.qr(applied)
+    found = vectors.T, values, residuals / largest
+    return following, found, jnp.max(found[2][:count]), iteration + 1
+
+  def goes_on(carry):
+    _, _, error, iteration = carry
+    return (error > tolerance) & (iteration < most_iterations)
+
+  block, _ = jnp.linalg.qr(jax.random.normal(jax.random.key(seed), (dim, size)))
+  first = improve((block, None, jnp.inf, 0))
+  _, (vectors, values, residuals), _, _ = jax.lax.while_loop(
+      goes_on, improve, first
+  )
+  vectors = vectors[:count]
+  largest = jnp.argmax(jnp.abs(vectors), axis=1, keepdims=True)
+  signs = jnp.sign(jnp.take_along_axis(vectors, largest, axis=1))
+  return PrincipalDirections(
+      # Rounding may put an eigenvalue of 0 below it.
+      jnp.sqrt(jnp.maximum(values[:count], 0.0)),
+      (vectors * signs).reshape(count, *shape),
+      residuals[:count],
+  )
+
+
+def check_decoder(
+    decode: codes.DecodeFn, code: codes.Code, name: str = 'decoder'
+) -> tuple[int, int, int]:
+  """Checks that a function is a decoder of a code, without computing it.
+
+  Args:
+    decode: `code -> [B, H, W, C]`.
+    code: of B examples.
+    name: of the decoder, for messages.
+
+  Returns:
+    (H, W, C).
+
+  Raises:
+    InputError: if the factors are not of rank two, there are no examples or
+      factors, or what is decoded has a shape that depends on anything but the
+      number of examples.
+  """
+  factors, nuisance = (jnp.shape(x) for x in code)
+  if len(factors) != 2 or 0 in factors:
+    raise errors.InputError(
+        f'factors of the {name} have the shape {factors}; accepted: (examples,'
+        ' factors), one or more of each.'
+    )
+  if nuisance[:1] != factors[:1]:
+    raise errors.InputError(
+        f'the nuisance of the {name} has the shape {nuisance} with'
+        f' {factors[0]} examples of factors; accepted: as many first.'
+    )
+  found = []
+  for batch_size in (factors[0], factors[0] + 1):
+    abstract = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct((batch_size, *x.shape[1:]), x.dtype),
+        code,
+    )
+    try:
+      found.append(jax.eval_shape(decode, abstract).shape)
+    except (jax.errors.JAXTypeError, jax.errors.JAXIndexError) as error:
+      # Its message is a page about tracing.
+      raise errors.InputError(
+          f'the {name} does not decode an abstract code'
+          f' ({type(error).__name__}): its steps or shapes depend on the'
+          ' code\'s values; accepted: a function that jax.jit takes.'
+      ) from error
+  image_shape = found[0][1:]
+  if len(image_shape) != 3 or found != [
+      (factors[0], *image_shape), (factors[0] + 1, *image_shape)
+  ]:  # pyformat: disable
+    raise errors.InputError(
+        f'the {name} decodes {factors[0]} examples to {found[0]} and'
+        f' {factors[0] + 1} to {found[1]}; accepted: (examples, H, W, C), the'
+        ' same H, W, C for any.'
+    )
+  return image_shape
+
+
+def _linearize_factors(decode, code):
+  """Returns the change of one example's image by one of its factors."""
+  nuisance = code.nuisance[None]
+  _, push = jax.linearize(
+      lambda factors: decode(codes.Code(factors[None], nuisance))[0],
+      code.factors,
+  )
+  return push
+
+
+def _unit_vectors(code):
+  return jnp.eye(code.factors.shape[-1], dtype=code.factors.dtype)
+
+
+def _check_memory(what, needed):
+  if needed > _MOST_BYTES:
+    raise errors.InputError(
+        f'{what} need {needed / 2**30:.1f} GiB; accepted: up to'
+        f' {_MOST_BYTES / 2**30:.0f} GiB.'
+    )
+
+
+def _divide(numerator, denominator, defined):
+  """Divides where it is defined, and has NaN elsewhere."""
+  return np.divide(
+      numerator,
+      denominator,
+      out=np.full(numerator.shape, np.nan),
+      where=defined,
+  )
+
+
+def _mean(values):
+  """Returns the mean over what is not NaN, None where that is nothing."""
+  values = values[~np.isnan(values)]
+  return float(np.mean(values)) if values.size else None
