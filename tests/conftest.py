@@ -1,28 +1,20 @@
 """Settings of all tests."""
 
 import atexit
+import os
 import shutil
 import tempfile
 
-import jax
-import pytest
+# One cache of compiled programs for all workers and child processes of a
+# session: each program is compiled once. It starts empty and is deleted.
+if 'JAX_COMPILATION_CACHE_DIR' not in os.environ:
+  _cache = tempfile.mkdtemp(prefix='jacsup_jax_tests_')
+  atexit.register(shutil.rmtree, _cache, ignore_errors=True)
+  os.environ['JAX_COMPILATION_CACHE_DIR'] = _cache
+  os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0'
+  os.environ['JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES'] = '0'
 
-from experiments import mnist
-from experiments import svhn
-from jacsup_jax.training import compilation
+import jax  # noqa: E402
 
 # A missing axis is an error, not a silent broadcast.
 jax.config.update('jax_numpy_rank_promotion', 'raise')
-# Many tests run the same small program again, as a killed run does that goes
-# on: each is compiled once in a session.
-_CACHE = tempfile.mkdtemp(prefix='jacsup_jax_tests_')
-atexit.register(shutil.rmtree, _CACHE, ignore_errors=True)
-compilation.keep_programs(_CACHE)
-# Binaries define their flags when they run; names are shared between them.
-mnist.define_flags()
-
-
-@pytest.fixture(scope='session')
-def svhn_flags():
-  """The flags that experiments.mnist, whose are defined, has not."""
-  svhn.define_model_flags()
