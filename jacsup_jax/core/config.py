@@ -1,20 +1,33 @@
-"""Configuration: frozen dataclasses of weights, stages and supervision."""
+"""Configuration as frozen dataclasses whose fields are command-line flags.
 
+A field made by `option` is a flag of the same name and default; its metadata
+hold the help text and the accepted values. A field that is another dataclass
+contributes the flags of that dataclass.
+"""
+
+from collections.abc import Mapping
 import dataclasses
-import math
+from typing import Any, Self
 
 import jax
 import numpy as np
 
 from jacsup_jax.core import errors
+from jacsup_jax.core import options
 
-# What products may be computed in.
 COMPUTE_DTYPES = ('float32', 'bfloat16')
-# Of a layer, a code or an ensemble: 8 times the paper's largest, and no more
-# than what a mistyped number may ask of a machine before it can be refused.
+JACOBIANS = ('secant', 'tangent', 'path', 'full')
+RAMPS = ('constant', 'linear', 'cosine')
+OPTIMIZERS = ('adam', 'muon')
+# Largest width of a layer or a code: 8 times the paper's largest. A mistyped
+# number is refused before it exhausts the machine's memory.
 LARGEST_WIDTH = 2**16
+LARGEST_INTEGER = 2**31 - 1  # JAX's default integers have 32 bits.
 # Faces are published at 1024x1024 at most.
 _LARGEST_IMAGE = 4096
+
+option = options.option
+check_options = options.check
 
 
 def check_image_size(image_size: int) -> None:
@@ -26,207 +39,217 @@ def check_image_size(image_size: int) -> None:
     )
 
 
-JACOBIANS = ('secant', 'tangent', 'path', 'full')
-# Of the quadrature of a path: NumPy's nodes are good up to about 100.
-_MOST_NODES = 100
-_MOST_SWAPS = 64
-
-RAMPS = ('constant', 'linear', 'cosine')
-
-
 @dataclasses.dataclass(frozen=True)
 class Ramp:
-  """How the weights of a student's terms rise within its stage.
+  """How the weights of a student's terms rise within its stage."""
 
-  Attributes:
-    shape: of `RAMPS`; constant does not rise.
-    start: share of each weight at the first step of the stage, from 0 to 1.
-    epochs: after which the weights are reached; None takes all of the stage.
-  """
-
-  shape: str = 'constant'
-  start: float = 0.0
-  epochs: int | None = None
+  ramp: str = option(
+      'constant',
+      'How the weights of all terms of a student except reconstruction rise'
+      ' within each stage.',
+      choices=RAMPS,
+  )
+  ramp_start: float = option(
+      0.0,
+      'Fraction of the weights at the first step of a stage; unused with'
+      ' --ramp=constant.',
+      low=0,
+      high=1,
+  )
+  ramp_epochs: int | None = option(
+      None, 'Epochs until the full weights are reached; default: the stage.',
+      low=1,
+  )  # pyformat: disable
 
   def __post_init__(self):
-    if self.shape not in RAMPS:
-      raise errors.InputError(f'--ramp={self.shape}; accepted: {", ".join(RAMPS)}.')
-    if not 0 <= self.start <= 1:
-      raise errors.InputError(f'--ramp_start={self.start}; accepted: from 0 to 1.')
-    if self.epochs is not None and self.epochs < 1:
-      raise errors.InputError(f'--ramp_epochs={self.epochs}; accepted: 1 or more.')
+    check_options(self)
 
 
 @dataclasses.dataclass(frozen=True)
 class Supervision:
   """How the Jacobians of a student and its teacher are compared.
 
-  See `jacobian`. All of it is static: it decides what is computed.
-
-  Attributes:
-    jacobian: of `JACOBIANS`. secant: what a swap of factors changes, the
-      paper's; tangent: the derivative in the direction of the swap; path: its
-      average along the swap; full: all of the Jacobian.
-    nodes: of the quadrature of a path.
-    num_swaps: permutations of the batch a step, whose losses are averaged.
-    history: each unit is supervised by the model that found it, see `history`;
-      else all by the parent.
-    blocks: how many factors are moved at a time, the others held: sizes of
-      groups, which sum to K; None moves all at once.
-    check: the teacher also looks at the student's swapped images, see
-      `losses.swap_check_loss`.
+  See `jacobian`. All fields are static: they decide what is computed.
   """
 
-  jacobian: str = 'secant'
-  nodes: int = 3
-  num_swaps: int = 1
-  history: bool = False
-  blocks: tuple[int, ...] | None = None
-  check: bool = False
+  jacobian: str = option(
+      'secant',
+      'How a student\'s Jacobian is compared with its teacher\'s, eq. (9):'
+      ' secant (the paper\'s), the change of the image under a swap of factors;'
+      ' tangent, the directional derivative towards the swap; path, that'
+      ' derivative averaged along the swap over --jacobian_nodes points; full,'
+      ' the whole Jacobian, for small codes and images.',
+      choices=JACOBIANS,
+  )
+  jacobian_nodes: int = option(
+      3,
+      'Nodes of the Gauss-Legendre quadrature of --jacobian=path.',
+      low=1,
+      high=100,  # NumPy's nodes are tested up to 100.
+  )
+  num_swaps: int = option(
+      1, 'Permutations of the batch per step; their losses are averaged.',
+      low=1, high=64,
+  )  # pyformat: disable
 
   def __post_init__(self):
-    if self.jacobian not in JACOBIANS:
+    check_options(self)
+    if self.jacobian == 'full' and self.num_swaps != 1:
       raise errors.InputError(
-          f'--jacobian={self.jacobian}; accepted: {", ".join(JACOBIANS)}.'
-      )
-    if not 1 <= self.nodes <= _MOST_NODES:
-      raise errors.InputError(
-          f'--jacobian_nodes={self.nodes}; accepted: from 1 to {_MOST_NODES}.'
-      )
-    most = 1 if self.jacobian == 'full' else _MOST_SWAPS
-    if not 1 <= self.num_swaps <= most:
-      raise errors.InputError(
-          f'--num_swaps={self.num_swaps} with --jacobian={self.jacobian};'
-          f' accepted: from 1 to {_MOST_SWAPS}, and 1 with full, which has no'
-          ' swaps.'
-      )
-    if self.check and self.history:
-      raise errors.InputError(
-          '--lambda_check with --supervise=history, which has several teachers;'
-          ' accepted: with --supervise=parent.'
+          f'--num_swaps={self.num_swaps} with --jacobian=full, which uses no'
+          ' swaps; accepted: 1.'
       )
 
+
+class Weights:
+  """Base of the weights of an objective."""
+
+  def __post_init__(self):
+    check_options(self)
+
   @property
-  def is_one_swap(self) -> bool:
-    """Whether two pairs of images are all that is compared, as in eq. (9)."""
-    swaps_alone = dataclasses.replace(self, check=False)
-    return swaps_alone == Supervision(nodes=self.nodes)
+  def needs_teacher(self) -> bool:
+    """Whether any term compares with a teacher."""
+    return False
 
 
 @dataclasses.dataclass(frozen=True)
-class LossWeights:
+class LossWeights(Weights):
   """Weights of the terms of the paper's unsupervised objective.
 
-  A pytree, so that the weights may be traced, or be `[N]` arrays: those of the
-  members of a grid, see `grid`.
-
-  Attributes:
-    lambda_y: of `factor_matching_loss`, eq. (9).
-    lambda_diff: of `jacobian_loss`, eq. (9).
-    lambda_xcov: of `cross_covariance_loss`, eq. (10).
-    squared_xcov: eq. (10) as printed (sum of squares); False takes its root,
-      as the released code does.
-    supervision: how `jacobian_loss` compares a student with its teacher.
-    lambda_hsic: of `constraints.hsic_loss`. Static, as those that follow: they
-      decide what is computed.
-    hsic_bandwidth: of its kernels; None takes the median distance.
-    lambda_orthogonal: of `constraints.column_losses`, factors with nuisance.
-    lambda_orthogonal_factors: of the same, factors with each other.
-    lambda_check: of `losses.swap_check_loss`, where `supervision` has it.
-    ramp: of all weights but that of reconstruction.
+  A pytree whose leaves are `lambda_y`, `lambda_diff` and `lambda_xcov`: these
+  may be traced, or be `[N]` arrays of the members of `training.replicas`. All
+  other fields are static.
   """
 
-  lambda_y: float = 0.25
-  lambda_diff: float = 0.1
-  lambda_xcov: float = 1e-3
-  squared_xcov: bool = True
+  lambda_y: float = option(
+      0.25, 'Weight of factor matching, eq. (9).', low=0
+  )
+  lambda_diff: float = option(
+      0.1, 'Weight of the Jacobian term, eq. (9).', low=0
+  )
+  lambda_xcov: float = option(
+      1e-3, 'Weight of cross-covariance, eq. (10).', low=0
+  )
+  xcov: str = option(
+      'squared',
+      'Cross-covariance as in the paper (squared: sum of squares, eq. (10)) or'
+      ' as in the released code (norm: root of that sum).',
+      choices=('squared', 'norm'),
+  )
+  lambda_hsic: float = option(
+      0.0,
+      'Weight of HSIC between factors and nuisance, a kernel measure of'
+      ' dependence; also applied to students without Jacobian supervision.',
+      low=0,
+  )
+  hsic_bandwidth: float | None = option(
+      None,
+      'Bandwidth of the Gaussian kernels of HSIC; default: the median distance'
+      ' in the batch.',
+      low=0,
+  )
+  lambda_orthogonal: float = option(
+      0.0,
+      'Weight of the squared cosines between the Jacobian columns of factors'
+      ' and nuisance units; also applied to students without Jacobian'
+      ' supervision.',
+      low=0,
+  )
+  lambda_orthogonal_factors: float = option(
+      0.0,
+      'Weight of the squared cosines between the Jacobian columns of factors;'
+      ' also applied to students without Jacobian supervision.',
+      low=0,
+  )
+  lambda_check: float = option(
+      0.0,
+      'Weight of the swap check: squared error between the teacher\'s encoding'
+      ' of a student\'s swapped image and the donor\'s factors.',
+      low=0,
+  )
   supervision: Supervision = Supervision()
-  lambda_hsic: float = 0.0
-  hsic_bandwidth: float | None = None
-  lambda_orthogonal: float = 0.0
-  lambda_orthogonal_factors: float = 0.0
-  lambda_check: float = 0.0
   ramp: Ramp = Ramp()
 
   def __post_init__(self):
-    _check_weights(self)
+    super().__post_init__()
     if self.hsic_bandwidth == 0:
-      raise errors.InputError('--hsic_bandwidth is 0; accepted: larger, and finite.')
+      raise errors.InputError(
+          '--hsic_bandwidth=0; accepted: numbers above 0.'
+      )
 
   @property
   def needs_teacher(self) -> bool:
     """Whether any term, of any member, compares with a teacher."""
-    return bool(
-        np.any(self.lambda_y)
-        or np.any(self.lambda_diff)
-        or np.any(self.lambda_check)
-    )
+    weights = (self.lambda_y, self.lambda_diff, self.lambda_check)
+    return any(bool(np.any(weight)) for weight in weights)
 
 
 jax.tree_util.register_dataclass(
     LossWeights,
     data_fields=['lambda_y', 'lambda_diff', 'lambda_xcov'],
     meta_fields=[
-        'squared_xcov', 'supervision', 'lambda_hsic', 'hsic_bandwidth',
-        'lambda_orthogonal', 'lambda_orthogonal_factors', 'lambda_check',
-        'ramp',
+        'xcov', 'lambda_hsic', 'hsic_bandwidth', 'lambda_orthogonal',
+        'lambda_orthogonal_factors', 'lambda_check', 'supervision', 'ramp',
     ],
 )  # pyformat: disable
 
 
 @dataclasses.dataclass(frozen=True)
-class NeighborWeights:
-  """What a first teacher that draws neighbours together is trained with.
+class NeighborWeights(Weights):
+  """Weights of a first teacher that maps neighbours to nearby factors."""
 
-  Attributes:
-    num_neighbors: of an image, of which one is drawn for each step.
-    lambda_neighbor: of `neighbor_embedding_loss`.
-    neighbor_scale: of the factors there.
-  """
-
-  num_neighbors: int = 10
-  lambda_neighbor: float = 0.1
-  neighbor_scale: float = 20.0
-
-  def __post_init__(self):
-    _check_weights(self)
-    if self.num_neighbors < 1:
-      raise errors.InputError(
-          f'--num_neighbors={self.num_neighbors}; accepted: 1 or more.'
-      )
+  num_neighbors: int = option(
+      10, 'Nearest neighbours per image, see --first_teacher.', low=1
+  )
+  lambda_neighbor: float = option(
+      0.1,
+      'Weight of the neighbour embedding loss, see --first_teacher.',
+      low=0,
+  )
+  neighbor_scale: float = option(
+      20.0,
+      'Factor scale of the neighbour embedding loss: the extent of the code in'
+      ' units of the distance between neighbours.',
+      low=0,
+  )
 
 
 @dataclasses.dataclass(frozen=True)
-class AttributeLossWeights:
+class AttributeLossWeights(Weights):
   """Weights of the terms of the paper's objective for facial attributes.
 
-  Defaults are those of the first half of the teacher's training.
-
-  Attributes:
-    lambda_reconstruction: lambda_1, of `reconstruction_loss`, eq. (8).
-    lambda_prediction: lambda_2, of `attribute_hinge_loss`, eq. (11).
-    lambda_xcov: lambda_3, of `cross_covariance_loss`, eq. (10).
-    lambda_attribute_cycle: lambda_4, of `attribute_cycle_loss`, eq. (12).
-    lambda_nuisance_cycle: lambda_5, of `nuisance_cycle_loss`, eq. (13).
-    lambda_y: of `factor_matching_loss`, eq. (9).
-    lambda_diff: of `jacobian_loss`, eq. (9).
-    squared_xcov: eq. (10) as printed (sum of squares); False takes its root,
-      as the released code does.
-    supervision: how `jacobian_loss` compares a student with its teacher.
+  The defaults are those of the first phase of the teacher.
   """
 
-  lambda_reconstruction: float = 1e2
-  lambda_prediction: float = 1e-1
-  lambda_xcov: float = 1e-1
-  lambda_attribute_cycle: float = 0.0
-  lambda_nuisance_cycle: float = 0.0
-  lambda_y: float = 0.0
-  lambda_diff: float = 0.0
-  squared_xcov: bool = True
+  lambda_reconstruction: float = option(
+      1e2, 'lambda_1: weight of reconstruction, eq. (8).', low=0
+  )
+  lambda_prediction: float = option(
+      1e-1, 'lambda_2: weight of attribute prediction, eq. (11).', low=0
+  )
+  lambda_xcov: float = option(
+      1e-1, 'lambda_3: weight of cross-covariance, eq. (10).', low=0
+  )
+  lambda_attribute_cycle: float = option(
+      0.0, 'lambda_4: weight of the attribute cycle, eq. (12).', low=0
+  )
+  lambda_nuisance_cycle: float = option(
+      0.0, 'lambda_5: weight of the nuisance cycle, eq. (13).', low=0
+  )
+  lambda_y: float = option(
+      0.0, 'Weight of a student\'s factor matching, eq. (9).', low=0
+  )
+  lambda_diff: float = option(
+      0.0, 'Weight of a student\'s Jacobian term, eq. (9).', low=0
+  )
+  xcov: str = option(
+      'squared',
+      'Cross-covariance as in the paper (squared: sum of squares, eq. (10)) or'
+      ' as in the released code (norm: root of that sum).',
+      choices=('squared', 'norm'),
+  )
   supervision: Supervision = Supervision()
-
-  def __post_init__(self):
-    _check_weights(self)
 
   @property
   def needs_teacher(self) -> bool:
@@ -238,24 +261,37 @@ class AttributeLossWeights:
 
 
 @dataclasses.dataclass(frozen=True)
-class FaderLossWeights:
-  """Weights of the terms of Fader Networks, see `fader_networks`.
+class Optimization:
+  """The optimizer; see `training.optimizers`."""
 
-  Attributes:
-    lambda_adversarial: of `attribute_cross_entropy_loss` with the opposite
-      labels, at the end of its ramp; lambda_E there.
-    ramp_steps: over which it rises linearly from 0; 0 for none.
-  """
-
-  lambda_adversarial: float = 1e-4
-  ramp_steps: int = 500_000
+  optimizer: str = option(
+      'adam',
+      'adam (the paper\'s), or muon, which makes the updates of matrices'
+      ' orthogonal: fewer but slower steps, with a --learning_rate near 0.02.',
+      choices=OPTIMIZERS,
+  )
+  learning_rate: float = option(3e-4, 'Learning rate.', low=0)
+  learning_rate_schedule: str = option(
+      'constant',
+      'constant, or cosine: the learning rate falls to 0 within each stage.',
+      choices=('constant', 'cosine'),
+  )
+  adam_b1: float = option(0.9, 'beta_1 of Adam, below 1.', low=0, high=1)
+  weight_decay: float = option(
+      1e-6, 'Weight decay, added to the gradient as L2.', low=0
+  )
 
   def __post_init__(self):
-    _check_weights(self)
+    check_options(self)
+    check_below_one('adam_b1', self.adam_b1)
 
-  @property
-  def needs_teacher(self) -> bool:
-    return False
+
+def check_below_one(name: str, value: float) -> None:
+  """Raises InputError if a decay rate is 1, which would never forget."""
+  if value >= 1:
+    raise errors.InputError(
+        f'--{name}={value}; accepted: from 0 to less than 1.'
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -265,13 +301,15 @@ class Stage:
   Attributes:
     name: directory of its checkpoints, `stage` in metrics and manifest.
     model: its kind in results.json, e.g. 'teacher' or 'student_no_jacobian'.
-    parent: name of the stage that it grows from; None for a first teacher.
-    nuisance_dim: of the grown model, counted from the first teacher on.
+    parent: name of the stage it grows from; None for a first teacher.
+    nuisance_dim: d, units of the nuisance after the growth, counted from the
+      first teacher on.
     epochs: passes over the training data.
     weights: of its objective.
-    teacher: name of the stage that supervises it; None is its parent.
-    patience: ends the stage before its epochs are over, after so many without
-      a new lowest validation error; None never does.
+    teacher: name of the stage that supervises it; None for its parent.
+    patience: end the stage early after this many epochs without a new lowest
+      validation error; None for never.
+    seed: of its initialisation, data order and swaps.
   """
 
   name: str
@@ -279,32 +317,53 @@ class Stage:
   parent: str | None
   nuisance_dim: int
   epochs: int
-  weights: LossWeights | AttributeLossWeights | FaderLossWeights
+  weights: Weights
   teacher: str | None = None
   patience: int | None = None
+  seed: int = 0
 
   @property
   def supervisor(self) -> str | None:
     """Name of the stage whose model supervises this one, if its weights ask."""
     return self.teacher or self.parent
 
+  def to_json(self) -> dict[str, Any]:
+    """Returns JSON values from which `from_json` makes an equal stage."""
+    entries = dataclasses.asdict(self)
+    kind = type(self.weights).__name__
+    weights = {
+        name: value.tolist() if hasattr(value, 'tolist') else value
+        for name, value in entries['weights'].items()
+    }
+    return entries | {'weights': {'kind': kind, **weights}}
 
-def _check_weights(
-    weights: (
-        LossWeights | NeighborWeights | AttributeLossWeights | FaderLossWeights
-    ),
-) -> None:
-  for field in dataclasses.fields(weights):
-    value = getattr(weights, field.name)
-    # Flags have no range, and leaves of a pytree may be traced, or be what JAX
-    # puts in their place.
-    if isinstance(value, bool) or not isinstance(
-        value, (int, float, np.generic, np.ndarray)
-    ):
-      continue
-    # The comparison also catches NaN.
-    wrong = [x for x in np.ravel(value).tolist() if not 0 <= x < math.inf]
-    if wrong:
+  @classmethod
+  def from_json(cls, entries: Mapping[str, Any]) -> Self:
+    """Makes a stage from what `to_json` returned.
+
+    Raises:
+      InputError: if the entries are not those of a stage.
+    """
+    kinds = {kind.__name__: kind for kind in Weights.__subclasses__()}
+    try:
+      weights = dict(entries['weights'])
+      kind = kinds[weights.pop('kind')]
+      return cls(**{**entries, 'weights': _from_json(kind, weights)})
+    except (KeyError, TypeError, ValueError) as error:
       raise errors.InputError(
-          f'--{field.name} is {wrong[0]}; accepted: 0 or larger, and finite.'
-      )
+          f'a stage of a manifest cannot be read ({error!r}); accepted: the'
+          ' entries that this version writes.'
+      ) from error
+
+
+def _from_json(cls, entries):
+  """Makes a dataclass and those it contains; `[N]` lists become arrays."""
+  values = {}
+  for field in dataclasses.fields(cls):
+    value = entries[field.name]
+    if dataclasses.is_dataclass(field.type):
+      value = _from_json(field.type, value)
+    elif isinstance(value, list):
+      value = np.array(value)
+    values[field.name] = value
+  return cls(**values)

@@ -1,0 +1,96 @@
+"""Dataclass fields that are command-line flags, and their checks."""
+
+from collections.abc import Sequence
+import dataclasses
+import math
+from typing import Any
+
+import numpy as np
+
+from jacsup_jax.core import errors
+
+
+def option(
+    default: Any,
+    help: str,  # pylint: disable=redefined-builtin
+    *,
+    low: float | None = None,
+    high: float | None = None,
+    choices: Sequence[str] | None = None,
+    group: str = 'training',
+) -> Any:
+  """Makes a dataclass field that is a flag.
+
+  Args:
+    default: of the flag. Its annotation may allow None; tuples are lists of
+      values separated by commas.
+    help: what the flag does, in a sentence.
+    low: smallest accepted number.
+    high: largest accepted number.
+    choices: accepted values, of a tuple those of its entries.
+    group: heading under which --help lists the flag.
+
+  Returns:
+    A `dataclasses.field`; see `check`.
+  """
+  metadata = {'help': help, 'group': group}
+  for name, value in (('low', low), ('high', high), ('choices', choices)):
+    if value is not None:
+      metadata[name] = value
+  return dataclasses.field(default=default, metadata=metadata)
+
+
+def check(config: Any) -> None:
+  """Checks the fields of a dataclass against their metadata.
+
+  Tracers and other stand-ins that JAX puts into a pytree are not checked.
+
+  Args:
+    config: a dataclass whose flags are made by `option`.
+
+  Raises:
+    InputError: naming the flag, the value found and the accepted values.
+  """
+  for field in dataclasses.fields(config):
+    value = getattr(config, field.name)
+    if 'choices' in field.metadata:
+      _check_choice(field, value)
+    elif not isinstance(value, bool):
+      _check_range(field, value)
+
+
+def _check_choice(field, value):
+  choices = field.metadata['choices']
+  found = value if isinstance(value, tuple) else (value,)
+  if set(found) - set(choices) or len(found) > len(set(found)):
+    accepted = ', '.join(map(str, choices))
+    each = ', each at most once' if isinstance(value, tuple) else ''
+    raise errors.InputError(
+        f'--{field.name}={",".join(map(str, found))}; accepted:'
+        f' {accepted}{each}.'
+    )
+
+
+def _check_range(field, value):
+  entries = value if isinstance(value, tuple) else (value,)
+  low = field.metadata.get('low', -math.inf)
+  high = field.metadata.get('high', math.inf)
+  for entry in entries:
+    if isinstance(entry, bool) or not isinstance(
+        entry, (int, float, np.number, np.ndarray)
+    ):
+      continue
+    for number in np.ravel(entry).tolist():
+      # The comparison also refuses NaN.
+      if not (low <= number <= high and math.isfinite(number)):
+        raise errors.InputError(
+            f'--{field.name}={number}; accepted: {_describe_range(low, high)}.'
+        )
+
+
+def _describe_range(low, high):
+  if high < math.inf:
+    return f'from {low} to {high}'
+  if low > -math.inf:
+    return f'{low} or larger, and finite'
+  return 'finite numbers'
