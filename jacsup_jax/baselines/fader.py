@@ -123,7 +123,7 @@ class FaderAutoencoder(nn.Module):
 
   def setup(self):
     depth = self.image_size.bit_length() - 3
-    widths = autoencoders.doubled_widths(self.first_width, self.last_width, depth)
+    widths = layers.doubled_widths(self.first_width, self.last_width, depth)
     self.encoder = autoencoders.FaceEncoder(
         widths,
         self.nuisance_channels,

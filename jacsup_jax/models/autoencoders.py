@@ -93,6 +93,10 @@ class MlpAutoencoder(nn.Module):
   axis_name: str | None = None
   dtype: jnp.dtype = jnp.float32
 
+  # The images it encodes; not fields of the module, as they have no annotation.
+  image_range = (0.0, 1.0)
+  factors_are_labels = False
+
   @property
   def code_dim(self) -> int:
     return self.num_factors + self.nuisance_dim
@@ -217,6 +221,10 @@ class SvhnAutoencoder(nn.Module):
   linear_code: bool = False
   axis_name: str | None = None
   dtype: jnp.dtype = jnp.float32
+
+  # The images it encodes; not fields of the module, as they have no annotation.
+  image_range = (0.0, 1.0)
+  factors_are_labels = False
 
   def __post_init__(self):
     scale = 2 ** (len(self.widths) + 1)
@@ -351,6 +359,10 @@ class FaceAutoencoder(nn.Module):
   axis_name: str | None = None
   dtype: jnp.dtype = jnp.float32
 
+  # The images it encodes; not fields of the module, as they have no annotation.
+  image_range = (-1.0, 1.0)
+  factors_are_labels = False
+
   def __post_init__(self):
     config.check_image_size(self.image_size)
     super().__post_init__()
@@ -366,7 +378,7 @@ class FaceAutoencoder(nn.Module):
   def setup(self):
     # Of hidden layers; one more halves 4 to 2 pixels.
     depth = self.image_size.bit_length() - 3
-    widths = doubled_widths(self.first_width, self.last_width, depth)
+    widths = layers.doubled_widths(self.first_width, self.last_width, depth)
     self.encoder = FaceEncoder(
         widths,
         self.nuisance_channels + self.num_factors,
@@ -391,94 +403,20 @@ class FaceAutoencoder(nn.Module):
     return self.decode(self.encode(images, train), train)
 
 
-class MlpJudge(nn.Module):
-  """The released code's digit classifier: 784-256-256-10, dropout 0.2.
-
-  Images `[B, H, W, C]` in [0, 1] -> logits `[B, num_classes]`.
-  """
-
-  num_classes: int
-  widths: tuple[int, ...] = (256, 256)
-  dropout_rate: float = 0.2
-
-  @nn.compact
-  def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
-    x = images.reshape(images.shape[0], -1)
-    for i, features in enumerate(self.widths):
-      x = layers.dense(
-          x.shape[-1], features, dtype=jnp.float32, name=f'dense_{i}'
-      )(x)
-      x = nn.Dropout(self.dropout_rate, deterministic=not train)(nn.relu(x))
-    return layers.dense(
-        x.shape[-1], self.num_classes, dtype=jnp.float32, name='logits'
-    )(x)
-
-
-class AttributeJudge(nn.Module):
-  """A classifier of facial attributes, for evaluation.
-
-  Images `[B, S, S, 3]` in [-1, 1] -> logits `[B, num_attributes]`: positive
-  where an attribute is seen. Strided 4x4 convolutions with BatchNorm down to
-  one pixel, a hidden layer, LeakyReLU between.
-
-  Attributes:
-    num_attributes: k.
-    image_size: S, a power of two, 8 or larger.
-    first_width: channels of the first layer; each further one has twice as
-      many.
-    last_width: that a layer has at most.
-    hidden: units of the dense layer.
-  """
-
-  num_attributes: int
-  image_size: int
-  first_width: int = 32
-  last_width: int = 512
-  hidden: int = 512
-
-  def __post_init__(self):
-    config.check_image_size(self.image_size)
-    super().__post_init__()
-
-  @property
-  def image_shape(self) -> tuple[int, int, int]:
-    return (self.image_size, self.image_size, 3)
-
-  @nn.compact
-  def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
-    chex.assert_shape(images, (None, *self.image_shape))
-    x = images
-    depth = self.image_size.bit_length() - 1
-    widths = doubled_widths(self.first_width, self.last_width, depth)
-    for i, features in enumerate(widths):
-      x = layers.DownBlock(features, name=f'down_{i}')(x, train)
-    x = x.reshape(x.shape[0], -1)
-    x = layers.dense(
-        x.shape[-1], self.hidden, dtype=jnp.float32, name='dense'
-    )(x)
-    x = layers.leaky_relu(x)
-    return layers.dense(
-        self.hidden, self.num_attributes, dtype=jnp.float32, name='logits'
-    )(x)
-
-
-def init_variables(
-    model: nn.Module, seed: int, image_shape: tuple[int, int, int]
-) -> codes.Variables:
-  """Initialises a model.
+def init_variables(module: nn.Module, seed: int) -> codes.Variables:
+  """Initialises the variables of an autoencoder or a classifier.
 
   Args:
-    model: an autoencoder or a judge.
+    module: has the property `image_shape`.
     seed: of the parameters.
-    image_shape: (H, W, C) of its input.
 
   Returns:
-    A dict of 'params' and 'batch_stats' (empty where it has none).
+    A dict of 'params' and 'batch_stats' (empty if the module has none).
   """
-  images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
-  # Not as one program: most leaves of a grown model were compiled before. Lazy:
-  # of the passes through the model nothing is computed.
-  variables = model.lazy_init(jax.random.key(seed), images)
+  images = jax.ShapeDtypeStruct((1, *module.image_shape), jnp.float32)
+  # Not jitted: growing a code changes few leaves, and the programs that draw
+  # the others are compiled already. Lazy: the forward pass is only traced.
+  variables = module.lazy_init(jax.random.key(seed), images)
   return {
       'params': variables['params'],
       'batch_stats': variables.get('batch_stats', {}),
@@ -566,8 +504,3 @@ def _code_norm(axis_name, train):
       axis_name=axis_name,
       name='code_norm',
   )
-
-
-def doubled_widths(first, last, depth):
-  """Lists `depth` widths from `first` on, each twice the one before."""
-  return tuple(min(first * 2**i, last) for i in range(depth))

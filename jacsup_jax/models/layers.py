@@ -308,6 +308,11 @@ def pool(x: jax.Array) -> jax.Array:
   return jnp.mean(blocks, axis=(2, 4))
 
 
+def doubled_widths(first: int, last: int, depth: int) -> tuple[int, ...]:
+  """Lists `depth` widths: each twice the one before, `last` at most."""
+  return tuple(min(first * 2**i, last) for i in range(depth))
+
+
 def _draw_by_unit(key, shape, dtype, bound):
   """Draws a leaf, by a program that leaves of about its size share.
 

@@ -1,0 +1,256 @@
+"""A module bound to its variables, and modules described as JSON.
+
+`Model` is the one way to encode and decode. It is a JAX pytree whose module is
+static: a jitted function takes it as an argument, and two models of one module
+share its program. Inside an objective, `dataclasses.replace(model,
+params=params)` binds the parameters that are differentiated.
+"""
+
+from collections.abc import Mapping
+import dataclasses
+import functools
+import types
+import typing
+from typing import Any
+
+from flax import linen as nn
+import jax
+import jax.numpy as jnp
+
+from jacsup_jax.core import codes
+from jacsup_jax.core import errors
+from jacsup_jax.models import autoencoders
+from jacsup_jax.models import classifiers
+
+# Modules that `make_module` makes, by the name of their class.
+MODULES: dict[str, type[nn.Module]] = {
+    cls.__name__: cls
+    for cls in (
+        autoencoders.MlpAutoencoder,
+        autoencoders.SvhnAutoencoder,
+        autoencoders.FaceAutoencoder,
+        classifiers.MlpJudge,
+        classifiers.AttributeJudge,
+    )
+}
+# Sizes are checked before arrays of them are made.
+_LARGEST_SIZE = 2**18
+_DTYPES = ('bfloat16', 'float16', 'float32', 'float64')
+# They say how a batch is spread over devices, or belong to linen.
+_NOT_DESCRIBED = ('axis_name', 'parent', 'name')
+
+
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=['params', 'batch_stats'],
+    meta_fields=['module'],
+)
+@dataclasses.dataclass(frozen=True, eq=False)
+class Model:
+  """An autoencoder with its parameters and running statistics.
+
+  Attributes:
+    module: a linen module with the methods `encode` and `decode`.
+    params: of the module.
+    batch_stats: its running statistics; empty if it has none.
+  """
+
+  module: nn.Module
+  params: codes.Params
+  batch_stats: codes.Params = dataclasses.field(default_factory=dict)
+
+  @property
+  def variables(self) -> codes.Variables:
+    return {'params': self.params, 'batch_stats': self.batch_stats}
+
+  @property
+  def image_shape(self) -> tuple[int, int, int]:
+    return self.module.image_shape
+
+  @property
+  def image_range(self) -> tuple[float, float]:
+    return self.module.image_range
+
+  @property
+  def num_factors(self) -> int:
+    return self.module.num_factors
+
+  @property
+  def nuisance_dim(self) -> int:
+    return self.module.nuisance_dim
+
+  @property
+  def factors_are_labels(self) -> bool:
+    return self.module.factors_are_labels
+
+  def encode(
+      self, images: jax.Array, attributes: jax.Array | None = None
+  ) -> codes.Code:
+    """Encodes images with the running statistics.
+
+    Args:
+      images: `[B, H, W, C]`, uint8, or floats in `image_range`.
+      attributes: `[B, K]` labels in {-1, +1}: the factors, if the module takes
+        its factors from labels (`factors_are_labels`), else unused.
+
+    Returns:
+      Code of B examples.
+
+    Raises:
+      ValueError: if the module needs attributes and is given none.
+    """
+    images = to_range(images, self.image_range)
+    if not self.factors_are_labels:
+      return self.module.apply(self.variables, images, method='encode')
+    if attributes is None:
+      raise ValueError(
+          f'{type(self.module).__name__}.encode without attributes: its factors'
+          ' are the labels of the images.'
+      )
+    return self.module.apply(
+        self.variables, images, attributes, method='encode'
+    )
+
+  def decode(self, code: codes.Code) -> jax.Array:
+    """Decodes to `[B, H, W, C]` floats, with the running statistics."""
+    return self.module.apply(self.variables, code, method='decode')
+
+
+def to_range(
+    images: jax.Array, image_range: tuple[float, float]
+) -> jax.Array:
+  """Converts 8-bit images to floats in a range; leaves floats as they are.
+
+  Args:
+    images: `[..., H, W, C]`, uint8 or floats.
+    image_range: (0, 1) or (-1, 1).
+
+  Returns:
+    Floats of the same shape.
+  """
+  if jnp.issubdtype(images.dtype, jnp.floating):
+    return images
+  if images.dtype != jnp.uint8:
+    raise errors.InputError(
+        f'images are {images.dtype}; accepted: uint8, or floats in'
+        f' {list(image_range)}.'
+    )
+  images = jnp.asarray(images, jnp.float32)
+  if tuple(image_range) == (0, 1):
+    return images / 255.0
+  if tuple(image_range) == (-1, 1):
+    # Not x / 127.5 - 1: XLA multiplies by a rounded 1 / 127.5, and 255 leaves
+    # the interval.
+    return (2.0 * images - 255.0) / 255.0
+  raise ValueError(f'range {image_range}: only (0, 1) and (-1, 1) are known')
+
+
+def register(cls: type[nn.Module]) -> type[nn.Module]:
+  """Adds a class of modules to those that `make_module` makes."""
+  MODULES[cls.__name__] = cls
+  return cls
+
+
+def describe_module(module: nn.Module) -> dict[str, Any]:
+  """Describes a module as JSON: its class by name, and its fields.
+
+  Args:
+    module: of a registered class. How its batch is spread over devices
+      (`axis_name`) is left out.
+
+  Returns:
+    A dict that `make_module` makes an equal module of.
+  """
+  description: dict[str, Any] = {'name': type(module).__name__}
+  for field in _list_fields(type(module)):
+    value = getattr(module, field.name)
+    if field.type is jnp.dtype:
+      value = jnp.dtype(value).name
+    elif isinstance(value, tuple):
+      value = list(value)
+    description[field.name] = value
+  return description
+
+
+def make_module(description: Mapping[str, Any]) -> nn.Module:
+  """Makes the module of a description.
+
+  Args:
+    description: from `describe_module`; a field that it lacks has its default.
+
+  Returns:
+    A linen module, not mapped over devices.
+
+  Raises:
+    InputError: in one line, if the description names no registered class, or a
+      field that is missing, unknown or of no accepted value.
+  """
+  name = description.get('name') if isinstance(description, Mapping) else None
+  if not isinstance(name, str) or name not in MODULES:
+    raise errors.InputError(
+        f'a model named {name!r}; accepted: {", ".join(MODULES)}.'
+    )
+  cls = MODULES[name]
+  fields = {field.name: field for field in _list_fields(cls)}
+  required = {
+      key for key, field in fields.items()
+      if field.default is dataclasses.MISSING
+  }
+  given = set(description) - {'name'}
+  if not required <= given <= set(fields):
+    raise errors.InputError(
+        f'a model {name} with the fields {", ".join(sorted(map(str, given)))};'
+        f' accepted: {", ".join(fields)}.'
+    )
+  values = {
+      key: _read_value(f'{name}.{key}', fields[key].type, description[key])
+      for key in fields
+      if key in given
+  }
+  try:
+    return cls(**values)
+  except (ValueError, TypeError) as error:
+    raise errors.InputError(f'a model {name}: {error}') from error
+
+
+def _list_fields(cls):
+  return [f for f in dataclasses.fields(cls) if f.name not in _NOT_DESCRIBED]
+
+
+def _read_value(label, kind, value):
+  """Converts a JSON value to the type of a module's field."""
+  if kind is jnp.dtype:
+    if value in _DTYPES:
+      # Not `jnp.dtype(value)`: it hashes unlike the default of the modules, and
+      # programs would be compiled twice.
+      return getattr(jnp, value)
+    raise errors.InputError(
+        f'{label} is {value!r}; accepted: {", ".join(_DTYPES)}.'
+    )
+  if isinstance(kind, types.GenericAlias) and isinstance(value, list):
+    (*items, last) = typing.get_args(kind)
+    if last is not ... and len(value) != len(items) + 1:
+      raise errors.InputError(
+          f'{label} is {value!r}; accepted: {len(items) + 1} numbers.'
+      )
+    return tuple(_read_value(label, int, item) for item in value)
+  if kind is bool and isinstance(value, bool):
+    return value
+  is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+  if kind is float and is_number and 0 <= value <= 1:
+    return float(value)
+  if kind is int and isinstance(value, int) and is_number:
+    if 0 <= value <= _LARGEST_SIZE:
+      return value
+  raise errors.InputError(
+      f'{label} is {value!r}; accepted: {_describe_kind(kind)}.'
+  )
+
+
+def _describe_kind(kind):
+  if kind is bool:
+    return 'true or false'
+  if kind is float:
+    return 'a number from 0 to 1'
+  number = f'a whole number from 0 to {_LARGEST_SIZE}'
+  return number if kind is int else f'a list, each {number}'
