@@ -43,7 +43,7 @@ MODELS = {
 
 def _make(name):
   model = MODELS[name]
-  variables = networks.init_variables(model, 0, model.image_shape)
+  variables = networks.init_variables(model, 0)
   return editor.Editor(
       model, variables, _units(model), name == 'faces', f'a run, {name}'
   )

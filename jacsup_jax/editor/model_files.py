@@ -154,7 +154,7 @@ def _fill(path, model, tensors):
   """Makes a model's variables of tensors, after a look at their shapes."""
   try:
     shapes = jax.eval_shape(
-        lambda: autoencoders.init_variables(model, 0, model.image_shape)
+        lambda: autoencoders.init_variables(model, 0)
     )
   except (ValueError, TypeError, ZeroDivisionError) as error:
     raise errors.InputError(

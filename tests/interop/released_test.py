@@ -72,7 +72,7 @@ def paper_state(kind, size):
     model = networks.MlpAutoencoder(factors, size - factors, is_teacher)
     layout = convert.Layout(kind, model, model.image_shape)
   template = jax.eval_shape(
-      lambda: networks.init_variables(layout.model, 0, layout.image_shape)
+      lambda: networks.init_variables(layout.model, 0)
   )
   zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), template)
   counts = {name: 3 for name in convert.list_counters(layout)}
@@ -204,7 +204,7 @@ def test_there_and_back_is_exact(kind, tmp_path):
   equal_bits(read, state)
   again = convert.from_state_dict('it', read, layout)
   assert again.counts == converted.counts
-  template = networks.init_variables(layout.model, 0, layout.image_shape)
+  template = networks.init_variables(layout.model, 0)
   assert jax.tree.structure(again.variables) == jax.tree.structure(template)
 
 

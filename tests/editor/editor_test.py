@@ -68,7 +68,7 @@ def _images(count=4, shape=SHAPE):
 
 def _faces():
   model = networks.FaceAutoencoder(2, 1, image_size=8, first_width=4)
-  variables = networks.init_variables(model, 0, model.image_shape)
+  variables = networks.init_variables(model, 0)
   return editor.Editor(model, variables, _units((0.5, 1.0)), is_signed=True)
 
 

@@ -37,7 +37,7 @@ def make_editor():
   model = networks.FaceAutoencoder(
       len(NAMES), 2, image_size=SIZE, first_width=4, last_width=4
   )
-  variables = networks.init_variables(model, 0, model.image_shape)
+  variables = networks.init_variables(model, 0)
   # Larger than those of a first step: moved units are to show.
   variables = variables | {
       'params': jax.tree.map(lambda x: 3 * x, variables['params'])
@@ -50,7 +50,7 @@ def make_editor():
 
 def make_digits():
   model = networks.MlpAutoencoder(1, 1, widths=(4,))
-  variables = networks.init_variables(model, 0, model.image_shape)
+  variables = networks.init_variables(model, 0)
   units = tuple(
       editor.Unit(name, kind, 0.0, 1.0, -2.0, 2.0)
       for name, kind in (('y1', editor.FACTOR), ('z1', editor.NUISANCE))

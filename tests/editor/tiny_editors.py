@@ -62,7 +62,7 @@ def make_choice(own, name, samples=NUM_SAMPLES):
 
 
 def _make(model, units, *, is_signed, title):
-  variables = networks.init_variables(model, 0, model.image_shape)
+  variables = networks.init_variables(model, 0)
   # As they begin, weights are so small that nothing would be seen.
   variables['params'] = jax.tree.map(lambda x: 2 * x, variables['params'])
   return editor.Editor(model, variables, tuple(units), is_signed, title)
