@@ -1,0 +1,405 @@
+"""What all binaries share: flags from dataclasses, and how a binary ends.
+
+The flags of a binary are the fields of a frozen dataclass, see `core.options`;
+fields that are dataclasses add their own. `run` parses them, calls `main` with
+the configuration and ends the process: status 0 when the work is complete, 2
+after one line for a user's mistake, 1 after one line for a full disk or numbers
+that are not finite, 143 or 130 after SIGTERM or SIGINT.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+import dataclasses
+import errno
+import inspect
+import os
+import pathlib
+import sys
+import textwrap
+import types
+import typing
+from typing import Any, ClassVar, TypeVar
+
+from absl import flags
+from absl import logging
+import jax
+
+from experiments import progress
+from jacsup_jax.core import config as config_lib
+from jacsup_jax.core import errors
+from jacsup_jax.core import options
+from jacsup_jax.data import files
+from jacsup_jax.runs import preemption
+from jacsup_jax.training import devices
+
+_Config = TypeVar('_Config')
+
+GROUPS = ('what', 'data', 'training', 'devices', 'output')
+_GPU_FLAG = '--xla_gpu_deterministic_ops=true'
+# Errors of a disk that is full or may not be written to.
+_DISK_ERRORS = (
+    errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES,
+    errno.EPERM, errno.EIO, errno.ENOTDIR, errno.EISDIR,
+)  # pyformat: disable
+
+
+@dataclasses.dataclass(frozen=True)
+class RunConfig:
+  """Where a run reads and writes, and how it works: not part of its result."""
+
+  decides_result: ClassVar[bool] = False
+
+  workdir: pathlib.Path = options.option(
+      pathlib.Path('runs/run'),
+      'Directory of the run; new, or to be continued.',
+      group='output',
+  )
+  resume: bool = options.option(
+      True, 'Continue the run that is in --workdir.', group='output'
+  )
+  judge_workdir: pathlib.Path | None = options.option(
+      None,
+      'Directory of the judge, which is trained if missing; default: a folder'
+      ' of runs/ named after the data set.',
+      group='output',
+  )
+  data_dir: pathlib.Path | None = options.option(
+      None,
+      'Where TFDS keeps prepared data sets (default: its own folder); the .npz'
+      ' file of --dataset=arrays; the folder of --dataset=celeba_folder.',
+      group='data',
+  )
+  checkpoint_every: int = options.option(
+      10, 'Epochs between checkpoints.', low=1, group='output'
+  )
+  progress: bool | None = options.option(
+      None,
+      'Show a progress bar; default: on a terminal only, a line per epoch'
+      ' elsewhere.',
+      group='output',
+  )
+  tensorboard: bool = options.option(
+      False, 'Also write metrics and pictures for TensorBoard.', group='output'
+  )
+  compilation_cache: pathlib.Path | None = options.option(
+      None,
+      'Directory in which compiled programs are kept for later runs; it should'
+      ' be writable by you alone, since they are executed.',
+      group='devices',
+  )
+  deterministic: bool = options.option(
+      False,
+      'Make GPUs give the same bits each time, at some cost of speed; CPUs and'
+      ' TPUs always do.',
+      group='devices',
+  )
+  distributed: bool = options.option(
+      False,
+      'This is one of several processes, each with its own devices, all with'
+      ' the same flags; --batch_size counts the examples of all of them.',
+      group='devices',
+  )
+  coordinator: str | None = options.option(
+      None,
+      'HOST:PORT of the first process; with --process_count and --process_id.'
+      ' Default: from the environment (TPU hosts, Slurm, Open MPI).',
+      group='devices',
+  )
+  process_count: int | None = options.option(
+      None, 'Number of processes.', low=1, group='devices'
+  )
+  process_id: int | None = options.option(
+      None, 'Index of this process; 0 writes --workdir.', low=0, group='devices'
+  )
+
+  def __post_init__(self):
+    options.check(self)
+    given = [self.coordinator, self.process_count, self.process_id]
+    if given != [None] * 3 and (None in given or not self.distributed):
+      raise errors.InputError(
+          '--coordinator, --process_count and --process_id: found'
+          f' {sum(x is not None for x in given)} of the three'
+          f'{"" if self.distributed else " without --distributed"}; accepted:'
+          ' all three with --distributed, or none.'
+      )
+    if self.process_id is not None and self.process_id >= self.process_count:
+      raise errors.InputError(
+          f'--process_id={self.process_id} with'
+          f' --process_count={self.process_count}; accepted: 0 to'
+          f' {self.process_count - 1}.'
+      )
+
+
+def parse(default: _Config, argv: Sequence[str]) -> _Config:
+  """Reads the flags of a command line.
+
+  Args:
+    default: dataclass whose fields are the flags and their defaults.
+    argv: arguments after the program's name.
+
+  Returns:
+    A dataclass of the same type.
+
+  Raises:
+    InputError: if a flag is unknown or its value is not accepted.
+  """
+  values = flags.FlagValues()
+  for field, kind, value in _list_fields(default):
+    if field.name not in values:  # A name that several share is one flag.
+      _define(values, field, kind, value)
+  try:
+    rest = values(['', *_expand_flagfiles(argv)])[1:]
+  except (flags.Error, ValueError) as error:
+    raise errors.InputError(str(error)) from error
+  if rest:
+    raise errors.InputError(
+        f'found {rest[0]!r} after the flags; accepted: flags only.'
+    )
+  found = {}
+  for field, kind, _ in _list_fields(default):
+    found[field.name] = _convert(field.name, kind, values[field.name].value)
+  return _replace(default, found)
+
+
+def as_dict(config: Any) -> dict[str, Any]:
+  """Returns the values that decide a run's result, by flag name."""
+  return {
+      field.name: str(value) if isinstance(value, pathlib.Path) else value
+      for field, _, value in _list_fields(config, only_results=True)
+  }
+
+
+def for_experiment(cls: type[_Config], **defaults: Any) -> _Config:
+  """Makes a configuration whose defaults differ from those of the library.
+
+  Args:
+    cls: dataclass of all flags of a binary.
+    **defaults: values by flag name, at any depth.
+  """
+  return _replace(cls(), defaults)
+
+
+def format_help(default: Any, doc: str) -> str:
+  """Formats the flags of a binary by group, with their defaults."""
+  lines = [doc.strip(), '']
+  fields = {entry[0].name: entry for entry in _list_fields(default)}
+  for group in GROUPS:
+    own = [x for x in fields.values() if x[0].metadata['group'] == group]
+    lines += [f'{group}:'] if own else []
+    for field, kind, value in own:
+      name = f'[no]{field.name}' if _base(kind) is bool else field.name
+      choices = field.metadata.get('choices') or _literals(kind)
+      text = ' '.join(field.metadata['help'].split())
+      if choices:
+        text += f' One of: {", ".join(map(str, choices))}.'
+        if _is_tuple(kind):
+          text = text.replace(' One of:', ' Any of:')
+      if value is not None:
+        text += f' Default: {_show(value) or "none"}.'
+      lines.append(f'  --{name}')
+      lines += textwrap.wrap(
+          text, 80, initial_indent='    ', subsequent_indent='    '
+      )
+    lines += [''] if own else []
+  lines.append('--flagfile=FILE reads flags from a file, one on each line.')
+  return '\n'.join(lines)
+
+
+def run(main: Callable[[Any], None], default: Any) -> None:
+  """Runs a binary: parses its flags, calls `main`, ends the process.
+
+  Args:
+    main: called with the configuration.
+    default: the configuration without flags.
+  """
+  logging.set_verbosity(logging.WARNING)
+  argv = sys.argv[1:]
+  try:
+    if {'--help', '-h', '-help', '--helpfull', '-?'} & {*argv}:
+      progress.say(format_help(default, inspect.getmodule(main).__doc__ or ''))
+      sys.exit(0)
+    config = parse(default, argv)
+    settings = {field.name: value for field, _, value in _list_fields(config)}
+    _set_up_jax(settings)
+    with preemption.watched():
+      main(config)
+    devices.disconnect()
+  except errors.InputError as error:
+    _end(f'error: {error}', 2)
+  except errors.RunError as error:
+    _end(f'error: {errors.one_line(str(error))}', 1)
+  except preemption.Preempted as error:
+    _end(f'stopped: {errors.one_line(str(error))}', error.exit_status)
+  except KeyboardInterrupt:
+    _end('stopped by SIGINT.', 130)
+  except OSError as error:
+    if error.errno not in _DISK_ERRORS or not error.filename:
+      raise
+    path = pathlib.Path(os.fsdecode(error.filename))
+    _end(f'error: {files.storage_error(path, error)}', 1)
+  except RuntimeError as error:
+    line = errors.one_line(str(error))
+    if 'nable to initialize backend' in line or 'nknown backend' in line:
+      asked = os.environ.get('JAX_PLATFORMS', '')
+      _end(
+          f'error: JAX_PLATFORMS={asked}: {line}; accepted: devices of this'
+          ' machine that the installed JAX supports.', 2
+      )  # pyformat: disable
+    if 'RESOURCE_EXHAUSTED' in line:
+      _end(
+          f'error: the device is out of memory ({line[:200]}); accepted: a'
+          ' smaller --batch_size, a smaller model, or more devices.', 1
+      )  # pyformat: disable
+    raise
+  sys.exit(0)
+
+
+def _list_fields(
+    config: Any, only_results: bool = False
+) -> Iterator[tuple[dataclasses.Field, Any, Any]]:
+  """Yields the fields that are flags, their types and their values."""
+  if only_results and not getattr(config, 'decides_result', True):
+    return
+  kinds = typing.get_type_hints(type(config))
+  for field in dataclasses.fields(config):
+    value = getattr(config, field.name)
+    if dataclasses.is_dataclass(value):
+      yield from _list_fields(value, only_results)
+    elif 'help' in field.metadata:
+      yield field, kinds[field.name], value
+
+
+def _replace(config: _Config, values: Mapping[str, Any]) -> _Config:
+  """Returns a configuration with other values, by flag name."""
+  changes = {}
+  for field in dataclasses.fields(config):
+    value = getattr(config, field.name)
+    if dataclasses.is_dataclass(value):
+      changes[field.name] = _replace(value, values)
+    elif field.name in values:
+      changes[field.name] = values[field.name]
+  replaced = dataclasses.replace(config, **changes)
+  options.check(replaced)
+  return replaced
+
+
+def _define(values, field, kind, default):
+  """Defines the flag of a field."""
+  define = {
+      bool: flags.DEFINE_boolean, int: flags.DEFINE_integer,
+      float: flags.DEFINE_float,
+  }.get(_base(kind), flags.DEFINE_string)  # pyformat: disable
+  choices = field.metadata.get('choices') or _literals(kind)
+  text = field.metadata['help']
+  if _is_tuple(kind):
+    default = [str(entry) for entry in default]
+    flags.DEFINE_list(field.name, default, text, flag_values=values)
+  elif choices:
+    flags.DEFINE_enum(field.name, default, choices, text, flag_values=values)
+  else:
+    if isinstance(default, pathlib.Path):
+      default = str(default)
+    define(field.name, default, text, flag_values=values)
+
+
+def _convert(name, kind, value):
+  """Converts what absl has parsed to the type of a field."""
+  if value is None:
+    return None
+  base = _base(kind)
+  if _is_tuple(kind):
+    entry = typing.get_args(kind)[0]
+    try:
+      value = tuple(entry(text) for text in value)
+    except ValueError as error:
+      raise errors.InputError(
+          f'--{name}={",".join(value)}; accepted: numbers separated by commas.'
+      ) from error
+  elif base is pathlib.Path:
+    path = files.expand_path(f'--{name}', value)
+    # What is relative stays so, as shorter in what is printed.
+    value = path if value.startswith('~') else pathlib.Path(value)
+  for number in value if isinstance(value, tuple) else (value,):
+    if isinstance(number, int) and abs(number) > config_lib.LARGEST_INTEGER:
+      raise errors.InputError(
+          f'--{name}={number}; accepted: {config_lib.LARGEST_INTEGER} at most.'
+      )
+  return value
+
+
+def _base(kind):
+  """Returns a type without `| None`."""
+  if typing.get_origin(kind) in (types.UnionType, typing.Union):
+    return next(x for x in typing.get_args(kind) if x is not types.NoneType)
+  return kind
+
+
+def _literals(kind):
+  base = _base(kind)
+  is_literal = typing.get_origin(base) is typing.Literal
+  return typing.get_args(base) if is_literal else ()
+
+
+def _is_tuple(kind):
+  return typing.get_origin(_base(kind)) is tuple
+
+
+def _show(value):
+  if isinstance(value, tuple):
+    return ','.join(map(str, value))
+  return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _expand_flagfiles(
+    argv: Sequence[str], above: tuple[pathlib.Path, ...] = ()
+) -> list[str]:
+  """Replaces --flagfile=FILE by the flags in the file."""
+  found, rest = [], list(argv)
+  while rest:
+    argument = rest.pop(0)
+    name, given, text = argument.lstrip('-').partition('=')
+    if name != 'flagfile' or not argument.startswith('-'):
+      found.append(argument)
+      continue
+    path = pathlib.Path(text if given else rest.pop(0) if rest else '')
+    path = path.expanduser()
+    if path in above:
+      raise errors.InputError(
+          f'--flagfile={path} includes itself; accepted: flagfiles that end.'
+      )
+    try:
+      lines = path.read_text(encoding='utf-8').splitlines()
+    except (OSError, ValueError) as error:
+      reason = getattr(error, 'strerror', None) or 'not UTF-8 text'
+      raise errors.InputError(
+          f'--flagfile={path} cannot be read ({reason}); accepted: a text file'
+          ' with a flag on each line.'
+      ) from error
+    lines = [line.strip() for line in lines]
+    lines = [line for line in lines if line and not line.startswith('#')]
+    found += _expand_flagfiles(lines, (*above, path))
+  return found
+
+
+def _set_up_jax(settings: Mapping[str, Any]) -> None:
+  """Applies what the flags say of devices, before any is used."""
+  if settings.get('deterministic'):
+    found = os.environ.get('XLA_FLAGS', '').split()
+    os.environ['XLA_FLAGS'] = ' '.join([*found, _GPU_FLAG])
+  cache = settings.get('compilation_cache')
+  if cache is not None:
+    files.check_writable(f'--compilation_cache={cache}', cache)
+    jax.config.update('jax_compilation_cache_dir', str(cache))
+    jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.1)
+  if settings.get('distributed'):
+    devices.connect(
+        settings['coordinator'],
+        settings['process_count'],
+        settings['process_id'],
+    )
+
+
+def _end(line, status):
+  """Ends the process with a line on stderr."""
+  progress.say(line, sys.stderr)
+  devices.abort(status)
+  sys.exit(status)
