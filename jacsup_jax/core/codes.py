@@ -27,22 +27,6 @@ class Code(NamedTuple):
   nuisance: jax.Array  # [B, D], or a feature map [B, h, w, c]
 
 
-class TeacherOutputs(NamedTuple):
-  """What a teacher contributes to its student's objective; all constants.
-
-  Where a swap is all that is compared, as in the paper, the images before and
-  after it; else what the teacher's images change by, see `jacobian.Changes`.
-  """
-
-  factors: jax.Array  # [B, K], y^T
-  images: jax.Array | None  # [B, H, W, C], D^T(y^T, z^T)
-  swapped_images: jax.Array | None  # [B, H, W, C], D^T(y_j^T, z^T)
-  changes: jax.Array | None = None  # [n, B, H, W, C]
-  # What is needed for it to look at the student's swapped images.
-  partner_factors: jax.Array | None = None  # [B, K], y_j^T
-  variables: 'Variables | None' = None
-
-
 EncodeFn = Callable[[jax.Array], Code]
 DecodeFn = Callable[[Code], jax.Array]
 
@@ -77,7 +61,7 @@ def merge(code: Code) -> jax.Array:
 def take_partners(
     values: jax.Array, permutation: jax.Array, axis_name: str | None = None
 ) -> jax.Array:
-  """Returns the row of every example's partner.
+  """Returns the rows of every example's partner.
 
   Args:
     values: `[B, ...]`.

@@ -1,4 +1,4 @@
-"""Errors that end in one line: a user's mistake, or a run that cannot continue."""
+"""Errors whose message is one line: a user's mistake, or a failed run."""
 
 _LONGEST_MESSAGE = 2000
 
@@ -17,15 +17,15 @@ class InputError(ValueError):
 def one_line(text: str) -> str:
   """Folds text from anywhere into one line that is safe to print.
 
-  Names of files and a library's messages may have line breaks, and what a
-  terminal would obey; an array may be shown whole.
+  File names and messages of libraries may contain line breaks and terminal
+  control characters.
 
   Args:
     text: of any length and any characters.
 
   Returns:
-    The text without line breaks, characters that cannot be shown as escapes,
-    its middle left out where it is very long.
+    The text without line breaks, with unprintable characters as escapes and the
+    middle of a very long text left out.
   """
   if len(text) > _LONGEST_MESSAGE:
     half = _LONGEST_MESSAGE // 2
@@ -37,10 +37,10 @@ def one_line(text: str) -> str:
 
 
 class RunError(Exception):
-  """What ends a run that made no mistake: its numbers, or the disk.
+  """A failed run without a user's mistake: its numbers, or the disk.
 
   Its message is one line; the binaries print it, without a traceback, and exit
-  with status 1. The last checkpoint stands.
+  with status 1. The last checkpoint is kept.
   """
 
 

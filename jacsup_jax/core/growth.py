@@ -1,8 +1,8 @@
-"""Growing a code: trained trees -> the same trees, larger. No I/O.
+"""Growing a code: trained trees -> the same trees, larger.
 
-Growth goes by shapes: a leaf that has one more of some axis in a freshly
-initialised larger tree is enlarged along that axis, whatever the model. It
-serves parameters, batch statistics and optimizer states alike.
+Growth follows shapes: a leaf with a longer axis in a freshly initialised larger
+tree is enlarged along that axis, whatever the model. It serves parameters,
+batch statistics and optimizer states alike.
 """
 
 from typing import Literal
@@ -40,9 +40,9 @@ def grow(
     position: index of the new units on the axis of the code, from 0 to its
       size; the same for all leaves.
     initialization: 'random' keeps the fresh values of the new units (the
-      paper's); 'preserving' puts zeros into what the decoder makes of them, so
-      that the student starts equal to its teacher. A leaf belongs to the
-      decoder if its path has the key `decoder`.
+      paper's); 'preserving' zeroes their weights in the decoder, so that the
+      student starts equal to its teacher. A leaf belongs to the decoder if its
+      path has the key `decoder`.
 
   Returns:
     A tree with the structure and shapes of `fresh`.
@@ -77,11 +77,10 @@ def grow(
 def fold_normalization(
     variables: codes.Variables, epsilon: float = 1e-5
 ) -> codes.Variables:
-  """Moves a first teacher's BatchNorm into the linear layer before it.
+  """Folds a first teacher's BatchNorm into the linear layer before it.
 
-  For students without BatchNorm. Folding its running statistics into the
-  encoder's last layer makes one that computes the same factors, up to rounding;
-  the released code drops the BatchNorm instead.
+  For students without BatchNorm: the folded layer computes the same factors, up
+  to rounding. The released code drops the BatchNorm instead.
 
   Args:
     variables: of a teacher whose encoder ends in a layer `code`, kernel `[...,

@@ -1,20 +1,220 @@
-"""Jacobian supervision for any decoder.
+"""Changes of a decoder's images with its factors, compared between decoders.
 
-A decoder is a function `decode(code) -> images`, pure, of a `codes.Code` with
-`[B, K]` factors; its parameters are bound by the caller, so that `jax.grad` and
-`jax.jvp` reach them with nothing in the way. Each loss compares what the images
-of two decoders change by with the factors, in one of the ways of `changes`.
+A decoder is a pure function `decode(code) -> images` of a `codes.Code` with
+`[B, K]` factors, its parameters bound by the caller. Its changes come in four
+forms, with J the derivative of the images by the factors:
+
+  secant   D(y_j, z) - D(y, z), the paper's, eq. (9) of Lezama (2019);
+  tangent  J(y, z) (y_j - y), the limit of the secant for small swaps;
+  path     the average of J along the segment from y to y_j, times (y_j - y),
+           by Gauss-Legendre quadrature: it converges to the secant;
+  full     all columns of J(y, z): its squares are the expected squares of
+           tangents along standard normal directions.
+
+Changes are `[n, B, ...]`: one per entry of `targets` `[n, B, K]`, the factors
+after a swap, or one per column of the Jacobian. Training and the losses below
+use the same functions.
 """
 
 from collections.abc import Callable
 import functools
+import math
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from jacsup_jax.core import changes
 from jacsup_jax.core import codes
+from jacsup_jax.core import config
+from jacsup_jax.core import errors
 from jacsup_jax.core import losses
+
+# Limit for the full Jacobian of one decoder on one batch. A training step holds
+# those of student and teacher, and what their gradients need.
+MAX_FULL_BYTES = 2**28
+
+
+class Changes(NamedTuple):
+  images: jax.Array  # [B, ...], D(y, z)
+  changes: jax.Array  # [n, B, ...]
+
+
+def compute(
+    supervision: config.Supervision,
+    decode: codes.DecodeFn,
+    code: codes.Code,
+    targets: jax.Array,
+    *,
+    joint: bool = False,
+) -> Changes:
+  """Computes the changes of a decoder's images in the configured form.
+
+  Args:
+    supervision: which form.
+    decode: `code -> [B, ...]`.
+    code: `[B, K]` factors and nuisance of any shape.
+    targets: `[n, B, K]`, factors after each swap; not used by 'full'.
+    joint: see `secant`.
+
+  Returns:
+    Images, and `[n, B, ...]` changes, or `[K, B, ...]` for 'full'.
+
+  Raises:
+    InputError: if factors are not `[B, K]`, the decoder does not return one
+      image per code, or the full Jacobian is larger than `MAX_FULL_BYTES`.
+  """
+  match supervision.jacobian:
+    case 'tangent':
+      return tangent(decode, code, targets)
+    case 'path':
+      return path(decode, code, targets, nodes=supervision.jacobian_nodes)
+    case 'full':
+      return full(decode, code)
+    case _:
+      return secant(decode, code, targets, joint=joint)
+
+
+def make_targets(
+    factors: jax.Array,
+    permutations: jax.Array,
+    axis_name: str | None = None,
+) -> jax.Array:
+  """Returns the factors of every example after each swap.
+
+  Args:
+    factors: `[B, K]`.
+    permutations: `[B]` int, the partner of each example, or `[n, B]`.
+    axis_name: of the mapped axis that the batch is spread over, if any.
+
+  Returns:
+    `[n, B, K]`, n = 1 for one swap.
+  """
+  _check_factors(factors)
+  return jnp.stack([
+      codes.take_partners(factors, permutation, axis_name)
+      for permutation in jnp.atleast_2d(permutations)
+  ])
+
+
+def secant(
+    decode: codes.DecodeFn,
+    code: codes.Code,
+    targets: jax.Array,
+    *,
+    joint: bool = False,
+) -> Changes:
+  """Computes D(target, z) - D(y, z); see `compute`.
+
+  With `joint` all codes are decoded as one batch, which is faster. The decoder
+  must then treat examples independently: not normalise with batch statistics.
+  """
+  if joint:
+    images, swapped = _decode_jointly(decode, code, targets)
+  else:
+    decode_at = _bind_nuisance(decode, code)
+    images = decode_at(code.factors)
+    swapped = _map_first(decode_at, targets)
+  return Changes(images, swapped - images[None])
+
+
+def tangent(
+    decode: codes.DecodeFn, code: codes.Code, targets: jax.Array
+) -> Changes:
+  """Computes J(y, z) (target - y); see `compute`."""
+  decode_at = _bind_nuisance(decode, code)
+  directions = targets - code.factors[None]
+  if len(directions) == 1:
+    images, change = jax.jvp(decode_at, (code.factors,), (directions[0],))
+    return Changes(images, change[None])
+  images, push = jax.linearize(decode_at, code.factors)
+  return Changes(images, jax.vmap(push)(directions))
+
+
+def path(
+    decode: codes.DecodeFn,
+    code: codes.Code,
+    targets: jax.Array,
+    *,
+    nodes: int,
+) -> Changes:
+  """Computes the mean of J from y to target, times (target - y).
+
+  See `compute`; `nodes` of the Gauss-Legendre quadrature, 1 or more.
+  """
+  decode_at = _bind_nuisance(decode, code)
+  points, weights = np.polynomial.legendre.leggauss(nodes)
+  points, weights = (points + 1) / 2, weights / 2  # From [-1, 1] to [0, 1].
+
+  def change(target):
+    direction = target - code.factors
+    derivative = lambda t: jax.jvp(
+        decode_at, (code.factors + t * direction,), (direction,)
+    )[1]
+    at_points = _map_first(derivative, points.astype(direction.dtype))
+    return jnp.tensordot(weights.astype(at_points.dtype), at_points, axes=1)
+
+  return Changes(decode_at(code.factors), _map_first(change, targets))
+
+
+def full(
+    decode: codes.DecodeFn,
+    code: codes.Code,
+    *,
+    max_bytes: int = MAX_FULL_BYTES,
+) -> Changes:
+  """Computes all columns of J(y, z), `[K, B, ...]`; see `compute`.
+
+  Raises:
+    InputError: if they need more than `max_bytes`, or as `compute`.
+  """
+  factors = code.factors
+  decode_at = _bind_nuisance(decode, code)
+  shape = jax.eval_shape(decode_at, factors)
+  check_full_size(shape.shape, factors.shape[1], shape.dtype, max_bytes)
+  images, push = jax.linearize(decode_at, factors)
+  columns = jnp.eye(factors.shape[1], dtype=factors.dtype)
+  along = lambda column: push(jnp.broadcast_to(column, factors.shape))
+  return Changes(images, jax.vmap(along)(columns))
+
+
+def check_full_size(
+    image_shape: tuple[int, ...],
+    num_factors: int,
+    dtype: jnp.dtype = jnp.float32,
+    max_bytes: int = MAX_FULL_BYTES,
+    name: str = '--jacobian=full',
+) -> None:
+  """Checks that a full Jacobian of a batch (B, H, W, C) is not too large.
+
+  Raises:
+    InputError: naming the flag `name`, if it needs more than `max_bytes`.
+  """
+  needed = num_factors * math.prod(image_shape) * jnp.dtype(dtype).itemsize
+  if needed > max_bytes:
+    raise errors.InputError(
+        f'{name}: the full Jacobian of images {tuple(image_shape)} by'
+        f' {num_factors} units of the code needs {needed} bytes'
+        f' ({needed / 2**20:.0f} MiB) per decoder; accepted: up to {max_bytes}'
+        ' bytes, with a smaller batch, image or code, or with'
+        ' --jacobian=secant, tangent or path, which have no such limit.'
+    )
+
+
+def compare(student: jax.Array, teacher: jax.Array) -> jax.Array:
+  """Computes the squared difference of two decoders' changes.
+
+  See `losses.jacobian_loss`; the teacher is stopped by the caller.
+
+  Raises:
+    InputError: if the shapes differ.
+  """
+  if student.shape != teacher.shape:
+    raise errors.InputError(
+        f'changes of the student\'s images have shape {student.shape}, of the'
+        f' teacher\'s {teacher.shape}; accepted: the same shape for both.'
+    )
+  return losses.jacobian_loss(student, teacher)
 
 
 def decode_swapped(
@@ -23,29 +223,16 @@ def decode_swapped(
     permutation: jax.Array,
     axis_name: str | None = None,
 ) -> tuple[jax.Array, jax.Array]:
-  """Decodes codes as they are and with their partners' factors.
+  """Decodes codes as they are and with their partners' factors, as one batch.
 
-  Both go through the decoder as one batch of twice the size, which is faster
-  than two; `decode` must therefore treat examples independently.
-
-  Args:
-    decode: `code -> [B, H, W, C]`.
-    code: `[B, K]` factors and nuisance of any shape.
-    permutation: `[B]` int, the partner j of each example.
-    axis_name: of the mapped axis that the batch is spread over, if any.
+  Arguments and errors are those of `secant_loss`.
 
   Returns:
     `[B, H, W, C]` images D(y, z) and `[B, H, W, C]` swapped images D(y_j, z).
-
-  Raises:
-    InputError: if the factors are not `[B, K]`, or images are not one a code.
   """
-  changes.check_factors(code)
-  swapped = codes.swap_factors(code, permutation, axis_name)
-  both = jax.tree.map(lambda *x: jnp.concatenate(x), code, swapped)
-  decoded = changes.check_rows(decode(both), both)
-  images, swapped_images = jnp.split(decoded, 2)
-  return images, swapped_images
+  targets = make_targets(code.factors, permutation, axis_name)
+  images, swapped = _decode_jointly(decode, code, targets)
+  return images, swapped[0]
 
 
 def secant_loss(
@@ -56,19 +243,20 @@ def secant_loss(
     permutation: jax.Array,
     axis_name: str | None = None,
 ) -> jax.Array:
-  """Computes the difference of two decoders' Jacobians along a swap.
+  """Computes the squared difference of two decoders' changes under a swap.
 
   The change of the image between an example's factors and its partner's is, to
-  first order, the Jacobian in that direction; student and teacher are compared
-  by it. Second part of eq. (9) of Lezama (2019). The teacher's side is stopped;
-  both sides of the student are differentiated.
+  first order, the Jacobian in that direction. Second part of eq. (9) of Lezama
+  (2019). The teacher is stopped; the student is differentiated on both sides
+  of the swap.
 
   Args:
-    student_decode: `code -> [B, H, W, C]`.
+    student_decode: `code -> [B, H, W, C]`, which treats examples independently.
     student_code: `[B, K]` factors and nuisance of any shape.
-    teacher_decode: `code -> [B, H, W, C]`.
+    teacher_decode: `code -> [B, H, W, C]`, as the student's.
     teacher_code: `[B, K]` factors and nuisance of any shape.
-    permutation: `[B]` int, the partner j of each example, shared by both.
+    permutation: `[B]` int, the partner j of each example, shared by both; or
+      `[n, B]` for the sum over n swaps.
     axis_name: of the mapped axis that the batch is spread over, if any.
 
   Returns:
@@ -77,14 +265,10 @@ def secant_loss(
   Raises:
     InputError: if factors are not `[B, K]`, or images differ in shape.
   """
-  student = decode_swapped(
-      student_decode, student_code, permutation, axis_name
-  )
-  teacher = decode_swapped(
-      teacher_decode, teacher_code, permutation, axis_name
-  )
-  changes.check_same_shape(student[0], teacher[0])
-  return losses.jacobian_loss(*student, *jax.lax.stop_gradient(teacher))
+  return _compare_targets(
+      functools.partial(secant, joint=True), student_decode, student_code,
+      teacher_decode, teacher_code, permutation, axis_name,
+  )  # pyformat: disable
 
 
 def tangent_loss(
@@ -95,35 +279,17 @@ def tangent_loss(
     permutation: jax.Array,
     axis_name: str | None = None,
 ) -> jax.Array:
-  """Computes the difference of two decoders' derivatives towards a swap.
+  """Computes the squared difference of two directional derivatives to a swap.
 
-  ||J^T (y_j^T - y^T) - J^S (y_j^S - y^S)||^2, as the mean over pixels: what
-  `secant_loss` tends to as the swap shrinks. The teacher's side is stopped; the
-  student's point and direction are both differentiated.
-
-  Args:
-    student_decode: see `secant_loss`, as for all others.
-    student_code: see `secant_loss`.
-    teacher_decode: see `secant_loss`.
-    teacher_code: see `secant_loss`.
-    permutation: see `secant_loss`.
-    axis_name: see `secant_loss`.
-
-  Returns:
-    `[B]`, mean over pixels, in squared units of the images.
-
-  Raises:
-    InputError: if factors are not `[B, K]`, or images differ in shape.
+  ||J^T (y_j^T - y^T) - J^S (y_j^S - y^S)||^2, as the mean over pixels: the
+  limit of `secant_loss` for small swaps. The teacher is stopped; the student's
+  point and direction are both differentiated. Arguments, result and errors are
+  those of `secant_loss`.
   """
   return _compare_targets(
-      changes.tangent,
-      student_decode,
-      student_code,
-      teacher_decode,
-      teacher_code,
-      permutation,
-      axis_name,
-  )
+      tangent, student_decode, student_code,
+      teacher_decode, teacher_code, permutation, axis_name,
+  )  # pyformat: disable
 
 
 def path_loss(
@@ -136,36 +302,17 @@ def path_loss(
     *,
     nodes: int = 3,
 ) -> jax.Array:
-  """Computes the difference of two decoders' mean Jacobians along a swap.
+  """Computes the squared difference of two mean Jacobians along a swap.
 
-  As `tangent_loss`, of Jacobians that are averaged along the segment from y to
-  y_j, and only then compared. The average times the segment is the secant, so
-  the loss converges to `secant_loss` with the number of nodes.
-
-  Args:
-    student_decode: see `secant_loss`, as for all others but `nodes`.
-    student_code: see `secant_loss`.
-    teacher_decode: see `secant_loss`.
-    teacher_code: see `secant_loss`.
-    permutation: see `secant_loss`.
-    axis_name: see `secant_loss`.
-    nodes: of the Gauss-Legendre quadrature, 1 or more; 1 is the midpoint.
-
-  Returns:
-    `[B]`, mean over pixels, in squared units of the images.
-
-  Raises:
-    InputError: if factors are not `[B, K]`, or images differ in shape.
+  As `tangent_loss`, with the Jacobians averaged along the segment from y to
+  y_j before they are compared. That average times the segment is the secant, so
+  the loss converges to `secant_loss` with the number of nodes. Arguments,
+  result and errors are those of `secant_loss`, and `nodes` of the quadrature.
   """
   return _compare_targets(
-      functools.partial(changes.path, nodes=nodes),
-      student_decode,
-      student_code,
-      teacher_decode,
-      teacher_code,
-      permutation,
-      axis_name,
-  )
+      functools.partial(path, nodes=nodes), student_decode, student_code,
+      teacher_decode, teacher_code, permutation, axis_name,
+  )  # pyformat: disable
 
 
 def full_loss(
@@ -174,48 +321,83 @@ def full_loss(
     teacher_decode: codes.DecodeFn,
     teacher_code: codes.Code,
     *,
-    max_bytes: int = changes.MAX_FULL_BYTES,
+    max_bytes: int = MAX_FULL_BYTES,
 ) -> jax.Array:
   """Computes the squared Frobenius norm of the difference of two Jacobians.
 
-  The mean over pixels of the sum over factors: the expectation of
-  `tangent_loss` over standard normal directions. Both have as many factors. The
-  teacher's side is stopped.
+  Mean over pixels, summed over factors: the expectation of `tangent_loss` over
+  standard normal directions. The teacher is stopped.
 
-  Args:
-    student_decode: see `secant_loss`, as for the codes.
-    student_code: see `secant_loss`.
-    teacher_decode: see `secant_loss`.
-    teacher_code: see `secant_loss`.
-    max_bytes: that a Jacobian may have.
+  Decoders and codes are those of `secant_loss`, with as many factors in both.
 
   Returns:
-    `[B]`, mean over pixels, in squared units of images by those of factors.
+    `[B]`, in squared units of images per squared unit of factors.
 
   Raises:
-    InputError: if factors are not `[B, K]`, images or numbers of factors
-      differ, or a Jacobian is larger than `max_bytes`.
+    InputError: as `secant_loss`, or if a Jacobian is larger than `max_bytes`.
   """
-  _, student = changes.full(student_decode, student_code, max_bytes=max_bytes)
-  _, teacher = changes.full(teacher_decode, teacher_code, max_bytes=max_bytes)
-  return changes.compare(student, jax.lax.stop_gradient(teacher))
+  student = full(student_decode, student_code, max_bytes=max_bytes)
+  teacher = full(teacher_decode, teacher_code, max_bytes=max_bytes)
+  return compare(student.changes, jax.lax.stop_gradient(teacher.changes))
 
 
 def _compare_targets(
-    changes_fn: Callable[..., changes.Changes],
-    student_decode,
-    student_code,
-    teacher_decode,
-    teacher_code,
-    permutation,
-    axis_name,
-):
-  """Compares changes towards the swap's factors, the teacher's stopped."""
-
+    changes_fn: Callable[..., Changes], student_decode, student_code,
+    teacher_decode, teacher_code, permutation, axis_name,
+):  # pyformat: disable
   def changes_of(decode, code):
-    changes.check_factors(code)
-    targets = changes.make_targets(code.factors, permutation, axis_name)
-    return changes_fn(decode, code, targets)[1]
+    targets = make_targets(code.factors, permutation, axis_name)
+    return changes_fn(decode, code, targets).changes
 
-  teacher = jax.lax.stop_gradient(changes_of(teacher_decode, teacher_code))
-  return changes.compare(changes_of(student_decode, student_code), teacher)
+  student = changes_of(student_decode, student_code)
+  teacher = changes_of(teacher_decode, teacher_code)
+  return compare(student, jax.lax.stop_gradient(teacher))
+
+
+def _decode_jointly(decode, code, targets):
+  """Decodes y and all targets as one batch: `[B, ...]` and `[n, B, ...]`."""
+  count = len(targets)
+  nuisance = jnp.concatenate([code.nuisance] * (count + 1))
+  every = codes.Code(jnp.concatenate([code.factors, *targets]), nuisance)
+  images, *swapped = jnp.split(_check_rows(decode(every), every), count + 1)
+  return images, jnp.stack(swapped)
+
+
+def _bind_nuisance(decode, code):
+  """Returns the decoder as a function of the factors, `[B, K] -> [B, ...]`."""
+  _check_factors(code.factors)
+
+  def decode_at(factors):
+    moved = codes.Code(factors, code.nuisance)
+    return _check_rows(decode(moved), moved)
+
+  return decode_at
+
+
+def _map_first(function, values):
+  """Maps a function over the first axis of an array.
+
+  A single entry is not batched: matrix products with a batch axis of one round
+  differently.
+  """
+  if len(values) == 1:
+    return function(values[0])[None]
+  return jax.vmap(function)(values)
+
+
+def _check_factors(factors):
+  if factors.ndim != 2:
+    raise errors.InputError(
+        f'factors of shape {factors.shape}; accepted: [B, K], of rank 2.'
+    )
+
+
+def _check_rows(images, code):
+  """Returns images, and raises InputError unless there is one per code."""
+  if images.ndim < 2 or images.shape[0] != code.factors.shape[0]:
+    raise errors.InputError(
+        f'the decoder returned images of shape {images.shape} for factors of'
+        f' shape {code.factors.shape}; accepted: [B, ...], one image for each'
+        f' of the {code.factors.shape[0]} codes.'
+    )
+  return images

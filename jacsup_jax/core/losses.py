@@ -51,50 +51,41 @@ def factor_matching_loss(
 
 
 def jacobian_loss(
-    student_images: jax.Array,
-    student_swapped_images: jax.Array,
-    teacher_images: jax.Array,
-    teacher_swapped_images: jax.Array,
+    student_changes: jax.Array, teacher_changes: jax.Array
 ) -> jax.Array:
-  """Computes the squared difference of two decoders' changes under a swap.
+  """Computes the squared difference of two decoders' changes under swaps.
 
   ||(D^T(y_j) - D^T(y)) - (D^S(y_j, z) - D^S(y, z))||^2. Second part of eq. (9)
-  of Lezama (2019), weighted by lambda_diff, as the mean over pixels.
+  of Lezama (2019), weighted by lambda_diff, as the mean over pixels. The forms
+  of change are those of `jacobian`.
 
   Args:
-    student_images: `[B, H, W, C]`, D^S(y, z).
-    student_swapped_images: `[B, H, W, C]`, D^S(y_j, z).
-    teacher_images: `[B, H, W, C]`, D^T(y).
-    teacher_swapped_images: `[B, H, W, C]`, D^T(y_j).
+    student_changes: `[n, B, ...]`, of the images under each of n swaps.
+    teacher_changes: `[n, B, ...]`.
 
   Returns:
-    `[B]`, in squared units of the images.
+    `[B]`, summed over the swaps, in squared units of the images.
   """
-  chex.assert_equal_shape([
-      student_images,
-      student_swapped_images,
-      teacher_images,
-      teacher_swapped_images,
-  ])
-  student_change = student_swapped_images - student_images
-  teacher_change = teacher_swapped_images - teacher_images
-  return _mean_square(teacher_change - student_change)
+  chex.assert_equal_shape([student_changes, teacher_changes])
+  squares = jnp.square(teacher_changes - student_changes)
+  return jnp.sum(jnp.mean(squares, axis=range(2, squares.ndim)), axis=0)
 
 
 def swap_check_loss(
     seen_factors: jax.Array, partner_factors: jax.Array
 ) -> jax.Array:
-  """Computes how far a teacher sees a swapped image from what it should be.
+  """Computes the squared error of a teacher's encoding of swapped images.
 
-  ||E^T(D^S(y_j, z)) - y_j^T||^2, as the mean over factors. Not of Lezama
-  (2019): eq. (9) adds to the teacher's swapped image what the recipient had
-  beyond its teacher's image, and this tells the student to leave out of it
-  what makes the teacher see other factors than the donor's. As eq. (12), but
-  with the teacher's encoder, which does not move.
+  ||E^T(D^S(y_j, z)) - y_j^T||^2, as the mean over factors. An addition to
+  Lezama (2019): by eq. (9) a swapped image keeps all that the recipient had
+  beyond its teacher's image, even what makes the teacher read other factors
+  than the donor's; this term removes that. As eq. (12), with the teacher's
+  encoder, which is frozen.
 
   Args:
-    seen_factors: `[B, K]`, the teacher's of the student's swapped images.
-    partner_factors: `[B, K]`, the teacher's of the donors.
+    seen_factors: `[B, K]`, the teacher's encoding of the student's swapped
+      images.
+    partner_factors: `[B, K]`, the teacher's encoding of the donors.
 
   Returns:
     `[B]`, in squared units of the factors.
@@ -109,19 +100,18 @@ def neighbor_embedding_loss(
     scale: float = 20.0,
     axis_name: str | None = None,
 ) -> jax.Array:
-  """Computes how badly neighbours are told from all others of a batch.
+  """Computes the InfoNCE loss of neighbours against the rest of a batch.
 
   -log s(i, i') + log sum_{j not i} s(i, j), with the similarity s of t-SNE,
   1 / (1 + |scale (y_i - y_j)|^2), i' the neighbour of i, and j all others of
-  the batch and all neighbours. InfoNCE of van den Oord et al. (2018) with the
-  similarity of van der Maaten & Hinton (2008), as Boehm et al. (2023) have it
-  for pairs of augmented images.
+  the batch and all neighbours. van den Oord et al. (2018) with the similarity
+  of van der Maaten & Hinton (2008), as Boehm et al. (2023).
 
   Args:
     factors: `[B, K]`, of a batch.
     neighbor_factors: `[B, K]`, of a neighbour of each.
-    scale: of the factors, which a BatchNorm holds to a variance of 1: how much
-      room the embedding has, in units of what is near.
+    scale: of the factors, which a BatchNorm keeps at variance 1: the extent of
+      the embedding in units of the distance between neighbours.
     axis_name: of the mapped axis that the batch is spread over, if any; the
       others are then those of the whole batch.
 
@@ -184,7 +174,7 @@ def cross_covariance_loss(
   total = jnp.sum(jnp.square(covariance))
   if squared:
     return total
-  # The root has no gradient at 0, which a unit that is still constant reaches.
+  # The root has no gradient at 0, the covariance with a constant unit.
   positive = total > 0
   return jnp.where(positive, jnp.sqrt(jnp.where(positive, total, 1.0)), 0.0)
 
@@ -192,7 +182,7 @@ def cross_covariance_loss(
 def attribute_cross_entropy_loss(
     logits: jax.Array, attributes: jax.Array
 ) -> jax.Array:
-  """Computes how unlikely labels are to a discriminator.
+  """Computes the cross-entropy of a discriminator of attributes.
 
   -log P(y | z), the attributes independent of each other. Eq. (2) of Lample et
   al. (2017), and with the opposite labels the second part of (3); as the sum
@@ -234,13 +224,13 @@ def attribute_hinge_loss(
 def attribute_cycle_loss(
     swapped_factors: jax.Array, cycled_factors: jax.Array
 ) -> jax.Array:
-  """Computes the hinge loss of the factors found again after a swap.
+  """Computes the hinge loss of the factors re-encoded after a swap.
 
-  mean_i max(1 - y_2i y'_2i, 0). Eq. (12) of Lezama (2019). The factors that
-  were given take the place of the labels.
+  mean_i max(1 - y_2i y'_2i, 0). Eq. (12) of Lezama (2019). The factors given to
+  the decoder serve as labels.
 
   Args:
-    swapped_factors: `[B, K]`, y_2 as it was given to the decoder.
+    swapped_factors: `[B, K]`, y_2, the decoder's input.
     cycled_factors: `[B, K]`, y'_2 of the encoded swapped image.
 
   Returns:
@@ -252,14 +242,14 @@ def attribute_cycle_loss(
 def nuisance_cycle_loss(
     nuisance: jax.Array, cycled_nuisance: jax.Array
 ) -> jax.Array:
-  """Computes the squared distance of the nuisance found again after a swap.
+  """Computes the squared distance of the nuisance re-encoded after a swap.
 
   ||z_1 - z'_1||^2. Eq. (13) of Lezama (2019), as the sum over all units: its
   weight of 1e-5 belongs to a sum. The released code takes the root of the sum
   over the whole batch, divided by its size.
 
   Args:
-    nuisance: `[B, ...]`, z_1 as it was given to the decoder.
+    nuisance: `[B, ...]`, z_1, the decoder's input.
     cycled_nuisance: `[B, ...]`, z'_1 of the encoded swapped image.
 
   Returns:

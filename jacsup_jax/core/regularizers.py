@@ -1,7 +1,6 @@
-"""Alternatives to the cross-covariance, eq. (10): what keeps factors apart.
+"""Alternatives to the cross-covariance, eq. (10), that separate factors.
 
-Each takes arrays, or a decoder and a code, and returns an array; weights are
-the caller's. None is of the paper.
+None is from the paper. Weights are left to the caller.
 """
 
 import chex
@@ -9,9 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jacsup_jax.core import changes
 from jacsup_jax.core import codes
 from jacsup_jax.core import errors
+from jacsup_jax.core import jacobian
 
 
 def hsic_loss(
@@ -21,7 +20,7 @@ def hsic_loss(
     bandwidth: float | None = None,
     axis_name: str | None = None,
 ) -> jax.Array:
-  """Computes how far factors and nuisance are from independent, by kernels.
+  """Computes HSIC, a kernel measure of dependence of factors and nuisance.
 
   The Hilbert-Schmidt independence criterion of Gretton et al. (2005), tr(K H L
   H) / (M - 1)^2 over a batch of M, with Gaussian kernels exp(-d^2 / 2 s^2) of
@@ -32,9 +31,8 @@ def hsic_loss(
   Args:
     factors: `[B, K]`.
     nuisance: `[B, ...]`, flattened to `[B, D]`; D may be 0, then the loss is 0.
-    bandwidth: s, of both kernels; None takes of each side the root of the
-      median of the squared distances within the batch, which is not
-      differentiated.
+    bandwidth: s of both kernels; by default, for each side, the root of the
+      median squared distance within the batch, not differentiated.
     axis_name: of the mapped axis that the batch is spread over, if any; pairs
       are then those of the whole batch.
 
@@ -71,19 +69,18 @@ def column_losses(
     decode: codes.DecodeFn,
     code: codes.Code,
     *,
-    max_bytes: int = changes.MAX_FULL_BYTES,
+    max_bytes: int = jacobian.MAX_FULL_BYTES,
 ) -> tuple[jax.Array, jax.Array]:
-  """Computes how far columns of a decoder's Jacobian are from orthogonal.
+  """Computes squared cosines between columns of a decoder's Jacobian.
 
-  Squared cosines between what one unit of the code changes in the image and
-  what another does: 0 where they change different things, 1 where they change
-  the same. Scale-free: a unit does not evade it by a weaker effect. A unit
-  without any effect counts as orthogonal.
+  0 if two units of the code change the image in orthogonal directions, 1 if in
+  the same. Scale-free: a weaker effect does not lower it. A unit without any
+  effect counts as orthogonal.
 
   Args:
     decode: `code -> [B, ...]`.
     code: `[B, K]` factors and nuisance of any shape.
-    max_bytes: that the Jacobian by all units may have.
+    max_bytes: largest accepted size of the Jacobian by all units.
 
   Returns:
     `[B]` in [0, 1], mean over pairs of a factor and a nuisance unit, and `[B]`,
@@ -91,9 +88,9 @@ def column_losses(
 
   Raises:
     InputError: if the Jacobian is larger than `max_bytes`, or as
-      `changes.compute`.
+      `jacobian.compute`.
   """
-  changes.check_factors(code)
+  chex.assert_rank(code.factors, 2)
   count = code.factors.shape[1]
   flat = code.nuisance.reshape(code.nuisance.shape[0], -1)
   units = jnp.concatenate([code.factors, flat], axis=1)
@@ -102,19 +99,19 @@ def column_losses(
     factors, nuisance = jnp.split(moved.factors, [count], axis=1)
     return decode(codes.Code(factors, nuisance.reshape(code.nuisance.shape)))
 
-  _, columns = changes.full(
+  columns = jacobian.full(
       decode_units, codes.Code(units, units[:, :0]), max_bytes=max_bytes
-  )
+  ).changes
   columns = columns.reshape(*columns.shape[:2], -1)
   products = jnp.einsum('ibp,jbp->bij', columns[:count], columns)
   squares = jnp.sum(jnp.square(columns), axis=-1).T
   scales = squares[:, :count, None] * squares[:, None, :]
-  # A unit may have no effect at all, as one that has just grown.
+  # A unit that has just grown may have no effect.
   has_effect = scales > jnp.finfo(scales.dtype).tiny
   cosines = jnp.where(
       has_effect, jnp.square(products) / jnp.where(has_effect, scales, 1.0), 0.0
   )
-  # Of a factor with itself nothing is learnt.
+  # The cosine of a factor with itself is 1.
   others = 1 - jnp.eye(count, dtype=cosines.dtype)
   between = cosines[:, :, :count] * others[None]
   mean = lambda x, pairs: jnp.sum(x, axis=(1, 2)) / max(1, pairs)
@@ -133,5 +130,5 @@ def _gaussian_kernel(values, bandwidth):
     return jnp.exp(-distances / (2 * bandwidth**2))
   pairs = np.triu_indices(len(values), 1)
   median = jax.lax.stop_gradient(jnp.median(distances[pairs]))
-  # Values that are mostly the same have no scale; the rest is at least apart.
+  # If most values are equal the median is 0: use a bandwidth of 1.
   return jnp.exp(-distances / (2 * jnp.where(median > 0, median, 1.0)))
