@@ -1,290 +1,313 @@
-"""Draws the figures of Lezama (2019) from stored runs, and a page of a run.
+"""Draw the figures of Lezama (2019) from stored runs.
 
   python -m experiments.figures --workdir=runs/mnist_quick
   python -m experiments.figures --workdir=runs/mnist_quick --figure=1,2 \
       --format=pdf,svg
-  python -m experiments.figures --workdir=runs/celeba64 \
-      --workdir=runs/celeba64_fader --figure=4,7,8
+  python -m experiments.figures --workdir=runs/celeba64,runs/celeba64_fader \
+      --figure=4,7,8
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+import dataclasses
+import functools
 import os
 import pathlib
-from typing import Any
 
-from absl import flags
+import numpy as np
 
-from experiments import celeba_figures
-from experiments import celeba_runs
-from experiments import command_line
-from experiments import drawings
-from experiments import drawn_runs
-from experiments import front_figure
-from experiments import run_gallery
+from experiments import cli
+from experiments import drawing
+from experiments import progress
 from jacsup_jax.core import errors
-from jacsup_jax.figures import face_figures
-from jacsup_jax.figures import panels as figures
-from jacsup_jax.runs import workdir as workdirs
+from jacsup_jax.core import options
+from jacsup_jax.data import files
+from jacsup_jax.data import registry
+from jacsup_jax.figures import curves
+from jacsup_jax.figures import faces
+from jacsup_jax.figures import panels
+from jacsup_jax.runs import run as run_lib
 
-FLAGS = flags.FLAGS
-_FRONT = 'front'
-_ACCEPTED = (*drawings.NAMES, _FRONT)
-_GALLERY = 'gallery.html'
+FIGURES = (
+    '1', '2', '4', '5', '7', '8', '9', '10', '11', '12', 'curves',
+    'reconstructions', 'sweeps', 'swaps', 'front',
+)  # fmt: skip
 
 
-def define_flags() -> None:
-  """Defines the flags of this binary; not at import, others have the names."""
-  flags.DEFINE_multi_string(
-      'workdir',
-      ['runs/mnist'],
-      'A run of experiments.mnist, svhn or celeba, finished or not; of several'
-      ' seeds the first is drawn. Given more than once, --figure=4 and 7 have'
-      ' the models of all runs (7 the first of each kind), 8 compares the'
-      ' student of one with the Fader Networks of another, and front shows a'
-      ' run of digits and one of faces.',
+@dataclasses.dataclass(frozen=True)
+class FiguresConfig:
+  """Flags of this binary."""
+
+  workdir: tuple[str, ...] = options.option(
+      ('runs/mnist',),
+      'Runs of experiments.mnist, svhn or celeba, finished or not; of several'
+      ' seeds the first is drawn. Several runs of faces give 4 and 7 with the'
+      ' models of all (7: the first of each kind), and 8 with the student of one'
+      ' and the Fader Networks of another; front takes a run of digits and one'
+      ' of faces.',
+      group='what',
   )
-  flags.DEFINE_list(
-      'figure',
-      [],
-      f'What to draw, any of {", ".join(_ACCEPTED)}; by default all that the'
-      ' run gives, and the gallery. Runs of mnist give 1 and 2, of svhn 9 to'
-      ' 12, of celeba 4, 5, 7, and 8 with Fader Networks; sweeps are as 8, of'
-      ' each model alone.',
+  figure: tuple[str, ...] = options.option(
+      (),
+      'What to draw; default: all that the run gives, except front. Grey images'
+      ' of classes give 1 and 2, images in colour 9 to 12, faces 4, 5, 7, and 8'
+      ' with Fader Networks; sweeps are as 8, of each model alone.',
+      choices=FIGURES,
+      group='what',
   )
-  flags.DEFINE_string(
-      'data_dir',
+  data_dir: str | None = options.option(
       None,
-      'Where TFDS keeps prepared sets, its own by default; for arrays the file,'
-      ' for celeba_folder the folder, as in the run.',
+      'Where the data are; default: where the run found them.',
+      group='data',
   )
-  flags.DEFINE_string(
-      'output_dir',
+  output_dir: str | None = options.option(
       None,
-      'Where the figures go; WORKDIR/figures by default, of several runs that'
-      ' of the first.',
+      'Where the figures go; default: WORKDIR/figures, of the first run.',
+      group='output',
   )
-  flags.DEFINE_list(
-      'format',
-      ['pdf'],
-      f'Formats, any of {", ".join(figures.FORMATS)}. PDF and SVG have text as'
-      ' text, and images as they were decoded.',
-  )
-  flags.DEFINE_boolean(
-      'gallery',
-      None,
-      f'Write {_GALLERY}, one page with parameters, curves, tables and the'
-      ' figures that are drawn, to WORKDIR (or --output_dir, if given). By'
-      ' default with all figures of one run.',
+  format: tuple[str, ...] = options.option(
+      ('pdf',),
+      'Formats of the files. PDF and SVG have text as text, and images as they'
+      ' were decoded.',
+      choices=panels.FORMATS,
+      group='output',
   )
 
-
-def choose(
-    found: drawings.Drawings, asked: Sequence[str], what: str
-) -> dict[str, Any]:
-  """Chooses the figures that were asked for.
-
-  Args:
-    found: that can be drawn.
-    asked: names, all that can be drawn if empty.
-    what: cannot give others, for the error.
-
-  Returns:
-    The chosen, in the order of `found`.
-
-  Raises:
-    InputError: if one of them cannot be drawn, or nothing at all.
-  """
-  missing = [name for name in asked if name not in found]
-  if missing or not found:
-    why = ''
-    if '8' in missing:
-      why = ' (8 compares a student with Fader Networks)'
-    given = ', '.join(found) or 'other runs'
-    raise errors.InputError(
-        f'--figure={",".join(asked)}: {what} cannot give'
-        f' {", ".join(missing) or "any figure"}{why}; accepted: {given}.'
-    )
-  return {n: files for n, files in found.items() if not asked or n in asked}
-
-
-def list_of_several(
-    runs: Sequence[workdirs.WorkDir],
-    asked: Sequence[str],
-    data_dir: str | None,
-) -> drawings.Drawings:
-  """Lists the figures that several runs give together.
-
-  Args:
-    runs: in order.
-    asked: of these figures; all if empty.
-    data_dir: where the data are, of all that need them.
-
-  Raises:
-    InputError: if a run is damaged.
-  """
-  found = {}
-  faces = [run for run in runs if run.manifest['experiment'] == 'celeba']
-  if not asked or '4' in asked:
-    rows = [
-        {**row, 'source': run.path.name}
-        for run in faces
-        for row in drawn_runs.read_rows(run)
-    ]
-    if len(faces) == len(runs) and face_figures.has_tradeoff(rows):
-      drawing = drawings.Drawing(
-          lambda: face_figures.tradeoff(rows),
-          'Figure 4: attribute flips against error, of several runs.',
-      )
-      found['4'] = {'figure_4': drawing}
-  if len(faces) == len(runs) and (not asked or {'7', '8'} & set(asked)):
-    found |= _list_of_models(faces, data_dir)
-  return found
+  def __post_init__(self):
+    options.check(self)
+    for name in ('workdir', 'format'):
+      if not getattr(self, name):
+        raise errors.InputError(f'--{name} is empty; accepted: one or more.')
 
 
 def draw(
-    workdir: Sequence[str | os.PathLike[str]],
+    run: run_lib.Run,
+    data: registry.Dataset | None = None,
     *,
-    figure: Sequence[str] = (),
-    data_dir: str | os.PathLike[str] | None = None,
-    output_dir: str | os.PathLike[str] | None = None,
-    formats: Sequence[str] = ('pdf',),
-    gallery: bool | None = None,
-) -> Iterator[pathlib.Path]:
-  """Draws figures of runs, as the flags say.
+    names: Sequence[str] = (),
+    folder: str | os.PathLike[str] | None = None,
+    formats: Sequence[str] = ('png',),
+) -> list[pathlib.Path]:
+  """Draws the figures of a run from its finished stages.
+
+  A run decides by what it holds which figures there are, see `drawing`. Models
+  are restored from the run's checkpoints; curves are of its metrics.jsonl, and
+  of a complete run Figures 4, 5 and 8 are of its results.json.
 
   Args:
-    workdir: of the runs.
-    figure: names; all that the run gives if empty.
-    data_dir: where the data are.
-    output_dir: where the figures go; None is `figures` of the first run.
-    formats: of `figures.FORMATS`.
-    gallery: whether a page is written; None: with all figures of one run.
+    run: complete or not.
+    data: images that the models were not trained on; by default the run's own
+      evaluation split is loaded.
+    names: of `FIGURES`; all that the run gives if empty, but for front.
+    folder: where the files go; by default `figures` in the work directory.
+    formats: of `panels.FORMATS`.
 
-  Yields:
-    Files, as they are written.
+  Returns:
+    The files written.
 
   Raises:
-    InputError: if a name is unknown, a run cannot give a figure or is damaged,
-      data are missing, or the files cannot be written.
+    InputError: if the run cannot give a figure that is named, if it is damaged
+      or has no finished stage, or if the folder cannot be written.
   """
-  _check('figure', figure, _ACCEPTED)
-  _check('format', formats, figures.FORMATS)
-  if not workdir or not formats:
-    raise errors.InputError(
-        '--workdir or --format is empty; accepted: one run or more, and any of'
-        f' {", ".join(figures.FORMATS)}.'
-    )
-  runs = [drawn_runs.open_run(path) for path in workdir]
-  output = pathlib.Path(output_dir or runs[0].figures)
-  # Before what takes minutes.
-  workdirs.check_writable(f'--output_dir={output}', output)
-  if gallery is None:
-    gallery = not figure and len(runs) == 1
-  if gallery and len(runs) > 1:
-    raise errors.InputError(
-        f'--gallery with {len(runs)} of --workdir; accepted: one run.'
-    )
-  page_path = (output if output_dir else runs[0].path) / _GALLERY
-  if gallery:
-    workdirs.check_writable(f'--workdir={page_path.parent}', page_path.parent)
-    if runs[0].is_complete:
-      runs[0].read_results()
-
-  page = run_gallery.Gallery()
-  chosen = _list_chosen(runs, figure, data_dir)
-  for name, drawing, drawn in drawings.save(output, chosen, formats):
-    yield from (output / f'{name}.{ending}' for ending in formats)
-    if gallery:
-      page.add(name, drawing, drawn)
-  if gallery:
-    page.write(runs[0], page_path)
-    yield page_path
+  folder = _check_folder(run, folder)
+  own = load(run, data)
+  found = [] if {*names} == {'front'} else drawing.list_drawings(own)
+  if 'front' in names:
+    found.append(list_front([own]))
+  return _save(_choose(found, names, f'the run in {run.path}'), folder, formats)
 
 
-def main() -> None:
-  for path in draw(
-      FLAGS.workdir,
-      figure=FLAGS.figure,
-      data_dir=FLAGS.data_dir,
-      output_dir=FLAGS.output_dir,
-      formats=FLAGS['format'].value,
-      gallery=FLAGS.gallery,
-  ):
-    print(f'saved in {path}', flush=True)
+def draw_several(
+    runs: Sequence[run_lib.Run],
+    data_dir: str | os.PathLike[str] | None = None,
+    *,
+    names: Sequence[str] = (),
+    folder: str | os.PathLike[str] | None = None,
+    formats: Sequence[str] = ('png',),
+) -> list[pathlib.Path]:
+  """Draws the figures that runs give together: 4, 7, 8 of faces, and front.
 
-
-def _check(name, values, accepted):
-  """Raises InputError unless a list has only what is accepted."""
-  unknown = [value for value in values if value not in accepted]
-  if unknown:
-    raise errors.InputError(
-        f'--{name}={",".join(values)}: there is no {", ".join(unknown)};'
-        f' accepted: any of {", ".join(accepted)}.'
-    )
-
-
-def _list_chosen(runs, asked, data_dir):
-  """Lists the figures that are asked for."""
-  front = {}
-  if _FRONT in asked:
-    loaded = [drawn_runs.load(run, data_dir) for run in runs]
-    front = {_FRONT: {_FRONT: front_figure.list_front(loaded)}}
-    asked = [name for name in asked if name != _FRONT]
-    if not asked:
-      return front
-  if len(runs) > 1:
-    found = list_of_several(runs, asked, data_dir)
-    what = (
-        'several runs, which give 4, 7 and 8 where all are of faces (4 and 8'
-        ' where they are measured), and front,'
-    )
-  else:
-    found = drawn_runs.list_drawings(drawn_runs.load(runs[0], data_dir))
-    what = f'the run of {runs[0].manifest["experiment"]} in {runs[0].path}'
-    if runs[0].manifest['experiment'] == 'celeba' and '5' not in found:
-      what += ' (not measured; experiments.evaluate does)'
-  return {**choose(found, asked, what), **front}
-
-
-def _list_of_models(faces, data_dir):
-  """Lists Figures 7 and 8 of the models of several runs.
-
-  Of two runs with a model of the same kind, the first one's is taken.
+  See `draw`. Of two models of the same kind, the first run's is taken.
   """
-  loaded = [drawn_runs.load(run, data_dir) for run in faces]
-  data = loaded[0].data
-  finals, measured = {}, {}
+  folder = _check_folder(runs[0], folder)
+  loaded = [load(run, data_dir=data_dir) for run in runs]
+  found = []
+  if all(own.has_attributes for own in loaded):
+    found = _list_of_several(loaded, {'7', '8'} & {*(names or FIGURES)})
+  if 'front' in names:
+    found.append(list_front(loaded))
+  return _save(_choose(found, names, 'these runs together'), folder, formats)
+
+
+def load(
+    run: run_lib.Run,
+    data: registry.Dataset | None = None,
+    data_dir: str | os.PathLike[str] | None = None,
+) -> drawing.Loaded:
+  """Restores the models of a run's first seed, and loads its data.
+
+  A teacher given by another run (--teacher_workdir) comes first.
+
+  Raises:
+    InputError: if no stage is finished, or something is damaged or missing.
+  """
+  seed = run.stage(run.find_stage(None)).seed
+  stages = [stage for stage in run.stages if run.stage(stage).seed == seed]
+  trained = [run.trained(stage) for stage in stages]
+  parent = trained[0].stage.parent
+  if parent is not None and run.config.get('teacher_workdir'):
+    given = run_lib.Run.open(run.config['teacher_workdir'], '--teacher_workdir')
+    trained.insert(0, given.trained(parent))
+  if data is None:
+    split = run.config.get('eval_split') or 'test'
+    data = run.load_data(split, data_dir)
+  rows = [row for row in run.rows if row.get('seed', seed) == seed]
+  records = run.workdir.read_metrics()
+  return drawing.Loaded(run.path, trained, data, rows, records)
+
+
+def list_front(loaded: Sequence[drawing.Loaded]) -> drawing.Drawing:
+  """Lists the front picture of a run of classes, one of faces, or both.
+
+  Classes: the first two factors, in the teacher and in the last student. Faces:
+  the attributes confirmed most often for the last student, or the teacher
+  without one, over -alpha to alpha.
+
+  Raises:
+    InputError: if there are other runs, or they lack the models.
+  """
+  of_faces = [own for own in loaded if own.has_attributes]
+  of_classes = [own for own in loaded if not own.has_attributes]
+  if len(of_faces) > 1 or len(of_classes) > 1:
+    raise errors.InputError(
+        f'--figure=front with {len(of_classes)} runs of digits and'
+        f' {len(of_faces)} of faces; accepted: one of either, or of both.'
+    )
   for own in loaded:
-    _check_alike(loaded[0], own)
-    for kind, model in celeba_figures.find_finals(own.trained).items():
-      finals.setdefault(kind, model)
-    of_rows = celeba_figures.find_measured(own.trained, own.rows)
-    for kind, pair in of_rows.items():
-      measured.setdefault(kind, pair)
-  found = {
-      '7': {'figure_7': celeba_figures.list_reconstructions(finals, data)}
-  }
-  if 'student' in measured and celeba_runs.FADER in measured:
-    drawing = celeba_figures.list_comparison(
-        measured['student'], measured[celeba_runs.FADER], data
+    needed = own.measured if own.has_attributes else own.finals
+    known = {'teacher', 'student'} if own.has_attributes else {'teacher'}
+    if not known & {*needed}:
+      raise errors.InputError(
+          f'--figure=front: {own.path} has no teacher that is finished, or of'
+          ' faces measured; accepted: a complete run.'
+      )
+    if not own.has_attributes and needed['teacher'].model.num_factors < 2:
+      raise errors.InputError(
+          f'--figure=front: {own.path} has a teacher of one factor; accepted:'
+          ' of two or more.'
+      )
+  # Twice a README's width, in pixels.
+  return drawing.Drawing(
+      'front',
+      'front',
+      functools.partial(_draw_front, of_classes, of_faces),
+      dpi=170,
+      colors=256,
+  )
+
+
+def main(config: FiguresConfig) -> None:
+  """Draws the figures that the flags ask for."""
+  runs = [run_lib.Run.open(path) for path in config.workdir]
+  data_dir = config.data_dir and files.expand_path('--data_dir', config.data_dir)
+  folder = config.output_dir and files.expand_path(
+      '--output_dir', config.output_dir
+  )
+  options_of_both = {
+      'names': config.figure, 'folder': folder, 'formats': config.format
+  }  # fmt: skip
+  if len(runs) > 1:
+    written = draw_several(runs, data_dir, **options_of_both)
+  else:
+    split = runs[0].config.get('eval_split') or 'test'
+    data = runs[0].load_data(split, data_dir)
+    written = draw(runs[0], data, **options_of_both)
+  for path in written:
+    progress.say(f'saved in {path}')
+
+
+def _check_folder(run, folder):
+  folder = pathlib.Path(folder or run.path / 'figures')
+  # Before models are restored, which may take minutes.
+  files.check_writable(f'--output_dir={folder}', folder)
+  return folder
+
+
+def _choose(found, names, what):
+  """Chooses the figures that are asked for; all if no names are given."""
+  given = list(dict.fromkeys(one.figure for one in found))
+  missing = [name for name in names if name not in given]
+  if missing or not found:
+    why = ' (8 compares a student with Fader Networks)' if '8' in missing else ''
+    raise errors.InputError(
+        f'--figure={",".join(names)}: {what} cannot give'
+        f' {", ".join(missing) or "any figure"}{why}; accepted:'
+        f' {", ".join(given) or "other runs"}.'
     )
-    found['8'] = {'figure_8': drawing}
+  return [one for one in found if not names or one.figure in names]
+
+
+def _save(drawings, folder, formats):
+  written = []
+  for one in drawings:
+    figure = one.draw()
+    for ending in formats:
+      path = folder / f'{one.name}.{ending}'
+      with files.writing(path):
+        panels.save(figure, path, ending, dpi=one.dpi, colors=one.colors)
+      written.append(path)
+  return written
+
+
+def _list_of_several(loaded, with_images):
+  """Lists Figures 4, 7 and 8 of the models of several runs of faces."""
+  found = []
+  rows = [{**row, 'source': own.path.name} for own in loaded for row in own.rows]
+  if curves.has_tradeoff(rows):
+    draw_rows = functools.partial(curves.tradeoff, rows)
+    found.append(drawing.Drawing('4', 'figure_4', draw_rows))
+  if not with_images:
+    return found
+  first, finals, measured = loaded[0], {}, {}
+  for own in loaded:
+    alike = [(one.data.attribute_names, one.data.image_shape,
+              one.data.fingerprint) for one in (first, own)]  # fmt: skip
+    if alike[0] != alike[1]:
+      raise errors.InputError(
+          f'--figure=7,8: {first.path} and {own.path} are of other attributes,'
+          ' sizes or images; accepted: runs on the same data.'
+      )
+    finals = own.finals | finals
+    measured = own.measured | measured
+  found.append(
+      drawing.list_reconstructions(first, finals.values(), 'figure_7')
+  )
+  if {'student', 'fader'} <= set(measured):
+    pairs = measured['student'], measured['fader']
+    found.append(drawing.list_comparison(first, *pairs))
   return found
 
 
-def _check_alike(first, other):
-  """Raises InputError unless two runs can be shown on the same images."""
-  shown = [
-      (run.data.attribute_names, run.data.image_size, run.data.fingerprint)
-      for run in (first, other)
-  ]
-  if shown[0] != shown[1]:
-    raise errors.InputError(
-        f'--figure=7,8: {first.run.path} and {other.run.path} are of other'
-        ' attributes, sizes or images; accepted: runs on the same data.'
+def _draw_front(of_classes, of_faces):
+  grids, shown = [], ()
+  for own in of_classes:
+    kinds = ['teacher', *[k for k in ('student', 'student_from_scratch')
+                          if k in own.finals][:1]]  # fmt: skip
+    for kind, label in zip(kinds, ('teacher', 'student')):
+      trained = own.finals[kind]
+      grid, *_ = drawing.vary_factors(own, trained, 9, limit=1000)
+      grids.append((f'{label}, d = {trained.stage.nuisance_dim}', grid))
+  for own in of_faces:
+    measured = own.measured
+    trained, row = measured.get('student') or measured['teacher']
+    indices = drawing.rank_attributes(row, own.data)[:5]
+    values = np.linspace(-row['strength'], row['strength'], 7)
+    shown = (
+        own.images(range(len(indices))),
+        drawing.sweep_attributes(own, trained, indices, values),
+        [own.data.attribute_names[i] for i in indices],
     )
+  return faces.front(grids, *shown)
 
 
 if __name__ == '__main__':
-  define_flags()
-  command_line.run(main)
+  cli.run(main, FiguresConfig())

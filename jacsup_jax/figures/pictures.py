@@ -1,4 +1,4 @@
-"""Images of models as picture files, with Pillow: single, tiled and moving."""
+"""Write images of models as picture files, with Pillow: still and moving."""
 
 import io
 
@@ -8,10 +8,9 @@ from PIL import Image
 
 from jacsup_jax.core import errors
 
-# By the ending of the file's name: what Pillow calls it, the largest side that
-# it may have, and how it is written.
+# Ending of a file's name -> Pillow's format, its largest side, its options.
 _KINDS = {
-    # Higher levels take several times as long, for some percent of the size.
+    # Higher levels take several times as long and save a few per cent.
     '.png': ('PNG', 2**31 - 1, {'compress_level': 1}),
     '.jpg': ('JPEG', 65500, {'quality': 95, 'subsampling': 0}),
     '.jpeg': ('JPEG', 65500, {'quality': 95, 'subsampling': 0}),
@@ -20,15 +19,15 @@ _KINDS = {
 }
 STILL = ('.png', '.jpg', '.jpeg', '.webp')
 MOVING = ('.gif', '.webp')
-# Of a frame: a strip of nine values goes there and back in two seconds.
+# A strip of nine frames goes there and back in two seconds.
 MILLISECONDS = 120
 
 
 def check_size(ending: str, height: int, width: int, what: str) -> None:
-  """Raises InputError if a picture is too large for its kind.
+  """Raises InputError if a picture is too large for its format.
 
   Args:
-    ending: of `STILL` or `MOVING`.
+    ending: one of `STILL` or `MOVING`.
     height: in pixels.
     width: in pixels.
     what: the file, for the error.
@@ -36,20 +35,13 @@ def check_size(ending: str, height: int, width: int, what: str) -> None:
   name, largest, _ = _KINDS[ending]
   if max(height, width) > largest:
     raise errors.InputError(
-        f'{what} would have {width}x{height} pixels; accepted of {name}:'
-        f' {largest} a side, or .png.'
+        f'{what} would have {width}x{height} pixels; {name} accepts {largest} a'
+        ' side, .png more.'
     )
 
 
 def tile(images: np.ndarray) -> np.ndarray:
-  """Puts images beside and below each other, pixel by pixel.
-
-  Args:
-    images: `[rows, cols, H, W, C]`, row 0 on top.
-
-  Returns:
-    `[rows * H, cols * W, C]`.
-  """
+  """Returns `[rows, cols, H, W, C]` images side by side, `[rows*H, cols*W, C]`."""
   chex.assert_rank(images, 5)
   rows, cols, height, width, channels = images.shape
   return images.transpose(0, 2, 1, 3, 4).reshape(
@@ -58,14 +50,11 @@ def tile(images: np.ndarray) -> np.ndarray:
 
 
 def encode(image: np.ndarray, ending: str) -> bytes:
-  """Encodes one image; `.png` and `.webp` without loss.
+  """Encodes one image as a file; `.png` and `.webp` without loss.
 
   Args:
-    image: `[H, W, C]` uint8, grey or in colours.
-    ending: of `STILL`, or `.gif`.
-
-  Returns:
-    A file.
+    image: `[H, W, C]` uint8, grey or RGB.
+    ending: one of `STILL`, or `.gif`.
   """
   name, _, options = _KINDS[ending]
   file = io.BytesIO()
@@ -76,43 +65,31 @@ def encode(image: np.ndarray, ending: str) -> bytes:
 def encode_moving(
     frames: np.ndarray, ending: str, milliseconds: int = MILLISECONDS
 ) -> bytes:
-  """Encodes an animation that runs without end.
+  """Encodes an animation that repeats forever as a file.
 
   Args:
     frames: `[N, H, W, C]` uint8.
-    ending: of `MOVING`. A GIF has 256 colours in each frame.
-    milliseconds: of each frame.
-
-  Returns:
-    A file.
+    ending: one of `MOVING`. A GIF has 256 colours in each frame.
+    milliseconds: duration of each frame.
   """
   name, _, options = _KINDS[ending]
   first, *others = map(to_picture, frames)
   file = io.BytesIO()
   first.save(
-      file,
-      format=name,
-      save_all=True,
-      append_images=others,
-      duration=milliseconds,
-      loop=0,
-      **options,
-  )
+      file, format=name, save_all=True, append_images=others,
+      duration=milliseconds, loop=0, **options,
+  )  # fmt: skip
   return file.getvalue()
 
 
 def there_and_back(frames: np.ndarray) -> np.ndarray:
-  """Returns frames that go to the last and back, to be run without end.
+  """Returns N >= 2 frames played to the last and back, `[2 * N - 2, ...]`.
 
-  Args:
-    frames: `[N, ...]`, N of 2 or more.
-
-  Returns:
-    `[2 * N - 2, ...]`: neither end stands still.
+  Repeated, neither end is shown twice in a row.
   """
   return np.concatenate([frames, frames[-2:0:-1]])
 
 
 def to_picture(image: np.ndarray) -> Image.Image:
-  """Returns `[H, W, C]` uint8 as Pillow has it, grey or in colours."""
+  """Returns `[H, W, C]` uint8 as an image of Pillow, grey or RGB."""
   return Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)

@@ -1,4 +1,4 @@
-"""Figures of decoders' Jacobians: arrays in, a matplotlib figure out."""
+"""Draw how the columns of a decoder's Jacobian relate."""
 
 from collections.abc import Sequence
 
@@ -10,10 +10,10 @@ import numpy as np
 
 from jacsup_jax.figures import panels
 
-# Blue and red through white are told apart with any colour vision.
+# Any colour vision can distinguish blue and red through white.
 _COLORS = 'RdBu_r'
 _UNDEFINED = '0.6'
-# More have no room for a number in each cell.
+# With more names the cells have no room for numbers.
 _MOST_NUMBERS = 20
 _DARK = 0.6
 
@@ -58,7 +58,7 @@ def column_cosines(
   axes.grid(which='minor', color='white', linewidth=0.6)
   axes.tick_params(which='minor', length=0)
   if size <= _MOST_NUMBERS:
-    # Leaves out what is masked.
+    # ndenumerate leaves out masked cells.
     for (i, j), value in np.ma.ndenumerate(shown):
       axes.text(
           j,
