@@ -1,0 +1,56 @@
+"""Versions, devices and settings that decide the last bits of a run."""
+
+import importlib.metadata
+import os
+import pathlib
+import platform
+import subprocess
+from typing import Any
+
+from jacsup_jax.training import devices
+
+_PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy')
+_VARIABLES = ('XLA_FLAGS', 'LIBTPU_INIT_ARGS', 'NVIDIA_TF32_OVERRIDE')
+_GIT_SECONDS = 5
+
+
+def describe() -> dict[str, Any]:
+  """Describes where a run computes, for its manifest.
+
+  Returns:
+    `versions` of Python and packages by name, `devices` (a line each), and
+    `environment`: the git commit (None outside a clone), the system, the number
+    of CPU threads, and the variables that change what XLA compiles.
+  """
+  versions = {name: importlib.metadata.version(name) for name in _PACKAGES}
+  return {
+      'versions': {'python': platform.python_version(), **versions},
+      'devices': devices.describe_devices(),
+      'environment': {
+          'git_commit': _read_commit(),
+          'system': f'{platform.system()} {platform.machine()}',
+          'cpu_threads': os.cpu_count(),
+          **{name: os.environ[name] for name in _VARIABLES if name in os.environ},
+      },
+  }
+
+
+def _read_commit():
+  """Returns the commit of this clone, with '+' if files have changed."""
+  root = pathlib.Path(__file__).parents[2]
+  if not (root / '.git').exists():  # An installed package.
+    return None
+
+  def run(*args):
+    done = subprocess.run(
+        ['git', '-C', str(root), *args],
+        capture_output=True, check=True, text=True, timeout=_GIT_SECONDS,
+    )  # pyformat: disable
+    return done.stdout.strip()
+
+  try:
+    commit = run('rev-parse', 'HEAD')
+    changed = run('status', '--porcelain', '--untracked-files=no')
+  except (OSError, subprocess.SubprocessError):
+    return None
+  return f'{commit}+' if changed else commit

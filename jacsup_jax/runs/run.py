@@ -1,0 +1,220 @@
+"""A run that is on the disk: its models, its data and its results.
+
+The manifest holds each model's description, so that models of any experiment
+are made again here in one way.
+"""
+
+import dataclasses
+import os
+from typing import Any
+
+import jax
+import numpy as np
+
+from jacsup_jax.baselines import fader
+from jacsup_jax.core import config
+from jacsup_jax.core import errors
+from jacsup_jax.data import registry
+from jacsup_jax.models import autoencoders
+from jacsup_jax.models import model as models
+from jacsup_jax.runs import checkpoints
+from jacsup_jax.runs import workdir as workdirs
+from jacsup_jax.training import steps
+
+# Modules of baselines, which models/ does not import.
+models.register(fader.FaderAutoencoder)
+
+
+class Run:
+  """A run that has begun, opened for reading.
+
+  Attributes:
+    workdir: its directory.
+    path: of the directory, absolute.
+    manifest: content of manifest.json.
+  """
+
+  def __init__(self, workdir: workdirs.WorkDir):
+    if workdir.manifest is None:
+      raise errors.InputError(
+          f'{workdir.path} holds no run (no manifest.json); accepted: the'
+          ' --workdir of an experiment.'
+      )
+    self.workdir = workdir
+    self.path = workdir.path
+    self.manifest = workdir.manifest
+
+  @classmethod
+  def open(
+      cls, path: str | os.PathLike[str], flag: str = '--workdir'
+  ) -> 'Run':
+    """Opens the run of a work directory.
+
+    Args:
+      path: of the work directory.
+      flag: that named it, for messages.
+
+    Returns:
+      The run; it need not be complete.
+
+    Raises:
+      InputError: if it holds no run, or its manifest is damaged.
+    """
+    return cls(workdirs.WorkDir(path, flag))
+
+  @property
+  def experiment(self) -> str:
+    """Name of the experiment that began it."""
+    return self.manifest['experiment']
+
+  @property
+  def config(self) -> dict[str, Any]:
+    """Values of the flags that decide its result, by name."""
+    return self.manifest['config']
+
+  @property
+  def stages(self) -> list[str]:
+    """Names of the finished stages, in the order in which they were trained."""
+    return list(self.manifest['stages'])
+
+  @property
+  def planned(self) -> list[str]:
+    """Names of all stages, finished or not, in order."""
+    return list(self.manifest['planned'])
+
+  @property
+  def results(self) -> dict[str, Any] | None:
+    """Content of results.json; None before the run is complete."""
+    return self.workdir.read_results() if self.workdir.is_complete else None
+
+  @property
+  def rows(self) -> list[dict[str, Any]]:
+    """Rows of the results, one per model; empty before it is complete."""
+    return (self.results or {'rows': []})['rows']
+
+  @property
+  def factor_names(self) -> list[str]:
+    """Names of the first teacher's factors: of attributes, or y1, y2, ..."""
+    names = self.manifest['dataset'].get('attributes')
+    if names:
+      return list(names)
+    count = self.module(self.find_stage(None)).num_factors
+    return [f'y{i + 1}' for i in range(count)]
+
+  def find_stage(self, name: str | None) -> str:
+    """Returns the name of a finished stage; None stands for the first one.
+
+    Raises:
+      InputError: if it is not finished, in one line that lists those that are.
+    """
+    if name is None and self.stages:
+      return self.stages[0]
+    if name in self.stages:
+      return name
+    found = 'has no finished stage'
+    if name is not None:
+      unfinished = 'unfinished' if name in self.planned else 'unknown'
+      found = f'has the {unfinished} stage {name}'
+    accepted = f'one of {", ".join(self.stages)}'
+    raise errors.InputError(
+        f'{self.path} {found}; accepted:'
+        f' {accepted if self.stages else "a run that has one"}.'
+    )
+
+  def stage(self, name: str) -> config.Stage:
+    """Returns a finished stage with the epochs that it was trained for."""
+    entry = self.manifest['stages'][self.find_stage(name)]
+    stage = config.Stage.from_json(entry['stage'])
+    return dataclasses.replace(stage, epochs=entry['epochs'])
+
+  def module(self, stage: str) -> Any:
+    """Makes the linen module of a finished stage."""
+    return models.make_module(
+        self.manifest['stages'][self.find_stage(stage)]['module']
+    )
+
+  def restore(self, stage: str) -> models.Model:
+    """Restores the model of a finished stage.
+
+    Args:
+      stage: its name.
+
+    Returns:
+      The model at the end of the stage.
+
+    Raises:
+      InputError: if the stage is not finished, or its checkpoint is missing,
+        damaged, or not that of the manifest.
+    """
+    return self.trained(stage).model
+
+  def trained(
+      self, stage: str, template: steps.TrainState | None = None
+  ) -> steps.Trained:
+    """Restores a finished stage: its model, step and optimizer state.
+
+    Args:
+      stage: its name.
+      template: a state of the same shapes (arrays or their shapes), to restore
+        the state of the optimizer too; else that is left empty.
+
+    Returns:
+      The stage as `runs.stages.run` returned it, except for `opt_state`.
+
+    Raises:
+      InputError: see `restore`.
+    """
+    module, sha256 = self.module(stage), self._sha256(stage)
+    directory = self.workdir.checkpoints(stage)
+    step, variables = checkpoints.read_variables(directory, sha256)
+    self._check_shapes(stage, module, variables['params'])
+    state = steps.TrainState(np.int32(step), **variables, opt_state=())
+    if template is not None:
+      with checkpoints.StageCheckpoints(directory) as saved:
+        state = saved.restore(step, template)
+    return steps.Trained(self.stage(stage), module, state, sha256)
+
+  def load_data(
+      self,
+      split: str = 'test',
+      data_dir: str | os.PathLike[str] | None = None,
+      dataset: str | None = None,
+      **options: Any,
+  ) -> registry.Dataset:
+    """Loads a split of the data of the run, prepared as for its training.
+
+    Args:
+      split: see `registry.load`.
+      data_dir: where the data are; by default where the run found them.
+      dataset: name of other data of the same shape to load.
+      **options: of `registry.load`, instead of those of the run.
+
+    Returns:
+      The split.
+
+    Raises:
+      InputError: see `registry.load`.
+    """
+    own = self.manifest['dataset']
+    if dataset in (None, own['name']):
+      data_dir = data_dir or own.get('data_dir')
+    options = {**own.get('options', {}), **options}
+    for name in ('image_shape', 'attributes'):
+      if options.get(name) is not None:
+        options[name] = tuple(options[name])
+    return registry.load(
+        dataset or own['name'], split, data_dir=data_dir, **options
+    )
+
+  def _sha256(self, stage):
+    return self.manifest['stages'][self.find_stage(stage)]['sha256']
+
+  def _check_shapes(self, stage, module, params):
+    """Raises InputError unless the parameters fit the described module."""
+    wanted = jax.eval_shape(lambda: autoencoders.init_variables(module, 0))
+    found = checkpoints.compare_shapes(params, wanted['params'])
+    if found is not None:
+      raise errors.InputError(
+          f'{self.path}: the parameters of {stage} do not fit its module in'
+          f' manifest.json ({found}); accepted: a manifest as it was written.'
+      )
