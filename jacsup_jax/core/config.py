@@ -19,6 +19,8 @@ COMPUTE_DTYPES = ('float32', 'bfloat16')
 JACOBIANS = ('secant', 'tangent', 'path', 'full')
 RAMPS = ('constant', 'linear', 'cosine')
 OPTIMIZERS = ('adam', 'muon')
+MODES = ('jit', 'pmap')
+MAX_DECAY = 0.9999  # Of a moving average; at 1 it never moves.
 # Largest width of a layer or a code: 8 times the paper's largest. A mistyped
 # number is refused before it exhausts the machine's memory.
 LARGEST_WIDTH = 2**16
@@ -122,15 +124,9 @@ class LossWeights(Weights):
   other fields are static.
   """
 
-  lambda_y: float = option(
-      0.25, 'Weight of factor matching, eq. (9).', low=0
-  )
-  lambda_diff: float = option(
-      0.1, 'Weight of the Jacobian term, eq. (9).', low=0
-  )
-  lambda_xcov: float = option(
-      1e-3, 'Weight of cross-covariance, eq. (10).', low=0
-  )
+  lambda_y: float = option(0.25, 'Weight of factor matching, eq. (9).', low=0)
+  lambda_diff: float = option(0.1, 'Weight of the Jacobian term (9).', low=0)
+  lambda_xcov: float = option(1e-3, 'Weight of cross-covariance (10).', low=0)
   xcov: str = option(
       'squared',
       'Cross-covariance as in the paper (squared: sum of squares, eq. (10)) or'
@@ -174,9 +170,7 @@ class LossWeights(Weights):
   def __post_init__(self):
     super().__post_init__()
     if self.hsic_bandwidth == 0:
-      raise errors.InputError(
-          '--hsic_bandwidth=0; accepted: numbers above 0.'
-      )
+      raise errors.InputError('--hsic_bandwidth=0; accepted: above 0.')
 
   @property
   def needs_teacher(self) -> bool:
@@ -276,22 +270,57 @@ class Optimization:
       'constant, or cosine: the learning rate falls to 0 within each stage.',
       choices=('constant', 'cosine'),
   )
-  adam_b1: float = option(0.9, 'beta_1 of Adam, below 1.', low=0, high=1)
+  adam_b1: float = option(0.9, 'beta_1 of Adam.', low=0, high=MAX_DECAY)
   weight_decay: float = option(
       1e-6, 'Weight decay, added to the gradient as L2.', low=0
   )
 
   def __post_init__(self):
     check_options(self)
-    check_below_one('adam_b1', self.adam_b1)
 
 
-def check_below_one(name: str, value: float) -> None:
-  """Raises InputError if a decay rate is 1, which would never forget."""
-  if value >= 1:
-    raise errors.InputError(
-        f'--{name}={value}; accepted: from 0 to less than 1.'
-    )
+@dataclasses.dataclass(frozen=True)
+class ChainConfig:
+  """The flags that all chains of stages share."""
+
+  seed: int = option(
+      0, 'Seed of initialisation, data order and swaps.',
+      low=0, high=LARGEST_INTEGER,
+  )  # pyformat: disable
+  seeds: int = option(
+      1,
+      'Number of seeds, from --seed on, trained one after the other; tables'
+      ' show means and deviations, figures the first.',
+      low=1,
+      high=1000,
+  )
+  batch_size: int = option(
+      128, 'Examples per step, over all devices.', low=1
+  )
+  teacher_workdir: str | None = option(
+      None,
+      'A run whose finished first teacher the students grow from; by default it'
+      ' is trained here. With --distributed all processes read it.',
+  )
+  compute_dtype: str = option(
+      'float32',
+      'Type that matrix products are computed in; parameters are float32.',
+      choices=COMPUTE_DTYPES,
+      group='devices',
+  )
+  parallel: str = option(
+      'jit',
+      'How devices share a step: jit over a mesh, or pmap.',
+      choices=MODES,
+      group='devices',
+  )
+
+  def __post_init__(self):
+    check_options(self)
+
+  def list_seeds(self) -> list[int]:
+    """Returns the seeds of all chains."""
+    return [*range(self.seed, self.seed + self.seeds)]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -16,7 +16,6 @@ after a swap, or one per column of the Jacobian. Training and the losses below
 use the same functions.
 """
 
-from collections.abc import Callable
 import functools
 import math
 from typing import NamedTuple
@@ -47,6 +46,7 @@ def compute(
     targets: jax.Array,
     *,
     joint: bool = False,
+    images: jax.Array | None = None,
 ) -> Changes:
   """Computes the changes of a decoder's images in the configured form.
 
@@ -55,7 +55,7 @@ def compute(
     decode: `code -> [B, ...]`.
     code: `[B, K]` factors and nuisance of any shape.
     targets: `[n, B, K]`, factors after each swap; not used by 'full'.
-    joint: see `secant`.
+    joint: see `secant`, as `images`.
 
   Returns:
     Images, and `[n, B, ...]` changes, or `[K, B, ...]` for 'full'.
@@ -72,7 +72,7 @@ def compute(
     case 'full':
       return full(decode, code)
     case _:
-      return secant(decode, code, targets, joint=joint)
+      return secant(decode, code, targets, joint=joint, images=images)
 
 
 def make_targets(
@@ -103,17 +103,19 @@ def secant(
     targets: jax.Array,
     *,
     joint: bool = False,
+    images: jax.Array | None = None,
 ) -> Changes:
   """Computes D(target, z) - D(y, z); see `compute`.
 
   With `joint` all codes are decoded as one batch, which is faster. The decoder
   must then treat examples independently: not normalise with batch statistics.
+  Otherwise `images` may hold D(y, z), if it is known already.
   """
   if joint:
     images, swapped = _decode_jointly(decode, code, targets)
   else:
     decode_at = _bind_nuisance(decode, code)
-    images = decode_at(code.factors)
+    images = decode_at(code.factors) if images is None else images
     swapped = _map_first(decode_at, targets)
   return Changes(images, swapped - images[None])
 
@@ -195,9 +197,8 @@ def check_full_size(
     raise errors.InputError(
         f'{name}: the full Jacobian of images {tuple(image_shape)} by'
         f' {num_factors} units of the code needs {needed} bytes'
-        f' ({needed / 2**20:.0f} MiB) per decoder; accepted: up to {max_bytes}'
-        ' bytes, with a smaller batch, image or code, or with'
-        ' --jacobian=secant, tangent or path, which have no such limit.'
+        f' per decoder; accepted: up to {max_bytes}, with a smaller batch, image'
+        ' or code, or with --jacobian=secant, tangent or path.'
     )
 
 
@@ -342,8 +343,8 @@ def full_loss(
 
 
 def _compare_targets(
-    changes_fn: Callable[..., Changes], student_decode, student_code,
-    teacher_decode, teacher_code, permutation, axis_name,
+    changes_fn, student_decode, student_code, teacher_decode, teacher_code,
+    permutation, axis_name,
 ):  # pyformat: disable
   def changes_of(decode, code):
     targets = make_targets(code.factors, permutation, axis_name)
@@ -377,8 +378,7 @@ def _bind_nuisance(decode, code):
 def _map_first(function, values):
   """Maps a function over the first axis of an array.
 
-  A single entry is not batched: matrix products with a batch axis of one round
-  differently.
+  A single entry is not batched, as batched products round differently.
   """
   if len(values) == 1:
     return function(values[0])[None]
@@ -393,11 +393,9 @@ def _check_factors(factors):
 
 
 def _check_rows(images, code):
-  """Returns images, and raises InputError unless there is one per code."""
   if images.ndim < 2 or images.shape[0] != code.factors.shape[0]:
     raise errors.InputError(
         f'the decoder returned images of shape {images.shape} for factors of'
-        f' shape {code.factors.shape}; accepted: [B, ...], one image for each'
-        f' of the {code.factors.shape[0]} codes.'
+        f' shape {code.factors.shape}; accepted: [B, ...], one image per code.'
     )
   return images
