@@ -1,15 +1,13 @@
-"""Evaluation on faces: attribute flips and what they leave alone.
+"""Attribute flips: whether a judge sees a flipped attribute, and what else.
 
-Everything is measured with running statistics, on arrays of uint8 images that
-the models see in [-1, 1]. A judge is a function `classify(images) -> [B, K]` in
-{-1, +1}. All functions of arrays are pure; jit them with the parameters as
-arguments, so that these do not become constants of the program.
-
-`encode(images, attributes) -> Code` may read the factors from the labels, as
-Fader Networks do; other models leave the labels alone.
+Measured with running statistics, on uint8 images that the models see in
+[-1, 1]. A judge is a function `classify(images) -> [B, K]` in {-1, +1}. Models
+are handed the labels too, which only those that take their factors from the
+labels use, as Fader Networks do.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+import functools
 from typing import Any, NamedTuple
 
 import chex
@@ -20,18 +18,28 @@ import numpy as np
 from jacsup_jax.core import codes
 from jacsup_jax.core import errors
 from jacsup_jax.data import batches
-from jacsup_jax.evaluation import class_swaps
-
-ClassifyFn = Callable[[jax.Array], jax.Array]
-EncodeFn = Callable[[jax.Array, jax.Array], codes.Code]
+from jacsup_jax.data import registry
+from jacsup_jax.evaluation import attribute_judges
+from jacsup_jax.evaluation import reconstruction
+from jacsup_jax.models import model as models
 
 # In units of a factor, whose margin in the hinge loss (11) is 1.
 STRENGTHS = (1.0, 2.0, 3.0, 5.0, 8.0, 12.0, 20.0, 30.0, 40.0, 60.0)
 # A judge with less balanced accuracy on real images says little about a flip;
 # 0.5 is chance.
 TOLD_ACCURACY = 0.75
+# For results.json.
+PROTOCOL = (
+    'attribute_flips: y_i set to -strength sign(y_i), counted if the judge then'
+    ' sees the opposite of the label, mean over all images and attributes;'
+    ' _as_asked: counted if it sees the sign that y_i was given;'
+    ' strength has the most flips on the selection split; _told: over the'
+    ' attributes that the judge recognises on real images with a balanced'
+    f' accuracy of at least {TOLD_ACCURACY}; preservation: the other'
+    ' attributes\' judgements that stay those of the reconstruction'
+)
 
-_BATCH_SIZE = 64
+_BATCH_SIZE = attribute_judges.BATCH_SIZE
 
 
 class FlipCounts(NamedTuple):
@@ -52,41 +60,51 @@ class FlipCounts(NamedTuple):
   images: jax.Array
 
 
-class SignCounts(NamedTuple):
-  """Agreement with labels, by attribute and by the label's sign.
+def measure(
+    model: models.Model,
+    judge: attribute_judges.AttributeJudge,
+    selection: registry.Dataset,
+    data: registry.Dataset,
+    strengths: Sequence[float] = STRENGTHS,
+    selection_images: int | None = None,
+) -> dict[str, Any]:
+  """Measures a model: chooses its strength on one split, flips on another.
 
-  Each is `[K]` int. Counts of parts of a data set add up.
+  Args:
+    model: of faces; models of one module share a program.
+    judge: of the same attributes.
+    selection: on whose first images the strength (alpha) is chosen.
+    data: to measure on.
+    strengths: to choose from.
+    selection_images: how many of them; None takes all.
+
+  Returns:
+    Entries of a row of results.json: those of `summarize`, and
+    `selection_flips_by_strength`. `factor_accuracy` is None if the factors are
+    the labels.
   """
-
-  present: jax.Array
-  present_correct: jax.Array
-  absent: jax.Array
-  absent_correct: jax.Array
-
-  @property
-  def accuracy(self) -> np.ndarray:
-    """`[K]`, share of the examples whose sign is right."""
-    correct = np.asarray(self.present_correct) + np.asarray(self.absent_correct)
-    return correct / (np.asarray(self.present) + np.asarray(self.absent))
-
-  @property
-  def balanced_accuracy(self) -> np.ndarray:
-    """`[K]`, mean of sensitivity and specificity.
-
-    0.5, as by chance, where all labels have one sign: such data cannot say
-    whether the attribute is told.
-    """
-    present, absent = np.asarray(self.present), np.asarray(self.absent)
-    sensitivity = np.asarray(self.present_correct) / np.maximum(present, 1)
-    specificity = np.asarray(self.absent_correct) / np.maximum(absent, 1)
-    both = (present > 0) & (absent > 0)
-    return np.where(both, (sensitivity + specificity) / 2, 0.5)
+  check_strengths(strengths)
+  bound = (model, judge.module, judge.variables)
+  strength, rates = _choose_strength(
+      *bound,
+      jnp.asarray(selection.images[:selection_images]),
+      jnp.asarray(selection.labels[:selection_images]),
+      tuple(strengths),
+  )
+  measured = _measure(
+      *bound, jnp.asarray(data.images), jnp.asarray(data.labels), strength
+  )
+  row = summarize(jax.device_get(measured), data.attribute_names)
+  if model.factors_are_labels:
+    row['factor_accuracy'] = None
+    del row['factor_accuracy_by_attribute']
+  rates = dict(zip(map(str, sorted(strengths)), np.asarray(rates).tolist()))
+  return {**row, 'selection_flips_by_strength': rates}
 
 
 def count_flips(
-    encode: EncodeFn,
-    decode: codes.DecodeFn,
-    classify: ClassifyFn,
+    model: models.Model,
+    classify: attribute_judges.ClassifyFn,
     images: jax.Array,
     attributes: jax.Array,
     strength: float | jax.Array,
@@ -105,8 +123,7 @@ def count_flips(
   any value, by the signs that its factors happen to have.
 
   Args:
-    encode: `[B, S, S, 3], [B, K] -> Code` with a factor per attribute.
-    decode: `Code -> [B, S, S, 3]`.
+    model: with a factor per attribute.
     classify: the judge.
     images: `[M, S, S, 3]` uint8.
     attributes: `[M, K]` int in {-1, +1}, labels.
@@ -121,13 +138,13 @@ def count_flips(
   strength = jnp.asarray(strength, jnp.float32)
 
   def count(batch_images, labels, counted):
-    code = encode(batches.to_signed_float(batch_images), labels)
-    seen = classify(decode(code))
+    code = model.encode(batches.to_signed_float(batch_images), labels)
+    seen = classify(model.decode(code))
     chex.assert_equal_shape([code.factors, seen, labels])
 
     def flip(index):
       flipped = codes.flip_factor(code, index, strength)
-      after = classify(decode(flipped))
+      after = classify(model.decode(flipped))
       done = counted & (after[:, index] == -labels[:, index])
       asked = jnp.where(flipped.factors[:, index] >= 0, 1, -1)
       # A strength of 0 asks for nothing.
@@ -140,56 +157,46 @@ def count_flips(
     counts = jax.lax.map(flip, jnp.arange(code.factors.shape[1]))
     return FlipCounts(*counts, jnp.sum(counted))
 
-  return _sum_over_batches(count, (images, attributes), batch_size)
+  return reconstruction.sum_batches(count, (images, attributes), batch_size)
+
+
+def check_strengths(strengths: Sequence[float]) -> None:
+  """Raises InputError unless there are strengths, all positive and finite."""
+  values = np.asarray(strengths, np.float32)
+  if values.size == 0 or not np.all((values > 0) & np.isfinite(values)):
+    raise errors.InputError(
+        f'the strengths to choose from are {list(strengths)}; accepted: one or'
+        ' more, each above 0 and finite.'
+    )
 
 
 def choose_strength(
-    encode: EncodeFn,
-    decode: codes.DecodeFn,
-    classify: ClassifyFn,
+    model: models.Model,
+    classify: attribute_judges.ClassifyFn,
     images: jax.Array,
     attributes: jax.Array,
-    grid: Sequence[float] = STRENGTHS,
+    strengths: Sequence[float] = STRENGTHS,
     *,
     batch_size: int = _BATCH_SIZE,
 ) -> tuple[jax.Array, jax.Array]:
   """Chooses a model's alpha: the one with most flips, the smaller of equals.
 
-  For images that the model is not evaluated on.
-
-  Args:
-    encode: `[B, S, S, 3], [B, K] -> Code` with a factor per attribute.
-    decode: `Code -> [B, S, S, 3]`.
-    classify: the judge.
-    images: `[M, S, S, 3]` uint8, of the selection split.
-    attributes: `[M, K]` int in {-1, +1}, their labels.
-    grid: strengths to try, in any order.
-    batch_size: images that are decoded at once.
+  For images that the model is not evaluated on; the arguments are those of
+  `count_flips`, and the strengths to try, in any order.
 
   Returns:
-    The strength (a scalar), and `[len(grid)]` the share of flips of each in
-    rising order of strength.
+    The strength (a scalar), and `[len(strengths)]` the share of flips of each
+    in rising order of strength.
 
   Raises:
-    InputError: if the grid is empty, or has a strength that is not above 0.
+    InputError: see `check_strengths`.
   """
-  values = np.sort(np.asarray(grid, np.float32).ravel())
-  if values.size == 0 or not np.all((values > 0) & np.isfinite(values)):
-    raise errors.InputError(
-        f'the strengths to choose from are {list(grid)}; accepted: one or more,'
-        ' each above 0 and finite.'
-    )
-  strengths = jnp.asarray(values)
+  check_strengths(strengths)
+  strengths = jnp.sort(jnp.asarray(strengths, jnp.float32))
 
   def rate(strength):
     counts = count_flips(
-        encode,
-        decode,
-        classify,
-        images,
-        attributes,
-        strength,
-        batch_size=batch_size,
+        model, classify, images, attributes, strength, batch_size=batch_size
     )
     return jnp.sum(counts.flipped) / (counts.images * counts.flipped.size)
 
@@ -198,78 +205,9 @@ def choose_strength(
   return strengths[jnp.argmax(rates)], rates
 
 
-def count_correct(
-    classify: ClassifyFn,
-    images: jax.Array,
-    attributes: jax.Array,
-    transform: Callable[[jax.Array, jax.Array], Any] = lambda x, _: x,
-    *,
-    batch_size: int = _BATCH_SIZE,
-) -> SignCounts:
-  """Counts how often a judge is right, also about reconstructions.
-
-  Args:
-    classify: the judge, or anything that gives signs of attributes.
-    images: `[M, S, S, 3]` uint8.
-    attributes: `[M, K]` int in {-1, +1}.
-    transform: `[B, S, S, 3], [B, K] ->` what is judged: of images in [-1, 1]
-      and their labels, such as a reconstruction. By default the images.
-    batch_size: images that are judged at once.
-
-  Returns:
-    SignCounts over all images.
-  """
-  chex.assert_rank(attributes, 2)
-  chex.assert_equal_shape_prefix([images, attributes], 1)
-
-  def count(batch_images, labels, counted):
-    seen = classify(transform(batches.to_signed_float(batch_images), labels))
-    chex.assert_equal_shape([seen, labels])
-    correct = seen == labels
-    present = counted[:, None] & (labels > 0)
-    absent = counted[:, None] & (labels < 0)
-    masks = (present, present & correct, absent, absent & correct)
-    return SignCounts(*(jnp.sum(mask, axis=0) for mask in masks))
-
-  return _sum_over_batches(count, (images, attributes), batch_size)
-
-
-def compute_mse(
-    encode: EncodeFn,
-    decode: codes.DecodeFn,
-    images: jax.Array,
-    attributes: jax.Array,
-    *,
-    batch_size: int = _BATCH_SIZE,
-) -> jax.Array:
-  """Computes the mean squared reconstruction error of faces.
-
-  Args:
-    encode: `[B, S, S, 3], [B, K] -> Code`.
-    decode: `Code -> [B, S, S, 3]`.
-    images: `[M, S, S, 3]` uint8.
-    attributes: `[M, K]` int in {-1, +1}, their labels.
-    batch_size: images that are decoded at once.
-
-  Returns:
-    Scalar, mean over images, pixels and channels; images in [-1, 1], so four
-    times the error of images in [0, 1].
-  """
-
-  def error(batch_images, labels, counted):
-    batch = batches.to_signed_float(batch_images)
-    difference = decode(encode(batch, labels)) - batch
-    errors = jnp.square(difference).mean(axis=(1, 2, 3))
-    return jnp.sum(jnp.where(counted, errors, 0.0))
-
-  total = _sum_over_batches(error, (images, attributes), batch_size)
-  return total / images.shape[0]
-
-
 def evaluate_faces(
-    encode: EncodeFn,
-    decode: codes.DecodeFn,
-    classify: ClassifyFn,
+    model: models.Model,
+    classify: attribute_judges.ClassifyFn,
     images: jax.Array,
     attributes: jax.Array,
     strength: float | jax.Array,
@@ -278,44 +216,31 @@ def evaluate_faces(
 ) -> dict[str, Any]:
   """Measures an autoencoder of faces: error, flips, and its judge.
 
-  Args:
-    encode: `[B, S, S, 3], [B, K] -> Code` with a factor per attribute.
-    decode: `Code -> [B, S, S, 3]`.
-    classify: the judge.
-    images: `[M, S, S, 3]` uint8.
-    attributes: `[M, K]` int in {-1, +1}.
-    strength: alpha of the flips, from `choose_strength` on other images.
-    batch_size: images that are decoded at once.
+  May be jitted. The arguments are those of `count_flips`.
 
   Returns:
     What `summarize` takes: scalars `mse` and `strength`, `flips` (FlipCounts),
     and SignCounts of the `judge` on images, of the `judge_reconstructions` and
     of the signs of the `factors`.
   """
-  count = lambda seen, *transform: count_correct(
+  count = lambda seen, *transform: attribute_judges.count_correct(
       seen, images, attributes, *transform, batch_size=batch_size
   )
-  # The signs of the factors take the place of a judge, codes that of images.
+  # Codes take the place of images, and the signs of their factors a judge's.
   signs = lambda code: jnp.where(code.factors >= 0, 1, -1)
   return {
-      'mse': compute_mse(
-          encode, decode, images, attributes, batch_size=batch_size
+      'mse': reconstruction.compute_mse(
+          model, images, attributes, batch_size=batch_size
       ),
       'strength': jnp.asarray(strength, jnp.float32),
       'flips': count_flips(
-          encode,
-          decode,
-          classify,
-          images,
-          attributes,
-          strength,
-          batch_size=batch_size,
+          model, classify, images, attributes, strength, batch_size=batch_size
       ),
       'judge': count(classify),
       'judge_reconstructions': count(
-          classify, lambda *batch: decode(encode(*batch))
+          classify, lambda *batch: model.decode(model.encode(*batch))
       ),
-      'factors': count(signs, encode),
+      'factors': count(signs, model.encode),
   }
 
 
@@ -336,7 +261,7 @@ def summarize(
     and `factor_accuracy`, each also by name in `..._by_attribute`;
     `judge_balanced_accuracy_by_attribute`; `attribute_flips_told`, the mean
     over the `attributes_told` whose balanced accuracy is at least
-    `TOLD_ACCURACY` (None where no attribute is told).
+    `TOLD_ACCURACY` (None if there are none).
   """
   flips = measured['flips']
   images = int(flips.images)
@@ -364,7 +289,7 @@ def summarize(
   mse = float(measured['mse'])
   row = {
       'mse': mse,
-      'psnr': class_swaps.psnr(mse, peak=2.0),
+      'psnr': reconstruction.psnr(mse, peak=2.0),
       'strength': float(measured['strength']),
       'attribute_flips_told': (
           float(np.mean(flipped[told])) if np.any(told) else None
@@ -379,28 +304,19 @@ def summarize(
   return row
 
 
-def _sum_over_batches(function, arrays, batch_size):
-  """Sums `function(*batch, counted)` over batches of arrays `[M, ...]`.
+def _bind(module, variables):
+  return functools.partial(attribute_judges.classify, module, variables)
 
-  The last batch is filled up, so that there is one shape and one program;
-  `counted` `[B]` bool says which of its examples are real.
-  """
-  num_examples = arrays[0].shape[0]
-  if num_examples == 0:
-    raise errors.InputError('found no image to evaluate; accepted: 1 or more.')
-  batch_size = min(batch_size, num_examples)
-  steps = -(-num_examples // batch_size)
-  padding = steps * batch_size - num_examples
 
-  def split(x):
-    # Real examples fill it up, as others might not be finite anywhere.
-    filled = jnp.concatenate([x, x[:padding]])
-    return filled.reshape(steps, batch_size, *x.shape[1:])
+@functools.partial(jax.jit, static_argnames=('module', 'strengths'))
+def _choose_strength(model, module, variables, images, attributes, strengths):
+  return choose_strength(
+      model, _bind(module, variables), images, attributes, strengths
+  )
 
-  counted = jnp.arange(steps * batch_size) < num_examples
-  sums = jax.lax.map(
-      lambda args: function(*args),
-      (*(split(jnp.asarray(x)) for x in arrays),
-       counted.reshape(steps, batch_size)),
-  )  # pyformat: disable
-  return jax.tree.map(lambda x: jnp.sum(x, axis=0), sums)
+
+@functools.partial(jax.jit, static_argnames='module')
+def _measure(model, module, variables, images, attributes, strength):
+  return evaluate_faces(
+      model, _bind(module, variables), images, attributes, strength
+  )

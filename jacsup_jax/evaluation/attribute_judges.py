@@ -1,4 +1,4 @@
-"""Judges of faces: classifiers that say which attributes an image shows.
+"""Face judges: classifiers that say which attributes an image shows.
 
 The paper's judge was never released. This one is trained on the same images as
 the autoencoders, kept at its best epoch on other images, and stored with its
@@ -9,7 +9,9 @@ from collections.abc import Callable
 import dataclasses
 import functools
 import os
+from typing import Any, NamedTuple
 
+import chex
 from flax import linen as nn
 import jax
 import jax.numpy as jnp
@@ -17,23 +19,52 @@ import numpy as np
 import optax
 
 from jacsup_jax.core import codes
-from jacsup_jax.core import config
 from jacsup_jax.core import errors
 from jacsup_jax.data import batches
 from jacsup_jax.data import registry
-from jacsup_jax.evaluation import attribute_flips
 from jacsup_jax.evaluation import judge_files
+from jacsup_jax.evaluation import judges
+from jacsup_jax.evaluation import reconstruction
 from jacsup_jax.models import autoencoders
-from jacsup_jax.runs import checkpoints
-from jacsup_jax.training import steps
+from jacsup_jax.models import classifiers
 
-# Called with the epoch, the mean loss and the mean accuracy of the selection.
-Report = Callable[[int, float, float], None]
+# `classify(images) -> [B, K]` in {-1, +1}, of images in [-1, 1].
+ClassifyFn = Callable[[jax.Array], jax.Array]
 
-_LEARNING_RATE = 1e-3
-_WIDTHS = ('first_width', 'last_width', 'hidden')
-# What is read at once of a data set that is not in memory.
+BATCH_SIZE = 64  # of evaluation
+# Images that are read at once of a data set that is not in memory.
 _CHUNK_IMAGES = 4096
+
+
+class SignCounts(NamedTuple):
+  """Agreement with labels, by attribute and by the label's sign.
+
+  Each is `[K]` int. Counts of parts of a data set add up.
+  """
+
+  present: jax.Array
+  present_correct: jax.Array
+  absent: jax.Array
+  absent_correct: jax.Array
+
+  @property
+  def accuracy(self) -> np.ndarray:
+    """`[K]`, share of the examples whose sign is right."""
+    correct = np.asarray(self.present_correct) + np.asarray(self.absent_correct)
+    return correct / (np.asarray(self.present) + np.asarray(self.absent))
+
+  @property
+  def balanced_accuracy(self) -> np.ndarray:
+    """`[K]`, mean of sensitivity and specificity.
+
+    0.5, as by chance, where all labels have one sign: such data cannot show
+    that the judge recognises the attribute.
+    """
+    present, absent = np.asarray(self.present), np.asarray(self.absent)
+    sensitivity = np.asarray(self.present_correct) / np.maximum(present, 1)
+    specificity = np.asarray(self.absent_correct) / np.maximum(absent, 1)
+    both = (present > 0) & (absent > 0)
+    return np.where(both, (sensitivity + specificity) / 2, 0.5)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,15 +72,15 @@ class AttributeJudge:
   """A trained judge.
 
   Attributes:
-    attribute_names: of the K attributes that it tells, in order.
-    image_size: S, of what it sees: `[S, S, 3]` in [-1, 1].
+    attribute_names: of the K attributes that it recognises, in order.
+    image_size: S, of its input: `[S, S, 3]` in [-1, 1].
     dataset: name of the one that it was trained on.
     fingerprint: of the images that it was trained on.
     seed: of initialisation, data order and mirroring.
     epochs: that it was trained for.
     best_epoch: whose weights these are, counted from 1.
     batch_size: of its training.
-    first_width: see `autoencoders.AttributeJudge`, as the next two.
+    first_width: see `classifiers.AttributeJudge`, as the next two.
     last_width: of the network.
     hidden: of the network.
     accuracy: of each attribute on the selection split.
@@ -69,24 +100,26 @@ class AttributeJudge:
   first_width: int
   last_width: int
   hidden: int
-  accuracy: tuple[float, ...]
-  balanced_accuracy: tuple[float, ...]
-  sha256: str
-  variables: codes.Variables
+  accuracy: tuple[float, ...] = ()
+  balanced_accuracy: tuple[float, ...] = ()
+  sha256: str = ''
+  variables: codes.Variables = dataclasses.field(default_factory=dict)
 
   @property
-  def model(self) -> autoencoders.AttributeJudge:
-    return autoencoders.AttributeJudge(
-        num_attributes=len(self.attribute_names),
-        image_size=self.image_size,
-        **{name: getattr(self, name) for name in _WIDTHS},
+  def module(self) -> classifiers.AttributeJudge:
+    return classifiers.AttributeJudge(
+        len(self.attribute_names),
+        self.image_size,
+        self.first_width,
+        self.last_width,
+        self.hidden,
     )
 
   def judge(self, images: jax.Array) -> jax.Array:
     """Returns `[B, K]` in {-1, +1} for `[B, S, S, 3]` images in [-1, 1]."""
-    return classify(self.model, self.variables, images)
+    return classify(self.module, self.variables, images)
 
-  def describe(self) -> dict[str, object]:
+  def describe(self) -> dict[str, Any]:
     """Returns what identifies the judge, for results.json."""
     names = (
         'dataset', 'fingerprint', 'attribute_names', 'image_size', 'seed',
@@ -96,66 +129,70 @@ class AttributeJudge:
 
 
 def classify(
-    model: nn.Module, variables: codes.Variables, images: jax.Array
+    module: nn.Module, variables: codes.Variables, images: jax.Array
 ) -> jax.Array:
-  """Returns the attributes that a judge sees.
+  """Returns the signs `[B, K]` of the attributes that a judge sees.
 
   Args:
-    model: of the judge.
+    module: of the judge.
     variables: of the judge.
     images: `[B, S, S, 3]` in [-1, 1].
-
-  Returns:
-    `[B, K]` int in {-1, +1}.
   """
-  logits = model.apply(variables, images)
-  return jnp.where(logits > 0, 1, -1)
+  return jnp.where(module.apply(variables, images) > 0, 1, -1)
+
+
+def count_correct(
+    classify_fn: ClassifyFn,
+    images: jax.Array,
+    attributes: jax.Array,
+    transform: Callable[[jax.Array, jax.Array], Any] = lambda x, _: x,
+    *,
+    batch_size: int = BATCH_SIZE,
+) -> SignCounts:
+  """Counts how often a judge is right, also about reconstructions.
+
+  Args:
+    classify_fn: the judge, or anything that gives signs of attributes.
+    images: `[M, S, S, 3]` uint8.
+    attributes: `[M, K]` int in {-1, +1}.
+    transform: `[B, S, S, 3], [B, K] ->` what is judged: of images in [-1, 1]
+      and their labels, such as a reconstruction. By default the images.
+    batch_size: images that are judged at once.
+  """
+  chex.assert_rank(attributes, 2)
+  chex.assert_equal_shape_prefix([images, attributes], 1)
+
+  def count(batch_images, labels, counted):
+    seen = classify_fn(transform(batches.to_signed_float(batch_images), labels))
+    chex.assert_equal_shape([seen, labels])
+    correct = seen == labels
+    present = counted[:, None] & (labels > 0)
+    absent = counted[:, None] & (labels < 0)
+    masks = (present, present & correct, absent, absent & correct)
+    return SignCounts(*(jnp.sum(mask, axis=0) for mask in masks))
+
+  return reconstruction.sum_batches(count, (images, attributes), batch_size)
 
 
 def compute_accuracy(
-    judge: AttributeJudge,
-    data: registry.FaceDataset,
-    transform: Callable[[jax.Array], jax.Array] = lambda x: x,
-) -> attribute_flips.SignCounts:
-  """Counts how often a judge is right on a data set, by attribute.
-
-  Args:
-    judge: of the data set's attributes.
-    data: read in parts where it is not in memory.
-    transform: `[B, S, S, 3] -> [B, S, S, 3]`, images in [-1, 1], applied first.
-
-  Returns:
-    SignCounts, which have `accuracy` and `balanced_accuracy`.
-  """
-
-  def count(variables, images, attributes):
-    return attribute_flips.count_correct(
-        functools.partial(classify, judge.model, variables),
-        images,
-        attributes,
-        lambda x, _: transform(x),
-    )
-
-  return _count_over_parts(jax.jit(count), judge.variables, data)
+    judge: AttributeJudge, data: registry.Dataset
+) -> SignCounts:
+  """Counts how often a judge is right on a data set, by attribute."""
+  return _count_over_parts(judge.module, judge.variables, data)
 
 
 def default_directory(dataset: str, image_size: int) -> str:
-  """Returns where the judge of a data set is, unless a flag says else."""
+  """Returns the default directory of the judge of a data set."""
   return f'runs/attribute_judge_{dataset}_{image_size}'
 
 
 def restore_or_train(
     directory: str | os.PathLike[str],
-    data: registry.FaceDataset,
-    selection: registry.FaceDataset,
+    data: registry.Dataset,
+    selection: registry.Dataset,
     *,
-    seed: int | None = None,
-    epochs: int | None = None,
-    batch_size: int | None = None,
-    first_width: int | None = None,
-    last_width: int | None = None,
-    hidden: int | None = None,
-    report: Report | None = None,
+    report: judges.Report | None = None,
+    **settings: Any,
 ) -> AttributeJudge:
   """Restores the judge of a directory, or trains and saves one.
 
@@ -163,31 +200,18 @@ def restore_or_train(
     directory: where it is or will be.
     data: to train on.
     selection: other images, on which the epoch is chosen.
-    seed: None takes the one that is there, or 0; as for all that follow.
-    epochs: passes over the data; 10.
-    batch_size: of a step; 128.
-    first_width: see `autoencoders.AttributeJudge`; 32.
-    last_width: 512.
-    hidden: 512.
     report: called after every epoch of training.
-
-  Returns:
-    AttributeJudge.
+    **settings: arguments of `train`, which a judge that is there must match.
 
   Raises:
     InputError: if one that is there is for other data, or was trained
       otherwise than asked for; if the directory holds something else.
   """
-  settings = {
-      'seed': seed, 'epochs': epochs, 'batch_size': batch_size,
-      'first_width': first_width, 'last_width': last_width, 'hidden': hidden,
-  }  # pyformat: disable
-  settings = {name: v for name, v in settings.items() if v is not None}
   if judge_files.exist(directory):
     judge = restore(
         directory,
         attribute_names=data.attribute_names,
-        image_size=data.image_size,
+        image_size=data.image_shape[0],
         dataset=data.name,
     )
     for name, wanted in {**settings, 'fingerprint': data.fingerprint}.items():
@@ -205,8 +229,8 @@ def restore_or_train(
 
 
 def train(
-    data: registry.FaceDataset,
-    selection: registry.FaceDataset,
+    data: registry.Dataset,
+    selection: registry.Dataset,
     *,
     seed: int = 0,
     epochs: int = 10,
@@ -214,7 +238,7 @@ def train(
     first_width: int = 32,
     last_width: int = 512,
     hidden: int = 512,
-    report: Report | None = None,
+    report: judges.Report | None = None,
 ) -> AttributeJudge:
   """Trains a judge and keeps its best epoch.
 
@@ -229,16 +253,13 @@ def train(
     seed: of initialisation, data order and mirroring.
     epochs: passes over the data.
     batch_size: of a step.
-    first_width: see `autoencoders.AttributeJudge`, as the next two.
+    first_width: see `classifiers.AttributeJudge`, as the next two.
     last_width: of the network.
     hidden: of the network.
-    report: called after every epoch.
-
-  Returns:
-    AttributeJudge.
+    report: called after every epoch; `accuracy` is that on the selection.
 
   Raises:
-    InputError: if the two data sets differ in attributes or size.
+    InputError: if the two data sets differ in attributes.
   """
   if data.attribute_names != selection.attribute_names:
     raise errors.InputError(
@@ -246,48 +267,29 @@ def train(
         f' {selection.split} has {", ".join(selection.attribute_names)};'
         ' accepted: the same.'
     )
-  judge = AttributeJudge(
-      attribute_names=tuple(data.attribute_names),
-      image_size=data.image_size,
-      dataset=data.name,
-      fingerprint=data.fingerprint,
-      seed=seed,
-      epochs=epochs,
-      best_epoch=0,
-      batch_size=batch_size,
-      first_width=first_width,
-      last_width=last_width,
-      hidden=hidden,
-      accuracy=(),
-      balanced_accuracy=(),
-      sha256='',
-      variables={},
-  )
+  best = AttributeJudge(
+      tuple(data.attribute_names), data.image_shape[0], data.name,
+      data.fingerprint, seed, epochs, 0, batch_size, first_width, last_width,
+      hidden,
+  )  # pyformat: disable
+  module = best.module
   num_steps = epochs * batches.count_steps(len(data), batch_size)
-  optimizer = optax.adam(
-      optax.cosine_decay_schedule(_LEARNING_RATE, num_steps)
-  )
-  state = steps.create_train_state(
-      autoencoders.init_variables(judge.model, seed, judge.model.image_shape),
-      optimizer,
-  )
+  optimizer = judges.make_optimizer(num_steps)
+  variables = autoencoders.init_variables(module, seed)
+  state = judges.TrainState(
+      jnp.zeros((), jnp.int32), **variables,
+      opt_state=optimizer.init(variables['params']),
+  )  # pyformat: disable
   train_steps = jax.jit(
       functools.partial(
-          _train_steps, model=judge.model, optimizer=optimizer, seed=seed
+          _train_steps, module=module, optimizer=optimizer, seed=seed
       ),
       donate_argnums=0,
   )
-  count = jax.jit(
-      lambda variables, images, attributes: attribute_flips.count_correct(
-          functools.partial(classify, judge.model, variables),
-          images,
-          attributes,
-      )
-  )
   resident = None
   if data.images is not None:
-    resident = jax.device_put((data.images, data.attributes))
-  best, best_accuracy = judge, -1.0
+    resident = jax.device_put((data.images, data.labels))
+  best_accuracy = -1.0
   for epoch in range(epochs):
     indices = np.asarray(
         batches.epoch_indices(seed, epoch, len(data), batch_size)
@@ -297,12 +299,12 @@ def train(
       state, loss = train_steps(state, images, attributes, part)
       losses.append(np.asarray(loss))
     variables = {'params': state.params, 'batch_stats': state.batch_stats}
-    counts = _count_over_parts(count, variables, selection)
+    counts = _count_over_parts(module, variables, selection)
     accuracy = float(np.mean(counts.accuracy))
     if accuracy > best_accuracy:
       best_accuracy = accuracy
       best = dataclasses.replace(
-          judge,
+          best,
           best_epoch=epoch + 1,
           accuracy=tuple(counts.accuracy.tolist()),
           balanced_accuracy=tuple(counts.balanced_accuracy.tolist()),
@@ -310,9 +312,10 @@ def train(
           variables=jax.tree.map(np.array, variables),
       )
     if report is not None:
-      report(epoch + 1, float(np.mean(np.concatenate(losses))), accuracy)
+      loss = float(np.mean(np.concatenate(losses)))
+      report(epoch + 1, epochs, {'loss': loss, 'accuracy': accuracy})
   return dataclasses.replace(
-      best, sha256=checkpoints.hash_tree(best.variables)
+      best, sha256=judge_files.hash_tree(best.variables)
   )
 
 
@@ -332,12 +335,9 @@ def restore(
 
   Args:
     directory: that `save` wrote to.
-    attribute_names: that it is to tell, in this order.
-    image_size: S, of what it is to judge.
-    dataset: name of the one that it is to judge.
-
-  Returns:
-    AttributeJudge.
+    attribute_names: that it must recognise, in this order.
+    image_size: S, of the images to judge.
+    dataset: name of the one to judge.
 
   Raises:
     InputError: if it was trained for other data, or cannot be read.
@@ -351,21 +351,9 @@ def restore(
           f'the judge in {directory} was trained for --{name}={found};'
           f' accepted: one for --{name}={wanted}.'
       )
-  for name in _WIDTHS:
-    found = getattr(judge, name)
-    if not 1 <= found <= config.LARGEST_WIDTH:
-      raise errors.InputError(
-          f'the judge in {directory} has {name} {found}; accepted: 1 to'
-          f' {config.LARGEST_WIDTH}.'
-      )
-  config.check_image_size(judge.image_size)
-  template = jax.eval_shape(
-      lambda: autoencoders.init_variables(
-          judge.model, 0, judge.model.image_shape
-      )
-  )
-  variables = judge_files.restore_tree(directory, template)
-  return dataclasses.replace(judge, variables=variables)
+  template = jax.eval_shape(lambda: autoencoders.init_variables(judge.module, 0))
+  judge_files.check_shapes(directory, judge.variables, template)
+  return judge
 
 
 def _check_attributes(directory, found, wanted):
@@ -376,9 +364,9 @@ def _check_attributes(directory, found, wanted):
   missing = [name for name in wanted if name not in found]
   differing = []
   if missing:
-    differing.append(f'does not tell {", ".join(missing)}')
+    differing.append(f'does not know {", ".join(missing)}')
   if extra:
-    differing.append(f'tells {", ".join(extra)} besides')
+    differing.append(f'also judges {", ".join(extra)}')
   if not differing:
     differing.append(f'has another order: {", ".join(found)}')
   raise errors.InputError(
@@ -387,33 +375,31 @@ def _check_attributes(directory, found, wanted):
   )
 
 
-def _train_steps(state, images, attributes, indices, *, model, optimizer, seed):
+def _train_steps(
+    state, images, attributes, indices, *, module, optimizer, seed
+):
   """Takes a step per row of `[steps, B]` indices into `[M, ...]` arrays."""
-
-  def objective(params, batch_stats, batch):
-    logits, updated = model.apply(
-        {'params': params, 'batch_stats': batch_stats},
-        batch.images,
-        train=True,
-        mutable=['batch_stats'],
-    )
-    present = (batch.labels > 0).astype(logits.dtype)
-    loss = optax.sigmoid_binary_cross_entropy(logits, present).mean()
-    return loss, ({'loss': loss}, updated['batch_stats'])
 
   def step(state, batch_indices):
     mirrored = batches.mirror(
         jnp.take(images, batch_indices, axis=0),
         batches.step_mirror(seed, state.step, batch_indices.size),
     )
-    batch = codes.Batch(
-        batches.to_signed_float(mirrored),
-        jnp.take(attributes, batch_indices, axis=0),
-    )
-    state, metrics = steps.train_step(
-        state, batch, objective=objective, optimizer=optimizer
-    )
-    return state, metrics['loss']
+    batch_images = batches.to_signed_float(mirrored)
+    labels = jnp.take(attributes, batch_indices, axis=0)
+
+    def objective(params, batch_stats):
+      logits, updated = module.apply(
+          {'params': params, 'batch_stats': batch_stats},
+          batch_images,
+          train=True,
+          mutable=['batch_stats'],
+      )
+      present = (labels > 0).astype(logits.dtype)
+      loss = optax.sigmoid_binary_cross_entropy(logits, present).mean()
+      return loss, updated['batch_stats']
+
+    return judges.take_step(state, objective, optimizer)
 
   return jax.lax.scan(step, state, indices)
 
@@ -430,16 +416,18 @@ def _read_parts(data, resident, indices):
     yield images, attributes, np.arange(part.size).reshape(part.shape)
 
 
-def _count_over_parts(count, variables, data):
-  """Sums the counts of the parts of a data set."""
-  if data.images is not None:
-    parts = [count(variables, data.images, data.attributes)]
-  else:
-    # One part after the other, as all at once do not fit.
-    parts = [
-        jax.device_get(count(variables, *data.read(indices)))
-        for indices in np.split(
-            np.arange(len(data)), range(_CHUNK_IMAGES, len(data), _CHUNK_IMAGES)
-        )
-    ]
+def _count_over_parts(module, variables, data):
+  """Sums the counts of the parts of a data set; one part fits in memory."""
+  parts = [(data.images, data.labels)]
+  if data.images is None:
+    starts = range(_CHUNK_IMAGES, len(data), _CHUNK_IMAGES)
+    parts = map(data.read, np.split(np.arange(len(data)), starts))
+  parts = [jax.device_get(_count(module, variables, *part)) for part in parts]
   return jax.tree.map(lambda *x: sum(np.asarray(n) for n in x), *parts)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _count(module, variables, images, attributes):
+  return count_correct(
+      functools.partial(classify, module, variables), images, attributes
+  )

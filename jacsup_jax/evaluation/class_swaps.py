@@ -1,11 +1,9 @@
-"""Evaluation of trained autoencoders: reconstruction error and class swaps.
+"""Class swaps: how often an image's class follows swapped factors.
 
-Everything is measured with running statistics, on whole data sets as uint8. A
-judge is a function `classify(images, key) -> [B] int`; a key switches its
-dropout on, None off.
+Measured with running statistics, on whole data sets as uint8, by an ensemble of
+`judges`.
 """
 
-from collections.abc import Callable
 import functools
 from typing import Any, NamedTuple
 
@@ -14,11 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from jacsup_jax.core import codes
+from jacsup_jax.core import errors
 from jacsup_jax.data import batches
-
-ClassifyFn = Callable[[jax.Array, jax.Array | None], jax.Array]
-# The same with the judge's parameters first.
-JudgeFn = Callable[[codes.Params, jax.Array, jax.Array | None], jax.Array]
+from jacsup_jax.evaluation import judges as class_judges
+from jacsup_jax.evaluation import reconstruction
+from jacsup_jax.models import model as models
 
 # The released code judges pairs within batches of the data in its order.
 SWAP_BATCH_SIZE = 128
@@ -27,10 +25,18 @@ PROTOCOLS = (
     'class_swaps_noisy_judge',
     'class_swaps_true_labels',
 )
+# For results.json.
+PROTOCOL = (
+    'class_swaps: pairs within batches of 128 in order, the class of an image'
+    ' is the judge\'s opinion of its reconstruction, equal opinions left out,'
+    ' mean over the judges; _std: standard deviation over the judges (divisor'
+    ' n - 1); _noisy_judge: their dropout on; _true_labels: classes are true'
+    ' labels'
+)
 
 
 class SwapCounts(NamedTuple):
-  """Pairs that were judged, and those whose class followed the factors.
+  """Judged pairs, and those whose class followed the factors.
 
   Each is `[3]` int, by the order of `PROTOCOLS`.
   """
@@ -39,41 +45,55 @@ class SwapCounts(NamedTuple):
   pairs: jax.Array
 
 
-def compute_mse(
-    encode: codes.EncodeFn, decode: codes.DecodeFn, images: jax.Array
-) -> jax.Array:
-  """Computes the mean squared reconstruction error of a data set.
-
-  Args:
-    encode: `[B, H, W, C] -> Code`, of images in [0, 1].
-    decode: `Code -> [B, H, W, C]`.
-    images: `[M, H, W, C]` uint8.
-
-  Returns:
-    Scalar, mean over images and pixels.
-  """
-
-  def error(image):
-    image = batches.to_float(image[None])
-    return jnp.mean(jnp.square(decode(encode(image)) - image))
-
-  at_once = batches.count_at_once(images.shape[1:])
-  return jnp.mean(jax.lax.map(error, images, batch_size=at_once))
-
-
-def psnr(mse: float, peak: float = 1.0) -> float:
-  """Returns the peak signal-to-noise ratio of a scalar error, in decibels."""
-  return float(10 * np.log10(peak**2 / mse)) if mse > 0 else float('inf')
-
-
-def count_class_swaps(
-    encode: codes.EncodeFn,
-    decode: codes.DecodeFn,
-    classify: ClassifyFn,
+def measure(
+    model: models.Model,
+    judges: class_judges.Judges,
     images: jax.Array,
     labels: jax.Array,
     *,
     seed: int = 0,
+) -> dict[str, Any]:
+  """Measures an autoencoder: entries of a row of results.json.
+
+  Args:
+    model: of images in [0, 1]; models of one module share a program.
+    judges: of the same classes and image shape.
+    images: `[M, H, W, C]` uint8.
+    labels: `[M]` int.
+    seed: of the pairs that are swapped.
+
+  Returns:
+    See `summarize`.
+
+  Raises:
+    InputError: if the judges see images of another shape, or the model has
+      images in another range.
+  """
+  found = (*model.image_shape, *model.image_range)
+  wanted = (*judges.image_shape, 0, 1)
+  if found != wanted:
+    raise errors.InputError(
+        f'the model has images of (H, W, C, lowest, highest) = {found};'
+        f' accepted: {wanted}, as its judges see.'
+    )
+  measured = _measure(
+      model,
+      judges.module,
+      judges.params,
+      jnp.asarray(images),
+      jnp.asarray(labels),
+      seed,
+  )
+  return summarize(measured)
+
+
+def count_class_swaps(
+    model: models.Model,
+    classify: class_judges.ClassifyFn,
+    images: jax.Array,
+    labels: jax.Array,
+    *,
+    seed: int | jax.Array = 0,
 ) -> SwapCounts:
   """Counts how often an image's class follows swapped factors.
 
@@ -90,8 +110,7 @@ def count_class_swaps(
     judge sees the donor's label in the swapped image.
 
   Args:
-    encode: `[B, H, W, C] -> Code`, of images in [0, 1].
-    decode: `Code -> [B, H, W, C]`.
+    model: of images in [0, 1].
     classify: the judge.
     images: `[M, H, W, C]` uint8.
     labels: `[M]` int.
@@ -110,9 +129,9 @@ def count_class_swaps(
     batch_images, batch_labels, key = args
     pair_key, own_key, swap_key = jax.random.split(key, 3)
     permutation = jax.random.permutation(pair_key, SWAP_BATCH_SIZE)
-    code = encode(batches.to_float(batch_images))
-    reconstructions = decode(code)
-    swapped = decode(codes.swap_factors(code, permutation))
+    code = model.encode(batches.to_float(batch_images))
+    reconstructions = model.decode(code)
+    swapped = model.decode(codes.swap_factors(code, permutation))
     opinion, seen = classify(reconstructions, None), classify(swapped, None)
     judged = [
         (opinion, seen),
@@ -130,48 +149,19 @@ def count_class_swaps(
   return jax.tree.map(lambda x: jnp.sum(x, axis=0), counts)
 
 
-def compute_accuracy(
-    classify: ClassifyFn,
-    images: jax.Array,
-    labels: jax.Array,
-    transform: Callable[[jax.Array], jax.Array] = lambda x: x,
-) -> jax.Array:
-  """Computes a judge's accuracy, also on what an autoencoder makes of images.
-
-  Args:
-    classify: the judge.
-    images: `[M, H, W, C]` uint8.
-    labels: `[M]` int.
-    transform: `[B, H, W, C] -> [B, H, W, C]`, images in [0, 1], applied first.
-
-  Returns:
-    Scalar in [0, 1].
-  """
-
-  def correct(example):
-    image, label = example
-    classes = classify(transform(batches.to_float(image[None])), None)
-    return jnp.mean(classes == label)
-
-  at_once = batches.count_at_once(images.shape[1:])
-  return jnp.mean(jax.lax.map(correct, (images, labels), batch_size=at_once))
-
-
 def evaluate_autoencoder(
-    encode: codes.EncodeFn,
-    decode: codes.DecodeFn,
-    judge: JudgeFn,
+    model: models.Model,
+    judge: class_judges.JudgeFn,
     judge_params: codes.Params,
     images: jax.Array,
     labels: jax.Array,
     *,
-    seed: int = 0,
+    seed: int | jax.Array = 0,
 ) -> dict[str, jax.Array]:
   """Measures an autoencoder by an ensemble of judges. May be jitted.
 
   Args:
-    encode: `[B, H, W, C] -> Code`, of images in [0, 1].
-    decode: `Code -> [B, H, W, C]`.
+    model: of images in [0, 1].
     judge: `(params, images, key) -> [B] int`.
     judge_params: of N judges, stacked: leaves `[N, ...]`.
     images: `[M, H, W, C]` uint8.
@@ -186,20 +176,20 @@ def evaluate_autoencoder(
 
   def with_one_judge(params):
     classify = functools.partial(judge, params)
-    counts = count_class_swaps(
-        encode, decode, classify, images, labels, seed=seed
+    counts = count_class_swaps(model, classify, images, labels, seed=seed)
+    accuracy = functools.partial(
+        class_judges.compute_accuracy, classify, images, labels
     )
-    reconstruct = lambda x: decode(encode(x))
     return {
-        'judge_accuracy': compute_accuracy(classify, images, labels),
-        'judge_accuracy_reconstructions': compute_accuracy(
-            classify, images, labels, reconstruct
+        'judge_accuracy': accuracy(),
+        'judge_accuracy_reconstructions': accuracy(
+            lambda x: model.decode(model.encode(x))
         ),
         **counts._asdict(),
     }
 
   return {
-      'mse': compute_mse(encode, decode, images),
+      'mse': reconstruction.compute_mse(model, images),
       **jax.vmap(with_one_judge)(judge_params),
   }
 
@@ -213,18 +203,29 @@ def summarize(measured: dict[str, jax.Array]) -> dict[str, Any]:
   Returns:
     JSON values: `mse`, `psnr` (images in [0, 1]); each protocol's rate as the
     mean over judges, None where a judge is left without pairs; of the headline
-    `class_swaps` also each judge's and their standard deviation.
+    `class_swaps` also each judge's and their standard deviation (divisor
+    n - 1; None for one judge).
   """
   measured = {name: np.asarray(value) for name, value in measured.items()}
-  row = {'mse': float(measured['mse']), 'psnr': psnr(float(measured['mse']))}
+  mse = float(measured['mse'])
+  row = {'mse': mse, 'psnr': reconstruction.psnr(mse)}
   for i, protocol in enumerate(PROTOCOLS):
     pairs, followed = measured['pairs'][:, i], measured['followed'][:, i]
     rates = followed / pairs if np.all(pairs) else None
     row[protocol] = None if rates is None else float(np.mean(rates))
     if i == 0:
-      row['class_swaps_std'] = None if rates is None else float(np.std(rates))
+      has_spread = rates is not None and len(rates) > 1
+      row['class_swaps_std'] = (
+          float(np.std(rates, ddof=1)) if has_spread else None
+      )
       row['class_swaps_by_judge'] = None if rates is None else rates.tolist()
       row['class_swaps_pairs'] = pairs.tolist()
   for name in ('judge_accuracy', 'judge_accuracy_reconstructions'):
     row[name] = float(np.mean(measured[name]))
   return row
+
+
+@functools.partial(jax.jit, static_argnames=('module', 'seed'))
+def _measure(model, module, params, images, labels, seed):
+  judge = functools.partial(class_judges.classify, module)
+  return evaluate_autoencoder(model, judge, params, images, labels, seed=seed)

@@ -1,10 +1,10 @@
-"""What is known of a decoder by its Jacobian: agreement, columns, directions.
+"""What a decoder's Jacobian shows: agreement, columns, principal directions.
 
-Jacobian supervision asks that a student's decoder changes with its factors as
-its teacher's does, eq. (1) of Lezama (2019), and trains it by differences of
-images, eq. (9). Here the derivative itself is looked at, for any pure function
-`decode(code) -> images` that treats examples independently. A column is the
-derivative of an image by one factor; none is approximated.
+Jacobian supervision asks that a student's image changes with its factors as its
+teacher's does, eq. (1) of Lezama (2019), and trains it by differences of
+images, eq. (9). Here the derivative itself is measured, exactly, for any pure
+function `decode(code) -> images` that treats examples independently. A column
+is the derivative of an image with respect to one factor.
 """
 
 from collections.abc import Sequence
@@ -22,10 +22,10 @@ from jacsup_jax.data import batches
 
 # Columns that are held at a time, unless those of one image are more.
 _COLUMN_BYTES = 2**26
-# Of one image's columns, and of a block of directions: more is a mistake.
+# Largest arrays that are made: of one image's columns, of a block of directions.
 _MOST_BYTES = 2**32
-# Directions that are iterated beyond those asked for: the iteration converges
-# by the ratio of the last one asked for to the first one left out.
+# Extra directions: orthogonal iteration converges by the ratio of the last
+# singular value asked for to the first one left out.
 _MORE_DIRECTIONS = 4
 
 
@@ -53,13 +53,8 @@ def multiply_columns(
 ) -> ColumnProducts:
   """Multiplies a student's columns by its teacher's, factor by factor.
 
-  Both sides of eq. (1) of Lezama (2019), each at its own model's code.
-
-  Args:
-    student_decode: `code -> [B, H, W, C]`.
-    student_code: `[B, K]` factors and nuisance of any shape.
-    teacher_decode: `code -> [B, H, W, C]`.
-    teacher_code: `[B, K]` factors and nuisance of any shape.
+  Both sides of eq. (1) of Lezama (2019), each at its own model's code: `[B, K]`
+  factors and nuisance of any shape.
 
   Returns:
     ColumnProducts, in squared units of the images over those of the factors.
@@ -107,20 +102,18 @@ def compute_agreement(
 ) -> dict[str, Any]:
   """Averages the agreement of two Jacobians over data.
 
-  Of every column the cosine, 1 where the directions agree, and the relative
+  For every column the cosine (1 where the directions agree) and the relative
   error of its norm, | ||J_S|| - ||J_T|| | / ||J_T||, are averaged over the
-  examples where they are defined: a column that is exactly zero has no
-  direction, and nothing is relative to it.
+  examples where they are defined: not where a column is zero.
 
   Args:
     products: see `multiply_columns`.
     names: of the K factors.
 
   Returns:
-    JSON values. `cosine` and `norm_error` are the means over factors; in
-    `factors` are those of each by its name, with the numbers of examples that
-    were left out, `undefined_cosines` and `undefined_norm_errors`. None stands
-    for a mean over nothing.
+    JSON values: `cosine` and `norm_error`, means over factors; `factors`, those
+    of each by its name, with the numbers of examples left out,
+    `undefined_cosines` and `undefined_norm_errors`. None is a mean of nothing.
   """
   student, teacher, both = (np.asarray(x, np.float64) for x in products)
   chex.assert_equal_shape([student, teacher, both])
@@ -152,20 +145,19 @@ def compute_column_cosines(
 ) -> tuple[jax.Array, jax.Array]:
   """Computes the cosines between the columns of one decoder's Jacobian.
 
-  Which factors move the image together (1), against each other (-1), or
-  without regard to each other (0); averaged over the examples where both
-  columns are not zero.
+  Factors may move the image together (1), against each other (-1), or
+  independently (0); averaged over the examples where both columns are not zero.
 
   Args:
     decode: `code -> [B, H, W, C]`.
     code: `[B, K]` factors and nuisance of any shape.
 
   Returns:
-    `[K, K]` cosines, 0 where no example defines one, and `[K, K]` int, how many
-    do.
+    `[K, K]` cosines, 0 where no example defines one, and `[K, K]` int, the
+    number of examples that do.
 
   Raises:
-    InputError: if the columns of one image have no room; or see
+    InputError: if the columns of one image take too much memory; or see
       `check_decoder`.
   """
   image_shape = check_decoder(decode, code)
@@ -205,9 +197,9 @@ def find_principal_directions(
   """Finds the directions of the nuisance that change images most.
 
   The first eigenvectors of J^T J, averaged over the examples, where J is the
-  Jacobian by the nuisance; of one example these are its right singular vectors.
-  Found by orthogonal iteration of a block, each step of which takes a product
-  with J and one with J^T for every direction: J itself is never there.
+  Jacobian with respect to the nuisance; for one example these are its right
+  singular vectors. Orthogonal iteration of a block: each step takes a product
+  with J and one with J^T for every direction, and J itself is never formed.
 
   Args:
     decode: `code -> [B, H, W, C]`.
@@ -224,8 +216,8 @@ def find_principal_directions(
     A direction's largest element is positive.
 
   Raises:
-    InputError: if there are fewer units than directions, or no room for them;
-      or see `check_decoder`.
+    InputError: if there are fewer units than directions, or these take too
+      much memory; or see `check_decoder`.
   """
   check_decoder(decode, code)
   batch_size, *shape = code.nuisance.shape
@@ -261,14 +253,14 @@ def find_principal_directions(
     found = vectors.T, values, residuals / largest
     return following, found, jnp.max(found[2][:count]), iteration + 1
 
-  def goes_on(carry):
+  def is_unfinished(carry):
     _, _, error, iteration = carry
     return (error > tolerance) & (iteration < most_iterations)
 
   block, _ = jnp.linalg.qr(jax.random.normal(jax.random.key(seed), (dim, size)))
   first = improve((block, None, jnp.inf, 0))
   _, (vectors, values, residuals), _, _ = jax.lax.while_loop(
-      goes_on, improve, first
+      is_unfinished, improve, first
   )
   vectors = vectors[:count]
   largest = jnp.argmax(jnp.abs(vectors), axis=1, keepdims=True)
@@ -284,31 +276,20 @@ def find_principal_directions(
 def check_decoder(
     decode: codes.DecodeFn, code: codes.Code, name: str = 'decoder'
 ) -> tuple[int, int, int]:
-  """Checks that a function is a decoder of a code, without computing it.
+  """Returns the shape (H, W, C) of what a decoder makes of a code.
 
-  Args:
-    decode: `code -> [B, H, W, C]`.
-    code: of B examples.
-    name: of the decoder, for messages.
-
-  Returns:
-    (H, W, C).
+  Nothing is computed.
 
   Raises:
-    InputError: if the factors are not of rank two, there are no examples or
-      factors, or what is decoded has a shape that depends on anything but the
-      number of examples.
+    InputError: if the code has no factors `[B, K]`, or the images have a shape
+      that depends on anything but the number of examples.
   """
   factors, nuisance = (jnp.shape(x) for x in code)
-  if len(factors) != 2 or 0 in factors:
+  if len(factors) != 2 or 0 in factors or nuisance[:1] != factors[:1]:
     raise errors.InputError(
-        f'factors of the {name} have the shape {factors}; accepted: (examples,'
-        ' factors), one or more of each.'
-    )
-  if nuisance[:1] != factors[:1]:
-    raise errors.InputError(
-        f'the nuisance of the {name} has the shape {nuisance} with'
-        f' {factors[0]} examples of factors; accepted: as many first.'
+        f'the code of the {name} has factors of the shape {factors} and'
+        f' nuisance of {nuisance}; accepted: (examples, factors), one or more of'
+        ' each, and as many examples.'
     )
   found = []
   for batch_size in (factors[0], factors[0] + 1):
@@ -326,19 +307,18 @@ def check_decoder(
           ' code\'s values; accepted: a function that jax.jit takes.'
       ) from error
   image_shape = found[0][1:]
-  if len(image_shape) != 3 or found != [
-      (factors[0], *image_shape), (factors[0] + 1, *image_shape)
-  ]:  # pyformat: disable
+  wanted = [(batch_size, *image_shape) for batch_size in (factors[0], factors[0] + 1)]
+  if len(image_shape) != 3 or found != wanted:
     raise errors.InputError(
-        f'the {name} decodes {factors[0]} examples to {found[0]} and'
-        f' {factors[0] + 1} to {found[1]}; accepted: (examples, H, W, C), the'
-        ' same H, W, C for any.'
+        f'the {name} decodes {wanted[0][0]} examples to {found[0]} and'
+        f' {wanted[1][0]} to {found[1]}; accepted: (examples, H, W, C), the same'
+        ' H, W, C for any.'
     )
   return image_shape
 
 
 def _linearize_factors(decode, code):
-  """Returns the change of one example's image by one of its factors."""
+  """Returns the derivative of one example's image, of its factors."""
   nuisance = code.nuisance[None]
   _, push = jax.linearize(
       lambda factors: decode(codes.Code(factors[None], nuisance))[0],
@@ -360,7 +340,7 @@ def _check_memory(what, needed):
 
 
 def _divide(numerator, denominator, defined):
-  """Divides where it is defined, and has NaN elsewhere."""
+  """Divides where it is defined; NaN elsewhere."""
   return np.divide(
       numerator,
       denominator,
@@ -370,6 +350,6 @@ def _divide(numerator, denominator, defined):
 
 
 def _mean(values):
-  """Returns the mean over what is not NaN, None where that is nothing."""
+  """Returns the mean of all but NaN, None of nothing."""
   values = values[~np.isnan(values)]
   return float(np.mean(values)) if values.size else None

@@ -1,43 +1,42 @@
-"""A directory that holds judges: `judge.json`, and their parameters.
+"""A directory that holds judges: one safetensors file.
 
-Judges are a dataclass, one field of which is a tree of arrays; all others are
-what JSON has.
+Judges are a frozen dataclass; one field is a tree of arrays, and the others,
+which are JSON values, go into the file's metadata.
 """
 
 import dataclasses
+import hashlib
 import json
 import os
 import pathlib
-import shutil
-import tempfile
 from typing import Any, TypeVar
 
 import chex
+from flax import traverse_util
+import jax
+import numpy as np
 
 from jacsup_jax.core import errors
-from jacsup_jax.core import untrusted
-from jacsup_jax.runs import checkpoints
-from jacsup_jax.runs import workdir
+from jacsup_jax.data import files
 
 _Judges = TypeVar('_Judges')
-_MANIFEST = 'judge.json'
-_CHECKPOINTS = 'checkpoints'
+_NAME = 'judge.safetensors'
 
 
 def exist(directory: str | os.PathLike[str]) -> bool:
-  """Says whether a directory holds judges."""
-  return untrusted.exists(pathlib.Path(directory) / _MANIFEST)
+  """Returns whether a directory holds judges."""
+  return files.exists(pathlib.Path(directory) / _NAME)
 
 
 def check_free(directory: str | os.PathLike[str]) -> None:
-  """Raises InputError unless a directory is new or empty."""
+  """Raises InputError unless a directory is new, or empty and writable."""
   directory = pathlib.Path(directory)
-  workdir.check_writable(str(directory), directory)
+  files.check_writable(str(directory), directory)
   empty = directory.is_dir() and not any(directory.iterdir())
   if directory.exists() and not empty:
     raise errors.InputError(
         f'{directory} is not a directory of judges; accepted: one that has a'
-        f' {_MANIFEST}, or a new or empty one.'
+        f' {_NAME}, or a new or empty one.'
     )
 
 
@@ -45,76 +44,109 @@ def save(directory: str | os.PathLike[str], judges: Any, tree: str) -> None:
   """Saves judges to a directory, whole or not at all.
 
   Args:
-    directory: a new or empty one.
+    directory: made if it is missing.
     judges: a dataclass.
-    tree: name of its field of arrays `[...]`.
+    tree: name of its field of nested dicts of arrays.
+
+  Raises:
+    StorageError: if the file cannot be written.
   """
-  directory = pathlib.Path(directory)
-  directory.parent.mkdir(parents=True, exist_ok=True)
-  entries = {
+  # pylint: disable=import-outside-toplevel
+  from safetensors import numpy as safetensors
+
+  described = {
       field.name: getattr(judges, field.name)
       for field in dataclasses.fields(judges)
       if field.name != tree
   }
-  scratch = pathlib.Path(
-      tempfile.mkdtemp(dir=directory.parent, prefix='.judge-')
+  arrays = {
+      name: np.ascontiguousarray(array)
+      for name, array in _flatten(getattr(judges, tree)).items()
+  }
+  path = pathlib.Path(directory) / _NAME
+  with files.writing(path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+  files.write_whole(
+      path, safetensors.save(arrays, {'judges': json.dumps(described)})
   )
-  try:
-    with checkpoints.StageCheckpoints(scratch / _CHECKPOINTS) as saved:
-      saved.save(0, getattr(judges, tree))
-    (scratch / _MANIFEST).write_text(json.dumps(entries, indent=1))
-    scratch.chmod(0o755)  # mkdtemp makes it private to the user.
-    scratch.rename(directory)
-  except OSError:
-    # Another run was faster: the same seeds give the same judges.
-    if not exist(directory):
-      raise
-  finally:
-    shutil.rmtree(scratch, ignore_errors=True)
 
 
 def read(
     directory: str | os.PathLike[str], kind: type[_Judges], tree: str
 ) -> _Judges:
-  """Reads what judges are, without their parameters.
+  """Reads what `save` saved.
 
   Args:
-    directory: that `save` wrote to.
-    kind: the dataclass.
-    tree: name of its field of arrays, which is None in what is returned.
-
-  Returns:
-    The judges.
+    directory: of the judges.
+    kind: their dataclass.
+    tree: name of its field of arrays.
 
   Raises:
-    InputError: if it is not a description of such judges.
+    InputError: if the file is missing, damaged, or has judges of another kind.
   """
-  path = pathlib.Path(directory) / _MANIFEST
-  entries = untrusted.read_json(path)
-  kinds = {
-      field.name: field.type
-      for field in dataclasses.fields(kind)
-      if field.name != tree
-  }
-  unknown = sorted(entries.keys() - kinds.keys())
-  if unknown:
+  # pylint: disable=import-outside-toplevel
+  import safetensors
+
+  path = pathlib.Path(directory) / _NAME
+  names = {field.name for field in dataclasses.fields(kind)} - {tree}
+  try:
+    with safetensors.safe_open(path, 'numpy') as file:
+      described = json.loads((file.metadata() or {}).get('judges', '{}'))
+      arrays = {name: file.get_tensor(name) for name in file.keys()}
+  except (OSError, ValueError, safetensors.SafetensorError) as error:
     raise errors.InputError(
-        f'{path} is not of such judges ({kind.__name__}): it has'
-        f' {untrusted.describe(unknown[0])}; accepted:'
-        f' {", ".join(kinds)}.'
+        f'{path} cannot be read ({error}); accepted: judges that this package'
+        ' saved.'
+    ) from error
+  if set(described) != names:
+    raise errors.InputError(
+        f'{path} describes {", ".join(sorted(described)) or "nothing"}, which'
+        f' is not {kind.__name__}; accepted: {", ".join(sorted(names))}.'
     )
-  untrusted.check_entries(path, entries, kinds)
   entries = {
       name: tuple(value) if isinstance(value, list) else value
-      for name, value in entries.items()
+      for name, value in described.items()
   }
-  return kind(**entries, **{tree: None})
+  return kind(**entries, **{tree: _unflatten(arrays)})
 
 
-def restore_tree(
-    directory: str | os.PathLike[str], template: chex.ArrayTree
-) -> chex.ArrayTree:
-  """Restores the parameters, as host arrays of the template's shapes."""
-  saved_in = pathlib.Path(directory) / _CHECKPOINTS
-  with checkpoints.StageCheckpoints(saved_in) as saved:
-    return saved.restore(0, template)
+def check_shapes(
+    directory: str | os.PathLike[str],
+    tree: chex.ArrayTree,
+    template: chex.ArrayTree,
+) -> None:
+  """Raises InputError unless a tree has the names and shapes of a template."""
+  found, wanted = (
+      {name: (*x.shape, x.dtype.name) for name, x in _flatten(t).items()}
+      for t in (tree, template)
+  )
+  wrong = sorted(
+      name
+      for name in {*found, *wanted}
+      if found.get(name) != wanted.get(name)
+  )
+  if wrong:
+    raise errors.InputError(
+        f'{pathlib.Path(directory) / _NAME} has {wrong[0]} of'
+        f' {found.get(wrong[0])}; accepted: {wanted.get(wrong[0])}.'
+    )
+
+
+def hash_tree(tree: chex.ArrayTree) -> str:
+  """Returns the sha256 of a tree's paths, shapes, types and bytes."""
+  digest = hashlib.sha256()
+  for path, leaf in jax.tree_util.tree_leaves_with_path(jax.device_get(tree)):
+    array = np.asarray(leaf)
+    digest.update(
+        f'{jax.tree_util.keystr(path)} {array.shape} {array.dtype}'.encode()
+    )
+    digest.update(np.ascontiguousarray(array).tobytes())
+  return digest.hexdigest()
+
+
+def _flatten(tree):
+  return traverse_util.flatten_dict(tree, sep='/')
+
+
+def _unflatten(arrays):
+  return traverse_util.unflatten_dict(arrays, sep='/')

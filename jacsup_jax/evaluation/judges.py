@@ -1,13 +1,17 @@
-"""Judges: classifiers that say which digit, or other class, an image shows.
+"""Class judges: classifiers that say which digit, or other class, an image is.
 
-A swap score means little without its judge, so they are trained as an ensemble
-over seeds, stored with their accuracy, and every score is a mean over them.
+A swap score means little without its judge, so judges are trained as an
+ensemble over seeds and stored with their accuracy; every score is a mean over
+them. `attribute_judges` has the judges of facial attributes.
 """
 
+from collections.abc import Callable
 import dataclasses
 import functools
 import os
+from typing import Any, NamedTuple
 
+import chex
 from flax import linen as nn
 import jax
 import jax.numpy as jnp
@@ -15,27 +19,71 @@ import numpy as np
 import optax
 
 from jacsup_jax.core import codes
+from jacsup_jax.core import config
 from jacsup_jax.core import errors
 from jacsup_jax.data import batches
 from jacsup_jax.data import registry
-from jacsup_jax.evaluation import class_swaps
 from jacsup_jax.evaluation import judge_files
-from jacsup_jax.models import autoencoders
-from jacsup_jax.runs import checkpoints
-from jacsup_jax.training import steps
+from jacsup_jax.models import classifiers
 
+# `classify(images, key) -> [B] int`: a key switches dropout on, None off.
+ClassifyFn = Callable[[jax.Array, jax.Array | None], jax.Array]
+# The same with the parameters of a judge first.
+JudgeFn = Callable[[codes.Params, jax.Array, jax.Array | None], jax.Array]
+# Called after every epoch with the epoch, from 1, the number of epochs, and the
+# means of the epoch by name, such as 'loss'.
+Report = Callable[[int, int, dict[str, float]], None]
+
+SEEDS = (0, 1, 2)
+BATCH_SIZE = 128
 _LEARNING_RATE = 1e-3
-# They are trained as one program and kept as one tree; more say no more.
-MOST_SEEDS = 1000
+
+
+@dataclasses.dataclass(frozen=True)
+class JudgeConfig:
+  """How a missing judge is trained; the widths are those of face judges."""
+
+  judge_epochs: int = config.option(
+      10, 'Epochs of a judge that this run trains.', low=1
+  )
+  judge_first_width: int = config.option(
+      32,
+      'Channels of the first layer of a face judge; each further layer has'
+      ' twice as many.',
+      low=1,
+      high=config.LARGEST_WIDTH,
+  )
+  judge_last_width: int = config.option(
+      512,
+      'Largest number of channels of a face judge.',
+      low=1,
+      high=config.LARGEST_WIDTH,
+  )
+  judge_hidden: int = config.option(
+      512,
+      'Units of the dense layer of a face judge.',
+      low=1,
+      high=config.LARGEST_WIDTH,
+  )
+
+  def __post_init__(self):
+    config.check_options(self)
+
+
+class TrainState(NamedTuple):
+  step: jax.Array  # [] int32
+  params: codes.Params
+  batch_stats: chex.ArrayTree
+  opt_state: optax.OptState
 
 
 @dataclasses.dataclass(frozen=True)
 class Judges:
-  """An ensemble of judges.
+  """An ensemble of class judges.
 
   Attributes:
     num_classes: that they tell apart.
-    image_shape: (H, W, C) of what they see, in [0, 1].
+    image_shape: (H, W, C) of their input, in [0, 1].
     dataset: that they were trained on.
     seeds: of the N judges.
     epochs: that they were trained for.
@@ -54,33 +102,32 @@ class Judges:
   sha256: str
 
   @property
-  def model(self) -> autoencoders.MlpJudge:
-    return autoencoders.MlpJudge(self.num_classes)
+  def module(self) -> classifiers.MlpJudge:
+    return classifiers.MlpJudge(
+        self.num_classes, image_shape=tuple(self.image_shape)
+    )
 
-  def describe(self) -> dict[str, object]:
+  def describe(self) -> dict[str, Any]:
     """Returns what identifies the judges, for results.json."""
     names = ('dataset', 'seeds', 'epochs', 'accuracy', 'sha256')
     return {name: getattr(self, name) for name in names}
 
 
 def classify(
-    model: nn.Module,
+    module: nn.Module,
     params: codes.Params,
     images: jax.Array,
     key: jax.Array | None = None,
 ) -> jax.Array:
-  """Returns the classes that a judge sees.
+  """Returns the classes `[B]` that one judge sees in `[B, H, W, C]` images.
 
   Args:
-    model: of the judge.
+    module: of the judge.
     params: of one judge.
-    images: `[B, H, W, C]` in [0, 1].
+    images: in [0, 1].
     key: switches dropout on.
-
-  Returns:
-    `[B]` int.
   """
-  logits = model.apply(
+  logits = module.apply(
       {'params': params},
       images,
       train=key is not None,
@@ -89,31 +136,48 @@ def classify(
   return jnp.argmax(logits, axis=-1)
 
 
+def compute_accuracy(
+    classify_fn: ClassifyFn,
+    images: jax.Array,
+    labels: jax.Array,
+    transform: Callable[[jax.Array], jax.Array] = lambda x: x,
+) -> jax.Array:
+  """Computes a judge's accuracy in [0, 1], also on reconstructions.
+
+  Args:
+    classify_fn: the judge.
+    images: `[M, H, W, C]` uint8.
+    labels: `[M]` int.
+    transform: `[B, H, W, C] -> [B, H, W, C]`, images in [0, 1], applied first.
+  """
+
+  def correct(example):
+    image, label = example
+    classes = classify_fn(transform(batches.to_float(image[None])), None)
+    return jnp.mean(classes == label)
+
+  at_once = batches.count_at_once(images.shape[1:])
+  return jnp.mean(jax.lax.map(correct, (images, labels), batch_size=at_once))
+
+
 def default_directory(
     dataset: str, data_dir: str | os.PathLike[str] | None
 ) -> str:
-  """Returns where the judges of a data set are, unless a flag says else.
+  """Returns the default directory of the judges of a data set.
 
-  Args:
-    dataset: name of the data set.
-    data_dir: see `registry.load`.
-
-  Returns:
-    A path; `arrays`, which is another set in every file, has one for each.
+  `arrays`, whose name any file shares, has a directory for each test split.
 
   Raises:
-    InputError: if such a file is not usable.
+    InputError: if the file of `arrays` is not usable.
   """
   if dataset != registry.ARRAYS:
     return f'runs/judge_{dataset}'
-  test = registry.load(
-      dataset, 'test', data_dir=data_dir, image_shape=None
-  )
+  test = registry.load(dataset, 'test', data_dir=data_dir)
   return f'runs/judge_{dataset}_{test.fingerprint}'
 
 
 def identify(dataset: str, test: registry.Dataset) -> str:
-  """Returns what judges of a data set keep as its name.
+  """Returns the name under which judges store their data set.
 
   Args:
     dataset: name of the data set.
@@ -121,7 +185,6 @@ def identify(dataset: str, test: registry.Dataset) -> str:
   """
   if dataset != registry.ARRAYS:
     return dataset
-  # Any file has this name.
   return f'{dataset} of fingerprint {test.fingerprint}'
 
 
@@ -130,9 +193,10 @@ def restore_or_train(
     dataset: str,
     data_dir: str | os.PathLike[str] | None,
     *,
-    image_shape: tuple[int, int, int] | None = registry.IMAGE_SHAPE,
+    image_shape: tuple[int, int, int] | None = None,
     seeds: tuple[int, ...] | None = None,
     epochs: int | None = None,
+    report: Report | None = None,
 ) -> Judges:
   """Restores the judges of a directory, or trains and saves them.
 
@@ -142,12 +206,10 @@ def restore_or_train(
     directory: where they are or will be.
     dataset: name of the data set that they are for.
     data_dir: see `registry.load`.
-    image_shape: (H, W, C) that the images must have, None for any.
-    seeds: one judge each; None takes those that are there, or 0, 1, 2.
-    epochs: passes over the data; None takes any, or 10.
-
-  Returns:
-    Judges.
+    image_shape: (H, W, C) that the images must have; None accepts any.
+    seeds: one judge each; None accepts those that are there, or trains 0, 1, 2.
+    epochs: passes over the data; None accepts any, or trains 10.
+    report: called after every epoch of training.
 
   Raises:
     InputError: if those that are there are for other data, or were trained
@@ -174,16 +236,13 @@ def restore_or_train(
         )
     return judges
   judge_files.check_free(directory)
-  data = load('train_minus_validation')
   judges = train(
       dataset,
-      data.num_classes,
-      data.images,
-      data.labels,
-      test_images=test.images,
-      test_labels=test.labels,
-      seeds=seeds or (0, 1, 2),
-      epochs=epochs or 10,
+      load('train_minus_validation'),
+      test,
+      seeds=seeds or SEEDS,
+      epochs=epochs or JudgeConfig().judge_epochs,
+      report=report,
   )
   save(directory, judges)
   return judges
@@ -191,15 +250,13 @@ def restore_or_train(
 
 def train(
     dataset: str,
-    num_classes: int,
-    images: np.ndarray,
-    labels: np.ndarray,
+    data: registry.Dataset,
+    test: registry.Dataset,
     *,
-    test_images: np.ndarray,
-    test_labels: np.ndarray,
     seeds: tuple[int, ...],
     epochs: int,
-    batch_size: int = 128,
+    batch_size: int = BATCH_SIZE,
+    report: Report | None = None,
 ) -> Judges:
   """Trains judges of several seeds in one program.
 
@@ -208,66 +265,84 @@ def train(
 
   Args:
     dataset: name of the data set, stored with them.
-    num_classes: of the labels.
-    images: `[M, H, W, C]` uint8.
-    labels: `[M]` int.
-    test_images: `[M', H, W, C]` uint8, for their accuracy alone.
-    test_labels: `[M']` int.
+    data: to train on.
+    test: for their accuracy alone.
     seeds: one judge each.
     epochs: passes over the data.
     batch_size: of a step.
-
-  Returns:
-    Judges.
+    report: called after every epoch.
 
   Raises:
     InputError: if there are fewer images than a batch has.
   """
-  if len(images) < batch_size:
+  if len(data) < batch_size:
     raise errors.InputError(
-        f'--dataset={dataset} has {len(images)} training images, fewer than a'
+        f'--dataset={dataset} has {len(data)} training images, fewer than a'
         f' batch of the judges; accepted: {batch_size} or more.'
     )
-  train_all = jax.jit(
-      jax.vmap(
-          functools.partial(
-              _train_one,
-              model=autoencoders.MlpJudge(num_classes),
-              epochs=epochs,
-              batch_size=batch_size,
-          ),
-          in_axes=(0, None, None),
-      )
-  )
-  params = jax.device_get(
-      train_all(jnp.array(seeds), jnp.asarray(images), jnp.asarray(labels))
-  )
   judges = Judges(
-      num_classes=num_classes,
-      image_shape=tuple(images.shape[1:]),
+      num_classes=data.num_classes,
+      image_shape=tuple(data.images.shape[1:]),
       dataset=dataset,
       seeds=tuple(seeds),
       epochs=epochs,
-      params=params,
+      params={},
       accuracy=(),
-      sha256=checkpoints.hash_tree(params),
+      sha256='',
   )
-  accuracy = jax.jit(
+  module = judges.module
+  optimizer = make_optimizer(epochs * batches.count_steps(len(data), batch_size))
+  images, labels = jnp.asarray(data.images), jnp.asarray(data.labels)
+  seeds = jnp.array(seeds)
+  state = jax.jit(jax.vmap(lambda seed: _init_state(module, optimizer, seed)))(
+      seeds
+  )
+  train_epoch = jax.jit(
       jax.vmap(
-          lambda params, images, labels: class_swaps.compute_accuracy(
-              functools.partial(classify, judges.model, params), images, labels
+          functools.partial(
+              _train_epoch,
+              module=module,
+              optimizer=optimizer,
+              batch_size=batch_size,
           ),
-          in_axes=(0, None, None),
-      )
-  )(params, jnp.asarray(test_images), jnp.asarray(test_labels))
+          in_axes=(0, 0, None, None, None),
+      ),
+      donate_argnums=0,
+  )
+  for epoch in range(epochs):
+    state, loss = train_epoch(state, seeds, epoch, images, labels)
+    if report is not None:
+      report(epoch + 1, epochs, {'loss': float(np.mean(loss))})
+  params = jax.device_get(state.params)
+  accuracy = _measure_accuracy(
+      module, params, jnp.asarray(test.images), jnp.asarray(test.labels)
+  )
   return dataclasses.replace(
-      judges, accuracy=tuple(float(a) for a in accuracy)
+      judges,
+      params=params,
+      accuracy=tuple(float(a) for a in accuracy),
+      sha256=judge_files.hash_tree(params),
   )
 
 
 def save(directory: str | os.PathLike[str], judges: Judges) -> None:
   """Saves judges to a directory, whole or not at all."""
   judge_files.save(directory, judges, 'params')
+
+
+def read(directory: str | os.PathLike[str]) -> Judges:
+  """Reads the judges of a directory, for whatever data they are.
+
+  Raises:
+    InputError: if it has none, or they are damaged.
+  """
+  judges = judge_files.read(directory, Judges, 'params')
+  template = jax.eval_shape(
+      jax.vmap(functools.partial(_init_params, judges.module)),
+      jnp.array(judges.seeds),
+  )
+  judge_files.check_shapes(directory, judges.params, template)
+  return judges
 
 
 def restore(
@@ -285,13 +360,10 @@ def restore(
     num_classes: of the data set.
     image_shape: (H, W, C) of the data set.
 
-  Returns:
-    Judges.
-
   Raises:
     InputError: if they were trained for other data, or cannot be read.
   """
-  judges = judge_files.read(directory, Judges, 'params')
+  judges = read(directory)
   found = (judges.dataset, judges.num_classes, judges.image_shape)
   wanted = (dataset, num_classes, tuple(image_shape))
   if found != wanted:
@@ -300,62 +372,78 @@ def restore(
         f'the judge in {directory} was trained for {describe(*found)};'
         f' accepted: one for {describe(*wanted)}.'
     )
-  if not (
-      1 <= len(judges.seeds) <= MOST_SEEDS
-      and 0 <= min(judges.seeds) <= max(judges.seeds) < 2**31
-  ):
-    raise errors.InputError(
-        f'the judges in {directory} have {len(judges.seeds)} seeds; accepted: 1'
-        f' to {MOST_SEEDS}, each from 0 to 2147483647.'
-    )
-  template = jax.eval_shape(
-      jax.vmap(functools.partial(_init, judges.model, judges.image_shape)),
-      jnp.array(judges.seeds),
+  return judges
+
+
+def make_optimizer(num_steps: int) -> optax.GradientTransformation:
+  """Makes the optimizer of a judge: Adam with a cosine schedule."""
+  return optax.adam(optax.cosine_decay_schedule(_LEARNING_RATE, num_steps))
+
+
+def take_step(
+    state: TrainState,
+    objective: Callable[..., Any],
+    optimizer: optax.GradientTransformation,
+) -> tuple[TrainState, jax.Array]:
+  """Takes one optimizer step of a judge.
+
+  Args:
+    state: before the step.
+    objective: `(params, batch_stats) -> (loss, batch_stats)` on the batch.
+    optimizer: that made the state.
+
+  Returns:
+    The state after the step, and the loss before it.
+  """
+  (loss, batch_stats), grads = jax.value_and_grad(objective, has_aux=True)(
+      state.params, state.batch_stats
   )
-  params = judge_files.restore_tree(directory, template)
-  return dataclasses.replace(judges, params=params)
+  updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+  params = optax.apply_updates(state.params, updates)
+  return TrainState(state.step + 1, params, batch_stats, opt_state), loss
 
 
-def _init(model, image_shape, seed):
-  images = jnp.zeros((1, *image_shape))
-  return model.init(jax.random.key(seed), images)['params']
+def _init_params(module, seed):
+  images = jnp.zeros((1, *module.image_shape))
+  return module.init(jax.random.key(seed), images)['params']
 
 
-def _train_one(seed, images, labels, *, model, epochs, batch_size):
-  """Trains the judge of one seed; returns its parameters."""
-  num_steps = epochs * (images.shape[0] // batch_size)
-  optimizer = optax.adam(
-      optax.cosine_decay_schedule(_LEARNING_RATE, num_steps)
-  )
+def _init_state(module, optimizer, seed):
+  params = _init_params(module, seed)
+  return TrainState(jnp.zeros((), jnp.int32), params, {}, optimizer.init(params))
+
+
+def _train_epoch(
+    state, seed, epoch, images, labels, *, module, optimizer, batch_size
+):
+  """Trains the judge of one seed for an epoch; returns losses by step."""
 
   def step(state, indices):
-    # Apart from the keys of initialisation and data order.
+    # Independent of the keys of initialisation and data order.
     dropout_key = jax.random.fold_in(jax.random.key(~seed), state.step)
+    batch_images = batches.to_float(images[indices])
 
-    def objective(params, batch_stats, batch):
-      logits = model.apply(
+    def objective(params, batch_stats):
+      logits = module.apply(
           {'params': params},
-          batch.images,
+          batch_images,
           train=True,
           rngs={'dropout': dropout_key},
       )
       loss = optax.softmax_cross_entropy_with_integer_labels(
-          logits, batch.labels
+          logits, labels[indices]
       ).mean()
-      return loss, ({'loss': loss}, batch_stats)
+      return loss, batch_stats
 
-    batch = codes.Batch(batches.to_float(images[indices]), labels[indices])
-    return steps.train_step(
-        state, batch, objective=objective, optimizer=optimizer
-    )
+    return take_step(state, objective, optimizer)
 
-  def train_epoch(state, epoch):
-    indices = batches.epoch_indices(seed, epoch, images.shape[0], batch_size)
-    return jax.lax.scan(step, state, indices)
+  indices = batches.epoch_indices(seed, epoch, images.shape[0], batch_size)
+  return jax.lax.scan(step, state, indices)
 
-  params = _init(model, images.shape[1:], seed)
-  state = steps.create_train_state(
-      {'params': params, 'batch_stats': {}}, optimizer
+
+@functools.partial(jax.jit, static_argnums=0)
+@functools.partial(jax.vmap, in_axes=(None, 0, None, None))
+def _measure_accuracy(module, params, images, labels):
+  return compute_accuracy(
+      functools.partial(classify, module, params), images, labels
   )
-  state, _ = jax.lax.scan(train_epoch, state, jnp.arange(epochs))
-  return state.params

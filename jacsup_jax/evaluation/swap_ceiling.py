@@ -2,12 +2,15 @@
 
 A student that meets eq. (9) of Lezama (2019) exactly changes its image under a
 swap as its teacher does: D_S(y_j, z_i) = D_T(y_j) + (D_S(y_i, z_i) - D_T(y_i)).
-What it knows beyond its teacher is added to whatever the factors draw, so that
-a better student carries more of the recipient's image into the swapped one. The
-student here keeps a share r of its teacher's residual x_i - D_T(y_i); its
-error is (1 - r)^2 of the teacher's.
+It adds what it knows beyond its teacher to whatever the factors draw, so a
+better student carries more of the recipient's image into the swapped one. The
+student here keeps a share r of its teacher's residual x_i - D_T(y_i); its error
+is (1 - r)^2 of the teacher's.
 """
 
+from collections.abc import Mapping, Sequence
+import dataclasses
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -17,53 +20,101 @@ import numpy as np
 from jacsup_jax.core import codes
 from jacsup_jax.data import batches
 from jacsup_jax.evaluation import class_swaps
+from jacsup_jax.evaluation import judges as class_judges
+from jacsup_jax.models import model as models
 
 SHARES = (1.0, 0.75, 0.5, 0.25, 0.0)
-# Whose opinion is the class that a swap is to bring: a judge's, of the donor's
-# reconstruction (as class_swaps are counted), image, or teacher's image.
+# Which class a swap should bring: a judge's opinion of the donor's
+# reconstruction (as class swaps are counted), image, or teacher's image.
 RULES = ('class_swaps', 'by_image', 'by_teacher_image')
+_TITLES = ('class swaps', 'by donor\'s image', 'by teacher image')
 
 
 class CeilingCounts(NamedTuple):
-  """Pairs that were judged and that followed, each `[3]` int, by `RULES`."""
+  """Judged pairs and those that followed, each `[3]` int, by `RULES`."""
 
   followed: jax.Array
   pairs: jax.Array
 
 
-def make_exact_student(
-    encode: codes.EncodeFn, decode: codes.DecodeFn, share: float | jax.Array
-) -> tuple[codes.EncodeFn, codes.DecodeFn]:
-  """Makes the student that meets eq. (9) exactly.
+@dataclasses.dataclass(frozen=True)
+class ExactStudent:
+  """The student that meets eq. (9) exactly; its images are not clipped.
 
-  Its nuisance is its teacher's and the residual image.
+  Its nuisance is its teacher's together with the residual image.
 
-  Args:
-    encode: the teacher's.
-    decode: the teacher's.
+  Attributes:
+    teacher: of images in [0, 1].
     share: r in [0, 1], of the teacher's residual that it keeps.
-
-  Returns:
-    Its encode and decode; what it decodes is not clipped.
   """
 
-  def encode_exactly(images):
-    code = encode(images)
-    return code._replace(
-        nuisance=(code.nuisance, share * (images - decode(code)))
-    )
+  teacher: models.Model
+  share: float | jax.Array
+  image_range = (0.0, 1.0)
 
-  def decode_exactly(code):
+  def encode(self, images: jax.Array) -> codes.Code:
+    code = self.teacher.encode(images)
+    residual = self.share * (images - self.teacher.decode(code))
+    return code._replace(nuisance=(code.nuisance, residual))
+
+  def decode(self, code: codes.Code) -> jax.Array:
     nuisance, residual = code.nuisance
-    return decode(code._replace(nuisance=nuisance)) + residual
+    return self.teacher.decode(code._replace(nuisance=nuisance)) + residual
 
-  return encode_exactly, decode_exactly
+
+def measure(
+    teacher: models.Model,
+    judges: class_judges.Judges,
+    images: jax.Array,
+    rows: Sequence[Mapping[str, Any]],
+    teacher_stage: str = 'teacher',
+) -> dict[str, Any]:
+  """Measures what students of this teacher could reach if they met eq. (9).
+
+  Args:
+    teacher: the first one of a run.
+    judges: of its classes.
+    images: `[M, H, W, C]` uint8.
+    rows: of the run's models of one seed, measured on the same images; the
+      ceiling is also measured at the error of each student.
+    teacher_stage: of the teacher's row.
+
+  Returns:
+    JSON values: `teacher`, `teacher_mse`; `shares`, an entry for each of
+    `SHARES`, and `students`, an entry for each student; see `summarize`.
+  """
+  [teacher_mse] = [row['mse'] for row in rows if row['stage'] == teacher_stage]
+  students = [row for row in rows if row['model'].startswith('student')]
+  own = [share_of_error(row['mse'], teacher_mse) for row in students]
+  shares = sorted({*SHARES, *own} - {None}, reverse=True)
+  counts = _measure(
+      teacher,
+      judges.module,
+      judges.params,
+      jnp.asarray(images),
+      jnp.array(shares),
+  )
+  found = dict(zip(shares, summarize(counts, shares, teacher_mse)))
+  unknown = dict.fromkeys(('residual_share', *RULES))
+  return {
+      'teacher': teacher_stage,
+      'teacher_mse': teacher_mse,
+      'shares': [found[share] for share in SHARES],
+      'students': [
+          {
+              **found.get(share, unknown),
+              'stage': row['stage'],
+              'mse': row['mse'],
+              'measured_class_swaps': row['class_swaps'],
+          }
+          for row, share in zip(students, own)
+      ],
+  }
 
 
 def count_ceiling_swaps(
-    encode: codes.EncodeFn,
-    decode: codes.DecodeFn,
-    classify: class_swaps.ClassifyFn,
+    teacher: models.Model,
+    classify: class_judges.ClassifyFn,
     images: jax.Array,
     share: float | jax.Array,
     *,
@@ -72,8 +123,7 @@ def count_ceiling_swaps(
   """Counts the class swaps of the exact student, in the pairs of class swaps.
 
   Args:
-    encode: the teacher's, `[B, H, W, C] -> Code`, of images in [0, 1].
-    decode: the teacher's, `Code -> [B, H, W, C]`.
+    teacher: of images in [0, 1].
     classify: the judge.
     images: `[M, H, W, C]` uint8.
     share: r in [0, 1], of the teacher's residual.
@@ -90,69 +140,52 @@ def count_ceiling_swaps(
     at_once = batches.count_at_once(images.shape[1:])
     return jax.lax.map(judge, images, batch_size=at_once)
 
-  own, of_labels = (class_swaps.PROTOCOLS.index(name) for name in (
-      'class_swaps', 'class_swaps_true_labels'
+  student = ExactStudent(teacher, share)
+  # A judge's opinions serve as the true labels.
+  by_image, by_teacher_image = (
+      class_swaps.count_class_swaps(
+          student, classify, images, see(transform), seed=seed
+      )
+      for transform in (
+          lambda x: x, lambda x: teacher.decode(teacher.encode(x))
+      )
+  )  # pyformat: disable
+  own, labels = (
+      class_swaps.PROTOCOLS.index(name)
+      for name in ('class_swaps', 'class_swaps_true_labels')
+  )
+  return CeilingCounts(*(
+      jnp.stack([of_image[own], of_image[labels], of_teacher_image[labels]])
+      for of_image, of_teacher_image in zip(by_image, by_teacher_image)
   ))  # pyformat: disable
-  student = make_exact_student(encode, decode, share)
-  followed, pairs = [], []
-  for i, classes in enumerate((
-      see(lambda images: images), see(lambda images: decode(encode(images)))
-  )):  # pyformat: disable
-    # With a judge's opinions for labels.
-    counts = class_swaps.count_class_swaps(
-        *student, classify, images, classes, seed=seed
-    )
-    for protocol in (of_labels,) if i else (own, of_labels):
-      followed.append(counts.followed[protocol])
-      pairs.append(counts.pairs[protocol])
-  return CeilingCounts(jnp.stack(followed), jnp.stack(pairs))
 
 
 def measure_ceiling(
-    encode: codes.EncodeFn,
-    decode: codes.DecodeFn,
-    judge: class_swaps.JudgeFn,
+    teacher: models.Model,
+    judge: class_judges.JudgeFn,
     judge_params: codes.Params,
     images: jax.Array,
     shares: jax.Array,
     *,
     seed: int = 0,
 ) -> CeilingCounts:
-  """Counts for several shares, by an ensemble of judges. May be jitted.
+  """Counts for shares `[R]` by N judges: CeilingCounts of `[R, N, 3]`.
 
-  Args:
-    encode: the teacher's, of images in [0, 1].
-    decode: the teacher's.
-    judge: `(params, images, key) -> [B] int`.
-    judge_params: of N judges, stacked: leaves `[N, ...]`.
-    images: `[M, H, W, C]` uint8.
-    shares: `[R]`, r each.
-    seed: of the pairs.
-
-  Returns:
-    CeilingCounts of `[R, N, 3]`.
+  May be jitted. For the arguments see `class_swaps.evaluate_autoencoder`.
   """
-
-  def with_one_judge(params, share):
-    classify = lambda images, key: judge(params, images, key)
-    return count_ceiling_swaps(
-        encode, decode, classify, images, share, seed=seed
-    )
-
-  with_all = jax.vmap(with_one_judge, in_axes=(0, None))
-  return jax.lax.map(lambda share: with_all(judge_params, share), shares)
+  count = lambda share: jax.vmap(
+      lambda params: count_ceiling_swaps(
+          teacher, functools.partial(judge, params), images, share, seed=seed
+      )
+  )(judge_params)
+  return jax.lax.map(count, shares)
 
 
 def share_of_error(mse: float, teacher_mse: float) -> float | None:
-  """Returns the share r whose student has this error.
+  """Returns the share r in [0, 1] whose student has this error.
 
-  Args:
-    mse: of a student.
-    teacher_mse: of its teacher, on the same images.
-
-  Returns:
-    In [0, 1]; None for a student that reconstructs worse than its teacher, or
-    a teacher without a residual: no share is like it.
+  None for a student that reconstructs worse than its teacher, or a teacher
+  without a residual: no share matches these.
   """
   if not 0 <= mse <= teacher_mse or teacher_mse == 0:
     return None
@@ -160,14 +193,9 @@ def share_of_error(mse: float, teacher_mse: float) -> float | None:
 
 
 def summarize(
-    counts: CeilingCounts, shares: list[float], teacher_mse: float
+    counts: CeilingCounts, shares: Sequence[float], teacher_mse: float
 ) -> list[dict[str, Any]]:
-  """Turns counts into JSON values, an entry for each share.
-
-  Args:
-    counts: of `[R, N, 3]`.
-    shares: R of them.
-    teacher_mse: on the same images.
+  """Turns counts `[R, N, 3]` into JSON values, an entry for each share.
 
   Returns:
     Entries of `residual_share`, `mse` and, by `RULES`, the mean over judges,
@@ -184,3 +212,35 @@ def summarize(
     mse = (1 - share) ** 2 * teacher_mse
     entries.append({'residual_share': share, 'mse': mse, **rates})
   return entries
+
+
+def format_ceiling(ceiling: Mapping[str, Any]) -> str:
+  """Formats what `measure` returns as the lines of a table."""
+  show = lambda value, form, width: (
+      '-' if value is None else format(value, form)
+  ).rjust(width)
+  lines = [
+      'What exact secant supervision by the first teacher can reach, by the'
+      ' residual share r that a student adds to it:',
+      '  '.join(
+          ['student'.rjust(24), '    r', '    MSE', *_TITLES, 'measured']
+      ),
+  ]
+  for entry in (*ceiling['shares'], *ceiling['students']):
+    cells = [
+        entry.get('stage', '-').rjust(24),
+        show(entry['residual_share'], '.3f', 5),
+        show(entry['mse'], '.4f', 7),
+        *(show(entry[r], '.1%', len(t)) for r, t in zip(RULES, _TITLES)),
+        show(entry.get('measured_class_swaps'), '.1%', 8),
+    ]
+    lines.append('  '.join(cells))
+  if any(entry['residual_share'] is None for entry in ceiling['students']):
+    lines.append('r is undefined (-) for a student with more error than that.')
+  return '\n'.join(lines)
+
+
+@functools.partial(jax.jit, static_argnames='module')
+def _measure(teacher, module, params, images, shares):
+  judge = functools.partial(class_judges.classify, module)
+  return measure_ceiling(teacher, judge, params, images, shares)

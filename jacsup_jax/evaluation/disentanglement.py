@@ -1,0 +1,538 @@
+"""Scores of how codes and labels go together: MIG, SAP, DCI and modularity.
+
+`U` units of a code, `L` labels: the ground-truth factors of the literature.
+(Factors are the first units of a code in this package.) Every value of a label
+is a class. A score is a mean over parts, one per label or per unit. Arguments
+of the functions of one metric: codes `[M, U]` finite; classes `[M, L]` int from
+0, each label with two classes or more; names of the labels.
+"""
+
+from collections.abc import Sequence
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jacsup_jax.core import errors
+from jacsup_jax.data import batches
+from jacsup_jax.data import registry
+from jacsup_jax.models import model as models
+
+# What each metric gives.
+SCORES = {
+    'mig': ('mig',),
+    'sap': ('sap',),
+    'dci': ('dci_disentanglement', 'dci_completeness', 'dci_informativeness'),
+    'modularity': ('modularity',),
+}
+METRICS = tuple(SCORES)
+# The others have a part per label.
+SCORES_OF_UNITS = ('dci_disentanglement', 'modularity')
+MOST_IMAGES = 10_000
+BINS = 20
+# On a thousand units a forest takes minutes a label; wider codes take a lasso.
+WIDEST_FOREST = 64
+# For results.json.
+PROTOCOL = (
+    f'codes are (factors, nuisance) of at most {MOST_IMAGES} images, drawn by'
+    ' seed 0 where there are more; every value of a label is a class; mig and'
+    f' modularity: {BINS} bins of equal width a unit; sap: thresholds with the'
+    ' highest balanced accuracy; dci: random forests of ten trees, for codes of'
+    f' more than {WIDEST_FOREST} units a lasso; 80 % of the images fitted, 10 %'
+    ' to choose its depth or penalty, 10 % to report on'
+)
+
+_DEPTHS = (2, 4, 8, 16)
+_PENALTIES = (0.1, 0.03, 0.01, 0.003, 0.001)
+_FEWEST = 20
+_DIGITS = ('mnist_embedded', 'mnist', 'svhn_cropped')
+
+
+@dataclasses.dataclass(frozen=True)
+class Score:
+  """A score, or why there is none. Never NaN.
+
+  Attributes:
+    value: of the whole; None where it is undefined.
+    parts: of each label or each unit, None where undefined.
+    reasons: why a value is None, a line each.
+  """
+
+  value: float | None
+  parts: tuple[float | None, ...] = ()
+  reasons: tuple[str, ...] = ()
+
+
+def measure(
+    model: models.Model, data: registry.Dataset, metrics: Sequence[str]
+) -> dict[str, Score]:
+  """Computes scores of a model's codes of at most `MOST_IMAGES` images.
+
+  Args:
+    model: whose units are (factors, nuisance), a feature map flattened.
+    data: with its labels, see `list_labels`.
+    metrics: of `METRICS`.
+
+  Returns:
+    See `compute_scores`; undefined for models whose factors are the labels.
+  """
+  check_metrics(metrics)
+  if model.factors_are_labels:
+    undefined = Score(None, reasons=('its factors are the labels',))
+    return {s: undefined for metric in metrics for s in SCORES[metric]}
+  labels, names = list_labels(data)
+  chosen = choose_images(len(labels))
+  codes = compute_codes(model, jnp.asarray(data.images[chosen]))
+  return compute_scores(metrics, np.asarray(codes), labels[chosen], names)
+
+
+def list_labels(data: registry.Dataset) -> tuple[np.ndarray, tuple[str, ...]]:
+  """Returns the labels `[M, L]` of a data set, and their names."""
+  if data.attribute_names is not None:
+    return np.asarray(data.labels), data.attribute_names
+  if data.all_labels is not None:
+    return data.all_labels, data.label_names
+  name = 'digit' if data.name in _DIGITS else 'class'
+  return data.labels[:, np.newaxis], (name,)
+
+
+def choose_images(count: int) -> np.ndarray:
+  """Returns the indices, in order, of the images that are measured."""
+  order = np.random.default_rng(0).permutation(count)
+  return np.sort(order[:MOST_IMAGES])
+
+
+@jax.jit
+def compute_codes(model: models.Model, images: jax.Array) -> jax.Array:
+  """Computes the flat codes `[M, U]` of `[M, H, W, C]` uint8 images."""
+
+  def encode_one(image):
+    code = model.encode(image[None])
+    return jnp.concatenate([code.factors[0], code.nuisance[0].ravel()])
+
+  at_once = batches.count_at_once(images.shape[1:])
+  return jax.lax.map(encode_one, images, batch_size=at_once)
+
+
+def check_metrics(metrics: Sequence[str]) -> None:
+  """Raises InputError unless metrics are known and different."""
+  if set(metrics) - set(METRICS) or len(metrics) > len(set(metrics)):
+    raise errors.InputError(
+        f'--metrics={",".join(metrics)}; accepted: any of'
+        f' {", ".join(METRICS)}, each once.'
+    )
+
+
+def compute_scores(
+    metrics: Sequence[str],
+    codes: np.ndarray,
+    labels: np.ndarray,
+    label_names: Sequence[str] | None = None,
+    *,
+    seed: int = 0,
+) -> dict[str, Score]:
+  """Computes scores by name.
+
+  Args:
+    metrics: of `METRICS`.
+    codes: `[M, U]` real numbers.
+    labels: `[M, L]` int, of any values.
+    label_names: L names for reasons; 'label 0' and so on by default.
+    seed: of what is drawn, in DCI alone.
+
+  Returns:
+    The scores that `SCORES` lists for these metrics. Constant labels are left
+    out and named.
+
+  Raises:
+    InputError: if a metric is unknown; if the arrays have other ranks or types,
+      or different numbers of examples.
+  """
+  check_metrics(metrics)
+  codes, classes, names = _check_arrays(codes, labels, label_names)
+  functions = {
+      'mig': compute_mig,
+      'sap': compute_sap,
+      'dci': functools.partial(compute_dci, seed=seed),
+      'modularity': compute_modularity,
+  }
+  varies = classes.max(axis=0) > 0
+  constant = tuple(
+      f'{name} is the same in all {len(classes)} examples'
+      for name, does in zip(names, varies)
+      if not does
+  )
+  bad = int(np.sum(~np.all(np.isfinite(codes), axis=1)))
+  scores = {}
+  for metric in metrics:
+    if bad:
+      reasons = (f'{bad} of {len(codes)} codes are not finite',)
+      found = (Score(None, reasons=reasons),) * len(SCORES[metric])
+    else:
+      kept = [name for name, does in zip(names, varies) if does]
+      found = functions[metric](codes, classes[:, varies], kept)
+    for name, score in zip(SCORES[metric], found):
+      parts = score.parts
+      if name not in SCORES_OF_UNITS and parts:
+        known = iter(parts)
+        parts = tuple(next(known) if does else None for does in varies)
+      scores[name] = Score(score.value, parts, (*score.reasons, *constant))
+  return scores
+
+
+def describe(
+    scores: dict[str, Score], label_names: Sequence[str]
+) -> dict[str, Any]:
+  """Returns scores as JSON values, parts of labels by their names."""
+  described = {}
+  for name, score in scores.items():
+    parts = list(score.parts)
+    if parts and name not in SCORES_OF_UNITS:
+      parts = dict(zip(label_names, parts, strict=True))
+    described[name] = {
+        'value': score.value, 'parts': parts, 'reasons': list(score.reasons)
+    }  # pyformat: disable
+  return described
+
+
+def compute_mig(codes, classes, names) -> tuple[Score]:
+  """Computes the mutual information gap, Chen et al. (2018); parts of labels.
+
+  The information of the unit that has the most of a label, less that of the
+  next, over the label's entropy. Information is the plug-in estimate of codes
+  in bins of equal width, as in Locatello et al. (2019) for codes without a
+  posterior. In [0, 1]; 0 for a rotation that spreads labels over all units.
+  """
+  if codes.shape[1] < 2:
+    return (_undefined('MIG needs two units or more, and the code has one'),)
+  ordered = np.sort(mutual_information(discretise(codes), classes), axis=0)
+  entropy = np.diagonal(mutual_information(classes, classes))
+  parts = (ordered[-1] - ordered[-2]) / entropy
+  return (_mean(parts.tolist()),)
+
+
+def compute_modularity(codes, classes, names) -> tuple[Score]:
+  """Computes modularity, see `modularity_of_information`; parts of units."""
+  if classes.shape[1] < 2:
+    reason = f'modularity needs two labels that vary, found {classes.shape[1]}'
+    return (_undefined(reason),)
+  return (
+      modularity_of_information(mutual_information(discretise(codes), classes)),
+  )
+
+
+def modularity_of_information(information: np.ndarray) -> Score:
+  """Computes modularity, Ridgeway & Mozer (2018), from information `[U, L]`.
+
+  1 - sum over the other labels of m_ul^2 / (theta_u^2 (L - 1)), with theta_u
+  the largest m_ul of unit u. In [0, 1]. How large theta_u is does not count, so
+  random rotations of five labels had 0.8.
+  """
+  top = information.max(axis=1)
+  rest = np.sum(information**2, axis=1) - top**2
+  parts = [
+      float(1 - r / (t**2 * (information.shape[1] - 1))) if t > 0 else None
+      for t, r in zip(top, rest)
+  ]
+  return _mean(parts, f'no information in {_name_units(parts)}')
+
+
+def discretise(codes: np.ndarray, bins: int = BINS) -> np.ndarray:
+  """Puts each unit's values `[M, U]` into bins of equal width, from 0."""
+  low, high = codes.min(axis=0), codes.max(axis=0)
+  width = np.where(high > low, high - low, 1.0)  # A constant unit is in bin 0.
+  scaled = (codes - low) / width * bins
+  # The largest value belongs to the last bin.
+  return np.minimum(scaled.astype(np.int64), bins - 1)
+
+
+def mutual_information(units: np.ndarray, classes: np.ndarray) -> np.ndarray:
+  """Computes the information `[U, L]` of `[M, U]` bins on labels, in nats."""
+  # pylint: disable=import-outside-toplevel
+  from sklearn import metrics
+
+  table = np.zeros((units.shape[1], classes.shape[1]))
+  for unit, label in np.ndindex(table.shape):
+    own, other = units[:, unit], classes[:, label]
+    counts = np.zeros((own.max() + 1, other.max() + 1), np.int64)
+    np.add.at(counts, (own, other), 1)
+    table[unit, label] = metrics.mutual_info_score(
+        None, None, contingency=counts
+    )
+  # Rounding may leave what should be 0 just above it.
+  table[table < 1e-12] = 0
+  return table
+
+
+def compute_sap(codes, classes, names) -> tuple[Score]:
+  """Computes the separated attribute predictability; parts of labels.
+
+  The balanced accuracy of the single unit that predicts a label best, less that
+  of the next. Kumar et al. (2018): a class is predicted by up to C - 1
+  thresholds on the unit, fitted to the examples that are reported on. In
+  [0, 1 - 1 / C]: labels as codes score 0.5 if they are binary.
+  """
+  if codes.shape[1] < 2:
+    return (_undefined('SAP needs two units or more, and the code has one'),)
+  accuracies = [threshold_accuracies(codes, column) for column in classes.T]
+  gaps = [np.diff(np.sort(found)[-2:]).item() for found in accuracies]
+  return (_mean(gaps),)
+
+
+def threshold_accuracies(codes: np.ndarray, classes: np.ndarray) -> np.ndarray:
+  """Computes the best balanced accuracy `[U]` of thresholds on each unit.
+
+  Not a linear SVM per unit and label: with 12 ms each, scikit-learn needs a
+  quarter of an hour for a face code of 2,088 units and 40 labels.
+
+  Args:
+    codes: `[M, U]` finite.
+    classes: `[M]` int from 0, each of the C classes at least once.
+  """
+  # Each class counts the same, however many examples it has.
+  weights = 1 / np.bincount(classes)
+  search = _search_one_threshold if len(weights) == 2 else _search_thresholds
+  width = max(1, 2**23 // len(codes))  # Units that are sorted at a time.
+  found = []
+  for start in range(0, codes.shape[1], width):
+    values = codes[:, start : start + width]
+    order = np.argsort(values, axis=0, kind='stable')
+    values = np.take_along_axis(values, order, axis=0)
+    # A threshold lies between different values only.
+    before = np.zeros(values.shape, bool)
+    before[1:] = np.diff(values, axis=0) > 0
+    found.append(search(classes[order], before, weights))
+  return np.concatenate(found) / len(weights)
+
+
+def compute_dci(
+    codes, classes, names, *, predictor: str | None = None, seed: int = 0
+) -> tuple[Score, Score, Score]:
+  """Computes disentanglement, completeness and informativeness.
+
+  Eastwood & Williams (2018). A predictor of each label from the whole code says
+  how important each unit is to it, with a sum of 1. Disentanglement of a unit
+  is 1 less the entropy (base L) of its importance over labels, weighted by its
+  share of all importance; completeness of a label 1 less the entropy (base U)
+  of the units' importance to it; informativeness the accuracy on new examples.
+
+  random_forest: ten trees that look at all units in every split; importance is
+    the decrease of impurity. The default up to `WIDEST_FOREST` units.
+  lasso: linear regressions of each class on standardised units; importance is
+    the sum over classes of a weight's size. The default of wider codes.
+
+  The depth of the forest and the penalty of the lasso are chosen on held-out
+  examples, the simplest of equals; `seed` decides the split and the trees.
+  """
+  reason = None
+  if len(codes) < _FEWEST:
+    reason = f'DCI needs {_FEWEST} examples or more, found {len(codes)}'
+  elif not classes.shape[1]:
+    reason = 'DCI needs a label that varies, found 0'
+  if reason:
+    return (_undefined(reason),) * 3
+  if predictor is None:
+    narrow = codes.shape[1] <= WIDEST_FOREST
+    predictor = 'random_forest' if narrow else 'lasso'
+  importance, accuracies = zip(*(
+      _predict(codes, column, predictor, seed) for column in classes.T
+  ))  # pyformat: disable
+  scores = dci_of_importance(np.stack(importance, axis=1), names)
+  return (*scores, _mean(accuracies))
+
+
+def dci_of_importance(
+    importance: np.ndarray, names: Sequence[str]
+) -> tuple[Score, Score]:
+  """Computes disentanglement and completeness from importance `[U, L]`.
+
+  Units without importance, and labels without important units, are left out.
+  """
+  units, labels = importance.shape
+  total = importance.sum()
+  if labels < 2:
+    separate = _undefined(
+        f'disentanglement of DCI needs two labels that vary, found {labels}'
+    )
+  elif not total:
+    separate = _undefined('no unit is of importance to any label')
+  else:
+    parts = _one_less_entropy(importance)
+    weights = importance.sum(axis=1) / total
+    value = sum(w * p for w, p in zip(weights, parts) if p is not None)
+    separate = dataclasses.replace(
+        _mean(parts, f'no importance of {_name_units(parts)}'),
+        value=float(value),
+    )
+  if units < 2:
+    return separate, _undefined(
+        'completeness of DCI needs two units or more, and the code has one'
+    )
+  parts = _one_less_entropy(importance.T)
+  empty = [name for name, part in zip(names, parts) if part is None]
+  return separate, _mean(
+      parts, f'no unit is of importance to {", ".join(empty)}'
+  )
+
+
+def _check_arrays(codes, labels, label_names):
+  """Returns float codes, labels as classes from 0 without gaps, and names."""
+  codes, labels = np.asarray(codes), np.asarray(labels)
+  for name, array, letters, kinds, accepted in (
+      ('codes', codes, '(M, U)', 'fiub', 'real numbers'),
+      ('labels', labels, '(M, L)', 'iub', 'integers'),
+  ):
+    if array.ndim != 2 or not array.size:
+      raise errors.InputError(
+          f'{name} have the shape {array.shape}; accepted: {letters}, none of'
+          ' them 0.'
+      )
+    if array.dtype.kind not in kinds:
+      raise errors.InputError(
+          f'{name} are of type {array.dtype}; accepted: {accepted}.'
+      )
+  names = tuple(label_names or (f'label {i}' for i in range(labels.shape[1])))
+  if len(codes) != len(labels) or len(names) != labels.shape[1]:
+    raise errors.InputError(
+        f'found {len(codes)} codes, labels of {len(labels)} examples, and'
+        f' {len(names)} names for {labels.shape[1]} labels; accepted: as many'
+        ' of each.'
+    )
+  classes = [np.unique(column, return_inverse=True)[1] for column in labels.T]
+  return codes.astype(np.float64), np.stack(classes, axis=1), names
+
+
+def _undefined(reason):
+  return Score(None, reasons=(reason,))
+
+
+def _mean(parts, reason=''):
+  """Returns the score of the mean of the defined parts; why some are not."""
+  defined = [part for part in parts if part is not None]
+  return Score(
+      float(np.mean(defined)) if defined else None,
+      tuple(parts),
+      (reason,) if len(defined) < len(parts) else (),
+  )
+
+
+def _name_units(parts):
+  """Names the units whose part is undefined, the first few of many."""
+  units = [unit for unit, part in enumerate(parts) if part is None]
+  shown = ', '.join(map(str, units[:5])) + (', ...' if len(units) > 5 else '')
+  return f'{len(units)} of the units ({shown})'
+
+
+def _search_one_threshold(classes, before, weights):
+  """Returns `[U]` sums of two recalls; classes and `before` are `[M, U]`."""
+  # Recall of class 0 below each example, less what is lost of class 1.
+  gained = np.where(classes == 0, weights[0], -weights[1])
+  below = np.cumsum(gained, axis=0)[:-1]
+  # Either class may be the one below the threshold.
+  return 1 + np.max(np.abs(below) * before[1:], axis=0, initial=0.0)
+
+
+def _search_thresholds(classes, before, weights):
+  """Returns `[U]` sums of recalls, the best of all by dynamic programming.
+
+  The state is each unit's best sum up to an example whose interval is the t-th
+  and has class c.
+  """
+  num_examples, units = classes.shape
+  best = np.zeros((units, len(weights), len(weights)))
+  for i in range(num_examples):
+    if i:
+      # Into the next interval, of any class.
+      onward = best[:, :-1].max(axis=-1, keepdims=True)
+      better = np.maximum(best[:, 1:], onward)
+      best[:, 1:] = np.where(before[i, :, None, None], better, best[:, 1:])
+    label = classes[i]
+    best[np.arange(units), :, label] += weights[label][:, None]
+  return best.max(axis=(1, 2))
+
+
+def _predict(codes, classes, predictor, seed):
+  """Returns `[U]` importance to a label, and the accuracy on new examples."""
+  order = np.random.default_rng(seed).permutation(len(codes))
+  ends = np.round(np.cumsum((0.8, 0.1)) * len(codes)).astype(int)
+  fitted, choosing, reported = np.split(order, ends)
+  if len(np.unique(classes[fitted])) < 2:
+    # Only one class to fit: there is nothing to find.
+    right = np.mean(classes[reported] == classes[fitted][0])
+    return np.zeros(codes.shape[1]), float(right)
+  score = lambda predict, rows: np.mean(predict(codes[rows]) == classes[rows])
+  candidates = _FITS[predictor](codes[fitted], classes[fitted], seed)
+  # max is the first of equals.
+  importance, predict = max(candidates, key=lambda c: score(c[1], choosing))
+  return importance, float(score(predict, reported))
+
+
+def _fit_forests(codes, classes, seed):
+  """Returns (importance, predict) of a forest of each depth."""
+  # pylint: disable=import-outside-toplevel
+  from sklearn import ensemble
+
+  forests = [
+      ensemble.RandomForestClassifier(
+          10,
+          max_depth=depth,
+          # All units: a split that does not see the best one would credit
+          # others.
+          max_features=None,
+          # For little data threads take longer than trees.
+          n_jobs=-1 if codes.size > 2**17 else 1,
+          random_state=seed,
+      ).fit(codes, classes)
+      for depth in _DEPTHS
+  ]
+  return [(forest.feature_importances_, forest.predict) for forest in forests]
+
+
+def _fit_lassos(codes, classes, unused_seed):
+  """Returns (importance, predict) of a lasso of each penalty."""
+  # pylint: disable=import-outside-toplevel
+  from sklearn import linear_model
+  from sklearn import preprocessing
+
+  scaler = preprocessing.StandardScaler().fit(codes)
+  units = np.asfortranarray(scaler.transform(codes))
+  seen = np.unique(classes)
+  is_class = (classes[:, None] == seen).astype(np.float64)
+  shares = is_class.mean(axis=0)
+  products = units.T @ units
+  # `[U, C, penalties]`; each penalty starts at the weights of the one before.
+  weights = np.stack(
+      [
+          linear_model.lasso_path(
+              units, column, alphas=_PENALTIES, precompute=products
+          )[1]
+          for column in (is_class - shares).T
+      ],
+      axis=1,
+  )
+
+  def make_predict(chosen):
+    return lambda x: seen[np.argmax(scaler.transform(x) @ chosen + shares, 1)]
+
+  sizes = np.abs(weights).sum(axis=1).T
+  return [
+      (size / (size.sum() or 1.0), make_predict(chosen))
+      for size, chosen in zip(sizes, np.moveaxis(weights, -1, 0))
+  ]
+
+
+_FITS = {'random_forest': _fit_forests, 'lasso': _fit_lassos}
+PREDICTORS = tuple(_FITS)
+
+
+def _one_less_entropy(importance):
+  """Returns 1 less the entropy of each row's shares; None for rows of 0."""
+  parts = []
+  for row in importance:
+    share = row[row > 0] / (row.sum() or 1.0)
+    entropy = -np.sum(share * np.log(share)) / np.log(len(row))
+    parts.append(float(1 - entropy) if len(share) else None)
+  return parts

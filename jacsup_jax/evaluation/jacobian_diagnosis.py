@@ -1,0 +1,206 @@
+"""The Jacobians of a run's models, compared along its chain of stages."""
+
+from collections.abc import Sequence
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+
+from jacsup_jax.core import codes
+from jacsup_jax.core import config
+from jacsup_jax.evaluation import jacobian_agreement
+from jacsup_jax.models import model as models
+
+_NUM_DIRECTIONS = 5
+# Each takes a hundred passes through a decoder and more; of feature maps these
+# are convolutions.
+_FLAT_DIRECTION_IMAGES, _MAP_DIRECTION_IMAGES = 64, 4
+
+
+@dataclasses.dataclass(frozen=True)
+class _Member:
+  stage: config.Stage
+  model: models.Model
+  code: codes.Code
+
+
+def measure(
+    stages: Sequence[config.Stage],
+    stage_models: Sequence[models.Model],
+    images: jax.Array,
+    factor_names: Sequence[str],
+    attributes: jax.Array | None = None,
+) -> list[dict[str, Any]]:
+  """Measures the Jacobians of the models of one run and seed.
+
+  A student is compared with the stage that supervises it, or that it grew from
+  if none does: on that one's whole code if codes are flat, as it is trained,
+  and on its factors if the nuisance is a map. All but teachers are also
+  compared with the first teacher on its factors.
+
+  Args:
+    stages: parents before their children.
+    stage_models: one per stage.
+    images: `[M, H, W, C]` uint8, M of some 16 to 256.
+    factor_names: of the first teacher's factors.
+    attributes: `[M, K]` labels, for models whose factors are the labels.
+
+  Returns:
+    JSON values per model: `stage`, `model`, `nuisance_dim`; `supervisor` and
+    `first_teacher`, see `jacobian_agreement.compute_agreement`, or None;
+    `column_cosines`; `principal_directions` of the nuisance, or None.
+  """
+  members = {
+      stage.name: _Member(stage, model, _encode(model, images, attributes))
+      for stage, model in zip(stages, stage_models, strict=True)
+  }
+  return [
+      _measure_member(member, members, list(factor_names))
+      for member in members.values()
+  ]
+
+
+def row_entries(diagnosed: dict[str, Any]) -> dict[str, float | None]:
+  """Returns the entries of a row of results.json for one entry of `measure`."""
+  row = {}
+  for other, end in (('supervisor', ''), ('first_teacher', '_first_teacher')):
+    found = diagnosed[other]
+    for name in ('cosine', 'norm_error'):
+      row[f'jacobian_{name}{end}'] = found and found[name]
+  return row
+
+
+def format_undefined(
+    diagnosed: Sequence[dict[str, Any]], num_images: int
+) -> list[str]:
+  """Lists the zero columns of Jacobians, which no mean includes, as lines."""
+  lines = []
+  for entry in diagnosed:
+    for found in filter(None, (entry['supervisor'], entry['first_teacher'])):
+      zero = [
+          f'{name} ({factor["undefined_cosines"]})'
+          for name, factor in found['factors'].items()
+          if factor['undefined_cosines']
+      ]
+      if zero:
+        lines.append(
+            f'{entry["stage"]} against {found["stage"]}: the cosine of the'
+            ' Jacobians is undefined, as a column is zero, on so many of'
+            f' {num_images} images: {", ".join(zero)}'
+        )
+  return lines
+
+
+def _measure_member(member, members, factor_names):
+  stage, names, whole = member.stage, list(factor_names), None
+  if member.code.nuisance.ndim == 2:
+    names += [f'z{i + 1}' for i in range(member.code.nuisance.shape[1])]
+    whole = len(names)
+  is_student = stage.model.startswith('student')
+  supervisor = members.get(stage.supervisor) if is_student else None
+  first = None
+  if not _is_teacher(member):
+    first = next(filter(_is_teacher, members.values()), None)
+  against = supervisor and _compare(member, supervisor, names)
+  return {
+      'stage': stage.name,
+      'model': stage.model,
+      'nuisance_dim': stage.nuisance_dim,
+      'supervisor': against,
+      # The first teacher's whole code is its factors.
+      'first_teacher': (
+          against
+          if first is supervisor
+          else first and _compare(member, first, factor_names)
+      ),
+      'column_cosines': _compare_columns(*_split(member, whole), names),
+      'principal_directions': _find_directions(member),
+  }
+
+
+def _is_teacher(member):
+  return member.stage.model.startswith('teacher')
+
+
+def _split(member, num_factors):
+  """Returns a model and its code with this many units as factors."""
+  if num_factors is None:
+    return member.model, member.code
+  flat = codes.merge(member.code)
+  module = member.model.module.clone(
+      num_factors=num_factors, nuisance_dim=flat.shape[1] - num_factors
+  )
+  model = dataclasses.replace(member.model, module=module)
+  return model, codes.split(flat, num_factors)
+
+
+def _compare(student, teacher, names):
+  """Compares a student with a teacher on as many factors as it has names."""
+  count = None
+  if teacher.code.nuisance.ndim == 2:
+    # All units of the teacher, unless fewer are named.
+    count = min(len(names), sum(x.shape[1] for x in teacher.code))
+  products = _multiply_columns(
+      *_split(student, count), *_split(teacher, count)
+  )
+  found = jacobian_agreement.compute_agreement(products, names[:count])
+  return {'stage': teacher.stage.name, **found}
+
+
+def _compare_columns(model, code, names):
+  cosines, count = jax.device_get(_column_cosines(model, code))
+  return {
+      'names': names,
+      'cosines': [
+          # NaN is not JSON.
+          [float(c) if n else None for c, n in zip(*row)]
+          for row in zip(cosines, count)
+      ],
+      'examples': count.tolist(),
+  }
+
+
+def _find_directions(member):
+  """Finds the principal directions of a model's nuisance, if it has any."""
+  dim = member.code.nuisance[0].size
+  if not dim:
+    return None
+  flat = member.code.nuisance.ndim == 2
+  most = _FLAT_DIRECTION_IMAGES if flat else _MAP_DIRECTION_IMAGES
+  code = jax.tree.map(lambda x: x[:most], member.code)
+  found = jax.device_get(
+      _principal_directions(member.model, code, min(_NUM_DIRECTIONS, dim))
+  )
+  entry = {
+      'images': len(code.factors),
+      'singular_values': found.singular_values.tolist(),
+      'residuals': found.residuals.tolist(),
+  }
+  if flat:
+    entry['directions'] = found.directions.tolist()
+  return entry
+
+
+@jax.jit
+def _encode(model, images, attributes):
+  return model.encode(images, attributes)
+
+
+@jax.jit
+def _multiply_columns(student, student_code, teacher, teacher_code):
+  return jacobian_agreement.multiply_columns(
+      student.decode, student_code, teacher.decode, teacher_code
+  )
+
+
+@jax.jit
+def _column_cosines(model, code):
+  return jacobian_agreement.compute_column_cosines(model.decode, code)
+
+
+@functools.partial(jax.jit, static_argnums=2)
+def _principal_directions(model, code, count):
+  return jacobian_agreement.find_principal_directions(
+      model.decode, code, count
+  )

@@ -1,0 +1,111 @@
+"""Reconstruction error, and passes over data sets in batches.
+
+Models are evaluated with running statistics on uint8 images. Wherever a
+function here or in `class_swaps`, `swap_ceiling` and `attribute_flips` takes a
+`model`, a `models.model.Model` is meant; anything with its `encode`, `decode`
+and `image_range` will do.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jacsup_jax.core import errors
+from jacsup_jax.data import batches
+from jacsup_jax.models import model as models
+
+
+def psnr(mse: float, peak: float = 1.0) -> float:
+  """Returns the peak signal-to-noise ratio of an error, in decibels."""
+  return float(10 * np.log10(peak**2 / mse)) if mse > 0 else float('inf')
+
+
+def compute_mse(
+    model: models.Model,
+    images: jax.Array,
+    attributes: jax.Array | None = None,
+    *,
+    batch_size: int | None = None,
+) -> jax.Array:
+  """Computes the mean squared reconstruction error of a data set.
+
+  May be jitted; `measure_mse` is.
+
+  Args:
+    model: to evaluate.
+    images: `[M, H, W, C]` uint8.
+    attributes: `[M, K]` labels, for models whose factors are the labels.
+    batch_size: images that are reconstructed at once; by default 1,000 of
+      28x28, fewer larger ones, at least 64.
+
+  Returns:
+    Scalar, mean over images, pixels and channels, in the squared units of
+    `model.image_range`: errors in [-1, 1] are four times those in [0, 1].
+  """
+  if batch_size is None:
+    batch_size = max(64, batches.count_at_once(images.shape[1:]))
+  arrays = (images,) if attributes is None else (images, attributes)
+
+  def error(batch_images, *rest):
+    *batch_attributes, _ = rest
+    batch = models.to_range(batch_images, model.image_range)
+    reconstructions = model.decode(model.encode(batch, *batch_attributes))
+    return jnp.mean(jnp.square(reconstructions - batch), axis=(1, 2, 3))
+
+  found = map_batches(error, arrays, batch_size).reshape(-1)
+  return jnp.mean(found[: images.shape[0]])
+
+
+measure_mse = jax.jit(compute_mse, static_argnames='batch_size')
+
+
+def map_batches(
+    function: Callable[..., Any],
+    arrays: Sequence[jax.Array],
+    batch_size: int,
+) -> chex.ArrayTree:
+  """Applies a function to batches of arrays, as one program.
+
+  Args:
+    function: `(*batch, counted) -> tree`; `counted` `[B]` bool says which
+      examples are real: the last batch is filled up with others of the data.
+    arrays: `[M, ...]` each, M of 1 or more.
+    batch_size: B, at most; no more than M are used.
+
+  Returns:
+    The trees of all batches, stacked: leaves `[batches, ...]`.
+
+  Raises:
+    InputError: if there is no example.
+  """
+  num_examples = arrays[0].shape[0]
+  if num_examples == 0:
+    raise errors.InputError('found no image to evaluate; accepted: 1 or more.')
+  batch_size = min(batch_size, num_examples)
+  steps = -(-num_examples // batch_size)
+  padding = steps * batch_size - num_examples
+
+  def split(x):
+    # Filled up with real examples: zeros could give values that are not finite.
+    filled = jnp.concatenate([x, x[:padding]]) if padding else jnp.asarray(x)
+    return filled.reshape(steps, batch_size, *x.shape[1:])
+
+  counted = jnp.arange(steps * batch_size) < num_examples
+  return jax.lax.map(
+      lambda args: function(*args),
+      (*map(split, arrays), counted.reshape(steps, batch_size)),
+  )
+
+
+def sum_batches(
+    function: Callable[..., Any],
+    arrays: Sequence[jax.Array],
+    batch_size: int,
+) -> chex.ArrayTree:
+  """Sums what `map_batches` returns over the batches."""
+  mapped = map_batches(function, arrays, batch_size)
+  return jax.tree.map(lambda x: jnp.sum(x, axis=0), mapped)
