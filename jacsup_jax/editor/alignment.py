@@ -1,7 +1,8 @@
-"""The square around a face, placed as in CelebA's aligned pictures.
+"""Crop the square around a face, placed as in CelebA's aligned pictures.
 
-Faces and their eyes are found by dlib, with the weights of the package
-face_recognition_models; both are optional, and nothing is downloaded.
+Faces and eyes are found by dlib with the weights of face_recognition_models.
+Both packages are optional (`pip install 'jacsup_jax[align]'`); nothing is
+downloaded.
 """
 
 from collections.abc import Callable
@@ -11,26 +12,25 @@ import pathlib
 import numpy as np
 from PIL import Image
 
-# Middles of the eyes in the square, as parts of its side: of CelebA's pictures
-# of 178x218 without 20 rows above and below. The left one of the picture first.
+# Centres of the eyes as fractions of the square's side, from CelebA's 178x218
+# pictures without 20 rows above and below. The eye on the left comes first.
 EYES = np.array([[69.5, 91.5], [108.0, 91.5]]) / 178
-# Pixels of a longer side that faces are looked for in: those of a group are
-# still found, in a second.
-_LOOKED_AT = 800
-# Of a square's side, in pixels: no model takes more.
+# Faces are searched in a picture of at most this side, which takes a second.
+_SEARCHED_SIDE = 800
+# Side of the square in pixels: no model takes more.
 _LARGEST_SIDE = 4096
 _CORNERS = np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
 
 
 def find_aligner() -> Callable[[np.ndarray], np.ndarray | None] | None:
-  """Makes the function that aligns photos, where what it needs is installed.
+  """Makes the function that aligns photos, if its packages are installed.
 
   Returns:
-    A function of `[H, W, 3]` uint8 that returns `[s, s, 3]` uint8, the square
-    around the largest face; None where it finds none. None instead of it where
-    dlib or its weights are missing: `pip install jacsup_jax[align]` has both.
+    A function from `[H, W, 3]` uint8 to `[s, s, 3]` uint8, the square around
+    the largest face, or to None if it finds no face. None instead of it if dlib
+    or its weights are missing.
   """
-  # Not imported: it wants a module of old versions of setuptools.
+  # Not imported: the package needs a module of old versions of setuptools.
   spec = importlib.util.find_spec('face_recognition_models')
   if spec is None or not spec.submodule_search_locations:
     return None
@@ -42,8 +42,7 @@ def find_aligner() -> Callable[[np.ndarray], np.ndarray | None] | None:
     find_landmarks = dlib.shape_predictor(
         str(folder / 'shape_predictor_5_face_landmarks.dat')
     )
-  # The latter of weights that cannot be read.
-  except (ImportError, RuntimeError):
+  except (ImportError, RuntimeError):  # RuntimeError: unreadable weights.
     return None
 
   def align(image):
@@ -54,19 +53,19 @@ def find_aligner() -> Callable[[np.ndarray], np.ndarray | None] | None:
 
 
 def cut_square(image: np.ndarray, eyes: np.ndarray) -> np.ndarray | None:
-  """Cuts the square that has the eyes of a picture where CelebA has them.
+  """Crops the square in which the eyes lie where CelebA has them.
 
-  By a similarity: it is turned, moved and scaled, and its shape stays. Beyond
-  the picture's border its last pixels go on, as in CelebA.
+  The picture is rotated, moved and scaled, never sheared. Beyond its border the
+  last pixels are repeated, as in CelebA.
 
   Args:
     image: `[H, W, 3]` uint8.
-    eyes: `[2, 2]`, the middles of the left and the right eye as x, y in pixels,
-      0, 0 being the outer corner of the first pixel.
+    eyes: `[2, 2]`, centres of the left and the right eye as x, y in pixels; 0,
+      0 is the outer corner of the first pixel.
 
   Returns:
-    `[s, s, 3]` uint8, s as large as the square is in the picture, and
-    `_LARGEST_SIDE` at most; None if the eyes are less than a pixel apart.
+    `[s, s, 3]` uint8, s the size of the square in the picture, at most
+    `_LARGEST_SIDE`; None if the eyes are less than a pixel apart.
   """
   eyes = np.asarray(eyes, np.float64)
   apart = np.hypot(*(eyes[1] - eyes[0]))
@@ -75,12 +74,12 @@ def cut_square(image: np.ndarray, eyes: np.ndarray) -> np.ndarray | None:
   template = EYES[1, 0] - EYES[0, 0]
   if apart / template > _LARGEST_SIDE:
     image, eyes = _reduce(image, eyes, _LARGEST_SIDE * template / apart)
-  # Of the picture's pixels, per side of the square: a rotation and a scale.
+  # Picture pixels per side of the square: a rotation and a scale.
   across = (eyes[1] - eyes[0]) / template
   turn = np.array([[across[0], -across[1]], [across[1], across[0]]])
   start = eyes.mean(axis=0) - turn @ EYES.mean(axis=0)
   corners = start + _CORNERS @ turn.T
-  # Two more, which the filter looks at.
+  # The filter reads two pixels beyond the corners.
   low = np.floor(corners.min(axis=0)).astype(int) - 2
   high = np.ceil(corners.max(axis=0)).astype(int) + 2
   pixels = min(_LARGEST_SIDE, round(np.hypot(*across)))
@@ -96,18 +95,18 @@ def cut_square(image: np.ndarray, eyes: np.ndarray) -> np.ndarray | None:
 
 
 def _find_eyes(find_faces, find_landmarks, image):
-  """Returns the eyes of the largest face, see `cut_square`; None without."""
+  """Finds the eyes of the largest face, see `cut_square`; None without one."""
   picture = Image.fromarray(image)
-  picture.thumbnail((_LOOKED_AT, _LOOKED_AT), Image.Resampling.BICUBIC)
-  looked_at = np.array(picture)
-  # Small ones only if there are no others: it takes four times as long.
-  faces = find_faces(looked_at, 0) or find_faces(looked_at, 1)
+  picture.thumbnail((_SEARCHED_SIDE, _SEARCHED_SIDE), Image.Resampling.BICUBIC)
+  searched = np.array(picture)
+  # Small faces only if there are no others: it takes four times as long.
+  faces = find_faces(searched, 0) or find_faces(searched, 1)
   if not faces:
     return None
   face = max(faces, key=lambda own: own.area())
-  found = find_landmarks(looked_at, face)
+  found = find_landmarks(searched, face)
   points = np.array([[point.x, point.y] for point in found.parts()]) + 0.5
-  # The outer and the inner corner of the right eye, of the left eye, a nose.
+  # Outer and inner corner of the right eye, then of the left eye, then a nose.
   eyes = np.stack([points[2:4].mean(axis=0), points[0:2].mean(axis=0)])
   return eyes * np.array([image.shape[1], image.shape[0]]) / picture.size
 
@@ -121,7 +120,7 @@ def _reduce(image, eyes, ratio):
 
 
 def _crop(image, low, high):
-  """Cuts a rectangle that may be beyond the border, which goes on there."""
+  """Crops a rectangle; pixels beyond the border repeat those of the border."""
   height, width = image.shape[:2]
   rows = np.clip(np.arange(low[1], high[1]), 0, height - 1)
   columns = np.clip(np.arange(low[0], high[0]), 0, width - 1)

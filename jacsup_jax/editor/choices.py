@@ -1,28 +1,40 @@
-"""The models that the page of experiments.edit lets one choose from."""
+"""Find models to edit with: stages of runs, exported files, the demo model."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 import dataclasses
 import functools
-import os
+import json
+import logging
 import pathlib
 import re
+from typing import NamedTuple
 
 import numpy as np
 
-from experiments import command_line
-from experiments import edit_inputs
-from experiments import edited_runs
-from experiments import samples
 from jacsup_jax.core import errors
+from jacsup_jax.data import drawn_faces
+from jacsup_jax.data import files
+from jacsup_jax.data import registry
 from jacsup_jax.editor import editor
-from jacsup_jax.editor import editor_files
-from jacsup_jax.runs import workdir as workdirs
+from jacsup_jax.editor import model_files
+from jacsup_jax.evaluation import unit_scales
+from jacsup_jax.models import autoencoders
+from jacsup_jax.runs import run as runs
 
-# Images of a choice that are shown to choose from.
+_log = logging.getLogger(__name__)
+DEMO = pathlib.Path(__file__).with_name('demo') / 'faces.safetensors'
+# Samples of a model that the page offers to start from.
 NUM_SAMPLES = 24
-# A tree of more is not one of runs alone, and takes long to look through.
-_MOST_DIRECTORIES = 20_000
-_NOT_OF_RUNS = ('checkpoints', 'figures', 'evaluations', 'tensorboard')
+_SPLIT = 'test'
+_SCALES = 'scales.json'
+_MANIFEST = 'manifest.json'
+
+
+class Samples(NamedTuple):
+  """Images that are read when asked for."""
+
+  count: int
+  read: Callable[[Sequence[int]], np.ndarray]  # rows -> [n, H, W, C] uint8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,156 +42,186 @@ class Choice:
   """A model that can be chosen, and is loaded when it is.
 
   Attributes:
-    id: of letters, digits, `_`, `-` and `.`; the same whenever the server is
-      started, as links have it.
-    group: the run or file that it is of, for people.
-    title: what it is there, for people.
+    id: letters, digits, `_`, `-` and `.`; stable, since links contain it.
+    group: the run it belongs to, for display.
+    title: its name in the group, for display.
     load: returns the editor; raises InputError.
-    load_samples: given the editor, returns `[N, H, W, C]` uint8 images to start
-      from, `NUM_SAMPLES` at most; raises InputError if there are none.
+    open_samples: takes the editor and returns images to edit; raises InputError
+      if there are none.
   """
 
   id: str
   group: str
   title: str
   load: Callable[[], editor.Editor]
-  load_samples: Callable[[editor.Editor], np.ndarray]
+  open_samples: Callable[[editor.Editor], Samples]
 
 
 def find(
-    workdir: str | os.PathLike[str] | None = None,
-    runs_dir: str | os.PathLike[str] | None = None,
+    workdir: str | None = None,
     *,
     stage: str | None = None,
-    data_dir: str | os.PathLike[str] | None = None,
+    data_dir: str | None = None,
 ) -> list[Choice]:
-  """Returns what can be chosen, by the flags of experiments.edit.
+  """Lists the models that flags name, the default one first.
 
   Args:
-    workdir: of a run, or a file of `editor_files.write`; its models come first.
-      Without it and `runs_dir` it is the demo model.
-    runs_dir: see `of_runs`.
-    stage: see `of_run`, of `workdir`.
-    data_dir: see `edited_runs.load`.
+    workdir: a run, a folder of runs, or a file of `model_files.write`; by
+      default the demo model.
+    stage: the stage of the run to list first; by default its last student, a
+      supervised one if there is any, else its last teacher.
+    data_dir: of the runs' data.
+
+  Returns:
+    At least one choice; ids are unique.
 
   Raises:
-    InputError: see `of_run` and `of_runs`; or if there is a stage and no run.
+    InputError: if there is no such run, file or stage.
   """
-  choices = []
-  if workdir is not None and not edit_inputs.is_file(workdir):
-    choices += of_run(workdir, stage=stage, data_dir=data_dir)
-  else:
-    edit_inputs.check_no_stage(stage)
-    if workdir is not None:
-      choices.append(of_file(workdir))
-  if runs_dir is not None:
-    choices += of_runs(runs_dir, data_dir=data_dir)
+  if workdir is None:
+    return [_make_file_choice(DEMO, 'Drawn faces')]
+  path = pathlib.Path(workdir).expanduser()
+  if not files.exists(path):
+    raise errors.InputError(
+        f'--workdir={workdir} does not exist; accepted: a run, a folder of'
+        ' runs, or a file written with --export.'
+    )
+  is_run = (path / _MANIFEST).exists()
+  if stage is not None and not is_run:
+    raise errors.InputError(
+        f'--stage={stage}, and --workdir={workdir} is not a run; accepted: the'
+        ' work directory of a run.'
+    )
+  if not path.is_dir():
+    return [_make_file_choice(path, path.stem)]
+  if is_run:
+    return _make_unique(_make_run_choices(path, stage, data_dir))
+  return _make_unique(_find_runs(path, data_dir))
+
+
+def _find_runs(root, data_dir):
+  """Lists the models of the runs of a folder, at most two levels below it."""
+  choices, skipped = [], 0
+  manifests = (root.glob(f'{depth}{_MANIFEST}') for depth in ('*/', '*/*/'))
+  for path in sorted(path.parent for own in manifests for path in own):
+    try:
+      choices += _make_run_choices(path, None, data_dir)
+    except errors.InputError:  # Damaged, or with nothing to edit with.
+      skipped += 1
   if not choices:
-    choices.append(of_file(edit_inputs.find_demo(), title='Drawn faces'))
-  return _make_unique(choices)
+    raise errors.InputError(
+        f'--workdir={root} holds no run with a model to edit with; accepted: a'
+        ' run with a finished teacher or student, a folder of such runs, or a'
+        ' file written with --export.'
+    )
+  if skipped:
+    _log.warning('%d runs in %s have no model to edit with.', skipped, root)
+  return choices
 
 
-def of_run(
-    path: str | os.PathLike[str],
-    *,
-    stage: str | None = None,
-    data_dir: str | os.PathLike[str] | None = None,
-    name: str | None = None,
-) -> list[Choice]:
-  """Returns the finished stages of a run, that which edits best first.
-
-  Args:
-    path: of a run of experiments.mnist, svhn or celeba.
-    stage: the one to begin with; None takes the one that
-      `edited_runs.load` takes.
-    data_dir: see `edited_runs.load`.
-    name: of the run, for people; None takes that of its directory.
-
-  Raises:
-    InputError: if it is no such run, or no such stage is finished.
-  """
-  run = workdirs.WorkDir(path)
-  first = edited_runs.choose_stage(run, stage)
-  names = [found.name for found in edited_runs.list_stages(run)]
-  names.sort(key=lambda own: own != first)
-  name = name or run.path.resolve().name
+def _make_run_choices(path, stage, data_dir):
+  """Lists the finished stages of a run, the best one to edit with first."""
+  run = runs.Run.open(path)
+  names = _list_stages(run)
+  if not names:
+    raise errors.InputError(
+        f'--workdir={path} has no finished model to edit with; accepted: a run'
+        ' with a finished teacher or student.'
+    )
+  if stage is not None and stage not in names:
+    raise errors.InputError(
+        f'--stage={stage}: {path} has no finished model of that name;'
+        f' accepted: {", ".join(names)}.'
+    )
+  first = stage or names[-1]
+  name = run.path.name
   return [
       Choice(
           id=_make_id(f'{name}.{own}'),
           group=name,
           title=own,
-          load=functools.partial(
-              edited_runs.load, run, stage=own, data_dir=data_dir
-          ),
-          load_samples=lambda unused_editor: samples.of_run(
-              run, data_dir=data_dir
-          ).read_first(NUM_SAMPLES),
+          load=functools.partial(_load, run, own, data_dir),
+          open_samples=lambda unused_editor: _open(run, _SPLIT, data_dir),
       )
-      for own in names
+      for own in sorted(names, key=lambda own: own != first)
   ]
 
 
-def of_runs(
-    directory: str | os.PathLike[str],
-    *,
-    data_dir: str | os.PathLike[str] | None = None,
-) -> list[Choice]:
-  """Returns the models of all runs below a directory.
-
-  Runs that have none to edit with are left out.
-
-  Args:
-    directory: searched with all below it, but not within runs.
-    data_dir: see `edited_runs.load`.
-
-  Raises:
-    InputError: if there is no model, or no such directory.
-  """
-  root = pathlib.Path(directory)
-  workdirs.check_directory('--runs_dir', root)
-  choices, left_out = [], 0
-  for path in _find_runs(root):
-    relative = path.relative_to(root)
-    name = root.resolve().name if path == root else relative.as_posix()
-    try:
-      choices += of_run(path, data_dir=data_dir, name=name)
-    # A run of another program, or damaged: of many that is no reason to end.
-    except errors.InputError:
-      left_out += 1
-  if not choices:
-    raise errors.InputError(
-        f'--runs_dir={root} has no run with a model to edit with; accepted: a'
-        ' directory with finished runs of mnist, svhn or celeba below it.'
-    )
-  if left_out:
-    command_line.note(
-        f'{left_out} of the runs in {root} have no model to edit with.'
-    )
-  return choices
-
-
-def of_file(
-    path: str | os.PathLike[str], *, title: str | None = None
-) -> Choice:
-  """Returns the model of a file of `editor_files.write`.
-
-  It starts from faces that are drawn, or from digits, by its image shape.
-
-  Args:
-    path: of the file.
-    title: for people; None takes its name.
-  """
-  path = pathlib.Path(path)
-  title = title or path.stem
+def _make_file_choice(path, title):
+  """Makes the choice of an exported file; samples are drawn faces or digits."""
   return Choice(
       id=_make_id(path.stem),
       group='',
       title=title,
-      load=functools.partial(editor_files.read, path),
-      load_samples=lambda own: samples.of_package(own).read_first(
-          NUM_SAMPLES
-      ),
+      load=functools.partial(model_files.read, path),
+      open_samples=_open_packaged,
   )
+
+
+def _list_stages(run):
+  """Lists the finished stages that predict their factors, the best one last."""
+  names = [
+      name for name in run.stages if not run.module(name).factors_are_labels
+  ]
+  # Teachers, then students without supervision, then students.
+  rank = lambda name: (
+      run.stage(name).parent is not None,
+      run.stage(name).teacher is not None,
+  )
+  return sorted(names, key=rank)
+
+
+def _load(run, stage, data_dir):
+  model = run.restore(stage)
+  units = _load_units(run, stage, model, data_dir)
+  return editor.Editor(model, units, f'{run.path.name}, {stage}')
+
+
+def _load_units(run, stage, model, data_dir):
+  """Loads the units of a stage; measures and stores them the first time."""
+  path = run.path / _SCALES
+  sha256 = run.manifest['stages'][stage]['sha256']
+  entries = files.read_json(path) if path.exists() else {}
+  entry = entries.get(stage)
+  if isinstance(entry, dict) and entry.get('sha256') == sha256:
+    return unit_scales.from_json(path, entry.get('units'))
+  data = _open(run, 'train', data_dir)
+  images = data.read(range(min(unit_scales.NUM_IMAGES, data.count)))
+  units = unit_scales.measure(model, images, run.factor_names)
+  entries[stage] = {
+      'sha256': sha256,
+      'units': [dataclasses.asdict(unit) for unit in units],
+  }
+  try:
+    files.write_whole(path, json.dumps(entries, indent=1))
+  except errors.StorageError as error:
+    _log.warning('%s is not kept: %s', _SCALES, error)
+  return units
+
+
+def _open(run, split, data_dir):
+  # Few images of a set that may be large: they are decoded when read.
+  data = run.load_data(split, data_dir=data_dir, in_memory=False)
+  return Samples(len(data), lambda rows: data.read(rows)[0])
+
+
+def _open_packaged(own):
+  """Opens test images of this package that fit a model."""
+  if isinstance(own.model.module, autoencoders.FaceAutoencoder):
+    size = own.image_shape[0]
+
+    def draw(rows):
+      faces = [drawn_faces.sample(row, _SPLIT) for row in rows]
+      return np.stack([drawn_faces.draw_face(*face, size) for face in faces])
+
+    return Samples(drawn_faces.SPLIT_SIZES[_SPLIT], draw)
+  if own.image_shape != (28, 28, 1):
+    raise errors.InputError(
+        f'there are no samples of shape {list(own.image_shape)} without a run;'
+        ' accepted: your own photo, or --workdir=RUN.'
+    )
+  data = registry.load(registry.DEFAULT_DATASET, _SPLIT)
+  return Samples(len(data), lambda rows: data.read(rows)[0])
 
 
 def _make_id(name):
@@ -187,7 +229,7 @@ def _make_id(name):
 
 
 def _make_unique(choices):
-  """Puts a number after each id that was there before."""
+  """Appends a number to each id that occurred before."""
   seen, unique = set(), []
   for choice in choices:
     own, number = choice.id, 1
@@ -197,24 +239,3 @@ def _make_unique(choices):
     seen.add(own)
     unique.append(dataclasses.replace(choice, id=own))
   return unique
-
-
-def _find_runs(root) -> Iterator[pathlib.Path]:
-  """Yields directories with a manifest, in the order of their names."""
-  visited = 0
-  for path, directories, files in os.walk(root):
-    visited += 1
-    if visited > _MOST_DIRECTORIES:
-      command_line.note(
-          f'--runs_dir={root}: looked into {_MOST_DIRECTORIES:,} directories'
-          ' and no further.'
-      )
-      return
-    if 'manifest.json' in files:
-      yield pathlib.Path(path)
-      directories.clear()
-    directories[:] = sorted(
-        name
-        for name in directories
-        if name not in _NOT_OF_RUNS and not name.startswith('.')
-    )

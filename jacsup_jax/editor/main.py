@@ -1,239 +1,352 @@
-"""The flags of experiments.edit, and what can be told from them alone."""
+"""Command line of the editor: `jacsup-edit`, or `python -m experiments.edit`."""
 
+import argparse
+from collections.abc import Sequence
+import logging
 import pathlib
-import stat
+import signal
+import sys
+import textwrap
 
-from absl import flags
-
-from experiments import edit_inputs
-from experiments import edit_requests
 from jacsup_jax.core import errors
-from jacsup_jax.core import untrusted
+from jacsup_jax.data import files
+from jacsup_jax.editor import alignment
+from jacsup_jax.editor import choices as choices_lib
+from jacsup_jax.editor import inputs as inputs_lib
+from jacsup_jax.editor import model_files
+from jacsup_jax.editor import outputs
+from jacsup_jax.editor import requests
 from jacsup_jax.figures import pictures
-from jacsup_jax.runs import workdir as workdirs
 
-# They belong to the binary that calls `define_flags`, whose --help shows them.
-flags.disclaim_key_flags()
-
-FLAGS = flags.FLAGS
-# What says how one image is edited; a page has sliders instead.
-_OF_AN_EDIT = (
+# Flags of an edit; the page has sliders instead.
+_EDIT_FLAGS = (
     'input', 'output', 'set', 'sweep', 'grid', 'animate', 'keep_detail',
-    'side_by_side', 'labels', 'align', 'export', 'half',
+    'side_by_side', 'align', 'export', 'half',
 )  # pyformat: disable
+_DESCRIPTION = """
+Edit photos with a trained model.
+
+Without --input and --export, the editor is served as a web page: the demo
+model, or the models of --workdir. With --input, photos are
+edited here; with --export, a model is written as one file.
+"""
+_EXAMPLES = """
+examples:
+  jacsup-edit
+  jacsup-edit --workdir=runs/celeba_quick
+  jacsup-edit --input=photo.jpg --set=Smiling:+2 --output=edit.png
+  jacsup-edit --input=sample:3 --sweep=Smiling:-3:3:7 --output=strip.png
+  jacsup-edit --input=photos --grid=Smiling:-2:2:5,Bald:0:3:3 --output=edits
+"""
 
 
-def define_flags() -> None:
-  """Defines the flags of this binary; not at import, others have the names."""
-  flags.DEFINE_string(
-      'workdir',
-      None,
-      'A run of experiments.mnist, svhn or celeba, or a file of --export; by'
-      ' default the demo model, of drawn faces.',
-  )
-  flags.DEFINE_string(
-      'stage',
-      None,
-      'Stage of the run; its last student by default, or its teacher.',
-  )
-  flags.DEFINE_string(
-      'data_dir',
-      None,
-      'Where the data of the run are, as it was given there: for sample:N, and'
-      ' for a run that lacks scales.json.',
-  )
-  flags.DEFINE_string(
-      'input',
-      None,
-      'A photo, a folder of photos, or sample:N: image N of the data that the'
-      ' run was evaluated on, for the demo model a drawn face.',
-  )
-  flags.DEFINE_string(
-      'output',
-      None,
-      'Where the edit goes, .png, .jpg or .webp; for a folder of photos a'
-      ' folder, which then has a .png of each. What is there is replaced.',
-  )
-  flags.DEFINE_string(
-      'set',
-      '',
-      'Strengths in standard deviations on the training data, by the names of'
-      ' the units: Smiling:+2,Eyeglasses:-1. Factors of digits are y1, y2, ...,'
-      ' nuisance units z1, z2, ...',
-  )
-  flags.DEFINE_string(
-      'sweep',
-      None,
-      'Smiling:-3:3:7: a strip of seven edits, from strength -3 to 3.',
-  )
-  flags.DEFINE_string(
-      'grid',
-      None,
-      'Smiling:-3:3:5,Male:-3:3:5: a grid of edits, the first unit from left to'
-      ' right, the second upwards.',
-  )
-  flags.DEFINE_string(
-      'animate',
-      None,
-      'Where the strip of --sweep goes as an animation there and back, .gif or'
-      ' .webp.',
-  )
-  flags.DEFINE_float(
-      'keep_detail',
-      0.0,
-      'Part of what the reconstruction lacks of the photo that is added to the'
-      ' edit, from 0 to 1.',
-  )
-  flags.DEFINE_boolean(
-      'align',
-      False,
-      'Place the largest face of a photo as in CelebA, where the optional'
-      " packages are installed: pip install '.[align]'. Without a face, and by"
-      ' default, the centre square is taken.',
-  )
-  flags.DEFINE_boolean(
-      'side_by_side', False, 'Original, reconstruction and edit in one picture.'
-  )
-  flags.DEFINE_boolean(
-      'labels',
-      False,
-      'Draw a strip or grid as a figure that tells the strengths; by default'
-      " its pixels are the model's.",
-  )
-  flags.DEFINE_string(
-      'export', None, 'Where the model goes as one file, for --workdir.'
-  )
-  flags.DEFINE_boolean(
-      'half', False, 'Weights of --export as float16, of half the size.'
-  )
-  flags.DEFINE_boolean(
-      'progress',
-      None,
-      'Draw a progress bar for a folder; by default on a terminal only, a line'
-      ' per photo elsewhere.',
-  )
-  flags.DEFINE_boolean('serve', False, 'Serve the editor as a web page.')
-  flags.DEFINE_string(
-      'runs_dir',
-      None,
-      'With --serve, every run below this directory can be chosen too.',
-  )
-  flags.DEFINE_string(
-      'host',
-      '127.0.0.1',
-      'Address that --serve listens on; by default of this machine alone.',
-  )
-  flags.DEFINE_integer(
-      'port',
-      8000,
-      'Port of --serve; if it is in use, the next free one.',
-      lower_bound=0,
-      upper_bound=65535,
-  )
+class _Parser(argparse.ArgumentParser):
+  """A parser that refuses flags in one line, like everything else here."""
+
+  def error(self, message):
+    raise errors.InputError(f'{message}; accepted: the flags of --help.')
 
 
-def check() -> None:
-  """Checks the flags of edits, before a model is loaded.
+def main(argv: Sequence[str] | None = None) -> int:
+  """Runs the editor.
 
-  Raises:
-    InputError: if they do not go together, or a place cannot be written to.
+  Args:
+    argv: flags; by default those of the process.
+
+  Returns:
+    Exit status: 0 if everything asked for is done, 2 after a user's mistake, 1
+    if a file could not be written.
   """
-  if FLAGS.runs_dir is not None:
-    raise errors.InputError(
-        f'--runs_dir={FLAGS.runs_dir} without --serve; accepted: both.'
-    )
-  edit_requests.check_keep_detail(FLAGS.keep_detail, '--keep_detail')
-  if FLAGS.output is None and FLAGS.animate is None and FLAGS.export is None:
-    raise errors.InputError(
-        'nothing to make; accepted: --output, --animate or --export with a name'
-        ' of a file, or --serve.'
-    )
-  is_edit = FLAGS.output is not None or FLAGS.animate is not None
-  if is_edit and FLAGS.input is None:
-    raise errors.InputError(
-        '--output or --animate without --input; accepted: both.'
-    )
-  if FLAGS.input is not None and not is_edit:
-    raise errors.InputError(
-        f'--input={FLAGS.input} without --output or --animate; accepted: both.'
-    )
-  _check_needs('animate', FLAGS.animate is not None, 'sweep', FLAGS.sweep)
-  _check_needs(
-      'labels', FLAGS.labels, 'sweep or --grid', FLAGS.sweep or FLAGS.grid
+  handler = logging.StreamHandler()
+  handler.setFormatter(logging.Formatter('note: %(message)s'))
+  log = logging.getLogger('jacsup_jax.editor')
+  log.handlers, log.propagate = [handler], False
+  try:
+    args = _make_parser().parse_args(argv)
+    if _is_page(args):
+      _serve(args)
+    else:
+      # Files appear whole or not at all, so a run may end anywhere.
+      signal.signal(signal.SIGTERM, signal.default_int_handler)
+      _edit_or_export(args)
+    return 0
+  except errors.InputError as error:
+    print(f'error: {error}', file=sys.stderr)
+    return 2
+  except errors.RunError as error:
+    print(f'error: {error}', file=sys.stderr)
+    return 1
+  except KeyboardInterrupt:
+    return 128 + signal.SIGINT
+
+
+def _make_parser():
+  parser = _Parser(
+      prog='jacsup-edit',
+      description=textwrap.dedent(_DESCRIPTION),
+      epilog=_EXAMPLES,
+      formatter_class=argparse.RawDescriptionHelpFormatter,
+      allow_abbrev=False,
   )
-  _check_needs('half', FLAGS.half, 'export', FLAGS.export)
-  shown = FLAGS.sweep is not None or FLAGS.grid is not None
-  if FLAGS.side_by_side and (shown or FLAGS.output is None):
+  add = parser.add_argument_group('which model').add_argument
+  add('--workdir', help='A run of an experiment, a folder of runs, or a file of'
+      ' --export; default: the demo model of drawn faces.')
+  add('--stage', help='Stage of the run; default: its last student, or its'
+      ' teacher if it has none.')
+  add('--data_dir', help='Where the data of the run are, as in its training;'
+      ' read for sample:N, and the first time that a run is edited with.')
+  _add_page_flags(parser.add_argument_group('page').add_argument)
+  _add_edit_flags(parser.add_argument_group('edit').add_argument)
+  return parser
+
+
+def _add_page_flags(add):
+  add('--serve', action='store_true', help='Serve the page; the default without'
+      ' --input and --export.')
+  add('--host', default='127.0.0.1', help='Address to listen on; by default'
+      ' only this machine can connect (%(default)s).')
+  add('--port', type=int, default=8000, help='Port; if it is busy, the next free'
+      ' one is used (%(default)s).')
+
+
+def _add_edit_flags(add):
+  add('--input', help='A photo, a folder of photos, or sample:N, image N of the'
+      ' test data of the run (of the demo model: a drawn face).')
+  add('--output', help='Where the edit is written, .png, .jpg or .webp; for a'
+      ' folder of photos a folder of .png files. Existing files are replaced.')
+  add('--set', default='', metavar='NAME:STRENGTH,...', help='Strengths in'
+      ' standard deviations on the training data: Smiling:+2,Eyeglasses:-1.'
+      ' Factors of digits are y1, y2, ..., nuisance units z1, z2, ...')
+  add('--sweep', metavar='NAME:LOW:HIGH:COUNT', help='A strip of edits:'
+      ' Smiling:-3:3:7.')
+  add('--grid', metavar='SWEEP,SWEEP', help='A grid of edits, the first unit'
+      ' from left to right, the second upwards: Smiling:-3:3:5,Male:-3:3:5.')
+  add('--animate', metavar='FILE', help='Where the strip of --sweep is written'
+      ' as an animation, .gif or .webp.')
+  add('--keep_detail', type=float, default=0.0, metavar='0..1', help='Share of'
+      ' the detail that the reconstruction lacks to add back (%(default)s).')
+  add('--align', action='store_true', help='Place the face as in CelebA; needs'
+      " pip install 'jacsup_jax[align]'. Without a face, and by default, the"
+      ' centre square is taken.')
+  add('--side_by_side', action='store_true', help='Show original, reconstruction'
+      ' and edit in one picture.')
+  add('--export', metavar='FILE', help='Write the model as one file, for'
+      ' --workdir.')
+  add('--half', action='store_true', help='Write weights of --export as float16,'
+      ' at half the size.')
+
+
+def _is_page(args):
+  given = [
+      f'--{name}' for name in _EDIT_FLAGS
+      if getattr(args, name) not in (None, False, '', 0.0)
+  ]
+  if args.serve and given:
     raise errors.InputError(
-        '--side_by_side is of a single edit; accepted: with --output, without'
-        ' --sweep and --grid.'
+        f'--serve with {given[0]}; accepted: without it, since edits are made'
+        ' in the page.'
     )
-  if FLAGS.sweep is not None and FLAGS.grid is not None:
-    raise errors.InputError('--sweep and --grid; accepted: one of both.')
+  return not given
+
+
+def _serve(args):
+  # aiohttp takes a while to import, and edits do not need it.
+  # pylint: disable=import-outside-toplevel
+  from jacsup_jax.editor import server
+
+  choices = choices_lib.find(
+      args.workdir, stage=args.stage, data_dir=args.data_dir
+  )
+  server.serve(
+      choices,
+      host=args.host,
+      port=args.port,
+      align=alignment.find_aligner(),
+      announce=lambda line: print(line, flush=True),
+  )
+
+
+def _edit_or_export(args):
+  _check(args)
+  align = _find_aligner(args)
+  choice = choices_lib.find(
+      args.workdir, stage=args.stage, data_dir=args.data_dir
+  )[0]
+  own = choice.load()
+  if align is not None and own.image_shape[-1] != 3:
+    raise errors.InputError(
+        f'--align with a model of grey images {list(own.image_shape)}; accepted:'
+        ' a model of colour images.'
+    )
+  request = _make_request(args, own)
+  inputs = []
+  if args.input is not None:
+    inputs = inputs_lib.list_inputs(args.input, choice, own, align)
+  if args.export is not None:
+    path = _make_folder(args.export)
+    model_files.write(path, own, half=args.half)
+    print(f'saved {own.title or "the model"} in {path}')
+  if inputs_lib.is_folder(args.input):
+    _edit_folder(args, own, inputs, request)
+  elif inputs:
+    _edit(args, own, inputs[0], request)
+
+
+def _check(args):
+  """Checks what can be checked before a model is loaded."""
+  requests.check_keep_detail(args.keep_detail, '--keep_detail')
+  is_edit = args.output is not None or args.animate is not None
+  swept = args.sweep is not None or args.grid is not None
+  rules = {
+      'nothing to write; accepted: --output, --animate or --export.': (
+          not is_edit and args.export is None
+      ),
+      '--input goes with --output or --animate; accepted: both.': (
+          is_edit != (args.input is not None)
+      ),
+      '--animate without --sweep; accepted: both.': (
+          args.animate is not None and args.sweep is None
+      ),
+      '--half without --export; accepted: both.': (
+          args.half and args.export is None
+      ),
+      '--sweep and --grid; accepted: one of them.': (
+          args.sweep is not None and args.grid is not None
+      ),
+      '--side_by_side without a single edit; accepted: with --output, without'
+      ' --sweep and --grid.': (
+          args.side_by_side and (swept or args.output is None)
+      ),
+  }
+  for message, is_broken in rules.items():
+    if is_broken:
+      raise errors.InputError(message)
   for name in ('output', 'animate', 'export'):
-    if FLAGS[name].value is not None:
-      _check_place(name, FLAGS[name].value)
+    if getattr(args, name) is not None:
+      _check_place(args, name, getattr(args, name))
 
 
-def check_of_page() -> None:
-  """Raises InputError if --serve has a flag that is of edits alone."""
-  given = [name for name in _OF_AN_EDIT if FLAGS[name].present]
-  if given:
-    raise errors.InputError(
-        f'--serve with --{given[0]}; accepted: what is edited is chosen in the'
-        ' page.'
-    )
-
-
-def _check_needs(name, is_given, other, other_value):
-  if is_given and not other_value:
-    raise errors.InputError(f'--{name} without --{other}; accepted: both.')
-
-
-def _check_place(name, value):
-  """Checks that a file, or a folder of outputs, can be written."""
-  where = f'--{name}={value}'
-  path = pathlib.Path(value)
-  if edit_inputs.is_folder(FLAGS.input) and name != 'export':
+def _check_place(args, name, value):
+  """Checks that an output can be written, and does not replace its input."""
+  flag, path = f'--{name}={value}', files.expand_path(f'--{name}', value)
+  if inputs_lib.is_folder(args.input) and name != 'export':
     if name == 'animate':
       raise errors.InputError(
-          f'{where} for a folder of photos; accepted: for one photo.'
+          f'{flag} for a folder of photos; accepted: for one photo.'
       )
-    _check_folder(where, path)
+    files.check_writable(flag, path)
+    if path.resolve() == pathlib.Path(args.input).resolve():
+      raise errors.InputError(
+          f'{flag} is the folder of the photos; accepted: another folder.'
+      )
+    if path.suffix.lower() in pictures.STILL and not path.is_dir():
+      raise errors.InputError(
+          f'{flag} for a folder of photos; accepted: a folder.'
+      )
     return
   accepted = {'output': pictures.STILL, 'animate': pictures.MOVING}.get(name)
-  if name == 'output' and FLAGS.labels:
-    accepted = ('.png',)
   if accepted and path.suffix.lower() not in accepted:
     raise errors.InputError(
-        f'{where} ends in {path.suffix!r}; accepted: {", ".join(accepted)}.'
+        f'{flag} ends in {path.suffix!r}; accepted: {", ".join(accepted)}.'
     )
-  workdirs.check_writable(f'{where}: {path.parent}', path.parent)
-  try:
-    status = path.stat()
-  except FileNotFoundError:
-    return
-  except (OSError, ValueError) as error:  # Of names that cannot be.
-    reason = getattr(error, 'strerror', None) or error
+  files.check_writable(f'{flag}: {path.parent}', path.parent)
+  if len(path.name.encode()) > 200:
     raise errors.InputError(
-        f'{where} is no name of a file ({reason}); accepted: one.'
-    ) from error
-  if not stat.S_ISREG(status.st_mode):
-    raise errors.InputError(f'{where} is no file; accepted: one, or a new name.')
-  if untrusted.exists(FLAGS.input or '') and path.samefile(FLAGS.input):
+        f'{flag} has a name of {len(path.name)} characters; accepted: a shorter'
+        ' name.'
+    )
+  if path.exists() and not path.is_file():
+    raise errors.InputError(f'{flag} is not a file; accepted: a new name.')
+  if path.exists() and files.exists(args.input or '') and path.samefile(
+      args.input
+  ):
     raise errors.InputError(
-        f'{where} is the photo itself; accepted: another file.'
+        f'{flag} is the photo itself; accepted: another file.'
     )
 
 
-def _check_folder(where, path):
-  workdirs.check_writable(where, path)
-  # Else photos would be replaced by their edits.
-  if path.resolve() == pathlib.Path(FLAGS.input).resolve():
+def _find_aligner(args):
+  if not args.align:
+    return None
+  align = alignment.find_aligner()
+  if align is None:
     raise errors.InputError(
-        f'{where} is the folder of the photos; accepted: another one.'
+        '--align needs dlib and face_recognition_models, which are not'
+        " installed; accepted: after pip install 'jacsup_jax[align]', or"
+        ' without --align.'
     )
-  if path.suffix.lower() in pictures.STILL and not path.is_dir():
+  return align
+
+
+def _make_request(args, own):
+  strengths = requests.parse_strengths(own.units, args.set, '--set')
+  sweeps = []
+  for name, count in (('sweep', 1), ('grid', 2)):
+    text = getattr(args, name)
+    if text is not None:
+      sweeps = requests.parse_sweeps(
+          own.units, text, f'--{name}', count=count, held=strengths
+      )
+  request = outputs.Request(
+      strengths, tuple(sweeps), args.keep_detail, args.side_by_side
+  )
+  if args.output is not None:
+    rows, cols = request.shape
+    height, width, _ = own.image_shape
+    ending = pathlib.Path(args.output).suffix.lower()
+    if inputs_lib.is_folder(args.input):
+      ending = '.png'
+    pictures.check_size(
+        ending, rows * height, cols * width, f'--output={args.output}'
+    )
+  return request
+
+
+def _edit(args, own, item, request):
+  """Edits one image."""
+  tiles = outputs.make_tiles(own, item.load(), request)
+  description = outputs.describe(own.units, request)
+  if args.output is not None:
+    path = _make_folder(args.output)
+    outputs.write_still(path, tiles)
+    print(f'saved {path}: {description}')
+  if args.animate is not None:
+    path = _make_folder(args.animate)
+    outputs.write_moving(path, tiles)
+    print(f'saved {path}: {description}, and back')
+
+
+def _edit_folder(args, own, inputs, request):
+  """Edits the photos of a folder; those that cannot be read are skipped."""
+  names = outputs.name_outputs([item.name for item in inputs])
+  skipped = 0
+  for item, name in zip(inputs, names):
+    path = pathlib.Path(args.output) / name
+    try:
+      tiles = outputs.make_tiles(own, item.load(), request)
+    except errors.InputError as error:
+      skipped += 1
+      logging.getLogger(__name__).warning('skipped: %s', error)
+      continue
+    _make_folder(path)
+    outputs.write_still(path, tiles)
+    print(f'{pathlib.Path(args.input) / item.name} -> {path}', flush=True)
+  description = outputs.describe(own.units, request)
+  print(f'saved {len(inputs) - skipped} in {args.output}: {description}')
+  if skipped:
     raise errors.InputError(
-        f'{where} for a folder of photos; accepted: a folder.'
+        f'{skipped} of {len(inputs)} photos in --input={args.input} could not be'
+        ' edited, see the notes; the others are done.'
     )
+
+
+def _make_folder(path) -> pathlib.Path:
+  """Makes the folder of a file; returns the file's path."""
+  path = pathlib.Path(path).expanduser()
+  with files.writing(path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+  return path
+
+
+if __name__ == '__main__':
+  sys.exit(main())

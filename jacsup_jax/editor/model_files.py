@@ -1,16 +1,13 @@
-"""An editor in one file: the model, its weights and its units.
+"""Store an editor in one safetensors file: model, weights and units.
 
-A safetensors file: the weights by their places in the tree, as
-`params/encoder/conv_0/kernel`, and what the model is as JSON in its header.
-Nothing in such a file can be run.
+The tensors are named by their place in the variables, such as
+`params/encoder/conv_0/kernel`; the header describes the module and the units as
+JSON. Nothing in such a file can be executed.
 """
 
-from collections.abc import Mapping
 import dataclasses
 import json
 import os
-import pathlib
-from typing import Any
 
 from flax import traverse_util
 import jax
@@ -19,30 +16,15 @@ import numpy as np
 import safetensors
 from safetensors import numpy as safetensors_numpy
 
-from jacsup_jax.core import config
 from jacsup_jax.core import errors
-from jacsup_jax.core import untrusted
+from jacsup_jax.data import files
 from jacsup_jax.editor import editor
 from jacsup_jax.evaluation import unit_scales
 from jacsup_jax.models import autoencoders
-from jacsup_jax.runs import workdir
+from jacsup_jax.models import model as models
 
-_LARGEST = 4 * 2**30
 _ENTRY = 'jacsup_jax_editor'
-_KINDS = {'title': str, 'is_signed': bool, 'model': dict, 'units': list}
-# Fields of a model that decide what it computes; the others are of training.
-_OF_DIGITS = {
-    'num_factors': int, 'nuisance_dim': int, 'normalize_code': bool,
-    'image_shape': tuple[int, int, int], 'widths': list[int],
-}  # pyformat: disable
-_MODELS = {
-    'MlpAutoencoder': _OF_DIGITS,
-    'SvhnAutoencoder': _OF_DIGITS | {'linear_code': bool},
-    'FaceAutoencoder': {
-        'num_factors': int, 'nuisance_channels': int, 'image_size': int,
-        'first_width': int, 'last_width': int, 'linear_factors': bool,
-    },
-}  # pyformat: disable
+_ACCEPTED = 'accepted: a file written with --export'
 
 
 def write(
@@ -51,146 +33,117 @@ def write(
   """Writes an editor, whole or not at all.
 
   Args:
-    path: of the file; one that is there is replaced.
-    own: to write.
-    half: weights as float16, of half the size; they are float32 again when they
-      are read.
+    path: the file; an existing one is replaced.
+    own: the editor.
+    half: whether weights are stored as float16, at half the size; they are
+      read as float32 again.
 
   Raises:
-    StorageError: if it cannot be written.
+    StorageError: if the file cannot be written.
   """
-  name = type(own.model).__name__
   entry = {
       'title': own.title,
-      'is_signed': own.is_signed,
-      'model': {
-          'name': name,
-          **{field: getattr(own.model, field) for field in _MODELS[name]},
-      },
+      'model': models.describe_module(own.model.module),
       'units': [dataclasses.asdict(unit) for unit in own.units],
   }
-  flat = traverse_util.flatten_dict(jax.device_get(own.variables), sep='/')
+  flat = traverse_util.flatten_dict(jax.device_get(own.model.variables), sep='/')
+  dtype = np.float16 if half else np.float32
   tensors = {
-      key: np.ascontiguousarray(
-          x, dtype=np.float16 if half else np.float32
-      )
-      for key, x in flat.items()
+      name: np.ascontiguousarray(x, dtype=dtype) for name, x in flat.items()
   }
-  content = safetensors_numpy.save(
-      tensors, metadata={_ENTRY: json.dumps(entry)}
+  files.write_whole(
+      path, safetensors_numpy.save(tensors, {_ENTRY: json.dumps(entry)})
   )
-  workdir.write_whole(pathlib.Path(path), content)
 
 
 def read(path: str | os.PathLike[str]) -> editor.Editor:
   """Reads an editor.
 
   Args:
-    path: of a file of `write`.
+    path: a file that `write` wrote.
+
+  Returns:
+    The editor, with float32 weights.
 
   Raises:
-    InputError: if it is damaged, or no such file.
+    InputError: if there is no such file, or it is damaged.
   """
-  content = untrusted.read(path, _LARGEST)
+  content = files.read_bytes(path)
   try:
     tensors = safetensors_numpy.load(content)
-    # The header's size, then the header: `load` has checked both.
+    # `load` has checked that the header has the size stated before it.
     size = int.from_bytes(content[:8], 'little')
     header = json.loads(content[8 : 8 + size])
-  # KeyError: a type that numpy lacks.
   except (safetensors.SafetensorError, KeyError, ValueError) as error:
     raise errors.InputError(
-        f'{path} is no whole safetensors file'
-        f' ({errors.one_line(str(error))[:200]}); accepted: one of'
-        ' experiments.edit --export.'
+        f'{path} is not a whole safetensors file ({str(error)[:200]});'
+        f' {_ACCEPTED}.'
     ) from error
   entry = header.get('__metadata__', {}).get(_ENTRY)
   if entry is None:
     raise errors.InputError(
-        f'{path} has weights, and not what model they are of; accepted: a file'
-        ' of experiments.edit --export.'
+        f'{path} has weights but does not say of which model; {_ACCEPTED}.'
     )
-  entry = untrusted.parse_json(f'{path} {_ENTRY}', entry.encode())
-  untrusted.check_entries(path, entry, _KINDS)
-  model = _make_model(path, entry['model'])
-  units = unit_scales.read_units(path, entry['units'])
-  variables = _fill(path, model, tensors)
-  _check_units(path, model, units)
-  return editor.Editor(
-      model, variables, units, entry['is_signed'], entry['title']
+  entry = files.parse_json(f'{path} ({_ENTRY})', entry.encode())
+  title, units = entry.get('title'), entry.get('units')
+  if not isinstance(title, str) or not isinstance(units, list):
+    raise errors.InputError(f'{path} has no title or no units; {_ACCEPTED}.')
+  module = _make_module(path, entry.get('model'))
+  units = unit_scales.from_json(path, units)
+  most = module.num_factors + (
+      0
+      if isinstance(module, autoencoders.FaceAutoencoder)
+      else module.nuisance_dim
+  )
+  if len(units) not in (module.num_factors, most):
+    raise errors.InputError(
+        f'{path} has {len(units)} units for a model of {module.num_factors}'
+        f' factors; accepted: {module.num_factors} or {most}.'
+    )
+  return editor.Editor(_fill(path, module, tensors), units, title)
+
+
+def _make_module(path, description):
+  try:
+    module = models.make_module(description)
+  except errors.InputError as error:
+    raise errors.InputError(f'{path} has {error}') from error
+  # A classifier has no decoder; Fader Networks do not predict their factors.
+  if getattr(module, 'factors_are_labels', True):
+    raise errors.InputError(
+        f'{path} has a model {type(module).__name__}; accepted: an autoencoder'
+        ' that predicts its factors.'
+    )
+  return module
+
+
+def _fill(path, module, tensors):
+  """Makes a model from tensors after checking their names and shapes."""
+  try:
+    shapes = jax.eval_shape(lambda: autoencoders.init_variables(module, 0))
+  except (ValueError, TypeError, ZeroDivisionError, OverflowError) as error:
+    raise errors.InputError(
+        f'{path} has a model that cannot be built ({str(error)[:200]});'
+        f' {_ACCEPTED}.'
+    ) from error
+  expected = traverse_util.flatten_dict(shapes, sep='/')
+  for name in sorted({*expected, *tensors}):
+    found = _shape(tensors.get(name))
+    accepted = _shape(expected.get(name))
+    if found != accepted:
+      raise errors.InputError(
+          f'{path}: {name} is {found}; accepted: {accepted}.'
+      )
+    if not np.isfinite(tensors[name]).all():
+      raise errors.InputError(
+          f'{path}: {name} has numbers that are not finite; {_ACCEPTED}.'
+      )
+  filled = {name: jnp.asarray(x, jnp.float32) for name, x in tensors.items()}
+  variables = traverse_util.unflatten_dict(filled, sep='/')
+  return models.Model(
+      module, variables['params'], variables.get('batch_stats', {})
   )
 
 
-def _make_model(path, entry: Mapping[str, Any]):
-  name = entry.get('name')
-  if not isinstance(name, str) or name not in _MODELS:
-    raise errors.InputError(
-        f'{path} has a model {untrusted.describe(name)}; accepted:'
-        f' {", ".join(_MODELS)}.'
-    )
-  kinds = _MODELS[name]
-  untrusted.check_entries(path, entry, kinds)
-  fields = {
-      field: tuple(entry[field])
-      if isinstance(entry[field], list)
-      else entry[field]
-      for field in kinds
-  }
-  for field, value in fields.items():
-    for number in value if isinstance(value, tuple) else (value,):
-      # Before arrays of any size are made of them; a nuisance may be empty.
-      if not 0 <= number <= config.LARGEST_WIDTH:
-        raise errors.InputError(
-            f'{path} has {field} {number}; accepted: 0 to'
-            f' {config.LARGEST_WIDTH}.'
-        )
-  try:
-    return getattr(autoencoders, name)(**fields)
-  except errors.InputError as error:  # Its own words name no file.
-    raise errors.InputError(f'{path} has a model {name}: {error}') from error
-
-
-def _fill(path, model, tensors):
-  """Makes a model's variables of tensors, after a look at their shapes."""
-  try:
-    shapes = jax.eval_shape(
-        lambda: autoencoders.init_variables(model, 0)
-    )
-  except (ValueError, TypeError, ZeroDivisionError) as error:
-    raise errors.InputError(
-        f'{path} has a model that cannot be made'
-        f' ({errors.one_line(str(error))[:200]}); accepted: one that was'
-        ' trained.'
-    ) from error
-  expected = traverse_util.flatten_dict(shapes, sep='/')
-  for key in sorted({*expected, *tensors}):
-    found = tensors[key].shape if key in tensors else None
-    accepted = expected[key].shape if key in expected else None
-    if found != accepted:
-      raise errors.InputError(
-          f'{path}: {key} is {_show(found)}; accepted: {_show(accepted)}.'
-      )
-  filled = {
-      key: jnp.asarray(x, jnp.float32) for key, x in tensors.items()
-  }
-  if not all(np.isfinite(x).all() for x in tensors.values()):
-    raise errors.InputError(
-        f'{path} has weights that are not finite; accepted: finite ones.'
-    )
-  variables = traverse_util.unflatten_dict(filled, sep='/')
-  return {'batch_stats': {}} | variables
-
-
-def _show(shape):
-  return 'missing' if shape is None else f'{list(shape)}'
-
-
-def _check_units(path, model, units):
-  most = model.num_factors
-  if not isinstance(model, autoencoders.FaceAutoencoder):
-    most += model.nuisance_dim
-  if len(units) not in (model.num_factors, most):
-    raise errors.InputError(
-        f'{path} has {len(units)} units for a model of {model.num_factors}'
-        f' factors; accepted: {model.num_factors} or {most}.'
-    )
+def _shape(array):
+  return 'missing' if array is None else f'{list(array.shape)}'

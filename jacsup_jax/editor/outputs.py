@@ -1,45 +1,39 @@
-"""Edits as pictures: alone, side by side, as a strip, a grid, an animation."""
+"""Render edits as pictures: single, side by side, a strip, a grid, animated."""
 
 from collections.abc import Sequence
 import dataclasses
 import pathlib
 
-from matplotlib import figure as mpl_figure
 import numpy as np
 
-from experiments import edit_requests
+from jacsup_jax.data import files
 from jacsup_jax.editor import editor
-from jacsup_jax.figures import panels as figures
+from jacsup_jax.editor import requests
+from jacsup_jax.evaluation import unit_scales
 from jacsup_jax.figures import pictures
-from jacsup_jax.runs import preemption
-from jacsup_jax.runs import workdir as workdirs
-
-_MOST_TICKS = 9
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Request:
-  """What is made of each image.
+  """What is made from each image.
 
   Attributes:
     strengths: `[U]`, of all units of the editor.
-    sweeps: one for a strip, two for a grid, the first of them from left to
-      right and the second upwards; none for a single edit.
+    sweeps: one for a strip, two for a grid (the first from left to right, the
+      second upwards), none for a single edit.
     keep_detail: see `editor.Editor.edit`.
-    side_by_side: a single edit has the original and its reconstruction on its
-      left.
-    labels: strips and grids are drawn as a figure that tells the strengths.
+    side_by_side: whether a single edit has the original and its reconstruction
+      on its left.
   """
 
   strengths: np.ndarray
-  sweeps: tuple[edit_requests.Sweep, ...] = ()
+  sweeps: tuple[requests.Sweep, ...] = ()
   keep_detail: float = 0.0
   side_by_side: bool = False
-  labels: bool = False
 
   @property
   def shape(self) -> tuple[int, int]:
-    """Returns rows and columns of the tiles."""
+    """Rows and columns of the tiles."""
     if self.sweeps:
       counts = [len(sweep.values) for sweep in self.sweeps]
       return (1, *counts) if len(counts) == 1 else (counts[1], counts[0])
@@ -52,9 +46,9 @@ def make_tiles(
   """Makes the edits of an image.
 
   Args:
-    own: the model.
+    own: the editor.
     image: `[H, W, C]` uint8.
-    request: what is asked for.
+    request: the edits.
 
   Returns:
     `[rows, cols, H, W, C]` uint8, row 0 on top.
@@ -65,57 +59,42 @@ def make_tiles(
     if not request.side_by_side:
       return edit[None]
     return np.stack([image[None], own.reconstruct(encoded), edit], axis=1)
-  # The last runs fastest: along a row.
+  # The last sweep runs fastest, along a row.
   strengths = editor.sweep(request.strengths, request.sweeps[::-1])
   edits = own.edit_in_turn(encoded, strengths, request.keep_detail)[0]
-  tiles = edits.reshape(*request.shape, *image.shape)
-  return tiles[::-1]
+  return edits.reshape(*request.shape, *image.shape)[::-1]
 
 
-def write_still(
-    path: pathlib.Path,
-    tiles: np.ndarray,
-    units: tuple[editor.Unit, ...],
-    request: Request,
-) -> None:
+def write_still(path: pathlib.Path, tiles: np.ndarray) -> None:
   """Writes tiles as one picture, whole or not at all.
 
   Args:
-    path: of the file; one that is there is replaced.
-    tiles: see `make_tiles`.
-    units: of the editor.
-    request: that they are of.
+    path: the file; an existing one is replaced.
+    tiles: `[rows, cols, H, W, C]` uint8.
 
   Raises:
     StorageError: if it cannot be written.
   """
-  with preemption.deferred():
-    if request.labels:
-      with workdirs.writing(path):
-        figures.save(_draw(tiles, units, request.sweeps), path)
-    else:
-      content = pictures.encode(pictures.tile(tiles), path.suffix.lower())
-      workdirs.write_whole(path, content)
+  content = pictures.encode(pictures.tile(tiles), path.suffix.lower())
+  files.write_whole(path, content)
 
 
 def write_moving(path: pathlib.Path, tiles: np.ndarray) -> None:
-  """Writes a strip as an animation there and back, whole or not at all.
+  """Writes a strip as an animation, forth and back, whole or not at all.
 
   Args:
-    path: of the file; one that is there is replaced.
+    path: the file; an existing one is replaced.
     tiles: `[1, cols, H, W, C]` uint8.
 
   Raises:
     StorageError: if it cannot be written.
   """
   frames = pictures.there_and_back(tiles[0])
-  content = pictures.encode_moving(frames, path.suffix.lower())
-  with preemption.deferred():
-    workdirs.write_whole(path, content)
+  files.write_whole(path, pictures.encode_moving(frames, path.suffix.lower()))
 
 
-def describe(units: tuple[editor.Unit, ...], request: Request) -> str:
-  """Says in a line what is moved, and to which strengths."""
+def describe(units: Sequence[unit_scales.Unit], request: Request) -> str:
+  """Describes in one line which units are moved, and how far."""
   held = [
       f'{unit.name} {strength:+g}'
       for unit, strength in zip(units, request.strengths)
@@ -131,44 +110,17 @@ def describe(units: tuple[editor.Unit, ...], request: Request) -> str:
 
 
 def name_outputs(names: Sequence[str]) -> list[str]:
-  """Names the outputs of the files of a folder: as they are, but .png.
+  """Names the .png outputs for the files of a folder.
 
   Args:
-    names: of the files. Where two differ in their endings alone, as a.jpg and
-      a.webp, all outputs have the whole name first: a.jpg.png.
+    names: of the files.
 
   Returns:
-    As many, all different.
+    As many names, all different: `a.png` for `a.jpg`, and `a.jpg.png` if two
+    files differ only in their endings.
   """
   stems = [pathlib.PurePath(name).stem for name in names]
-  # Folders may not tell A from a.
+  # Some file systems do not distinguish A from a.
   if len({stem.lower() for stem in stems}) < len(stems):
     stems = names
   return [f'{stem}.png' for stem in stems]
-
-
-def _draw(tiles, units, sweeps) -> mpl_figure.Figure:
-  images = tiles / 255
-  labels = [
-      f'{units[sweep.unit].name} (standard deviations)' for sweep in sweeps
-  ]
-  if len(sweeps) == 2:
-    return figures.factor_grid(
-        images[::-1], sweeps[0].values, sweeps[1].values, labels=tuple(labels)
-    )
-  count = tiles.shape[1]
-  tile = max(0.22, 6.6 / count)
-  figure = figures.new_figure(
-      count * tile, tile * tiles.shape[2] / tiles.shape[3]
-  )
-  axes = figure.add_subplot()
-  figures.show_tiles(axes, images)
-  ticks = np.linspace(0, count - 1, min(count, _MOST_TICKS)).round().astype(int)
-  texts = [f'{value:+.3g}' for value in sweeps[0].values[ticks]]
-  axes.set_xticks(
-      ticks, [text.replace('-', '\N{MINUS SIGN}') for text in texts]
-  )
-  axes.set_yticks([])
-  axes.tick_params(length=2.5)
-  axes.set_xlabel(labels[0])
-  return figure

@@ -1,7 +1,7 @@
-"""Anybody's photo as an image that a model takes, as its training data are.
+"""Convert any photo to an image that a model takes, like its training images.
 
-The centre square, resized: `squares` has both. What comes before is of photos
-alone: the side that is up, transparency, 16 bits, paper instead of black.
+`images` crops the centre square and resizes it. What comes before concerns
+photos alone: orientation, transparency, 16 bits, ink on paper.
 """
 
 from collections.abc import Callable
@@ -13,14 +13,14 @@ from PIL import Image
 from PIL import ImageOps
 
 from jacsup_jax.core import errors
-from jacsup_jax.data import squares
+from jacsup_jax.data import images
 
-# Bytes of a file: a photograph of 8192x8192 in good quality.
+# Bytes of a file: a photograph of 8192x8192 pixels in good quality.
 MOST_BYTES = 32 * 2**20
 _LARGEST_16_BIT = 2**16 - 1
 
-# `[h, w, 3]` uint8 of a photo -> `[s, s, 3]` uint8, the square around a face;
-# None where there is none.
+# `[h, w, 3]` uint8 -> `[s, s, 3]` uint8, the square around a face; None if
+# there is none.
 AlignFn = Callable[[np.ndarray], np.ndarray | None]
 
 
@@ -32,77 +32,78 @@ class Prepared(NamedTuple):
 def read(
     content: bytes,
     image_shape: tuple[int, int, int],
-    what: str,
+    name: str,
     *,
     align: AlignFn | None = None,
 ) -> Prepared:
-  """Decodes a photo, and makes an image for a model of it.
+  """Decodes a photo and converts it to an image for a model.
 
-  It is turned as the camera's notes say, where these can be read. What is
-  transparent becomes white, 16 bits become 8, of an animation the first frame
-  counts. Then its centre square is resized, as in training.
+  The photo is rotated as its EXIF orientation says. Transparent pixels become
+  white, 16 bits become 8, and the first frame of an animation is used. The
+  centre square is resized as in training.
 
-  For a model of grey images, which are digits in white on black, a photo with
-  a bright border is taken for ink on paper: the border's median becomes black,
-  and the darkest ink white. One with a dark border is left as it is.
+  A model of grey images is taken to be one of digits, white on black: a photo
+  with a bright border is ink on paper, so the median of the border becomes
+  black and the darkest ink white. A photo with a dark border is left as it is.
 
   Args:
     content: an encoded picture.
     image_shape: (H, W, C) of the model.
-    what: name of the photo, for messages.
-    align: finds a face and cuts the square around it, see `alignment`; where
-      it finds none that is large enough, the centre square is taken. It is not
-      asked for a model of grey images.
+    name: of the photo, for messages.
+    align: finds a face and crops the square around it, see `alignment`. If
+      there is no face that is large enough, the centre square is taken. Unused
+      for models of grey images.
 
   Returns:
     The image, and whether it was aligned.
 
   Raises:
-    InputError: if it is no picture, one that is damaged, too large or too
+    InputError: if the file is not a picture, is damaged, too large or too
       small, or the model's images are not square.
   """
   height, width, channels = image_shape
   if height != width or channels not in (1, 3):
     raise errors.InputError(
-        f'the model takes images of {list(image_shape)}, which no photo is made'
-        ' into; accepted: models of square images, grey or in colours.'
+        f'the model takes images of shape {list(image_shape)}, which photos'
+        ' cannot be converted to; accepted: models of square images with 1 or 3'
+        ' channels.'
     )
-  image = _decode(content, what)
+  image = _decode(content, name)
   if align is not None and channels == 3:
     square = align(np.asarray(image))
-    if square is not None and squares.largest_size(len(square)) >= height:
+    if square is not None and images.largest_size(len(square)) >= height:
       return Prepared(
-          squares.resize(Image.fromarray(square), height), is_aligned=True
+          images.resize(Image.fromarray(square), height), is_aligned=True
       )
-  side = min(image.size)
-  if squares.largest_size(side) < height:
+  if images.largest_size(min(image.size)) < height:
     raise errors.InputError(
-        f'{what} has {image.width}x{image.height} pixels; accepted: a side of'
-        f' {height // 2 + 1} or more, for a model of {height}x{height}.'
+        f'{name} has {image.width}x{image.height} pixels; accepted: a shorter'
+        f' side of at least {height // 2 + 1}, for a model of'
+        f' {height}x{height}.'
     )
   if channels == 3:
-    return Prepared(squares.resize(image, height), is_aligned=False)
-  grey = squares.resize(image.convert('L'), height)
+    return Prepared(images.resize(image, height), is_aligned=False)
+  grey = images.resize(image.convert('L'), height)
   return Prepared(_to_white_on_black(grey)[..., None], is_aligned=False)
 
 
-def _decode(content, what):
-  """Returns an upright RGB picture."""
+def _decode(content, name):
+  """Decodes to an upright RGB picture."""
   try:
     if len(content) > MOST_BYTES:
-      raise squares.BadImageError(f'it has {len(content):,} bytes')
-    return squares.open_picture(content, _to_upright_colours)
-  except squares.BadImageError as error:
+      raise images.BadImageError(f'it has {len(content):,} bytes')
+    return images.open_picture(content, _to_upright_colours)
+  except images.BadImageError as error:
     raise errors.InputError(
-        f'{what} is no picture that can be read: {error}; accepted: a whole'
-        f' file of {", ".join(squares.FORMATS)}, with {squares.MOST_PIXELS:,}'
-        f' pixels and {MOST_BYTES:,} bytes at most.'
+        f'{name}: This file is not an image we can open (JPEG, PNG, WebP, BMP,'
+        f' TIFF or GIF, up to {MOST_BYTES // 2**20} MB and'
+        f' {images.MOST_PIXELS:,} pixels): {error}.'
     ) from error
 
 
 def _to_upright_colours(image):
   image.load()
-  # After it is loaded: TIFF files are turned then, and it is taken back.
+  # Read after loading: Pillow rotates TIFF files itself and drops the tag.
   orientation = _read_orientation(image)
   if image.mode == 'F' or image.mode.startswith('I'):
     plain = _from_wide(image)
@@ -112,7 +113,7 @@ def _to_upright_colours(image):
     plain.paste(image, mask=image)
   else:
     plain = image.convert('RGB')
-  # Without the camera's other notes, which cannot always be written again.
+  # Other EXIF tags cannot always be written again.
   plain.info.clear()
   plain.getexif()[ExifTags.Base.Orientation] = orientation
   return ImageOps.exif_transpose(plain)
@@ -121,22 +122,21 @@ def _to_upright_colours(image):
 def _read_orientation(image):
   try:
     orientation = image.getexif().get(ExifTags.Base.Orientation)
-  # Anything: damaged notes say nothing, and the picture is whole.
-  except Exception:
+  except Exception:  # Damaged EXIF fails in many ways; the picture is whole.
     return 1
   return orientation if orientation in range(1, 9) else 1
 
 
 def _from_wide(image):
-  """Scales a grey picture of 16 bits, which Pillow's `convert` would cut."""
+  """Scales a grey picture of 16 bits, which Pillow's `convert` would clip."""
   values = np.asarray(image)
-  if (
-      image.mode == 'F' or values.min() < 0 or values.max() > _LARGEST_16_BIT
-  ):
-    raise squares.BadImageError('it has 32 bits a pixel, accepted are 8 and 16')
+  if image.mode == 'F' or values.min() < 0 or values.max() > _LARGEST_16_BIT:
+    raise images.BadImageError(
+        'it has 32 bits per pixel; accepted are 8 and 16'
+    )
   half = _LARGEST_16_BIT // 2
   scaled = (values.astype(np.uint32) * 255 + half) // _LARGEST_16_BIT
-  # A grey that stands for transparent.
+  # The grey level that stands for transparent.
   transparent = image.info.get('transparency')
   if isinstance(transparent, int):
     scaled[values == transparent] = 255
@@ -144,12 +144,12 @@ def _from_wide(image):
 
 
 def _to_white_on_black(grey):
-  """Turns ink on paper into what digits are; `[S, S]` uint8."""
+  """Turns ink on paper, `[S, S]` uint8, into white on black."""
   border = np.concatenate([grey[0], grey[-1], grey[1:-1, 0], grey[1:-1, -1]])
   paper = float(np.median(border))
   if paper < 128:
     return grey
   ink = paper - grey
-  # No ink at all is not to become noise in white.
+  # At least 32, so that the noise of empty paper does not become white.
   scale = 255 / max(ink.max(), 32)
   return np.clip(np.round(ink * scale), 0, 255).astype(np.uint8)

@@ -1,24 +1,23 @@
-"""What people ask of an editor in words: `Smiling:+2`, `Male:-3:3:5`.
-
-The command line and the web page find units by name here, and refuse the same
-strengths.
-"""
+"""Parse requests for edits: `Smiling:+2`, `Male:-3:3:5`, JSON of the page."""
 
 from collections.abc import Mapping, Sequence
 import difflib
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from jacsup_jax.core import errors
+from jacsup_jax.data import files
 from jacsup_jax.editor import editor
+from jacsup_jax.evaluation import unit_scales
 
-# Standard deviations: far beyond what shows a face, far within float32.
+# Standard deviations: far beyond any plausible face, far within float32.
 LARGEST_STRENGTH = 100.0
-# Of a sweep; and of the tiles of a grid, which are decoded one by one.
+# Values of one sweep, tiles of a grid, and tiles of a strip of the page.
 MOST_VALUES = 256
 MOST_TILES = 1024
+MOST_STRIP_TILES = 15
 _MOST_NAMES = 12
 
 
@@ -30,127 +29,80 @@ class Sweep(NamedTuple):
 
 
 def find_unit(
-    units: Sequence[editor.Unit], name: str, what: str
+    units: Sequence[unit_scales.Unit], name: str, where: str
 ) -> int:
-  """Finds a unit by its name; case, spaces and underscores do not matter.
+  """Finds a unit by name; case, spaces and underscores do not matter.
 
   Args:
     units: of an editor.
     name: `Wearing_Hat`, `wearing hat`, `y1`, ...
-    what: where the name was found, for the error.
+    where: the flag or field, for the message.
 
   Returns:
     Its index.
 
   Raises:
-    InputError: if there is no such unit, with the nearest names; or it is one
-      that cannot be moved.
+    InputError: if there is no such unit (the message has the nearest names), or
+      the unit is constant.
   """
   folded = [_fold(unit.name) for unit in units]
   key = _fold(name)
   if key not in folded:
     raise errors.InputError(
-        f'{what} has no unit {name!r}; accepted: {_suggest(units, folded, key)}'
+        f'{where}: no unit is called {name[:80]!r}; accepted:'
+        f' {_suggest(units, folded, key)}'
     )
   index = folded.index(key)
   if not units[index].deviation:
     raise errors.InputError(
-        f'{what}: {units[index].name} is the same for all training images and'
+        f'{where}: {units[index].name} is the same for all training images and'
         ' cannot be moved; accepted: another unit.'
     )
   return index
 
 
-def check_strength(value: float, what: str) -> float:
-  """Returns a strength; raises InputError if it is not finite, or too large.
-
-  Args:
-    value: in standard deviations.
-    what: of which unit it is, for the error.
-  """
-  # The comparison also catches NaN.
-  if not -LARGEST_STRENGTH <= value <= LARGEST_STRENGTH:
+def check_keep_detail(value: Any, where: str) -> float:
+  """Returns the share of detail to keep; raises unless it is in [0, 1]."""
+  if not _is_number(value) or not 0 <= value <= 1:  # NaN fails too.
     raise errors.InputError(
-        f'{what} has the strength {value}; accepted: standard deviations from'
-        f' {-LARGEST_STRENGTH:g} to {LARGEST_STRENGTH:g}.'
+        f'{where} is {files.describe(value)}; accepted: a number from 0 to 1.'
     )
   return float(value)
 
 
-def check_keep_detail(value: float, what: str) -> float:
-  """Returns a part of the detail; raises InputError unless it is in [0, 1].
-
-  Args:
-    value: see `editor.Editor.edit`.
-    what: its name, for the error.
-  """
-  if not 0 <= value <= 1:
-    raise errors.InputError(f'{what} is {value}; accepted: from 0 to 1.')
-  return float(value)
-
-
-def make_strengths(
-    units: Sequence[editor.Unit], by_name: Mapping[str, float], what: str
-) -> np.ndarray:
-  """Makes the strengths of all units from those of some.
-
-  Args:
-    units: U of them, of an editor.
-    by_name: strengths, in standard deviations.
-    what: where they were found, for errors.
-
-  Returns:
-    `[U]` float32.
-
-  Raises:
-    InputError: see `find_unit` and `check_strength`; or if two names are of one
-      unit.
-  """
-  strengths = np.zeros(len(units), np.float32)
-  found = set()
-  for name, value in by_name.items():
-    unit = find_unit(units, name, what)
-    _check_new(found, unit, units, what)
-    strengths[unit] = check_strength(value, f'{what}: {name}')
-  return strengths
-
-
 def parse_strengths(
-    units: Sequence[editor.Unit], text: str, what: str
+    units: Sequence[unit_scales.Unit], text: str, where: str
 ) -> np.ndarray:
   """Parses `Smiling:+2,Eyeglasses:-1`.
 
   Args:
-    units: U of them, of an editor.
-    text: pairs of a name and a strength; empty for none.
-    what: the flag, for errors.
+    units: U units of an editor.
+    text: names with strengths; empty for none.
+    where: the flag, for messages.
 
   Returns:
-    `[U]` float32.
+    `[U]` float32 strengths.
 
   Raises:
-    InputError: see `make_strengths`; or if it is not so written.
+    InputError: see `find_unit`; or if the text has another form, a strength is
+      out of range, or a unit occurs twice.
   """
-  strengths = np.zeros(len(units), np.float32)
-  found = set()
+  pairs = []
   for part in _split(text):
     name, colon, number = part.rpartition(':')
     if not colon:
       raise errors.InputError(
-          f'{what} has {part!r}; accepted: NAME:STRENGTH, as in'
+          f'{where} has {part!r}; accepted: NAME:STRENGTH, such as'
           ' Smiling:+2,Eyeglasses:-1.'
       )
-    unit = find_unit(units, name, what)
-    _check_new(found, unit, units, what)
-    value = _parse_number(number, f'{what}: {name.strip()}')
-    strengths[unit] = check_strength(value, f'{what}: {name.strip()}')
-  return strengths
+    pairs.append((name, _to_number(number)))
+  return _make_strengths(units, pairs, where)
 
 
 def parse_sweeps(
-    units: Sequence[editor.Unit],
+    units: Sequence[unit_scales.Unit],
     text: str,
-    what: str,
+    where: str,
     *,
     count: int,
     held: np.ndarray,
@@ -158,88 +110,148 @@ def parse_sweeps(
   """Parses `Smiling:-3:3:5`, or several of these.
 
   Args:
-    units: U of them, of an editor.
-    text: for each sweep a name, the lowest and the highest strength and how
-      many values there are, both ends included.
-    what: the flag, for errors.
-    count: how many sweeps there are to be.
+    units: U units of an editor.
+    text: per sweep a name, the lowest and the highest strength and the number
+      of values, both ends included.
+    where: the flag, for messages.
+    count: number of sweeps that are required.
     held: `[U]`, strengths of the other units.
 
   Returns:
     `count` sweeps.
 
   Raises:
-    InputError: see `find_unit` and `check_strength`; or if it is not so
-      written, has a unit twice or one that is held elsewhere, or too many
-      values.
+    InputError: see `parse_strengths`; or if a unit is held elsewhere, or there
+      are too many values.
   """
   parts = _split(text)
   example = ','.join(['Smiling:-3:3:5', 'Male:-3:3:5'][:count])
   if len(parts) != count:
     raise errors.InputError(
-        f'{what} has {len(parts)} units; accepted: {count}, as in {example}.'
+        f'{where} has {len(parts)} units; accepted: {count}, as in {example}.'
     )
-  found = set()
   sweeps = []
   for part in parts:
     fields = part.rsplit(':', 3)
     if len(fields) != 4:
       raise errors.InputError(
-          f'{what} has {part!r}; accepted: NAME:LOW:HIGH:COUNT, as in'
+          f'{where} has {part!r}; accepted: NAME:LOW:HIGH:COUNT, as in'
           f' {example}.'
       )
-    unit = find_unit(units, fields[0], what)
-    _check_new(found, unit, units, what)
-    where = f'{what}: {units[unit].name}'
-    if held[unit]:
+    unit = find_unit(units, fields[0], where)
+    own = f'{where}: {units[unit].name}'
+    if held[unit] or any(sweep.unit == unit for sweep in sweeps):
       raise errors.InputError(
-          f'{where} has a strength of its own too; accepted: one of both.'
+          f'{own} has two settings; accepted: each unit once.'
       )
-    low, high = (
-        check_strength(_parse_number(number, where), where)
-        for number in fields[1:3]
-    )
-    sweeps.append(Sweep(unit, _make_values(low, high, fields[3], where)))
+    low, high = (_check_strength(_to_number(x), own) for x in fields[1:3])
+    values = np.linspace(low, high, _count(fields[3], own), dtype=np.float32)
+    sweeps.append(Sweep(unit, values))
   tiles = math.prod(len(sweep.values) for sweep in sweeps)
   if tiles > MOST_TILES:
     raise errors.InputError(
-        f'{what} asks for {tiles:,} images; accepted: {MOST_TILES:,} at most.'
+        f'{where} asks for {tiles:,} images; accepted: at most {MOST_TILES:,}.'
     )
   return sweeps
 
 
-def _make_values(low, high, text, where):
+def read_request(
+    request: Mapping[str, Any], units: Sequence[unit_scales.Unit]
+) -> tuple[np.ndarray, float]:
+  """Reads a request of the page.
+
+  Args:
+    request: `strengths` by unit name and `keep_detail`, both optional; and for
+      a strip `strip`, an object with the `unit` that runs, its `low` and `high`
+      strength and the `count` of tiles.
+    units: U units of the model.
+
+  Returns:
+    `[N, U]` float32 strengths, N = 1 without a strip, and the share of detail
+    to keep.
+
+  Raises:
+    InputError: if there is no such unit, or a number is invalid.
+  """
+  strengths = request.get('strengths', {})
+  if not isinstance(strengths, dict):
+    raise errors.InputError(
+        'strengths are not an object; accepted: numbers by unit name.'
+    )
+  values = _make_strengths(units, strengths.items(), 'strengths')
+  detail = check_keep_detail(request.get('keep_detail', 0.0), 'keep_detail')
+  strip = request.get('strip')
+  if strip is None:
+    return values[None], detail
+  if not isinstance(strip, dict) or not isinstance(strip.get('unit'), str):
+    raise errors.InputError('strip has no unit; accepted: the name of one.')
+  unit = find_unit(units, strip['unit'], 'strip')
+  low, high = (
+      _check_strength(strip.get(end), f'strip: {end}')
+      for end in ('low', 'high')
+  )
+  count = strip.get('count')
+  if type(count) is not int or not 2 <= count <= MOST_STRIP_TILES:
+    raise errors.InputError(
+        f'strip: count is {files.describe(count)}; accepted: a whole number'
+        f' from 2 to {MOST_STRIP_TILES}.'
+    )
+  return editor.sweep(values, [(unit, np.linspace(low, high, count))]), detail
+
+
+def _make_strengths(units, pairs, where):
+  """Makes `[U]` float32 from pairs of a name and a strength."""
+  strengths = np.zeros(len(units), np.float32)
+  found = set()
+  for name, value in pairs:
+    unit = find_unit(units, name, where)
+    if unit in found:
+      raise errors.InputError(
+          f'{where} has {units[unit].name} twice; accepted: each unit once.'
+      )
+    found.add(unit)
+    strengths[unit] = _check_strength(value, f'{where}: {units[unit].name}')
+  return strengths
+
+
+def _check_strength(value, where):
+  # The comparison is false for NaN.
+  is_valid = _is_number(value) and abs(value) <= LARGEST_STRENGTH
+  if not is_valid:
+    raise errors.InputError(
+        f'{where} has the strength {files.describe(value)}; accepted: standard'
+        f' deviations from {-LARGEST_STRENGTH:g} to {LARGEST_STRENGTH:g}.'
+    )
+  return float(value)
+
+
+def _count(text, where):
   try:
     count = int(text)
   except ValueError:
     count = 0
   if not 2 <= count <= MOST_VALUES:
     raise errors.InputError(
-        f'{where} has {errors.one_line(text)[:40]!r} values; accepted: a whole'
-        f' number from 2 to {MOST_VALUES}.'
+        f'{where} has {text[:40]!r} values; accepted: a whole number from 2 to'
+        f' {MOST_VALUES}.'
     )
-  return np.linspace(low, high, count, dtype=np.float32)
+  return count
 
 
-def _parse_number(text, where):
+def _to_number(text):
+  """Returns a number, or the text for the message that refuses it."""
   try:
     return float(text)
-  except ValueError as error:
-    raise errors.InputError(
-        f'{where} has the strength {text[:40]!r}; accepted: a number.'
-    ) from error
+  except ValueError:
+    return text
+
+
+def _is_number(value):
+  return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def _split(text):
   return [part.strip() for part in text.split(',') if part.strip()]
-
-
-def _check_new(found, unit, units, what):
-  if unit in found:
-    raise errors.InputError(
-        f'{what} has {units[unit].name} twice; accepted: each unit once.'
-    )
-  found.add(unit)
 
 
 def _fold(name):
@@ -247,9 +259,9 @@ def _fold(name):
 
 
 def _suggest(units, folded, key):
-  """Names the units that a name may stand for; all of them if there are few."""
+  """Lists the units that a name may stand for; all if there are few."""
   near = difflib.get_close_matches(key, folded, n=3, cutoff=0.5)
-  # What is part of a name is near it, however long that is.
+  # A name that contains the key is near, however long it is.
   near += [own for own in folded if key and key in own and own not in near]
   names = [units[folded.index(own)].name for own in near[:_MOST_NAMES]]
   if names:

@@ -1,36 +1,35 @@
-"""The web page of experiments.edit --serve, on aiohttp.
+"""Serve the editor's page, on aiohttp.
 
-Nothing is written to disk and nothing is fetched from elsewhere. By default
+Nothing is written to disk and nothing is fetched from other servers. By default
 only this machine can connect.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 import contextlib
+import errno
+import ipaddress
 import logging
 import pathlib
+import signal
+import socket
 from urllib import parse
 
 from aiohttp import web
 
-from experiments import command_line
-from experiments import edit_choices
-from experiments import edit_service
-from experiments import edit_wire
-from experiments import listening
 from jacsup_jax.core import errors
-from jacsup_jax.core import untrusted
-from jacsup_jax.data import photos
-from jacsup_jax.runs import preemption
+from jacsup_jax.data import files
+from jacsup_jax.editor import choices as choices_lib
+from jacsup_jax.editor import photos
+from jacsup_jax.editor import service as service_lib
 
-DEFAULT_HOST = '127.0.0.1'
-DEFAULT_PORT = 8000
-LARGEST_PHOTO = photos.MOST_BYTES
+_log = logging.getLogger(__name__)
+_LARGEST_PHOTO = photos.MOST_BYTES
 _LARGEST_REQUEST = 64 * 2**10
 _UPLOAD_SECONDS = 120
-# Of uploads that are in memory at once.
-_MOST_UPLOADS = 4
-_PAGE = pathlib.Path(__file__).parent / 'editor_page'
+_MOST_UPLOADS = 4  # in memory at the same time
+_OTHER_PORTS = 20
+_PAGE = pathlib.Path(__file__).with_name('page')
 _HEADERS = {
     'Content-Security-Policy': (
         "default-src 'self'; img-src 'self' blob: data:; object-src 'none';"
@@ -39,35 +38,37 @@ _HEADERS = {
     'X-Content-Type-Options': 'nosniff',
     'Referrer-Policy': 'no-referrer',
     'Cross-Origin-Resource-Policy': 'same-origin',
-    # Not aiohttp's, which names versions.
+    # Instead of aiohttp's, which names versions.
     'Server': 'jacsup_jax',
 }
-_service_key = web.AppKey('service', edit_service.Service)
+_service_key = web.AppKey('service', service_lib.Service)
 _uploads_key = web.AppKey('uploads', asyncio.Semaphore)
 
 
 def make_app(
-    service: edit_service.Service, *, local_only: bool = True
+    service: service_lib.Service, *, local_only: bool = True
 ) -> web.Application:
-  """Returns the page and what it asks for.
+  """Makes the web application.
 
     GET  /                                          the page
-    GET  /static/NAME                               its parts
-    GET  /api/models                                what can be chosen
-    GET  /api/models/MODEL                          units of one, loads it
-    GET  /api/models/MODEL/samples                  all of them, small
+    GET  /static/NAME                               its files
+    GET  /api/models                                the models
+    GET  /api/models/MODEL                          loads and describes one
+    GET  /api/models/MODEL/samples                  thumbnails
     POST /api/models/MODEL/photos[?align=1]         a file; `Service.add_photo`
     GET  /api/models/MODEL/photos/PHOTO/original    also .../reconstruction
     POST /api/edit                                  see `Service.edit`
-    POST /api/strip                                 see `Service.draw_strip`
 
-  Pictures are WebP without loss. What is refused is answered by {error}, one
-  line.
+  Pictures are lossless WebP. Refusals are answered by {error}, one line.
 
   Args:
-    service: closed with the app.
-    local_only: answers only those who came by a name of this machine, so that
-      no page from elsewhere can make a browser ask here under its own name.
+    service: closed with the application.
+    local_only: whether only requests under a name of this machine are answered,
+      so that no foreign page can make a browser send requests here under its
+      own name.
+
+  Returns:
+    The application.
   """
   app = web.Application(
       middlewares=[_answer_errors, _make_guard(local_only)],
@@ -84,46 +85,99 @@ def make_app(
       web.post('/api/models/{model}/photos', _add_photo),
       web.get('/api/models/{model}/photos/{photo}/{which}', _draw_photo),
       web.post('/api/edit', _edit),
-      web.post('/api/strip', _draw_strip),
   ])
   app.on_response_prepare.append(_add_headers)
-  app.cleanup_ctx.append(_keep_house)
+  app.cleanup_ctx.append(_run_service)
   return app
 
 
 def serve(
-    choices: Sequence[edit_choices.Choice],
+    choices: Sequence[choices_lib.Choice],
     *,
-    host: str = DEFAULT_HOST,
-    port: int = DEFAULT_PORT,
-    **service_options,
+    host: str = '127.0.0.1',
+    port: int = 8000,
+    align: photos.AlignFn | None = None,
+    announce: Callable[[str], None] = _log.info,
 ) -> None:
   """Serves the page until SIGINT or SIGTERM.
 
   Args:
-    choices: one or more; the first is loaded before the first page.
-    host: to listen on.
-    port: to listen on, or the next free one; 0 takes any.
-    **service_options: of `edit_service.Service`.
+    choices: at least one; the first is loaded before the page is served.
+    host: address to listen on.
+    port: port to listen on, or the next free one; 0 takes any.
+    align: see `alignment.find_aligner`.
+    announce: called with lines for the user, such as the address.
 
   Raises:
-    InputError: if there is no such host or no free port, or the one choice that
-      there is cannot be loaded.
+    InputError: if there is no such host or no free port, or the only choice
+      cannot be loaded.
   """
-  with contextlib.closing(listening.listen(host, port)) as own:
-    # Of a signal `_until_told` takes note, where nothing is in the middle.
-    with preemption.deferred(), contextlib.suppress(KeyboardInterrupt):
-      asyncio.run(_serve(choices, host, own, service_options))
-  print('stopped.')
+  with contextlib.closing(listen(host, port)) as listening:
+    service = service_lib.Service(choices, align=align)
+    asyncio.run(_serve(choices, host, listening, service, announce))
+  announce('stopped.')
 
 
-async def _serve(choices, host, own, service_options):
-  service = edit_service.Service(choices, **service_options)
-  told = asyncio.create_task(_until_told())
+def listen(host: str, port: int) -> socket.socket:
+  """Opens a socket that listens on a port, or on the next free one.
+
+  Args:
+    host: name or address of this machine; a warning says so if others can
+      reach it.
+    port: 0 takes any.
+
+  Returns:
+    The socket.
+
+  Raises:
+    InputError: if the host is not of this machine, or no port is free.
+  """
+  if not is_local(host):
+    _log.warning(
+        '--host=%s: everybody who can reach this machine over the network can'
+        ' use the editor; there is no password.', host,
+    )  # pyformat: disable
+  family = socket.AF_INET6 if ':' in host else socket.AF_INET
+  last = port if port == 0 else max(port, min(port + _OTHER_PORTS, 65535))
+  for own in range(port, last + 1):
+    try:
+      listening = socket.create_server((host, own), family=family)
+    except (OSError, OverflowError, UnicodeError) as error:
+      if getattr(error, 'errno', None) == errno.EADDRINUSE:
+        continue
+      raise errors.InputError(
+          f'--host={host} --port={own}: cannot listen there ({error});'
+          ' accepted: an address of this machine, such as 127.0.0.1, and a port'
+          ' from 1024 to 65535, or 0 for any.'
+      ) from error
+    if own != port:
+      _log.warning('port %d is busy; using %d.', port, own)
+    return listening
+  raise errors.InputError(
+      f'--port={port} and the ports up to {last} are busy; accepted: a free'
+      ' port, or 0 for any.'
+  )
+
+
+def is_local(host: str) -> bool:
+  """Checks whether a host name stands for this machine alone."""
+  if host.lower() == 'localhost':
+    return True
+  try:
+    return ipaddress.ip_address(host).is_loopback
+  except ValueError:
+    return False
+
+
+async def _serve(choices, host, listening, service, announce):
+  stopped = asyncio.Event()
+  for number in (signal.SIGINT, signal.SIGTERM):
+    asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+  stop = asyncio.create_task(stopped.wait())
   first = ' '.join(filter(None, (choices[0].group, choices[0].title)))
-  print(f'loading {first} ...', flush=True)
+  announce(f'loading {first} ...')
   loading = asyncio.create_task(service.describe(choices[0].id))
-  await asyncio.wait((loading, told), return_when=asyncio.FIRST_COMPLETED)
+  await asyncio.wait((loading, stop), return_when=asyncio.FIRST_COMPLETED)
   if not loading.done():
     loading.cancel()
     service.close()
@@ -134,37 +188,34 @@ async def _serve(choices, host, own, service_options):
     if len(choices) == 1:
       service.close()
       raise
-    command_line.note(f'{first} cannot be chosen: {error}')
-  app = make_app(service, local_only=listening.is_local(host))
-  # Cancelled: a strip that nobody waits for any more is not drawn on.
+    _log.warning('%s cannot be chosen: %s', first, error)
+  # Handlers are cancelled with their requests: nobody waits for the rest of a
+  # strip then.
   runner = web.AppRunner(
-      app, access_log=None, handler_cancellation=True, shutdown_timeout=2.0
+      make_app(service, local_only=is_local(host)),
+      access_log=None,
+      handler_cancellation=True,
+      shutdown_timeout=2.0,
   )
   await runner.setup()
   try:
-    await web.SockSite(runner, own).start()
+    await web.SockSite(runner, listening).start()
     name = f'[{host}]' if ':' in host else host
-    port = own.getsockname()[1]
-    address = f'http://{name}:{port}/'
-    print(f'the editor is at {address} (Ctrl-C ends it)', flush=True)
-    await told
+    port = listening.getsockname()[1]
+    announce(f'the editor is at http://{name}:{port}/ (Ctrl-C stops it)')
+    await stop
   finally:
     await runner.cleanup()
 
 
-async def _until_told():
-  while preemption.requested() is None:
-    await asyncio.sleep(0.2)
-
-
 @web.middleware
 async def _answer_errors(request, handler):
-  """Turns what goes wrong into a status and one line of JSON."""
+  """Turns errors into a status and one line of JSON."""
   try:
     return await handler(request)
   except errors.InputError as error:
     status, line = 400, str(error)
-  except edit_service.NotFoundError as error:
+  except service_lib.NotFoundError as error:
     status, line = 404, errors.one_line(str(error))
   except web.HTTPException as error:
     if error.status < 400:
@@ -172,13 +223,13 @@ async def _answer_errors(request, handler):
     status, line = error.status, error.reason
     if status == 413:
       line = (
-          'the request is too large; accepted: photos of'
-          f' {LARGEST_PHOTO:,} bytes at most, all else of'
+          'the request is too large; accepted: photos of at most'
+          f' {_LARGEST_PHOTO:,} bytes, other requests of at most'
           f' {_LARGEST_REQUEST:,}.'
       )
-  except Exception as error:  # Ours; others go on to be served.
-    logging.getLogger(__name__).exception('a request failed')
-    status, line = 500, f'the server has failed: {type(error).__name__}.'
+  except Exception as error:  # Ours; the server continues.
+    _log.exception('a request failed')
+    status, line = 500, f'the server failed: {type(error).__name__}.'
   return web.json_response({'error': line}, status=status)
 
 
@@ -187,15 +238,15 @@ def _make_guard(local_only):
   async def guard(request, handler):
     try:
       host = parse.urlsplit(f'//{request.headers.get("Host", "")}')
-      is_refused = local_only and not listening.is_local(host.hostname or '')
-      # A page from elsewhere may send, though it cannot read what it gets.
+      is_refused = local_only and not is_local(host.hostname or '')
+      # A foreign page can send requests, though it cannot read the answers.
       origin = request.headers.get('Origin')
       if origin is not None and parse.urlsplit(origin).netloc != host.netloc:
         is_refused = True
-    except ValueError:  # Of brackets that are no IPv6 address.
+    except ValueError:  # Brackets that are not an IPv6 address.
       is_refused = True
     if is_refused:
-      raise web.HTTPForbidden(reason='Asked for by another name or page')
+      raise web.HTTPForbidden(reason='Requested by a foreign name or page')
     return await handler(request)
 
   return guard
@@ -203,13 +254,13 @@ def _make_guard(local_only):
 
 async def _add_headers(request, response):
   response.headers.update(_HEADERS)
-  # Parts of the page are asked for anew, so that all are of one version.
+  # The page's files are revalidated, so that all are of one version.
   api = request.path.startswith('/api/')
   response.headers['Cache-Control'] = 'no-store' if api else 'no-cache'
 
 
-async def _keep_house(app):
-  """Drops photos in time, also when nobody asks for any."""
+async def _run_service(app):
+  """Drops expired photos even if there are no requests; closes the service."""
 
   async def drop():
     while True:
@@ -227,11 +278,7 @@ async def _get_page(unused_request):
 
 
 async def _list_models(request):
-  return web.json_response({
-      **request.app[_service_key].list_models(),
-      'largest_photo': LARGEST_PHOTO,
-      'most_tiles': edit_wire.MOST_TILES,
-  })
+  return web.json_response(request.app[_service_key].list_models())
 
 
 async def _describe_model(request):
@@ -246,12 +293,12 @@ async def _draw_samples(request):
 
 async def _add_photo(request):
   service = request.app[_service_key]
-  if (request.content_length or 0) > LARGEST_PHOTO:
-    raise web.HTTPRequestEntityTooLarge(LARGEST_PHOTO, request.content_length)
+  if (request.content_length or 0) > _LARGEST_PHOTO:
+    raise web.HTTPRequestEntityTooLarge(_LARGEST_PHOTO, request.content_length)
   async with request.app[_uploads_key]:
     try:
       async with asyncio.timeout(_UPLOAD_SECONDS):
-        content = await request.clone(client_max_size=LARGEST_PHOTO).read()
+        content = await request.clone(client_max_size=_LARGEST_PHOTO).read()
     except TimeoutError as error:
       raise web.HTTPRequestTimeout from error
     added = await service.add_photo(
@@ -262,25 +309,15 @@ async def _add_photo(request):
 
 async def _draw_photo(request):
   found = request.match_info
+  service = request.app[_service_key]
   return _picture(
-      await request.app[_service_key].draw_photo(
-          found['model'], found['photo'], found['which']
-      )
+      await service.draw_photo(found['model'], found['photo'], found['which'])
   )
 
 
 async def _edit(request):
-  content = await _read_json(request)
+  content = files.parse_json('the request', await request.read())
   return _picture(await request.app[_service_key].edit(content))
-
-
-async def _draw_strip(request):
-  content = await _read_json(request)
-  return _picture(await request.app[_service_key].draw_strip(content))
-
-
-async def _read_json(request):
-  return untrusted.parse_json('the request', await request.read())
 
 
 def _picture(content):

@@ -1,103 +1,68 @@
 // The page: what is chosen and set, and what happens when that changes.
 
-import * as pictures from './pictures.js';
 import * as server from './server.js';
-import * as settings from './settings.js';
-import {Sliders} from './sliders.js';
-import {Strip} from './strip.js';
-import {offerThemes} from './theme.js';
+import {Sliders, showStrength} from './sliders.js';
 
 const $ = (id) => document.getElementById(id);
-const RETRY = 1500; // Milliseconds.
+const STRIP_PAUSE = 200; // a dragged slider's own picture comes first
+const STRIP_TILES = 7;
+const SMOOTH_FROM = 128; // smaller images are enlarged with sharp pixels
 
-let offer = null; // What /api/models has told.
-let model = null; // The chosen one, with its units.
-// What is edited: `id` for the server; `sample` its number, or `file` if it is
-// a photo of one's own.
-let photo = null;
-let set = settings.nothingSet();
-let chosen = null; // The unit of the strip.
+let offer = null; // answer of /api/models
+let model = null; // the chosen model, with its units
+let photo = null; // {id, sample, file}: `sample` its number or `file` its File
+let set = {strengths: {}, detail: 0};
+let chosen = null; // unit of the strip
 let loading = new AbortController();
-const past = new settings.History();
+let telling = null;
+const stripShown = {key: null, asked: null};
 
 const sliders = new Sliders($('groups'), onMove, choose);
-const edits = new server.Latest(server.drawEdit, showEdit, onFailure);
-const strip = new Strip($('strip'), $('strip_title'), {
-  onTake,
-  onAnswer,
-  onFailure,
-});
+const edits = new server.Latest((bitmap, content) => {
+  draw($('edit'), bitmap);
+  say('');
+  $('edit').dispatchEvent(new CustomEvent('painted', {detail: content}));
+}, onFailure);
+const strips = new server.Latest(showStrip, onFailure);
 
-// Errors: one line, until the next move.
-
-let isGone = false; // What is said is that the server does not answer.
+// Errors: one line, until something succeeds.
 
 function say(line) {
-  isGone = false;
   $('error').textContent = line;
   $('error').hidden = !line;
 }
 
-function sayGone() {
-  say('The server does not answer; trying again …');
-  isGone = true;
-}
-
-function onAnswer() {
-  if (isGone) say('');
-}
-
-// Returns after how many milliseconds to try again; null is not at all.
 function onFailure(error) {
-  if (error instanceof server.Refused) {
-    if (error.status === 404 && photo?.file) {
-      usePhoto(photo.file); // It was dropped there, and is still here.
-      return null;
-    }
-    say(error.message);
-    return null;
-  }
-  sayGone();
-  return RETRY;
+  const isRefused = error instanceof server.Refused;
+  say(isRefused ? error.message : 'The server does not answer. Is it running?');
 }
 
-// Does work of a choice, again if the server is gone; a new choice ends it.
+// Loads a model or a photo; a new choice ends it.
 async function attempt(work) {
   loading.abort();
   const own = new AbortController();
   loading = own;
   edits.cancel();
-  strip.cancel();
+  strips.cancel();
   $('main').setAttribute('aria-busy', 'true');
-  while (!own.signal.aborted) {
-    try {
-      await work(own.signal);
-      if (!own.signal.aborted) say('');
-      break;
-    } catch (error) {
-      if (own.signal.aborted) return;
-      if (error instanceof server.Refused) {
-        say(error.message);
-        if (model) $('model').value = model.id;
-        if (photo) refresh();
-        else $('shown').textContent = 'Choose a sample or a photo to begin.';
-        break;
-      }
-      sayGone();
-      await new Promise((resolve) => setTimeout(resolve, RETRY));
-    }
+  try {
+    await work(own.signal);
+    if (!own.signal.aborted) say('');
+  } catch (error) {
+    if (own.signal.aborted) return;
+    onFailure(error);
+    if (model) $('model').value = model.id;
+    $('shown').textContent = photo ? describe() : 'Choose a sample or a photo.';
   }
   if (loading === own) $('main').removeAttribute('aria-busy');
 }
 
 // Models and photos.
 
-function useModel(id, sample = null, restored = null) {
+function useModel(id, sample = null, wanted = null) {
   const file = sample === null ? photo?.file : null;
   const number = sample ?? photo?.sample ?? 0;
-  if (![...$('model').options].some((option) => option.value === id)) {
-    id = offer.models[0].id;
-  }
+  if (!offer.models.some((own) => own.id === id)) id = offer.models[0].id;
   $('model').value = id;
   $('shown').textContent = 'Loading the model …';
   return attempt(async (signal) => {
@@ -111,15 +76,11 @@ function useModel(id, sample = null, restored = null) {
       $('filter').value = '';
       filter();
       chosen = null;
-      for (const name of ['original', 'reconstruction', 'edit']) {
-        pictures.clear($(name));
-      }
       document.title = `${model.title} – Editor`;
-      $('model').title = model.title;
-      showAlignment();
+      $('can_align').hidden = !offer.can_align || model.channels !== 3;
       await showSamples(signal);
     }
-    if (restored || isOther) begin(restored ?? set);
+    if (wanted || isOther) begin(wanted ?? set);
     if (file) await takeFile(file, signal);
     else if (model.samples) {
       await take({sample: Math.min(number, model.samples - 1)}, signal);
@@ -127,38 +88,34 @@ function useModel(id, sample = null, restored = null) {
   });
 }
 
-const useSample = (sample) => attempt((signal) => take({sample}, signal));
-
 function usePhoto(file) {
-  if (!model) return;
-  // Said here: a server that refuses a long upload is hardly heard.
+  if (!model || !file) return;
+  // Checked here: browsers rarely show the refusal of a long upload.
   if (file.size > offer.largest_photo) {
     const most = Math.floor(offer.largest_photo / 2 ** 20);
-    say(`${file.name} is larger than ${most} MB; accepted: smaller photos.`);
+    say(`This file is not an image we can open (it is larger than ${most} MB).`);
     return;
   }
   attempt((signal) => takeFile(file, signal));
 }
 
 async function takeFile(file, signal) {
-  const align = $('align').checked && !$('align').disabled;
+  const align = $('align').checked && !$('can_align').hidden;
   const added = await server.addPhoto(model.id, file, align, signal);
-  $('no_face').hidden = !align || added.is_aligned;
   await take({id: added.photo, file}, signal);
+  $('no_face').hidden = !align || added.is_aligned;
 }
 
 async function take({id, sample = null, file = null}, signal) {
   id ??= `sample-${sample}`;
-  const draw = (which) => server.drawPhoto(model.id, id, which, signal);
-  const [original, reconstruction] = await Promise.all([
-    draw('original'),
-    draw('reconstruction'),
-  ]);
+  const names = ['original', 'reconstruction'];
+  const bitmaps = await Promise.all(
+    names.map((name) => server.drawPhoto(model.id, id, name, signal)),
+  );
   if (signal.aborted) return;
   photo = {id, sample, file};
-  if (!file) $('no_face').hidden = true;
-  pictures.draw($('original'), original);
-  pictures.draw($('reconstruction'), reconstruction);
+  $('no_face').hidden = true;
+  names.forEach((name, i) => draw($(name), bitmaps[i]));
   for (const choice of $('samples').querySelectorAll('input')) {
     choice.checked = Number(choice.value) === sample;
   }
@@ -167,65 +124,52 @@ async function take({id, sample = null, file = null}, signal) {
 
 async function showSamples(signal) {
   $('samples').replaceChildren();
-  $('samples').hidden = !model.samples;
-  $('no_samples').hidden = Boolean(model.samples);
-  $('no_samples').textContent = model.samples
-    ? ''
-    : `No samples: ${model.without_samples}`;
+  $('no_samples').hidden = model.samples > 0;
+  $('no_samples').textContent = `No samples: ${model.without_samples}`;
   if (!model.samples) return;
   const bitmap = await server.drawSamples(model.id, signal);
   if (signal.aborted) return;
   for (let number = 0; number < model.samples; number += 1) {
     const label = document.createElement('label');
-    const choice = document.createElement('input');
-    choice.type = 'radio';
-    choice.name = 'sample';
-    choice.value = number;
-    choice.className = 'hidden_input';
-    choice.setAttribute('aria-label', `Sample ${number}`);
-    choice.addEventListener('change', () => useSample(number));
-    const canvas = document.createElement('canvas');
-    pictures.drawPart(canvas, bitmap, number, model.samples);
     label.title = `Sample ${number}`;
+    const choice = document.createElement('input');
+    Object.assign(choice, {type: 'radio', name: 'sample', value: number});
+    choice.className = 'hidden_input';
+    choice.setAttribute('aria-label', label.title);
+    choice.addEventListener('change', () =>
+      attempt((own) => take({sample: number}, own)),
+    );
+    const canvas = document.createElement('canvas');
+    drawPart(canvas, bitmap, number, model.samples);
     label.append(choice, canvas);
     $('samples').append(label);
   }
 }
 
-function showAlignment() {
-  const canAlign = offer.can_align && model.is_faces;
-  $('align').disabled = !canAlign;
-  $('align').parentElement.hidden = !canAlign;
-  $('no_align').hidden = canAlign || !model.is_faces;
-}
-
 // Settings.
 
-// Takes settings over, as far as the model has them, and forgets what was.
-function begin(wanted) {
-  set = fit(wanted);
-  past.begin(set);
-  showSet();
-  choose(
-    Object.keys(set.strengths).find((name) => set.strengths[name]) ??
-      sliders.movable[0],
+// The same text for the same settings, in whatever order they were made.
+const key = (own) =>
+  JSON.stringify(own, (_, value) =>
+    value && typeof value === 'object'
+      ? Object.entries(value).sort(([a], [b]) => (a < b ? -1 : 1))
+      : value,
   );
-}
 
-function fit({strengths, detail}) {
-  const fitted = {};
-  for (const [name, value] of Object.entries(strengths)) {
+// Takes over the settings that the model has.
+function begin(wanted) {
+  set = {strengths: {}, detail: wanted.detail};
+  for (const [name, value] of Object.entries(wanted.strengths)) {
     const own = sliders.fit(name, value);
-    if (own) fitted[name] = own;
+    if (own) set.strengths[name] = own;
   }
-  return {strengths: fitted, detail};
+  showSet();
+  choose(Object.keys(set.strengths)[0] ?? sliders.movable[0]);
 }
 
-function onMove(name, value, step) {
+function onMove(name, value) {
   if (value) set.strengths[name] = value;
   else delete set.strengths[name];
-  if (step !== 'none') past.add(set, step === 'same' ? name : null);
-  if (!isGone) say('');
   choose(name);
   refresh();
 }
@@ -234,41 +178,6 @@ function choose(name) {
   chosen = name ?? null;
   sliders.choose(chosen);
   refreshStrip();
-}
-
-function onTake(value) {
-  sliders.set(chosen, value);
-  onMove(chosen, value, 'own');
-}
-
-// Takes settings over, as one step of the past.
-function change(wanted) {
-  set = wanted;
-  past.add(set);
-  showSet();
-  refresh();
-}
-
-function go(by) {
-  const found = past.go(by);
-  if (!found) return;
-  set = found;
-  showSet();
-  refresh();
-}
-
-function surprise() {
-  const units = sliders.movable.map((name) => sliders.unit(name));
-  const strengths = {};
-  const count = Math.min(units.length, 2 + Math.floor(Math.random() * 3));
-  for (let i = 0; i < count; i += 1) {
-    const at = Math.floor(Math.random() * units.length);
-    const [unit] = units.splice(at, 1);
-    const size = 1 + Math.random() * (unit.reach * 0.8 - 1);
-    const value = Math.random() < 0.5 ? -size : size;
-    strengths[unit.name] = sliders.fit(unit.name, value);
-  }
-  change({strengths, detail: set.detail});
 }
 
 // What is shown.
@@ -294,43 +203,11 @@ const request = () => ({
 });
 
 function refresh() {
-  const isSet = !settings.isSame(set, settings.nothingSet());
-  $('undo').disabled = !past.canUndo;
-  $('redo').disabled = !past.canRedo;
-  $('reset').disabled = !isSet;
   if (!photo) return;
   edits.ask(request());
   refreshStrip();
-  tell();
-}
-
-function refreshStrip() {
-  if (!photo || !chosen) return strip.cancel();
-  strip.refresh(request(), sliders.unit(chosen));
-}
-
-function showEdit(bitmap, content) {
-  pictures.draw($('edit'), bitmap);
-  onAnswer();
-  $('edit').dispatchEvent(new CustomEvent('painted', {detail: content}));
-}
-
-function describe() {
-  const moved = Object.entries(set.strengths).map(
-    ([name, value]) =>
-      `${sliders.unit(name).label} ${settings.showStrength(value)} σ`,
-  );
-  if (set.detail) moved.push(`detail ${Math.round(set.detail * 100)} %`);
-  const what = photo.file ? 'Your photo' : `Sample ${photo.sample}`;
-  return `${what}: ${moved.join(', ') || 'nothing moved'}`;
-}
-
-let telling = null;
-// Not while dragging: of a long row of values the last is of interest.
-function tell() {
-  $('linked').hidden = true;
-  $('address').hidden = true;
   clearTimeout(telling);
+  // Screen readers hear the last of a row of values only.
   telling = setTimeout(() => {
     if (!photo) return;
     $('shown').textContent = describe();
@@ -339,107 +216,145 @@ function tell() {
   }, 300);
 }
 
-const makeLink = () =>
-  settings.writeLink({model: model.id, sample: photo.sample, settings: set});
-
-function useLink() {
-  const link = settings.readLink(location.hash);
-  return useModel(
-    link.model ?? offer.models[0].id,
-    link.sample ?? (photo?.file ? null : 0),
-    link.settings,
-  );
+function refreshStrip() {
+  if (!photo || !chosen) return;
+  const unit = sliders.unit(chosen);
+  // Steps of 1, 1.5 or 2, which the slider has too.
+  const reach = [6, 4.5, 3].find((own) => own <= unit.reach) ?? 3;
+  const content = request();
+  const current = content.strengths[chosen] ?? 0;
+  delete content.strengths[chosen];
+  content.strip = {
+    unit: chosen, low: -reach, high: reach, count: STRIP_TILES,
+  };
+  $('strip_title').textContent = `Strip of ${unit.label}`;
+  [...$('strip').children].forEach((tile, number) => {
+    const own = -reach + (2 * reach * number) / (STRIP_TILES - 1);
+    const text = showStrength(own);
+    tile.value = own;
+    tile.lastChild.textContent = text;
+    tile.setAttribute('aria-label', `${unit.label} ${text} σ`);
+    tile.setAttribute('aria-pressed', String(own === current));
+  });
+  stripShown.asked = key(content);
+  const isOld = stripShown.asked !== stripShown.key;
+  $('strip').classList.toggle('old', isOld);
+  if (isOld) strips.ask(content, STRIP_PAUSE);
 }
 
-async function copyLink() {
-  if (!photo) return;
-  history.replaceState(null, '', makeLink());
-  let text = 'The link is copied.';
-  try {
-    await navigator.clipboard.writeText(location.href);
-  } catch {
-    // Browsers have it for secure addresses alone.
-    text = 'Copy the link:';
-    $('address').value = location.href;
-    $('address').hidden = false;
-    $('address').focus();
-    $('address').select();
-  }
-  if (photo.file) {
-    text = `Your photo is not in the link, only its settings are. ${text}`;
-  }
-  $('linked').textContent = text;
-  $('linked').hidden = false;
+function showStrip(bitmap, content) {
+  [...$('strip').children].forEach((tile, number) =>
+    drawPart(tile.firstChild, bitmap, number, STRIP_TILES),
+  );
+  stripShown.key = key(content);
+  $('strip').hidden = false;
+  $('strip').classList.toggle('old', stripShown.key !== stripShown.asked);
+}
+
+function describe() {
+  const moved = Object.entries(set.strengths).map(
+    ([name, value]) => `${sliders.unit(name).label} ${showStrength(value)} σ`,
+  );
+  if (set.detail) moved.push(`detail ${Math.round(set.detail * 100)} %`);
+  const what = photo.file ? 'Your photo' : `Sample ${photo.sample}`;
+  return `${what}: ${moved.join(', ') || 'nothing moved'}`;
+}
+
+function draw(canvas, bitmap) {
+  drawPart(canvas, bitmap, 0, 1);
+}
+
+// Draws part `number` of `count` that stand side by side.
+function drawPart(canvas, bitmap, number, count) {
+  const {height} = bitmap;
+  const width = bitmap.width / count;
+  Object.assign(canvas, {width, height});
+  canvas.classList.toggle('pixelated', width < SMOOTH_FROM);
+  const box = [number * width, 0, width, height, 0, 0, width, height];
+  canvas.getContext('2d').drawImage(bitmap, ...box);
 }
 
 function filter() {
   const text = $('filter').value;
-  const count = sliders.filter(text);
-  $('none_found').hidden = count > 0 || !model;
+  $('none_found').hidden = sliders.filter(text) > 0;
   $('none_found').textContent = `No slider is called “${text}”.`;
 }
 
-function pictureName() {
+function download() {
+  if (!photo) return;
   const moved = Object.entries(set.strengths).map(
     ([name, value]) => `${name}${value > 0 ? '+' : ''}${value}`,
   );
   const what = photo.file ? 'photo' : `sample-${photo.sample}`;
   const name = [what, ...moved].join('_').replace(/[^\w.+-]+/g, '-');
-  return `${name.slice(0, 120)}.png`;
+  $('edit').toBlob((blob) => {
+    const link = document.createElement('a');
+    link.href = URL.createObjectURL(blob);
+    link.download = `${name.slice(0, 120)}.png`;
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
+  }, 'image/png');
 }
 
-// Wires.
+// Links: model, sample and settings after the # of the address.
+
+function makeLink() {
+  const link = new URLSearchParams({model: model.id});
+  if (photo.sample !== null) link.set('sample', photo.sample);
+  const moved = Object.entries(set.strengths).map((own) => own.join(':'));
+  if (moved.length) link.set('set', moved.join(','));
+  if (set.detail) link.set('detail', set.detail);
+  return `#${link.toString().replaceAll('%3A', ':').replaceAll('%2C', ',')}`;
+}
+
+// Ignores what it cannot read: a link may come from anywhere.
+function useLink() {
+  const link = new URLSearchParams(location.hash.slice(1));
+  const wanted = {strengths: {}, detail: Number(link.get('detail') ?? 0)};
+  if (!(wanted.detail >= 0 && wanted.detail <= 1)) wanted.detail = 0;
+  for (const entry of (link.get('set') ?? '').split(',')) {
+    const at = entry.lastIndexOf(':');
+    const value = Number(entry.slice(at + 1) || NaN);
+    if (at > 0 && Number.isFinite(value)) {
+      wanted.strengths[entry.slice(0, at)] = value;
+    }
+  }
+  const sample = Number(link.get('sample') ?? NaN);
+  const isSample = Number.isInteger(sample) && sample >= 0;
+  const start = isSample ? sample : photo?.file ? null : 0;
+  return useModel(link.get('model'), start, wanted);
+}
 
 function listen() {
-  $('model').addEventListener('change', () => useModel($('model').value));
-  $('file').addEventListener('change', () => {
+  const on = (id, event, work) => $(id).addEventListener(event, work);
+  on('model', 'change', () => useModel($('model').value));
+  on('file', 'change', () => {
     const [file] = $('file').files;
-    $('file').value = ''; // The same file can be chosen again.
-    if (file) usePhoto(file);
+    $('file').value = ''; // so that the same file can be chosen again
+    usePhoto(file);
   });
-  $('align').addEventListener('change', () => {
-    if (photo?.file) usePhoto(photo.file);
-  });
-  $('detail').addEventListener('input', () => {
+  on('align', 'change', () => usePhoto(photo?.file));
+  on('detail', 'input', () => {
     set.detail = Number($('detail').value) / 100;
     showDetail();
     refresh();
   });
-  $('detail').addEventListener('change', () => {
-    past.add(set, '');
+  on('reset', 'click', () => {
+    begin({strengths: {}, detail: 0});
     refresh();
   });
-  $('undo').addEventListener('click', () => go(-1));
-  $('redo').addEventListener('click', () => go(1));
-  $('reset').addEventListener('click', () => change(settings.nothingSet()));
-  $('surprise').addEventListener('click', surprise);
-  $('download').addEventListener('click', () => {
-    if (photo) pictures.download($('edit'), pictureName());
-  });
-  $('link').addEventListener('click', copyLink);
-  $('filter').addEventListener('input', filter);
+  on('download', 'click', download);
+  on('filter', 'input', filter);
   window.addEventListener('hashchange', useLink);
   document.querySelector('.skip').addEventListener('click', (event) => {
-    event.preventDefault(); // The address is that of the settings.
+    event.preventDefault(); // The address holds the settings.
     $('units').focus();
   });
-  document.addEventListener('keydown', (event) => {
-    if (!(event.ctrlKey || event.metaKey) || event.altKey) return;
-    // Text has an undo of its own.
-    if (event.target.matches('input[type=search], input[type=text]')) return;
-    const key = event.key.toLowerCase();
-    const by = key === 'y' || (key === 'z' && event.shiftKey) ? 1 : -1;
-    if (key !== 'y' && key !== 'z') return;
-    event.preventDefault();
-    go(by);
-  });
-  document.addEventListener('paste', (event) => {
-    const [file] = event.clipboardData?.files ?? [];
-    if (file) usePhoto(file);
-  });
-  const hasFiles = (event) => event.dataTransfer?.types.includes('Files');
+  document.addEventListener('paste', (event) =>
+    usePhoto(event.clipboardData?.files[0]),
+  );
   document.addEventListener('dragover', (event) => {
-    if (!hasFiles(event)) return;
+    if (!event.dataTransfer?.types.includes('Files')) return;
     event.preventDefault();
     $('drop').hidden = false;
   });
@@ -448,40 +363,42 @@ function listen() {
   });
   document.addEventListener('drop', (event) => {
     $('drop').hidden = true;
-    if (!hasFiles(event)) return;
+    if (!event.dataTransfer?.files.length) return;
     event.preventDefault();
-    const [file] = event.dataTransfer.files;
-    if (file) usePhoto(file);
+    usePhoto(event.dataTransfer.files[0]);
   });
-}
-
-function showModels() {
-  const groups = new Map();
-  for (const {id, group, title} of offer.models) {
-    const option = document.createElement('option');
-    option.value = id;
-    option.textContent = title;
-    if (!group) {
-      $('model').append(option);
-      continue;
-    }
-    if (!groups.has(group)) {
-      const own = document.createElement('optgroup');
-      own.label = group;
-      groups.set(group, own);
-      $('model').append(own);
-    }
-    groups.get(group).append(option);
+  for (let number = 0; number < STRIP_TILES; number += 1) {
+    const tile = document.createElement('button');
+    tile.type = 'button';
+    tile.append(
+      document.createElement('canvas'), document.createElement('span'),
+    );
+    tile.addEventListener('click', () => {
+      sliders.set(chosen, tile.value);
+      onMove(chosen, Number(tile.value));
+    });
+    $('strip').append(tile);
   }
 }
 
-offerThemes($('theme'));
+function showModels() {
+  let group = null;
+  for (const own of offer.models) {
+    if (own.group && own.group !== group?.label) {
+      group = document.createElement('optgroup');
+      group.label = own.group;
+      $('model').append(group);
+    }
+    const place = own.group ? group : $('model');
+    place.append(new Option(own.title, own.id));
+  }
+}
+
 listen();
 await attempt(async () => {
   offer = await server.listModels();
 });
 if (offer) {
   showModels();
-  showDetail();
   await useLink();
 }

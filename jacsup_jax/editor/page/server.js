@@ -1,6 +1,6 @@
-// What the page asks the server for.
+// Requests to the server.
 
-// The server has answered, and refused.
+// The server answered with a refusal.
 export class Refused extends Error {
   constructor(status, line) {
     super(line);
@@ -15,7 +15,7 @@ async function ask(path, options) {
   try {
     line = (await response.json()).error ?? line;
   } catch {
-    // Not our own answer: its status is all that is known.
+    // Not JSON: the status is all we know.
   }
   throw new Refused(response.status, line);
 }
@@ -23,29 +23,19 @@ async function ask(path, options) {
 const askJson = async (path, options) => (await ask(path, options)).json();
 
 async function askPicture(path, options) {
-  // Without a change of colours: pixels are shown as the model made them.
-  return createImageBitmap(await (await ask(path, options)).blob(), {
-    colorSpaceConversion: 'none',
-  });
+  // Without colour conversion: pixels are shown as the model made them.
+  const blob = await (await ask(path, options)).blob();
+  return createImageBitmap(blob, {colorSpaceConversion: 'none'});
 }
-
-const post = (content, signal) => ({
-  method: 'POST',
-  headers: {'Content-Type': 'application/json'},
-  body: JSON.stringify(content),
-  signal,
-});
 
 const place = (model) => `/api/models/${encodeURIComponent(model)}`;
 
 export const listModels = () => askJson('/api/models');
-
-export const describeModel = (model, signal) =>
-  askJson(place(model), {signal});
-
+export const describeModel = (model, signal) => askJson(place(model), {signal});
 export const drawSamples = (model, signal) =>
   askPicture(`${place(model)}/samples`, {signal});
-
+export const drawPhoto = (model, photo, which, signal) =>
+  askPicture(`${place(model)}/photos/${photo}/${which}`, {signal});
 export const addPhoto = (model, file, align, signal) =>
   askJson(`${place(model)}/photos?align=${align ? 1 : 0}`, {
     method: 'POST',
@@ -53,40 +43,37 @@ export const addPhoto = (model, file, align, signal) =>
     body: file,
     signal,
   });
-
-export const drawPhoto = (model, photo, which, signal) =>
-  askPicture(`${place(model)}/photos/${photo}/${which}`, {signal});
-
 export const drawEdit = (content, signal) =>
-  askPicture('/api/edit', post(content, signal));
+  askPicture('/api/edit', {
+    method: 'POST',
+    headers: {'Content-Type': 'application/json'},
+    body: JSON.stringify(content),
+    signal,
+  });
 
-export const drawStrip = (content, signal) =>
-  askPicture('/api/strip', post(content, signal));
-
-// Sends one request at a time; of those that come meanwhile the last alone. So
-// what is dragged is shown as fast as the server can, and never out of order.
+// Sends one edit at a time and keeps only the latest of those that wait, so a
+// dragged slider is drawn as fast as the server can, and never out of order.
 export class Latest {
-  #send;
   #show;
   #fail;
   #waiting = null;
-  #sending = null; // An AbortController while a request is under way.
+  #sending = null; // AbortController of the request under way
   #timer = null;
 
-  // `send(content, signal)` -> result; `show(result, content)`;
-  // `fail(error, content)` -> milliseconds after which to try again, or null.
-  constructor(send, show, fail) {
-    this.#send = send;
+  // `show(picture, content)`, `fail(error)`.
+  constructor(show, fail) {
     this.#show = show;
     this.#fail = fail;
   }
 
-  ask(content) {
+  // Sends a request, after a pause in which it may be replaced.
+  ask(content, pause = 0) {
     this.#waiting = content;
-    if (!this.#sending) this.#run();
+    clearTimeout(this.#timer);
+    if (pause) this.#timer = setTimeout(() => this.#start(), pause);
+    else this.#start();
   }
 
-  // What is under way is not shown any more, and nothing waits.
   cancel() {
     this.#waiting = null;
     this.#sending?.abort();
@@ -94,27 +81,25 @@ export class Latest {
     clearTimeout(this.#timer);
   }
 
+  #start() {
+    if (!this.#sending) this.#run();
+  }
+
   async #run() {
-    clearTimeout(this.#timer);
     const own = new AbortController();
     this.#sending = own;
-    while (this.#waiting !== null && !own.signal.aborted) {
+    while (this.#waiting !== null) {
       const content = this.#waiting;
       this.#waiting = null;
       try {
-        const result = await this.#send(content, own.signal);
+        const picture = await drawEdit(content, own.signal);
         if (own.signal.aborted) return;
-        this.#show(result, content);
+        this.#show(picture, content);
       } catch (error) {
         if (own.signal.aborted) return;
-        const pause = this.#fail(error, content);
-        if (pause === null) continue;
-        this.#waiting ??= content;
-        this.#sending = null;
-        this.#timer = setTimeout(() => this.#run(), pause);
-        return;
+        this.#fail(error);
       }
     }
-    if (this.#sending === own) this.#sending = null;
+    this.#sending = null;
   }
 }

@@ -1,18 +1,19 @@
-// The sliders of a model's units, in groups.
+// Sliders of a model's units, in groups.
 
-import {showStrength} from './settings.js';
-
-const STEP = 0.1;
+// `+1.5`, with a true minus sign.
+export function showStrength(value) {
+  const sign = value > 0 ? '+' : value < 0 ? '−' : '';
+  return sign + Math.abs(value).toFixed(1);
+}
 
 export class Sliders {
   #place;
-  #rows = new Map(); // By the name of a unit.
+  #rows = new Map(); // by the name of a unit
   #onMove;
   #onChoose;
 
-  // `onMove(name, value, step)` when one is moved, where `step` is 'none' while
-  // it goes on, 'same' when it is done, and 'own' where that is not to be one
-  // step with what was before; `onChoose(name)` when one is turned to.
+  // `onMove(name, value)` when a slider moves; `onChoose(name)` when it gets the
+  // focus.
   constructor(place, onMove, onChoose) {
     this.#place = place;
     this.#onMove = onMove;
@@ -34,52 +35,43 @@ export class Sliders {
   }
 
   #buildRow(unit) {
-    const row = document.createElement('div');
-    row.className = 'unit';
-    const slider = document.createElement('input');
-    slider.type = 'range';
-    // By number: a name may hold anything.
-    slider.id = `unit_${this.#rows.size}`;
-    slider.min = -unit.reach;
-    slider.max = unit.reach;
-    slider.step = STEP;
-    slider.value = 0;
-    const label = document.createElement('label');
-    label.htmlFor = slider.id;
-    label.textContent = unit.label;
-    label.title = unit.label;
-    const output = document.createElement('output');
-    output.htmlFor = slider.id;
-    // The slider says its value itself; the status tells what is shown.
+    const make = (tag, options) =>
+      Object.assign(document.createElement(tag), options);
+    const {name, label, reach} = unit;
+    const id = `unit_${this.#rows.size}`; // A name may hold any characters.
+    const row = make('div', {className: 'unit'});
+    const slider = make('input', {
+      type: 'range', id, min: -reach, max: reach, step: 0.1, value: 0,
+    });
+    const output = make('output', {htmlFor: id});
+    // The slider announces its value itself.
     output.setAttribute('aria-live', 'off');
-    const reset = document.createElement('button');
-    reset.type = 'button';
-    reset.className = 'reset_one';
-    reset.textContent = '↺';
-    reset.title = `Reset ${unit.label}`;
-    reset.setAttribute('aria-label', `Reset ${unit.label}`);
-    row.append(label, slider, output, reset);
-    this.#rows.set(unit.name, {unit, row, slider, output, reset});
-    if (unit.reach === 0) {
+    const reset = make('button', {
+      type: 'button',
+      className: 'reset_one',
+      textContent: '↺',
+      title: `Reset ${label}`,
+    });
+    reset.setAttribute('aria-label', `Reset ${label}`);
+    row.append(make('label', {htmlFor: id, textContent: label}));
+    row.append(slider, output, reset);
+    this.#rows.set(name, {unit, row, slider, output, reset});
+    if (reach === 0) {
       slider.disabled = true;
       output.textContent = 'fixed';
-      row.title = 'The same for all training data: there is nothing to move.';
+      row.title = 'This unit is constant on the training data.';
       reset.hidden = true;
       return row;
     }
-    const name = unit.name;
     const moveToZero = () => {
       if (Number(slider.value) === 0) return;
       this.set(name, 0);
-      this.#onMove(name, 0, 'own');
+      this.#onMove(name, 0);
     };
     slider.addEventListener('input', () => {
       this.#show(name);
-      this.#onMove(name, Number(slider.value), 'none');
+      this.#onMove(name, Number(slider.value));
     });
-    slider.addEventListener('change', () =>
-      this.#onMove(name, Number(slider.value), 'same'),
-    );
     slider.addEventListener('focus', () => this.#onChoose(name));
     slider.addEventListener('dblclick', moveToZero);
     slider.addEventListener('keydown', (event) => {
@@ -87,17 +79,16 @@ export class Sliders {
     });
     reset.addEventListener('click', () => {
       moveToZero();
-      slider.focus(); // The button is gone.
+      slider.focus(); // The button is hidden now.
     });
     this.#show(name);
     return row;
   }
 
-  // Names of units that can be moved.
+  // Names of the units that can be moved.
   get movable() {
-    return [...this.#rows.values()]
-      .filter(({unit}) => unit.reach > 0)
-      .map(({unit}) => unit.name);
+    const rows = [...this.#rows.values()];
+    return rows.filter(({unit}) => unit.reach).map(({unit}) => unit.name);
   }
 
   unit(name) {
@@ -113,12 +104,10 @@ export class Sliders {
     for (const name of this.movable) this.set(name, strengths[name] ?? 0);
   }
 
-  // Returns a strength that the slider can have.
+  // Returns the nearest strength that a slider can show; 0 if there is none.
   fit(name, value) {
-    const unit = this.unit(name);
-    if (!unit || unit.reach === 0) return 0;
-    const inside = Math.max(-unit.reach, Math.min(unit.reach, value));
-    return Math.round(inside * 10) / 10;
+    const reach = this.unit(name)?.reach ?? 0;
+    return Math.round(Math.max(-reach, Math.min(reach, value)) * 10) / 10;
   }
 
   choose(name) {
@@ -127,17 +116,13 @@ export class Sliders {
     }
   }
 
-  // Shows those alone whose name has the text; returns how many.
+  // Shows only sliders whose name contains the text; returns how many.
   filter(text) {
-    const wanted = text.trim().toLowerCase().replaceAll('_', ' ');
+    const fold = (own) => own.trim().toLowerCase().replaceAll('_', ' ');
     let count = 0;
     for (const {unit, row} of this.#rows.values()) {
-      const found = `${unit.label} ${unit.name}`
-        .toLowerCase()
-        .replaceAll('_', ' ')
-        .includes(wanted);
-      row.hidden = !found;
-      count += found;
+      row.hidden = !fold(`${unit.label} ${unit.name}`).includes(fold(text));
+      count += !row.hidden;
     }
     for (const set of this.#place.children) {
       set.hidden = !set.querySelector('.unit:not([hidden])');
@@ -147,14 +132,11 @@ export class Sliders {
 
   #show(name) {
     const {slider, output, reset, unit} = this.#rows.get(name);
-    const {reach} = unit;
     const value = Number(slider.value);
-    output.textContent = `${showStrength(value)} σ`;
-    slider.setAttribute(
-      'aria-valuetext',
-      `${showStrength(value)} standard deviations`,
-    );
-    slider.style.setProperty('--at', (value / reach + 1) / 2);
+    const text = showStrength(value);
+    output.textContent = `${text} σ`;
+    slider.setAttribute('aria-valuetext', `${text} standard deviations`);
+    slider.style.setProperty('--at', (value / unit.reach + 1) / 2);
     reset.classList.toggle('idle', value === 0);
     reset.disabled = value === 0;
   }

@@ -1,0 +1,108 @@
+"""Read what --input names: a photo, a folder of photos, or a sample."""
+
+from collections.abc import Callable
+import logging
+import os
+import pathlib
+import re
+from typing import NamedTuple
+
+import numpy as np
+
+from jacsup_jax.core import errors
+from jacsup_jax.data import files
+from jacsup_jax.editor import choices
+from jacsup_jax.editor import editor
+from jacsup_jax.editor import photos
+
+_log = logging.getLogger(__name__)
+# Other files in a folder are not photos.
+_ENDINGS = (
+    '.jpg', '.jpeg', '.png', '.webp', '.bmp', '.tif', '.tiff', '.gif',
+)  # pyformat: disable
+
+
+class Input(NamedTuple):
+  """An image to edit."""
+
+  name: str
+  load: Callable[[], np.ndarray]  # -> [H, W, C] uint8; raises InputError
+
+
+def is_folder(text: str | None) -> bool:
+  """Checks whether --input names a folder."""
+  # pathlib turns an empty name into the current folder.
+  return bool(text) and files.exists(text) and pathlib.Path(text).is_dir()
+
+
+def list_inputs(
+    text: str,
+    choice: choices.Choice,
+    own: editor.Editor,
+    align: photos.AlignFn | None,
+) -> list[Input]:
+  """Lists the images that --input names.
+
+  Args:
+    text: a file, a folder, or `sample:N`.
+    choice: opens the samples.
+    own: the editor that the images are for.
+    align: see `photos.read`.
+
+  Returns:
+    One image, or those of the folder sorted by name; none is read yet.
+
+  Raises:
+    InputError: if there is none.
+  """
+  if text.startswith('sample:'):
+    if not re.fullmatch(r'sample:[0-9]{1,9}', text):
+      raise errors.InputError(
+          f'--input={text[:80]}; accepted: sample:N, N a whole number from 0.'
+      )
+    row = int(text.removeprefix('sample:'))
+    return [Input(text, lambda: _read_sample(choice.open_samples(own), row))]
+  path = pathlib.Path(text)
+  if not is_folder(text):
+    return [Input(text, lambda: _read_photo(path, own, align))]
+  try:
+    names = sorted(os.listdir(path))
+  except OSError as error:
+    raise files.unreadable(path, error) from error
+  found = [
+      path / name
+      for name in names
+      if name.lower().endswith(_ENDINGS) and not name.startswith('.')
+  ]
+  if not found:
+    raise errors.InputError(
+        f'--input={path} has no pictures; accepted: a folder with files of'
+        f' {", ".join(_ENDINGS)}.'
+    )
+  return [
+      Input(one.name, lambda one=one: _read_photo(one, own, align))
+      for one in found
+  ]
+
+
+def _read_photo(path, own, align):
+  files.check_file(path)
+  try:
+    with open(path, 'rb') as file:
+      # One byte more than is accepted: `photos.read` refuses it by its size.
+      content = file.read(photos.MOST_BYTES + 1)
+  except OSError as error:
+    raise files.unreadable(path, error) from error
+  found = photos.read(content, own.image_shape, str(path), align=align)
+  if align is not None and not found.is_aligned:
+    _log.warning('%s: no face found; its centre square is taken.', path)
+  return found.image
+
+
+def _read_sample(samples, row):
+  if row >= samples.count:
+    raise errors.InputError(
+        f'--input=sample:{row}: there are {samples.count} images; accepted:'
+        f' sample:0 to sample:{samples.count - 1}.'
+    )
+  return samples.read([row])[0]
