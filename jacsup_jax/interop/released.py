@@ -1,27 +1,24 @@
-"""PyTorch state dicts of the released code -> variables of ours, and back.
+"""Convert PyTorch state dicts of the released code to our variables and back.
 
-Arrays in, arrays out, nothing is read or written. What corresponds to what is
-one table per kind of model, which both directions follow:
+Arrays in, arrays out. One table per class of modules says which tensor is which
+leaf, and both directions follow it:
 
-  mnist_teacher, mnist_student: `encoder` and `decoder` are sequences of linear
-    layers with an activation after each, so 0, 2, 4 and 6; the teacher's
-    encoder ends in 7, a BatchNorm without scale and bias. A code is (nuisance,
-    factors) there, the newest unit first; here (factors, nuisance), the newest
-    last. Factors keep their order.
-  mnist_judge: `model.fc1`, `model.fc2` and `model.out`.
-  celeba: `enc_layers.N` and `dec_layers.N` are sequences of a convolution (0)
-    and a BatchNorm (1), which the first and the last layer lack. Transposed
-    convolutions have no bias, and the factors are their last input channels.
-
-PyTorch counts the batches of a BatchNorm, and we do not: counts are kept apart.
+  MlpAutoencoder: `encoder` and `decoder` are sequences of linear layers, each
+    followed by an activation, hence 0, 2, 4 and 6. A first teacher's encoder
+    ends in 7, a BatchNorm without scale and bias. A code is (nuisance, factors)
+    there, the newest nuisance unit first; here it is (factors, nuisance), the
+    newest unit last. Factors keep their order.
+  MlpJudge: `model.fc1`, `model.fc2` and `model.out`.
+  FaceAutoencoder: `enc_layers.N` and `dec_layers.N` are a convolution (0) and a
+    BatchNorm (1), which the first and the last layer lack. Transposed
+    convolutions have no bias; their last input channels are the factors.
 """
 
 from collections.abc import Callable, Iterable, Mapping
-import dataclasses
 import functools
 import math
 import statistics
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import chex
 from flax import linen as nn
@@ -29,37 +26,28 @@ import jax
 import numpy as np
 
 from jacsup_jax.core import codes
-from jacsup_jax.core import config
 from jacsup_jax.core import errors
-from jacsup_jax.core import untrusted
+from jacsup_jax.data import files
 from jacsup_jax.models import autoencoders
+from jacsup_jax.models import classifiers
 
 StateDict = Mapping[str, np.ndarray]
 _Change = Callable[[np.ndarray], np.ndarray]
-
-KINDS = ('mnist_teacher', 'mnist_student', 'mnist_judge', 'celeba')
-_DIGITS = (28, 28, 1)
 _COUNT = 'num_batches_tracked'
 
 
-@dataclasses.dataclass(frozen=True)
-class Layout:
-  """What a state dict is of.
+class Converted(NamedTuple):
+  """A model of the released code.
 
   Attributes:
-    kind: one of `KINDS`.
-    model: the module here.
-    image_shape: (H, W, C) of its input.
+    module: the linen module.
+    variables: of the module, numpy arrays.
+    steps: batches that its BatchNorm has seen; 0 if the file does not say.
   """
 
-  kind: str
-  model: nn.Module
-  image_shape: tuple[int, int, int]
-
-
-class Converted(NamedTuple):
-  variables: codes.Variables  # numpy arrays
-  counts: dict[str, int]  # of batches, by name; empty where there are none
+  module: nn.Module
+  variables: codes.Variables
+  steps: int
 
 
 class _Entry(NamedTuple):
@@ -71,137 +59,80 @@ class _Entry(NamedTuple):
   to_theirs: _Change
 
 
-def infer_layout(
-    where: str, state: StateDict, kind: str, num_factors: int = 2
-) -> Layout:
-  """Tells the sizes of a model from the shapes of its tensors.
-
-  Where tensors are missing or have other ranks the paper's sizes stand, so that
-  `from_state_dict` can name what differs.
-
-  Args:
-    where: the tensors are from, for errors.
-    state: arrays `[...]` by name.
-    kind: one of `KINDS`.
-    num_factors: k of a student on digits, which its shapes do not tell.
-
-  Returns:
-    The layout.
-
-  Raises:
-    InputError: if a layer is larger than any here may be, or a student has no
-      nuisance besides its factors.
-  """
-  if kind == 'celeba':
-    return _infer_faces(where, state)
-  if kind == 'mnist_judge':
-    num_classes = _size(where, state, 'model.out.weight', 10)
-    return Layout(kind, autoencoders.MlpJudge(num_classes), _DIGITS)
-  is_teacher = kind == 'mnist_teacher'
-  least = 1 if is_teacher else num_factors + 1
-  size = _size(where, state, 'encoder.6.weight', least)
-  if size < least and _find_kind(state) == kind:
-    raise errors.InputError(
-        f'{where} has a code of {size} units, with --num_factors={num_factors};'
-        ' accepted: fewer factors than units.'
-    )
-  factors = size if is_teacher else min(num_factors, size)
-  model = autoencoders.MlpAutoencoder(factors, size - factors, is_teacher)
-  return Layout(kind, model, model.image_shape)
-
-
 def from_state_dict(
-    where: str, state: StateDict, layout: Layout
+    where: str, state: StateDict, num_factors: int = 2
 ) -> Converted:
-  """Converts a state dict to variables of the model of a layout.
+  """Converts a state dict to variables of the module that its names imply.
 
   Args:
-    where: the tensors are from, for errors.
-    state: arrays `[...]` by name: floats of any size, counts of batches whole
-      numbers, which may be missing all together.
-    layout: that it is to have.
+    where: the file, for messages.
+    state: arrays `[...]` by name; floats of any size, counts of batches as
+      whole numbers, which old files lack.
+    num_factors: k of a student on digits, whose shapes give only k + d.
 
   Returns:
-    float32 arrays in the shapes of the model, and the counts.
+    The module and its float32 variables.
 
   Raises:
-    InputError: if a tensor is missing, has another shape, or is there besides:
-      the first is named; if it is not of numbers that a model may have.
+    InputError: if the names are of none of the released networks, the first
+      tensor that is missing, superfluous or of another shape, or numbers that
+      no model has.
   """
-  entries, counters = _list_entries(layout), list_counters(layout)
-  expected = _shapes(layout)
-  difference = _find_difference(state, expected, counters)
-  if difference is not None:
-    fitting = _find_kind(state)
-    hint = f'; it is one of --kind={fitting}' if fitting else ''
-    raise errors.InputError(
-        f'{where} {difference}, as --kind={layout.kind} has it{hint}.'
-    )
+  module = _find_module(where, state, num_factors)
+  entries = _list_entries(module)
+  counters = [name for name in map(_counter_after, entries) if name]
+  _check_names_and_shapes(where, state, _list_shapes(where, module), counters)
   variables = {'params': {}, 'batch_stats': {}}
   for entry in entries:
     array = _to_float32(where, entry.name, state[entry.name])
     if entry.name.endswith('running_var') and (array < 0).any():
       raise errors.InputError(
-          f'{where} has {entry.name} with {array.min()}; accepted: variances,'
-          ' of 0 or larger.'
+          f'{where} has {entry.name} with {array.min()}; accepted: variances of'
+          ' at least 0.'
       )
     tree = variables
     for key in entry.path[:-1]:
       tree = tree.setdefault(key, {})
     tree[entry.path[-1]] = np.ascontiguousarray(entry.to_ours(array))
-  counts = {
-      name: _to_count(where, name, state[name])
-      for name in counters
-      if name in state
-  }
-  return Converted(variables, counts)
+  counts = [
+      _to_count(where, name, state[name]) for name in counters if name in state
+  ]
+  return Converted(module, variables, max(counts, default=0))
 
 
-def to_state_dict(
-    layout: Layout, variables: codes.Variables, counts: Mapping[str, int]
-) -> dict[str, np.ndarray]:
-  """Converts variables of a model to a state dict, in PyTorch's order.
+def to_state_dict(converted: Converted) -> dict[str, np.ndarray]:
+  """Converts a model to a state dict, in PyTorch's order.
 
   Args:
-    layout: of the model.
-    variables: in the shapes of the model.
-    counts: of batches, by the names of `list_counters` or a part of them.
+    converted: a module of the released code with variables of its shapes.
 
   Returns:
-    float32 arrays `[...]` by name, counts as int64.
+    float32 arrays `[...]` by name, and int64 counts of batches.
+
+  Raises:
+    InputError: if the released code has no such module.
   """
-  _check_variables(layout, variables)
+  module, variables, steps = converted
+  chex.assert_trees_all_equal_shapes(
+      dict(variables), {'batch_stats': {}} | _template(module)
+  )
   state = {}
-  for entry in _list_entries(layout):
+  for entry in _list_entries(module):
     leaf = functools.reduce(lambda tree, key: tree[key], entry.path, variables)
     array = np.asarray(leaf, np.float32)
     state[entry.name] = np.ascontiguousarray(entry.to_theirs(array))
-    counter = _counter_after(entry)
-    if counter in counts:
-      state[counter] = np.asarray(counts[counter], np.int64)
+    if counter := _counter_after(entry):
+      state[counter] = np.asarray(steps, np.int64)
   return state
 
 
-def list_counters(layout: Layout) -> list[str]:
-  """Lists the counts of batches that a state dict of this layout has."""
-  counters = map(_counter_after, _list_entries(layout))
-  return [name for name in counters if name is not None]
-
-
-def _counter_after(entry):
-  """Names the count that follows an entry, None where none does."""
-  prefix, _, name = entry.name.rpartition('.')
-  return f'{prefix}.{_COUNT}' if name == 'running_var' else None
-
-
-# What is done to an array, from theirs to ours and from ours to theirs. All are
-# exact: nothing is computed.
+# Changes of an array, from theirs to ours and from ours to theirs; all exact.
 _SAME = (lambda x: x, lambda x: x)
 _LINEAR = (np.transpose, np.transpose)  # [out, in] <-> [in, out]
-# [out, in, 4, 4] <-> [4, 4, in, out].
+# [out, in, 4, 4] <-> [4, 4, in, out]
 _DOWN = (lambda x: x.transpose(2, 3, 1, 0), lambda x: x.transpose(3, 2, 0, 1))
-# [in, out, 4, 4] <-> [4, 4, in, out]: ours is the convolution of the dilated
-# map, theirs the adjoint of one, so it runs the other way.
+# [in, out, 4, 4] <-> [4, 4, in, out]. Ours convolves the dilated map, theirs is
+# the adjoint of a convolution, so the kernel is reversed.
 _UP = (
     lambda x: x.transpose(2, 3, 0, 1)[::-1, ::-1],
     lambda x: x[::-1, ::-1].transpose(2, 3, 0, 1),
@@ -218,31 +149,20 @@ def _permuted(order, change, axis):
   )
 
 
-def _code_order(num_factors, nuisance_dim):
-  """Returns where in their code each unit of ours is, `[K + D]`."""
-  factors = nuisance_dim + np.arange(num_factors)
-  # Theirs puts a new unit before all others, ours behind them.
-  nuisance = np.arange(nuisance_dim)[::-1]
-  return np.concatenate([factors, nuisance])
-
-
-def _list_entries(layout) -> list[_Entry]:
-  return list(_ENTRIES[layout.kind](layout.model))
-
-
-def _list_mlp(model) -> Iterable[_Entry]:
-  last = len(model.widths)
-  order = _code_order(model.num_factors, model.nuisance_dim)
+def _list_mlp(module) -> Iterable[_Entry]:
+  last, nuisance_dim = len(module.widths), module.nuisance_dim
+  # Where in their code each unit of ours is: they put a new unit first.
+  order = np.concatenate([
+      nuisance_dim + np.arange(module.num_factors),
+      np.arange(nuisance_dim)[::-1],
+  ])
   of_vector = _permuted(order, _SAME, 0)
   for i in range(last):
     yield from _dense(f'encoder.{2 * i}', ('encoder', f'dense_{i}'))
-  yield from _dense(
-      f'encoder.{2 * last}',
-      ('encoder', 'code'),
-      _permuted(order, _LINEAR, 0),
-      of_vector,
-  )
-  if model.normalize_code:
+  kernel = _permuted(order, _LINEAR, 0)
+  code = f'encoder.{2 * last}'
+  yield from _dense(code, ('encoder', 'code'), kernel, of_vector)
+  if module.normalize_code:
     path = ('batch_stats', 'encoder', 'code_norm')
     name = f'encoder.{2 * last + 1}'
     yield _Entry(f'{name}.running_mean', (*path, 'mean'), *of_vector)
@@ -252,15 +172,14 @@ def _list_mlp(model) -> Iterable[_Entry]:
     yield from _dense(f'decoder.{2 * i}', ('decoder', f'dense_{i}'), change)
 
 
-def _list_judge(unused_model) -> Iterable[_Entry]:
-  for theirs, ours in (
-      ('fc1', 'dense_0'), ('fc2', 'dense_1'), ('out', 'logits')
-  ):  # pyformat: disable
-    yield from _dense(f'model.{theirs}', (ours,))
+def _list_judge(unused_module) -> Iterable[_Entry]:
+  yield from _dense('model.fc1', ('dense_0',))
+  yield from _dense('model.fc2', ('dense_1',))
+  yield from _dense('model.out', ('logits',))
 
 
-def _list_faces(model) -> Iterable[_Entry]:
-  depth = model.image_size.bit_length() - 2
+def _list_faces(module) -> Iterable[_Entry]:
+  depth = module.image_size.bit_length() - 2
   for i in range(depth):
     name, path = f'enc_layers.{i}', ('encoder', f'down_{i}')
     kernel = ('params', *path, 'kernel')
@@ -276,11 +195,23 @@ def _list_faces(model) -> Iterable[_Entry]:
 
 
 _ENTRIES = {
-    'mnist_teacher': _list_mlp,
-    'mnist_student': _list_mlp,
-    'mnist_judge': _list_judge,
-    'celeba': _list_faces,
+    autoencoders.MlpAutoencoder: _list_mlp,
+    autoencoders.FaceAutoencoder: _list_faces,
+    classifiers.MlpJudge: _list_judge,
 }
+
+
+def _list_entries(module) -> list[_Entry]:
+  # The released encoder of faces has a LeakyReLU after the factors.
+  is_linear = getattr(module, 'linear_factors', False)
+  if type(module) not in _ENTRIES or is_linear:
+    kind = type(module).__name__ + (' with linear_factors' if is_linear else '')
+    raise errors.InputError(
+        f'a model {kind} is none of the released networks; accepted:'
+        f' {", ".join(cls.__name__ for cls in _ENTRIES)}, without'
+        ' linear_factors.'
+    )
+  return list(_ENTRIES[type(module)](module))
 
 
 def _dense(name, path, kernel=_LINEAR, bias=_SAME):
@@ -298,107 +229,141 @@ def _norm(name, path):
     yield _Entry(f'{name}.{theirs}', (collection, *path, ours), *_SAME)
 
 
-def _size(where, state, name, default):
-  """Returns the first axis of a matrix, if there is one of that name."""
-  array = state.get(name)
-  if array is None or array.ndim != 2 or not array.shape[0]:
-    return default
-  return _check_size(where, name, array.shape[0])
+def _counter_after(entry):
+  """Names the count of batches that follows an entry, None if none does."""
+  prefix, _, name = entry.name.rpartition('.')
+  return f'{prefix}.{_COUNT}' if name == 'running_var' else None
 
 
-def _check_size(where, name, size):
-  # Before anything of that size is made.
-  if size > config.LARGEST_WIDTH:
+def _find_module(where, state, num_factors) -> nn.Module:
+  """Finds the module whose tensors these are, by their names and shapes."""
+  if 'enc_layers.0.0.weight' in state:
+    return _find_faces(where, state)
+  if 'model.out.weight' in state:
+    sizes = _list_sizes(where, state, ('model.fc1', 'model.fc2', 'model.out'))
+    *widths, num_classes = sizes[1:]
+    shape = _find_image_shape(where, sizes[0])
+    return classifiers.MlpJudge(num_classes, tuple(widths), image_shape=shape)
+  depth = 0
+  while f'encoder.{2 * depth}.weight' in state:
+    depth += 1
+  if not depth:
+    names = ', '.join(map(str, list(state)[:3])) or 'nothing'
     raise errors.InputError(
-        f'{where} has {name} of {size:,} units; accepted:'
-        f' {config.LARGEST_WIDTH:,} at most.'
+        f'{where} has {names[:200]}; accepted: a state dict of a released'
+        ' network, with encoder.0.weight (digits), model.out.weight (a judge)'
+        ' or enc_layers.0.0.weight (faces).'
     )
-  return size
-
-
-def _infer_faces(where, state) -> Layout:
-  encoder = list(_series(state, 'enc_layers'))
-  decoder = list(_series(state, 'dec_layers'))
-  if len(encoder) < 2 or len(decoder) < 2:
-    model = autoencoders.FaceAutoencoder(40, 512)
-    return Layout('celeba', model, model.image_shape)
-  sizes = [_check_size(where, name, w.shape[0]) for name, w in encoder]
-  # All layers but the first tell k; one of them may be of another model.
-  num_factors = statistics.median_low(
-      after.shape[0] - before.shape[1]
-      for (_, before), (_, after) in zip(decoder, decoder[1:])
+  names = [f'encoder.{2 * i}' for i in range(depth)]
+  pixels, *widths, size = _list_sizes(where, state, names)
+  is_teacher = f'encoder.{2 * depth - 1}.running_mean' in state
+  if not is_teacher and size <= num_factors:
+    raise errors.InputError(
+        f'{where} has a code of {size} units, with --num_factors={num_factors};'
+        ' accepted: fewer factors than units.'
+    )
+  factors = size if is_teacher else num_factors
+  return autoencoders.MlpAutoencoder(
+      factors,
+      size - factors,
+      normalize_code=is_teacher,
+      image_shape=_find_image_shape(where, pixels),
+      widths=tuple(widths),
   )
-  num_factors = min(max(1, num_factors), config.LARGEST_WIDTH)
-  model = autoencoders.FaceAutoencoder(
-      num_factors,
+
+
+def _list_sizes(where, state, names):
+  """Lists the sizes of linear layers, from their input to their output."""
+  matrices = []
+  for name in names:
+    array = state.get(f'{name}.weight')
+    if array is None or array.ndim != 2 or 0 in array.shape:
+      found = None if array is None else array.shape
+      raise errors.InputError(
+          f'{where} has {name}.weight of shape {found}; accepted: a matrix.'
+      )
+    matrices.append(array)
+  return [matrices[0].shape[1], *(matrix.shape[0] for matrix in matrices)]
+
+
+def _find_image_shape(where, pixels):
+  side = math.isqrt(pixels)
+  if side**2 != pixels:
+    raise errors.InputError(
+        f'{where} is of images of {pixels} pixels; accepted: square images, such'
+        ' as 28x28.'
+    )
+  return side, side, 1
+
+
+def _find_faces(where, state):
+  down, up = (_list_kernels(state, name) for name in ('enc_layers', 'dec_layers'))
+  if len(down) < 2 or len(up) < 2:
+    raise errors.InputError(
+        f'{where} has {len(down)} and {len(up)} convolutions; accepted: an'
+        ' encoder and a decoder of at least two.'
+    )
+  # Every decoder layer but the first tells k; one may be damaged.
+  num_factors = statistics.median_low(
+      after.shape[0] - before.shape[1] for before, after in zip(up, up[1:])
+  )
+  sizes = [kernel.shape[0] for kernel in down]
+  return autoencoders.FaceAutoencoder(
+      max(1, num_factors),
       max(1, sizes[-1] - num_factors),
-      image_size=2 ** (len(encoder) + 1),
+      image_size=2 ** (len(down) + 1),
       first_width=max(1, sizes[0]),
       last_width=max(1, *sizes[:-1]),
   )
-  return Layout('celeba', model, model.image_shape)
 
 
-def _series(state, prefix):
-  """Yields the kernels of a sequence's layers, up to the first that lacks."""
-  for i in range(11):  # Of the largest images.
-    name = f'{prefix}.{i}.0.weight'
-    weight = state.get(name)
-    if weight is None or weight.ndim != 4:
-      return
-    yield name, weight
+def _list_kernels(state, prefix):
+  kernels = []
+  for i in range(11):  # of the largest images
+    kernel = state.get(f'{prefix}.{i}.0.weight')
+    if kernel is None or kernel.ndim != 4:
+      break
+    kernels.append(kernel)
+  return kernels
 
 
-def _template(layout) -> codes.Variables:
-  return jax.eval_shape(
-      lambda: autoencoders.init_variables(layout.model, 0, layout.image_shape)
-  )
+def _template(module) -> codes.Variables:
+  return jax.eval_shape(lambda: autoencoders.init_variables(module, 0))
 
 
-def _shapes(layout) -> dict[str, tuple[int, ...]]:
-  """Returns the shape of each tensor, but counts, in PyTorch's order."""
-  template, shapes = _template(layout), {}
-  for entry in _list_entries(layout):
+def _list_shapes(where, module) -> dict[str, tuple[int, ...]]:
+  """Lists the shape of each tensor except counts, in PyTorch's order."""
+  try:
+    template = _template(module)
+  except (ValueError, TypeError, ZeroDivisionError) as error:
+    raise errors.InputError(
+        f'{where} is of a model that cannot be built ({str(error)[:200]});'
+        ' accepted: one of the released networks.'
+    ) from error
+  shapes = {}
+  for entry in _list_entries(module):
     leaf = functools.reduce(lambda tree, key: tree[key], entry.path, template)
-    # A view of one number, which takes no memory.
+    # A view of one number takes no memory.
     view = np.broadcast_to(np.float32(0), leaf.shape)
     shapes[entry.name] = entry.to_theirs(view).shape
   return shapes
 
 
-def _find_difference(state, expected, counters) -> str | None:
-  """Says what of a state dict first differs from a layout, None if nothing."""
-  for name, shape in expected.items():
-    if name not in state:
-      return f'has no {name}; accepted: one of shape {shape}'
-    if state[name].shape != shape:
-      found = state[name].shape
-      return f'has {name} of shape {found}; accepted: {shape}'
-  for name, array in state.items():
-    if name not in expected and name not in counters:
-      return (
-          f'has {untrusted.describe(name)} of shape {array.shape}; accepted:'
-          ' none of that name'
-      )
+def _check_names_and_shapes(where, state, expected, counters):
+  """Raises InputError that names the first tensor that does not fit."""
+  found = {name: array.shape for name, array in state.items()}
+  wrong = [name for name in expected if found.get(name) != expected[name]]
+  wrong += [name for name in found if name not in {*expected, *counters}]
   missing = [name for name in counters if name not in state]
-  # PyTorch before 0.4.1 had none.
-  if missing and len(missing) < len(counters):
-    return f'has no {missing[0]}; accepted: all such counts, or none'
-  return None
-
-
-def _find_kind(state) -> str | None:
-  """Finds the kind whose layout a state dict has, if it has any."""
-  for kind in KINDS:
-    try:
-      # A student of any code: its shapes do not depend on the split.
-      layout = infer_layout('', state, kind, num_factors=1)
-    except errors.InputError:
-      continue
-    found = _find_difference(state, _shapes(layout), list_counters(layout))
-    if found is None:
-      return kind
-  return None
+  if len(missing) < len(counters):  # PyTorch before 0.4.1 had no counts.
+    wrong += missing
+    expected = expected | dict.fromkeys(missing, ())
+  if wrong:
+    name = wrong[0]
+    raise errors.InputError(
+        f'{where} has {files.describe(name)} of shape {found.get(name)};'
+        f' accepted: {expected.get(name)}.'
+    )
 
 
 def _to_float32(where, name, array) -> np.ndarray:
@@ -406,7 +371,7 @@ def _to_float32(where, name, array) -> np.ndarray:
     raise errors.InputError(
         f'{where} has {name} of type {array.dtype}; accepted: floats.'
     )
-  with np.errstate(over='ignore'):  # Of float64; it is seen below.
+  with np.errstate(over='ignore'):  # from float64; refused below
     converted = array.astype(np.float32)
   bad = int(np.size(converted) - np.isfinite(converted).sum())
   if bad:
@@ -421,11 +386,6 @@ def _to_count(where, name, array) -> int:
   if array.dtype.kind not in 'iu' or math.prod(array.shape) != 1 or array < 0:
     raise errors.InputError(
         f'{where} has {name} of type {array.dtype} and shape {array.shape};'
-        ' accepted: one whole number, of 0 or larger.'
+        ' accepted: one whole number of at least 0.'
     )
   return int(array.item())
-
-
-def _check_variables(layout: Layout, variables: Any) -> None:
-  template = _template(layout)
-  chex.assert_trees_all_equal_shapes(dict(variables), dict(template))

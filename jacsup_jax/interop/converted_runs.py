@@ -1,0 +1,273 @@
+"""Convert files of released weights to runs and judges, and back."""
+
+from collections.abc import Sequence
+import contextlib
+import hashlib
+import os
+import pathlib
+import shutil
+import tempfile
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jacsup_jax.core import config
+from jacsup_jax.core import errors
+from jacsup_jax.data import files
+from jacsup_jax.data import registry
+from jacsup_jax.evaluation import attribute_flips
+from jacsup_jax.evaluation import judge_files
+from jacsup_jax.evaluation import judges
+from jacsup_jax.interop import released
+from jacsup_jax.interop import state_dicts
+from jacsup_jax.models import autoencoders
+from jacsup_jax.models import classifiers
+from jacsup_jax.runs import checkpoints
+from jacsup_jax.runs import run as runs
+from jacsup_jax.runs import stages
+from jacsup_jax.runs import workdir as workdirs
+from jacsup_jax.training import steps
+
+_EXPERIMENT = 'convert'
+_FACES = 'celeba_folder'
+_SELECTION_IMAGES = 256
+
+
+def import_model(
+    source: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    *,
+    num_factors: int = 2,
+    dataset: str | None = None,
+    data_dir: str | os.PathLike[str] | None = None,
+    attributes: Sequence[str] = (),
+    epochs: int = 100,
+) -> str:
+  """Converts a file of released weights to a run, or to a directory of judges.
+
+  The run has one stage, planned and finished: the other commands evaluate it,
+  edit with it, and grow students from it.
+
+  Args:
+    source: the file, see `state_dicts.read`.
+    output: the directory, which must not exist.
+    num_factors: k of a student on digits.
+    dataset: the model's training data; by default mnist_embedded, for faces
+      celeba_folder.
+    data_dir: see `registry.load`.
+    attributes: names of the factors of faces, in order.
+    epochs: that the model was trained for.
+
+  Returns:
+    A line that describes what was written.
+
+  Raises:
+    InputError: if the file is not of a released network, or does not go with
+      the other arguments; nothing is written then.
+    StorageError: if the directory cannot be written.
+  """
+  output = _check_new(output)
+  state = state_dicts.read(source)
+  found = released.from_state_dict(os.fspath(source), state, num_factors)
+  if isinstance(found.module, autoencoders.FaceAutoencoder):
+    _check_attributes(found.module, attributes)
+    options = {'image_size': found.module.image_size}
+    data = {
+        'name': dataset or _FACES,
+        'fingerprint': None,
+        'attributes': list(attributes),
+        'options': options | {'attributes': list(attributes)},
+    }
+  else:
+    name = dataset or registry.DEFAULT_DATASET
+    shape = found.module.image_shape
+    if isinstance(found.module, classifiers.MlpJudge):
+      test = registry.load(name, 'test', data_dir=data_dir, image_shape=shape)
+      return _write_judge(output, found, name, test, epochs)
+    train = registry.load(name, 'train', data_dir=data_dir, image_shape=shape)
+    data = {
+        'name': name,
+        'fingerprint': train.fingerprint,
+        'options': {'image_shape': list(shape)},
+    }
+  with open(source, 'rb') as file:
+    sha256 = hashlib.file_digest(file, 'sha256').hexdigest()
+  converted = {'file': os.path.basename(source), 'sha256': sha256}
+  data['data_dir'] = data_dir and os.path.abspath(data_dir)
+  stage = _write_run(output, found, data, epochs, converted)
+  return f'{_describe(found.module)}: stage {stage} of the run in {output}'
+
+
+def export_model(
+    source: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    *,
+    stage: str | None = None,
+    judge: int = 0,
+) -> str:
+  """Converts a stage of a run, or a judge of digits, to a file.
+
+  Args:
+    source: a work directory, or a directory of judges.
+    output: the file, which must not exist; see `state_dicts.write`.
+    stage: of the run; by default its last finished one.
+    judge: number of the judge, from 0.
+
+  Returns:
+    A line that describes what was written.
+
+  Raises:
+    InputError: if there is no such model, or the released code has none like
+      it; nothing is written then.
+    StorageError: if the file cannot be written.
+  """
+  output = _check_new(output)
+  if not os.fspath(output).endswith(state_dicts.SAFETENSORS):
+    state_dicts.import_torch(output)  # before a model is loaded
+  if judge_files.exist(source):
+    found = _read_judge(source, judge)
+  else:
+    run = runs.Run.open(source, '--input')
+    name = run.find_stage(stage or next(reversed(run.stages), None))
+    trained = run.trained(name)
+    found = released.Converted(
+        trained.module, trained.model.variables, int(trained.state.step)
+    )
+  state = released.to_state_dict(found)
+  with files.writing(output):
+    output.parent.mkdir(parents=True, exist_ok=True)
+  state_dicts.write(output, state)
+  return f'{_describe(found.module)}: {len(state)} tensors in {output}'
+
+
+def _check_new(output):
+  path = files.expand_path('--output', output)
+  if files.exists(path):
+    raise errors.InputError(
+        f'--output={output} exists; accepted: a new name.'
+    )
+  files.check_writable(f'--output={output}', path.parent)
+  return path
+
+
+def _check_attributes(module, attributes):
+  if len(set(attributes)) != module.num_factors or (
+      len(attributes) != module.num_factors
+  ):
+    raise errors.InputError(
+        f'--attributes={",".join(attributes)}: {len(set(attributes))} names,'
+        f' and the model has {module.num_factors} factors; accepted: a name for'
+        ' each, in their order.'
+    )
+
+
+def _describe(module):
+  if isinstance(module, classifiers.MlpJudge):
+    return f'judge of {module.num_classes} classes'
+  k, d = module.num_factors, module.nuisance_dim
+  return f'{type(module).__name__}, k = {k}, d = {d}'
+
+
+def _write_run(output, found, data, epochs, converted) -> str:
+  """Writes a run of one finished stage, whole or not at all."""
+  module = found.module
+  is_faces = isinstance(module, autoencoders.FaceAutoencoder)
+  is_teacher = is_faces or module.normalize_code
+  stage = config.Stage(
+      'teacher' if is_teacher else f'student_d{module.nuisance_dim:02d}',
+      'teacher' if is_teacher else 'student',
+      parent=None,
+      nuisance_dim=module.nuisance_dim,
+      epochs=epochs,
+      weights=(
+          config.AttributeLossWeights() if is_faces else config.LossWeights()
+      ),
+  )
+  flags: dict[str, Any] = {
+      'dataset': data['name'], 'eval_split': 'test', 'seed': 0, 'seeds': 1,
+      'epochs': epochs,
+  }  # pyformat: disable
+  if is_faces:  # as experiments.celeba measures
+    flags |= {
+        'held_out': 0,
+        'strengths': attribute_flips.STRENGTHS,
+        'selection_images': _SELECTION_IMAGES,
+    }
+  state = steps.TrainState(
+      np.int32(found.steps), **found.variables, opt_state=()
+  )
+  workdirs.WorkDir(output, '--output')  # refuses paths that Orbax cannot read
+  with _made_whole(output) as scratch:
+    run = workdirs.WorkDir(scratch)
+    run.begin(_EXPERIMENT, flags, data, [stage.name], converted=converted)
+    with checkpoints.StageCheckpoints(run.checkpoints(stage.name)) as saved:
+      sha256 = saved.save(found.steps, state)
+    run.record_checkpoints(stage.name, {str(found.steps): sha256})
+    run.record_stage(
+        stage.name, stages.describe_stage(stage, module, sha256, epochs)
+    )
+  return stage.name
+
+
+@contextlib.contextmanager
+def _made_whole(directory):
+  """Yields a new folder that becomes the directory if the block succeeds."""
+  with files.writing(directory):
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    scratch = pathlib.Path(
+        tempfile.mkdtemp(dir=directory.parent, prefix='.convert-')
+    )
+  try:
+    yield scratch
+    with files.writing(directory):
+      scratch.chmod(0o755)  # mkdtemp makes it private to the user.
+      scratch.rename(directory)
+  finally:
+    shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _write_judge(output, found, dataset, test, epochs) -> str:
+  """Writes a directory with one judge, and measures it."""
+  if test.num_classes != found.module.num_classes:
+    raise errors.InputError(
+        f'--dataset={dataset} has {test.num_classes} classes, and the judge'
+        f' {found.module.num_classes}; accepted: a data set with as many.'
+    )
+  params = found.variables['params']
+  accuracy = judges.compute_accuracy(
+      lambda images, key: judges.classify(found.module, params, images, key),
+      jnp.asarray(test.images),
+      jnp.asarray(test.labels),
+  )
+  params = jax.tree.map(lambda x: x[None], params)
+  judges.save(
+      output,
+      judges.Judges(
+          num_classes=test.num_classes,
+          image_shape=found.module.image_shape,
+          dataset=judges.identify(dataset, test),
+          seeds=(0,),
+          epochs=epochs,
+          params=params,
+          accuracy=(float(accuracy),),
+          sha256=judge_files.hash_tree(params),
+      ),
+  )
+  return (
+      f'{_describe(found.module)}: {float(accuracy):.2%} right on the test split'
+      f' of {dataset}; in {output}'
+  )
+
+
+def _read_judge(source, member):
+  ensemble = judges.read(source)
+  if member >= len(ensemble.seeds):
+    raise errors.InputError(
+        f'--judge={member}; accepted: less than {len(ensemble.seeds)}, the'
+        f' number of judges in {source}.'
+    )
+  params = jax.tree.map(lambda x: x[member], ensemble.params)
+  variables = {'params': params, 'batch_stats': {}}
+  return released.Converted(ensemble.module, variables, 0)
