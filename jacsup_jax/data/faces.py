@@ -1,178 +1,258 @@
-"""Loads sets of faces with attributes, preparing them when needed."""
+"""Read sets of faces with attributes, preparing them when needed.
 
-from collections.abc import Sequence
+A prepared set holds the faces at one size, except TFDS's own `celeb_a`, which
+holds the original pictures, made square when they are read.
+"""
+
+from collections.abc import Callable, Sequence
+from concurrent import futures
 import dataclasses
 import difflib
 import functools
 import hashlib
 import os
+import pathlib
 
 import numpy as np
+from PIL import Image
+import tensorflow_datasets as tfds
 
-from jacsup_jax.core import config
 from jacsup_jax.core import errors
-from jacsup_jax.data import face_folder
-from jacsup_jax.data import face_sets
+from jacsup_jax.data import celeba
+from jacsup_jax.data import dataset
+from jacsup_jax.data import decoded
+from jacsup_jax.data import drawn_faces
+from jacsup_jax.data import face_builder
+from jacsup_jax.data import images as image_files
+from jacsup_jax.data import prepared
+from jacsup_jax.data import synthetic_faces
 
-KNOWN_FACES = face_sets.KNOWN_FACES
-DEFAULT_FACES = face_sets.SYNTHETIC
-FACE_SPLITS = (*face_folder.SPLITS, 'held_out')
+_CELEB_A = 'celeb_a'
+_LARGEST_IMAGE = 1024
+_READ_SIZE = 500  # examples decoded at a time
+# Of one core, for the line that announces how long preparing takes.
+_SECONDS_A_DRAWING = 4e-3
+_SECONDS_AN_IMAGE = 1e-3
+_SECONDS_A_PIXEL = 1e-7
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class FaceDataset:
-  """One split of a set of faces. The arrays are read-only.
-
-  Attributes:
-    name: of the set.
-    split: one of `FACE_SPLITS`.
-    attribute_names: of the K attributes, in order.
-    image_size: S, in pixels.
-    fingerprint: 16 digits that change with the examples, their size, their
-      order and the attributes, and not with where they are kept.
-    attributes: `[N, K]` int8 in {-1, +1}.
-    images: `[N, S, S, 3]` uint8, or None if they are read when asked for.
-    read_images: reads images by their positions, where they are not in memory.
-  """
+class _Source:
+  """A set at one image size, prepared or not."""
 
   name: str
-  split: str
-  attribute_names: tuple[str, ...]
   image_size: int
-  fingerprint: str
-  attributes: np.ndarray
-  images: np.ndarray | None
-  read_images: face_sets.ReadFn | None = dataclasses.field(
-      default=None, repr=False
-  )
-
-  def __len__(self) -> int:
-    return len(self.attributes)
-
-  def read(
-      self, indices: Sequence[int] | np.ndarray
-  ) -> tuple[np.ndarray, np.ndarray]:
-    """Reads examples by their positions, in the order asked for.
-
-    It may be called from several threads.
-
-    Args:
-      indices: `[n]` int, from 0 to N - 1.
-
-    Returns:
-      images `[n, S, S, 3]` uint8 and attributes `[n, K]` int8.
-
-    Raises:
-      IndexError: if a position is not from 0 to N - 1.
-      InputError: if a record is damaged.
-    """
-    indices = np.asarray(indices, np.int64)
-    if indices.size and not 0 <= indices.min() <= indices.max() < len(self):
-      raise IndexError(
-          f'positions {indices.min()} to {indices.max()} of {len(self)}'
-          ' examples'
-      )
-    if self.images is None:
-      images, _ = self.read_images(indices)
-    else:
-      images = self.images[indices]
-    return images, self.attributes[indices]
+  root: pathlib.Path  # the folder of prepared sets
+  make: prepared.MakeFn
+  attribute_names: tuple[str, ...]
+  splits: tuple[str, ...]
+  seconds: float | None = None  # that preparing takes
 
 
-def load_faces(
+def load(
     name: str,
     split: str,
     *,
-    data_dir: str | os.PathLike | None = None,
-    image_size: int = 64,
-    attributes: Sequence[str] | None = None,
-    in_memory: bool = True,
-    skip_bad_images: bool = False,
-    held_out: int = 0,
-) -> FaceDataset:
-  """Loads one split of a set of faces, preparing the set first if needed.
-
-  `synthetic_faces` is drawn by this package. `celeba_folder` is a folder in
-  the layout of CelebA (see `face_folder`), whose prepared set goes to the
-  folder of TFDS: the environment variable TFDS_DATA_DIR, else
-  ~/tensorflow_datasets. `celeb_a` is TFDS's own CelebA, read where it is
-  prepared, else downloaded, which takes TensorFlow.
-
-  train, validation and test are the official partitions 0, 1 and 2. With
-  `held_out`, the last examples of train are the split held_out instead; it
-  does not touch the other splits.
-
-  Args:
-    name: one of `KNOWN_FACES`.
-    split: one of `FACE_SPLITS`.
-    data_dir: for `celeba_folder` the folder of the images and lists, or the
-      archive of the images with the lists beside it; else the folder of
-      prepared sets, which must exist, by default that of TFDS.
-    image_size: S, a power of two from 8, not larger than the centre square of
-      the sources.
-    attributes: names of the attributes wanted, in the order wanted; all by
-      default.
-    in_memory: whether all images are decoded at once, and kept for the next
-      time.
-    skip_bad_images: whether images of `celeba_folder` that cannot be decoded
-      are left out, with a line on stderr, instead of refused.
-    held_out: how many examples train gives up.
-
-  Returns:
-    The split.
-
-  Raises:
-    InputError: if anything asked for is not usable, in one line that says
-      which and what is accepted; nothing is left on disk then.
-  """
-  if name not in KNOWN_FACES:
-    nearest = difflib.get_close_matches(name, KNOWN_FACES, n=1, cutoff=0.0)[0]
-    raise errors.InputError(
-        f'--dataset={name!r} is not a set of faces, did you mean {nearest}?'
-        f' Accepted are {", ".join(KNOWN_FACES)}'
+    data_dir: str | os.PathLike | None,
+    image_size: int,
+    attributes: Sequence[str] | None,
+    in_memory: bool,
+    skip_bad_images: bool,
+    held_out: int,
+    report: prepared.ReportFn,
+) -> dataset.Dataset:
+  """Loads one split of a set of faces; see `registry.load`."""
+  _check_size(image_size)
+  source = _find_source(name, data_dir, image_size, skip_bad_images)
+  stored_split = _check_split(split, held_out, source.splits)
+  columns = _find_columns(attributes, source.attribute_names)
+  builder = source.make(source.root)
+  if not builder.is_prepared():
+    prepared.prepare(
+        name,
+        source.make,
+        source.root,
+        explicit=data_dir is not None and name != 'celeba_folder',
+        report=report,
+        duration=_show_seconds(source.seconds),
     )
-  config.check_image_size(image_size)
-  faces = face_sets.open_set(
-      name,
-      data_dir=data_dir,
-      image_size=image_size,
-      skip_bad_images=skip_bad_images,
-  )
-  stored_split = _check_split(split, held_out, faces.splits)
-  columns = _find_columns(attributes, faces.attribute_names)
-  builder = face_sets.open_prepared(faces)
-  if in_memory:
-    images, values = face_sets.read_all(faces, builder, stored_split)
-    count, read = len(images), None
-  else:
-    images = None
-    values = face_sets.read_attributes(faces, builder, stored_split)
-    count, read = face_sets.make_read(faces, builder, stored_split)
+    builder = source.make(source.root)
+  if name == 'celeba_folder':
+    _check_skipped(builder, source.splits, skip_bad_images, report)
 
-  part = _select(split, held_out, count)
-  names = tuple(faces.attribute_names[column] for column in columns)
-  if read is not None and part.start:
-    read = functools.partial(_read_from, read, part.start)
+  images, values, read = _read_split(source, builder, stored_split, in_memory)
+  part = _select(split, held_out, len(values))
   values = np.ascontiguousarray(values[part][:, columns])
   values.flags.writeable = False
   if images is not None:
     images = images[part]
     images.flags.writeable = False
-  source = face_sets.compute_source_digest(builder, stored_split)
+  names = tuple(source.attribute_names[column] for column in columns)
   key = (
-      f'{source} {stored_split} {image_size} {part.start} {part.stop}'
-      f' {" ".join(names)}'
+      f'{_compute_digest(builder, stored_split)} {stored_split} {image_size}'
+      f' {part.start} {part.stop} {" ".join(names)}'
   )
-  return FaceDataset(
+  return dataset.Dataset(
       name=name,
       split=split,
-      attribute_names=names,
-      image_size=image_size,
-      fingerprint=hashlib.sha256(key.encode()).hexdigest()[:16],
-      attributes=values,
       images=images,
-      read_images=read,
+      labels=values,
+      fingerprint=hashlib.sha256(key.encode()).hexdigest()[:16],
+      attribute_names=names,
+      image_shape=(image_size, image_size, 3),
+      read_images=read and (lambda rows: read(rows + part.start)[0]),
   )
+
+
+def _find_source(name, data_dir, image_size, skip_bad_images) -> _Source:
+  """Finds a set and checks its sources; nothing is prepared yet."""
+  if name == 'celeba_folder':
+    if data_dir is None:
+      raise errors.InputError(
+          f'--dataset={name} needs --data_dir: the folder with'
+          f' {celeba.ATTRIBUTE_FILE}, {celeba.PARTITION_FILE} and the images,'
+          f' {celeba.IMAGES} or {celeba.IMAGES}.zip'
+      )
+    folder = celeba.open_folder(data_dir)
+    config = celeba.make_config(
+        folder, image_size, skip_bad_images=skip_bad_images
+    )
+    # Images are read by a thread per core; faces are drawn by one.
+    seconds = _SECONDS_AN_IMAGE + _SECONDS_A_PIXEL * image_size**2
+    seconds *= len(folder.names) / (os.cpu_count() or 1)
+    root = prepared.find_root(None)
+    make = functools.partial(_make_own, celeba.CelebaFolder, config)
+    splits = folder.splits
+  elif name == _CELEB_A:
+    root = prepared.find_root(data_dir)
+    make = _make_celeb_a
+    features = make(root).info.features
+    image_files.check_fits(image_size, *features['image'].shape[:2], name)
+    names = tuple(features['attributes'].keys())
+    return _Source(name, image_size, root, make, names, celeba.SPLITS)
+  else:
+    side = drawn_faces.IMAGE_SIZE
+    image_files.check_fits(image_size, side, side, name)
+    config = synthetic_faces.make_config(image_size)
+    root = prepared.find_root(data_dir)
+    make = functools.partial(
+        _make_own, synthetic_faces.SyntheticFaces, config
+    )
+    splits = tuple(drawn_faces.SPLIT_SIZES)
+    seconds = sum(drawn_faces.SPLIT_SIZES.values()) * _SECONDS_A_DRAWING
+  return _Source(
+      name, image_size, root, make, config.attribute_names, splits, seconds
+  )
+
+
+def _make_own(builder_class, config, root) -> tfds.core.DatasetBuilder:
+  with prepared.reading(builder_class.name, root / builder_class.name):
+    return builder_class(config=config, data_dir=os.fspath(root))
+
+
+def _make_celeb_a(root) -> tfds.core.DatasetBuilder:
+  builder = prepared.find_builder(_CELEB_A, root)
+  prepared.check_before_download(builder)
+  return builder
+
+
+def _read_split(
+    source: _Source, builder, split: str, in_memory: bool
+) -> tuple[np.ndarray | None, np.ndarray, Callable | None]:
+  """Reads images (if in memory) and attributes; else makes a read function."""
+  size, width = source.image_size, len(source.attribute_names)
+  count, take = prepared.open_split(source.name, builder, split)
+
+  def read(rows):
+    images = np.empty((len(rows), size, size, 3), np.uint8)
+    attributes = np.empty((len(rows), width), np.int8)
+    for position, example in enumerate(take(rows)):
+      image = example['image']
+      if source.name == _CELEB_A:
+        image = image_files.resize(Image.fromarray(image), size)
+      images[position] = image
+      attributes[position] = _convert_attributes(example)
+    return images, attributes
+
+  def read_all():
+    with futures.ThreadPoolExecutor() as pool:
+      starts = range(0, count, _READ_SIZE)
+      parts = pool.map(
+          lambda start: read(range(start, min(start + _READ_SIZE, count))),
+          starts,
+      )
+      images = np.empty((count, size, size, 3), np.uint8)
+      attributes = np.empty((count, width), np.int8)
+      for start, part in zip(starts, parts):
+        stop = start + len(part[0])
+        images[start:stop], attributes[start:stop] = part
+    return images, attributes
+
+  def read_attributes():
+    # A mocked source can only decode.
+    decoders = {'image': tfds.decode.SkipDecoding()}
+    _, take_bytes = prepared.open_split(
+        source.name, builder, split,
+        decoders=decoders if builder.is_prepared() else None,
+    )  # pyformat: disable
+    rows = [_convert_attributes(e) for e in take_bytes(range(count))]
+    return (np.array(rows, np.int8).reshape(-1, width),)
+
+  if in_memory:
+    label = f'{split}_{size}px'
+    names = ('images', 'attributes')
+    return (
+        *decoded.load_or_make(source.name, builder, label, read_all, names),
+        None,
+    )
+  (attributes,) = decoded.load_or_make(
+      source.name, builder, f'{split}_attributes', read_attributes,
+      ('attributes',),
+  )  # pyformat: disable
+  return None, attributes, read
+
+
+def _convert_attributes(example) -> np.ndarray:
+  attributes = example['attributes']
+  if isinstance(attributes, dict):  # of bools, in TFDS's own set
+    return np.where(list(attributes.values()), 1, -1).astype(np.int8)
+  return attributes
+
+
+def _compute_digest(builder, split: str) -> str:
+  """Computes a digest of what a split of a prepared set was made from."""
+  if builder.name != _CELEB_A:
+    return face_builder.read_notes(builder, split)[0]
+  if not builder.is_prepared():
+    return 'mocked'
+  return decoded.compute_key(builder.data_dir)
+
+
+def _check_skipped(builder, splits, skip_bad_images, report):
+  names = [
+      name
+      for split in splits
+      for name in face_builder.read_notes(builder, split)[1]
+  ]
+  if not names:
+    return
+  message = (
+      f'{len(names)} images cannot be decoded: {celeba.first_names(names)}'
+  )
+  if not skip_bad_images:
+    raise errors.InputError(
+        f'{message}: replace them, or leave them out with --skip_bad_images'
+    )
+  report(f'Left out: {message}.')
+
+
+def _check_size(image_size: int):
+  """Raises InputError unless a size in pixels is a power of two from 8."""
+  if not 8 <= image_size <= _LARGEST_IMAGE or image_size & (image_size - 1):
+    raise errors.InputError(
+        f'--image_size={image_size}: accepted are powers of two from 8 to'
+        f' {_LARGEST_IMAGE}'
+    )
 
 
 def _check_split(split: str, held_out: int, existing: tuple[str, ...]) -> str:
@@ -215,7 +295,7 @@ def _find_columns(
 
 
 def _select(split: str, held_out: int, count: int) -> slice:
-  """Gives the part of the stored split that a split is."""
+  """Finds the part of the stored split that a split is."""
   if split not in ('train', 'held_out') or not held_out:
     return slice(0, count)
   if held_out >= count:
@@ -227,5 +307,10 @@ def _select(split: str, held_out: int, count: int) -> slice:
   return slice(0, start) if split == 'train' else slice(start, count)
 
 
-def _read_from(read: face_sets.ReadFn, start: int, indices: np.ndarray):
-  return read(np.asarray(indices) + start)
+def _show_seconds(seconds: float | None) -> str:
+  if seconds is None:
+    return ''
+  if seconds < 60:
+    return f'{max(round(seconds), 1)} seconds'
+  minutes = round(seconds / 60)
+  return f'{minutes} minute{"s" if minutes > 1 else ""}'

@@ -7,11 +7,11 @@ import grain
 import numpy as np
 
 from jacsup_jax.core import errors
-from jacsup_jax.data import faces
+from jacsup_jax.data import dataset as dataset_lib
 
 
 def iterate_chunks(
-    dataset: faces.FaceDataset,
+    dataset: dataset_lib.Dataset,
     indices: np.ndarray,
     *,
     chunk_steps: int,

@@ -5,92 +5,25 @@ sets ahead of use.
 """
 
 from collections.abc import Callable, Sequence
-import dataclasses
 import os
 
-import numpy as np
+from absl import logging
 
 from jacsup_jax.core import errors
+from jacsup_jax.data.dataset import ARRAYS
+from jacsup_jax.data.dataset import Dataset
+from jacsup_jax.data.dataset import DEFAULT_DATASET
+from jacsup_jax.data.dataset import DEFAULT_FACES
+from jacsup_jax.data.dataset import FACE_SPLITS
+from jacsup_jax.data.dataset import KNOWN_DATASETS
+from jacsup_jax.data.dataset import KNOWN_FACES
+from jacsup_jax.data.dataset import SPLITS
+from jacsup_jax.data.dataset import VALIDATION_SIZE
 
-DEFAULT_DATASET = 'mnist_embedded'
-DEFAULT_FACES = 'synthetic_faces'
-ARRAYS = 'arrays'  # an .npz file of the user's own
-KNOWN_DATASETS = (DEFAULT_DATASET, 'mnist', 'fashion_mnist', 'kmnist')
-KNOWN_FACES = (DEFAULT_FACES, 'celeba_folder', 'celeb_a')
-SPLITS = ('train', 'train_minus_validation', 'validation', 'test')
-FACE_SPLITS = ('train', 'validation', 'test', 'held_out')
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Dataset:
-  """One split of an image set. The arrays are read-only.
-
-  Attributes:
-    name: of the set.
-    split: one of `SPLITS` or, of faces, of `FACE_SPLITS`.
-    images: `[M, H, W, C]` uint8, or None if they are read when asked for.
-    labels: `[M]` int32 classes from 0, or `[M, K]` int8 attributes in {-1, +1}.
-    fingerprint: 16 hexadecimal digits that change with the examples and their
-      order, and not with where they are kept.
-    attribute_names: of the K attributes, in order; None for classes.
-    num_classes: C; None for attributes.
-    all_labels: `[M, L]` int32, of a set with more labels than its class.
-    label_names: of these L labels.
-    image_shape: (H, W, C).
-    read_images: rows -> images, where `images` is None.
-  """
-
-  name: str
-  split: str
-  images: np.ndarray | None
-  labels: np.ndarray
-  fingerprint: str = ''
-  attribute_names: tuple[str, ...] | None = None
-  num_classes: int | None = None
-  all_labels: np.ndarray | None = None
-  label_names: tuple[str, ...] = ()
-  image_shape: tuple[int, int, int] | None = None
-  read_images: Callable[[np.ndarray], np.ndarray] | None = dataclasses.field(
-      default=None, repr=False
-  )
-
-  def __post_init__(self):
-    filled = {}
-    if self.image_shape is None:
-      filled['image_shape'] = tuple(self.images.shape[1:])
-    if self.attribute_names is None and self.num_classes is None:
-      filled['num_classes'] = int(self.labels.max()) + 1
-    for name, value in filled.items():
-      object.__setattr__(self, name, value)  # The dataclass is frozen.
-
-  def __len__(self) -> int:
-    return len(self.labels)
-
-  def read(
-      self, rows: Sequence[int] | np.ndarray
-  ) -> tuple[np.ndarray, np.ndarray]:
-    """Reads examples by their positions, in the order asked for.
-
-    It may be called from several threads.
-
-    Args:
-      rows: `[n]` int, from 0 to M - 1.
-
-    Returns:
-      images `[n, H, W, C]` uint8, and labels `[n]` or `[n, K]`.
-
-    Raises:
-      IndexError: if a position is not from 0 to M - 1.
-      InputError: if a record is damaged.
-    """
-    rows = np.asarray(rows, np.int64)
-    if rows.size and not 0 <= rows.min() <= rows.max() < len(self):
-      raise IndexError(
-          f'positions {rows.min()} to {rows.max()} of {len(self)} examples'
-      )
-    if self.images is None:
-      return self.read_images(rows), self.labels[rows]
-    return self.images[rows], self.labels[rows]
+__all__ = (
+    'ARRAYS', 'DEFAULT_DATASET', 'DEFAULT_FACES', 'Dataset', 'FACE_SPLITS',
+    'KNOWN_DATASETS', 'KNOWN_FACES', 'SPLITS', 'VALIDATION_SIZE', 'load',
+)  # pyformat: disable
 
 
 def load(
@@ -148,13 +81,13 @@ def load(
     InputError: if anything asked for is not usable, in one line that says
       which and what is accepted; nothing is left on disk then.
   """
-  del report
+  report = report or logging.warning
   # TFDS takes a second to import, and not every command loads data.
   # pylint: disable=import-outside-toplevel
   if name in KNOWN_FACES:
     from jacsup_jax.data import faces
 
-    found = faces.load_faces(
+    return faces.load(
         name,
         split,
         data_dir=data_dir,
@@ -163,31 +96,25 @@ def load(
         in_memory=in_memory,
         skip_bad_images=skip_bad_images,
         held_out=held_out,
+        report=report,
     )
-    read = found.read_images
-    return Dataset(
-        name=name,
-        split=split,
-        images=found.images,
-        labels=found.attributes,
-        fingerprint=found.fingerprint,
-        attribute_names=found.attribute_names,
-        image_shape=(found.image_size, found.image_size, 3),
-        read_images=None if read is None else lambda rows: read(rows)[0],
+  if split not in SPLITS:
+    raise errors.InputError(
+        f'unknown split {split!r}: accepted are {", ".join(SPLITS)}'
     )
   if attributes is not None or image_size is not None or held_out:
     raise errors.InputError(
         f'--dataset={name} is not a set of faces: --attributes, --image_size'
-        f' and --held_out are accepted for {", ".join(KNOWN_FACES)}.'
+        f' and --held_out are accepted for {", ".join(KNOWN_FACES)}'
     )
-  from jacsup_jax.data import sources
+  if name == ARRAYS:
+    from jacsup_jax.data import arrays
 
-  found = sources.load(name, split, data_dir=data_dir, image_shape=image_shape)
-  return Dataset(
-      **{field: getattr(found, field) for field in (
-          'name', 'split', 'images', 'labels', 'fingerprint', 'num_classes',
-          'all_labels', 'label_names',
-      )}
+    return arrays.load(split, data_dir=data_dir, image_shape=image_shape)
+  from jacsup_jax.data import classes
+
+  return classes.load(
+      name, split, data_dir=data_dir, image_shape=image_shape, report=report
   )
 
 

@@ -8,7 +8,7 @@ import pathlib
 
 import tensorflow_datasets as tfds
 
-from jacsup_jax.data import idx
+from jacsup_jax.data import mnist
 
 SOURCE_DIR = pathlib.Path(__file__).parent
 
@@ -62,7 +62,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
 
   def check_sources(self) -> None:
     """Checks the four files; raises InputError if one is not the original."""
-    idx.check_sha256(self._source_dir, SHA256)
+    mnist.check_sha256(self._source_dir, SHA256)
 
   def _info(self) -> tfds.core.DatasetInfo:
     return tfds.core.DatasetInfo(
@@ -86,7 +86,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
   def _split_generators(self, dl_manager):
     del dl_manager  # Everything is here already.
     self.check_sources()
-    return {split: self._generate_examples(split) for split in idx.FILES}
+    return {split: self._generate_examples(split) for split in mnist.FILES}
 
   def _generate_examples(self, split):
-    return idx.generate_examples(self._source_dir, split)
+    return mnist.generate_examples(self._source_dir, split)

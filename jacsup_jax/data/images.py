@@ -1,4 +1,4 @@
-"""Square colour images of one size from pictures of any, with Pillow."""
+"""Decode pictures and make squares of one size of them, with Pillow."""
 
 from collections.abc import Callable
 import io
@@ -10,34 +10,29 @@ from PIL import UnidentifiedImageError
 
 from jacsup_jax.core import errors
 
-# Not all that Pillow knows: for some it starts another program.
+# Pillow knows more formats, and starts another program for some of them.
 FORMATS = ('JPEG', 'PNG', 'WEBP', 'BMP', 'TIFF', 'GIF')
 # A photograph of 8192x8192; faces are published at 1024x1024 at most.
 MOST_PIXELS = 2**26
-# Pillow warns of what decode refuses or does without: of many pixels, of
-# damaged notes of the camera. That would be lines beside the one that is due.
-# Not around each call: threads decode, and filters are those of the process.
+# Pillow warns of many pixels and of damaged notes of the camera, beside the one
+# line that is due. The filters are set once, as those of a process are shared
+# by the threads that decode.
 warnings.filterwarnings('error', category=Image.DecompressionBombWarning)
 warnings.filterwarnings('ignore', category=UserWarning, module=r'PIL\b')
 
 
 class BadImageError(ValueError):
-  """Bytes that are not a whole picture of a kind that Pillow reads."""
+  """Bytes that are not a whole picture of an accepted format."""
 
 
 def check_fits(image_size: int, height: int, width: int, what: str) -> None:
-  """Checks that a picture's centre square is large enough for a size.
-
-  See `largest_size`.
+  """Raises InputError if a centre square would have to be enlarged too far.
 
   Args:
     image_size: S, in pixels.
     height: of the picture.
     width: of the picture.
     what: the picture or its set, for the message.
-
-  Raises:
-    InputError: if the square would have to be enlarged further.
   """
   side = min(height, width)
   largest = largest_size(side)
@@ -49,13 +44,15 @@ def check_fits(image_size: int, height: int, width: int, what: str) -> None:
 
 
 def largest_size(side: int) -> int:
-  """Returns the largest size that a square may be resized to.
+  """Computes the largest size that a square may be resized to.
 
-  It may be enlarged to the next power of two and no further: the paper makes
-  256x256 of CelebA's 178x178.
+  It is the next power of two: the paper makes 256x256 of CelebA's 178x178.
 
   Args:
     side: of the square, in pixels.
+
+  Returns:
+    A size in pixels.
   """
   return 1 << (side - 1).bit_length()
 
@@ -83,44 +80,39 @@ def decode(content: bytes, image_size: int, what: str) -> np.ndarray:
 def open_picture(
     content: bytes, convert: Callable[[Image.Image], Image.Image]
 ) -> Image.Image:
-  """Decodes a picture of bounded size.
+  """Decodes a picture of at most `MOST_PIXELS`.
 
   Args:
     content: an encoded picture.
-    convert: from what is in the file, of which nothing is decoded yet, to what
-      is wanted.
+    convert: from the opened file, of which nothing is decoded yet, to the
+      picture wanted.
 
   Returns:
-    What `convert` does.
+    The result of `convert`.
 
   Raises:
     BadImageError: if the picture cannot be decoded.
   """
   try:
     with Image.open(io.BytesIO(content), formats=FORMATS) as image:
-      # Of the header: nothing is decoded yet.
       if image.width * image.height > MOST_PIXELS:
         raise BadImageError(
             f'it has {image.width}x{image.height} pixels, accepted are'
             f' {MOST_PIXELS:,} at most'
         )
       return convert(image)
-  except BadImageError:
+  except (BadImageError, MemoryError):
     raise
-  # Anything: readers of damaged pictures have many ways to fail.
-  except Exception as error:
-    if not content:
-      raise BadImageError('it is empty') from error
-    if isinstance(error, UnidentifiedImageError):
-      raise BadImageError(
-          f'it is none of {", ".join(FORMATS)}'
-      ) from error
-    if isinstance(
-        error, (Image.DecompressionBombError, Image.DecompressionBombWarning)
-    ):
-      raise BadImageError(
-          f'it has more pixels than are accepted, {MOST_PIXELS:,} at most'
-      ) from error
+  except (
+      Image.DecompressionBombError, Image.DecompressionBombWarning
+  ) as error:
+    raise BadImageError(
+        f'it has more pixels than are accepted, {MOST_PIXELS:,} at most'
+    ) from error
+  except UnidentifiedImageError as error:
+    found = f'none of {", ".join(FORMATS)}' if content else 'empty'
+    raise BadImageError(f'it is {found}') from error
+  except Exception as error:  # Readers of damaged pictures fail in many ways.
     text = errors.one_line(str(error))[:200]
     raise BadImageError(text or type(error).__name__) from error
 
@@ -136,7 +128,7 @@ def resize(image: Image.Image, image_size: int) -> np.ndarray:
     image_size: S, in pixels.
 
   Returns:
-    `[S, S, 3]` uint8, or `[S, S]` of a grey one.
+    `[S, S, 3]` uint8, or `[S, S]` for a grey one.
   """
   side = min(image.size)
   left, top = (image.width - side) // 2, (image.height - side) // 2
@@ -150,7 +142,7 @@ def encode_png(image: np.ndarray) -> bytes:
   """Encodes one image, losslessly.
 
   Args:
-    image: `[H, W, 3]` uint8, or `[H, W]` of a grey one.
+    image: `[H, W, 3]` uint8, or `[H, W]` for a grey one.
 
   Returns:
     A PNG file.

@@ -1,15 +1,15 @@
-"""IDX files of the MNIST family, read and checked without TensorFlow.
+"""Read the IDX files of the MNIST family without TensorFlow.
 
 MNIST, Fashion-MNIST and KMNIST are each published as four gzipped IDX files
 with the same four names (`FILES`). TFDS extracts and encodes them with
-TensorFlow; the functions here do it with the standard library.
+TensorFlow; the functions here give the same examples under the same keys, so
+in the same order.
 """
 
 from collections.abc import Iterator, Mapping
 import gzip
 import hashlib
 import io
-import math
 import os
 import pathlib
 import struct
@@ -18,7 +18,7 @@ import zlib
 import numpy as np
 
 from jacsup_jax.core import errors
-from jacsup_jax.core import untrusted
+from jacsup_jax.data import files
 
 # TFDS split -> (images, labels).
 FILES = {
@@ -27,12 +27,13 @@ FILES = {
 }
 FILE_NAMES = tuple(name for pair in FILES.values() for name in pair)
 
-# The third byte of an IDX header: unsigned bytes.
-_UBYTE = 0x08
-# Images have three, in colour four.
-_MOST_DIMENSIONS = 4
-# Bytes: EMNIST, the largest of the family, has 697,932 images of 784.
-_LARGEST = 2**30
+
+def find_originals(name: str, root: pathlib.Path) -> pathlib.Path | None:
+  """Finds the folder of a set's four files, None if they are not there."""
+  for folder in (root, root / name, root / 'downloads' / 'manual'):
+    if all((folder / file).is_file() for file in FILE_NAMES):
+      return folder
+  return None
 
 
 def check_sha256(
@@ -48,17 +49,12 @@ def check_sha256(
     InputError: if a file is missing, or its sha256 is another one.
   """
   for name, digest in expected.items():
-    path = pathlib.Path(folder) / name
-    size = untrusted.check_file(path)
-    try:
-      with open(path, 'rb') as file:
-        found = hashlib.file_digest(file, 'sha256').hexdigest()
-    except OSError as error:
-      untrusted.refuse_unreadable(path, error)
+    content = files.read_bytes(pathlib.Path(folder) / name)
+    found = hashlib.sha256(content).hexdigest()
     if found != digest:
       raise errors.InputError(
-          f'{path} is damaged or not the original file: expected sha256'
-          f' {digest}, found {found} ({size} bytes)'
+          f'{pathlib.Path(folder) / name} is damaged or not the original file:'
+          f' expected sha256 {digest}, found {found} ({len(content)} bytes)'
       )
 
 
@@ -75,48 +71,27 @@ def read(path: str | os.PathLike) -> np.ndarray:
     InputError: if the file is not gzip, is cut short, or is not such an IDX
       file.
   """
-  untrusted.check_file(path)
   try:
-    with gzip.open(path) as file:
-      content = file.read(4)
-      shape = _read_shape(path, content, file)
-      count = math.prod(shape)
-      if count > _LARGEST:
-        raise errors.InputError(
-            f'{path} states the shape {shape}, {count:,} bytes; accepted:'
-            f' {_LARGEST:,} at most'
-        )
-      # One more than there should be: the checksum is behind the last, and a
-      # file that goes on is not inflated any further.
-      content = file.read(count + 1)
+    content = gzip.decompress(files.read_bytes(path))
   except (EOFError, OSError, zlib.error) as error:
     raise errors.InputError(
         f'{path} is not a whole gzip file: {error}'
     ) from error
-  if len(content) != count:
-    more = ' or more' if len(content) > count else ''
-    raise errors.InputError(
-        f'{path} states the shape {shape} and holds {len(content)} bytes{more}'
-    )
-  return np.frombuffer(content, np.uint8).reshape(shape)
-
-
-def _read_shape(path, content, file):
-  """Reads the rest of a header that begins with `content`."""
-  if len(content) < 4 or content[:3] != bytes((0, 0, _UBYTE)):
+  # Two zeros, the type (8: unsigned bytes), the number of dimensions, then the
+  # sizes as big-endian uint32.
+  if content[:3] != b'\0\0\x08' or len(content) < 4 + 4 * content[3]:
     raise errors.InputError(
         f'{path} is not an IDX file of unsigned bytes: it starts with'
         f' {content[:4].hex() or "nothing"}, expected 000008'
     )
-  ndim = content[3]
-  if not 1 <= ndim <= _MOST_DIMENSIONS:
+  start = 4 + 4 * content[3]
+  shape = np.frombuffer(content[4:start], '>u4').tolist()
+  values = np.frombuffer(content, np.uint8, offset=start)
+  if values.size != np.prod(shape, dtype=object):
     raise errors.InputError(
-        f'{path} states {ndim} dimensions; accepted: 1 to {_MOST_DIMENSIONS}'
+        f'{path} states the shape {tuple(shape)} and holds {values.size} bytes'
     )
-  sizes = file.read(4 * ndim)
-  if len(sizes) < 4 * ndim:
-    raise errors.InputError(f'{path} ends within its header')
-  return tuple(int(n) for n in np.frombuffer(sizes, dtype='>u4'))
+  return values.reshape(shape)
 
 
 def generate_examples(
@@ -149,23 +124,19 @@ def generate_examples(
 
 
 def _encode_pngs(images: np.ndarray) -> Iterator[bytes]:
-  """Encodes `[N, H, W]` uint8 as grey PNGs, some four times faster than Pillow.
-
-  The first run waits for this. A higher compression level gains nothing on
-  images this small.
-  """
+  """Encodes `[N, H, W]` uint8 as grey PNGs, twice as fast as Pillow."""
   count, height, width = images.shape
   # Each row begins with the number of its filter: 0, none.
   rows = np.zeros((count, height, 1 + width), np.uint8)
   rows[:, :, 1:] = images
   # Width, height, 8 bits, grey, and the only methods that there are.
   header = struct.pack('>II5B', width, height, 8, 0, 0, 0, 0)
-  start = b'\x89PNG\r\n\x1a\n' + _png_chunk(b'IHDR', header)
-  end = _png_chunk(b'IEND', b'')
+  start = b'\x89PNG\r\n\x1a\n' + _make_chunk(b'IHDR', header)
+  end = _make_chunk(b'IEND', b'')
   for image in rows:
-    yield start + _png_chunk(b'IDAT', zlib.compress(image.data, 1)) + end
+    yield start + _make_chunk(b'IDAT', zlib.compress(image.data, 1)) + end
 
 
-def _png_chunk(kind: bytes, content: bytes) -> bytes:
+def _make_chunk(kind: bytes, content: bytes) -> bytes:
   checksum = struct.pack('>I', zlib.crc32(kind + content))
   return struct.pack('>I', len(content)) + kind + content + checksum

@@ -1,0 +1,169 @@
+"""Define a split of an image set, and the names of sets and splits."""
+
+from collections.abc import Callable, Sequence
+import dataclasses
+import hashlib
+
+import numpy as np
+
+from jacsup_jax.core import errors
+
+DEFAULT_DATASET = 'mnist_embedded'
+DEFAULT_FACES = 'synthetic_faces'
+ARRAYS = 'arrays'  # an .npz file of the user's own
+KNOWN_DATASETS = (DEFAULT_DATASET, 'mnist', 'fashion_mnist', 'kmnist')
+KNOWN_FACES = (DEFAULT_FACES, 'celeba_folder', 'celeb_a')
+SPLITS = ('train', 'train_minus_validation', 'validation', 'test')
+FACE_SPLITS = ('train', 'validation', 'test', 'held_out')
+# The last training examples; of fewer than twice as many, the last sixth.
+VALIDATION_SIZE = 10_000
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Dataset:
+  """One split of an image set. The arrays are read-only.
+
+  Attributes:
+    name: of the set.
+    split: one of `SPLITS`, or of `FACE_SPLITS` for faces.
+    images: `[M, H, W, C]` uint8, or None if they are read when asked for.
+    labels: `[M]` int32 classes from 0, or `[M, K]` int8 attributes in {-1, +1}.
+    fingerprint: 16 hexadecimal digits that change with the examples and their
+      order, and not with where they are kept; computed if not given.
+    attribute_names: of the K attributes, in order; None for classes.
+    num_classes: above every label; None for attributes.
+    all_labels: `[M, L]` int32, of a set with more labels than its class.
+    label_names: of these L labels.
+    image_shape: (H, W, C).
+    read_images: rows -> images, where `images` is None.
+  """
+
+  name: str
+  split: str
+  images: np.ndarray | None
+  labels: np.ndarray
+  fingerprint: str = ''
+  attribute_names: tuple[str, ...] | None = None
+  num_classes: int | None = None
+  all_labels: np.ndarray | None = None
+  label_names: tuple[str, ...] = ()
+  image_shape: tuple[int, int, int] | None = None
+  read_images: Callable[[np.ndarray], np.ndarray] | None = dataclasses.field(
+      default=None, repr=False
+  )
+
+  def __post_init__(self):
+    filled = {}
+    if self.image_shape is None:
+      filled['image_shape'] = tuple(self.images.shape[1:])
+    if self.attribute_names is None and self.num_classes is None:
+      filled['num_classes'] = int(self.labels.max()) + 1
+    if not self.fingerprint:
+      filled['fingerprint'] = digest(self.images, self.labels)[:16]
+    for name, value in filled.items():
+      object.__setattr__(self, name, value)  # The dataclass is frozen.
+
+  def __len__(self) -> int:
+    return len(self.labels)
+
+  def read(
+      self, rows: Sequence[int] | np.ndarray
+  ) -> tuple[np.ndarray, np.ndarray]:
+    """Reads examples by their positions, in the order asked for.
+
+    It may be called from several threads.
+
+    Args:
+      rows: `[n]` int, from 0 to M - 1.
+
+    Returns:
+      images `[n, H, W, C]` uint8, and labels `[n]` or `[n, K]`.
+
+    Raises:
+      IndexError: if a position is not from 0 to M - 1.
+      InputError: if a record is damaged.
+    """
+    rows = np.asarray(rows, np.int64)
+    if rows.size and not 0 <= rows.min() <= rows.max() < len(self):
+      raise IndexError(
+          f'positions {rows.min()} to {rows.max()} of {len(self)} examples'
+      )
+    if self.images is None:
+      return self.read_images(rows), self.labels[rows]
+    return self.images[rows], self.labels[rows]
+
+
+def make_classes(
+    name: str,
+    split: str,
+    images: np.ndarray,
+    labels: np.ndarray,
+    num_classes: int,
+    label_names: tuple[str, ...] = (),
+) -> Dataset:
+  """Makes a split of a set of classes from its training or test examples.
+
+  Args:
+    name: of the set.
+    split: one of `SPLITS`.
+    images: `[N, H, W, C]` uint8, all training or all test examples.
+    labels: `[N]` int32; `[N, L]` for a set with L labels, whose class is the
+      label `shape`.
+    num_classes: above every class.
+    label_names: of the L labels.
+
+  Returns:
+    The split.
+  """
+  rows = _select(split, len(images))
+  images, labels = images[rows], labels[rows]
+  # Of all labels: the class alone may not tell sets apart.
+  fingerprint = digest(images, labels)[:16]
+  all_labels = None
+  if label_names:
+    all_labels = labels
+    all_labels.flags.writeable = False
+    labels = np.ascontiguousarray(labels[:, label_names.index('shape')])
+  images.flags.writeable = labels.flags.writeable = False
+  return Dataset(
+      name, split, images, labels, fingerprint, None, num_classes, all_labels,
+      label_names,
+  )  # pyformat: disable
+
+
+def check_image_shape(
+    what: str,
+    found: tuple[int | None, ...],
+    accepted: tuple[int, int, int] | None,
+) -> None:
+  """Raises InputError unless a set's images have one shape, the accepted one.
+
+  Args:
+    what: has the images, for the message.
+    found: their shape, None where it varies.
+    accepted: (H, W, C), None for any.
+  """
+  if None in found or (accepted and tuple(found) != tuple(accepted)):
+    show = lambda shape: 'x'.join(str(size or 'any') for size in shape)
+    wanted = 'images of one size' if None in found else show(accepted)
+    raise errors.InputError(
+        f'{what} has images of {show(found)}: accepted are {wanted}'
+    )
+
+
+def digest(*arrays: np.ndarray) -> str:
+  """Computes the sha256 of arrays, their types and shapes included."""
+  sha256 = hashlib.sha256()
+  for array in arrays:
+    sha256.update(f'{array.dtype.str} {array.shape};'.encode())
+    sha256.update(np.ascontiguousarray(array).data)
+  return sha256.hexdigest()
+
+
+def _select(split: str, count: int) -> slice:
+  """Finds the examples of a split among those of training or test."""
+  size = VALIDATION_SIZE if count >= 2 * VALIDATION_SIZE else count // 6
+  return {
+      'train_minus_validation': slice(0, count - size),
+      'validation': slice(count - size, count),
+  }.get(split, slice(None))

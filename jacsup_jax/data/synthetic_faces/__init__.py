@@ -1,1 +1,0 @@
-"""Drawn faces, made by the package itself."""
