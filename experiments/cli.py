@@ -17,7 +17,7 @@ import sys
 import textwrap
 import types
 import typing
-from typing import Any, ClassVar, TypeVar
+from typing import Any, TypeVar
 
 from absl import flags
 from absl import logging
@@ -28,7 +28,7 @@ from jacsup_jax.core import config as config_lib
 from jacsup_jax.core import errors
 from jacsup_jax.core import options
 from jacsup_jax.data import files
-from jacsup_jax.runs import preemption
+from jacsup_jax.runs import signals
 from jacsup_jax.training import devices
 
 _Config = TypeVar('_Config')
@@ -40,93 +40,6 @@ _DISK_ERRORS = (
     errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES,
     errno.EPERM, errno.EIO, errno.ENOTDIR, errno.EISDIR,
 )  # pyformat: disable
-
-
-@dataclasses.dataclass(frozen=True)
-class RunConfig:
-  """Where a run reads and writes, and how it works: not part of its result."""
-
-  decides_result: ClassVar[bool] = False
-
-  workdir: pathlib.Path = options.option(
-      pathlib.Path('runs/run'),
-      'Directory of the run; new, or to be continued.',
-      group='output',
-  )
-  resume: bool = options.option(
-      True, 'Continue the run that is in --workdir.', group='output'
-  )
-  judge_workdir: pathlib.Path | None = options.option(
-      None,
-      'Directory of the judge, which is trained if missing; default: a folder'
-      ' of runs/ named after the data set.',
-      group='output',
-  )
-  data_dir: pathlib.Path | None = options.option(
-      None,
-      'Where TFDS keeps prepared data sets (default: its own folder); the .npz'
-      ' file of --dataset=arrays; the folder of --dataset=celeba_folder.',
-      group='data',
-  )
-  checkpoint_every: int = options.option(
-      10, 'Epochs between checkpoints.', low=1, group='output'
-  )
-  progress: bool | None = options.option(
-      None,
-      'Show a progress bar; default: on a terminal only, a line per epoch'
-      ' elsewhere.',
-      group='output',
-  )
-  tensorboard: bool = options.option(
-      False, 'Also write metrics and pictures for TensorBoard.', group='output'
-  )
-  compilation_cache: pathlib.Path | None = options.option(
-      None,
-      'Directory in which compiled programs are kept for later runs; it should'
-      ' be writable by you alone, since they are executed.',
-      group='devices',
-  )
-  deterministic: bool = options.option(
-      False,
-      'Make GPUs give the same bits each time, at some cost of speed; CPUs and'
-      ' TPUs always do.',
-      group='devices',
-  )
-  distributed: bool = options.option(
-      False,
-      'This is one of several processes, each with its own devices, all with'
-      ' the same flags; --batch_size counts the examples of all of them.',
-      group='devices',
-  )
-  coordinator: str | None = options.option(
-      None,
-      'HOST:PORT of the first process; with --process_count and --process_id.'
-      ' Default: from the environment (TPU hosts, Slurm, Open MPI).',
-      group='devices',
-  )
-  process_count: int | None = options.option(
-      None, 'Number of processes.', low=1, group='devices'
-  )
-  process_id: int | None = options.option(
-      None, 'Index of this process; 0 writes --workdir.', low=0, group='devices'
-  )
-
-  def __post_init__(self):
-    options.check(self)
-    given = [self.coordinator, self.process_count, self.process_id]
-    if given != [None] * 3 and (None in given or not self.distributed):
-      raise errors.InputError(
-          '--coordinator, --process_count and --process_id: found'
-          f' {sum(x is not None for x in given)} of the three'
-          f'{"" if self.distributed else " without --distributed"}; accepted:'
-          ' all three with --distributed, or none.'
-      )
-    if self.process_id is not None and self.process_id >= self.process_count:
-      raise errors.InputError(
-          f'--process_id={self.process_id} with'
-          f' --process_count={self.process_count}; accepted: 0 to'
-          f' {self.process_count - 1}.'
-      )
 
 
 def parse(default: _Config, argv: Sequence[str]) -> _Config:
@@ -168,14 +81,12 @@ def as_dict(config: Any) -> dict[str, Any]:
   }
 
 
-def for_experiment(cls: type[_Config], **defaults: Any) -> _Config:
-  """Makes a configuration whose defaults differ from those of the library.
-
-  Args:
-    cls: dataclass of all flags of a binary.
-    **defaults: values by flag name, at any depth.
-  """
-  return _replace(cls(), defaults)
+def with_defaults(config: _Config, **defaults: Any) -> _Config:
+  """Returns a configuration with other values, by flag name at any depth."""
+  known = {field.name for field, _, _ in _list_fields(config)}
+  if unknown := set(defaults) - known:
+    raise ValueError(f'no flags {unknown} in {type(config).__name__}')
+  return _replace(config, defaults)
 
 
 def format_help(default: Any, doc: str) -> str:
@@ -220,14 +131,13 @@ def run(main: Callable[[Any], None], default: Any) -> None:
     config = parse(default, argv)
     settings = {field.name: value for field, _, value in _list_fields(config)}
     _set_up_jax(settings)
-    with preemption.watched():
-      main(config)
+    main(config)
     devices.disconnect()
   except errors.InputError as error:
     _end(f'error: {error}', 2)
   except errors.RunError as error:
     _end(f'error: {errors.one_line(str(error))}', 1)
-  except preemption.Preempted as error:
+  except signals.Interrupted as error:
     _end(f'stopped: {errors.one_line(str(error))}', error.exit_status)
   except KeyboardInterrupt:
     _end('stopped by SIGINT.', 130)

@@ -1,165 +1,326 @@
-"""Measures a finished or unfinished run again, on data that fit its models.
+"""Measures a run again, finished or not, on data that fit its models.
+
+Writes WORKDIR/evaluations/DATASET_SPLIT.json in the format of results.json, and
+files that begin with its name; nothing else in the work directory changes.
 
   python -m experiments.evaluate --workdir=runs/mnist --split=validation
   python -m experiments.evaluate --workdir=runs/celeba_quick
 """
 
 from collections.abc import Sequence
-import os
+import dataclasses
+import functools
+import json
 import pathlib
-from typing import Any
+from typing import Any, Literal
 
-from absl import flags
-
-from experiments import ceilings
-from experiments import command_line
-from experiments import diagnosed_runs
-from experiments import evaluate_digits
-from experiments import evaluate_faces
+from experiments import cli
+from experiments import diagnostics
+from experiments import progress
+from experiments import session
 from jacsup_jax.core import errors
+from jacsup_jax.core import options
+from jacsup_jax.data import files
+from jacsup_jax.evaluation import attribute_flips
+from jacsup_jax.evaluation import attribute_judges
+from jacsup_jax.evaluation import class_swaps
 from jacsup_jax.evaluation import disentanglement
+from jacsup_jax.evaluation import judge_files
+from jacsup_jax.evaluation import judges
+from jacsup_jax.evaluation import swap_ceiling
 from jacsup_jax.evaluation import tables
-from jacsup_jax.runs import workdir as workdirs
-
-FLAGS = flags.FLAGS
-SPLITS = ('test', 'validation', 'train')
-_EVALUATE = {
-    'mnist': evaluate_digits.evaluate,
-    'svhn': evaluate_digits.evaluate,
-    'celeba': evaluate_faces.evaluate,
-}
+from jacsup_jax.runs import run as run_lib
+from jacsup_jax.training import steps
 
 
-def define_flags() -> None:
-  """Defines the flags of this binary; not at import, others have the names."""
-  flags.DEFINE_string(
-      'workdir',
-      'runs/mnist',
-      'A run of experiments.mnist, svhn or celeba. Every finished stage is'
-      ' measured; the rows go to WORKDIR/evaluations/DATASET_SPLIT.json, in'
-      ' the format of results.json. Nothing else in it changes.',
+@dataclasses.dataclass(frozen=True)
+class Config:
+  """The flags of this binary."""
+
+  workdir: pathlib.Path = options.option(
+      pathlib.Path('runs/mnist'),
+      'A run; all finished stages are measured.',
+      group='what',
   )
-  flags.DEFINE_string(
-      'dataset',
+  metrics: tuple[str, ...] = options.option(
+      (),
+      'Scores of disentanglement: seconds a model for digits, minutes for codes'
+      ' of a thousand units and 40 attributes.',
+      choices=tuple(disentanglement.METRICS),
+      group='what',
+  )
+  diagnostics_images: int | None = options.option(
       None,
-      'Data set to measure on; that of the run by default, and always for'
-      ' faces, whose alpha is chosen on it.',
+      'Images on which the Jacobians of the models are measured; default: 256'
+      ' of classes, 16 of faces; 0 for none.',
+      low=0,
+      group='what',
   )
-  flags.DEFINE_string(
-      'data_dir',
+  dataset: str | None = options.option(
       None,
-      'Where TFDS keeps prepared sets, its own by default; for arrays the file,'
-      ' for celeba_folder the folder, as in the run.',
+      'Data set to measure on; default: that of the run, as always for faces,'
+      ' whose alpha is chosen on it.',
+      group='data',
   )
-  flags.DEFINE_enum('split', 'test', SPLITS, 'Part of the data set.')
-  flags.DEFINE_string(
-      'judge_workdir',
+  data_dir: pathlib.Path | None = options.option(
+      None, 'Where the data are; default: where the run found them.',
+      group='data',
+  )  # fmt: skip
+  split: Literal['test', 'validation', 'train'] = options.option(
+      'test', 'Part of the data set.', group='data'
+  )
+  judge_workdir: pathlib.Path | None = options.option(
       None,
-      'Judges, by default runs/judge_DATASET, of faces'
-      ' runs/attribute_judge_DATASET_SIZE. Those of digits are trained when'
-      ' missing.',
-  )
-  flags.DEFINE_integer(
-      'diagnostics_images',
-      None,
-      'Images of the split, from its first on, that the Jacobians of the models'
-      ' are measured on; by default 256 digits or 16 faces, 0 for none. Their'
-      ' means go into the rows, the rest to DATASET_SPLIT_diagnostics.json and'
-      ' pictures beside it.',
-      lower_bound=0,
-  )
-  flags.DEFINE_list(
-      'metrics',
-      [],
-      f'Scores of disentanglement, any of {", ".join(disentanglement.METRICS)};'
-      ' by default none. Their details go to'
-      ' WORKDIR/evaluations/DATASET_SPLIT_metrics.json. They take seconds a'
-      ' model for digits and grow with units times labels: minutes for codes of'
-      ' a thousand units and 40 attributes of faces.',
+      'Directory of the judges; default: a folder of runs/ named after the data'
+      ' set. Those of classes are trained if missing.',
+      group='data',
   )
 
+  def __post_init__(self):
+    options.check(self)
 
-def evaluate(
-    workdir: str | os.PathLike[str],
-    *,
-    dataset: str | None = None,
-    data_dir: str | os.PathLike[str] | None = None,
-    split: str = 'test',
-    judge_workdir: str | os.PathLike[str] | None = None,
-    diagnostics_images: int | None = None,
-    metrics: Sequence[str] = (),
-) -> tuple[pathlib.Path, list[dict[str, Any]]]:
-  """Measures the finished stages of a run and writes the rows.
 
-  Args:
-    workdir: of a run of experiments.mnist, svhn or celeba.
-    dataset: name of what to measure on; None takes the run's own.
-    data_dir: see `datasets.load` and `datasets.load_faces`.
-    split: one of `SPLITS`.
-    judge_workdir: of the judges; None takes the default of the data set.
-    diagnostics_images: that Jacobians are measured on, none if 0; None takes
-      the default of digits or of faces.
-    metrics: of `disentanglement.METRICS`, whose scores the rows have too.
+@dataclasses.dataclass(frozen=True)
+class Measured:
+  """Models of a run on a data set: rows, and what else is written."""
 
-  Returns:
-    The file, and its rows: the stages in the order of the run, then an
-    untrained model.
+  models: Sequence[steps.Trained]
+  rows: Sequence[dict[str, Any]]
+  data: Any
+  protocol: str
+  judged_by: dict[str, Any]
+  ceilings: dict[int, dict[str, Any]] = dataclasses.field(default_factory=dict)
+
+
+def main(config: Config) -> None:
+  run = run_lib.Run.open(config.workdir)
+  models = restore(run)
+  folder = run.path / 'evaluations'
+  files.check_writable(f'--workdir={run.path}: {folder}', folder)
+  has_attributes = bool(run.manifest['dataset'].get('attributes'))
+  measured = (_measure_faces if has_attributes else _measure_classes)(
+      config, run, models
+  )
+  name, data = config.dataset or run.manifest['dataset']['name'], measured.data
+  if name == run.manifest['dataset']['name'] and not _is_own(config, run):
+    name = f'{name}_{data.fingerprint}'  # other data of the same name
+  path = folder / f'{name.replace("/", "-")}_{config.split}.json'
+  with files.writing(folder):
+    folder.mkdir(exist_ok=True)
+  if config.metrics:
+    _add_scores(config, measured, path)
+  _add_diagnostics(config, run, measured, path)
+  results = {
+      'experiment': 'evaluate',
+      'protocol': measured.protocol,
+      'dataset': {'name': name, 'fingerprint': data.fingerprint},
+      **measured.judged_by,
+      'rows': measured.rows,
+  }
+  files.write_whole(path, json.dumps(results, indent=1))
+  progress.say(tables.format_rows(measured.rows))
+  for ceiling in list(measured.ceilings.values())[:1]:
+    progress.say(swap_ceiling.format_ceiling(ceiling))
+  progress.say(f'saved in {path}')
+
+
+def restore(run: run_lib.Run) -> list[steps.Trained]:
+  """Restores the finished models of a run, and teachers that it was given.
+
+  Unfinished stages are noted.
 
   Raises:
-    InputError: if there is no run or no finished stage, or the data or the
-      judges do not fit the models.
+    InputError: if no stage is finished, or a checkpoint is damaged.
   """
-  disentanglement.check_metrics(metrics)
-  run = workdirs.WorkDir(workdir)
-  accepted = ' or '.join(f'experiments.{name}' for name in _EVALUATE)
-  if run.manifest is None:
-    raise errors.InputError(
-        f'--workdir={run.path} has no manifest.json; accepted: the work'
-        f' directory of a run of {accepted}.'
+  unfinished = [name for name in run.planned if name not in run.stages]
+  run.find_stage(None)
+  if unfinished:
+    progress.note(f'not measured, as unfinished: {", ".join(unfinished)}')
+  trained = [run.trained(name) for name in run.stages]
+  given, directory = [], run.config.get('teacher_workdir')
+  if directory is not None:
+    try:
+      stages = [model.stage for model in trained]
+      given = session.restore_teachers(directory, stages)
+    except errors.InputError as error:
+      progress.note(f'the teacher that the run was given is left out: {error}')
+  return session.by_seed([*given, *trained])
+
+
+def _is_own(config, run):
+  """Returns whether the data are those of the run; a name may have many."""
+  recorded = run.manifest['dataset']
+  if config.dataset not in (None, recorded['name']):
+    return False
+  train = run.load_data(
+      recorded.get('split', 'train'), config.data_dir, in_memory=False
+  )
+  return train.fingerprint == recorded['fingerprint']
+
+
+def _measure_classes(config, run, models):
+  """Measures class swaps, and what the first teacher lets students reach."""
+  data = run.load_data(config.split, config.data_dir, config.dataset)
+  name = config.dataset or run.manifest['dataset']['name']
+  directory = config.judge_workdir or judges.default_directory(
+      name, config.data_dir
+  )
+  ensemble = judges.restore_or_train(
+      directory, name, config.data_dir,
+      image_shape=models[0].module.image_shape, report=progress.report_judge,
+  )  # fmt: skip
+  _compare_judge(run, 'judges', ensemble.describe())
+  models = session.add_random(models, lambda own: own[-1])
+  rows = [
+      session.describe(model)
+      | class_swaps.measure(model.model, ensemble, data.images, data.labels)
+      for model in models
+  ]
+  ceilings = {}
+  for teacher in models:
+    if config.diagnostics_images == 0 or teacher.stage.model != 'teacher':
+      continue
+    own = [row for row in rows if row['seed'] == teacher.stage.seed]
+    ceilings[teacher.stage.seed] = found = swap_ceiling.measure(
+        teacher.model, ensemble, data.images, own, teacher.stage.name
     )
-  experiment = run.manifest.get('experiment')
-  if experiment not in _EVALUATE:
+    by_stage = {entry['stage']: entry for entry in found['students']}
+    for row in own:
+      if entry := by_stage.get(row['stage']):
+        row['residual_share'] = entry['residual_share']
+        row['class_swaps_ceiling'] = entry['class_swaps']
+  seen = config.split == 'train' or (
+      config.split == 'validation'
+      and run.manifest['dataset'].get('split') == 'train'
+  )
+  trained_on = ', which the models were trained on' if seen else ''
+  return Measured(
+      models, rows, data,
+      f'{config.split} split of {name}{trained_on}; {class_swaps.PROTOCOL}',
+      {'judges': ensemble.describe()}, ceilings,
+  )  # fmt: skip
+
+
+def _measure_faces(config, run, models):
+  """Measures attribute flips, with alpha chosen on the selection split."""
+  own = run.manifest['dataset']
+  chosen_on = session.choose_selection_split(
+      run.config['eval_split'], run.config['held_out']
+  )
+  if config.dataset not in (None, own['name']) or config.split == chosen_on:
     raise errors.InputError(
-        f'--workdir={run.path} is a run of {experiment}; accepted: one of'
-        f' {accepted}.'
+        f'--dataset={config.dataset} --split={config.split}: alpha of the run'
+        f' in {run.path} is chosen on {chosen_on} of {own["name"]}; accepted:'
+        ' another split of the same data.'
     )
-  # Before what takes minutes.
-  place = run.path / 'evaluations'
-  workdirs.check_writable(f'--workdir={run.path}: {place}', place)
-  return _EVALUATE[experiment](
-      run,
-      dataset=dataset,
-      data_dir=data_dir,
-      split=split,
-      judge_workdir=judge_workdir,
-      metrics=metrics,
-      **(
-          {}
-          if diagnostics_images is None
-          else {'diagnostics_images': diagnostics_images}
+  size = models[0].module.image_shape[0]
+  directory = config.judge_workdir or attribute_judges.default_directory(
+      own['name'], size
+  )
+  if not judge_files.exist(directory):
+    raise errors.InputError(
+        f'{directory} has no judge; accepted: --judge_workdir=DIRECTORY of one'
+        ' that experiments.celeba or experiments.judge trained.'
+    )
+  judge = attribute_judges.restore(
+      directory,
+      attribute_names=tuple(own['attributes']),
+      image_size=size,
+      dataset=own['name'],
+  )
+  _compare_judge(run, 'judge', judge.describe())
+  data, selection = (
+      run.load_data(split, config.data_dir)
+      for split in (config.split, chosen_on)
+  )
+  models = session.add_random(models, lambda own: own[0])
+  measure = functools.partial(
+      attribute_flips.measure,
+      judge=judge,
+      selection=selection,
+      data=data,
+      strengths=tuple(run.config['strengths']),
+      selection_images=run.config['selection_images'],
+  )
+  rows = [session.describe(m) | measure(m.model) for m in models]
+  protocol = (
+      f'{config.split} split, selection on {chosen_on};'
+      f' {attribute_flips.PROTOCOL}'
+  )
+  return Measured(models, rows, data, protocol, {'judge': judge.describe()})
+
+
+def _compare_judge(run, entry, found):
+  """Notes that a run was measured by another judge."""
+  recorded = (run.results or {}).get(entry)
+  if recorded and recorded.get('sha256') != found['sha256']:
+    progress.note(
+        f'the {entry} of results.json had other weights: do not compare the'
+        ' rates'
+    )
+
+
+def _add_scores(config, measured, path):
+  """Adds scores of disentanglement to the rows; writes their details."""
+  _, names = disentanglement.list_labels(measured.data)
+  details, notes = [], {}
+  for row, trained in zip(measured.rows, measured.models, strict=True):
+    scores = disentanglement.measure(
+        trained.model, measured.data, config.metrics
+    )
+    row.update({name: score.value for name, score in scores.items()})
+    about = {name: row[name] for name in ('model', 'stage', 'nuisance_dim')}
+    details.append(about | disentanglement.describe(scores, names))
+    for score in scores.values():
+      for reason in score.reasons:
+        notes.setdefault(reason, {})[row['stage']] = None
+  for reason, stages in notes.items():
+    progress.note(f'{", ".join(stages)}: {reason}')
+  files.write_whole(
+      path.with_name(f'{path.stem}_metrics.json'),
+      json.dumps(
+          {
+              'protocol': disentanglement.PROTOCOL,
+              'labels': list(names),
+              'rows': details,
+          },
+          indent=1,
       ),
   )
 
 
-def main() -> None:
-  path, rows = evaluate(
-      FLAGS.workdir,
-      dataset=FLAGS.dataset,
-      data_dir=FLAGS.data_dir,
-      split=FLAGS.split,
-      judge_workdir=FLAGS.judge_workdir,
-      diagnostics_images=FLAGS.diagnostics_images,
-      metrics=FLAGS.metrics,
-  )
-  print(tables.format_rows(rows))
-  if FLAGS.diagnostics_images != 0:
-    diagnostics = diagnosed_runs.read(path)
-    print(diagnosed_runs.format_undefined(diagnostics), end='')
-    if diagnostics.get('ceiling'):
-      print(ceilings.format_ceiling(diagnostics['ceiling']))
-  print(f'saved in {path}')
+def _add_diagnostics(config, run, measured, path):
+  """Adds the agreement of Jacobians to the rows; writes details of one seed."""
+  faces = measured.data.attribute_names is not None
+  count = config.diagnostics_images
+  if count is None:
+    count = 16 if faces else 256
+  if not count:
+    return
+  count = min(count, len(measured.data))
+  images, labels = measured.data.read(range(count))
+  first = None
+  for seed in dict.fromkeys(model.stage.seed for model in measured.models):
+    chosen = [
+        (model, row)
+        for model, row in zip(measured.models, measured.rows, strict=True)
+        if model.stage.seed == seed
+    ]
+    models = [model for model, _ in chosen]
+    entries = diagnostics.measure(
+        models, images, labels if faces else None, run.factor_names
+    )
+    for (_, row), entry in zip(chosen, entries, strict=True):
+      row.update(diagnostics.row_entries(entry))
+    first = first or (models, entries)
+  diagnostics.write(
+      path, *first, images,
+      images_measured=count,
+      ceiling=next(iter(measured.ceilings.values()), None),
+  )  # fmt: skip
+  for line in diagnostics.format_undefined(first[1]):
+    progress.note(line)
 
 
 if __name__ == '__main__':
-  define_flags()
-  command_line.run(main)
+  cli.run(main, Config())

@@ -10,155 +10,164 @@ epoch is kept.
   python -m experiments.judge --dataset=synthetic_faces
 """
 
-from absl import flags
+import dataclasses
+import functools
+import pathlib
+
 import numpy as np
 
-from experiments import command_line
-from experiments import common_flags
-from jacsup_jax.core import config
-from jacsup_jax.data import registry as datasets
+from experiments import cli
+from experiments import progress
+from jacsup_jax.core import config as config_lib
+from jacsup_jax.core import options
+from jacsup_jax.data import registry
 from jacsup_jax.evaluation import attribute_judges
 from jacsup_jax.evaluation import judge_files
 from jacsup_jax.evaluation import judges
 
-FLAGS = flags.FLAGS
-
-_EPOCHS = 10
+_LARGEST = {'low': 1, 'high': config_lib.LARGEST_WIDTH}
 
 
-def define_flags() -> None:
-  """Defines the flags of this binary."""
-  common_flags.define_data_flags(
-      names='mnist_embedded (in the package), the TFDS name of a set of images'
-      ' of one size with a class label or of faces'
+@dataclasses.dataclass(frozen=True)
+class Config:
+  """The flags of this binary."""
+
+  dataset: str = options.option(
+      registry.DEFAULT_DATASET,
+      'mnist_embedded (in the package), arrays (a file of your own), the TFDS'
+      ' name of images of one size with a class label, or faces:'
+      f' {", ".join(registry.KNOWN_FACES)}.',
+      group='data',
   )
-  flags.DEFINE_string(
-      'workdir',
+  data_dir: pathlib.Path | None = options.option(
       None,
-      'Where to save; runs/judge_DATASET, of faces'
-      ' runs/attribute_judge_DATASET_SIZE by default.',
+      'Where TFDS keeps prepared data sets, the .npz file of arrays, or the'
+      ' folder of celeba_folder.',
+      group='data',
   )
-  flags.DEFINE_integer('epochs', _EPOCHS, 'Passes over the training data.')
-  flags.DEFINE_integer(
-      'seeds', 3, 'Digits: how many judges, of seeds 0, 1, ....'
+  image_size: int = options.option(
+      64, 'Faces: S, of S x S images.', group='data'
   )
-  flags.DEFINE_integer(
-      'seed',
+  attributes: tuple[str, ...] = options.option(
+      (), 'Faces: names of attributes to recognise; default: all.', group='data'
+  )
+  held_out: int = options.option(
       0,
-      'Faces: seed of the judge.',
-      lower_bound=0,
-      upper_bound=2**31 - 1,  # Of JAX's default integers.
+      'Faces: number of examples at the end of the training split on which the'
+      ' epoch is chosen, instead of the validation split.',
+      low=0,
+      group='data',
   )
-  flags.DEFINE_integer('image_size', 64, 'Faces: S, of S x S images.')
-  flags.DEFINE_list(
-      'attributes', None, 'Faces: names of attributes to tell; all by default.'
+  in_memory: bool = options.option(
+      True, 'Faces: decode all images at once and keep them.', group='data'
   )
-  flags.DEFINE_integer(
-      'held_out',
-      0,
-      'Faces: the last examples of the training split, on which the epoch is'
-      ' chosen instead of on the validation split.',
-  )
-  flags.DEFINE_boolean(
-      'in_memory', True, 'Faces: decode all images at once and keep them.'
-  )
-  flags.DEFINE_boolean(
-      'skip_bad_images',
+  skip_bad_images: bool = options.option(
       False,
       'Faces: leave out images of celeba_folder that cannot be decoded.',
+      group='data',
   )
-  flags.DEFINE_integer('batch_size', 128, 'Faces: examples per step.')
-  flags.DEFINE_integer('first_width', 32, 'Faces: channels of layer 1.')
-  flags.DEFINE_integer('last_width', 512, 'Faces: channels at most.')
-  flags.DEFINE_integer('hidden', 512, 'Faces: units of the dense layer.')
+  epochs: int = options.option(10, 'Passes over the training data.', low=1)
+  seeds: int = options.option(
+      3, 'Classes: number of judges, of the seeds 0, 1, ...', low=1, high=1000
+  )
+  seed: int = options.option(
+      0, 'Faces: seed of the judge.', low=0, high=config_lib.LARGEST_INTEGER
+  )
+  batch_size: int = options.option(128, 'Faces: examples per step.', low=1)
+  first_width: int = options.option(
+      32, 'Faces: channels of the first layer.', **_LARGEST
+  )
+  last_width: int = options.option(
+      512, 'Faces: largest number of channels.', **_LARGEST
+  )
+  hidden: int = options.option(
+      512, 'Faces: units of the dense layer.', **_LARGEST
+  )
+  workdir: pathlib.Path | None = options.option(
+      None,
+      'Where to save; default: runs/judge_DATASET, of faces'
+      ' runs/attribute_judge_DATASET_SIZE.',
+      group='output',
+  )
+
+  def __post_init__(self):
+    options.check(self)
 
 
-def main() -> None:
-  command_line.check_at_least(
-      1, 'seeds', 'epochs', 'batch_size', 'first_width', 'last_width', 'hidden'
-  )
-  command_line.check_at_most(judges.MOST_SEEDS, 'seeds')
-  command_line.check_at_most(
-      config.LARGEST_WIDTH, 'first_width', 'last_width', 'hidden'
-  )
-  command_line.check_at_least(0, 'held_out')
-  if FLAGS.dataset in datasets.KNOWN_FACES:
-    _judge_faces()
+def main(config: Config) -> None:
+  if config.dataset in registry.KNOWN_FACES:
+    _judge_faces(config)
   else:
-    _judge_digits()
+    _judge_classes(config)
 
 
-def _judge_digits():
-  directory = FLAGS.workdir or judges.default_directory(
-      FLAGS.dataset, FLAGS.data_dir
+def _judge_classes(config):
+  directory = config.workdir or judges.default_directory(
+      config.dataset, config.data_dir
   )
   found = judge_files.exist(directory)
   ensemble = judges.restore_or_train(
       directory,
-      FLAGS.dataset,
-      FLAGS.data_dir,
-      image_shape=None,
-      seeds=tuple(range(FLAGS.seeds)),
-      epochs=FLAGS.epochs,
+      config.dataset,
+      config.data_dir,
+      seeds=tuple(range(config.seeds)),
+      epochs=config.epochs,
+      report=progress.report_judge,
   )
   for seed, accuracy in zip(ensemble.seeds, ensemble.accuracy):
-    print(f'judge {seed}: {accuracy:.2%} on the test split')
-  print(
-      f'mean {np.mean(ensemble.accuracy):.2%}, standard deviation'
-      f' {np.std(ensemble.accuracy):.2%};'
+    progress.say(f'judge {seed}: {accuracy:.2%} on the test split')
+  spread = ''
+  if len(ensemble.seeds) > 1:
+    spread = f' ± {100 * np.std(ensemble.accuracy, ddof=1):.2f}'
+  progress.say(
+      f'mean {np.mean(ensemble.accuracy):.2%}{spread};'
       f' {"found" if found else "saved"} in {directory}'
   )
 
 
-def _judge_faces():
-  data, selection = (
-      datasets.load_faces(
-          FLAGS.dataset,
-          split,
-          data_dir=FLAGS.data_dir,
-          image_size=FLAGS.image_size,
-          attributes=FLAGS.attributes,
-          in_memory=FLAGS.in_memory,
-          skip_bad_images=FLAGS.skip_bad_images,
-          held_out=FLAGS.held_out,
-      )
-      for split in ('train', 'held_out' if FLAGS.held_out else 'validation')
+def _judge_faces(config):
+  load = functools.partial(
+      registry.load,
+      config.dataset,
+      data_dir=config.data_dir,
+      image_size=config.image_size,
+      attributes=config.attributes or None,
+      in_memory=config.in_memory,
+      skip_bad_images=config.skip_bad_images,
+      held_out=config.held_out,
+      report=progress.announce,
   )
-  directory = FLAGS.workdir or attribute_judges.default_directory(
-      data.name, data.image_size
+  data = load('train')
+  selection = load('held_out' if config.held_out else 'validation')
+  directory = config.workdir or attribute_judges.default_directory(
+      data.name, config.image_size
   )
   found = judge_files.exist(directory)
   judge = attribute_judges.restore_or_train(
       directory,
       data,
       selection,
-      seed=FLAGS.seed,
-      epochs=FLAGS.epochs,
-      batch_size=FLAGS.batch_size,
-      first_width=FLAGS.first_width,
-      last_width=FLAGS.last_width,
-      hidden=FLAGS.hidden,
-      report=_report,
+      seed=config.seed,
+      epochs=config.epochs,
+      batch_size=config.batch_size,
+      first_width=config.first_width,
+      last_width=config.last_width,
+      hidden=config.hidden,
+      report=progress.report_judge,
   )
-  print(f'{"attribute":20} accuracy  balanced, on the {selection.split} split')
+  progress.say(
+      f'{"attribute":20} accuracy  balanced, on the {selection.split} split'
+  )
   for name, accuracy, balanced in zip(
       judge.attribute_names, judge.accuracy, judge.balanced_accuracy
   ):
-    print(f'{name:20} {accuracy:8.2%}  {balanced:8.2%}')
-  print(
+    progress.say(f'{name:20} {accuracy:8.2%}  {balanced:8.2%}')
+  progress.say(
       f'mean {np.mean(judge.accuracy):.2%}, balanced'
       f' {np.mean(judge.balanced_accuracy):.2%}, epoch {judge.best_epoch} of'
       f' {judge.epochs}; {"found" if found else "saved"} in {directory}'
   )
 
 
-def _report(epoch, loss, accuracy):
-  print(
-      f'epoch {epoch}/{FLAGS.epochs} loss={loss:.4f} accuracy={accuracy:.4f}',
-      flush=True,
-  )
-
-
 if __name__ == '__main__':
-  define_flags()
-  command_line.run(main)
+  cli.run(main, Config())

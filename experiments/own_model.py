@@ -1,20 +1,30 @@
-"""Supervises a model that is not of this package; see the README."""
+"""Supervises a model that is not of this package: spots of light, in pure JAX.
 
-from absl import flags
+  python -m experiments.own_model --output=runs/own_model.png
+"""
+
+import dataclasses
+import io
+import pathlib
+
 import jax
 import jax.numpy as jnp
 import optax
+from PIL import Image
 
-from experiments import command_line
+from experiments import cli
+from experiments import progress
 from jacsup_jax.core import codes
-from jacsup_jax.core import codes as latents
+from jacsup_jax.core import errors
 from jacsup_jax.core import jacobian
 from jacsup_jax.core import losses
-from jacsup_jax.evaluation import jacobian_agreement as jacobian_diagnostics
-from jacsup_jax.figures import panels as figures
+from jacsup_jax.core import options
+from jacsup_jax.data import files
+from jacsup_jax.evaluation import jacobian_agreement
+from jacsup_jax.figures import panels
 
-FLAGS = flags.FLAGS
 SIZE, BATCH = 20, 64
+FORMATS = ('.png', '.jpg', '.jpeg', '.webp', '.pdf', '.svg')
 WIDTHS = (3 * SIZE**2, 128, 64, 16, 64, 128, 36)  # A code of 16, and 6 spots.
 LINE = jnp.linspace(-1, 1, SIZE)
 
@@ -42,7 +52,7 @@ def teacher_encode(images):
   # No bar has all three colours: what all have in common is the lamp's.
   light = jnp.maximum(jnp.min(images, axis=-1), 1e-9)
   sums = jnp.sum(light, 1), jnp.sum(light, 2)
-  return latents.split(jnp.stack([s @ LINE / s.sum(1) for s in sums], 1), 2)
+  return codes.split(jnp.stack([s @ LINE / s.sum(1) for s in sums], 1), 2)
 
 
 def teacher_decode(code):
@@ -57,11 +67,11 @@ def apply(layers, x):
 
 
 def encode(params, images):
-  return latents.split(apply(params[:3], images.reshape(len(images), -1)), 2)
+  return codes.split(apply(params[:3], images.reshape(len(images), -1)), 2)
 
 
 def decode(params, code):
-  spots = apply(params[3:], latents.merge(code)).reshape(-1, 6, 6)
+  spots = apply(params[3:], codes.merge(code)).reshape(-1, 6, 6)
   widths = 0.08 + 0.2 * jax.nn.sigmoid(spots[..., 2])
   return render(jnp.tanh(spots[..., :2]), widths, spots[..., 3:])
 
@@ -92,28 +102,70 @@ def train(seed, steps, lambda_diff):
   return jax.lax.scan(step, (params, optimizer.init(params)), keys)[0][0]
 
 
-def main():
+def check_output(path):
+  """Raises InputError unless a picture can be written there."""
+  if path.suffix.lower() not in FORMATS:
+    raise errors.InputError(
+        f'--output={path}; accepted: a name that ends in {", ".join(FORMATS)}.'
+    )
+  files.check_writable(f'--output={path}', path.parent)
+  if path.is_dir():
+    raise errors.InputError(f'--output={path} is a folder; accepted: a file.')
+
+
+def save(figure, path):
+  """Writes a figure in the format of the file's ending."""
+  ending, content = path.suffix.lower()[1:], io.BytesIO()
+  panels.write(figure, content, ending if ending in panels.FORMATS else 'png')
+  if ending not in panels.FORMATS:
+    picture, content = Image.open(content).convert('RGB'), io.BytesIO()
+    picture.save(content, 'JPEG' if ending != 'webp' else 'WEBP', quality=95)
+  with files.writing(path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+  files.write_whole(path, content.getvalue())
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+  """The flags of this binary."""
+
+  seed: int = options.option(
+      0, 'Seed of the students.', low=0, high=2**31 - 1
+  )
+  steps: int = options.option(1500, 'Training steps.', low=1)
+  output: pathlib.Path = options.option(
+      pathlib.Path('runs/own_model.png'),
+      f'The picture, of the format of its ending: {", ".join(FORMATS)}.',
+      group='output',
+  )
+
+  def __post_init__(self):
+    options.check(self)
+
+
+def main(config):
+  check_output(config.output)
   lamps, bars = draw(jax.random.key(-1))
   images, pairs = lamps + bars, jnp.roll(jnp.arange(BATCH), 1)
   exact, teacher_code = lamps[pairs] + bars, teacher_encode(images)
   rows = {'scene': images, 'lamp of': images[pairs], 'exact swap': exact}
   for name, weight in (('with', 1.0), ('without', 0.0)):
-    params = jax.jit(train, static_argnums=1)(FLAGS.seed, FLAGS.steps, weight)
+    params = jax.jit(train, static_argnums=1)(config.seed, config.steps, weight)
     student, code = lambda code: decode(params, code), encode(params, images)
     drawn, swapped = jacobian.decode_swapped(student, code, pairs)
     rows |= {f'{name}: drawn': drawn, f'{name}: swap': swapped}
     models = student, code, teacher_decode, teacher_code
-    columns = jacobian_diagnostics.multiply_columns(*models)
-    found = jacobian_diagnostics.compute_agreement(columns, ('x', 'y'))
-    errors = [jnp.mean((drawn - images) ** 2), jnp.mean((swapped - exact) ** 2)]
-    values = f'MSE {errors[0]:.5f}, of swaps {errors[1]:.5f}, cosine'
-    print(f'{name} Jacobian supervision: {values} {found["cosine"]:.3f}')
+    columns = jacobian_agreement.multiply_columns(*models)
+    found = jacobian_agreement.compute_agreement(columns, ('x', 'y'))
+    error, of_swaps = (
+        jnp.mean((a - b) ** 2) for a, b in ((drawn, images), (swapped, exact))
+    )
+    values = f'MSE {error:.5f}, of swaps {of_swaps:.5f}, cosine'
+    progress.say(f'{name} Jacobian supervision: {values} {found["cosine"]:.3f}')
   rows = {name: images[:12] for name, images in rows.items()}
-  figures.save(figures.reconstructions(rows), FLAGS.output)
+  save(panels.reconstructions(rows), config.output)
+  progress.say(f'saved in {config.output}')
 
 
 if __name__ == '__main__':
-  flags.DEFINE_integer('seed', 0, 'Of the students.', 0, 2**31 - 1)
-  flags.DEFINE_integer('steps', 1500, 'Of their training.', lower_bound=1)
-  flags.DEFINE_string('output', 'runs/own_model.png', 'The picture.')
-  command_line.run(main)
+  cli.run(main, Config())

@@ -2,40 +2,38 @@
 
 from collections.abc import Mapping, Sequence
 import csv
-import dataclasses
 import io
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
-import scipy
+import numpy as np
 
 from experiments import paper_numbers
-from jacsup_jax.evaluation import averages
 
 
-@dataclasses.dataclass(frozen=True)
-class Line:
+class Line(NamedTuple):
   """A row of the paper's table and our runs of it.
 
   Attributes:
     paper: the paper's.
-    ours: rows of results.json, one per seed; empty where none was run.
+    ours: rows of results.json, one per seed; empty if none was run.
   """
 
   paper: paper_numbers.PaperRow
   ours: tuple[Mapping[str, Any], ...]
 
   def mean(self, name: str) -> float | None:
-    """Returns the mean over seeds of an entry, None where it was not run."""
-    return averages.mean([row.get(name) for row in self.ours])
+    """Returns the mean of an entry over seeds, None if it was not run."""
+    values = self._values(name)
+    return float(np.mean(values)) if values else None
 
-  def std(self, name: str) -> float | None:
-    """Returns the deviation of the sample, None of fewer than two seeds."""
-    return averages.deviation([row.get(name) for row in self.ours])
+  def deviation(self, name: str) -> float | None:
+    """Returns the sample's standard deviation, None of fewer than two seeds."""
+    values = self._values(name)
+    return float(np.std(values, ddof=1)) if len(values) > 1 else None
 
-  @property
-  def seeds(self) -> list[int]:
-    return sorted({row['seed'] for row in self.ours})
+  def _values(self, name):
+    return [row[name] for row in self.ours if row.get(name) is not None]
 
 
 def match(
@@ -63,8 +61,8 @@ def match(
         dim = max(dims)
       elif dim == table.smallest_dim:
         dim = min(dims)
-    ours = [row for row in ours if row['nuisance_dim'] == dim]
-    lines.append(Line(paper, tuple(ours)))
+    ours = tuple(row for row in ours if row['nuisance_dim'] == dim)
+    lines.append(Line(paper, ours))
   return lines
 
 
@@ -73,13 +71,9 @@ def rank_correlation(
 ) -> float | None:
   """Computes Spearman's rank correlation of our rates with the paper's.
 
-  Args:
-    table: the paper's.
-    rows: of results.json.
-
   Returns:
-    From -1 to 1; None where fewer than three rows of the paper were run, or
-    all rates are the same.
+    From -1 to 1; None if fewer than three rows of the paper were run, or all
+    rates are the same.
   """
   pairs = [
       (line.paper.rate, line.mean(table.rate_name))
@@ -88,8 +82,9 @@ def rank_correlation(
   ]
   if len(pairs) < 3 or len({ours for _, ours in pairs}) == 1:
     return None
-  # scipy imports its parts when they are asked for; this is one of the slow.
-  return float(scipy.stats.spearmanr(*zip(*pairs)).statistic)
+  from scipy import stats  # pylint: disable=import-outside-toplevel
+
+  return float(stats.spearmanr(*zip(*pairs)).statistic)
 
 
 def format_markdown(
@@ -97,18 +92,18 @@ def format_markdown(
 ) -> str:
   """Formats the paper's table and ours as Markdown.
 
-  Rates are in per cent; ours are means over seeds, with their deviation where
-  there are several.
+  Rates are in per cent; ours are means over seeds, with the standard deviation
+  of the sample if there are several.
 
   Args:
     table: the paper's.
     rows: of results.json.
 
   Returns:
-    Lines: a heading, the table, what the deviations are, and for three rows
-    or more the rank correlation of the rates.
+    A heading, the table, and the rank correlation of the rates of three rows or
+    more.
   """
-  heading, *cells = _cells(table, rows)
+  heading, *cells = _make_cells(table, rows)
   lines = [
       f'Table {table.number}: {table.title}',
       '',
@@ -116,11 +111,8 @@ def format_markdown(
       f'|{" --- |" * len(heading)}',
       *(f'| {" | ".join(line)} |' for line in cells),
   ]
-  explanation = averages.describe_deviation(
-      [line.ours for line in match(table, rows)]
-  )
-  if explanation is not None:
-    lines += ['', explanation]
+  if any(len(line.ours) > 1 for line in match(table, rows)):
+    lines += ['', '±: standard deviation over seeds (divisor n - 1).']
   correlation = rank_correlation(table, rows)
   if correlation is not None:
     lines += [
@@ -134,22 +126,14 @@ def format_markdown(
 def format_csv(
     table: paper_numbers.PaperTable, rows: Sequence[Mapping[str, Any]]
 ) -> str:
-  """Formats the same cells as comma-separated values.
-
-  Args:
-    table: the paper's.
-    rows: of results.json.
-
-  Returns:
-    Lines: names of the columns, and a line for each row of the paper.
-  """
+  """Formats the cells of `format_markdown` as comma-separated values."""
   text = io.StringIO()
-  csv.writer(text, lineterminator='\n').writerows(_cells(table, rows))
+  csv.writer(text, lineterminator='\n').writerows(_make_cells(table, rows))
   return text.getvalue()
 
 
 def _is_same(paper, row):
-  """Whether a row of results.json has the model and weights of the paper's."""
+  """Returns whether a row of results.json has the paper's model and weights."""
   return row['model'] == paper.model and all(
       # Weights may have passed through float32.
       math.isclose(row.get(name, math.nan), value, rel_tol=1e-6)
@@ -157,14 +141,14 @@ def _is_same(paper, row):
   )
 
 
-def _cells(table, rows):
-  """Returns the cells of a table as text, the first row its heading."""
+def _make_cells(table, rows):
+  """Yields the rows of cells of a table as text, the heading first."""
   rate = table.rate_title
   yield [
       'model', *table.weights.values(), 'd, paper', 'd, ours',
       f'{rate}, paper', f'{rate}, ours', 'MSE, paper', 'MSE, ours',
       'epochs, paper', 'epochs, ours', 'seeds',
-  ]  # pyformat: disable
+  ]  # fmt: skip
   for line in match(table, rows):
     paper, ours = line.paper, line.ours
     yield [
@@ -178,13 +162,12 @@ def _cells(table, rows):
         _show(line, 'mse', lambda x: f'{x:.3g}'),
         paper.epochs,
         '/'.join(sorted({str(row['epochs']) for row in ours})),
-        ', '.join(map(str, line.seeds)),
+        ', '.join(map(str, sorted({row['seed'] for row in ours}))),
     ]
 
 
 def _show(line, name, show):
-  """Shows a mean over seeds and its deviation; blank where not run."""
-  mean, std = line.mean(name), line.std(name)
+  mean, deviation = line.mean(name), line.deviation(name)
   if mean is None:
     return ''
-  return show(mean) if std is None else f'{show(mean)} ± {show(std)}'
+  return show(mean) + ('' if deviation is None else f' ± {show(deviation)}')

@@ -1,18 +1,29 @@
-"""Lines and bars that say what a binary is doing.
+"""Lines, bars and event files that show what a binary is doing.
 
 Nothing here ends a run: a reader of stdout that has left, or a log on a full
 disk, silences what follows.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+import contextlib
 import os
 import sys
 from typing import Any
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 import tqdm
 
 from jacsup_jax.core import config as config_lib
+from jacsup_jax.data import registry
+from jacsup_jax.figures import sweeps
+from jacsup_jax.models import model as model_lib
+from jacsup_jax.runs import metrics
+from jacsup_jax.runs import workdir as workdirs
 from jacsup_jax.training import devices
+
+_MOST_EXAMPLES, _MOST_ATTRIBUTES = 8, 16  # of pictures for TensorBoard
 
 
 def say(text: str, stream: Any = None) -> None:
@@ -39,6 +50,12 @@ def announce(text: str) -> None:
   """Prints what takes a while and shows no progress of its own."""
   if devices.is_first():
     say(f'{text} ...', sys.stderr)
+
+
+def report_judge(epoch: int, epochs: int, means: Mapping[str, float]) -> None:
+  """Prints a line after an epoch of a judge's training."""
+  values = ' '.join(f'{name}={value:.4f}' for name, value in means.items())
+  say(f'judge {epoch}/{epochs} {values}')
 
 
 class Progress:
@@ -133,6 +150,96 @@ class Progress:
     except (OSError, ValueError):
       self._draw, self._bar = False, None
       _mute(sys.stderr)
+
+
+@contextlib.contextmanager
+def observed(
+    workdir: workdirs.WorkDir,
+    stages: Sequence[config_lib.Stage],
+    evaluate: Callable[[model_lib.Model], dict[str, Any]],
+    draw: metrics.DrawFn,
+    *,
+    bar: bool | None,
+    event_files: bool,
+) -> Iterator[tuple[Callable[..., None], Callable[..., dict[str, Any]]]]:
+  """Shows progress, and writes event files if they were asked for.
+
+  Args:
+    workdir: of the run.
+    stages: of the run.
+    evaluate: model -> metrics.
+    draw: model -> pictures of event files.
+    bar: draw a progress bar; None draws one on a terminal.
+    event_files: write event files for TensorBoard.
+
+  Yields:
+    `report` and `evaluate` of `runs.stages.run`.
+  """
+  with contextlib.ExitStack() as stack:
+    shown = stack.enter_context(Progress(stages, bar))
+    if not event_files:
+      yield shown.report, evaluate
+      return
+    events = stack.enter_context(
+        metrics.EventFiles(
+            workdir.path / 'tensorboard',
+            workdir.read_metrics,
+            note=note,
+        )
+    )
+
+    def report(stage, record):
+      events.report(stage, record)
+      shown.report(stage, record)
+
+    yield report, events.watch(evaluate, draw)
+
+
+def make_draw_swaps(data: registry.Dataset) -> metrics.DrawFn:
+  """Makes pictures of swapped factors, for TensorBoard.
+
+  Args:
+    data: of classes; the first image of each class is drawn.
+
+  Returns:
+    Draws a row of images, one of reconstructions, and for each image a row of
+    all with its factors.
+  """
+  _, firsts = np.unique(data.labels, return_index=True)
+  images = jnp.asarray(data.images[firsts[:_MOST_EXAMPLES]]) / 255
+
+  @jax.jit
+  def draw(model):
+    code = model.encode(images)
+    swapped = sweeps.swap_all_factors(model.decode, code)
+    return jnp.concatenate([jnp.stack([images, model.decode(code)]), swapped])
+
+  return lambda model: np.asarray(draw(model))
+
+
+def make_draw_flips(data: registry.Dataset, strength: float) -> metrics.DrawFn:
+  """Makes pictures of flipped attributes, for TensorBoard.
+
+  Args:
+    data: of faces; the first images are drawn.
+    strength: alpha of a flip.
+
+  Returns:
+    Draws a row of images, one of reconstructions, and one for each flip.
+  """
+  images, labels = map(jnp.asarray, data.read(range(_MOST_EXAMPLES)))
+
+  @jax.jit
+  def draw(model):
+    code = model.encode(images, labels)
+    count = min(labels.shape[1], _MOST_ATTRIBUTES)
+    flipped = sweeps.flip_factors(
+        model.decode, code, jnp.arange(count), strength
+    )
+    first = jnp.stack([images / 127.5 - 1, model.decode(code)])
+    return (jnp.concatenate([first, jnp.swapaxes(flipped, 0, 1)]) + 1) / 2
+
+  return lambda model: np.asarray(draw(model))
 
 
 def _mute(stream):

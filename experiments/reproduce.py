@@ -1,227 +1,296 @@
-"""Reproduces a table or a figure of Lezama (2019), or repeats a run.
+"""Reproduces tables and figures of Lezama (2019): the paper's beside ours.
+
+Runs that are missing are made, unfinished ones continued, complete ones read.
+Writes each table as Markdown and CSV, for Table 2 also the scatter plot of
+Figure 4, and copies figures.
 
   python -m experiments.reproduce --table=1 --scale=quick
-  python -m experiments.reproduce --manifest=runs/mnist_quick
-
-A table or a figure stands beside the paper's numbers: what is missing is run,
-what was begun goes on and what is complete is only read; then it writes
-Markdown, CSV, for Table 2 the scatter of Figure 4, and copies of figures, and
-prints the table. A run is repeated from its manifest in a new work directory,
-and compared with the repetition to the bit.
+  python -m experiments.reproduce --figure=1,2 --runs_dir=results --norun
 """
 
+from collections.abc import Mapping, Sequence
+import dataclasses
 import pathlib
+import shlex
 import shutil
+import subprocess
 import sys
+from typing import Any, Literal, NamedTuple
 
-from absl import flags
-
-from experiments import command_line
-from experiments import compared_runs
+from experiments import cli
 from experiments import paper_numbers
-from experiments import paper_properties
 from experiments import paper_tables
-from experiments import repeated_runs
-from experiments import reproduced_runs
+from experiments import progress
 from jacsup_jax.core import errors
-from jacsup_jax.figures import face_figures
-from jacsup_jax.figures import panels as figures
-from jacsup_jax.runs import workdir as workdirs
+from jacsup_jax.core import options
+from jacsup_jax.data import files
+from jacsup_jax.runs import signals
 
-FLAGS = flags.FLAGS
-
-
-def define_flags() -> None:
-  """Defines the flags of this binary."""
-  flags.DEFINE_list(
-      'table', [], f'Tables of the paper: {", ".join(reproduced_runs.TABLES)}.'
-  )
-  flags.DEFINE_list(
-      'figure',
-      [],
-      f'Figures of the paper: {", ".join(reproduced_runs.FIGURES)}.',
-  )
-  flags.DEFINE_enum(
-      'scale',
-      'quick',
-      reproduced_runs.SCALES,
-      'quick: minutes on two cores, reduced models and data that need no'
-      ' download. full: the paper\'s runs.',
-  )
-  flags.DEFINE_string(
-      'manifest',
-      None,
-      'A run to repeat, in the place of tables and figures: its manifest.json,'
-      ' or the work directory that has it.',
-  )
-  flags.DEFINE_string('runs_dir', 'runs', 'Where the runs are, or will be.')
-  flags.DEFINE_string(
-      'output',
-      None,
-      'Where tables and figures go, RUNS_DIR/reproduce by default; of a'
-      ' repetition its work directory, RUNS_DIR/repeat_NAME.',
-  )
-  flags.DEFINE_string(
-      'dataset', None, 'Passed to the runs; by default that of their flagfiles.'
-  )
-  flags.DEFINE_string(
-      'data_dir',
-      None,
-      'Passed to the runs; of a repetition by default as in its manifest.',
-  )
-  for name in ('judge_workdir', 'teacher_workdir'):
-    flags.DEFINE_string(
-        name, None, 'Of a repetition, if it is not as in the manifest.'
-    )
-  flags.DEFINE_boolean(
-      'run', True, 'Run what is missing; otherwise say which commands do.'
-  )
+_FLAGFILES = pathlib.Path('experiments') / 'flagfiles'
 
 
-def main() -> None:
-  if FLAGS.manifest is not None:
-    _repeat()
-    return
-  asked = {
-      'table': (FLAGS.table, reproduced_runs.TABLES),
-      'figure': (FLAGS.figure, reproduced_runs.FIGURES),
+class Run(NamedTuple):
+  """A run of a binary; its name is that of its flagfile and work directory."""
+
+  binary: str
+  name: str
+  teacher: str | None = None  # name of the run whose teacher it takes
+
+
+_DIGITS = {
+    'quick': (Run('mnist', 'mnist_quick'),),
+    'full': (
+        Run('mnist', 'mnist_table1'), Run('mnist', 'mnist_table1_no_jacobian')
+    ),
+}  # fmt: skip
+_FACES = {
+    'quick': (Run('celeba', 'celeba_quick'),),
+    'full': (
+        Run('celeba', 'celeba_teacher'),
+        Run('celeba', 'celeba_student', 'celeba_teacher'),
+    ),
+}
+_COMPARED_FACES = {
+    'quick': (*_FACES['quick'], Run('celeba', 'celeba_quick_fader')),
+    'full': (
+        *_FACES['full'],
+        Run('celeba', 'celeba_fader'),
+        Run('celeba', 'celeba_fader_8192'),
+    ),
+}
+_HOUSES = {
+    'quick': (Run('svhn', 'svhn_quick'),),
+    'full': (Run('svhn', 'svhn_paper'),),
+}
+
+
+def _ablation(name):
+  return {
+      'quick': (Run('ablation', f'{name}_quick'),),
+      'full': (Run('ablation', name),),
   }
-  if not FLAGS.table and not FLAGS.figure:
+
+
+# Runs by scale, parents first.
+TABLES = {
+    '1': _DIGITS,
+    '2': _COMPARED_FACES,
+    '4': _ablation('mnist_table4'),
+    '5': _ablation('celeba_table5'),
+    '6': _ablation('celeba_table6'),
+}
+# Runs by scale, and the pattern of their files in figures/.
+FIGURES = {
+    '1': (_DIGITS, 'figure_1[abcd]*.png'),
+    '2': (_DIGITS, 'figure_2*.png'),
+    '4': (_COMPARED_FACES, 'figure_4.png'),
+    '5': (_FACES, 'figure_5*.png'),
+    '7': (_COMPARED_FACES, 'reconstructions.png'),
+    '8': (_COMPARED_FACES, 'figure_8*.png'),
+    **{n: (_HOUSES, f'figure_{n}*.png') for n in ('9', '10', '11', '12')},
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+  """The flags of this binary."""
+
+  table: tuple[str, ...] = options.option(
+      (), 'Tables of the paper.', choices=tuple(TABLES), group='what'
+  )
+  figure: tuple[str, ...] = options.option(
+      (), 'Figures of the paper.', choices=tuple(FIGURES), group='what'
+  )
+  scale: Literal['quick', 'full'] = options.option(
+      'quick',
+      'quick: minutes on two cores, reduced models, data that need no download;'
+      ' full: the runs of the paper.',
+      group='what',
+  )
+  run: bool = options.option(
+      True, 'Make missing runs; otherwise print their commands.', group='what'
+  )
+  dataset: str | None = options.option(
+      None, 'Data set of the runs; default: that of their flagfiles.',
+      group='data',
+  )  # fmt: skip
+  data_dir: pathlib.Path | None = options.option(
+      None, 'Where the data are, see the runs.', group='data'
+  )
+  runs_dir: pathlib.Path = options.option(
+      pathlib.Path('runs'), 'Directory of the runs.', group='output'
+  )
+  output: pathlib.Path | None = options.option(
+      None, 'Directory of tables and figures; default: RUNS_DIR/reproduce.',
+      group='output',
+  )  # fmt: skip
+
+
+def main(config: Config) -> None:
+  if not config.table and not config.figure:
     raise errors.InputError(
-        'none of --table, --figure and --manifest is given; accepted: one of'
-        ' the first two or both, or the last.'
+        'neither --table nor --figure is given; accepted: --table of'
+        f' {", ".join(TABLES)}, --figure of {", ".join(FIGURES)}.'
     )
-  for name, (given, accepted) in asked.items():
-    if set(given) - set(accepted):
+  output = config.output or config.runs_dir / 'reproduce'
+  # Before a run of hours.
+  files.check_writable(f'--output={output}', output)
+  needed = [run for n in config.table for run in TABLES[n][config.scale]]
+  needed += [run for n in config.figure for run in FIGURES[n][0][config.scale]]
+  missing = [
+      _make_command(config, run)
+      for run in dict.fromkeys(needed)
+      if not files.exists(config.runs_dir / run.name / 'results.json')
+  ]
+  if missing and not config.run:
+    commands = '; '.join(shlex.join(('python', *c)) for c in missing)
+    raise errors.InputError(
+        f'{len(missing)} runs are missing in --runs_dir={config.runs_dir} and'
+        f' --norun is given; these commands make them: {commands}'
+    )
+  for command in missing:
+    run_command(command)
+  with files.writing(output):
+    output.mkdir(parents=True, exist_ok=True)
+  for number in config.table:
+    _write_table(config, paper_numbers.TABLES[int(number)], output)
+  for number in config.figure:
+    _copy_figures(config, number, output)
+
+
+def run_command(command: Sequence[str]) -> None:
+  """Runs Python with arguments, and ends this process if that fails.
+
+  SIGTERM and SIGINT are passed on, so that the run saves its position.
+  """
+  progress.say(shlex.join(('python', *command)))
+  # Its own process group: a terminal's Ctrl-C reaches it once, from here.
+  process = subprocess.Popen([sys.executable, *command], process_group=0)
+  try:
+    status = process.wait()
+  except (signals.Interrupted, KeyboardInterrupt):
+    process.terminate()
+    process.wait()
+    raise
+  if status:
+    progress.say(
+        f'error: {command[1]} ended with status {status}; the same command'
+        ' continues it.',
+        sys.stderr,
+    )
+    sys.exit(status if status == 2 else 1)
+
+
+def read_rows(paths: Sequence[pathlib.Path]) -> list[dict[str, Any]]:
+  """Reads the rows of runs that were measured alike.
+
+  A model that two runs have, such as a teacher that one took from the other, is
+  listed once.
+
+  Args:
+    paths: of work directories with a results.json.
+
+  Returns:
+    Rows of results.json, in order.
+
+  Raises:
+    InputError: if one cannot be read, or they differ in protocol or judges.
+  """
+  rows, first = {}, None
+  for path in paths:
+    results = files.read_json(path / 'results.json')
+    try:
+      judge = results.get('judge') or results.get('judges') or {}
+      measured = results['protocol'], judge.get('sha256')
+      for row in results['rows']:
+        sha256 = row.get('sha256')
+        key = row['model'], row['nuisance_dim'], row['seed'], sha256
+        rows.setdefault(key if sha256 else (*key, path), row)
+    except (KeyError, TypeError, AttributeError) as error:
       raise errors.InputError(
-          f'--{name}={",".join(given)}; accepted: {", ".join(accepted)}.'
+          f'{path / "results.json"} lacks {error}; accepted: the results of a'
+          ' run.'
+      ) from error
+    first = first or (path, measured)
+    if measured != first[1]:
+      raise errors.InputError(
+          f'{path} was measured by {measured}, {first[0]} by {first[1]};'
+          ' accepted in one table: the same protocol and judges.'
       )
-  root = pathlib.Path(FLAGS.runs_dir)
-  output = pathlib.Path(FLAGS.output or root / 'reproduce')
-  # Before a run of hours, not after it. Complete runs are only read.
-  workdirs.check_directory(f'--runs_dir={root}', root)
-  workdirs.check_writable(f'--output={output}', output)
-  missing = []
-  for name, (given, runs_of) in asked.items():
-    for number in given:
-      for run in runs_of[number][FLAGS.scale]:
-        if run not in missing and not _is_complete(root, run):
-          missing.append(run)
-  commands = [_command(root, run) for run in missing]
-  if commands and not FLAGS.run:
-    raise errors.InputError(
-        f'{len(commands)} runs are missing and --run is false; these make them:'
-        f' {"; ".join("python " + " ".join(c) for c in commands)}'
-    )
-  if commands:
-    workdirs.check_writable(f'--runs_dir={root}', root)
-  for command in commands:
-    reproduced_runs.run(command)
-  output.mkdir(parents=True, exist_ok=True)
-  for number in FLAGS.table:
-    if number == '3':
-      _write_properties(output)
-      continue
-    runs = reproduced_runs.TABLES[number][FLAGS.scale]
-    _write_table(paper_numbers.TABLES[int(number)], root, runs, output)
-  for number in FLAGS.figure:
-    runs = reproduced_runs.FIGURES[number][FLAGS.scale]
-    _copy_figures(number, root, runs, output)
+  return list(rows.values())
 
 
-def _is_complete(root, run):
-  return workdirs.WorkDir(root / run.name).is_complete
-
-
-def _command(root, run):
+def _make_command(config, run):
   """Returns the arguments of Python that make a run."""
   command = [
       '-m', f'experiments.{run.binary}',
-      f'--flagfile={reproduced_runs.FLAGFILES / run.name}.flags',
-      f'--workdir={root / run.name}',
-  ]  # pyformat: disable
+      f'--flagfile={_FLAGFILES / run.name}.flags',
+      f'--workdir={config.runs_dir / run.name}',
+  ]  # fmt: skip
   if run.teacher is not None:
-    command.append(f'--teacher_workdir={root / run.teacher}')
+    command.append(f'--teacher_workdir={config.runs_dir / run.teacher}')
   for name in ('dataset', 'data_dir'):
-    if FLAGS[name].value is not None:
-      command.append(f'--{name}={FLAGS[name].value}')
-  return command
+    if getattr(config, name) is not None:
+      command.append(f'--{name}={getattr(config, name)}')
+  return tuple(command)
 
 
-def _repeat():
-  """Repeats the run of --manifest, and compares."""
-  for name in ('table', 'figure', 'scale', 'dataset'):
-    if FLAGS[name].present:
-      raise errors.InputError(
-          f'--{name} with --manifest={FLAGS.manifest}, which says what is run;'
-          ' accepted: one of them.'
-      )
-  original = repeated_runs.read(FLAGS.manifest)
-  name = f'repeat_{original.directory.name}'
-  output = pathlib.Path(FLAGS.output or pathlib.Path(FLAGS.runs_dir) / name)
-  names = ('data_dir', 'judge_workdir', 'teacher_workdir')
-  comparison = repeated_runs.repeat(
-      original,
-      output,
-      {name: FLAGS[name].value for name in names},
-      may_run=FLAGS.run,
-  )
-  text = compared_runs.format_markdown(comparison)
-  workdirs.write_whole(output / 'comparison.md', text)
-  print(text)
-  if comparison.first_difference and not comparison.differences:
-    print(f'error: {comparison.summarize()}', file=sys.stderr)
-    sys.exit(1)
-
-
-def _write_table(table, root, runs, output):
+def _write_table(config, table, output):
   """Writes and prints a table of complete runs."""
-  rows = reproduced_runs.read_rows([root / run.name for run in runs])
+  runs = TABLES[str(table.number)][config.scale]
+  rows = read_rows([config.runs_dir / run.name for run in runs])
   text = paper_tables.format_markdown(table, rows)
-  text += f'\nRuns: {", ".join(f"{r.name} ({r.words})" for r in runs)}.\n'
-  name = f'table{table.number}'
-  workdirs.write_whole(output / f'{name}.md', text)
-  workdirs.write_whole(
-      output / f'{name}.csv', paper_tables.format_csv(table, rows)
+  text += f'\nRuns: {", ".join(run.name for run in runs)}.\n'
+  path = output / f'table{table.number}'
+  files.write_whole(path.with_suffix('.md'), text)
+  files.write_whole(
+      path.with_suffix('.csv'), paper_tables.format_csv(table, rows)
   )
   if table.number == 2:
-    figures.save(
-        face_figures.tradeoff([*rows, *reproduced_runs.figure_4_of_paper()]),
+    # pylint: disable=import-outside-toplevel
+    from jacsup_jax.figures import curves
+    from jacsup_jax.figures import panels
+
+    panels.save(
+        curves.tradeoff([*rows, *_points_of_paper(table)]),
         output / 'figure_4.png',
     )
-  print(text)
+  progress.say(text)
 
 
-def _write_properties(output):
-  """Writes and prints Table 3, which nothing is run for."""
-  for name, text in (
-      ('table3.md', paper_properties.format_markdown()),
-      ('table3.csv', paper_properties.format_csv()),
-  ):
-    workdirs.write_whole(output / name, text)
-  print(paper_properties.format_markdown())
+def _points_of_paper(table) -> list[Mapping[str, Any]]:
+  return [
+      {
+          'model': row.model,
+          'nuisance_dim': row.nuisance_dim,
+          'mse': row.mse,
+          table.rate_name: row.rate,
+          'source': 'paper',
+      }
+      for row in table.rows
+  ]
 
 
-def _copy_figures(number, root, runs, output):
+def _copy_figures(config, number, output):
   """Copies the pictures of a figure that runs have drawn."""
-  found = []
-  for run in runs:
-    folder = root / run.name / 'figures'
-    pattern = reproduced_runs.PATTERNS[number]
-    for path in sorted(filter(pathlib.Path.is_file, folder.glob(pattern))):
-      copy = output / f'{run.name}_{path.name}'
-      shutil.copyfile(path, copy)
-      found.append(copy)
+  runs, pattern = FIGURES[number]
+  folders = [config.runs_dir / run.name for run in runs[config.scale]]
+  found = 0
+  for folder in folders:
+    # results/ keeps pictures beside results.json, runs in figures/.
+    for place in (folder / 'figures', folder):
+      for path in sorted(place.glob(pattern)):
+        copy = output / f'{folder.name}_{path.name}'
+        with files.writing(copy):
+          shutil.copyfile(path, copy)
+        progress.say(f'Figure {number}: {copy}')
+        found += 1
   if not found:
     raise errors.InputError(
-        f'--figure={number}: {", ".join(str(root / r.name) for r in runs)} have'
-        f' no figures/{reproduced_runs.PATTERNS[number]}; accepted: complete'
-        ' runs that drew it.'
+        f'--figure={number}: {", ".join(map(str, folders))} have no'
+        f' figures/{pattern}; accepted: complete runs that drew it.'
     )
-  for path in found:
-    print(f'Figure {number}: {path}')
 
 
 if __name__ == '__main__':
-  define_flags()
-  command_line.run(main)
+  cli.run(main, Config())

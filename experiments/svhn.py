@@ -8,60 +8,109 @@ and Shapes3D, images of 64x64 whose every label is known.
   python -m experiments.svhn --flagfile=experiments/flagfiles/svhn_quick.flags
 """
 
-from absl import flags
+import dataclasses
+import functools
+import pathlib
 
-from experiments import command_line
-from experiments import common_flags
-from experiments import discovery_command
-from experiments import svhn_figures
-from experiments import svhn_runs
-from jacsup_jax.core import config
+import jax.numpy as jnp
 
-FLAGS = flags.FLAGS
+from experiments import cli
+from experiments import mnist
+from jacsup_jax.core import config as config_lib
+from jacsup_jax.core import errors
+from jacsup_jax.core import options
+from jacsup_jax.data import shape_sets
+from jacsup_jax.models import autoencoders
 
-
-def define_flags() -> None:
-  """Defines the flags of this binary, with the paper's values."""
-  common_flags.define_data_flags(
-      'svhn_cropped',
-      'the TFDS name of a set of colour 32x32 images, dsprites or shapes3d (of'
-      ' 64x64, with a flagfile each)',
-  )
-  discovery_command.define_flags(
-      name='svhn', epochs=25, nuisance_dim=16, lambda_y=0.025, lambda_diff=0.01
-  )
-  define_model_flags()
+IMAGE_SHAPE = (32, 32, 3)
 
 
-def define_model_flags() -> None:
-  """Defines the flags that this binary has and experiments.mnist has not."""
-  flags.DEFINE_integer(
-      'first_width',
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+  """The autoencoder, see `autoencoders.SvhnAutoencoder`."""
+
+  first_width: int = options.option(
       64,
       'Channels of the first layer; the next two have two and four times as'
       ' many.',
+      low=1,
+      high=config_lib.LARGEST_WIDTH,
+      group='what',
   )
-  flags.DEFINE_boolean(
-      'normalize_students',
+  normalize_students: bool = options.option(
       True,
-      'Students too have the BatchNorm of the code, as the paper draws it here;'
-      ' else the first teacher alone, as for digits.',
+      'Students normalize their code (BatchNorm), as the paper draws it here;'
+      ' otherwise the first teacher alone, as for digits.',
+      group='what',
   )
-  flags.DEFINE_boolean(
-      'linear_code',
+  linear_code: bool = options.option(
       False,
-      'The code has no ReLU. With one, as the paper draws it, a unit below 0 on'
-      ' all images is not trained any more.',
+      'The code has no ReLU. With the ReLU of the paper, a unit below 0 on all'
+      ' images gets no gradient.',
+      group='what',
+  )
+
+  def __post_init__(self):
+    options.check(self)
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(mnist.Config):
+  """The flags of this binary."""
+
+  model: ModelConfig = ModelConfig()
+
+
+DEFAULT = cli.with_defaults(
+    Config(),
+    workdir=pathlib.Path('runs/svhn'),
+    dataset='svhn_cropped',
+    epochs=25,
+    nuisance_dim=16,
+    lambda_y=0.025,
+    lambda_diff=0.01,
+)
+
+
+def find_image_shape(dataset: str) -> tuple[int, int, int]:
+  """Returns (H, W, C) of a data set's images: 32x32x3 unless it is known."""
+  layout = shape_sets.LAYOUTS.get(dataset)
+  return layout.image_shape if layout else IMAGE_SHAPE
+
+
+def make_module(
+    config: Config, num_factors: int, nuisance_dim: int, is_first: bool
+) -> autoencoders.SvhnAutoencoder:
+  """Makes an autoencoder for the images of the run."""
+  own = config.model
+  return autoencoders.SvhnAutoencoder(
+      num_factors,
+      nuisance_dim,
+      normalize_code=is_first or own.normalize_students,
+      image_shape=find_image_shape(config.result.dataset),
+      widths=tuple(own.first_width * i for i in (1, 2, 4)),
+      linear_code=own.linear_code,
+      dtype=jnp.dtype(config.chain.compute_dtype),
   )
 
 
-def main() -> None:
-  command_line.check_at_least(1, 'first_width')
-  command_line.check_at_most(config.LARGEST_WIDTH, 'first_width')
-  experiment = svhn_runs.make_experiment(FLAGS.dataset)
-  discovery_command.run(experiment, svhn_figures.list_drawings)
+def main(config: Config) -> None:
+  preserving = config.chain.growth == 'preserving'
+  folds = preserving and not config.model.normalize_students
+  if folds and not config.model.linear_code:
+    raise errors.InputError(
+        '--growth=preserving with --nonormalize_students folds the BatchNorm of'
+        ' the code into the layer before it, which the ReLU of --nolinear_code'
+        ' prevents; accepted: --linear_code, --normalize_students, or'
+        ' --growth=random.'
+    )
+  mnist.train_and_evaluate(
+      'svhn',
+      config,
+      functools.partial(make_module, config),
+      find_image_shape(config.result.dataset),
+  )
 
 
 if __name__ == '__main__':
-  define_flags()
-  command_line.run(main)
+  cli.run(main, DEFAULT)

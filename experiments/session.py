@@ -1,0 +1,388 @@
+"""The frame of a training run: where it reads and writes, and how it ends."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+import contextlib
+import dataclasses
+import itertools
+import pathlib
+from typing import Any, ClassVar, Literal
+
+from flax import linen as nn
+import jax
+
+from experiments import cli
+from experiments import progress
+from jacsup_jax.core import config as config_lib
+from jacsup_jax.core import errors
+from jacsup_jax.core import options
+from jacsup_jax.data import files
+from jacsup_jax.data import registry
+from jacsup_jax.evaluation import tables
+from jacsup_jax.models import autoencoders
+from jacsup_jax.models import model as model_lib
+from jacsup_jax.runs import run as run_lib
+from jacsup_jax.runs import workdir as workdirs
+from jacsup_jax.training import devices
+from jacsup_jax.training import steps
+
+
+@dataclasses.dataclass(frozen=True)
+class ResultConfig:
+  """What a run is trained and measured on."""
+
+  dataset: str = options.option(
+      registry.DEFAULT_DATASET,
+      'mnist_embedded (in the package), arrays (a file of yours), or the TFDS'
+      ' name of images with a class label.',
+      group='data',
+  )
+  eval_split: Literal['test', 'validation'] = options.option(
+      'test',
+      'What to measure on. validation is then held out of training.',
+      group='data',
+  )
+  eval_every: int = options.option(
+      5, 'Epochs between evaluations.', low=1, group='output'
+  )
+
+  def __post_init__(self):
+    options.check(self)
+
+
+@dataclasses.dataclass(frozen=True)
+class RunConfig:
+  """Where a run reads and writes, and how it works: not part of its result."""
+
+  decides_result: ClassVar[bool] = False
+
+  workdir: pathlib.Path = options.option(
+      pathlib.Path('runs/run'),
+      'Directory of the run; new, or to be continued.',
+      group='output',
+  )
+  resume: bool = options.option(
+      True, 'Continue the run that is in --workdir.', group='output'
+  )
+  judge_workdir: pathlib.Path | None = options.option(
+      None,
+      'Directory of the judge, which is trained if missing; default: a folder'
+      ' of runs/ named after the data set.',
+      group='output',
+  )
+  data_dir: pathlib.Path | None = options.option(
+      None,
+      'Where TFDS keeps prepared data sets (default: its own folder); the .npz'
+      ' file of --dataset=arrays; the folder of --dataset=celeba_folder.',
+      group='data',
+  )
+  checkpoint_every: int = options.option(
+      10, 'Epochs between checkpoints.', low=1, group='output'
+  )
+  progress: bool | None = options.option(
+      None,
+      'Show a progress bar; default: on a terminal only, a line per epoch'
+      ' elsewhere.',
+      group='output',
+  )
+  tensorboard: bool = options.option(
+      False, 'Also write metrics and pictures for TensorBoard.', group='output'
+  )
+  compilation_cache: pathlib.Path | None = options.option(
+      None,
+      'Directory in which compiled programs are kept for later runs; it should'
+      ' be writable by you alone, since they are executed.',
+      group='devices',
+  )
+  deterministic: bool = options.option(
+      False,
+      'Make GPUs give the same bits each time, at some cost of speed; CPUs and'
+      ' TPUs always do.',
+      group='devices',
+  )
+  distributed: bool = options.option(
+      False,
+      'This is one of several processes, each with its own devices, all with'
+      ' the same flags; --batch_size counts the examples of all of them.',
+      group='devices',
+  )
+  coordinator: str | None = options.option(
+      None,
+      'HOST:PORT of the first process; with --process_count and --process_id.'
+      ' Default: from the environment (TPU hosts, Slurm, Open MPI).',
+      group='devices',
+  )
+  process_count: int | None = options.option(
+      None, 'Number of processes.', low=1, group='devices'
+  )
+  process_id: int | None = options.option(
+      None, 'Index of this process; 0 writes --workdir.', low=0, group='devices'
+  )
+
+  def __post_init__(self):
+    options.check(self)
+    given = [self.coordinator, self.process_count, self.process_id]
+    if given != [None] * 3 and (None in given or not self.distributed):
+      raise errors.InputError(
+          '--coordinator, --process_count and --process_id: found'
+          f' {sum(x is not None for x in given)} of the three'
+          f'{"" if self.distributed else " without --distributed"}; accepted:'
+          ' all three with --distributed, or none.'
+      )
+    if self.process_id is not None and self.process_id >= self.process_count:
+      raise errors.InputError(
+          f'--process_id={self.process_id} with'
+          f' --process_count={self.process_count}; accepted: 0 to'
+          f' {self.process_count - 1}.'
+      )
+
+
+@contextlib.contextmanager
+def opened(
+    run: RunConfig, values: Mapping[str, Any]
+) -> Iterator[workdirs.WorkDir | None]:
+  """Locks the work directory of a run and checks that it may begin or resume.
+
+  Args:
+    run: where it is.
+    values: by flag name, all that decide the result.
+
+  Yields:
+    The directory; None on all processes but the first.
+
+  Raises:
+    InputError: if another run has it, or it holds a run with other flags.
+  """
+  if not devices.is_first():
+    yield None
+    return
+  workdir = workdirs.WorkDir(run.workdir)
+  workdir.check(values, run.resume)
+  if workdir.is_complete:  # It may be on a disk that is read-only.
+    yield workdir
+    return
+  with workdir.locked():
+    # Another run may have begun or ended before the lock was ours.
+    workdir.check(values, run.resume)
+    yield workdir
+
+
+def is_complete(workdir: workdirs.WorkDir | None) -> bool:
+  """Returns whether a run is complete; if so, prints its results."""
+  if not devices.share(workdir is not None and workdir.is_complete):
+    return False
+  if workdir is not None:
+    progress.say(f'The run in {workdir.path} is complete.')
+    progress.say(tables.format_results(workdir.read_results()))
+  return True
+
+
+def restore_teachers(
+    directory: str,
+    stages: Sequence[config_lib.Stage],
+    module: nn.Module | None = None,
+    recipe: steps.Recipe | None = None,
+) -> list[steps.Trained]:
+  """Restores the first teachers of another run for the students of this one.
+
+  Args:
+    directory: --teacher_workdir.
+    stages: of this run, students whose first parents are missing.
+    module: of a first teacher of this run; theirs must be equal. None for any.
+    recipe: of this run, if students inherit the state of the optimizer.
+
+  Returns:
+    A teacher for each missing name: that of the same seed, or the only one.
+
+  Raises:
+    InputError: if there is none, or one of another shape or of other seeds.
+  """
+  flag = f'--teacher_workdir={directory}'
+  run = run_lib.Run.open(directory, '--teacher_workdir')
+  theirs = {
+      run.stage(name).seed: name
+      for name in run.stages
+      if run.stage(name).model == 'teacher'
+  }
+  own = {stage.name for stage in stages}
+  wanted = {
+      name: stage.seed
+      for stage in stages
+      for name in (stage.parent, stage.teacher)
+      if name is not None and name not in own
+  }
+  found = []
+  for name, seed in wanted.items():
+    source = theirs.get(seed) if len(theirs) != 1 else [*theirs.values()][0]
+    if source is None:
+      raise errors.InputError(
+          f'{flag} has finished teachers of the seeds {sorted(theirs)}, and'
+          f' seed {seed} is needed; accepted: a run with that teacher, or with'
+          ' a single one.'
+      )
+    if module is not None:
+      _check_module(flag, run.module(source), module)
+    template = None
+    if recipe is not None:
+      alone = dataclasses.replace(run.stage(source), parent=None, teacher=None)
+      template = jax.eval_shape(lambda alone=alone: recipe.create(alone, {})[1])
+    teacher = run.trained(source, template)
+    stage = dataclasses.replace(
+        teacher.stage, name=name, parent=None, seed=seed
+    )
+    found.append(dataclasses.replace(teacher, stage=stage))
+  return found
+
+
+def _check_module(flag, found, wanted):
+  """Raises InputError, naming fields, unless two modules are equal."""
+  found, wanted = map(model_lib.describe_module, (found, wanted))
+  differing = [
+      f'{name} {found.get(name)} there, {wanted.get(name)} here'
+      for name in sorted({*found, *wanted})
+      if found.get(name) != wanted.get(name)
+  ]
+  if differing:
+    raise errors.InputError(
+        f'{flag} has a teacher of another model: {"; ".join(differing)};'
+        ' accepted: the same model.'
+    )
+
+
+def describe_data(
+    train: registry.Dataset, data_dir: pathlib.Path | None, **load_options: Any
+) -> dict[str, Any]:
+  """Describes the training data for the manifest, see `WorkDir.begin`.
+
+  Args:
+    train: the training split.
+    data_dir: where it was found.
+    **load_options: of `registry.load`, for all splits.
+  """
+  names = train.attribute_names
+  return {
+      'name': train.name,
+      'fingerprint': train.fingerprint,
+      'split': train.split,
+      **({} if names is None else {'attributes': list(names)}),
+      'options': load_options,
+      'data_dir': data_dir and str(data_dir.absolute()),
+  }
+
+
+def choose_selection_split(eval_split: str, held_out: int) -> str:
+  """Returns the split on which alpha and the judge's epoch are chosen.
+
+  Never the one that is measured: validation if that is test, else a part of
+  train that is held out.
+
+  Raises:
+    InputError: if none is held out.
+  """
+  if eval_split == 'test':
+    return 'validation'
+  if held_out < 1:
+    raise errors.InputError(
+        '--eval_split=validation needs images on which alpha is chosen, and'
+        f' --held_out={held_out}; accepted: 1 or more of the training images.'
+    )
+  return 'held_out'
+
+
+def by_seed(models: Sequence[steps.Trained]) -> list[steps.Trained]:
+  """Returns models of one seed after the other, in their order otherwise."""
+  return sorted(models, key=lambda model: model.stage.seed)
+
+
+def add_random(
+    models: Sequence[steps.Trained],
+    choose: Callable[[Sequence[steps.Trained]], steps.Trained],
+    module: nn.Module | None = None,
+) -> list[steps.Trained]:
+  """Adds an untrained model to the models of each seed, as a baseline.
+
+  Args:
+    models: see `by_seed`.
+    choose: models of a seed -> the one whose size, weights and module it has.
+    module: of the untrained model instead.
+  """
+  found = []
+  for _, group in itertools.groupby(models, lambda model: model.stage.seed):
+    own = [*group]
+    like = choose(own)
+    stage = dataclasses.replace(
+        like.stage, name='random', model='random', parent=None, teacher=None,
+        epochs=0,
+    )  # fmt: skip
+    of_random = module or like.module
+    state = steps.TrainState(
+        0, opt_state=(), **autoencoders.init_variables(of_random, stage.seed)
+    )
+    found += [*own, steps.Trained(stage, of_random, state, '')]
+  return found
+
+
+def describe(trained: steps.Trained) -> dict[str, Any]:
+  """Returns the entries of a row of results.json that are not measured."""
+  stage = trained.stage
+  weights = cli.as_dict(stage.weights)
+  usual = cli.as_dict(type(stage.weights)())
+  return {
+      'model': stage.model,
+      'stage': stage.name,
+      'nuisance_dim': stage.nuisance_dim,
+      'seed': stage.seed,
+      'epochs': stage.epochs,
+      **{
+          name: value
+          for name, value in weights.items()
+          if name.startswith('lambda_') or value != usual[name]
+      },
+      'sha256': trained.sha256,
+  }
+
+
+def finish(
+    workdir: workdirs.WorkDir,
+    experiment: str,
+    protocol: str,
+    rows: Sequence[Mapping[str, Any]],
+    trained: Sequence[steps.Trained],
+    data: registry.Dataset,
+    **entries: Any,
+) -> None:
+  """Draws the figures of a run, writes its results and prints its table.
+
+  Args:
+    workdir: of the run.
+    experiment: name of the binary.
+    protocol: how the rows were measured, in words.
+    rows: one per model.
+    trained: models; those of the first seed are drawn.
+    data: that they were not trained on.
+    **entries: more of results.json, such as `judges`.
+  """
+  # Imported here: --help needs no matplotlib.
+  # pylint: disable=import-outside-toplevel
+  from experiments import drawing
+  from jacsup_jax.figures import panels
+
+  progress.announce(f'drawing figures to {workdir.figures}')
+  seed = trained[0].stage.seed
+  own = drawing.Loaded(
+      workdir.path,
+      [model for model in trained if model.stage.seed == seed],
+      data,
+      rows,
+      workdir.read_metrics(),
+  )
+  for found in drawing.list_drawings(own):
+    path = workdir.figures / f'{found.name}.png'
+    with files.writing(path):
+      panels.save(found.draw(), path, dpi=found.dpi, colors=found.colors)
+  workdir.write_results(experiment, protocol, rows, **entries)
+  progress.say(tables.format_results(workdir.read_results()))
+  progress.say(f'figures: {workdir.figures}')
+  progress.say(
+      f'next: python -m experiments.evaluate --workdir={workdir.path}, or'
+      f' python -m experiments.edit --serve --workdir={workdir.path}'
+  )
