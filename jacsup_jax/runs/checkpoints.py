@@ -23,6 +23,7 @@ import orbax.checkpoint as ocp
 from jacsup_jax.core import codes
 from jacsup_jax.core import errors
 from jacsup_jax.data import files
+from jacsup_jax.training import steps
 
 _MODEL = ('step', 'params', 'batch_stats')
 _ITEMS = ('model', 'optimizer', 'progress')
@@ -96,7 +97,7 @@ class StageCheckpoints:
       StorageError: if it cannot be written; earlier checkpoints are kept.
     """
     fields = jax.device_get(state)._asdict()
-    sha256 = hash_tree(fields['params'])
+    sha256 = steps.hash_tree(fields['params'])
     if step in self.list_steps():
       return sha256
     model = {name: fields.pop(name) for name in _MODEL}
@@ -168,11 +169,11 @@ class StageCheckpoints:
     Raises:
       InputError: if some were saved and none is whole; nothing is changed.
     """
-    steps = self.list_steps()
+    existing = self.list_steps()
     lines, found = [], None
-    for step in sorted({*steps, *map(int, expected)}, reverse=True):
+    for step in sorted({*existing, *map(int, expected)}, reverse=True):
       path = self.directory / str(step)
-      if step not in steps:
+      if step not in existing:
         lines.append(f'{path} is missing')
         continue
       try:
@@ -189,7 +190,7 @@ class StageCheckpoints:
           ' Accepted: a copy of one in its place, or another --workdir.'
       )
     self.remove_leftovers()
-    for step in steps:
+    for step in existing:
       if found is not None and step > found.step:
         self._set_aside(step)
     if lines:
@@ -245,7 +246,7 @@ class StageCheckpoints:
       raise _Damage('its progress is not what was saved')
     if not isinstance(read.model, dict) or set(read.model) != set(_MODEL):
       raise _Damage('it holds no model')
-    if hash_tree(read.model['params']) != entries['params_sha256']:
+    if steps.hash_tree(read.model['params']) != entries['params_sha256']:
       raise _Damage('its parameters differ from what was saved')
     return read.model, entries
 
@@ -280,24 +281,6 @@ class StageCheckpoints:
     (self.directory / str(step)).rename(self.directory / name)
     if self._manager is not None:
       self._manager.reload()
-
-
-def hash_tree(tree: chex.ArrayTree) -> str:
-  """Computes the sha256 of a tree's paths, shapes, types and bytes.
-
-  Args:
-    tree: arrays of any shape.
-
-  Returns:
-    64 hexadecimal digits, equal only for trees equal to the last bit.
-  """
-  digest = hashlib.sha256()
-  for path, leaf in jax.tree_util.tree_leaves_with_path(jax.device_get(tree)):
-    array = np.asarray(leaf)
-    name = jax.tree_util.keystr(path)
-    digest.update(f'{name} {array.shape} {array.dtype}'.encode())
-    digest.update(np.ascontiguousarray(array).tobytes())
-  return digest.hexdigest()
 
 
 def compare_shapes(
@@ -347,7 +330,7 @@ def read_variables(
           ' stage as finished; accepted: a whole work directory.'
       )
     model = saved.restore(step)
-  found = hash_tree(model['params'])
+  found = steps.hash_tree(model['params'])
   if found != sha256:
     raise errors.InputError(
         f'{saved.directory / str(step)} has parameters of sha256 {found[:12]},'
@@ -359,7 +342,7 @@ def read_variables(
 def _hash_all(model, rest, progress):
   """Hashes a whole checkpoint: damage to the optimizer shows as well."""
   text = json.dumps(progress, sort_keys=True)
-  digests = [hash_tree(model), hash_tree(_leaves(rest)), text]
+  digests = [steps.hash_tree(model), steps.hash_tree(_leaves(rest)), text]
   return hashlib.sha256(' '.join(digests).encode()).hexdigest()
 
 

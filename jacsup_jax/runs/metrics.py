@@ -16,6 +16,7 @@ from jacsup_jax.models import model as models
 # Entries of a record that identify it; all other numbers are shown.
 _KEYS = ('stage', 'step')
 _PICTURE = 'pictures'
+_FLUSH_SECONDS = 1
 
 # model -> images `[rows, cols, H, W, C]` in [0, 1].
 DrawFn = Callable[[models.Model], np.ndarray]
@@ -134,7 +135,7 @@ class EventFiles:
     return evaluate_and_draw
 
   def report(self, stage: config.Stage, record: Mapping[str, Any]) -> None:
-    """Writes the record of an epoch, and flushes it to the disk."""
+    """Writes the record of an epoch; it is on the disk within seconds."""
     self._try(lambda: self._report(stage.name, record))
 
   def _try(self, write):
@@ -158,7 +159,6 @@ class EventFiles:
       self._writer.add_image(
           _PICTURE, picture, record['step'], dataformats='HWC'
       )
-    self._writer.flush()
 
   def _open(self, name, step):
     """Opens the writer of a stage that continues with a step; None: it ended."""
@@ -167,13 +167,25 @@ class EventFiles:
 
     self._close()
     directory = self._directory / name
-    is_new = not directory.exists()
+    earlier = [
+        record
+        for record in self._read_records()
+        if record['stage'] == name and (step is None or record['step'] < step)
+    ]
+    if directory.exists():
+      # A killed process may not have flushed its last record.
+      earlier = earlier[-1:]
     directory.mkdir(parents=True, exist_ok=True)
-    self._writer = tensorboardX.SummaryWriter(str(directory), purge_step=step)
+    self._writer = tensorboardX.SummaryWriter(
+        str(directory),
+        purge_step=earlier[0]['step'] if earlier else step,
+        flush_secs=_FLUSH_SECONDS,
+        # Names hold a second: two files of one second would be one.
+        filename_suffix=f'.{len(list(directory.iterdir())):04}',
+    )
     self._stage = name
-    for record in self._read_records() if is_new else ():
-      if record['stage'] == name and (step is None or record['step'] < step):
-        self._write(record)
+    for record in earlier:
+      self._write(record)
 
   def _write(self, record):
     for name, value in list_scalars(record):

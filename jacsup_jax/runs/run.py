@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from jacsup_jax.baselines import fader
-from jacsup_jax.core import config
+from jacsup_jax.core import config as configs
 from jacsup_jax.core import errors
 from jacsup_jax.data import registry
 from jacsup_jax.models import autoencoders
@@ -121,10 +121,10 @@ class Run:
         f' {accepted if self.stages else "a run that has one"}.'
     )
 
-  def stage(self, name: str) -> config.Stage:
+  def stage(self, name: str) -> configs.Stage:
     """Returns a finished stage with the epochs that it was trained for."""
     entry = self.manifest['stages'][self.find_stage(name)]
-    stage = config.Stage.from_json(entry['stage'])
+    stage = configs.Stage.from_json(entry['stage'])
     return dataclasses.replace(stage, epochs=entry['epochs'])
 
   def module(self, stage: str) -> Any:

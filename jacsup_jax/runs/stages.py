@@ -13,9 +13,7 @@ import contextlib
 import dataclasses
 from typing import Any, NoReturn
 
-import chex
 import jax
-import jax.numpy as jnp
 
 from jacsup_jax.core import config
 from jacsup_jax.core import errors
@@ -212,18 +210,12 @@ class _StageRun:
           first_epoch + position.epoch,
           position.taken,
           should_stop=self._should_stop,
-          check=loop.check_finite,
       )
     except loop.NonFiniteError as error:
-      self._give_up(saved, position, error.step, error.terms)
+      self._give_up(saved, position, error)
     self._record_signals()
     if position.taken.count < epoch_fn.steps:
       self._save_and_leave(saved, position)
-    # A gradient of the last step shows in no metric.
-    if not _is_finite(position.state):
-      self._give_up(
-          saved, position, epoch_fn.steps, ['the state after the step']
-      )
 
   def _should_stop(self):
     """Returns whether a signal has come; called before each chunk."""
@@ -280,7 +272,7 @@ class _StageRun:
     model = models.Model(module, state.params, state.batch_stats)
     try:
       # Other processes would wait: with them, a signal waits for the epoch.
-      with signals.raising() if jax.process_count() == 1 else _NO_CONTEXT:
+      with _NO_CONTEXT if devices.has_others() else signals.raising():
         return function(model)
     except signals.Interrupted:
       self._save_and_leave(saved, position)
@@ -309,22 +301,22 @@ class _StageRun:
         f'{where}'
     )
 
-  def _give_up(self, saved, position, step, terms) -> NoReturn:
+  def _give_up(self, saved, position, error) -> NoReturn:
     """Ends the run for numbers that are not finite; saves nothing."""
     kept = saved.list_steps() if devices.is_first() else []
     before = f'step {kept[-1]}' if kept else 'the start of the stage'
-    step += self._first_step + position.epoch * self.recipe.steps_per_epoch
+    first = self._first_step + position.epoch * self.recipe.steps_per_epoch
     raise errors.RunError(
-        f'{self.stage.name}, epoch {position.epoch + 1}, step {step}:'
-        f' {" and ".join(terms)} not finite. The checkpoint of {before} is'
-        ' kept; a smaller --learning_rate or weight may help.'
-    )
+        f'{self.stage.name}, epoch {position.epoch + 1}, step'
+        f' {first + error.step}: {error}. The checkpoint of {before} is kept;'
+        ' a smaller --learning_rate or weight may help.'
+    ) from error
 
   def _finish(self, module, position):
     """Returns the trained model, and records that it is finished."""
     state = jax.device_get(position.state)
     stage, parent = self.stage, self.trained.get(self.stage.parent)
-    sha256 = checkpoints.hash_tree(state.params)
+    sha256 = steps.hash_tree(state.params)
     if devices.is_first():
       recorded = self.workdir.manifest['stages'].get(stage.name)
       if recorded and recorded['sha256'] != sha256:
@@ -383,14 +375,3 @@ def describe_stage(
       'epochs': epochs,
       'seed': stage.seed,
   }
-
-
-@jax.jit
-def _is_finite(tree: chex.ArrayTree) -> jax.Array:
-  """Returns whether all floats of a tree are finite."""
-  checks = [
-      jnp.all(jnp.isfinite(x))
-      for x in jax.tree.leaves(tree)
-      if jnp.issubdtype(x.dtype, jnp.inexact)
-  ]
-  return jnp.all(jnp.array(checks))

@@ -90,15 +90,15 @@ class WorkDir:
     """
     made = [p for p in (self.path, *self.path.parents) if not p.exists()]
     lock = filelock.FileLock(self.path / _LOCK, timeout=0)
-    try:
-      with files.writing(self.path):
-        self.path.mkdir(parents=True, exist_ok=True)
+    with files.writing(self.path):
+      self.path.mkdir(parents=True, exist_ok=True)
+      try:
         lock.acquire()
-    except filelock.Timeout as error:
-      raise errors.InputError(
-          f'{self._name} is in use by another run; accepted: wait until it has'
-          ' ended, or another directory.'
-      ) from error
+      except filelock.Timeout as error:
+        raise errors.InputError(
+            f'{self._name} is in use by another run; accepted: wait until it'
+            ' has ended, or another directory.'
+        ) from error
     try:
       self.manifest = self._read_manifest()
       yield

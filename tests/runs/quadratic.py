@@ -1,0 +1,124 @@
+"""A chain of stages that trains in milliseconds: quadratics with noise."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jacsup_jax.core import config
+from jacsup_jax.models import autoencoders
+from jacsup_jax.runs import stages
+from jacsup_jax.runs import workdir as workdirs
+from jacsup_jax.training import loop
+from jacsup_jax.training import steps
+
+EPOCHS = 3
+STEPS = 10  # An epoch.
+CHAIN = (
+    config.Stage('teacher', 'teacher', None, 0, EPOCHS, config.LossWeights()),
+    config.Stage('d1', 'student', 'teacher', 1, EPOCHS, config.LossWeights()),
+    config.Stage('d2', 'student', 'd1', 2, EPOCHS, config.LossWeights()),
+)
+# Entries of a record that depend on the clock.
+CLOCK = ('seconds', 'images_per_second', 'compile_seconds', 'input_bound')
+
+
+class Quadratic:
+  """Pulls the parameters towards noise that the epoch and the step decide."""
+
+  batch_size = 4
+  steps_per_epoch = STEPS
+
+  def __init__(self, nan_at=-1):
+    self.nan_at = nan_at  # A step, counted from the first stage on.
+
+  def create(self, stage, trained):
+    module = autoencoders.MlpAutoencoder(
+        2, stage.nuisance_dim, image_shape=(2, 2, 1), widths=(3,)
+    )
+    shapes = jax.eval_shape(
+        lambda: autoencoders.init_variables(module, 0)['params']
+    )
+    random = np.random.default_rng(stage.seed)
+    parent = trained.get(stage.parent)
+    # A child depends on every bit of its parent.
+    shift = sum(map(np.sum, jax.tree.leaves(parent.state.params))) if parent else 0
+    params = jax.tree.map(
+        lambda x: (random.normal(size=x.shape) + shift).astype(x.dtype), shapes
+    )
+    momentum = jax.tree.map(np.zeros_like, params)
+    step = parent.state.step if parent else np.int32(0)
+    return module, steps.TrainState(step, params, {}, (momentum, ()))
+
+  def make_epoch(self, stage, module, trained):
+    del stage, module, trained
+
+    def chunks(epoch, unused_first):
+      yield loop.Chunk(
+          0, STEPS, lambda state, b: _train(state, epoch, b, self.nan_at)
+      )
+
+    return loop.Epoch(STEPS, chunks, part_steps=2)
+
+
+@jax.jit
+def _train(state, epoch, bounds, nan_at):
+  def step(state, row):
+    key = jax.random.fold_in(jax.random.key(epoch), row)
+    error = jax.tree.map(
+        lambda p: p - jax.random.normal(key, p.shape), state.params
+    )
+    momentum = jax.tree.map(lambda m, e: 0.9 * m + e, state.opt_state[0], error)
+    params = jax.tree.map(lambda p, m: p - 0.1 * m, state.params, momentum)
+    loss = sum(jnp.sum(e**2) for e in jax.tree.leaves(error))
+    loss = jnp.where(state.step == nan_at, jnp.nan, loss)
+    new = steps.TrainState(state.step + 1, params, {}, (momentum, ()))
+    return new, {'loss': loss, 'distance': loss, 'constant': jnp.ones(())}
+
+  return loop.loop_steps(step, state, jnp.arange(STEPS), bounds)
+
+
+def evaluate(model):
+  leaves = jax.tree.leaves(model.params)
+  return {'sum': float(sum(map(np.sum, leaves))), 'dim': model.nuisance_dim}
+
+
+def begin(path):
+  workdir = workdirs.WorkDir(path)
+  workdir.begin('quadratic', {}, {'name': 'none', 'fingerprint': ''})
+  return workdir
+
+
+def run(path, *, chain=CHAIN, nan_at=-1, every=2, **kwargs):
+  """Runs a chain; checkpoints after epochs 2 and 3 of each stage."""
+  kwargs = {'evaluate': evaluate, 'checkpoint_every': every} | kwargs
+  return stages.run(
+      chain, Quadratic(nan_at), workdir=begin(path), eval_every=every, **kwargs
+  )
+
+
+def read_metrics(path):
+  """Reads the records without what depends on the clock."""
+  return [
+      {k: v for k, v in record.items() if k not in CLOCK}
+      for record in workdirs.WorkDir(path).read_metrics()
+  ]
+
+
+class Killed(BaseException):
+  """Ends a run within a test, as SIGKILL would."""
+
+
+def kill_at(stage, epoch):
+  """Makes a `report` that ends the run at a record."""
+
+  def kill(current, record):
+    if (current.name, record['epoch']) == (stage, epoch):
+      raise Killed
+
+  return kill
+
+
+same_hashes = lambda a, b: [t.sha256 for t in a] == [t.sha256 for t in b]
+undisturbed = functools.cache(lambda path: (path, run(path)))
