@@ -19,10 +19,11 @@ from experiments import mnist
 from jacsup_jax.core import config as config_lib
 from jacsup_jax.core import errors
 from jacsup_jax.core import options
-from jacsup_jax.data import shape_sets
 from jacsup_jax.models import autoencoders
 
 IMAGE_SHAPE = (32, 32, 3)
+# Sets of TFDS that have images of another shape.
+IMAGE_SHAPES = {'dsprites': (64, 64, 1), 'shapes3d': (64, 64, 3)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,12 +73,6 @@ DEFAULT = cli.with_defaults(
 )
 
 
-def find_image_shape(dataset: str) -> tuple[int, int, int]:
-  """Returns (H, W, C) of a data set's images: 32x32x3 unless it is known."""
-  layout = shape_sets.LAYOUTS.get(dataset)
-  return layout.image_shape if layout else IMAGE_SHAPE
-
-
 def make_module(
     config: Config, num_factors: int, nuisance_dim: int, is_first: bool
 ) -> autoencoders.SvhnAutoencoder:
@@ -87,7 +82,7 @@ def make_module(
       num_factors,
       nuisance_dim,
       normalize_code=is_first or own.normalize_students,
-      image_shape=find_image_shape(config.result.dataset),
+      image_shape=IMAGE_SHAPES.get(config.result.dataset, IMAGE_SHAPE),
       widths=tuple(own.first_width * i for i in (1, 2, 4)),
       linear_code=own.linear_code,
       dtype=jnp.dtype(config.chain.compute_dtype),
@@ -108,7 +103,7 @@ def main(config: Config) -> None:
       'svhn',
       config,
       functools.partial(make_module, config),
-      find_image_shape(config.result.dataset),
+      IMAGE_SHAPES.get(config.result.dataset, IMAGE_SHAPE),
   )
 
 

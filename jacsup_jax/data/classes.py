@@ -19,7 +19,6 @@ from jacsup_jax.data import dataset
 from jacsup_jax.data import decoded
 from jacsup_jax.data import mnist
 from jacsup_jax.data import prepared
-from jacsup_jax.data.mnist_embedded import mnist_embedded_dataset_builder
 
 # Labels of sets with more than the class; the features are `label_NAME`.
 LABEL_NAMES = {
@@ -48,7 +47,7 @@ def load(
   make = functools.partial(_make_builder, name)
   builder = make(root)
   if name == _EMBEDDED:
-    builder.check_sources()
+    mnist.check_sha256(mnist.SOURCE_DIR, mnist.SHA256)
   shape, num_classes = _check_features(name, builder, image_shape)
   if not builder.is_prepared():
     _prepare(name, make, root, data_dir is not None, report)
@@ -60,7 +59,8 @@ def load(
     rows = choose_rows(count, part)
     label = f'{part}_{len(rows)}'
   decode = functools.partial(_decode, name, builder, stored_split, shape, rows)
-  images, labels = decoded.load_or_make(name, builder, label, decode)
+  with prepared.reading(name, builder.data_dir):
+    images, labels = decoded.load_or_make(builder, label, decode)
   return dataset.make_classes(
       name, split, images, labels, num_classes, LABEL_NAMES.get(name, ())
   )
@@ -95,7 +95,7 @@ def _make_builder(name: str, root: pathlib.Path) -> tfds.core.DatasetBuilder:
   if name != _EMBEDDED:
     return prepared.find_builder(name, root)
   with prepared.reading(name, root / name):
-    return mnist_embedded_dataset_builder.Builder(data_dir=os.fspath(root))
+    return mnist.MnistEmbedded(data_dir=os.fspath(root))
 
 
 def _prepare(name, make, root, explicit, report):

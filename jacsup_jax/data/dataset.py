@@ -15,6 +15,8 @@ KNOWN_DATASETS = (DEFAULT_DATASET, 'mnist', 'fashion_mnist', 'kmnist')
 KNOWN_FACES = (DEFAULT_FACES, 'celeba_folder', 'celeb_a')
 SPLITS = ('train', 'train_minus_validation', 'validation', 'test')
 FACE_SPLITS = ('train', 'validation', 'test', 'held_out')
+# Sizes of sets that are not what a command takes by default.
+IMAGE_SHAPES = {'dsprites': (64, 64, 1), 'shapes3d': (64, 64, 3)}
 # The last training examples; of fewer than twice as many, the last sixth.
 VALIDATION_SIZE = 10_000
 

@@ -18,7 +18,6 @@ import tensorflow_datasets as tfds
 from jacsup_jax.core import errors
 from jacsup_jax.data import dataset
 from jacsup_jax.data import files
-from jacsup_jax.data import prepared
 
 Arrays = tuple[np.ndarray, ...]
 
@@ -42,7 +41,6 @@ def compute_key(directory: str | os.PathLike) -> str:
 
 
 def load_or_make(
-    name: str,
     builder: tfds.core.DatasetBuilder,
     label: str,
     make: Callable[[], Arrays],
@@ -54,7 +52,6 @@ def load_or_make(
   have the digest written with them; otherwise it is made again.
 
   Args:
-    name: of the set.
     builder: of the prepared set. If its folder is not writable, nothing is
       kept.
     label: part of the file name.
@@ -67,15 +64,14 @@ def load_or_make(
   if not builder.is_prepared():  # A mocked builder has no folder.
     return make()
   path = pathlib.Path(builder.data_dir) / f'decoded_{label}.npz'
-  with prepared.reading(name, builder.data_dir):
-    key = compute_key(builder.data_dir)
-    arrays = _read_kept(path, key, names)
-    if arrays is None:
-      arrays = make()
-      try:
-        _keep(path, key, dict(zip(names, arrays, strict=True)))
-      except OSError as error:
-        logging.info('Decoded arrays are not kept in %s: %s', path, error)
+  key = compute_key(builder.data_dir)
+  arrays = _read_kept(path, key, names)
+  if arrays is None:
+    arrays = make()
+    try:
+      _keep(path, key, dict(zip(names, arrays, strict=True)))
+    except OSError as error:
+      logging.info('Decoded arrays are not kept in %s: %s', path, error)
   return arrays
 
 

@@ -17,23 +17,28 @@ import numpy as np
 from PIL import Image
 import tensorflow_datasets as tfds
 
+from jacsup_jax.core import config as config_lib
 from jacsup_jax.core import errors
 from jacsup_jax.data import celeba
 from jacsup_jax.data import dataset
 from jacsup_jax.data import decoded
+from jacsup_jax.data import drawn_canvas
 from jacsup_jax.data import drawn_faces
+from jacsup_jax.data import drawn_parts
 from jacsup_jax.data import face_builder
 from jacsup_jax.data import images as image_files
 from jacsup_jax.data import prepared
-from jacsup_jax.data import synthetic_faces
 
 _CELEB_A = 'celeb_a'
-_LARGEST_IMAGE = 1024
 _READ_SIZE = 500  # examples decoded at a time
 # Of one core, for the line that announces how long preparing takes.
 _SECONDS_A_DRAWING = 4e-3
 _SECONDS_AN_IMAGE = 1e-3
 _SECONDS_A_PIXEL = 1e-7
+
+
+class SyntheticFaces(face_builder.FaceBuilder):
+  """Drawn faces with the attributes that they show."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -62,7 +67,7 @@ def load(
     report: prepared.ReportFn,
 ) -> dataset.Dataset:
   """Loads one split of a set of faces; see `registry.load`."""
-  _check_size(image_size)
+  config_lib.check_image_size(image_size)
   source = _find_source(name, data_dir, image_size, skip_bad_images)
   stored_split = _check_split(split, held_out, source.splits)
   columns = _find_columns(attributes, source.attribute_names)
@@ -133,11 +138,9 @@ def _find_source(name, data_dir, image_size, skip_bad_images) -> _Source:
   else:
     side = drawn_faces.IMAGE_SIZE
     image_files.check_fits(image_size, side, side, name)
-    config = synthetic_faces.make_config(image_size)
+    config = _make_drawn_config(image_size)
     root = prepared.find_root(data_dir)
-    make = functools.partial(
-        _make_own, synthetic_faces.SyntheticFaces, config
-    )
+    make = functools.partial(_make_own, SyntheticFaces, config)
     splits = tuple(drawn_faces.SPLIT_SIZES)
     seconds = sum(drawn_faces.SPLIT_SIZES.values()) * _SECONDS_A_DRAWING
   return _Source(
@@ -148,6 +151,35 @@ def _find_source(name, data_dir, image_size, skip_bad_images) -> _Source:
 def _make_own(builder_class, config, root) -> tfds.core.DatasetBuilder:
   with prepared.reading(builder_class.name, root / builder_class.name):
     return builder_class(config=config, data_dir=os.fspath(root))
+
+
+def _make_drawn_config(image_size: int) -> face_builder.Config:
+  """Makes a configuration whose name changes with the code that draws."""
+  code = hashlib.sha256()
+  for module in (drawn_canvas, drawn_parts, drawn_faces):
+    code.update(pathlib.Path(module.__file__).read_bytes())
+  return face_builder.Config(
+      name=f'{image_size}px-{code.hexdigest()[:12]}',
+      description=f'Faces of {image_size} pixels.',
+      image_size=image_size,
+      attribute_names=drawn_faces.ATTRIBUTES,
+      generators={
+          split: functools.partial(_draw_examples, split, image_size)
+          for split in drawn_faces.SPLIT_SIZES
+      },
+  )
+
+
+def _draw_examples(split: str, image_size: int):
+  # No threads: many small operations under Python's lock, which two threads
+  # took twice as long for as one.
+  for index in range(drawn_faces.SPLIT_SIZES[split]):
+    image, attributes = drawn_faces.draw(index, split)
+    source = attributes.tobytes() + hashlib.sha256(image.tobytes()).digest()
+    if image_size != drawn_faces.IMAGE_SIZE:
+      image = image_files.resize(Image.fromarray(image), image_size)
+    png = image_files.encode_png(image)
+    yield index, face_builder.Example(png, attributes, source)
 
 
 def _make_celeb_a(root) -> tfds.core.DatasetBuilder:
@@ -198,18 +230,14 @@ def _read_split(
     rows = [_convert_attributes(e) for e in take_bytes(range(count))]
     return (np.array(rows, np.int8).reshape(-1, width),)
 
-  if in_memory:
-    label = f'{split}_{size}px'
-    names = ('images', 'attributes')
-    return (
-        *decoded.load_or_make(source.name, builder, label, read_all, names),
-        None,
-    )
-  (attributes,) = decoded.load_or_make(
-      source.name, builder, f'{split}_attributes', read_attributes,
-      ('attributes',),
-  )  # pyformat: disable
-  return None, attributes, read
+  with prepared.reading(source.name, builder.data_dir):
+    if in_memory:
+      label, names = f'{split}_{size}px', ('images', 'attributes')
+      arrays = decoded.load_or_make(builder, label, read_all, names)
+      return *arrays, None
+    label, names = f'{split}_attributes', ('attributes',)
+    arrays = decoded.load_or_make(builder, label, read_attributes, names)
+    return None, *arrays, read
 
 
 def _convert_attributes(example) -> np.ndarray:
@@ -244,15 +272,6 @@ def _check_skipped(builder, splits, skip_bad_images, report):
         f'{message}: replace them, or leave them out with --skip_bad_images'
     )
   report(f'Left out: {message}.')
-
-
-def _check_size(image_size: int):
-  """Raises InputError unless a size in pixels is a power of two from 8."""
-  if not 8 <= image_size <= _LARGEST_IMAGE or image_size & (image_size - 1):
-    raise errors.InputError(
-        f'--image_size={image_size}: accepted are powers of two from 8 to'
-        f' {_LARGEST_IMAGE}'
-    )
 
 
 def _check_split(split: str, held_out: int, existing: tuple[str, ...]) -> str:

@@ -1,9 +1,9 @@
-"""Read the IDX files of the MNIST family without TensorFlow.
+"""Read the IDX files of the MNIST family, and MNIST from this package's own.
 
 MNIST, Fashion-MNIST and KMNIST are each published as four gzipped IDX files
 with the same four names (`FILES`). TFDS extracts and encodes them with
-TensorFlow; the functions here give the same examples under the same keys, so
-in the same order.
+TensorFlow; the functions here need none, and give the same examples under the
+same keys, so in the same order.
 """
 
 from collections.abc import Iterator, Mapping
@@ -16,6 +16,7 @@ import struct
 import zlib
 
 import numpy as np
+import tensorflow_datasets as tfds
 
 from jacsup_jax.core import errors
 from jacsup_jax.data import files
@@ -26,6 +27,46 @@ FILES = {
     'test': ('t10k-images-idx3-ubyte.gz', 't10k-labels-idx1-ubyte.gz'),
 }
 FILE_NAMES = tuple(name for pair in FILES.values() for name in pair)
+
+# MNIST's four files, with their licence.
+SOURCE_DIR = pathlib.Path(__file__).parent / 'mnist_embedded'
+# The sha256 that TFDS registers for them.
+SHA256 = dict(zip(FILE_NAMES, (
+    '440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609',
+    '3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c',
+    '8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6',
+    'f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6',
+)))  # pyformat: disable
+
+
+class MnistEmbedded(tfds.core.GeneratorBasedBuilder):
+  """The MNIST database of handwritten digits, in the order of its files."""
+
+  VERSION = tfds.core.Version('1.0.0')
+
+  def _info(self) -> tfds.core.DatasetInfo:
+    return tfds.core.DatasetInfo(
+        builder=self,
+        description=type(self).__doc__,
+        features=tfds.features.FeaturesDict({
+            'image': tfds.features.Image(
+                shape=(28, 28, 1), encoding_format='png'
+            ),
+            'label': tfds.features.ClassLabel(num_classes=10),
+        }),
+        supervised_keys=('image', 'label'),
+        homepage='http://yann.lecun.com/exdb/mnist/',
+        license='CC BY-SA 3.0',
+        # The last 10,000 training digits are the customary validation set.
+        disable_shuffling=True,
+    )
+
+  def _split_generators(self, dl_manager):
+    del dl_manager  # Nothing is downloaded.
+    return {split: self._generate_examples(split) for split in FILES}
+
+  def _generate_examples(self, split):
+    return generate_examples(SOURCE_DIR, split)
 
 
 def find_originals(name: str, root: pathlib.Path) -> pathlib.Path | None:

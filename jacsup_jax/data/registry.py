@@ -15,6 +15,7 @@ from jacsup_jax.data.dataset import Dataset
 from jacsup_jax.data.dataset import DEFAULT_DATASET
 from jacsup_jax.data.dataset import DEFAULT_FACES
 from jacsup_jax.data.dataset import FACE_SPLITS
+from jacsup_jax.data.dataset import IMAGE_SHAPES
 from jacsup_jax.data.dataset import KNOWN_DATASETS
 from jacsup_jax.data.dataset import KNOWN_FACES
 from jacsup_jax.data.dataset import SPLITS
@@ -22,7 +23,8 @@ from jacsup_jax.data.dataset import VALIDATION_SIZE
 
 __all__ = (
     'ARRAYS', 'DEFAULT_DATASET', 'DEFAULT_FACES', 'Dataset', 'FACE_SPLITS',
-    'KNOWN_DATASETS', 'KNOWN_FACES', 'SPLITS', 'VALIDATION_SIZE', 'load',
+    'IMAGE_SHAPES', 'KNOWN_DATASETS', 'KNOWN_FACES', 'SPLITS',
+    'VALIDATION_SIZE', 'load',
 )  # pyformat: disable
 
 

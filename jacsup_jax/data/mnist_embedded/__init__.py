@@ -1,1 +1,1 @@
-"""MNIST with its four original files shipped inside the package."""
+"""Holds the four original files of MNIST, see `mnist`."""
