@@ -142,7 +142,8 @@ def adversarial_curves(
       xycoords=('axes fraction', 'data'), textcoords='offset points',
       ha='right', fontsize='x-small',
   )  # fmt: skip
-  # The range is often a few per cent.
+  # The range is often a few per cent; the line's text needs room above it.
+  above.margins(y=0.15)
   above.yaxis.set_major_formatter(ticker.PercentFormatter(decimals=1))
   above.yaxis.set_major_locator(ticker.MaxNLocator(5))
   middle.yaxis.set_major_formatter(ticker.FuncFormatter(_format_error))

@@ -100,13 +100,15 @@ def swaps(
   axes = figure.add_subplot()
   show_tiles(axes, np.concatenate([side[:, None], inner], axis=1))
   label_tiles(axes)
+  axes.set_frame_on(False)
   axes.axhline(0.5, color='white', linewidth=3)
   axes.axvline(0.5, color='white', linewidth=3)
-  middle = (cols + 1.5) / (2 * cols + 2)  # of the donors, as a share of the axes
-  axes.set_xlabel('donors of factors', x=middle, fontsize='small')
+  # Labels stand at the middle of the donors and of the recipients.
+  axes.set_xlabel(
+      'donors of factors', x=(cols + 2) / (2 * cols + 2), fontsize='small'
+  )
   axes.xaxis.set_label_position('top')
-  middle = rows / (2 * rows + 2)
-  axes.set_ylabel('recipients', y=middle, fontsize='small')
+  axes.set_ylabel('recipients', y=rows / (2 * rows + 2), fontsize='small')
   if title:
     axes.set_title(title, fontsize='medium')
   return figure

@@ -1,4 +1,4 @@
-"""Tests of jacsup_jax.pictures."""
+"""Tests of jacsup_jax.figures.pictures."""
 
 import io
 

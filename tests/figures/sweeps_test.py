@@ -1,0 +1,118 @@
+"""Tests of jacsup_jax.figures.sweeps, with images whose pixels are the code."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jacsup_jax.core import codes
+from jacsup_jax.figures import sweeps
+
+TWO = codes.Code(
+    jnp.array([[1.0, 2.0], [10.0, 20.0]]), jnp.array([[3.0], [30.0]])
+)
+ONE = jax.tree.map(lambda x: x[:1], TWO)
+
+
+def _decode(code):
+  """Images `[B, 1, K + D, 1]` whose pixels are the flat code."""
+  return codes.merge(code)[:, None, :, None]
+
+
+# Values.
+
+
+def test_quantile_values_between_literal_quantiles():
+  # 101 examples: quantile q of unit 2 is exactly 100 q, of unit 0 it is 0.
+  code = codes.Code(jnp.zeros((101, 2)), jnp.arange(101.0)[::-1][:, None])
+  find = functools.partial(sweeps.quantile_values, code)
+  np.testing.assert_allclose(find(2, 3), [1, 50, 99], rtol=1e-5)
+  np.testing.assert_allclose(find(2, 2, low=0.25), [25, 75], rtol=1e-5)
+  np.testing.assert_array_equal(find(0, 2), 0)
+
+
+@pytest.mark.parametrize('wrap', [lambda f: f, jax.jit])
+def test_units_swaps_and_flips_are_where_they_belong(wrap):
+  def decode(function, *args):
+    images = wrap(functools.partial(function, _decode))(*args)
+    assert images.shape[2:] == (1, 3, 1)
+    return images[:, :, 0, :, 0]
+
+  # A factor and a nuisance unit run over a grid.
+  grid = decode(
+      sweeps.vary_factors, ONE, jnp.array([0, 2]), jnp.array([7.0, 8.0]),
+      jnp.array([4.0, 5.0, 6.0]),
+  )  # fmt: skip
+  np.testing.assert_array_equal(
+      grid, [[[x, 2, y] for x in (7, 8)] for y in (4, 5, 6)]
+  )
+  np.testing.assert_array_equal(
+      decode(sweeps.vary_unit, TWO, 2, jnp.array([-1.0, -2.0])),
+      [[[1, 2, -1], [1, 2, -2]], [[10, 20, -1], [10, 20, -2]]],
+  )
+  np.testing.assert_array_equal(
+      decode(sweeps.vary_unit, TWO, 1, jnp.array([0.0])),
+      [[[1, 0, 3]], [[10, 0, 30]]],
+  )
+  # A row has the factors of one, a column the nuisance of one.
+  np.testing.assert_array_equal(
+      decode(sweeps.swap_all_factors, TWO),
+      [[[1, 2, 3], [1, 2, 30]], [[10, 20, 3], [10, 20, 30]]],
+  )
+  code = codes.Code(jnp.array([[1.0, -2.0], [-1.0, 0.0]]), TWO.nuisance)
+  np.testing.assert_array_equal(
+      decode(sweeps.flip_factors, code, jnp.array([1, 0]), 9.0),
+      [[[1, 9, 3], [-9, -2, 3]], [[-1, -9, 30], [9, 0, 30]]],
+  )
+
+
+def test_direction_moves_the_nuisance_along_it_alone():
+  # Components along (0.6, 0.8) are 5 and 1.4, so values 1.4, 3.2 and 5.
+  code = codes.Code(
+      jnp.array([[7.0], [8.0]]), jnp.array([[3.0, 4.0], [1.0, 1.0]])
+  )
+  found = sweeps.vary_direction(
+      _decode, code, 1, jnp.array([0.6, 0.8]), 3, low=0.0
+  )
+  expected = [[7, 0.84, 1.12], [7, 1.92, 2.56], [7, 3, 4]]
+  np.testing.assert_allclose(found.reshape(3, 3), expected, rtol=1e-5)
+
+
+def test_feature_maps_are_kept_while_factors_vary():
+  nuisance = jnp.arange(16.0).reshape(2, 2, 2, 2)
+  code = codes.Code(jnp.zeros((2, 3)), nuisance)
+  decode = lambda code: code.nuisance + code.factors[:, 2, None, None, None]
+  images = sweeps.vary_unit(decode, code, 2, jnp.array([0.0, 1.0]))
+  np.testing.assert_array_equal(images[:, 0], nuisance)
+  np.testing.assert_array_equal(images[:, 1], nuisance + 1)
+  one = jax.tree.map(lambda x: x[:1], code)
+  grid = sweeps.vary_factors(
+      decode, one, (0, 2), jnp.zeros(2), jnp.array([0.0, 1.0, 2.0])
+  )
+  for i, row in enumerate(grid):
+    np.testing.assert_array_equal(row, np.stack([nuisance[0] + i] * 2))
+
+
+# Invariants.
+
+
+def test_own_value_gives_the_reconstruction():
+  code = codes.Code(*jax.random.normal(jax.random.key(0), (2, 1, 2)))
+  image = _decode(code)
+  grid = sweeps.vary_factors(
+      _decode, code, (0, 3), code.factors[:, 0], code.nuisance[:, 1]
+  )
+  np.testing.assert_array_equal(grid[0, 0], image[0])
+  row = sweeps.vary_unit(_decode, code, 3, code.nuisance[:, 1])
+  np.testing.assert_array_equal(row[0, 0], image[0])
+
+
+def test_wrong_shapes_raise():
+  with pytest.raises(AssertionError):
+    sweeps.vary_factors(_decode, TWO, (0, 1), jnp.ones(2), jnp.ones(2))
+  with pytest.raises(AssertionError):
+    sweeps.vary_unit(_decode, TWO, 0, jnp.ones((2, 1)))
+  with pytest.raises(AssertionError):
+    sweeps.flip_factors(_decode, TWO, 0, 1.0)
