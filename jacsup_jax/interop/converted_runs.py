@@ -235,6 +235,12 @@ def _write_judge(output, found, dataset, test, epochs) -> str:
         f'--dataset={dataset} has {test.num_classes} classes, and the judge'
         f' {found.module.num_classes}; accepted: a data set with as many.'
     )
+  usual = classifiers.MlpJudge(test.num_classes).widths
+  if found.module.widths != usual:
+    raise errors.InputError(
+        f'the judge has layers of {found.module.widths} units; accepted:'
+        f' {usual}.'
+    )
   params = found.variables['params']
   accuracy = judges.compute_accuracy(
       lambda images, key: judges.classify(found.module, params, images, key),

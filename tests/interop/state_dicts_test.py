@@ -1,4 +1,4 @@
-"""Tests of jacsup_jax.torch_files; without PyTorch of what is said then."""
+"""Files of state dicts, safetensors and PyTorch's."""
 
 import os
 import pickle
@@ -7,9 +7,10 @@ import zipfile
 
 import numpy as np
 import pytest
+from safetensors import numpy as safetensors_numpy
 
 from jacsup_jax.core import errors
-from jacsup_jax.interop import torch_files
+from jacsup_jax.interop import state_dicts
 
 try:
   import torch
@@ -33,7 +34,7 @@ class _Evil:
 
 def _refuses(path, *parts):
   with pytest.raises(errors.InputError) as error:
-    torch_files.read_state_dict(path)
+    state_dicts.read(path)
   message = str(error.value)
   assert '\n' not in message and str(path) in message
   for part in parts:
@@ -59,7 +60,7 @@ def _state_dict():
 def test_tensors_are_arrays_by_name(tmp_path, new):
   path = tmp_path / 'model.pt'
   torch.save(_state_dict(), path, _use_new_zipfile_serialization=new)
-  found = torch_files.read_state_dict(path)
+  found = state_dicts.read(path)
   assert list(found) == list(_state_dict())
   np.testing.assert_array_equal(found['encoder.weight'], [[0, 1, 2], [3, 4, 5]])
   np.testing.assert_array_equal(found['transposed'], [[0, 3], [1, 4], [2, 5]])
@@ -72,7 +73,7 @@ def test_tensors_are_arrays_by_name(tmp_path, new):
 def test_a_model_s_state_dict(tmp_path):
   model = torch.nn.Linear(3, 2)
   torch.save(model.state_dict(), tmp_path / 'model.pt')
-  found = torch_files.read_state_dict(tmp_path / 'model.pt')
+  found = state_dicts.read(tmp_path / 'model.pt')
   np.testing.assert_array_equal(
       found['weight'], model.weight.detach().numpy()
   )
@@ -130,7 +131,7 @@ def test_damaged_files(tmp_path):
   torch.save(_state_dict(), path)
   content = path.read_bytes()
   path.write_bytes(content[: len(content) // 2])
-  _refuses(path, 'a damaged archive')
+  _refuses(path, 'cut short or damaged')
   path.write_bytes(bytes(257) + b'ustar' + bytes(250))
   _refuses(path, 'a tar archive')
 
@@ -172,14 +173,18 @@ def test_a_file_that_may_not_be_opened(tmp_path, monkeypatch):
   _refuses(path, 'Permission denied')
 
 
-@needs_torch
-def test_more_than_the_bounds(tmp_path, monkeypatch):
-  path = tmp_path / 'model.pt'
-  torch.save(_state_dict(), path)
-  monkeypatch.setattr(torch_files, '_MOST_ENTRIES', 5)
-  _refuses(path, 'entries, more than 5')
-  legacy = tmp_path / 'legacy.pt'
-  torch.save(_state_dict(), legacy, _use_new_zipfile_serialization=False)
-  _refuses(legacy, '6 entries, more than 5')
-  monkeypatch.setattr(torch_files, '_LARGEST', 1000)
-  _refuses(path, 'bytes, more than 1,000')
+# Safetensors.
+
+
+def test_damaged_safetensors(tmp_path):
+  path = tmp_path / 'x.safetensors'
+  _refuses(path, 'cannot be read')
+  safetensors_numpy.save_file({'a': np.zeros(100, np.float32)}, path)
+  whole = path.read_bytes()
+  for content in (b'', whole[:5], whole[:40], whole[:-1], whole + b'x',
+                  b'\xff' * 8 + whole[8:]):  # pyformat: disable
+    path.write_bytes(content)
+    _refuses(path, 'not a whole safetensors file')
+  header = b'{"a":{"dtype":"F8_E5M2","shape":[2],"data_offsets":[0,2]}}'
+  path.write_bytes(len(header).to_bytes(8, 'little') + header + b'\0\0')
+  _refuses(path, "'a' of type F8_E5M2")
