@@ -1,11 +1,21 @@
-"""Autoencoders and judges as linen modules.
+"""Autoencoders of digits, house numbers and faces, as linen modules.
 
 An autoencoder has the methods `encode(images, train) -> Code` and `decode(code)
 -> images`, and its parameter tree has the top keys `encoder` and `decoder`.
-`make_encode` and `make_decode` give them as pure functions of the parameters.
+`model.Model` binds one to its variables. Attributes that they share:
+
+  num_factors: k.
+  nuisance_dim: d. Parameters of flat codes depend on k + d alone: a clone with
+    another split of the same sum reads the same parameters.
+  image_shape: (H, W, C).
+  image_range: the range of the images that it encodes.
+  factors_are_labels: False: the encoder predicts the factors.
+  axis_name: the mapped axis that the batch is spread over, if any.
+  dtype: the type that products and convolutions are computed in. Parameters,
+    statistics, codes and images are float32 at least.
 """
 
-from collections.abc import Callable
+import functools
 import itertools
 import math
 from typing import Any
@@ -16,8 +26,8 @@ import jax
 import jax.numpy as jnp
 
 from jacsup_jax.core import codes
-from jacsup_jax.core import config
 from jacsup_jax.core import errors
+from jacsup_jax.core import options
 from jacsup_jax.models import layers
 
 
@@ -40,11 +50,10 @@ class MlpEncoder(nn.Module):
       x = layers.dense(fan_in, features, dtype=self.dtype, name=f'dense_{i}')(x)
       x = nn.relu(x)
     x = layers.CodeDense(sizes[-1], self.code_dim, self.dtype, name='code')(x)
-    # Statistics are not taken in less than float32.
-    x = x.astype(jnp.promote_types(self.dtype, jnp.float32))
-    if self.normalize_code:
-      x = _code_norm(self.axis_name, train)(x)
-    return x
+    x = layers.widen(x)
+    if not self.normalize_code:
+      return x
+    return layers.make_code_norm(self.axis_name, train)(x)
 
 
 class MlpDecoder(nn.Module):
@@ -63,26 +72,39 @@ class MlpDecoder(nn.Module):
     for i, (fan_in, features) in enumerate(itertools.pairwise(sizes)):
       x = nn.relu(x) if i else x
       x = layers.dense(fan_in, features, dtype=self.dtype, name=f'dense_{i}')(x)
-    x = x.astype(jnp.promote_types(self.dtype, jnp.float32))
-    return jnp.tanh(x).reshape(-1, *self.image_shape)
+    return jnp.tanh(layers.widen(x)).reshape(-1, *self.image_shape)
 
 
-class MlpAutoencoder(nn.Module):
+class FlatAutoencoder(nn.Module):
+  """The methods of autoencoders with flat codes."""
+
+  image_range = (0.0, 1.0)
+  factors_are_labels = False
+
+  @property
+  def code_dim(self) -> int:
+    return self.num_factors + self.nuisance_dim
+
+  def encode(self, images: jax.Array, train: bool = False) -> codes.Code:
+    return codes.split(self.encoder(images, train), self.num_factors)
+
+  def decode(self, code: codes.Code) -> jax.Array:
+    return self.decoder(codes.merge(code))
+
+  def __call__(self, images: jax.Array) -> jax.Array:
+    return self.decode(self.encode(images))
+
+
+class MlpAutoencoder(FlatAutoencoder):
   """The autoencoder of Section 3 and appendix A.1 of Lezama (2019).
 
-  784-256-128-64-(k + d) with ReLU between, a symmetric decoder, Tanh at its
-  end. (The paper's "768" is a misprint for 784.)
+  784-256-128-64-(k + d) with ReLU between, and a symmetric decoder that ends in
+  a Tanh. (The paper's "768" is a misprint for 784.)
 
-  Attributes:
-    num_factors: k.
-    nuisance_dim: d. Parameters depend on k + d alone: a clone with another
-      split of the same sum reads the same parameters.
-    normalize_code: BatchNorm without scale and bias after the encoder, as the
-      first teacher has and no student does.
-    image_shape: (H, W, C).
+  Attributes (the others are at the head of this module):
+    normalize_code: adds a BatchNorm without scale and bias after the encoder.
+      The first teacher has it, its students do not.
     widths: of the encoder's hidden layers; the decoder's are the reverse.
-    axis_name: of the mapped axis that the batch is spread over, if any.
-    dtype: that the matrix products are computed in.
   """
 
   num_factors: int
@@ -93,35 +115,14 @@ class MlpAutoencoder(nn.Module):
   axis_name: str | None = None
   dtype: jnp.dtype = jnp.float32
 
-  # The images it encodes; not fields of the module, as they have no annotation.
-  image_range = (0.0, 1.0)
-  factors_are_labels = False
-
-  @property
-  def code_dim(self) -> int:
-    return self.num_factors + self.nuisance_dim
-
   def setup(self):
     self.encoder = MlpEncoder(
-        self.code_dim,
-        self.image_shape,
-        self.widths,
-        self.normalize_code,
-        self.axis_name,
-        self.dtype,
-    )
+        self.code_dim, self.image_shape, self.widths, self.normalize_code,
+        self.axis_name, self.dtype,
+    )  # pyformat: disable
     self.decoder = MlpDecoder(
         self.code_dim, self.image_shape, self.widths[::-1], self.dtype
     )
-
-  def encode(self, images: jax.Array, train: bool = False) -> codes.Code:
-    return codes.split(self.encoder(images, train), self.num_factors)
-
-  def decode(self, code: codes.Code) -> jax.Array:
-    return self.decoder(codes.merge(code))
-
-  def __call__(self, images: jax.Array) -> jax.Array:
-    return self.decode(self.encode(images))
 
 
 class SvhnEncoder(nn.Module):
@@ -139,18 +140,14 @@ class SvhnEncoder(nn.Module):
   def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
     chex.assert_shape(images, (None, *self.image_shape))
     x = images
+    block = functools.partial(layers.PoolBlock, dtype=self.dtype)
     for i, features in enumerate(self.widths):
-      x = layers.PoolBlock(features, dtype=self.dtype, name=f'pool_{i}')(x)
-    x = layers.PoolBlock(
-        self.code_dim,
-        is_code=True,
-        activate=not self.linear_code,
-        dtype=self.dtype,
-        name='code',
-    )(x)
-    if self.normalize_code:
-      x = _code_norm(self.axis_name, train)(x)
-    return x
+      x = block(features, name=f'pool_{i}')(x)
+    is_active = not self.linear_code
+    x = block(self.code_dim, True, activate=is_active, name='code')(x)
+    if not self.normalize_code:
+      return x
+    return layers.make_code_norm(self.axis_name, train)(x)
 
 
 class SvhnDecoder(nn.Module):
@@ -166,51 +163,37 @@ class SvhnDecoder(nn.Module):
     chex.assert_shape(flat_code, (None, self.code_dim))
     height, width, channels = self.image_shape
     scale = 2 ** (len(self.widths) + 1)
-    x = flat_code
-    for i, features in enumerate((*self.widths, channels)):
-      x = nn.relu(x) if i else x
-      x = layers.UpConvolution(
-          features,
-          constant_size=None if i else (height // scale, width // scale),
-          dtype=self.dtype,
-          name=f'up_{i}',
-      )(x)
-    x = x.astype(jnp.promote_types(self.dtype, jnp.float32))
-    return nn.sigmoid(x)
+    block = functools.partial(layers.UpConvolution, dtype=self.dtype)
+    first, *widths = (*self.widths, channels)
+    x = block(first, (height // scale, width // scale), name='up_0')(flat_code)
+    for i, features in enumerate(widths, 1):
+      x = block(features, name=f'up_{i}')(nn.relu(x))
+    return nn.sigmoid(layers.widen(x))
 
 
-class SvhnAutoencoder(nn.Module):
+class SvhnAutoencoder(FlatAutoencoder):
   """The autoencoder of appendix A.5 of Lezama (2019).
 
   C(64)-C(128)-C(256)-C(k + d)-BatchNorm and D(256)-D(128)-D(64)-D(3). C is a
   3x3 convolution with zero padding of 1, ReLU and average pooling; D a
-  transposed 4x4 convolution of stride 2, with padding of 1, and ReLU. What the
-  paper leaves open:
+  transposed 4x4 convolution of stride 2 and padding 1, and ReLU. Our choices
+  where the paper leaves it open:
 
-  The code is k + d numbers, not maps: the factors are varied one number each in
-  its figures, and its errors are those of so few numbers. So the last average
-  pooling is that of the whole map (4x4 of 32x32 images), and for the decoder
-  each number stands for a constant channel of a 2x2 map, as for faces. Its
-  first layer makes a 4x4 map of it, whose every position has weights of its
-  own.
+  - The code is k + d numbers, not maps, as the paper's figures and errors
+    imply. So the last pooling averages the whole map (4x4 of 32x32 images), and
+    the decoder reads each number as a constant channel of a 2x2 map.
+  - The decoder's blocks have no pooling, although the paper names it: it would
+    undo their doubling.
+  - The decoder ends in a sigmoid, as images are in [0, 1], and has no
+    BatchNorm. That of the code has no scale and bias, as for digits.
 
-  The pooling that the paper names in the decoder's blocks too is left out: it
-  would undo their doubling. The decoder ends in a sigmoid, as images are in
-  [0, 1]. It has no BatchNorm, and that of the code no scale and bias, as that
-  of the digits.
-
-  Attributes:
-    num_factors: k.
-    nuisance_dim: d. Parameters depend on k + d alone: a clone with another
-      split of the same sum reads the same parameters.
-    normalize_code: BatchNorm after the encoder. The paper draws it for all
-      models here, for digits for the first teacher alone.
+  Attributes (the others are at the head of this module):
+    normalize_code: adds the BatchNorm after the encoder. The paper draws it for
+      all models here; for digits it is the first teacher's alone.
     image_shape: (H, W, C); H and W are multiples of 16 (with three widths).
     widths: of the encoder's hidden layers; the decoder's are the reverse.
-    linear_code: the code has no ReLU. The paper has one; a unit that is below 0
-      everywhere on all images is then not trained any more.
-    axis_name: of the mapped axis that the batch is spread over, if any.
-    dtype: that the convolutions are computed in.
+    linear_code: leaves out the ReLU of the code. With it, as in the paper, a
+      unit that is below 0 for all images gets no gradient.
   """
 
   num_factors: int
@@ -222,52 +205,27 @@ class SvhnAutoencoder(nn.Module):
   axis_name: str | None = None
   dtype: jnp.dtype = jnp.float32
 
-  # The images it encodes; not fields of the module, as they have no annotation.
-  image_range = (0.0, 1.0)
-  factors_are_labels = False
-
   def __post_init__(self):
     scale = 2 ** (len(self.widths) + 1)
     if any(size < scale or size % scale for size in self.image_shape[:2]):
       raise errors.InputError(
           f'images of {tuple(self.image_shape)}; accepted: height and width'
-          f' that are multiples of {scale}.'
+          f' that are multiples of {scale}'
       )
     super().__post_init__()
 
-  @property
-  def code_dim(self) -> int:
-    return self.num_factors + self.nuisance_dim
-
   def setup(self):
     self.encoder = SvhnEncoder(
-        self.code_dim,
-        self.image_shape,
-        self.widths,
-        self.normalize_code,
-        self.linear_code,
-        self.axis_name,
-        self.dtype,
-    )
+        self.code_dim, self.image_shape, self.widths, self.normalize_code,
+        self.linear_code, self.axis_name, self.dtype,
+    )  # pyformat: disable
     self.decoder = SvhnDecoder(
         self.code_dim, self.image_shape, self.widths[::-1], self.dtype
     )
 
-  def encode(self, images: jax.Array, train: bool = False) -> codes.Code:
-    return codes.split(self.encoder(images, train), self.num_factors)
-
-  def decode(self, code: codes.Code) -> jax.Array:
-    return self.decoder(codes.merge(code))
-
-  def __call__(self, images: jax.Array) -> jax.Array:
-    return self.decode(self.encode(images))
-
 
 class FaceEncoder(nn.Module):
-  """Images `[B, S, S, 3]` -> feature maps `[B, 2, 2, features]`.
-
-  The last `linear_features` of them have no LeakyReLU.
-  """
+  """Images `[B, S, S, 3]` -> `[B, 2, 2, features]`, the last of them linear."""
 
   widths: tuple[int, ...]
   features: int
@@ -280,20 +238,14 @@ class FaceEncoder(nn.Module):
   def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
     chex.assert_shape(images, (None, *self.image_shape))
     x = images
+    block = functools.partial(
+        layers.DownBlock, axis_name=self.axis_name, dtype=self.dtype
+    )
     for i, features in enumerate(self.widths):
-      x = layers.DownBlock(
-          features,
-          normalize=i > 0,
-          axis_name=self.axis_name,
-          dtype=self.dtype,
-          name=f'down_{i}',
-      )(x, train)
-    x = layers.DownBlock(
+      x = block(features, normalize=i > 0, name=f'down_{i}')(x, train)
+    x = block(
         self.features,
         activate=not self.linear_features,
-        axis_name=self.axis_name,
-        dtype=self.dtype,
-        # The code is not rounded to less than float32.
         output_dtype=jnp.promote_types(self.dtype, jnp.float32),
         name=f'down_{len(self.widths)}',
     )(x, train)
@@ -313,41 +265,38 @@ class FaceDecoder(nn.Module):
   @nn.compact
   def __call__(self, code: codes.Code, train: bool = False) -> jax.Array:
     x = code.nuisance
-    for i, features in enumerate((*self.widths, 3)):
-      x = layers.UpBlock(
-          features,
-          is_last=i == len(self.widths),
-          axis_name=self.axis_name,
-          dtype=self.dtype,
-          name=f'up_{i}',
-      )(x, code.factors, train)
-    return x
+    block = functools.partial(
+        layers.UpBlock, axis_name=self.axis_name, dtype=self.dtype
+    )
+    for i, features in enumerate(self.widths):
+      x = block(features, name=f'up_{i}')(x, code.factors, train)
+    last = block(3, is_last=True, name=f'up_{len(self.widths)}')
+    return last(x, code.factors, train)
 
 
 class FaceAutoencoder(nn.Module):
   """The autoencoder of Section 4 and appendix A.2 of Lezama (2019).
 
   C(16)-C(32)-...-C(512)-C(512 + k) from 256 to 2 pixels, and transposed
-  convolutions back, every one of which is given the factors. C is a 4x4
-  convolution of stride 2 with BatchNorm and LeakyReLU; the first has no
-  BatchNorm, and the LeakyReLU of the last applies to the factors too, as in the
-  released code. It makes a factor of -1, as the hinge (11) wants it, as far
-  from 0 as one of +5, which takes thousands of steps to learn; without it both
-  signs are alike.
+  convolutions back, each of which is given the factors. C is a 4x4 convolution
+  of stride 2 with BatchNorm and LeakyReLU; the first has no BatchNorm.
 
-  Attributes:
-    num_factors: k. The last k channels of the encoder, each as its mean over
-      the 2x2 positions.
-    nuisance_channels: of the 2x2 map before them; d is four times as many. On
-      it depend the encoder's last layer and the decoder's first, no other.
+  As in the released code, the LeakyReLU of the last layer applies to the
+  factors too. A factor of -1, which the hinge (11) asks for, is then as far
+  from 0 as one of +5 and takes thousands of steps to learn; `linear_factors`
+  makes both signs alike.
+
+  Attributes (the others are at the head of this module):
+    num_factors: k. The last k channels of the encoder, each averaged over the
+      2x2 positions.
+    nuisance_channels: of the 2x2 map before them; d is four times as many. Only
+      the encoder's last layer and the decoder's first depend on it.
     image_size: S, a power of two, 8 or larger.
-    first_width: channels of the encoder's first layer; each further one has
-      twice as many.
-    last_width: that the hidden layers have at most. The decoder's are the
-      reverse.
-    linear_factors: the factors have no LeakyReLU.
-    axis_name: of the mapped axis that the batch is spread over, if any.
-    dtype: that the convolutions are computed in.
+    first_width: channels of the encoder's first layer; each later one has twice
+      as many.
+    last_width: the largest width of a hidden layer. The decoder's widths are
+      the reverse.
+    linear_factors: leaves out the LeakyReLU of the factors.
   """
 
   num_factors: int
@@ -359,12 +308,11 @@ class FaceAutoencoder(nn.Module):
   axis_name: str | None = None
   dtype: jnp.dtype = jnp.float32
 
-  # The images it encodes; not fields of the module, as they have no annotation.
   image_range = (-1.0, 1.0)
   factors_are_labels = False
 
   def __post_init__(self):
-    config.check_image_size(self.image_size)
+    options.check_image_size(self.image_size)
     super().__post_init__()
 
   @property
@@ -376,17 +324,15 @@ class FaceAutoencoder(nn.Module):
     return 4 * self.nuisance_channels
 
   def setup(self):
-    # Of hidden layers; one more halves 4 to 2 pixels.
+    # Hidden layers; one more halves 4 to 2 pixels.
     depth = self.image_size.bit_length() - 3
     widths = layers.doubled_widths(self.first_width, self.last_width, depth)
     self.encoder = FaceEncoder(
         widths,
         self.nuisance_channels + self.num_factors,
         self.num_factors if self.linear_factors else 0,
-        self.image_shape,
-        self.axis_name,
-        self.dtype,
-    )
+        self.image_shape, self.axis_name, self.dtype,
+    )  # pyformat: disable
     self.decoder = FaceDecoder(widths[::-1], self.axis_name, self.dtype)
 
   def encode(self, images: jax.Array, train: bool = False) -> codes.Code:
@@ -404,7 +350,7 @@ class FaceAutoencoder(nn.Module):
 
 
 def init_variables(module: nn.Module, seed: int) -> codes.Variables:
-  """Initialises the variables of an autoencoder or a classifier.
+  """Initializes the variables of an autoencoder or a classifier.
 
   Args:
     module: has the property `image_shape`.
@@ -423,66 +369,26 @@ def init_variables(module: nn.Module, seed: int) -> codes.Variables:
   }
 
 
-def make_encode(
-    model: nn.Module, batch_stats: chex.ArrayTree | None = None
-) -> Callable[[codes.Params, jax.Array], codes.Code]:
-  """Makes `encode(params, images) -> Code`, with running statistics.
-
-  Args:
-    model: an autoencoder.
-    batch_stats: its running statistics, None where it has none.
-
-  Returns:
-    A pure function of the parameters and `[B, H, W, C]` images.
-  """
-
-  def encode(params: codes.Params, images: jax.Array) -> codes.Code:
-    variables = {'params': params, 'batch_stats': batch_stats or {}}
-    return model.apply(variables, images, method='encode')
-
-  return encode
-
-
-def make_decode(
-    model: nn.Module, batch_stats: chex.ArrayTree | None = None
-) -> Callable[[codes.Params, codes.Code], jax.Array]:
-  """Makes `decode(params, code) -> images`, with running statistics.
-
-  Args:
-    model: an autoencoder.
-    batch_stats: its running statistics, None where it has none.
-
-  Returns:
-    A pure function of the parameters and a code with `[B, K]` factors.
-  """
-
-  def decode(params: codes.Params, code: codes.Code) -> jax.Array:
-    variables = {'params': params, 'batch_stats': batch_stats or {}}
-    return model.apply(variables, code, method='decode')
-
-  return decode
-
-
 def apply_in_training(
-    model: nn.Module,
+    module: nn.Module,
     params: codes.Params,
     batch_stats: chex.ArrayTree,
     method: str,
     *args: Any,
 ) -> tuple[Any, chex.ArrayTree]:
-  """Applies a method that normalises with the statistics of the batch.
+  """Applies a method that normalizes with the statistics of the batch.
 
   Args:
-    model: a face autoencoder.
-    params: of the model.
+    module: an autoencoder whose method has an argument `train`.
+    params: of the module.
     batch_stats: its running statistics.
-    method: of the model, with an argument `train`.
-    *args: of the method, `[B, ...]` arrays or a code.
+    method: its name.
+    *args: of the method: `[B, ...]` arrays or a code.
 
   Returns:
-    What the method returns, and the running statistics after it.
+    The method's result, and the updated running statistics.
   """
-  y, updated = model.apply(
+  y, updated = module.apply(
       {'params': params, 'batch_stats': batch_stats},
       *args,
       train=True,
@@ -490,17 +396,3 @@ def apply_in_training(
       mutable='batch_stats',
   )
   return y, updated['batch_stats']
-
-
-def _code_norm(axis_name, train):
-  """Makes the BatchNorm of flat codes, without scale and bias."""
-  return nn.BatchNorm(
-      use_running_average=not train,
-      momentum=0.9,
-      # The other form, E[x^2] - E[x]^2, cancels in float32.
-      use_fast_variance=False,
-      use_scale=False,
-      use_bias=False,
-      axis_name=axis_name,
-      name='code_norm',
-  )

@@ -195,8 +195,7 @@ class BatchNorm(nn.Module):
     scale = self.param('scale', nn.initializers.ones, shape)
     bias = self.param('bias', nn.initializers.zeros, shape)
     by_channel = lambda x: x[jnp.newaxis, jnp.newaxis, jnp.newaxis]
-    wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-    wide -= by_channel(jax.lax.stop_gradient(running_mean.value))
+    wide = widen(x) - by_channel(jax.lax.stop_gradient(running_mean.value))
     if self.train:
       moments = jnp.stack([
           jnp.mean(wide, axis=(0, 1, 2)),
@@ -251,8 +250,7 @@ class PoolBlock(nn.Module):
     x += bias.astype(self.dtype)[jnp.newaxis, jnp.newaxis, jnp.newaxis]
     x = nn.relu(x) if self.activate else x
     if self.is_code:
-      x = x.astype(jnp.promote_types(self.dtype, jnp.float32))
-      return jnp.mean(x, axis=(1, 2))[:, : self.features]
+      return jnp.mean(widen(x), axis=(1, 2))[:, : self.features]
     return pool(x)
 
 
@@ -284,6 +282,30 @@ class UpConvolution(nn.Module):
     else:
       x = convolutions.up_constants(x, kernel, *self.constant_size)
     return x + bias[jnp.newaxis, jnp.newaxis, jnp.newaxis]
+
+
+def make_code_norm(axis_name: str | None, train: bool) -> nn.BatchNorm:
+  """Makes the BatchNorm of flat codes, without scale and bias.
+
+  Args:
+    axis_name: the mapped axis that the batch is spread over, if any.
+    train: normalizes with the statistics of the batch, else with running ones.
+  """
+  return nn.BatchNorm(
+      use_running_average=not train,
+      momentum=0.9,
+      # The other form, E[x^2] - E[x]^2, cancels in float32.
+      use_fast_variance=False,
+      use_scale=False,
+      use_bias=False,
+      axis_name=axis_name,
+      name='code_norm',
+  )
+
+
+def widen(x: jax.Array) -> jax.Array:
+  """Converts what is narrower than float32, as bfloat16 is, to float32."""
+  return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
 def leaky_relu(x: jax.Array) -> jax.Array:
@@ -339,4 +361,4 @@ def _draw_units(key, num_units, count, dtype, bound):
 
 
 def _wide_tanh(x):
-  return jnp.tanh(x.astype(jnp.promote_types(x.dtype, jnp.float32)))
+  return jnp.tanh(widen(x))
