@@ -1,95 +1,242 @@
 """Appendix A.3 of Lezama (2019): what the weights of the terms do.
 
-  python -m experiments.ablation --flagfile=experiments/flagfiles/FILE
+  python -m experiments.ablation \
+      --flagfile=experiments/flagfiles/mnist_table4_quick.flags
 
-with mnist_table4.flags, celeba_table5.flags or celeba_table6.flags, or the
-_quick ones. Table 4 trains all its rows and seeds at once, as one vmap; Tables
-5 and 6 train one model after the other. The flags are those of the table's
-experiment: --help shows them after --table=4, 5 or 6.
+or mnist_table4.flags, celeba_table5.flags, celeba_table6.flags, ... Table 4
+trains the students of all its rows at once, as one vmap; Tables 5 and 6 train
+one model after the other. The flags are those of the table's experiment: --help
+shows them after --table=4, 5 or 6. Writes table.md and table.csv.
 """
 
 from collections.abc import Sequence
-import sys
+import dataclasses
+import functools
+import pathlib
+from typing import Any
 
-from absl import flags
+import jax
 
-from experiments import ablation_digits
-from experiments import ablation_faces
-from experiments import command_line
+from experiments import celeba
+from experiments import cli
+from experiments import mnist
 from experiments import paper_numbers
 from experiments import paper_tables
-from experiments import seed_runs
+from experiments import progress
+from experiments import session
+from jacsup_jax.core import config as config_lib
 from jacsup_jax.core import errors
-from jacsup_jax.runs import workdir as workdirs
+from jacsup_jax.core import options
+from jacsup_jax.data import files
+from jacsup_jax.evaluation import class_swaps
+from jacsup_jax.runs import run as run_lib
+from jacsup_jax.runs import stages as stages_lib
+from jacsup_jax.training import attributes
+from jacsup_jax.training import devices
+from jacsup_jax.training import discovery
+from jacsup_jax.training import replicas
 
-FLAGS = flags.FLAGS
 TABLES = ('4', '5', '6')
+# Flags that differ from those of experiments.celeba. The teachers of these
+# tables have no second phase.
+_FACES = {'cycle_epochs': 0, 'students': ()}
+_DEFAULTS = {
+    '4': {},
+    '5': {**_FACES, 'nuisance_dims': (2048, 4096), 'student_epochs': 50},
+    '6': {**_FACES, 'nuisance_dims': (2048,), 'epochs': 50},
+}
 
 
-def define_flags(table: str) -> None:
-  """Defines the flags of this binary.
-
-  Args:
-    table: of `TABLES`, which decides the others.
-  """
-  flags.DEFINE_enum('table', '4', TABLES, 'Of the paper.')
-  flags.DEFINE_integer(
-      'seeds', 1, 'How many of every row: --seed and those that follow it.'
+def _table_option(default):
+  return options.option(
+      default, 'Table of the paper.', choices=TABLES, group='what'
   )
-  if table == '4':
-    ablation_digits.define_flags()
-  else:
-    ablation_faces.define_flags(table)
 
 
-def find_table(args: Sequence[str]) -> str:
-  """Finds --table, on which the definitions of the other flags depend.
+@dataclasses.dataclass(frozen=True)
+class ClassesConfig(mnist.Config):
+  """The flags of Table 4."""
 
-  Args:
-    args: of the command line, flagfiles among them.
-
-  Returns:
-    Of `TABLES`; the default where it is missing or wrong, which parsing says.
-  """
-  try:
-    command_line.check_flagfiles(args)
-    args = FLAGS.read_flags_from_files(list(args), force_gnu=True)
-  except (flags.Error, errors.InputError):
-    args = []
-  found = '4'
-  for i, arg in enumerate(args):
-    name, is_given, value = arg.lstrip('-').partition('=')
-    if arg.startswith('-') and name == 'table':
-      found = value if is_given else ''.join(args[i + 1 : i + 2])
-  return found if found in TABLES else '4'
+  table: str = _table_option('4')
 
 
-def main() -> None:
-  seed_runs.check_flags()
-  if FLAGS.distributed:
+@dataclasses.dataclass(frozen=True)
+class FacesConfig(celeba.Config):
+  """The flags of Tables 5 and 6."""
+
+  table: str = _table_option('5')
+
+
+def make_default(argv: Sequence[str]) -> ClassesConfig | FacesConfig:
+  """Returns the flags of the table that the arguments name."""
+  table = cli.find('table', argv, '4')
+  table = table if table in TABLES else '4'  # Parsing names the mistake.
+  return cli.with_defaults(
+      ClassesConfig() if table == '4' else FacesConfig(),
+      table=table,
+      workdir=pathlib.Path(f'runs/ablation_table{table}'),
+      **_DEFAULTS[table],
+  )
+
+
+def main(config: ClassesConfig | FacesConfig) -> None:
+  if config.run.distributed:
     raise errors.InputError(
         '--distributed: a table is trained by one process; accepted:'
         ' --nodistributed.'
     )
-  values = command_line.result_flags()
-  workdir = workdirs.WorkDir(FLAGS.workdir)
-  workdir.check(values, FLAGS.resume)
-  if workdir.is_complete:
-    print(f'The run in {workdir.path} is complete.')
-  elif FLAGS.table == '4':
-    ablation_digits.run(values, workdir)
+  table = paper_numbers.TABLES[int(config.table)]
+  experiment = f'ablation_table{config.table}'
+  if config.table == '4':
+    train_replicas(experiment, config, make_replica_stages(config.chain))
   else:
-    ablation_faces.run(values, workdir)
-  table = paper_numbers.TABLES[int(FLAGS.table)]
-  rows = workdir.read_results()['rows']
+    celeba.train_and_evaluate(
+        experiment, config, make_face_stages(config.chain, config.table)
+    )
+  path = pathlib.Path(config.run.workdir).expanduser()
+  rows = run_lib.Run.open(path).rows
   text = paper_tables.format_markdown(table, rows)
-  workdirs.write_whole(workdir.path / 'table.md', text)
-  workdirs.write_whole(
-      workdir.path / 'table.csv', paper_tables.format_csv(table, rows)
+  files.write_whole(path / 'table.md', text)
+  files.write_whole(
+      path / 'table.csv', paper_tables.format_csv(table, rows)
   )
-  print(text, end='')
+  progress.say(text)
+
+
+def make_replica_stages(
+    chain: discovery.DiscoveryConfig,
+) -> list[config_lib.Stage]:
+  """Makes the stages of Table 4: a teacher, students of all rows at once."""
+  weights = replicas.stack_weights([
+      dataclasses.replace(chain.weights, **row.weights)
+      for row in paper_numbers.TABLE_4.rows
+  ])
+  return [
+      dataclasses.replace(stage, weights=weights)
+      if stage.model == 'student'
+      else stage
+      for stage in discovery.make_stages(chain)
+  ]
+
+
+def make_face_stages(
+    chain: attributes.AttributesConfig, table: str
+) -> list[config_lib.Stage]:
+  """Makes the stages of Table 5 or 6.
+
+  Args:
+    chain: flags of the run.
+    table: '5', a teacher and a student grown from it for each row; '6', a
+      teacher for each row.
+
+  Raises:
+    InputError: if a flag asks for what the table does not have.
+  """
+  dims, sizes = chain.nuisance_dims, {'5': 2, '6': 1}[table]
+  if len(dims) != sizes or chain.students or chain.teacher_workdir:
+    raise errors.InputError(
+        f'--table={table} with --nuisance_dims={",".join(map(str, dims))},'
+        f' --students={",".join(chain.students)} and'
+        f' --teacher_workdir={chain.teacher_workdir}; accepted: {sizes} sizes,'
+        ' and neither students nor a teacher, which the table defines.'
+    )
+  teacher = config_lib.Stage(
+      'teacher', 'teacher', None, dims[0], chain.epochs,
+      attributes.make_weights(chain, 'teacher_phase_1'),
+  )  # fmt: skip
+  rows = paper_numbers.TABLES[int(table)].rows
+  change = lambda weights, row: dataclasses.replace(weights, **row.weights)
+  if table == '6':
+    return chain.spread([
+        dataclasses.replace(
+            teacher, name=f'teacher_row{i}', weights=change(teacher.weights, row)
+        )
+        for i, row in enumerate(rows, 1)
+    ])
+  weights = attributes.make_weights(chain, 'student_no_jacobian')
+  students = [
+      config_lib.Stage(
+          f'student_row{i}', 'student', 'teacher', dims[1],
+          chain.student_epochs, change(weights, row),
+      )
+      for i, row in enumerate(rows, 1)
+  ]  # fmt: skip
+  return chain.spread([teacher, *students])
+
+
+def train_replicas(
+    experiment: str, config: ClassesConfig, stages: Sequence[config_lib.Stage]
+) -> None:
+  """Trains and measures Table 4, or what is missing of it.
+
+  Args:
+    experiment: name in manifest and results.
+    config: flags.
+    stages: of all rows.
+
+  Raises:
+    InputError: if the flags, the data or the work directory do not fit.
+  """
+  chain, run, shape = config.chain, config.run, mnist.IMAGE_SHAPE
+  count = len(paper_numbers.TABLE_4.rows)
+  at_once = dataclasses.replace(chain, batch_size=count * chain.batch_size)
+  discovery.check_sizes(at_once, stages, shape)
+  devices.check_batch_size(chain.batch_size)
+  values = cli.as_dict(config)
+  with session.opened(run, values) as workdir:
+    if session.is_complete(workdir):
+      return
+    train, _, test = mnist.load_data(config, shape)
+    ensemble = mnist.restore_or_train_judges(config, shape)
+    workdir.begin(
+        experiment,
+        values,
+        session.describe_data(train, run.data_dir, image_shape=shape),
+        [stage.name for stage in stages],
+    )
+    make_module = functools.partial(mnist.make_module, config)
+    measure = lambda model: class_swaps.measure(
+        model, ensemble, test.images, test.labels
+    )
+
+    def evaluate(model) -> dict[str, Any]:
+      """Measures a single model, or each of a stack for curves."""
+      # A bias has one axis, and another one if it is stacked.
+      if min(x.ndim for x in jax.tree.leaves(model.params)) == 1:
+        return measure(model)
+      found = [
+          measure(replicas.take_model(model, i)) for i in range(count)
+      ]
+      return {
+          name: [row[name] for row in found] for name in ('mse', 'class_swaps')
+      }
+
+    with progress.Progress(stages, run.progress) as bar:
+      trained = stages_lib.run(
+          stages,
+          replicas.Replicas(chain, make_module, train.images),
+          workdir=workdir,
+          evaluate=evaluate,
+          report=bar.report,
+          checkpoint_every=run.checkpoint_every,
+          eval_every=config.result.eval_every,
+          note=progress.note,
+      )
+    models = []
+    for model in trained:
+      if replicas.count_replicas(model.stage) is None:
+        models.append(model)
+      elif model.stage.nuisance_dim == chain.nuisance_dim:
+        models += [replicas.take_replica(model, i) for i in range(count)]
+    models = session.add_random(session.by_seed(models), lambda own: own[-1])
+    rows = [session.describe(m) | measure(m.model) for m in models]
+    workdir.write_results(
+        experiment,
+        f'{config.result.eval_split} split; {class_swaps.PROTOCOL}',
+        rows,
+        judges=ensemble.describe(),
+    )
 
 
 if __name__ == '__main__':
-  define_flags(find_table(sys.argv[1:]))
-  command_line.run(main)
+  cli.run(main, make_default)

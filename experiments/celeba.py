@@ -1,202 +1,291 @@
 """Section 4 of Lezama (2019): editing facial attributes with one model.
 
 Trains a teacher in two phases, then students of larger nuisance with Jacobian
-supervision, with cycle losses in its place, or with neither, and Fader Networks
-as a baseline; measures attribute flips by a judge and the reconstruction error;
+supervision, with cycle losses instead, or with neither, and Fader Networks as a
+baseline; measures attribute flips by a judge and the reconstruction error;
 draws Figures 4, 5 and 8.
 
-  python -m experiments.celeba --flagfile=FILE  # celeba_*, of flagfiles/
+  python -m experiments.celeba \
+      --flagfile=experiments/flagfiles/celeba_quick.flags
 """
 
+from collections.abc import Sequence
 import dataclasses
 import functools
+import pathlib
 
-from absl import flags
+import jax.numpy as jnp
 
-from experiments import celeba_figures
-from experiments import celeba_flags
-from experiments import celeba_rows
-from experiments import celeba_runs
-from experiments import command_line
-from experiments import drawings
-from experiments import edited_runs
-from experiments import observed_runs
-from experiments import seed_runs
-from jacsup_jax.baselines import fader_training
-from jacsup_jax.data import batches
+from experiments import cli
+from experiments import progress
+from experiments import session
+from jacsup_jax.baselines import fader
+from jacsup_jax.core import config as config_lib
+from jacsup_jax.core import errors
+from jacsup_jax.core import options
+from jacsup_jax.data import registry
+from jacsup_jax.evaluation import attribute_flips
+from jacsup_jax.evaluation import attribute_judges
+from jacsup_jax.evaluation import judge_files
+from jacsup_jax.evaluation import judges
+from jacsup_jax.evaluation import reconstruction
 from jacsup_jax.evaluation import tables
-from jacsup_jax.evaluation import unit_scales
-from jacsup_jax.runs import stages
-from jacsup_jax.training import attributes as editing
-from jacsup_jax.training import devices as parallel
-from jacsup_jax.training import editing_grid
+from jacsup_jax.models import autoencoders
+from jacsup_jax.runs import stages as stages_lib
+from jacsup_jax.training import attributes
+from jacsup_jax.training import devices
 
-FLAGS = flags.FLAGS
-
-
-def define_flags() -> None:
-  """Defines the flags of this binary, with the paper's values."""
-  celeba_flags.define_flags()
-  seed_runs.define_flags()
-  observed_runs.define_flags()
+_WIDTH = {'low': 1, 'high': config_lib.LARGEST_WIDTH, 'group': 'what'}
+_JUDGE_BATCH_SIZE = 128
 
 
-def main() -> None:
-  celeba_flags.check_flags()
-  seed_runs.check_flags()
-  values = command_line.result_flags()
-  chain = celeba_runs.make_stages(values)
-  obstacle = _find_obstacle()
-  seed_runs.check_together(values, obstacle)
-  selection_split = celeba_runs.choose_selection_split(values)
-  parallel.check_batch_size(FLAGS.batch_size)
-  workdir, is_complete = command_line.open_workdir(values)
-  if is_complete:
-    return
+@dataclasses.dataclass(frozen=True)
+class FaceConfig:
+  """The faces, the size of the models, and how flips are measured."""
 
-  # Where to read is not of the result, but needed to read.
-  values = {**values, 'data_dir': FLAGS.data_dir, 'cache': FLAGS.cache}
-  load = functools.partial(celeba_runs.load_split, values)
-  train = parallel.in_turn(lambda: load('train'))
-  batches.count_steps(len(train), FLAGS.batch_size)
-  celeba_runs.check_jacobian(values, chain, len(train.attribute_names))
-  given = {seed: [] for seed in seed_runs.list_seeds(values)}
-  if FLAGS.teacher_workdir is not None:
-    teachers = celeba_runs.restore_teachers(
-        values, train.attribute_names, list(given)
+  image_size: int = options.option(
+      256, 'Pixels of a side, a power of two.', group='data'
+  )
+  attributes: tuple[str, ...] = options.option(
+      (), 'Names of the attributes to edit; default: all.', group='data'
+  )
+  skip_bad_images: bool = options.option(
+      False,
+      'Leave out images of celeba_folder that cannot be decoded, and note how'
+      ' many; otherwise they are refused.',
+      group='data',
+  )
+  held_out: int = options.option(
+      0, 'Number of images at the end of the training split to leave out.',
+      low=0, group='data',
+  )  # fmt: skip
+  first_width: int = options.option(
+      16, 'Channels of the first layer; each further layer has twice as many.',
+      **_WIDTH,
+  )  # fmt: skip
+  last_width: int = options.option(
+      512, 'Largest number of channels of a hidden layer.', **_WIDTH
+  )
+  linear_factors: bool = options.option(
+      False,
+      'The factors have no LeakyReLU, so that both signs of an attribute are'
+      ' learnt alike; those of the paper and the released code have one.',
+      group='what',
+  )
+  strengths: tuple[float, ...] = options.option(
+      attribute_flips.STRENGTHS,
+      'alpha of the flips: values to choose from, for each model.',
+      group='what',
+  )
+  selection_images: int = options.option(
+      256, 'Number of images on which alpha is chosen.', low=1, group='what'
+  )
+
+  def __post_init__(self):
+    options.check(self)
+    config_lib.check_image_size(self.image_size)
+    attribute_flips.check_strengths(self.strengths)
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+  """The flags of this binary, with the paper's values."""
+
+  chain: attributes.AttributesConfig = attributes.AttributesConfig()
+  baseline: fader.FaderConfig = fader.FaderConfig()
+  result: session.ResultConfig = session.ResultConfig(
+      dataset=registry.DEFAULT_FACES
+  )
+  face: FaceConfig = FaceConfig()
+  judge: judges.JudgeConfig = judges.JudgeConfig()
+  run: session.RunConfig = session.RunConfig(
+      workdir=pathlib.Path('runs/celeba'), checkpoint_every=5
+  )
+
+
+def make_module(config: Config, num_factors: int, nuisance_dim: int, cls=None):
+  """Makes an autoencoder; the nuisance is a map of 2x2.
+
+  Args:
+    config: of the run.
+    num_factors: k.
+    nuisance_dim: d, a multiple of 4.
+    cls: FaceAutoencoder, or FaderAutoencoder, whose factors are the labels.
+  """
+  face, linear = config.face, {}
+  if cls is None:
+    cls = autoencoders.FaceAutoencoder
+    linear = {'linear_factors': face.linear_factors}
+  return cls(
+      num_factors,
+      nuisance_dim // 4,
+      image_size=face.image_size,
+      first_width=face.first_width,
+      last_width=face.last_width,
+      dtype=jnp.dtype(config.chain.compute_dtype),
+      **linear,
+  )
+
+
+def load_options(config: Config) -> dict:
+  """Returns the options of `registry.load` for all splits of the run."""
+  face = config.face
+  return {
+      'image_size': face.image_size,
+      'attributes': face.attributes or None,
+      'skip_bad_images': face.skip_bad_images,
+      'held_out': face.held_out,
+  }
+
+
+def restore_or_train_judge(config: Config, train, selection):
+  """Restores the judge of the training data, or trains and saves one."""
+  directory = config.run.judge_workdir or attribute_judges.default_directory(
+      train.name, config.face.image_size
+  )
+  progress.announce(f'judge in {directory}, trained if missing')
+  settings = {}
+  if not judge_files.exist(directory):  # One that is there may differ.
+    settings = {
+        name.removeprefix('judge_'): value
+        for name, value in cli.as_dict(config.judge).items()
+    } | {'batch_size': min(_JUDGE_BATCH_SIZE, len(train))}
+  return attribute_judges.restore_or_train(
+      directory, train, selection, report=progress.report_judge, **settings
+  )
+
+
+def main(config: Config) -> None:
+  stages = attributes.make_stages(config.chain)
+  stages += config.chain.spread(
+      fader.make_stages(config.baseline, config.chain.nuisance_dims[0])
+  )
+  if not stages:
+    raise errors.InputError(
+        '--students is empty, and the teacher is given or has --epochs=0:'
+        ' nothing to train; accepted: students, or --fader_epochs of 1 or more.'
     )
-    given = {seed: [teacher] for seed, teacher in teachers.items()}
-  seed_runs.check_inputs(train.name, train.fingerprint, given)
-  plan = seed_runs.make_plan(
-      values,
-      workdir,
-      obstacle=obstacle,
-      estimate=lambda count: celeba_runs.estimate_bytes(
-          values,
-          chain,
-          len(train.attribute_names),
-          len(train) * train.image_size**2 * 3,
-          count,
-      ),
-  )
-  train_chains = functools.partial(_train, plan, chain, values, train, given)
-  run_stages = functools.partial(
-      stages.run,
-      checkpoint_every=FLAGS.checkpoint_every,
-      eval_every=FLAGS.eval_every,
-      **command_line.fault_options(),
-  )
-  if not parallel.is_first():
-    train_chains(functools.partial(run_stages, workdir=None), evaluate=None)
-    return
+  train_and_evaluate('celeba', config, stages)
 
-  selection, data = load(selection_split), load(FLAGS.eval_split)
-  judge = celeba_runs.restore_or_train_judge(
-      FLAGS.judge_workdir,
-      {name: values[f'judge_{name}'] for name in celeba_flags.OF_JUDGE},
-      train,
-      selection,
+
+def train_and_evaluate(
+    experiment: str, config: Config, stages: Sequence[config_lib.Stage]
+) -> None:
+  """Trains, measures and draws a run, or what is missing of it.
+
+  Args:
+    experiment: name of the binary.
+    config: its flags.
+    stages: of the run, Fader Networks last.
+
+  Raises:
+    InputError: if the flags, the data or the work directory do not fit.
+  """
+  run, face, chain = config.run, config.face, config.chain
+  is_baseline = lambda stage: isinstance(stage.weights, fader.FaderLossWeights)
+  chosen_on = session.choose_selection_split(
+      config.result.eval_split, face.held_out
   )
-  workdir.begin(
-      experiment='celeba',
-      flags=command_line.result_flags(),
-      dataset={
-          'name': train.name,
-          'fingerprint': train.fingerprint,
-          'attributes': list(train.attribute_names),
-      },
-      devices=parallel.describe_devices(),
-      **plan.entries,
-      **command_line.describe_circumstances(),
-  )
-  with observed_runs.watched(
-      workdir,
-      plan,
-      celeba_rows.make_evaluate_error(selection, FLAGS.selection_images),
-      _make_draw(selection),
-  ) as (report, evaluate):
-    trained = train_chains(
-        functools.partial(run_stages, workdir=workdir, report=report),
-        evaluate=evaluate,
+  devices.check_batch_size(chain.batch_size)
+  values = cli.as_dict(config)
+  with session.opened(run, values) as workdir:
+    if session.is_complete(workdir):
+      return
+    load = functools.partial(
+        registry.load,
+        config.result.dataset,
+        data_dir=run.data_dir,
+        report=progress.announce,
+        **load_options(config),
     )
-  first = plan.seeds[0]
-  images, _ = train.read(range(min(len(train), unit_scales.NUM_IMAGES)))
-  edited_runs.write_scales(workdir, plan, trained[first], images)
-  models = {seed: [*given[seed], *own] for seed, own in trained.items()}
-  rows = celeba_rows.measure_seeds(values, models, judge, selection, data)
-  drawings.save_all(
-      workdir.figures,
-      celeba_figures.list_drawings(
-          models[first],
-          [row for row in rows if row['seed'] == first],
-          data,
-          seed_runs.read_metrics(plan, workdir),
-      ),
-  )
-  workdir.write_results(
-      'celeba',
-      celeba_rows.describe_protocol(FLAGS.eval_split, selection_split),
-      rows,
-      judge=judge.describe(),
-  )
-  print(tables.format_attributes(rows))
-  print(tables.format_results(workdir.read_results()))
+    train = devices.in_turn(
+        lambda: load('train', in_memory=chain.cache != 'none')
+    )
+    num_factors = len(train.attribute_names)
+    attributes.check_sizes(chain, stages, num_factors, train.image_shape)
+    make = functools.partial(make_module, config, num_factors)
+    recipe = attributes.Attributes(chain, make, train)
+    baseline = fader.Faders(
+        chain, config.baseline,
+        functools.partial(make, cls=fader.FaderAutoencoder), train,
+    )  # fmt: skip
+    own = [stage for stage in stages if not is_baseline(stage)]
+    given = []
+    if chain.teacher_workdir is not None:
+      given = session.restore_teachers(
+          chain.teacher_workdir,
+          own,
+          make(chain.nuisance_dims[0]),
+          recipe if chain.keep_moments else None,
+      )
 
+    def train_stages(**options):
+      options |= {
+          'workdir': workdir,
+          'checkpoint_every': run.checkpoint_every,
+          'eval_every': config.result.eval_every,
+          'note': progress.note,
+      }
+      trained = stages_lib.run(own, recipe, given=given, **options)
+      others = [stage for stage in stages if is_baseline(stage)]
+      return trained + stages_lib.run(others, baseline, **options)
 
-def _make_draw(data):
-  """Makes the picture of event files, by a strength of middle size."""
-  strengths = sorted(command_line.parse_numbers('strengths'))
-  return observed_runs.make_draw_flips(
-      data.images, data.attributes, strengths[len(strengths) // 2]
-  )
+    if workdir is None:  # The first of several processes does all else.
+      train_stages(evaluate=None)
+      return
 
+    selection, data = load(chosen_on), load(config.result.eval_split)
+    judge = restore_or_train_judge(config, train, selection)
+    workdir.begin(
+        experiment,
+        values,
+        session.describe_data(train, run.data_dir, **load_options(config)),
+        [stage.name for stage in stages],
+    )
+    few = map(jnp.asarray, selection.read(range(face.selection_images)))
+    images, labels = few
 
-def _find_obstacle():
-  """Returns the flag that prevents that seeds are trained together, or None."""
-  if FLAGS.cache != 'device':
-    # Each would be fed by itself.
-    return f'--cache={FLAGS.cache}'
-  return f'--fader_epochs={FLAGS.fader_epochs}' if FLAGS.fader_epochs else None
+    def evaluate(model):
+      return {'mse': float(reconstruction.measure_mse(model, images, labels))}
 
+    middle = sorted(face.strengths)[len(face.strengths) // 2]
+    with progress.observed(
+        workdir,
+        stages,
+        evaluate,
+        progress.make_draw_flips(selection, middle),
+        bar=run.progress,
+        event_files=run.tensorboard,
+    ) as (report, evaluate_and_draw):
+      trained = train_stages(evaluate=evaluate_and_draw, report=report)
 
-def _train(plan, chain, values, train, given, run_stages, evaluate):
-  """Trains the chains of all seeds, the baselines after all others."""
-  num_factors = len(train.attribute_names)
-  settings = celeba_runs.make_settings(values)
-  model_and_data = (
-      functools.partial(celeba_runs.make_model, values, num_factors), train
-  )  # pyformat: disable
-  trained = seed_runs.train(
-      plan,
-      [stage for stage in chain if stage.model != celeba_runs.FADER],
-      run_stages,
-      make_solo=lambda seed: editing.Editing(
-          dataclasses.replace(settings, seed=seed), *model_and_data
-      ),
-      make_stack=lambda seeds: editing_grid.EditingGrid(
-          settings, *model_and_data, seeds
-      ),
-      evaluate=evaluate,
-      given=given,
-  )
-  if not values['fader_epochs']:
-    return trained
-  baselines = seed_runs.train(
-      plan,
-      [stage for stage in chain if stage.model == celeba_runs.FADER],
-      run_stages,
-      make_solo=lambda seed: fader_training.FaderEditing(
-          celeba_runs.make_fader_settings(seed_runs.for_seed(values, seed)),
-          functools.partial(celeba_runs.make_fader, values, num_factors),
-          train,
-      ),
-      make_stack=None,
-      evaluate=evaluate,
-      given={seed: [] for seed in plan.seeds},
-  )
-  return {seed: own + baselines[seed] for seed, own in trained.items()}
+    trained = session.by_seed([*given, *trained])
+    rows = [
+        session.describe(model)
+        | attribute_flips.measure(
+            model.model,
+            judge,
+            selection,
+            data,
+            face.strengths,
+            face.selection_images,
+        )
+        for model in session.add_random(
+            trained, lambda own: own[0], make(chain.nuisance_dims[0])
+        )
+    ]
+    progress.say(tables.format_attributes(rows))
+    session.finish(
+        workdir,
+        experiment,
+        f'{config.result.eval_split} split, selection on {chosen_on};'
+        f' {attribute_flips.PROTOCOL}',
+        rows,
+        trained,
+        data,
+        judge=judge.describe(),
+    )
 
 
 if __name__ == '__main__':
-  define_flags()
-  command_line.run(main)
+  cli.run(main, Config())

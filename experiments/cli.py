@@ -60,7 +60,7 @@ def parse(default: _Config, argv: Sequence[str]) -> _Config:
     if field.name not in values:  # A name that several share is one flag.
       _define(values, field, kind, value)
   try:
-    rest = values(['', *_expand_flagfiles(argv)])[1:]
+    rest = values(['', *expand_flagfiles(argv)])[1:]
   except (flags.Error, ValueError) as error:
     raise errors.InputError(str(error)) from error
   if rest:
@@ -115,16 +115,34 @@ def format_help(default: Any, doc: str) -> str:
   return '\n'.join(lines)
 
 
+def find(name: str, argv: Sequence[str], default: str) -> str:
+  """Finds the value of a flag on which the other flags depend.
+
+  Args:
+    name: of the flag.
+    argv: arguments after the program's name.
+    default: if the flag is missing.
+  """
+  found, argv = default, [*expand_flagfiles(argv), '']
+  for argument, following in zip(argv, argv[1:]):
+    flag, given, value = argument.lstrip('-').partition('=')
+    if argument.startswith('-') and flag == name:
+      found = value if given else following
+  return found
+
+
 def run(main: Callable[[Any], None], default: Any) -> None:
   """Runs a binary: parses its flags, calls `main`, ends the process.
 
   Args:
     main: called with the configuration.
-    default: the configuration without flags.
+    default: the configuration without flags, or a function of the arguments
+      that makes it.
   """
   logging.set_verbosity(logging.WARNING)
   argv = sys.argv[1:]
   try:
+    default = default(argv) if callable(default) else default
     if {'--help', '-h', '-help', '--helpfull', '-?'} & {*argv}:
       progress.say(format_help(default, inspect.getmodule(main).__doc__ or ''))
       sys.exit(0)
@@ -259,7 +277,7 @@ def _show(value):
   return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _expand_flagfiles(
+def expand_flagfiles(
     argv: Sequence[str], above: tuple[pathlib.Path, ...] = ()
 ) -> list[str]:
   """Replaces --flagfile=FILE by the flags in the file."""
@@ -286,7 +304,7 @@ def _expand_flagfiles(
       ) from error
     lines = [line.strip() for line in lines]
     lines = [line for line in lines if line and not line.startswith('#')]
-    found += _expand_flagfiles(lines, (*above, path))
+    found += expand_flagfiles(lines, (*above, path))
   return found
 
 

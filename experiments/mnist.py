@@ -80,6 +80,24 @@ def load_data(
   return train, validation, load(result.eval_split)
 
 
+def restore_or_train_judges(
+    config: Config, image_shape: tuple[int, int, int]
+) -> judges.Judges:
+  """Restores the judges of the data set, or trains and saves them."""
+  dataset, run = config.result.dataset, config.run
+  directory = run.judge_workdir or judges.default_directory(
+      dataset, run.data_dir
+  )
+  progress.announce(f'judges in {directory}, trained if missing')
+  return judges.restore_or_train(
+      directory,
+      dataset,
+      run.data_dir,
+      image_shape=image_shape,
+      report=progress.report_judge,
+  )
+
+
 def main(config: Config) -> None:
   train_and_evaluate(
       'mnist', config, functools.partial(make_module, config), IMAGE_SHAPE
@@ -137,15 +155,7 @@ def train_and_evaluate(
       train_stages(evaluate=None)
       return
 
-    progress.announce('restoring the judges, which are trained if missing')
-    dataset = config.result.dataset
-    ensemble = judges.restore_or_train(
-        run.judge_workdir or judges.default_directory(dataset, run.data_dir),
-        dataset,
-        run.data_dir,
-        image_shape=image_shape,
-        report=progress.report_judge,
-    )
+    ensemble = restore_or_train_judges(config, image_shape)
     workdir.begin(
         experiment,
         values,

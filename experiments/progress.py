@@ -92,7 +92,8 @@ class Progress:
     self._left[stage.name] = stage.epochs - epoch
     self._seconds.append(record['seconds'])
     values = {
-        name: f'{record[name]:.4f}'
+        # Replicas have a list of values.
+        name: f'{np.mean(record[name]):.4f}'
         for name in ('loss', 'eval_mse', 'eval_class_swaps')
         if record.get(name) is not None
     }
