@@ -298,7 +298,7 @@ class _StageRun:
     devices.share(None)
     raise signals.Interrupted(
         f'{self.stage.name}, epoch {position.epoch + 1}, step {step} is saved'
-        f'{where}'
+        f'{where}; the same command resumes from there'
     )
 
   def _give_up(self, saved, position, error) -> NoReturn:
@@ -345,6 +345,17 @@ class _StageRun:
   def _step(self, position):
     done = position.epoch * self.recipe.steps_per_epoch + position.taken.count
     return self._first_step + done
+
+
+def save_finished(workdir: workdirs.WorkDir, trained: steps.Trained) -> None:
+  """Saves a model that was trained elsewhere as a finished stage of a run."""
+  stage, step = trained.stage, int(trained.state.step)
+  with checkpoints.StageCheckpoints(workdir.checkpoints(stage.name)) as saved:
+    sha256 = saved.save(step, trained.state)
+  workdir.record_checkpoints(stage.name, {str(step): sha256})
+  workdir.record_stage(
+      stage.name, describe_stage(stage, trained.module, sha256, stage.epochs)
+  )
 
 
 def describe_stage(
