@@ -1,4 +1,4 @@
-"""Tests of jacsup_jax.alignment; faces are drawn."""
+"""Aligning photos by faces, which are drawn."""
 
 import importlib.util
 

@@ -4,15 +4,13 @@ Drawn faces are functions of their attributes: the same face with another one
 can be drawn, which is what an edit should come to.
 """
 
-import pathlib
-
 import numpy as np
 import pytest
 
 from jacsup_jax.data import drawn_faces
-from jacsup_jax.editor import editor_files
+from jacsup_jax.editor import choices
+from jacsup_jax.editor import model_files
 
-PATH = pathlib.Path(__file__).parents[1] / 'experiments/demo/faces.safetensors'
 COUNT = 16
 STRENGTH = 2.0  # Standard deviations.
 # At most what is left of the error where the attribute shows; of 128 faces
@@ -27,7 +25,7 @@ LEFT = {
 @pytest.fixture(scope='module')
 def demo():
   """The editor, faces (attributes, nuisance), and these encoded."""
-  own = editor_files.read(PATH)
+  own = model_files.read(choices.DEMO)
   faces = [drawn_faces.sample(i, 'validation') for i in range(COUNT)]
   images = np.stack([drawn_faces.draw_face(*face) for face in faces])
   return own, faces, own.encode(images)
@@ -72,10 +70,10 @@ def _float(images):
 
 def test_it_is_small_and_of_drawn_faces(demo):
   own, _, _ = demo
-  assert PATH.stat().st_size < 2_000_000
+  assert choices.DEMO.stat().st_size < 2_000_000
   assert tuple(unit.name for unit in own.units) == drawn_faces.ATTRIBUTES
   assert all(unit.deviation > 0 for unit in own.units)
-  assert own.image_shape == (64, 64, 3) and own.is_signed
+  assert own.image_shape == (64, 64, 3)
 
 
 def test_it_reconstructs_faces_that_it_has_not_seen(demo):

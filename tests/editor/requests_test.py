@@ -1,29 +1,30 @@
-"""Tests of experiments.edit_requests."""
+"""Requests for edits in words, and those of the page."""
 
 import numpy as np
 import pytest
 
-from experiments import edit_requests
 from jacsup_jax.core import errors
-from jacsup_jax.editor import editor
+from jacsup_jax.editor import requests
+from jacsup_jax.evaluation import unit_scales
 
 
 def make_units(*names, deviation=1.0):
   return tuple(
-      editor.Unit(name, editor.FACTOR, 0.0, deviation, -2.0, 2.0)
+      unit_scales.Unit(name, unit_scales.FACTOR, 0.0, deviation, -2.0, 2.0)
       for name in names
   )
 
 
 UNITS = make_units('Bald', 'Mouth_Slightly_Open', 'Smiling', 'Wearing_Hat')
+STRIP = {'unit': 'Bald', 'low': -1, 'high': 1, 'count': 3}
 
 
 def parse(text, units=UNITS):
-  return edit_requests.parse_strengths(units, text, '--set')
+  return requests.parse_strengths(units, text, '--set')
 
 
 def parse_sweeps(text, count=1, held=(0, 0, 0, 0)):
-  return edit_requests.parse_sweeps(
+  return requests.parse_sweeps(
       UNITS, text, '--sweep', count=count, held=np.array(held)
   )
 
@@ -46,12 +47,6 @@ def test_strengths(text, expected):
   np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
-def test_strengths_by_name():
-  by_name = {'wearing hat': 2, 'Bald': -1}
-  found = edit_requests.make_strengths(UNITS, by_name, 'it')
-  assert found.tolist() == [-1, 0, 0, 2]
-
-
 def test_sweeps():
   [sweep] = parse_sweeps('Smiling:-3:3:7')
   assert sweep.unit == 2 and sweep.values.tolist() == [-3, -2, -1, 0, 1, 2, 3]
@@ -59,6 +54,18 @@ def test_sweeps():
   assert (first.unit, second.unit) == (0, 3)
   assert first.values.tolist() == [2, -2]
   assert second.values.tolist() == [0, 0.5, 1]
+
+
+def test_requests_of_the_page():
+  strengths, detail = requests.read_request({}, UNITS)
+  np.testing.assert_array_equal(strengths, [[0, 0, 0, 0]])
+  assert detail == 0
+  request = {'strengths': {'Smiling': 2, 'Bald': 9}, 'keep_detail': 0.5}
+  strengths, detail = requests.read_request(request | {'strip': STRIP}, UNITS)
+  np.testing.assert_array_equal(
+      strengths, [[-1, 0, 2, 0], [0, 0, 2, 0], [1, 0, 2, 0]]
+  )
+  assert detail == 0.5
 
 
 # Mistakes.
@@ -70,11 +77,11 @@ def test_sweeps():
         ('Smilling:2', "'Smilling'; accepted: the nearest are Smiling"),
         ('hat:2', 'the nearest are Wearing_Hat'),
         ('xyz:2', 'Bald, Mouth_Slightly_Open, Smiling, Wearing_Hat'),
-        (':2', "no unit ''"),
+        (':2', "called ''"),
         ('Smiling', 'NAME:STRENGTH'),
         ('Smiling=2', 'NAME:STRENGTH'),
         ('Smiling:', "strength ''"),
-        ('Smiling:much', "strength 'much'; accepted: a number"),
+        ('Smiling:much', "strength 'much'; accepted: standard"),
         ('Smiling:nan', 'strength nan'),
         ('Smiling:inf', 'strength inf'),
         ('Smiling:-1e999', 'strength -inf'),
@@ -82,7 +89,7 @@ def test_sweeps():
         ('Smiling:1,smiling:2', 'has Smiling twice'),
     ],
 )
-def test_strengths_that_are_none(text, message):
+def test_bad_strengths(text, message):
   with pytest.raises(errors.InputError, match='--set.*accepted') as caught:
     parse(text)
   assert message in str(caught.value)
@@ -104,37 +111,48 @@ def test_strengths_that_are_none(text, message):
         ('', 1, '0 units; accepted: 1'),
         ('Smiling:-3:3:5,Bald:-3:3:5', 1, '2 units; accepted: 1'),
         ('Smiling:-3:3:5', 2, '1 units; accepted: 2'),
-        ('Smiling:-3:3:5,Smiling:-3:3:5', 2, 'Smiling twice'),
+        ('Smiling:-3:3:5,Smiling:-3:3:5', 2, 'Smiling has two settings'),
         ('Smiling:-3:3:200,Wearing_Hat:-3:3:200', 2, '40,000 images'),
-        ('Bald:-3:3:5', 1, 'Bald has a strength of its own too'),
+        ('Bald:-3:3:5', 1, 'Bald has two settings'),
     ],
 )
-def test_sweeps_that_are_none(text, count, message):
+def test_bad_sweeps(text, count, message):
   with pytest.raises(errors.InputError, match='--sweep.*accepted') as caught:
     parse_sweeps(text, count, held=(1, 0, 0, 0))
   assert message in str(caught.value)
 
 
-def test_a_dead_unit_cannot_be_moved():
+@pytest.mark.parametrize(
+    'request_',
+    [
+        {'strengths': [1]},
+        {'strengths': {'Smilling': 1}},
+        *({'strengths': {'Bald': bad}} for bad in (
+            '1', True, None, float('nan'), -float('inf'), 10**4000, 101, [1],
+        )),
+        *({'keep_detail': bad} for bad in (
+            1.1, -0.1, float('nan'), None, True, '1',
+        )),
+        {'strip': [1]},
+        *({'strip': STRIP | bad} for bad in (
+            {'unit': None}, {'unit': ['Bald']}, {'unit': 'x'}, {'low': None},
+            {'high': float('nan')}, {'count': 1}, {'count': 100_000},
+            {'count': 2.5}, {'count': True},
+        )),
+    ],
+    ids=str,
+)  # pyformat: disable
+def test_bad_requests_of_the_page(request_):
+  with pytest.raises(errors.InputError, match='accepted'):
+    requests.read_request(request_, UNITS)
+
+
+def test_a_constant_unit_cannot_be_moved():
   with pytest.raises(errors.InputError, match='z3 is the same for all'):
     parse('z3:1', make_units('z3', deviation=0.0))
 
 
-def test_many_names_are_not_all_told():
+def test_of_many_names_only_some_are_listed():
   units = make_units(*(f'unit{i}' for i in range(1000)))
   with pytest.raises(errors.InputError, match=r'unit0, .*, \.\.\., unit999\.'):
     parse('abc:1', units)
-
-
-@pytest.mark.parametrize('value', [-0.1, 1.1, float('nan')])
-def test_detail_that_is_none(value):
-  assert edit_requests.check_keep_detail(1, 'it') == 1.0
-  with pytest.raises(errors.InputError, match='it is .* from 0 to 1'):
-    edit_requests.check_keep_detail(value, 'it')
-
-
-def test_two_names_of_one_unit():
-  with pytest.raises(errors.InputError, match='it has Wearing_Hat twice'):
-    edit_requests.make_strengths(
-        UNITS, {'wearing hat': 2, 'Wearing_Hat': -1}, 'it'
-    )

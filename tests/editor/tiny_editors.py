@@ -3,9 +3,11 @@
 import jax
 import numpy as np
 
-from experiments import edit_choices
+from jacsup_jax.editor import choices
 from jacsup_jax.editor import editor
-from jacsup_jax.models import autoencoders as networks
+from jacsup_jax.evaluation import unit_scales
+from jacsup_jax.models import autoencoders
+from jacsup_jax.models import model as models
 
 ATTRIBUTES = (
     'Smiling', 'Eyeglasses', 'Mouth_Slightly_Open', '5_o_Clock_Shadow', 'Bald',
@@ -13,56 +15,57 @@ ATTRIBUTES = (
 NUM_SAMPLES = 5
 
 
-def make_faces(image_size=16, *, first_width=4, last_width=16, channels=4):
-  """An editor of faces of a size."""
-  model = networks.FaceAutoencoder(
+def make_faces(image_size=16):
+  """An editor of faces."""
+  module = autoencoders.FaceAutoencoder(
       len(ATTRIBUTES),
-      channels,
+      4,
       image_size=image_size,
-      first_width=first_width,
-      last_width=last_width,
+      first_width=4,
+      last_width=16,
       linear_factors=True,
   )
-  units = [
-      editor.Unit(name, editor.FACTOR, 0.0, 2.0, -4.0, 4.0)
-      for name in ATTRIBUTES
-  ]
-  return _make(model, units, is_signed=True, title='tiny faces')
+  return _make(module, dict.fromkeys(ATTRIBUTES, 2.0), 'tiny faces')
 
 
 def make_digits():
   """An editor of digits, whose last unit cannot be moved."""
-  model = networks.MlpAutoencoder(2, 3, image_shape=(28, 28, 1), widths=(8,))
-  names = ('y1', 'y2', 'z1', 'z2', 'z3')
-  units = [
-      editor.Unit(
-          name,
-          editor.FACTOR if name.startswith('y') else editor.NUISANCE,
-          0.0,
-          0.0 if name == 'z3' else 2.0,
-          -4.0,
-          4.0,
-      )
-      for name in names
-  ]
-  return _make(model, units, is_signed=False, title='tiny digits')
+  module = autoencoders.MlpAutoencoder(2, 3, widths=(8,))
+  deviations = {'y1': 2.0, 'y2': 2.0, 'z1': 2.0, 'z2': 2.0, 'z3': 0.0}
+  return _make(module, deviations, 'tiny digits')
 
 
-def make_choice(own, name, samples=NUM_SAMPLES):
+def make_choice(own, name, count=NUM_SAMPLES):
   """A choice of an editor, with noise to start from."""
   random = np.random.default_rng(0)
-  images = random.integers(0, 256, (samples, *own.image_shape), np.uint8)
-  return edit_choices.Choice(
+  images = random.integers(0, 256, (count, *own.image_shape), np.uint8)
+  return choices.Choice(
       id=name,
       group='tiny',
       title=name,
       load=lambda: own,
-      load_samples=lambda unused_editor: images,
+      open_samples=lambda unused_editor: choices.Samples(
+          count, lambda rows: images[list(rows)]
+      ),
   )
 
 
-def _make(model, units, *, is_signed, title):
-  variables = networks.init_variables(model, 0)
-  # As they begin, weights are so small that nothing would be seen.
-  variables['params'] = jax.tree.map(lambda x: 2 * x, variables['params'])
-  return editor.Editor(model, variables, tuple(units), is_signed, title)
+def read_samples(choice):
+  found = choice.open_samples(None)
+  return found.read(range(found.count))
+
+
+def _make(module, deviations, title):
+  variables = autoencoders.init_variables(module, 0)
+  # Initial weights are so small that nothing would be seen.
+  params = jax.tree.map(lambda x: 2 * x, variables['params'])
+  units = tuple(
+      unit_scales.Unit(
+          name,
+          unit_scales.NUISANCE if name[0] == 'z' else unit_scales.FACTOR,
+          0.0, deviation, -4.0, 4.0,
+      )  # pyformat: disable
+      for name, deviation in deviations.items()
+  )
+  model = models.Model(module, params, variables['batch_stats'])
+  return editor.Editor(model, units, title)
