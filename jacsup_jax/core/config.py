@@ -25,20 +25,10 @@ MAX_DECAY = 0.9999  # Of a moving average; at 1 it never moves.
 # number is refused before it exhausts the machine's memory.
 LARGEST_WIDTH = 2**16
 LARGEST_INTEGER = 2**31 - 1  # JAX's default integers have 32 bits.
-# Faces are published at 1024x1024 at most.
-_LARGEST_IMAGE = 4096
 
 option = options.option
 check_options = options.check
-
-
-def check_image_size(image_size: int) -> None:
-  """Raises InputError unless a size in pixels is a power of two from 8."""
-  if not 8 <= image_size <= _LARGEST_IMAGE or image_size & (image_size - 1):
-    raise errors.InputError(
-        f'--image_size={image_size}: accepted are powers of two from 8 to'
-        f' {_LARGEST_IMAGE}'
-    )
+check_image_size = options.check_image_size
 
 
 @dataclasses.dataclass(frozen=True)
@@ -277,50 +267,6 @@ class Optimization:
 
   def __post_init__(self):
     check_options(self)
-
-
-@dataclasses.dataclass(frozen=True)
-class ChainConfig:
-  """The flags that all chains of stages share."""
-
-  seed: int = option(
-      0, 'Seed of initialisation, data order and swaps.',
-      low=0, high=LARGEST_INTEGER,
-  )  # pyformat: disable
-  seeds: int = option(
-      1,
-      'Number of seeds, from --seed on, trained one after the other; tables'
-      ' show means and deviations, figures the first.',
-      low=1,
-      high=1000,
-  )
-  batch_size: int = option(
-      128, 'Examples per step, over all devices.', low=1
-  )
-  teacher_workdir: str | None = option(
-      None,
-      'A run whose finished first teacher the students grow from; by default it'
-      ' is trained here. With --distributed all processes read it.',
-  )
-  compute_dtype: str = option(
-      'float32',
-      'Type that matrix products are computed in; parameters are float32.',
-      choices=COMPUTE_DTYPES,
-      group='devices',
-  )
-  parallel: str = option(
-      'jit',
-      'How devices share a step: jit over a mesh, or pmap.',
-      choices=MODES,
-      group='devices',
-  )
-
-  def __post_init__(self):
-    check_options(self)
-
-  def list_seeds(self) -> list[int]:
-    """Returns the seeds of all chains."""
-    return [*range(self.seed, self.seed + self.seeds)]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -25,7 +25,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from jacsup_jax.core import codes
-from jacsup_jax.core import config
 from jacsup_jax.core import errors
 from jacsup_jax.core import losses
 
@@ -40,35 +39,37 @@ class Changes(NamedTuple):
 
 
 def compute(
-    supervision: config.Supervision,
     decode: codes.DecodeFn,
     code: codes.Code,
     targets: jax.Array,
     *,
+    form: str = 'secant',
+    nodes: int = 3,
     joint: bool = False,
     images: jax.Array | None = None,
 ) -> Changes:
-  """Computes the changes of a decoder's images in the configured form.
+  """Computes the changes of a decoder's images in one of the forms.
 
   Args:
-    supervision: which form.
     decode: `code -> [B, ...]`.
     code: `[B, K]` factors and nuisance of any shape.
     targets: `[n, B, K]`, factors after each swap; not used by 'full'.
+    form: 'secant', 'tangent', 'path' or 'full'.
+    nodes: of the quadrature of 'path'.
     joint: see `secant`, as `images`.
 
   Returns:
-    Images, and `[n, B, ...]` changes, or `[K, B, ...]` for 'full'.
+    Images, and `[n, B, ...]` changes; `[K, B, ...]` for 'full'.
 
   Raises:
     InputError: if factors are not `[B, K]`, the decoder does not return one
       image per code, or the full Jacobian is larger than `MAX_FULL_BYTES`.
   """
-  match supervision.jacobian:
+  match form:
     case 'tangent':
       return tangent(decode, code, targets)
     case 'path':
-      return path(decode, code, targets, nodes=supervision.jacobian_nodes)
+      return path(decode, code, targets, nodes=nodes)
     case 'full':
       return full(decode, code)
     case _:
@@ -91,10 +92,8 @@ def make_targets(
     `[n, B, K]`, n = 1 for one swap.
   """
   _check_factors(factors)
-  return jnp.stack([
-      codes.take_partners(factors, permutation, axis_name)
-      for permutation in jnp.atleast_2d(permutations)
-  ])
+  rows = jnp.atleast_2d(permutations)
+  return jnp.stack([codes.take_partners(factors, p, axis_name) for p in rows])
 
 
 def secant(
@@ -197,8 +196,8 @@ def check_full_size(
     raise errors.InputError(
         f'{name}: the full Jacobian of images {tuple(image_shape)} by'
         f' {num_factors} units of the code needs {needed} bytes'
-        f' per decoder; accepted: up to {max_bytes}, with a smaller batch, image'
-        ' or code, or with --jacobian=secant, tangent or path.'
+        f' per decoder; accepted: up to {max_bytes} (a smaller batch, image or'
+        ' code, or --jacobian=secant, tangent or path).'
     )
 
 

@@ -9,6 +9,9 @@ import numpy as np
 
 from jacsup_jax.core import errors
 
+# Faces are published at 1024x1024 at most.
+_LARGEST_IMAGE = 4096
+
 
 def option(
     default: Any,
@@ -57,6 +60,15 @@ def check(config: Any) -> None:
       _check_choice(field, value)
     elif not isinstance(value, bool):
       _check_range(field, value)
+
+
+def check_image_size(image_size: int) -> None:
+  """Raises InputError unless a size in pixels is a power of two from 8."""
+  if not 8 <= image_size <= _LARGEST_IMAGE or image_size & (image_size - 1):
+    raise errors.InputError(
+        f'--image_size={image_size}: accepted are powers of two from 8 to'
+        f' {_LARGEST_IMAGE}'
+    )
 
 
 def _check_choice(field, value):

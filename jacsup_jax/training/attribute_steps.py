@@ -1,11 +1,13 @@
-"""Steps of training for facial attributes: Section 4 of Lezama (2019).
+"""The steps of Section 4 of Lezama (2019), for facial attributes, as a program.
 
 A step has one update or two: the first of all parameters; the second, of the
-decoder alone, for the cycle losses. Encoder and decoder have an optimizer
-state each, so that the second leaves the encoder's as it is.
+decoder alone, for the cycle losses. Encoder and decoder have an optimizer state
+each, so that the second leaves the encoder's unchanged.
 """
 
 from collections.abc import Callable, Mapping
+import dataclasses
+import functools
 from typing import NamedTuple
 
 import chex
@@ -17,10 +19,9 @@ import optax
 from jacsup_jax.core import codes
 from jacsup_jax.core import config
 from jacsup_jax.data import batches
-from jacsup_jax.training import attribute_objectives
 from jacsup_jax.training import loop
-from jacsup_jax.training import numerics
 from jacsup_jax.training import objectives
+from jacsup_jax.training import optimizers
 from jacsup_jax.training import steps
 
 
@@ -31,17 +32,18 @@ class FaceData(NamedTuple):
   attributes: jax.Array  # [..., K] int8 in {-1, +1}
 
 
-class StepInputs(NamedTuple):
-  images: jax.Array  # [B, S, S, 3] in [-1, 1]
-  attributes: jax.Array  # [B, K] in {-1, +1}
-  teacher: codes.TeacherOutputs | None
-  permutation: jax.Array  # [B], the swap partner of each example
+class FaceConstants(NamedTuple):
+  """Constants of a stage, whole on every device."""
+
+  seed: jax.Array  # [] int32, of mirroring and swaps
+  teacher: codes.Variables | None
+  data: FaceData | None  # None if batches are fed
 
 
 def create_train_state(
     variables: codes.Variables, optimizer: optax.GradientTransformation
 ) -> steps.TrainState:
-  """Creates the state of step 0, with an optimizer state for each part.
+  """Creates the state of step 0, with one optimizer state per part.
 
   Args:
     variables: 'params' and 'batch_stats' of a face autoencoder.
@@ -66,7 +68,7 @@ def apply_gradients(
     grads: Mapping[str, codes.Params],
     optimizer: optax.GradientTransformation,
 ) -> steps.TrainState:
-  """Updates the parts of the parameters that gradients are given for.
+  """Updates the parts of the parameters for which gradients are given.
 
   All others are frozen, moments and weight decay included: neither their
   parameters nor their optimizer state change by a bit.
@@ -90,21 +92,21 @@ def apply_gradients(
 
 def train_step(
     state: steps.TrainState,
-    inputs: StepInputs,
+    inputs: objectives.Inputs,
     *,
-    model: nn.Module,
+    module: nn.Module,
     weights: config.AttributeLossWeights,
     optimizer: optax.GradientTransformation,
 ) -> tuple[steps.TrainState, codes.Metrics]:
-  """Takes one step: the first update, and the second where it has a weight.
+  """Takes one step: the first update, and the second if it has a weight.
 
   The second uses the gradient at the updated parameters (Section 4.2.1:
   "then"); the released code has it at the old ones.
 
   Args:
     state: before the step.
-    inputs: `[B, ...]` arrays of one batch.
-    model: a face autoencoder; its `axis_name` is that of the mapped axis that
+    inputs: one batch.
+    module: a face autoencoder; its `axis_name` is that of the mapped axis that
       the batch is spread over, if any.
     weights: of the terms; they decide which are computed.
     optimizer: that made `state.opt_state`.
@@ -112,205 +114,151 @@ def train_step(
   Returns:
     The state after the step, and scalar metrics before each update.
   """
-  axis_name = model.axis_name
-  average = lambda x: x if axis_name is None else jax.lax.pmean(x, axis_name)
-
-  first, _ = _make_objectives(state, inputs, model, weights)
-  grads, (metrics, batch_stats) = jax.grad(first, has_aux=True)(state.params)
+  average = functools.partial(average_over, axis_name=module.axis_name)
+  options = {'module': module, 'weights': weights}
+  grads, (metrics, batch_stats) = jax.grad(
+      objectives.attribute_objective, has_aux=True
+  )(state.params, state.batch_stats, inputs, **options)
   state = apply_gradients(state, average(grads), optimizer)
   state = state._replace(step=state.step + 1, batch_stats=batch_stats)
   if not weights.needs_cycle:
     return state, average(metrics)
 
-  _, second = _make_objectives(state, inputs, model, weights)
-  grads, (cycle_metrics, _) = jax.grad(
-      lambda decoder: second({**state.params, 'decoder': decoder}), has_aux=True
-  )(state.params['decoder'])
+  def cycle_loss(decoder):
+    params = {**state.params, 'decoder': decoder}
+    return objectives.cycle_objective(
+        params, state.batch_stats, inputs, **options
+    )
+
+  grads, (cycle_metrics, _) = jax.grad(cycle_loss, has_aux=True)(
+      state.params['decoder']
+  )
   state = apply_gradients(state, {'decoder': average(grads)}, optimizer)
   loss = metrics['loss'] + cycle_metrics['loss']
   return state, average({**metrics, **cycle_metrics, 'loss': loss})
 
 
-def make_inputs(
-    step: jax.Array,
-    data: FaceData,
-    teacher: codes.Variables | None,
-    *,
-    model: nn.Module,
-    teacher_model: nn.Module | None,
-    weights: config.AttributeLossWeights,
-    seed: int,
-    batch_size: int,
-    shard: Callable[[jax.Array], jax.Array] = lambda x: x,
-) -> StepInputs:
-  """Makes what a step is given of a batch.
-
-  Args:
-    step: scalar, counted from the first teacher on; it decides mirroring and
-      swaps together with `seed`.
-    data: the examples of a batch that are this device's.
-    teacher: see `train_steps`, as for all that follow.
-    model: see `train_steps`.
-    teacher_model: see `train_steps`.
-    weights: see `train_steps`.
-    seed: see `train_steps`.
-    batch_size: see `train_steps`.
-    shard: see `train_steps`.
-
-  Returns:
-    `[B, ...]` arrays.
-  """
-  mirrored = shard(batches.step_mirror(seed, step, batch_size))
-  permutation = shard(batches.step_permutation(seed, step, batch_size))
-  # As bytes until they are used: floats would be four times as much to read
-  # for everything that needs the images.
-  images = batches.to_signed_float(
-      jax.lax.optimization_barrier(batches.mirror(data.images, mirrored))
-  )
-  outputs = None
-  if weights.needs_teacher:
-    apply = lambda method: lambda x: teacher_model.apply(
-        teacher, x, method=method
-    )
-    outputs = objectives.compute_teacher_outputs(
-        apply('encode'),
-        apply('decode'),
-        images,
-        permutation,
-        model.axis_name,
-        weights.supervision,
-    )
-  return StepInputs(
-      images, data.attributes.astype(jnp.float32), outputs, permutation
-  )
+def average_over(tree: chex.ArrayTree, axis_name: str | None) -> chex.ArrayTree:
+  """Averages over a mapped axis, if there is one."""
+  return tree if axis_name is None else jax.lax.pmean(tree, axis_name)
 
 
-def examine_step(
-    state: steps.TrainState,
-    data: FaceData,
-    teacher: codes.Variables | None,
-    *,
-    model: nn.Module,
-    teacher_model: nn.Module | None,
-    weights: config.AttributeLossWeights,
-    seed: int,
-    batch_size: int,
-) -> dict[str, jax.Array]:
-  """Tells what is finite of the step that `train_steps` would take next.
+@dataclasses.dataclass(frozen=True)
+class FaceSteps:
+  """The steps of a stage of Section 4.
 
-  Args:
-    state: before the step.
-    data: `[B, ...]` arrays of its batch.
-    teacher: see `train_steps`, as for all that follow.
-    model: see `train_steps`.
-    teacher_model: see `train_steps`.
-    weights: see `train_steps`.
-    seed: see `train_steps`.
-    batch_size: see `train_steps`.
+  Hashable: equal stages share one compiled program, whatever their seeds.
 
-  Returns:
-    Scalar bools, see `numerics.examine`. The cycle losses are those of the
-    parameters before the step.
-  """
-  inputs = make_inputs(
-      state.step,
-      data,
-      teacher,
-      model=model,
-      teacher_model=teacher_model,
-      weights=weights,
-      seed=seed,
-      batch_size=batch_size,
-  )
-  first, second = _make_objectives(state, inputs, model, weights)
-  return numerics.examine(
-      state.params,
-      {
-          'the statistics of BatchNorm': state.batch_stats,
-          'the images': inputs.images,
-          'the attributes': inputs.attributes,
-          'the outputs of the teacher': inputs.teacher,
-      },
-      [first, second] if weights.needs_cycle else [first],
-  )
-
-
-def _make_objectives(state, inputs, model, weights):
-  """Makes what the two updates of a step minimise, of all parameters."""
-
-  def first(params):
-    args = (params, state.batch_stats, inputs.images, inputs.attributes)
-    if inputs.teacher is None:
-      return attribute_objectives.teacher_objective(
-          *args, model=model, weights=weights
-      )
-    return attribute_objectives.student_objective(
-        *args, inputs.teacher, inputs.permutation, model=model, weights=weights
-    )
-
-  def second(params):
-    return attribute_objectives.cycle_objective(
-        params,
-        state.batch_stats,
-        inputs.images,
-        inputs.permutation,
-        model=model,
-        weights=weights,
-    )
-
-  return first, second
-
-
-def train_steps(
-    state: steps.TrainState,
-    teacher: codes.Variables | None,
-    rows: chex.ArrayTree,
-    bounds: jax.Array | None = None,
-    *,
-    read: Callable[[chex.ArrayTree], FaceData],
-    model: nn.Module,
-    teacher_model: nn.Module | None,
-    weights: config.AttributeLossWeights,
-    optimizer: optax.GradientTransformation,
-    seed: int,
-    batch_size: int,
-    shard: Callable[[jax.Array], jax.Array] = lambda x: x,
-) -> tuple[steps.TrainState, codes.Metrics]:
-  """Takes a step per row, as one loop.
-
-  Args:
-    state: before the first step.
-    teacher: variables of the supervising model, where the weights need one; it
-      is applied with its running statistics.
-    rows: `[steps, ...]` arrays, which say what the batches are.
-    bounds: `[2]`, of the rows to take; None takes all. See `epochs`.
-    read: row -> the examples of a batch that are this device's.
-    model: see `train_step`.
-    teacher_model: of `teacher`.
-    weights: see `train_step`.
-    optimizer: see `train_step`.
-    seed: of mirroring and swaps.
-    batch_size: B, of all devices together.
-    shard: keeps of `[B]` arrays what is this device's, or lays them out.
-
-  Returns:
-    The state after the last step, and the metrics of each step, `[steps]`.
+  Attributes:
+    module: that is trained. Its `axis_name` is that of the mapped axis that the
+      batch is spread over, if any.
+    teacher_module: of the supervising variables; applied with its running
+      statistics.
+    weights: of the terms.
+    optimization: the flags of the optimizer.
+    batch_size: over all devices.
+    is_fed: rows are batches of images; otherwise indices into the data.
   """
 
-  def step(state, row):
-    inputs = make_inputs(
-        state.step,
-        read(row),
-        teacher,
-        model=model,
-        teacher_model=teacher_model,
-        weights=weights,
-        seed=seed,
-        batch_size=batch_size,
-        shard=shard,
-    )
+  module: nn.Module
+  teacher_module: nn.Module | None
+  weights: config.Weights
+  optimization: config.Optimization
+  batch_size: int
+  is_fed: bool = False
+
+  def __call__(
+      self,
+      state: steps.TrainState,
+      constants: FaceConstants,
+      rows: chex.ArrayTree,
+      bounds: jax.Array,
+      *,
+      shard: Callable[[jax.Array], jax.Array] = lambda x: x,
+  ) -> tuple[steps.TrainState, codes.Metrics]:
+    """Takes a step per row within bounds.
+
+    Args:
+      state: before the first step.
+      constants: seed, teacher and data.
+      rows: `[steps, B]` indices, or `FaceData` of `[steps, B, ...]`.
+      bounds: `[2]` int, see `loop.loop_steps`.
+      shard: keeps the part of `[B, ...]` arrays that belongs to this device, or
+        lays them out.
+
+    Returns:
+      The state after the last step, and the metrics of each step, `[steps]`.
+    """
+    optimizer = optimizers.make_optimizer(self.optimization)
+
+    def take_step(state, row):
+      if not self.is_fed:
+        row = jax.tree.map(
+            lambda x: jnp.take(x, shard(row), axis=0), constants.data
+        )
+      inputs = self.make_inputs(state.step, row, constants, shard)
+      return self.train_step(state, inputs, optimizer)
+
+    return loop.loop_steps(take_step, state, rows, bounds)
+
+  def train_step(self, state, inputs, optimizer):
+    """Takes one step, see `train_step`."""
     return train_step(
-        state, inputs, model=model, weights=weights, optimizer=optimizer
+        state,
+        inputs,
+        module=self.module,
+        weights=self.weights,
+        optimizer=optimizer,
     )
 
-  return loop.loop_steps(step, state, rows, bounds)
+  def make_inputs(
+      self,
+      step: jax.Array,
+      data: FaceData,
+      constants: FaceConstants,
+      shard: Callable[[jax.Array], jax.Array] = lambda x: x,
+  ) -> objectives.Inputs:
+    """Mirrors one batch, draws its swaps, and applies its teacher.
+
+    Args:
+      step: scalar, counted from the first teacher on.
+      data: this device's examples of the batch.
+      constants: seed and teacher.
+      shard: see `__call__`.
+
+    Returns:
+      Inputs of this device's examples.
+    """
+    mirrored = shard(
+        batches.step_mirror(constants.seed, step, self.batch_size)
+    )
+    # As bytes until they are used: floats would be four times as much to read
+    # for everything that needs the images.
+    images = batches.to_signed_float(
+        jax.lax.optimization_barrier(batches.mirror(data.images, mirrored))
+    )
+    inputs = objectives.Inputs(
+        images, attributes=data.attributes.astype(jnp.float32)
+    )
+    return self.add_swaps(step, inputs, constants, shard)
+
+  def add_swaps(self, step, inputs, constants, shard):
+    """Adds the swaps of a batch, and its teacher's outputs if needed."""
+    supervision = self.weights.supervision
+    drawn = batches.step_permutations(
+        constants.seed, step, self.batch_size, supervision.num_swaps
+    )
+    permutations = jnp.stack([shard(row) for row in drawn])
+    inputs = inputs._replace(permutations=permutations)
+    if not self.weights.needs_teacher:
+      return inputs
+    apply = functools.partial(self.teacher_module.apply, constants.teacher)
+    teacher = objectives.compute_teacher_outputs(
+        functools.partial(apply, method='encode'),
+        functools.partial(apply, method='decode'),
+        inputs.images,
+        permutations,
+        supervision,
+        self.module.axis_name,
+    )
+    return inputs._replace(teacher=teacher)

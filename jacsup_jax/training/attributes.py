@@ -1,312 +1,372 @@
 """Section 4 of Lezama (2019): a model that edits facial attributes.
 
 A teacher is trained in two phases, the second with cycle losses; students grow
-from it by channels of their nuisance and keep its factors, which are the
-attributes. What a stage minimises is said by its weights alone.
+from it by channels of their nuisance and keep its factors, the attributes. The
+weights of a stage alone decide its objective.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
 import dataclasses
 import functools
-import math
 
 from flax import linen as nn
-import jax
 import jax.numpy as jnp
-import numpy as np
 
-from jacsup_jax.core import codes
 from jacsup_jax.core import config
+from jacsup_jax.core import errors
 from jacsup_jax.core import growth
+from jacsup_jax.core import jacobian
 from jacsup_jax.data import batches
-from jacsup_jax.data import faces
-from jacsup_jax.data import feeding
+from jacsup_jax.data import dataset as datasets
 from jacsup_jax.models import autoencoders
-from jacsup_jax.runs import stages
 from jacsup_jax.training import attribute_steps
+from jacsup_jax.training import chains
 from jacsup_jax.training import devices
 from jacsup_jax.training import loop
-from jacsup_jax.training import numerics
+from jacsup_jax.training import optimizers
 from jacsup_jax.training import steps
 
 # nuisance_dim -> face autoencoder.
 MakeModel = Callable[[int], nn.Module]
-# (state, teacher, rows, *, read, shard) -> (state, metrics).
-TrainStepsFn = Callable[..., tuple[steps.TrainState, codes.Metrics]]
 
-# Of images that are sent to the devices at a time where they are fed.
-_CHUNK_BYTES = 2**27
+_FROM_SCRATCH = 'student_from_scratch'
+STUDENTS = ('student', 'student_cycle', 'student_no_jacobian', _FROM_SCRATCH)
+TEACHER = 'teacher'
+_FIRST_PHASE = 'teacher_phase_1'
+# A map of 2x2 with as many channels as a layer may have.
+_LARGEST_DIM = 4 * config.LARGEST_WIDTH
+_option = config.option
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings:
-  """What all stages of a run share.
+class AttributesConfig(chains.ChainConfig):
+  """The flags of a chain of Section 4, with the paper's values."""
 
-  Attributes:
-    seed: of initialisation, data order, mirroring and swaps.
-    batch_size: of all devices together.
-    learning_rate: of Adam.
-    adam_b1: of Adam.
-    weight_decay: as L2 in the gradient.
-    mode: how devices are used, see `parallel`.
-    growth: initialisation of new channels, see `growth.grow`.
-    keep_moments: optimizer state goes on through a growth; else it starts at
-      zero. Without a growth, between the phases of a teacher, it always goes
-      on.
-    on_device: the training set is held by every device; else it is fed.
+  epochs: int = _option(
+      100,
+      'Epochs of the teacher without cycle losses (its first phase); 0: no'
+      ' teacher and no students, for a baseline alone.',
+      low=0,
+  )
+  cycle_epochs: int = _option(
+      100, 'Epochs of the teacher with cycle losses; 0: without.', low=0
+  )
+  student_epochs: int = _option(
+      200, 'Epochs of a student at each size.', low=1
+  )
+  nuisance_dims: tuple[int, ...] = _option(
+      (2048, 4096, 8192),
+      'd of the teacher, and after each growth; multiples of 4, since the'
+      ' nuisance is a map of 2x2.',
+      low=4,
+      high=_LARGEST_DIM,
+  )
+  students: tuple[str, ...] = _option(
+      ('student',),
+      'Chains to grow from the teacher: student (with Jacobian supervision),'
+      ' student_cycle (with cycle losses instead), student_no_jacobian'
+      ' (neither), student_from_scratch (with Jacobian supervision, but not'
+      ' grown: the last size at once, for as many epochs as a chain); empty'
+      ' for the teacher alone.',
+      choices=STUDENTS,
+  )
+  supervisor: str = _option(
+      'teacher',
+      'Which Jacobian supervises the growths after the first: teacher (as'
+      ' released), or parent, of the student grown from.',
+      choices=('teacher', 'parent'),
+  )
+  weights: config.AttributeLossWeights = config.AttributeLossWeights(
+      lambda_attribute_cycle=1e-4,
+      lambda_nuisance_cycle=1e-5,
+      lambda_y=1.0,
+      lambda_diff=50.0,
+  )
+  student_lambda_prediction: float = _option(
+      0.0, 'Weight of attribute prediction for all students.', low=0
+  )
+  student_lambda_xcov: float = _option(
+      0.0, 'Weight of cross-covariance for all students.', low=0
+  )
+  learning_rate: float = _option(2e-3, 'Learning rate of Adam.', low=0)
+  adam_b1: float = _option(
+      0.5, 'beta_1 of Adam.', low=0, high=config.MAX_DECAY
+  )
+  weight_decay: float = _option(
+      0.0, 'Weight decay, added to the gradient as L2.', low=0
+  )
+  growth: str = _option(
+      'random',
+      'New channels: random (the paper\'s), or preserving (the student\'s'
+      ' decoder starts equal to its teacher\'s).',
+      choices=growth.INITIALIZATIONS,
+  )
+  keep_moments: bool = _option(
+      True, 'Keep Adam\'s moments through a growth, instead of new ones.'
+  )
+  cache: str = _option(
+      'device',
+      'Where the training images are kept: device, on every device; host, in'
+      ' main memory; none, read from the prepared set while training.',
+      choices=('device', 'host', 'none'),
+      group='data',
+  )
+
+  def __post_init__(self):
+    super().__post_init__()
+    dims, shown = self.nuisance_dims, ','.join(map(str, self.nuisance_dims))
+    if not dims or any(dim % 4 for dim in dims) or sorted({*dims}) != [*dims]:
+      raise errors.InputError(
+          f'--nuisance_dims={shown}; accepted: multiples of 4 up to'
+          f' {_LARGEST_DIM}, each larger than the one before.'
+      )
+    students = ','.join(self.students)
+    if students and len(dims) < 2:
+      raise errors.InputError(
+          f'--students={students} with --nuisance_dims={shown}, which leaves'
+          ' nothing to grow to; accepted: several sizes, or --students=.'
+      )
+    if students and not self.epochs and self.teacher_workdir is None:
+      raise errors.InputError(
+          f'--students={students} with --epochs=0, which trains no teacher;'
+          ' accepted: 1 or more, or --teacher_workdir.'
+      )
+
+  @property
+  def optimization(self) -> config.Optimization:
+    return config.Optimization(
+        learning_rate=self.learning_rate,
+        adam_b1=self.adam_b1,
+        weight_decay=self.weight_decay,
+    )
+
+
+def make_weights(
+    flags: AttributesConfig, model: str
+) -> config.AttributeLossWeights:
+  """Returns the weights of the objective of a kind of model.
+
+  Args:
+    flags: of the run.
+    model: 'teacher_phase_1', 'teacher', or one of `STUDENTS`.
   """
+  no_cycle = {'lambda_attribute_cycle': 0.0, 'lambda_nuisance_cycle': 0.0}
+  no_jacobian = {'lambda_y': 0.0, 'lambda_diff': 0.0}
+  # A student has neither labels nor eq. (10), unless flags say so.
+  of_student = {
+      'lambda_prediction': flags.student_lambda_prediction,
+      'lambda_xcov': flags.student_lambda_xcov,
+  }
+  changes = {
+      _FIRST_PHASE: no_cycle | no_jacobian,
+      TEACHER: no_jacobian,
+      'student': of_student | no_cycle,
+      _FROM_SCRATCH: of_student | no_cycle,
+      # Cycle losses instead of the Jacobian, as in Tables 2 and 5.
+      'student_cycle': of_student | no_jacobian,
+      'student_no_jacobian': of_student | no_cycle | no_jacobian,
+  }
+  return dataclasses.replace(flags.weights, **changes[model])
 
-  seed: int = 0
-  batch_size: int = 128
-  learning_rate: float = 2e-3
-  adam_b1: float = 0.5
-  weight_decay: float = 0.0
-  mode: devices.Mode = 'jit'
-  growth: str = 'random'
-  keep_moments: bool = True
-  on_device: bool = True
+
+def make_stages(flags: AttributesConfig) -> list[config.Stage]:
+  """Returns the teacher in its phases and the chains of students.
+
+  Args:
+    flags: of the run.
+
+  Returns:
+    Stages, parents before their children, seed after seed. With several seeds
+    their names end in `_seed0`, `_seed1`, ... Without the teacher if it comes
+    from another run, or --epochs is 0.
+  """
+  dims, chain = flags.nuisance_dims, []
+  weigh = functools.partial(make_weights, flags)
+  if flags.teacher_workdir is None and flags.epochs:
+    stage = config.Stage(
+        TEACHER, TEACHER, None, dims[0], flags.epochs, weigh(_FIRST_PHASE)
+    )
+    if flags.cycle_epochs and weigh(TEACHER).needs_cycle:
+      chain.append(
+          dataclasses.replace(stage, name=_FIRST_PHASE, model=_FIRST_PHASE)
+      )
+      stage = dataclasses.replace(
+          stage,
+          parent=_FIRST_PHASE,
+          epochs=flags.cycle_epochs,
+          weights=weigh(TEACHER),
+      )
+    chain.append(stage)
+  for model in flags.students:
+    name = lambda dim, model=model: f'{model}_d{dim}'
+    if model == _FROM_SCRATCH:
+      epochs = (len(dims) - 1) * flags.student_epochs
+      stage = config.Stage(
+          name(dims[-1]), model, None, dims[-1], epochs, weigh(model), TEACHER
+      )
+      chain.append(stage)
+      continue
+    parent = TEACHER
+    for dim in dims[1:]:
+      stage = config.Stage(
+          name(dim), model, parent, dim, flags.student_epochs, weigh(model)
+      )
+      if flags.supervisor == 'teacher':
+        stage = dataclasses.replace(stage, teacher=TEACHER)
+      chain.append(stage)
+      parent = stage.name
+  return flags.spread(chain)
 
 
-class Editing:
+def check_sizes(
+    flags: AttributesConfig,
+    chain: Sequence[config.Stage],
+    num_factors: int,
+    image_shape: tuple[int, int, int],
+) -> None:
+  """Raises InputError if a full Jacobian of a run is too large to compute."""
+  for stage in chain:
+    weights = stage.weights
+    if weights.needs_teacher and weights.supervision.jacobian == 'full':
+      shape = (flags.batch_size, *image_shape)
+      jacobian.check_full_size(shape, num_factors)
+
+
+class Attributes:
   """The recipe of a chain of face autoencoders.
 
   Attributes:
-    settings: that all stages share.
-    optimizer: of each part of a model.
-    batch_size: of all devices together.
+    flags: of the run; seeds and weights are those of the stages.
+    batch_size: over all devices.
     steps_per_epoch: the same in all stages.
   """
 
   def __init__(
       self,
-      settings: Settings,
+      flags: AttributesConfig,
       make_model: MakeModel,
-      dataset: faces.FaceDataset,
+      dataset: datasets.Dataset,
   ):
-    """Makes the recipe.
+    """Initialises the recipe.
 
     Args:
-      settings: that all stages share.
-      make_model: of the size of a nuisance; all with the same factors.
+      flags: of the run.
+      make_model: makes the module for the size of a nuisance, all with the same
+        factors.
       dataset: the training set.
 
     Raises:
       InputError: if a batch is larger than the training set.
     """
-    self.settings = settings
+    self.flags = flags
     self._make_model = make_model
     self._dataset = dataset
-    self.optimizer = steps.make_optimizer(
-        settings.learning_rate, settings.weight_decay, settings.adam_b1
-    )
-    self._resident = None
-    if settings.on_device:
-      self._resident = attribute_steps.FaceData(
-          jnp.asarray(dataset.images), jnp.asarray(dataset.attributes)
-      )
-    self.batch_size = settings.batch_size
-    self.steps_per_epoch = batches.count_steps(
-        len(dataset), settings.batch_size
-    )
+    self.batch_size = flags.batch_size
+    self.steps_per_epoch = batches.count_steps(len(dataset), flags.batch_size)
+
+  @functools.cached_property
+  def _resident(self):
+    """The data on the devices; None if they are fed."""
+    if self.flags.cache != 'device':
+      return None
+    images, labels = self._dataset.images, self._dataset.labels
+    return attribute_steps.FaceData(jnp.asarray(images), jnp.asarray(labels))
 
   def create(
-      self, stage: config.Stage, trained: Mapping[str, stages.Trained]
+      self, stage: config.Stage, trained: Mapping[str, steps.Trained]
   ) -> tuple[nn.Module, steps.TrainState]:
-    """Returns a stage's model and its state before the first step."""
-    return self._create(stage, trained, self.settings.seed)
-
-  def _create(self, stage, trained, seed):
-    model = self._make_model(stage.nuisance_dim)
+    """Returns a stage's module and its state before the first step."""
+    module = self._make_model(stage.nuisance_dim)
     fresh = attribute_steps.create_train_state(
-        autoencoders.init_variables(model, seed, model.image_shape),
-        self.optimizer,
+        autoencoders.init_variables(module, stage.seed),
+        optimizers.make_optimizer(self.flags.optimization),
     )
     parent = trained.get(stage.parent)
     if parent is None:
-      return model, fresh
-    return model, grow_state(parent, model, fresh, self.settings)
+      return module, fresh
+    return module, grow_state(parent, module, fresh, self.flags)
 
   def make_epoch(
       self,
       stage: config.Stage,
-      model: nn.Module,
-      trained: Mapping[str, stages.Trained],
+      module: nn.Module,
+      trained: Mapping[str, steps.Trained],
   ) -> loop.Epoch:
-    """Makes the epoch of a stage, of resident data or chunks that are fed."""
-    train_steps, teacher = self.bind_train_steps(stage, model, trained)
-    if self._resident is not None:
-      epoch_fn = self._make_resident_epoch(train_steps, teacher)
-    else:
-      epoch_fn = self._make_fed_epoch(train_steps, teacher)
-    compiled = numerics.compile_examination(
-        self.bind_examine_step(stage, model, trained)
-    )
-
-    def examine(state, epoch, step):
-      rows = np.asarray(self._epoch_indices(epoch))[step]
-      data = attribute_steps.FaceData(*self._dataset.read(rows))
-      return compiled(state, data, teacher)
-
-    return dataclasses.replace(epoch_fn, examine=examine)
-
-  def bind_train_steps(
-      self,
-      stage: config.Stage,
-      model: nn.Module,
-      trained: Mapping[str, stages.Trained],
-  ) -> tuple[TrainStepsFn, codes.Variables | None]:
-    """Returns the steps of a stage, and its teacher, which they are given."""
-    settings = self.settings
-    name = devices.axis_name(settings.mode)
-    teacher = teacher_model = None
+    """Makes the epoch of a stage, of resident or of fed data."""
+    teacher, supervisor = None, trained.get(stage.supervisor)
     if stage.weights.needs_teacher:
-      supervisor = trained[stage.supervisor]
       teacher = supervisor.variables
-      teacher_model = supervisor.model.clone(axis_name=name)
-    train_steps = functools.partial(
-        attribute_steps.train_steps,
-        model=model.clone(axis_name=name),
-        teacher_model=teacher_model,
-        weights=stage.weights,
-        optimizer=self.optimizer,
-        seed=settings.seed,
-        batch_size=settings.batch_size,
+    is_fed = self._resident is None
+    compiled = devices.compile_epoch(
+        self.flags.parallel,
+        self.batch_size,
+        self.make_steps(stage, module, supervisor),
+        fed=is_fed,
     )
-    return train_steps, teacher
+    constants = devices.replicate(
+        attribute_steps.FaceConstants(
+            jnp.asarray(stage.seed), teacher, self._resident
+        )
+    )
+    shape = (self.batch_size, *self._dataset.image_shape)
+    order = chains.Order(stage.seed, len(self._dataset), shape)
+    if is_fed:
+      pack = attribute_steps.FaceData
+      return chains.make_fed_epoch(
+          compiled, constants, order, self._dataset, pack
+      )
+    return chains.make_resident_epoch(compiled, constants, order)
 
-  def bind_examine_step(
+  def make_steps(
       self,
       stage: config.Stage,
-      model: nn.Module,
-      trained: Mapping[str, stages.Trained],
-  ) -> Callable[..., dict[str, jax.Array]]:
-    """Returns what examines a step: `(state, batch, teacher) -> bools`."""
-    teacher_model = None
+      module: nn.Module,
+      supervisor: steps.Trained | None,
+  ) -> attribute_steps.FaceSteps:
+    """Makes the steps of a stage."""
+    name, teacher_module = devices.axis_name(self.flags.parallel), None
     if stage.weights.needs_teacher:
-      teacher_model = trained[stage.supervisor].model
-    return functools.partial(
-        attribute_steps.examine_step,
-        model=model,
-        teacher_model=teacher_model,
-        weights=stage.weights,
-        seed=self.settings.seed,
-        batch_size=self.settings.batch_size,
+      teacher_module = supervisor.module.clone(axis_name=name)
+    return attribute_steps.FaceSteps(
+        module.clone(axis_name=name),
+        teacher_module,
+        stage.weights,
+        self.flags.optimization,
+        self.batch_size,
+        is_fed=self._resident is None,
     )
-
-  def _make_resident_epoch(self, train_steps, teacher):
-    def epoch_fn(state, constants, indices, bounds, shard):
-      data, teacher = constants
-      read = lambda row: jax.tree.map(
-          lambda x: jnp.take(x, shard(row), axis=0), data
-      )
-      return train_steps(
-          state, teacher, indices, bounds, read=read, shard=shard
-      )
-
-    compiled = devices.compile_epoch(
-        self.settings.mode, self.batch_size, epoch_fn
-    )
-    constants = devices.replicate((self._resident, teacher))
-
-    def chunks(epoch, unused_first):
-      indices = self._epoch_indices(epoch)
-      yield loop.Chunk(
-          0,
-          self.steps_per_epoch,
-          lambda state, bounds: compiled(state, constants, indices, bounds),
-      )
-
-    return loop.Epoch(self.steps_per_epoch, chunks)
-
-  def _make_fed_epoch(self, train_steps, teacher):
-    def chunk_fn(state, teacher, chunk, bounds, shard):
-      read = lambda row: row
-      return train_steps(
-          state, teacher, chunk, bounds, read=read, shard=shard
-      )
-
-    compiled = devices.compile_epoch(
-        self.settings.mode, self.batch_size, chunk_fn, fed=True
-    )
-    teacher = devices.replicate(teacher)
-
-    def chunks(epoch, first):
-      for start, data in self._iterate_chunks(epoch, first):
-        count = len(data.images)
-        # Once, in however many parts it is taken.
-        data = compiled.place_rows(data)
-        run = lambda state, bounds, data=data: compiled.run(
-            state, teacher, data, bounds
-        )
-        yield loop.Chunk(start, count, run)
-
-    return loop.Epoch(self.steps_per_epoch, chunks, is_fed=True)
-
-  def _epoch_indices(self, epoch, seed=None):
-    if seed is None:
-      seed = self.settings.seed
-    return batches.epoch_indices(
-        seed, epoch, len(self._dataset), self.batch_size
-    )
-
-  def _iterate_chunks(
-      self, epoch: int, first: int
-  ) -> Iterator[tuple[int, attribute_steps.FaceData]]:
-    """Yields chunks of an epoch, from that on which has a step.
-
-    A chunk is its first step, and `[steps, B of this host, ...]` arrays.
-    """
-    size = self._dataset.image_size
-    batch_bytes = self.batch_size * size * size * 3
-    most = max(1, _CHUNK_BYTES // batch_bytes)
-    # Chunks as equal as they can be: another length compiles again.
-    num_chunks = math.ceil(self.steps_per_epoch / most)
-    chunk_steps = math.ceil(self.steps_per_epoch / num_chunks)
-    # Whole chunks: the steps of an epoch that goes on are those of the same
-    # program as without a stop.
-    start = first // chunk_steps * chunk_steps
-    process_index, process_count = devices.process()
-    for chunk in feeding.iterate_chunks(
-        self._dataset,
-        np.asarray(self._epoch_indices(epoch))[start:],
-        chunk_steps=chunk_steps,
-        process_index=process_index,
-        process_count=process_count,
-    ):
-      yield start, attribute_steps.FaceData(*chunk)
-      start += chunk_steps
 
 
 def grow_state(
-    parent: stages.Trained,
-    model: nn.Module,
+    parent: steps.Trained,
+    module: nn.Module,
     fresh: steps.TrainState,
-    settings: Settings,
+    flags: AttributesConfig,
 ) -> steps.TrainState:
   """Makes the state that a stage begins with from that of its parent.
 
   Args:
-    parent: that it grows from, or goes on with.
-    model: of the stage.
-    fresh: state of that model, freshly initialised.
-    settings: of the chain.
+    parent: that it grows from, or continues.
+    module: of the stage.
+    fresh: state of that module, freshly initialised.
+    flags: of the run. Between the phases of a teacher, moments are always kept.
 
   Returns:
-    State of the parent's step.
+    State of the parent's step: no two stages see the data in the same order.
   """
-  grown = model.nuisance_dim != parent.model.nuisance_dim
+  is_grown = module.nuisance_dim != parent.module.nuisance_dim
   grow = functools.partial(
       growth.grow,
       # Channels of a code are (nuisance, factors): new ones come between.
-      position=parent.model.nuisance_channels,
-      initialization=settings.growth,
+      position=parent.module.nuisance_channels,
+      initialization=flags.growth,
   )
+  opt_state = fresh.opt_state
+  if flags.keep_moments or not is_grown:
+    opt_state = grow(parent.state.opt_state, fresh.opt_state)
   return steps.TrainState(
-      # Goes on, so that no two stages see the data in the same order.
       step=parent.state.step,
       params=grow(parent.state.params, fresh.params),
       batch_stats=grow(parent.state.batch_stats, fresh.batch_stats),
-      opt_state=grow(parent.state.opt_state, fresh.opt_state)
-      if settings.keep_moments or not grown
-      else fresh.opt_state,
+      opt_state=opt_state,
   )

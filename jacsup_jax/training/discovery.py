@@ -1,280 +1,407 @@
 """Section 3 of Lezama (2019): progressive discovery of factors.
 
-A student grows from its parent by surgery and is supervised by it. The parent's
-whole code becomes the factors, so that every unit that was found keeps its
-effect.
+A student grows from its parent and is supervised by it. The parent's whole code
+becomes the student's factors, so that every unit found so far keeps its effect.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 import dataclasses
 import functools
 
 from flax import linen as nn
 import jax
 import jax.numpy as jnp
-import optax
 
+from jacsup_jax.core import codes
 from jacsup_jax.core import config
 from jacsup_jax.core import errors
 from jacsup_jax.core import growth
+from jacsup_jax.core import jacobian
 from jacsup_jax.data import batches
 from jacsup_jax.data import neighbors
 from jacsup_jax.models import autoencoders
-from jacsup_jax.runs import stages
+from jacsup_jax.training import chains
 from jacsup_jax.training import devices
-from jacsup_jax.training import history
+from jacsup_jax.training import discovery_steps
 from jacsup_jax.training import loop
-from jacsup_jax.training import numerics
-from jacsup_jax.training import schedules
+from jacsup_jax.training import optimizers
 from jacsup_jax.training import steps
 
-# (num_factors, nuisance_dim, is_first) -> autoencoder; a first teacher has the
-# BatchNorm of the code, students may.
+# (num_factors, nuisance_dim, is_first) -> autoencoder; a first teacher
+# normalises its code, a student may.
 MakeModel = Callable[[int, int, bool], nn.Module]
+
+_FROM_SCRATCH = 'student_from_scratch'
+STUDENTS = (
+    'student', 'student_no_jacobian', 'student_unconstrained', _FROM_SCRATCH
+)  # pyformat: disable
+_option = config.option
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings:
-  """What all stages of a run share.
+class DiscoveryConfig(chains.ChainConfig):
+  """The flags of a chain of Section 3, with the paper's values for digits."""
 
-  Attributes:
-    seed: of initialisation, data order and swaps.
-    batch_size: of all devices together.
-    learning_rate: of Adam.
-    weight_decay: as L2 in the gradient.
-    mode: how devices are used, see `parallel`.
-    growth: initialisation of new units, see `growth.grow`.
-    fold_normalization: a first teacher's BatchNorm is folded into the student
-      that grows from it, if that has none (else dropped, as the released code
-      does).
-    keep_moments: grown optimizer state goes on; else it starts at zero, as the
-      released code does.
-    optimizer: of `steps.OPTIMIZERS`.
-    decay_learning_rate: it falls to 0 as a cosine in each stage; else it stays.
-    neighbors: a first teacher draws neighbours together, trained with these;
-      None is the paper's, which reconstructs each image.
-    teacher_train_mode: a teacher with BatchNorm supervises with the statistics
-      of the batch, as the released code does; else with running ones.
-  """
-
-  seed: int = 0
-  batch_size: int = 128
-  learning_rate: float = 3e-4
-  weight_decay: float = 1e-6
-  mode: devices.Mode = 'jit'
-  growth: str = 'random'
-  fold_normalization: bool = False
-  keep_moments: bool = False
-  teacher_train_mode: bool = False
-  optimizer: str = 'adam'
-  decay_learning_rate: bool = False
-  neighbors: config.NeighborWeights | None = None
+  students: tuple[str, ...] = _option(
+      ('student',),
+      'Chains to grow from the teacher: student (with Jacobian supervision),'
+      ' student_no_jacobian (cross-covariance only), student_unconstrained'
+      ' (neither), student_from_scratch (with Jacobian supervision, but not'
+      ' grown: the last size at once, for as many epochs as a chain).',
+      choices=STUDENTS,
+  )
+  num_factors: int = _option(
+      2, 'k, code units of the first teacher.',
+      low=1, high=config.LARGEST_WIDTH,
+  )  # pyformat: disable
+  nuisance_dim: int = _option(
+      14, 'd, nuisance units of the last student.',
+      low=1, high=config.LARGEST_WIDTH,
+  )  # pyformat: disable
+  grow_by: int = _option(
+      1, 'Units added by a growth; the last growth adds what remains.', low=1
+  )
+  epochs: int = _option(100, 'Passes over the data in each stage.', low=1)
+  teacher_epochs: int | None = _option(
+      None, 'Epochs of the first teacher; default: --epochs.', low=1
+  )
+  grow_when: str = _option(
+      'schedule',
+      'When a stage ends: schedule, after --epochs; plateau, earlier if the'
+      ' error on validation images, then held out of training, has had no new'
+      ' minimum for --patience epochs.',
+      choices=('schedule', 'plateau'),
+  )
+  patience: int = _option(3, 'Epochs of a plateau, see --grow_when.', low=1)
+  growth: str = _option(
+      'random',
+      'New units: random (the paper\'s), or preserving (the student starts'
+      ' equal to its teacher).',
+      choices=growth.INITIALIZATIONS,
+  )
+  fold_normalization: bool | None = _option(
+      None,
+      'Fold the first teacher\'s BatchNorm into a student without BatchNorm'
+      ' instead of dropping it; default: with --growth=preserving.',
+  )
+  keep_moments: bool = _option(
+      False, 'Keep Adam\'s moments through a growth, instead of new ones.'
+  )
+  first_teacher: str = _option(
+      'autoencoder',
+      'Target of the first teacher: each image itself (the paper\'s), or one of'
+      ' its nearest neighbours in the training set, with neighbours close in'
+      ' its code. Neither reads labels.',
+      choices=('autoencoder', 'neighbors'),
+  )
+  teacher_statistics: str = _option(
+      'running',
+      'BatchNorm statistics of a supervising teacher: running, or batch (the'
+      ' released code\'s).',
+      choices=('running', 'batch'),
+  )
+  neighbors: config.NeighborWeights = config.NeighborWeights()
+  weights: config.LossWeights = config.LossWeights()
+  optimization: config.Optimization = config.Optimization()
 
   def __post_init__(self):
-    if self.keep_moments and self.optimizer != 'adam':
+    super().__post_init__()
+    if not self.students:
+      raise errors.InputError(f'--students=; accepted: {", ".join(STUDENTS)}.')
+    if self.grow_by > self.nuisance_dim:
       raise errors.InputError(
-          f'--keep_moments with --optimizer={self.optimizer}; accepted: with'
-          ' adam, whose moments are of the shape of the parameters.'
+          f'--grow_by={self.grow_by} with --nuisance_dim={self.nuisance_dim};'
+          f' accepted: from 1 to {self.nuisance_dim}.'
       )
-    if self.keep_moments and self.decay_learning_rate:
-      raise errors.InputError(
-          '--keep_moments with --learning_rate_schedule=cosine, which begins'
-          ' anew with each stage; accepted: one of them.'
-      )
+    is_cosine = self.optimization.learning_rate_schedule == 'cosine'
+    for is_refused, found, why in (
+        (
+            self.keep_moments and self.optimization.optimizer == 'muon',
+            '--keep_moments with --optimizer=muon',
+            'only Adam\'s moments can grow',
+        ),
+        (
+            self.keep_moments and is_cosine,
+            '--keep_moments with --learning_rate_schedule=cosine',
+            'the schedule restarts in each stage',
+        ),
+        (
+            self.grow_when == 'plateau' and is_cosine,
+            '--grow_when=plateau with --learning_rate_schedule=cosine',
+            'a stage may end before its learning rate has fallen',
+        ),
+        (
+            self.teacher_statistics == 'batch' and self.weights.lambda_check,
+            '--teacher_statistics=batch with --lambda_check',
+            'the check encodes swapped images with running statistics',
+        ),
+    ):
+      if is_refused:
+        raise errors.InputError(f'{found}: {why}; accepted: one of them.')
 
-  def make_optimizer(self, num_steps: int) -> optax.GradientTransformation:
-    """Makes the optimizer of a stage of so many steps."""
-    return steps.make_optimizer(
-        self.learning_rate,
-        self.weight_decay,
-        name=self.optimizer,
-        decay_steps=num_steps if self.decay_learning_rate else None,
+  def list_dims(self) -> list[int]:
+    """Returns d after each growth."""
+    last = self.nuisance_dim
+    return [*range(self.grow_by, last, self.grow_by), last]
+
+
+def make_stages(flags: DiscoveryConfig) -> list[config.Stage]:
+  """Returns the teacher and the chains of students, seed after seed.
+
+  Args:
+    flags: of the run.
+
+  Returns:
+    Stages, parents before their children. With several seeds their names end in
+    `_seed0`, `_seed1`, ... Without the teacher if it comes from another run.
+  """
+  no_jacobian = dataclasses.replace(
+      flags.weights, lambda_y=0.0, lambda_diff=0.0, lambda_check=0.0
+  )
+  weights = {
+      'student': flags.weights,
+      _FROM_SCRATCH: flags.weights,
+      'student_no_jacobian': no_jacobian,
+      'student_unconstrained': dataclasses.replace(
+          no_jacobian,
+          lambda_xcov=0.0,
+          lambda_hsic=0.0,
+          lambda_orthogonal=0.0,
+          lambda_orthogonal_factors=0.0,
+      ),
+  }
+  patience = flags.patience if flags.grow_when == 'plateau' else None
+  make_stage = functools.partial(config.Stage, patience=patience)
+  dims, chain = flags.list_dims(), []
+  if flags.teacher_workdir is None:
+    epochs = flags.teacher_epochs or flags.epochs
+    chain.append(
+        make_stage('teacher', 'teacher', None, 0, epochs, flags.weights)
     )
+  for model in flags.students:
+    parent = 'teacher'
+    if model == _FROM_SCRATCH:
+      name, epochs = f'{model}_d{dims[-1]:02d}', len(dims) * flags.epochs
+      stage = make_stage(name, model, None, dims[-1], epochs, weights[model])
+      chain.append(dataclasses.replace(stage, teacher='teacher'))
+      continue
+    for dim in dims:
+      name = f'{model}_d{dim:02d}'
+      chain.append(
+          make_stage(name, model, parent, dim, flags.epochs, weights[model])
+      )
+      parent = name
+  return flags.spread(chain)
+
+
+def check_sizes(
+    flags: DiscoveryConfig,
+    chain: Sequence[config.Stage],
+    image_shape: tuple[int, int, int],
+) -> None:
+  """Checks that the full Jacobians of a run are small enough to be computed.
+
+  Args:
+    flags: of the run.
+    chain: its stages.
+    image_shape: (H, W, C).
+
+  Raises:
+    InputError: if one is not.
+  """
+  # A teacher from another run is not in the chain.
+  dims = {stage.name: stage.nuisance_dim for stage in chain}
+  shape = (flags.batch_size, *image_shape)
+  for stage in chain:
+    weights = stage.weights
+    if stage.supervisor is None:
+      continue
+    if weights.needs_teacher and weights.supervision.jacobian == 'full':
+      # A student's factors are all units of its supervisor.
+      units = flags.num_factors + dims.get(stage.supervisor, 0)
+      jacobian.check_full_size(shape, units)
+    if weights.lambda_orthogonal or weights.lambda_orthogonal_factors:
+      units = flags.num_factors + stage.nuisance_dim
+      jacobian.check_full_size(shape, units, name='--lambda_orthogonal')
 
 
 class Discovery:
-  """The recipe of a chain that grows from a first teacher without nuisance."""
+  """The recipe of chains that grow from a first teacher without nuisance."""
 
   def __init__(
-      self,
-      settings: Settings,
-      make_model: MakeModel,
-      num_factors: int,
-      images: jax.Array,
+      self, flags: DiscoveryConfig, make_model: MakeModel, images: jax.Array
   ):
-    """Makes the recipe.
+    """Initialises the recipe.
 
     Args:
-      settings: that all stages share.
-      make_model: of the sizes of a code.
-      num_factors: k, of the first teachers.
+      flags: of the run; seeds and weights are those of the stages.
+      make_model: makes the module for the sizes of a code.
       images: `[M, H, W, C]` uint8, the training set.
 
     Raises:
       InputError: if a batch is larger than the training set.
     """
-    self._settings = settings
+    self._flags = flags
     self._make_model = make_model
-    self._num_factors = num_factors
     self._images = images
-    self.batch_size = settings.batch_size
-    self.steps_per_epoch = batches.count_steps(
-        len(images), settings.batch_size
-    )
+    self.batch_size = flags.batch_size
+    self.steps_per_epoch = batches.count_steps(len(images), flags.batch_size)
 
   def create(
-      self, stage: config.Stage, trained: Mapping[str, stages.Trained]
+      self, stage: config.Stage, trained: Mapping[str, steps.Trained]
   ) -> tuple[nn.Module, steps.TrainState]:
-    """Returns a stage's model and its state before the first step."""
-    parent = trained.get(stage.parent)
-    model = self._make_model(
-        self._num_factors,
+    """Returns a stage's module and its state before the first step."""
+    module = self._make_model(
+        self._flags.num_factors,
         stage.nuisance_dim,
-        # A student may be supervised without having grown from anything.
+        # A student may be supervised without growing from a parent.
         stage.supervisor is None,
     )
     fresh = steps.create_train_state(
-        autoencoders.init_variables(model, self._settings.seed, model.image_shape),
-        self._make_optimizer(stage),
+        autoencoders.init_variables(module, stage.seed),
+        optimizers.make_optimizer(
+            self._flags.optimization, self._count_steps(stage)
+        ),
     )
+    parent = trained.get(stage.parent)
     if parent is None:
-      return model, fresh
-    return model, grow_state(parent, fresh, self._settings)
+      return module, fresh
+    return module, grow_state(parent, fresh, self._flags)
 
   def make_epoch(
       self,
       stage: config.Stage,
-      model: nn.Module,
-      trained: Mapping[str, stages.Trained],
+      module: nn.Module,
+      trained: Mapping[str, steps.Trained],
   ) -> loop.Epoch:
     """Makes the compiled epoch of a stage."""
-    settings, supervisor = self._settings, trained.get(stage.supervisor)
-    make_objective, teacher, teacher_model = (
-        steps.make_teacher_objective,
-        None,
-        None,
+    program = self.make_steps(stage, module, trained.get(stage.supervisor))
+    compiled = devices.compile_epoch(
+        self._flags.parallel, self.batch_size, program
     )
-    supervision, history_models, schedule = config.Supervision(), (), None
-    nearest = None
-    if settings.neighbors and stage.supervisor is None:
-      make_objective = functools.partial(
-          steps.make_neighbor_objective, weights=settings.neighbors
-      )
-      nearest = jnp.asarray(
-          neighbors.find(self._images, settings.neighbors.num_neighbors)
-      )
+    data = devices.replicate(self.make_data(stage, program, trained))
+    shape = (self.batch_size, *self._images.shape[1:])
+    order = chains.Order(stage.seed, len(self._images), shape)
+    return chains.make_resident_epoch(compiled, data, order)
+
+  def make_data(
+      self,
+      stage: config.Stage,
+      program: discovery_steps.DiscoverySteps,
+      trained: Mapping[str, steps.Trained],
+  ) -> discovery_steps.TrainingData:
+    """Makes the constants of a stage."""
+    parent = trained.get(stage.parent)
+    is_embedding = isinstance(program.weights, config.NeighborWeights)
+    return discovery_steps.TrainingData(
+        self._images,
+        jnp.asarray(stage.seed),
+        self.make_teacher(stage, trained.get(stage.supervisor)),
+        self._neighbors if is_embedding else None,
+        parent.state.step if parent else 0,
+    )
+
+  def make_steps(
+      self,
+      stage: config.Stage,
+      module: nn.Module,
+      supervisor: steps.Trained | None,
+  ) -> discovery_steps.DiscoverySteps:
+    """Makes the steps of a stage."""
+    flags, weights, teacher_module = self._flags, None, None
+    axis_name = devices.axis_name(flags.parallel)
     if supervisor is not None:
-      supervision = stage.weights.supervision
-      # While it trains, a student's factors are all that its teacher has.
-      supervisor_dim = supervisor.model.code_dim
-      model = model.clone(
-          num_factors=supervisor_dim,
-          nuisance_dim=model.code_dim - supervisor_dim,
+      weights = stage.weights
+      teacher_module = as_teacher(supervisor.module)
+      # In training, a student's factors are the whole code of its teacher.
+      module = module.clone(
+          num_factors=teacher_module.code_dim,
+          nuisance_dim=module.code_dim - teacher_module.code_dim,
       )
-      if stage.weights.needs_teacher:
-        teacher = supervisor.variables
-        teacher_model = as_teacher(supervisor.model)
-        if supervision.history:
-          ancestors = history.trace(stage, trained)
-          history_models = tuple(as_teacher(a.model) for a in ancestors)
-          supervision = dataclasses.replace(
-              supervision, blocks=history.count_units(history_models)
-          )
-          teacher = history.compute_history(
-              history_models, [a.variables for a in ancestors], self._images
-          )
-        elif not (teacher_model.normalize_code and settings.teacher_train_mode):
-          teacher = jax.jit(
-              steps.compute_teacher_cache, static_argnums=(0, 3)
-          )(teacher_model, teacher, self._images, supervision)
-      make_objective = functools.partial(
-          steps.make_student_objective,
-          weights=dataclasses.replace(stage.weights, supervision=supervision),
-          teacher_model=teacher_model,
-      )
-      parent = trained.get(stage.parent)
-      schedule = schedules.make_schedule(
-          stage.weights.ramp,
-          first_step=int(parent.state.step) if parent else 0,
-          steps_per_epoch=self.steps_per_epoch,
-          epochs=stage.epochs,
-      )
-    compiled = devices.make_epoch_fn(
-        settings.mode,
-        settings.batch_size,
-        make_objective,
-        model,
-        teacher_model,
-        optimizer=self._make_optimizer(stage),
-        teacher_train_mode=settings.teacher_train_mode,
-        seed=settings.seed,
-        supervision=supervision,
-        history_models=history_models,
-        schedule=schedule,
-    )
-    data = devices.replicate(
-        steps.TrainingData(self._images, teacher, nearest)
-    )
-    examine = numerics.compile_examination(
-        functools.partial(
-            steps.examine_step,
-            objective=make_objective(model),
-            teacher_model=teacher_model,
-            teacher_train_mode=settings.teacher_train_mode,
-            seed=settings.seed,
-            batch_size=settings.batch_size,
-            supervision=supervision,
-            history_models=history_models,
-            schedule=schedule,
-        )
-    )
-    return loop.make_resident(
-        self.steps_per_epoch,
-        lambda state, epoch, bounds: compiled(state, data, epoch, bounds),
-        lambda state, epoch, step: examine(state, data, epoch, step),
+      teacher_module = teacher_module.clone(axis_name=axis_name)
+    elif flags.first_teacher == 'neighbors':
+      weights = flags.neighbors
+    ramp_steps = None
+    if supervisor is not None and weights.ramp.ramp != 'constant':
+      epochs = weights.ramp.ramp_epochs or stage.epochs
+      ramp_steps = epochs * self.steps_per_epoch
+    return discovery_steps.DiscoverySteps(
+        module.clone(axis_name=axis_name),
+        teacher_module if weights and weights.needs_teacher else None,
+        weights,
+        flags.optimization,
+        flags.batch_size,
+        self._count_steps(stage),
+        ramp_steps,
+        flags.teacher_statistics,
     )
 
-  def _make_optimizer(self, stage):
-    return self._settings.make_optimizer(stage.epochs * self.steps_per_epoch)
+  def make_teacher(
+      self, stage: config.Stage, supervisor: steps.Trained | None
+  ) -> codes.Variables | discovery_steps.TeacherCache | None:
+    """Returns what supervises a stage: variables, their outputs, or None."""
+    if supervisor is None or not stage.weights.needs_teacher:
+      return None
+    module = as_teacher(supervisor.module)
+    if module.normalize_code and self._flags.teacher_statistics == 'batch':
+      return supervisor.variables
+    return discovery_steps.compute_teacher_cache(
+        module,
+        supervisor.variables,
+        self._images,
+        stage.weights.supervision,
+        check=bool(stage.weights.lambda_check),
+    )
+
+  @functools.cached_property
+  def _neighbors(self):
+    count = self._flags.neighbors.num_neighbors
+    return jnp.asarray(neighbors.find(self._images, count))
+
+  def _count_steps(self, stage):
+    """Returns the steps of a stage if its learning rate depends on them."""
+    if self._flags.optimization.learning_rate_schedule == 'constant':
+      return None
+    return stage.epochs * self.steps_per_epoch
 
 
-def as_teacher(model: nn.Module) -> nn.Module:
-  """Returns a model with its whole code as factors."""
-  return model.clone(num_factors=model.code_dim, nuisance_dim=0)
+def as_teacher(module: nn.Module) -> nn.Module:
+  """Returns a module with its whole code as factors."""
+  return module.clone(num_factors=module.code_dim, nuisance_dim=0)
 
 
 def grow_state(
-    parent: stages.Trained, fresh: steps.TrainState, settings: Settings
+    parent: steps.Trained, fresh: steps.TrainState, flags: DiscoveryConfig
 ) -> steps.TrainState:
   """Grows the state that a student begins with.
 
   Args:
     parent: that it grows from.
-    fresh: state of the student's model, freshly initialised.
-    settings: of the chain.
+    fresh: state of the student's module, freshly initialised.
+    flags: of the run.
 
   Returns:
-    State of the parent's step.
+    State of the parent's step: no two stages see the data in the same order.
   """
   variables = parent.variables
-  # Of a student without BatchNorm, whose teacher has one.
-  if parent.model.normalize_code and not fresh.batch_stats:
-    if settings.fold_normalization:
+  # A student without BatchNorm, of a teacher with one.
+  if parent.module.normalize_code and not fresh.batch_stats:
+    fold = flags.fold_normalization
+    if flags.growth == 'preserving' if fold is None else fold:
       variables = growth.fold_normalization(variables)
     else:
       variables = {**variables, 'batch_stats': {}}
-  opt_state = parent.state.opt_state if settings.keep_moments else None
   grow = functools.partial(
       growth.grow,
-      position=parent.model.code_dim,
-      initialization=settings.growth,
+      position=parent.module.code_dim,
+      initialization=flags.growth,
   )
+  opt_state = fresh.opt_state
+  if flags.keep_moments and parent.state.opt_state:
+    opt_state = grow(parent.state.opt_state, fresh.opt_state)
   return steps.TrainState(
-      # Goes on, so that no two stages see the data in the same order.
       step=parent.state.step,
       params=grow(variables['params'], fresh.params),
       batch_stats=grow(variables['batch_stats'], fresh.batch_stats),
-      opt_state=grow(opt_state, fresh.opt_state)
-      if opt_state
-      else fresh.opt_state,
+      opt_state=opt_state,
   )

@@ -1,12 +1,12 @@
-"""An epoch in parts, between which a run may stop and later go on.
+"""An epoch as parts of a fixed number of steps, between which it may stop.
 
-One program takes any number of steps: how many is not of its shape, so that
-stopping anywhere compiles nothing. The steps are the same to the last bit,
-wherever an epoch is parted.
+One compiled program takes any number of steps: how many is data, not shape.
+The steps are the same to the last bit wherever an epoch is interrupted.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 import dataclasses
+import math
 import time
 from typing import Any, NamedTuple
 
@@ -16,51 +16,59 @@ import jax.numpy as jnp
 import numpy as np
 
 from jacsup_jax.core import codes
+from jacsup_jax.core import errors
 
 # (state, row) -> (state, metrics).
 StepFn = Callable[[Any, Any], tuple[Any, codes.Metrics]]
-# (steps that a part may have at most) -> how many; 0 stops the epoch.
-ChooseFn = Callable[[int], int]
-# (step of the epoch, metrics of steps from there on `[n, ...]`) -> None.
-CheckFn = Callable[[int, dict[str, np.ndarray]], None]
 
-# Steps that are told one from another by nothing but their place in a pair.
-_UNROLL = 2
-# Of a part. Two may have to end before a run stops.
-_PART_SECONDS = 1.5
-_FIRST_STEPS = 4
-_GROWTH = 8
-# A bound of programs that is no bound.
+# A part reads about so many bytes of images, and takes at most so many steps:
+# long enough to keep the devices busy, short enough to stop soon.
+_PART_BYTES = 2**24
+_LONGEST_PART = 128
 _ALL = 2**31 - 1
+
+
+class NonFiniteError(errors.RunError):
+  """A step whose loss, terms or resulting state are not finite.
+
+  Attributes:
+    step: of the epoch, from 0; the number of its steps if only the state after
+      the last one shows it.
+    terms: names of the metrics that are not finite; empty for the state.
+  """
+
+  def __init__(self, step: int, terms: tuple[str, ...] = ()):
+    found = ' and '.join(terms) or 'the state after the step'
+    verb = 'are' if len(terms) > 1 else 'is'
+    super().__init__(f'{found} {verb} not finite')
+    self.step = step
+    self.terms = terms
 
 
 def loop_steps(
     step: StepFn,
     state: chex.ArrayTree,
     rows: chex.ArrayTree,
-    bounds: jax.Array | None,
+    bounds: jax.Array | np.ndarray,
     *,
     unroll: int = 1,
 ) -> tuple[chex.ArrayTree, codes.Metrics]:
-  """Takes a step per row, of all rows or of those within bounds.
+  """Takes a step per row within bounds.
 
   Args:
     step: `(state, row) -> (state, metrics)`.
     state: before the first step.
     rows: `[n, ...]` arrays.
-    bounds: `[2]` int, the first row and the one after the last; what is beyond
-      the rows is left out. None takes all, as one `lax.scan`.
-    unroll: steps in the loop's body, 1 or 2. With 2 bounds are to be even,
-      but for the end: then a step is always the same copy of the body, and
-      the same to the last bit.
+    bounds: `[2]` int, the first row and the one after the last, at most n.
+    unroll: steps per iteration, 1 or 2. With 2, bounds must be even except at
+      the end of the rows: then a given step is always the same copy of the
+      body, and the same to the last bit.
 
   Returns:
-    The state after the last step, and metrics `[n, ...]`; those of rows that
-    no step was taken for are 0.
+    The state after the last step, and metrics `[n, ...]`, 0 for rows out of
+    bounds.
   """
-  if bounds is None:
-    return jax.lax.scan(step, state, rows, unroll=unroll)
-  # Traced once for its three copies, and in their place.
+  # Traced once for its three copies, and inlined.
   step = jax.jit(step, inline=True)
   count = jax.tree.leaves(rows)[0].shape[0]
   take = lambda i: jax.tree.map(
@@ -94,18 +102,24 @@ def loop_steps(
 
 
 def make_bounds(first: int = 0, last: int = _ALL) -> np.ndarray:
-  """Returns `[2]` int32 of `loop_steps`; all rows by default."""
+  """Returns `[2]` int32 for `loop_steps`; all rows by default."""
   return np.array([first, last], np.int32)
+
+
+def count_part_steps(batch_shape: tuple[int, ...]) -> int:
+  """Counts the steps of a part, for uint8 batches of this shape; it is even."""
+  steps = _PART_BYTES // math.prod(batch_shape)
+  return max(2, min(_LONGEST_PART, steps) // 2 * 2)
 
 
 class Chunk(NamedTuple):
   """Steps of an epoch whose data are read together.
 
   Attributes:
-    first: step of the epoch, of its first row.
-    count: of rows.
+    first: step of the epoch of its first row.
+    count: number of its rows.
     run: `(state, bounds) -> (state, metrics)`, compiled; bounds count from the
-      first row of the chunk. It may take its state's memory.
+      first row of the chunk. It may donate the state's memory.
   """
 
   first: int
@@ -115,60 +129,36 @@ class Chunk(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Epoch:
-  """What an epoch of a stage does.
+  """The epochs of a stage.
 
   Attributes:
-    steps: how many it has.
-    chunks: `(epoch, first) -> chunks`, from that on which has the step `first`.
-    is_fed: data come while it runs; else they are at the devices.
-    examine: `(state, epoch, step) -> {name: whether it is finite}`, of what
-      the next step of a state uses and finds; see `numerics`. None if that is
-      not known.
+    steps: of an epoch.
+    chunks: `(epoch, first) -> chunks`, from the one that contains step `first`.
+    part_steps: largest number of steps between two polls, even.
+    is_fed: data are read during training; otherwise they are on the devices.
   """
 
   steps: int
   chunks: Callable[[int, int], Iterator[Chunk]]
+  part_steps: int = _LONGEST_PART
   is_fed: bool = False
-  examine: Callable[[Any, int, int], dict[str, bool]] | None = None
 
   def __call__(self, state: Any, epoch: int) -> tuple[Any, codes.Metrics]:
     """Takes all steps of an epoch, and returns the means of their metrics."""
     taken = Taken()
     state = run(self, state, epoch, taken)
-    bound = {'input_bound': taken.input_bound} if self.is_fed else {}
-    return state, {**taken.summarize(), **bound}
-
-
-def make_resident(
-    steps: int,
-    run_epoch: Callable[
-        [Any, int, np.ndarray], tuple[Any, codes.Metrics]
-    ],
-    examine: Callable[[Any, int, int], dict[str, bool]] | None = None,
-) -> Epoch:
-  """Makes an epoch whose data are all at the devices: one chunk.
-
-  Args:
-    steps: of the epoch.
-    run_epoch: `(state, epoch, bounds) -> (state, metrics)`, compiled.
-    examine: see `Epoch`.
-  """
-
-  def chunks(epoch, unused_first):
-    yield Chunk(0, steps, lambda state, bounds: run_epoch(state, epoch, bounds))
-
-  return Epoch(steps, chunks, examine=examine)
+    return state, taken.summarize()
 
 
 @dataclasses.dataclass
 class Taken:
-  """What is known of the steps of an epoch that were taken.
+  """The steps of an epoch taken so far.
 
   Attributes:
-    count: of steps, from the first on.
+    count: number of steps, from the first on.
     metrics: by name, a list of `[n, ...]` of consecutive steps.
-    seconds: that they took, if they were taken by several runs by all.
-    waited: of these, with nothing to compute until data came.
+    seconds: spent on them, summed over the runs that took them.
+    waited: seconds of these with nothing to compute until data arrived.
   """
 
   count: int = 0
@@ -176,7 +166,7 @@ class Taken:
   seconds: float = 0.0
   waited: float = 0.0
 
-  def add(self, metrics: dict[str, np.ndarray]) -> None:
+  def add(self, metrics: Mapping[str, np.ndarray]) -> None:
     """Adds metrics `[n, ...]` of the steps that follow."""
     for name, values in metrics.items():
       self.metrics.setdefault(name, []).append(values)
@@ -185,13 +175,13 @@ class Taken:
 
   @property
   def input_bound(self) -> float:
-    """At most the share of the time in which nothing was left to compute."""
+    """Upper bound of the fraction of time spent waiting for data."""
     return self.waited / max(self.seconds, 1e-9)
 
   def summarize(self) -> dict[str, np.ndarray]:
     """Returns the means of the metrics."""
     return {
-        # In float64, so that it does not hang on how the epoch was parted.
+        # In float64, so that the mean does not depend on the parts.
         name: np.mean(np.concatenate(parts), axis=0, dtype=np.float64).astype(
             parts[0].dtype
         )
@@ -199,7 +189,7 @@ class Taken:
     }
 
   def to_json(self) -> dict[str, Any]:
-    """Returns what JSON has, from which `from_json` makes the same."""
+    """Returns JSON values from which `from_json` makes an equal object."""
     return {
         'count': self.count,
         'seconds': self.seconds,
@@ -214,39 +204,49 @@ class Taken:
     }
 
   @classmethod
-  def from_json(cls, entries: dict[str, Any]) -> 'Taken':
+  def from_json(cls, entries: Mapping[str, Any]) -> 'Taken':
     """Makes it from what `to_json` returned."""
+    metrics = {
+        name: [np.array(entry['values'], entry['dtype'])]
+        for name, entry in entries['metrics'].items()
+    }
     return cls(
-        count=entries['count'],
-        seconds=entries['seconds'],
-        waited=entries['waited'],
-        metrics={
-            name: [np.array(entry['values'], entry['dtype'])]
-            for name, entry in entries['metrics'].items()
-        },
+        entries['count'], metrics, entries['seconds'], entries['waited']
     )
 
 
-class Pace:
-  """Chooses parts that take some seconds, by those before.
+def check_finite(first: int, metrics: Mapping[str, np.ndarray]) -> None:
+  """Checks the metrics of consecutive steps.
 
-  Devices are slow or fast, and so is what else they do.
+  Args:
+    first: step of the epoch, of the first of them.
+    metrics: by name, `[n]`, or `[n, N]` for N members.
+
+  Raises:
+    NonFiniteError: at the first step with a metric that is not finite, naming
+      the terms, and the total only if it alone is not finite.
   """
+  finite = {
+      name: np.isfinite(values).reshape(len(values), -1).all(axis=1)
+      for name, values in metrics.items()
+  }
+  bad = np.flatnonzero(~np.all([*finite.values()], axis=0))
+  if not len(bad):
+    return
+  broken = [name for name, flags in finite.items() if not flags[bad[0]]]
+  terms = [name for name in broken if name != 'loss']
+  raise NonFiniteError(first + int(bad[0]), tuple(terms or broken))
 
-  def __init__(self, seconds: float = _PART_SECONDS):
-    self._seconds = seconds
-    self._steps = _FIRST_STEPS
 
-  def choose(self, most: int) -> int:
-    """Returns how many steps to take, at most so many."""
-    # Even, but at the end: see loop_steps.
-    return most if most <= self._steps + 1 else self._steps
-
-  def tell(self, steps: int, seconds: float) -> None:
-    """Takes note of the time of a part."""
-    asked = steps * self._seconds / max(seconds, 1e-6)
-    steps = min(asked, _GROWTH * self._steps, _ALL // 4)
-    self._steps = max(2, int(steps) // 2 * 2)
+@jax.jit
+def is_finite(tree: chex.ArrayTree) -> jax.Array:
+  """Returns whether all floating-point numbers of a tree are finite."""
+  checks = [
+      jnp.all(jnp.isfinite(x))
+      for x in jax.tree.leaves(tree)
+      if jnp.issubdtype(x.dtype, jnp.inexact)
+  ]
+  return jnp.all(jnp.array(checks)) if checks else jnp.array(True)
 
 
 def run(
@@ -255,75 +255,65 @@ def run(
     epoch: int,
     taken: Taken,
     *,
-    choose: ChooseFn = lambda most: most,
-    last: int | None = None,
-    check: CheckFn = lambda first, metrics: None,
-    tell: Callable[[int, float], None] = lambda steps, seconds: None,
+    should_stop: Callable[[], bool] = lambda: False,
+    check: Callable[[int, Mapping[str, np.ndarray]], None] = check_finite,
 ) -> Any:
-  """Takes the steps of an epoch that are left, part by part.
+  """Takes the remaining steps of an epoch, part by part.
 
-  While a part is computed the next one is at the devices already, and what the
-  one before it found is read.
+  While a part is computed the next one is queued on the devices, and the
+  metrics of the previous one are read.
 
   Args:
-    epoch_fn: what an epoch does.
-    state: after the steps that were taken; it may be taken over.
-    epoch: which one.
-    taken: of it; it grows.
-    choose: says how many steps the next part has; 0 stops.
-    last: step of the epoch to stop before; None takes all.
-    check: is given the metrics of every part; it may raise.
-    tell: is given the steps and seconds of parts that have ended.
+    epoch_fn: the epochs of the stage.
+    state: after the steps that were taken; its memory may be donated.
+    epoch: number of the epoch.
+    taken: its steps so far; updated.
+    should_stop: polled before each part; True stops before it.
+    check: called with the first step and the metrics of each part; it may
+      raise.
 
   Returns:
-    The state after the last step that was taken.
+    The state after the last step taken.
+
+  Raises:
+    NonFiniteError: by `check_finite`, or if the state after the last step of
+      the epoch is not finite.
   """
-  begun = ended = time.perf_counter()
+  begun = time.perf_counter()
   before, waited_before = taken.seconds, taken.waited
   waited, running = 0.0, []
 
   def finish():
-    nonlocal ended
     position, rows, metrics = running.pop(0)
-    # The devices are not kept waiting: they have the next part.
     metrics = {k: v[rows] for k, v in jax.device_get(metrics).items()}
-    count = rows.stop - rows.start
-    now = time.perf_counter()
-    tell(count, now - ended)
-    ended = now
     taken.add(metrics)
-    taken.seconds = before + now - begun
+    taken.seconds = before + time.perf_counter() - begun
     taken.waited = waited_before + waited
     check(position, metrics)
 
-  position = taken.count
-  last = epoch_fn.steps if last is None else last
+  position, stopped = taken.count, False
   chunks = epoch_fn.chunks(epoch, position)
-  stopped = False
-  while position < last and not stopped:
+  while position < epoch_fn.steps and not stopped:
     asked = time.perf_counter()
     chunk = next(chunks)
+    # Nothing was left to compute when the data arrived.
     if epoch_fn.is_fed and (
-        # Nothing was left to compute when it came, or there was nothing yet.
-        not running
-        or jax.tree.leaves(running[-1][2])[0].is_ready()
+        not running or jax.tree.leaves(running[-1][2])[0].is_ready()
     ):
       waited += time.perf_counter() - asked
-    end = min(last, chunk.first + chunk.count)
-    while position < end:
-      count = choose(end - position)
-      if not count:
-        stopped = True
-        break
-      first = position - chunk.first
-      state, metrics = chunk.run(state, make_bounds(first, first + count))
-      running.append((position, slice(first, first + count), metrics))
+    end = chunk.first + chunk.count
+    while position < end and not (stopped := should_stop()):
+      count = min(epoch_fn.part_steps, end - position)
+      rows = slice(position - chunk.first, position - chunk.first + count)
+      state, metrics = chunk.run(state, make_bounds(rows.start, rows.stop))
+      running.append((position, rows, metrics))
       position += count
-      # One is computed, and one is at the devices already. More would only take
-      # memory, and time when it is to stop.
       if len(running) > 1:
         finish()
   while running:
     finish()
   chunks.close()
+  # A gradient of the last step shows in no metric.
+  if position == epoch_fn.steps and not np.asarray(is_finite(state)):
+    raise NonFiniteError(position)
   return state

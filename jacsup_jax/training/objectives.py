@@ -1,147 +1,152 @@
-"""What is minimised: sums of losses, as functions of the parameters.
+"""Training objectives: weighted sums of losses, as functions of parameters.
 
 Each returns `(loss, (metrics, batch_stats))` for `jax.value_and_grad(...,
 has_aux=True)`. Metrics are the unweighted terms and `loss`, their weighted sum.
+
+For digits (Section 3 of Lezama (2019)) the encoder alone may normalise, and
+swapped codes share the batch of the others. For faces (Section 4) encoder and
+decoder normalise with the statistics of the batch, those of real and of swapped
+codes apart; the running statistics follow the real ones alone.
 """
+
+from typing import Any, NamedTuple
 
 import chex
 from flax import linen as nn
 import jax
 import jax.numpy as jnp
 
-from jacsup_jax.core import changes
 from jacsup_jax.core import codes
 from jacsup_jax.core import config
 from jacsup_jax.core import jacobian
 from jacsup_jax.core import losses
 from jacsup_jax.core import regularizers
 
+# (loss, (metrics, batch_stats)).
+Result = tuple[jax.Array, tuple[codes.Metrics, chex.ArrayTree]]
+# Term -> the field of `AttributeLossWeights` that weighs it.
+_WEIGHTS = {
+    'reconstruction': 'lambda_reconstruction',
+    'attribute_hinge': 'lambda_prediction',
+    'cross_covariance': 'lambda_xcov',
+    'attribute_cycle': 'lambda_attribute_cycle',
+    'nuisance_cycle': 'lambda_nuisance_cycle',
+    'factor_matching': 'lambda_y',
+    'jacobian': 'lambda_diff',
+}
+
+
+class TeacherOutputs(NamedTuple):
+  """A teacher's part of its student's objective; all constants."""
+
+  factors: jax.Array  # [B, K], y^T
+  changes: jax.Array  # [n, B, H, W, C], see `jacobian`
+  # For the swap check: y_j^T of the first swap, and the teacher itself.
+  partner_factors: jax.Array | None = None  # [B, K]
+  variables: codes.Variables | None = None
+
+
+class Inputs(NamedTuple):
+  """The inputs of an objective: one batch, with its swaps and its teacher."""
+
+  images: jax.Array  # [B, H, W, C] in the range of the model
+  permutations: jax.Array | None = None  # [n, B], the partners in each swap
+  teacher: TeacherOutputs | None = None
+  scale: jax.Array | None = None  # [], factor of all weights, see `Ramp`
+  neighbor_images: jax.Array | None = None  # [B, H, W, C]
+  attributes: jax.Array | None = None  # [B, K] in {-1, +1}
+
 
 def compute_teacher_outputs(
     encode: codes.EncodeFn,
     decode: codes.DecodeFn,
     images: jax.Array,
-    permutation: jax.Array,
-    axis_name: str | None = None,
+    permutations: jax.Array,
     supervision: config.Supervision = config.Supervision(),
-) -> codes.TeacherOutputs:
-  """Applies a teacher to a batch and to its swap.
-
-  Where the teacher has no nuisance units, as in the unsupervised chain whose
-  every teacher hands on its whole code as factors, D^T(y_j) is the image of the
-  partner and needs no second pass.
+    axis_name: str | None = None,
+) -> TeacherOutputs:
+  """Applies a teacher to a batch and to its swaps.
 
   Args:
     encode: the teacher's, `[B, H, W, C] -> Code`.
     decode: the teacher's, `Code -> [B, H, W, C]`.
     images: `[B, H, W, C]`.
-    permutation: `[B]` int, the partner j of each example.
+    permutations: `[n, B]` int, the partners of each example.
+    supervision: how Jacobians are compared.
     axis_name: of the mapped axis that the batch is spread over, if any.
-    supervision: how its Jacobian is compared; not by a history.
 
   Returns:
     TeacherOutputs, stopped.
   """
   code = encode(images)
-  if not supervision.is_one_swap:
-    targets = changes.make_targets(
-        code.factors, permutation, axis_name, supervision.blocks
-    )
-    return compute_teacher_changes(decode, code, targets, supervision)
-  if code.nuisance.size == 0:
+  if supervision.jacobian == 'secant' and code.nuisance.size == 0:
+    # Without nuisance, as in Section 3, D^T(y_j) is the partner's image.
     decoded = decode(code)
-    swapped = codes.take_partners(decoded, permutation, axis_name)
+    changes = jnp.stack([
+        codes.take_partners(decoded, permutation, axis_name) - decoded
+        for permutation in permutations
+    ])
   else:
-    # Not as one batch: under jit a mesh would exchange half of the images, to
-    # have each device decode its part of twice as many examples.
-    decoded = decode(code)
-    swapped = decode(codes.swap_factors(code, permutation, axis_name))
-  return jax.lax.stop_gradient(
-      codes.TeacherOutputs(code.factors, decoded, swapped)
-  )
+    targets = jacobian.make_targets(code.factors, permutations, axis_name)
+    # Not jointly: jit over a mesh would exchange half of the images.
+    changes = compute_changes(supervision, decode, code, targets).changes
+  return jax.lax.stop_gradient(TeacherOutputs(code.factors, changes))
 
 
-def compute_teacher_changes(
-    decode: codes.DecodeFn,
-    code: codes.Code,
-    targets: jax.Array,
-    supervision: config.Supervision,
-) -> codes.TeacherOutputs:
-  """Applies a teacher whose derivatives are compared, to codes of its own.
-
-  Args:
-    decode: the teacher's, `Code -> [B, H, W, C]`.
-    code: the teacher's, `[B, K]` factors and nuisance of any shape.
-    targets: `[n, B, K]`, see `changes`.
-    supervision: how its Jacobian is compared.
-
-  Returns:
-    TeacherOutputs, stopped, with `changes` in the place of images.
-  """
-  _, changed = changes.compute(supervision, decode, code, targets)
-  return jax.lax.stop_gradient(
-      codes.TeacherOutputs(code.factors, None, None, changed)
+def compute_changes(
+    supervision: config.Supervision, *args, **kwargs
+) -> jacobian.Changes:
+  """Calls `jacobian.compute` with the form of the configuration."""
+  return jacobian.compute(
+      *args,
+      form=supervision.jacobian,
+      nodes=supervision.jacobian_nodes,
+      **kwargs,
   )
 
 
 def teacher_objective(
     params: codes.Params,
     batch_stats: chex.ArrayTree,
-    images: jax.Array,
+    inputs: Inputs,
     *,
-    model: nn.Module,
-) -> tuple[jax.Array, tuple[codes.Metrics, chex.ArrayTree]]:
-  """Computes a first teacher's objective: reconstruction, eq. (8).
-
-  Args:
-    params: of the teacher.
-    batch_stats: its running statistics, updated in the second return value.
-    images: `[B, H, W, C]`.
-    model: of the teacher.
-
-  Returns:
-    Scalar loss, and metrics with the new batch statistics.
-  """
-  code, batch_stats = _encode_train(model, params, batch_stats, images)
-  reconstructions = model.apply(
-      {'params': params, 'batch_stats': batch_stats}, code, method='decode'
-  )
-  loss = jnp.mean(losses.reconstruction_loss(images, reconstructions))
+    module: nn.Module,
+) -> Result:
+  """Computes a first teacher's objective: reconstruction, eq. (8)."""
+  code, batch_stats = _encode_train(module, params, batch_stats, inputs.images)
+  reconstructions = _decode(module, params, batch_stats, code)
+  loss = jnp.mean(losses.reconstruction_loss(inputs.images, reconstructions))
   return loss, ({'loss': loss, 'reconstruction': loss}, batch_stats)
 
 
 def neighbor_teacher_objective(
     params: codes.Params,
     batch_stats: chex.ArrayTree,
-    images: jax.Array,
-    neighbor_images: jax.Array,
+    inputs: Inputs,
     *,
-    model: nn.Module,
+    module: nn.Module,
     weights: config.NeighborWeights,
-) -> tuple[jax.Array, tuple[codes.Metrics, chex.ArrayTree]]:
-  """Computes the objective of a first teacher that draws neighbours together.
+) -> Result:
+  """Computes the objective of a first teacher that embeds neighbours nearby.
 
-  Each image is decoded to its neighbour in place of itself, so that a code need
-  not tell what an image has for itself alone; and neighbours are to have
-  nearby factors, all others distant ones. No labels are used.
+  Each image is decoded to its neighbour instead of itself, so the code need not
+  encode image-specific detail; and neighbours get nearby factors, all others
+  distant ones. No labels are used.
 
   Args:
     params: of the teacher.
-    batch_stats: its running statistics, updated in the second return value.
-    images: `[B, H, W, C]`.
-    neighbor_images: `[B, H, W, C]`, of a neighbour of each.
-    model: of the teacher.
+    batch_stats: its running statistics, updated in the result.
+    inputs: images and `neighbor_images`.
+    module: of the teacher.
     weights: of the terms.
 
   Returns:
     Scalar loss, and metrics with the new batch statistics.
   """
-  both = jnp.concatenate([images, neighbor_images])
-  code, batch_stats = _encode_train(model, params, batch_stats, both)
-  reconstructions = model.apply(
-      {'params': params, 'batch_stats': batch_stats}, code, method='decode'
-  )
-  targets = jnp.concatenate([neighbor_images, images])
+  images = jnp.concatenate([inputs.images, inputs.neighbor_images])
+  code, batch_stats = _encode_train(module, params, batch_stats, images)
+  reconstructions = _decode(module, params, batch_stats, code)
+  targets = jnp.concatenate([inputs.neighbor_images, inputs.images])
   terms = {
       'neighbor_reconstruction': jnp.mean(
           losses.reconstruction_loss(targets, reconstructions)
@@ -150,7 +155,7 @@ def neighbor_teacher_objective(
           losses.neighbor_embedding_loss(
               *jnp.split(code.factors, 2),
               scale=weights.neighbor_scale,
-              axis_name=model.axis_name,
+              axis_name=module.axis_name,
           )
       ),
   }
@@ -162,86 +167,52 @@ def neighbor_teacher_objective(
 def student_objective(
     params: codes.Params,
     batch_stats: chex.ArrayTree,
-    images: jax.Array,
-    teacher: codes.TeacherOutputs | None,
-    permutation: jax.Array,
-    scale: jax.Array | None = None,
+    inputs: Inputs,
     *,
-    model: nn.Module,
+    module: nn.Module,
     weights: config.LossWeights,
-    teacher_model: nn.Module | None = None,
-) -> tuple[jax.Array, tuple[codes.Metrics, chex.ArrayTree]]:
+    teacher_module: nn.Module | None = None,
+) -> Result:
   """Computes a student's objective: eqs. (8) + (9) + lambda_xcov (10).
 
-  And the terms of `constraints` whose weights are not 0, the default; with
-  `lambda_check` also what the teacher sees in the swapped images.
+  Terms of `regularizers` and the swap check are added if their weights are not
+  0. Without `inputs.teacher`, (8), (10) and the regularizers remain.
 
   Args:
     params: of the student.
-    batch_stats: its running statistics, updated in the second return value.
-    images: `[B, H, W, C]`.
-    teacher: `compute_teacher_outputs` of the same images and permutation; None
-      for a student without Jacobian supervision, of which (8) and (10) remain.
-    permutation: `[B]` int, the partner j of each example; or `[n, B]`, where
-      the weights ask for n swaps.
-    scale: scalar, what all weights are multiplied by; None is 1.
-    model: of the student; its factors are those that the teacher has.
+    batch_stats: its running statistics, updated in the result.
+    inputs: images and their swaps; the teacher's outputs for both.
+    module: of the student; its factors correspond to the teacher's.
     weights: of the terms.
-    teacher_model: of `teacher.variables`, where they are given.
+    teacher_module: of `inputs.teacher.variables`, if these are given.
 
   Returns:
     Scalar loss, and metrics with the new batch statistics.
   """
-  axis_name = model.axis_name
-  code, batch_stats = _encode_train(model, params, batch_stats, images)
-  variables = {'params': params, 'batch_stats': batch_stats}
-  decode = lambda code: model.apply(variables, code, method='decode')
-
+  code, batch_stats = _encode_train(module, params, batch_stats, inputs.images)
+  decode = lambda code: _decode(module, params, batch_stats, code)
   terms = {
       'cross_covariance': losses.cross_covariance_loss(
-          *code, squared=weights.squared_xcov, axis_name=axis_name
+          *code,
+          squared=weights.xcov == 'squared',
+          axis_name=module.axis_name,
       )
   }
   loss = weights.lambda_xcov * terms['cross_covariance']
-  if teacher is None:
+  if inputs.teacher is None:
     reconstructions = decode(code)
   else:
-    if teacher.changes is None:
-      reconstructions, swapped = jacobian.decode_swapped(
-          decode, code, permutation, axis_name
-      )
-    else:
-      reconstructions, changed = compute_changes(
-          decode, code, permutation, weights.supervision, axis_name
-      )
-    if teacher.variables is not None:
-      if teacher.changes is not None:
-        first = permutation if permutation.ndim == 1 else permutation[0]
-        swapped = decode(codes.swap_factors(code, first, axis_name))
-      # The teacher is stopped; what it looks at is not.
-      seen = teacher_model.apply(
-          jax.lax.stop_gradient(teacher.variables), swapped, method='encode'
-      )
-      terms['swap_check'] = jnp.mean(
-          losses.swap_check_loss(seen.factors, teacher.partner_factors)
-      )
-      loss += weights.lambda_check * terms['swap_check']
-    terms['factor_matching'] = jnp.mean(
-        losses.factor_matching_loss(code.factors, teacher.factors)
+    reconstructions, supervised = _supervise(
+        decode, code, inputs, weights, teacher_module, module.axis_name
     )
-    if teacher.changes is None:
-      jacobian_loss = losses.jacobian_loss(
-          reconstructions, swapped, teacher.images, teacher.swapped_images
-      )
-    else:
-      jacobian_loss = changes.compare(changed, teacher.changes)
-      jacobian_loss /= weights.supervision.num_swaps
-    terms['jacobian'] = jnp.mean(jacobian_loss)
+    terms |= supervised
+    if 'swap_check' in terms:
+      loss += weights.lambda_check * terms['swap_check']
     loss += weights.lambda_y * terms['factor_matching']
     loss += weights.lambda_diff * terms['jacobian']
   if weights.lambda_hsic:
     terms['hsic'] = regularizers.hsic_loss(
-        *code, bandwidth=weights.hsic_bandwidth, axis_name=axis_name
+        *code, bandwidth=weights.hsic_bandwidth, axis_name=module.axis_name
     )
     loss += weights.lambda_hsic * terms['hsic']
   if weights.lambda_orthogonal or weights.lambda_orthogonal_factors:
@@ -250,47 +221,187 @@ def student_objective(
     terms['orthogonal_factors'] = jnp.mean(between)
     loss += weights.lambda_orthogonal * terms['orthogonal']
     loss += weights.lambda_orthogonal_factors * terms['orthogonal_factors']
-  if scale is not None:
-    loss *= scale
+  if inputs.scale is not None:
+    loss *= inputs.scale
   terms['reconstruction'] = jnp.mean(
-      losses.reconstruction_loss(images, reconstructions)
+      losses.reconstruction_loss(inputs.images, reconstructions)
   )
   loss += terms['reconstruction']
   return loss, ({'loss': loss, **terms}, batch_stats)
 
 
-def compute_changes(
-    decode: codes.DecodeFn,
-    code: codes.Code,
-    permutation: jax.Array,
-    supervision: config.Supervision,
-    axis_name: str | None = None,
-) -> changes.Changes:
-  """Computes what a swap changes, to be compared with a teacher's `changes`.
+def _supervise(decode, code, inputs, weights, teacher_module, axis_name):
+  """Computes reconstructions and the terms that compare with a teacher."""
+  teacher, terms = inputs.teacher, {}
+  targets = jacobian.make_targets(code.factors, inputs.permutations, axis_name)
+  images, changes = compute_changes(
+      weights.supervision, decode, code, targets, joint=True
+  )
+  if teacher.variables is not None:
+    if weights.supervision.jacobian == 'secant':
+      swapped = images + changes[0]
+    else:
+      swapped = decode(codes.Code(targets[0], code.nuisance))
+    # The teacher is stopped; the image that it encodes is not.
+    encoded = teacher_module.apply(
+        jax.lax.stop_gradient(teacher.variables), swapped, method='encode'
+    )
+    terms['swap_check'] = jnp.mean(
+        losses.swap_check_loss(encoded.factors, teacher.partner_factors)
+    )
+  return images, terms | _compare(code, changes, teacher, weights)
+
+
+def _compare(code, changes, teacher, weights):
+  """Computes the terms of eq. (9)."""
+  jacobian_loss = jacobian.compare(changes, teacher.changes)
+  return {
+      'factor_matching': jnp.mean(
+          losses.factor_matching_loss(code.factors, teacher.factors)
+      ),
+      'jacobian': jnp.mean(jacobian_loss / weights.supervision.num_swaps),
+  }
+
+
+def attribute_objective(
+    params: codes.Params,
+    batch_stats: chex.ArrayTree,
+    inputs: Inputs,
+    *,
+    module: nn.Module,
+    weights: config.AttributeLossWeights,
+) -> Result:
+  """Computes L_1 of Section 4.2.1, eqs. (8), (11) and (10).
+
+  With `inputs.teacher` the objective of a student, which adds eq. (9).
 
   Args:
-    decode: the student's, `Code -> [B, H, W, C]`.
-    code: the student's, `[B, K]` factors and nuisance of any shape.
-    permutation: `[B]` or `[n, B]` int, the partners of each example.
-    supervision: how those of the teacher were made.
-    axis_name: of the mapped axis that the batch is spread over, if any.
+    params: of the model.
+    batch_stats: its running statistics, updated in the result.
+    inputs: images in [-1, 1], their attributes, and of a student also the
+      swaps and the teacher's outputs.
+    module: a face autoencoder.
+    weights: of the terms.
 
   Returns:
-    `[B, H, W, C]` images, and `[n, B, H, W, C]` changes.
+    Scalar loss, and metrics with the new batch statistics.
   """
-  targets = changes.make_targets(
-      code.factors, permutation, axis_name, supervision.blocks
+  decode_swapped = lambda code, stats=batch_stats: apply_train(
+      module, params, stats, 'decode', code
+  )[0]  # Their statistics are dropped.
+  code, batch_stats = _encode_train(module, params, batch_stats, inputs.images)
+  reconstructions, batch_stats = apply_train(
+      module, params, batch_stats, 'decode', code
   )
-  return changes.compute(supervision, decode, code, targets)
+  terms = {
+      'reconstruction': jnp.mean(
+          losses.reconstruction_loss(inputs.images, reconstructions)
+      ),
+      'attribute_hinge': jnp.mean(
+          losses.attribute_hinge_loss(code.factors, inputs.attributes)
+      ),
+      'cross_covariance': losses.cross_covariance_loss(
+          *code,
+          squared=weights.xcov == 'squared',
+          axis_name=module.axis_name,
+      ),
+  }
+  if inputs.teacher is not None:
+    targets = jacobian.make_targets(
+        code.factors, inputs.permutations, module.axis_name
+    )
+    # Derivatives are those of the whole batch moving, in training mode.
+    changes = compute_changes(
+        weights.supervision,
+        decode_swapped,
+        code,
+        targets,
+        images=reconstructions,
+    ).changes
+    terms |= _compare(code, changes, inputs.teacher, weights)
+  return _weigh(terms, batch_stats, weights)
 
 
-def _encode_train(model, params, batch_stats, images):
-  """Encodes with batch statistics; returns the code and the running ones."""
-  code, updated = model.apply(
+def cycle_objective(
+    params: codes.Params,
+    batch_stats: chex.ArrayTree,
+    inputs: Inputs,
+    *,
+    module: nn.Module,
+    weights: config.AttributeLossWeights,
+) -> Result:
+  """Computes L_2 of Section 4.2.1: lambda_4 (12) + lambda_5 (13).
+
+  An image decoded from one image's nuisance and another's factors is encoded
+  again. The encoder is frozen, or both could agree on a code hidden in the
+  image: neither of its passes receives a gradient.
+
+  Args:
+    params: of the model.
+    batch_stats: its running statistics, returned unchanged.
+    inputs: images in [-1, 1] and their swaps, of which the first is used.
+    module: a face autoencoder.
+    weights: of the terms.
+
+  Returns:
+    Scalar loss, and metrics with the batch statistics.
+  """
+  params = {**params, 'encoder': jax.lax.stop_gradient(params['encoder'])}
+  code, _ = _encode_train(module, params, batch_stats, inputs.images)
+  swapped = codes.swap_factors(code, inputs.permutations[0], module.axis_name)
+  images, _ = apply_train(module, params, batch_stats, 'decode', swapped)
+  cycled, _ = _encode_train(module, params, batch_stats, images)
+  terms = {
+      'attribute_cycle': jnp.mean(
+          losses.attribute_cycle_loss(swapped.factors, cycled.factors)
+      ),
+      'nuisance_cycle': jnp.mean(
+          losses.nuisance_cycle_loss(code.nuisance, cycled.nuisance)
+      ),
+  }
+  return _weigh(terms, batch_stats, weights)
+
+
+def apply_train(
+    module: nn.Module,
+    params: codes.Params,
+    batch_stats: chex.ArrayTree,
+    method: str,
+    *args: Any,
+) -> tuple[Any, chex.ArrayTree]:
+  """Applies a method that normalises with the statistics of the batch.
+
+  Args:
+    module: an autoencoder.
+    params: of the module.
+    batch_stats: its running statistics.
+    method: of the module, with an argument `train`.
+    *args: of the method, `[B, ...]` arrays or a code.
+
+  Returns:
+    The result of the method, and the updated running statistics.
+  """
+  result, updated = module.apply(
       {'params': params, 'batch_stats': batch_stats},
-      images,
+      *args,
       train=True,
-      method='encode',
+      method=method,
       mutable='batch_stats',
   )
-  return code, updated.get('batch_stats', batch_stats)
+  return result, updated.get('batch_stats', batch_stats)
+
+
+def _encode_train(module, params, batch_stats, images):
+  return apply_train(module, params, batch_stats, 'encode', images)
+
+
+def _decode(module, params, batch_stats, code):
+  variables = {'params': params, 'batch_stats': batch_stats}
+  return module.apply(variables, code, method='decode')
+
+
+def _weigh(terms, batch_stats, weights):
+  loss = sum(
+      getattr(weights, _WEIGHTS[name]) * term for name, term in terms.items()
+  )
+  return loss, ({'loss': loss, **terms}, batch_stats)

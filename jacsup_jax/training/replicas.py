@@ -1,14 +1,16 @@
-"""Grids: many chains of Section 3 trained at once, as one `vmap`.
+"""Replicas: many students of Section 3 trained at once, as one `vmap`.
 
-A member of a grid is a chain of its own, with a seed and weights of its terms.
-The members' states are stacked on a first axis, `N` long here, and one compiled
-program trains them all; each sees the random numbers of its solo run, and its
-parameters are those of that run up to rounding.
+A replica has its own weights, and may have its own seed. The states of a stage
+are stacked on a first axis, of length N here, and one compiled program trains
+them all. Each sees the random numbers of a run alone, and its parameters are
+those of that run up to rounding. Table 4 of Lezama (2019) is trained this way.
+
+A stage is one of replicas if its weights have `[N]` leaves, see
+`stack_weights`; it may grow from such a stage or from a single model.
 """
 
 from collections.abc import Mapping, Sequence
 import dataclasses
-import functools
 
 import chex
 from flax import linen as nn
@@ -16,416 +18,211 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jacsup_jax.core import codes
 from jacsup_jax.core import config
 from jacsup_jax.core import errors
-from jacsup_jax.data import batches
-from jacsup_jax.data import neighbors
-from jacsup_jax.models import autoencoders
-from jacsup_jax.runs import checkpoints
-from jacsup_jax.runs import stages
+from jacsup_jax.models import model as models
+from jacsup_jax.training import chains
 from jacsup_jax.training import devices
 from jacsup_jax.training import discovery
+from jacsup_jax.training import discovery_steps
 from jacsup_jax.training import loop
 from jacsup_jax.training import steps
 
-# Teachers' outputs on the whole training set are kept up to this size; beyond
+# Outputs of all teachers on the training set are cached up to this size; beyond
 # it they are computed in each step.
 _MAX_CACHE_BYTES = 4 << 30
-# Of weights: what is the same in all members, as it decides what is computed.
-_STATIC = (
-    'squared_xcov', 'supervision', 'lambda_hsic', 'hsic_bandwidth',
-    'lambda_orthogonal', 'lambda_orthogonal_factors', 'lambda_check', 'ramp',
-)  # pyformat: disable
-# Axes of a stack's state: all but its step, which members share.
-BY_MEMBER = steps.TrainState(None, 0, 0, 0)
+# All of a stack's state has the axis of replicas, except its step.
+_STATE_AXES = steps.TrainState(None, 0, 0, 0)
 
 
-@dataclasses.dataclass(frozen=True)
-class Member:
-  """One chain of a grid.
-
-  Attributes:
-    seed: of its initialisation, order of data and swaps.
-    weights: of its students' objectives; None where the stages have the same
-      for all members, which then differ in their seeds alone.
-  """
-
-  seed: int
-  weights: config.LossWeights | None = None
-
-
-def make_stages(
-    members: Sequence[Member], nuisance_dims: Sequence[int], epochs: int
-) -> list[config.Stage]:
-  """Makes the stages of a grid: first teachers, then all students of a size.
-
-  Args:
-    members: the chains.
-    nuisance_dims: of the students, rising.
-    epochs: of each stage.
-
-  Returns:
-    Stages 'teacher', 'student_d01', ...; the students' weights are `[N]`
-    arrays.
+def stack_weights(
+    weights: Sequence[config.LossWeights],
+) -> config.LossWeights:
+  """Stacks the weights of replicas: leaves become `[N]` arrays.
 
   Raises:
-    InputError: if no member is given, or they differ in how the
-      cross-covariance is computed, which is not a number.
+    InputError: if they differ in a field that decides what is computed.
   """
-  if not members:
-    raise errors.InputError('a grid has no members; accepted: 1 or more.')
-  for name in _STATIC:
-    if len({getattr(member.weights, name) for member in members}) > 1:
-      raise errors.InputError(
-          f'members of a grid differ in {name}; accepted: the same in all.'
-      )
-  first = members[0].weights
-  if first.supervision.history or first.ramp != config.Ramp():
+  if not weights or len({jax.tree.structure(each) for each in weights}) > 1:
     raise errors.InputError(
-        'a grid of members with --supervise=history or --ramp; accepted:'
-        ' --supervise=parent and --ramp=constant.'
+        f'{len(weights)} replicas, which differ in more than lambda_y,'
+        ' lambda_diff and lambda_xcov; accepted: 1 or more that differ in these'
+        ' alone.'
     )
-  weights = jax.tree.map(
-      lambda *values: np.array(values),
-      *(member.weights for member in members),
+  return jax.tree.map(lambda *values: np.array(values, np.float32), *weights)
+
+
+def count_replicas(stage: config.Stage) -> int | None:
+  """Returns N of a stage of replicas, None for a single model."""
+  lambda_y = stage.weights.lambda_y
+  return len(lambda_y) if np.ndim(lambda_y) else None
+
+
+def take_model(model: models.Model, index: int) -> models.Model:
+  """Returns one of stacked models."""
+  take = lambda tree: jax.tree.map(lambda x: x[index], tree)
+  return dataclasses.replace(
+      model, params=take(model.params), batch_stats=take(model.batch_stats)
   )
-  unweighted = config.LossWeights(
-      0.0,
-      0.0,
-      0.0,
-      squared_xcov=weights.squared_xcov,
-      supervision=weights.supervision,
+
+
+def take_replica(trained: steps.Trained, index: int) -> steps.Trained:
+  """Returns one of the models that a stage of replicas trained."""
+  model = take_model(trained.model, index)
+  weights = jax.tree.map(lambda x: float(x[index]), trained.stage.weights)
+  state = trained.state._replace(
+      params=model.params,
+      batch_stats=model.batch_stats,
+      opt_state=jax.tree.map(lambda x: x[index], trained.state.opt_state),
   )
-  chain = [config.Stage('teacher', 'teacher', None, 0, epochs, unweighted)]
-  for dim in nuisance_dims:
-    name = f'student_d{dim:02d}'
-    chain.append(
-        config.Stage(name, 'student', chain[-1].name, dim, epochs, weights)
-    )
-  return chain
+  return steps.Trained(
+      dataclasses.replace(trained.stage, weights=weights),
+      trained.module,
+      state,
+      steps.hash_tree(state.params),
+  )
 
 
-class GridDiscovery:
-  """The recipe of `discovery.Discovery` for all members of a grid at once.
-
-  First teachers have no terms to weigh: members of one seed share theirs.
-  Stages may have a number for each member as their weights, see `make_stages`,
-  or one for all.
-  """
+class Replicas(discovery.Discovery):
+  """The recipe of `discovery.Discovery` for stages of replicas."""
 
   def __init__(
       self,
-      settings: discovery.Settings,
+      flags: discovery.DiscoveryConfig,
       make_model: discovery.MakeModel,
-      num_factors: int,
       images: jax.Array,
-      members: Sequence[Member],
+      seeds: Sequence[int] | None = None,
   ):
-    """Makes the recipe.
+    """Initialises the recipe.
 
     Args:
-      settings: that all members share; its seed is not used.
-      make_model: of the sizes of a code.
-      num_factors: k, of the first teachers.
+      flags: of the run.
+      make_model: makes the module for the sizes of a code.
       images: `[M, H, W, C]` uint8, the training set.
-      members: as the stages have them.
+      seeds: of each replica; by default all have the seed of their stage, and
+        read the same batches.
 
     Raises:
       InputError: if a batch is larger than the training set.
     """
-    self._settings = settings
-    self._make_model = make_model
-    self._num_factors = num_factors
-    self._images = images
-    self._members = tuple(members)
-    # Of the first teachers, in their order.
-    self._seeds = list(dict.fromkeys(member.seed for member in members))
-    self.batch_size = settings.batch_size
-    self.steps_per_epoch = batches.count_steps(
-        len(images), settings.batch_size
-    )
+    super().__init__(flags, make_model, images)
+    self._seeds = seeds
 
   def create(
-      self, stage: config.Stage, trained: Mapping[str, stages.Trained]
+      self, stage: config.Stage, trained: Mapping[str, steps.Trained]
   ) -> tuple[nn.Module, steps.TrainState]:
-    """Returns a stage's model and its stacked state before the first step."""
-    parent = trained.get(stage.parent)
-    is_first = stage.supervisor is None
-    model = self._make_model(self._num_factors, stage.nuisance_dim, is_first)
-    fresh = {
-        seed: steps.create_train_state(
-            autoencoders.init_variables(model, seed, model.image_shape),
-            self._make_optimizer(stage),
-        )
-        for seed in self._seeds
-    }
-    if is_first:
-      return model, stack_states([fresh[seed] for seed in self._seeds])
-    if parent is None:  # Supervised, but not grown.
-      return model, stack_states([fresh[m.seed] for m in self._members])
+    """Returns a stage's module and its stacked state before the first step."""
+    count = count_replicas(stage)
+    if count is None:
+      return super().create(stage, trained)
     states = []
-    for i, member in enumerate(self._members):
-      own = take_member(parent, self._parent_index(parent, i))
-      states.append(
-          discovery.grow_state(own, fresh[member.seed], self._settings)
+    for i, seed in enumerate(self._seeds or [stage.seed] * count):
+      module, state = super().create(
+          dataclasses.replace(stage, seed=seed),
+          {name: _take_if_stacked(each, i) for name, each in trained.items()},
       )
-    return model, stack_states(states)
+      steps.append(state)
+    stacked = _stack([state._replace(step=()) for state in states])
+    return module, stacked._replace(step=states[0].step)
 
   def make_epoch(
       self,
       stage: config.Stage,
-      model: nn.Module,
-      trained: Mapping[str, stages.Trained],
+      module: nn.Module,
+      trained: Mapping[str, steps.Trained],
   ) -> loop.Epoch:
-    """Makes the compiled epoch of a stage of all members."""
-    settings, supervisor = self._settings, trained.get(stage.supervisor)
-    name = devices.axis_name(settings.mode)
-    optimizer, nearest = self._make_optimizer(stage), None
-    if supervisor is None:
-      seeds, teacher_model, teachers = self._seeds, None, None
-      make_objective = lambda model, unused: steps.make_teacher_objective(
-          model
-      )
-      if settings.neighbors:
-        make_objective = (
-            lambda model, unused: steps.make_neighbor_objective(
-                model, settings.neighbors
-            )
-        )
-        nearest = jnp.asarray(
-            neighbors.find(self._images, settings.neighbors.num_neighbors)
-        )
-      # None of these either, but an axis to map over.
-      weights = np.zeros(len(seeds), np.float32)
-    else:
-      seeds = [member.seed for member in self._members]
-      teacher_model, teachers = self._make_teachers(supervisor, stage.weights)
-      make_objective, weights = (
-          functools.partial(
-              steps.make_student_objective, teacher_model=teacher_model
-          ),
-          stage.weights,
-      )
-      if not _has_own_weights(stage):
-        # Constants of the program, as in a solo run.
-        make_objective = lambda model, unused: steps.make_student_objective(
-            model, stage.weights, teacher_model
-        )
-        weights = np.zeros(len(seeds), np.float32)
-      # While it trains, a student's factors are all that its teacher has.
-      supervisor_dim = supervisor.model.code_dim
-      model = model.clone(
-          num_factors=supervisor_dim,
-          nuisance_dim=model.code_dim - supervisor_dim,
-      )
-    model = model.clone(axis_name=name)
-    if teacher_model is not None:
-      teacher_model = teacher_model.clone(axis_name=name)
-
-    def epoch_fn(state, constants, epoch, bounds, *, shard):
-      images, nearest, teachers, weights, seeds = constants
-
-      def train_member(state, teacher, weights, seed):
-        return steps.train_epoch(
-            state,
-            steps.TrainingData(images, teacher, nearest),
-            epoch,
-            bounds,
-            objective=make_objective(model, weights),
-            optimizer=optimizer,
-            teacher_model=teacher_model,
-            teacher_train_mode=settings.teacher_train_mode,
-            seed=seed,
-            batch_size=settings.batch_size,
-            supervision=stage.weights.supervision,
-            shard=shard,
-            axis_name=name,
-        )
-
-      return map_members(
-          train_member,
-          count,
-          in_axes=(BY_MEMBER, shared_teacher, 0, shared_seed),
-          # Metrics are `[steps, N]`.
-          out_axes=(BY_MEMBER, 1),
-      )(state, teachers, weights, seeds)
-
-    count = len(seeds)
-    # What all members share is not copied for each: a batch of one seed is read
-    # once.
-    shared_seed = None if len(set(seeds)) == 1 else 0
-    seeds = seeds[0] if shared_seed is None else np.array(seeds, np.int32)
-    shared_teacher = None if self._share_teacher(supervisor) else 0
-    constants = devices.replicate(
-        (self._images, nearest, teachers, weights, seeds)
-    )
+    """Makes the compiled epoch of a stage of all replicas."""
+    if count_replicas(stage) is None:
+      return super().make_epoch(stage, module, trained)
+    supervisor = trained.get(stage.supervisor)
+    program = self.make_steps(stage, module, supervisor)
+    data = self.make_data(stage, program, trained)
+    if supervisor is not None:
+      data = data._replace(weights=stage.weights)
+      # Traced instead: as arrays they could not be hashed.
+      unused = jax.tree.map(lambda x: 0.0, stage.weights)
+      program = dataclasses.replace(program, weights=unused)
+    seeds = [stage.seed]
+    if self._seeds:
+      seeds = self._seeds
+      data = data._replace(seed=jnp.array(seeds))
     compiled = devices.compile_epoch(
-        settings.mode, settings.batch_size, epoch_fn
-    )
-    return loop.make_resident(
-        self.steps_per_epoch,
-        lambda state, epoch, bounds: compiled(state, constants, epoch, bounds),
-    )
-
-  def _make_optimizer(self, stage):
-    return self._settings.make_optimizer(stage.epochs * self.steps_per_epoch)
-
-  def _parent_index(self, parent, member):
-    """Returns where the parent of a member is in the stack of a stage."""
-    if parent.stage.supervisor is None:
-      return self._seeds.index(self._members[member].seed)
-    return member
-
-  def _share_teacher(self, parent):
-    """Whether all members have one and the same parent."""
-    return (
-        parent is not None
-        and parent.stage.supervisor is None
-        and len(self._seeds) == 1
-    )
-
-  def _make_teachers(self, parent, weights):
-    """Returns the model that supervises, and what it knows for each member."""
-    if not weights.needs_teacher:
-      return None, None
-    model = discovery.as_teacher(parent.model)
-    settings = self._settings
-    if self._share_teacher(parent):
-      indices = [0]
-    else:
-      indices = [
-          self._parent_index(parent, i) for i in range(len(self._members))
-      ]
-    teachers = _stack([take_member(parent, i).variables for i in indices])
-    in_step = model.normalize_code and settings.teacher_train_mode
-    if not in_step and keeps_outputs(self._images.size, len(indices)):
-      teachers = _make_caches(
-          model, teachers, self._images, weights.supervision
-      )
-    if self._share_teacher(parent):
-      teachers = jax.tree.map(lambda x: x[0], teachers)
-    return model, teachers
-
-
-def take_member(trained: stages.Trained, index: int) -> stages.Trained:
-  """Returns one model of a stage that trained a stack of them.
-
-  Args:
-    trained: by a stage of a grid.
-    index: in its stack.
-
-  Returns:
-    The model, with the weights of its own where its stage had several.
-  """
-  take = lambda tree: jax.tree.map(lambda x: x[index], tree)
-  stage, state = trained.stage, trained.state
-  if _has_own_weights(stage):
-    weights = jax.tree.map(lambda x: float(x[index]), stage.weights)
-    stage = dataclasses.replace(stage, weights=weights)
-  state = state._replace(
-      params=take(state.params),
-      batch_stats=take(state.batch_stats),
-      opt_state=take(state.opt_state),
-  )
-  return stages.Trained(
-      stage, trained.model, state, checkpoints.hash_tree(state.params)
-  )
-
-
-def stack_members(members: Sequence[stages.Trained]) -> stages.Trained:
-  """Stacks solo models of one stage, as a stage of a grid would train them.
-
-  Args:
-    members: of the same stage and model; with the same number of steps.
-
-  Returns:
-    The stack, of which `take_member` gives each.
-  """
-  state = stack_states([member.state for member in members])
-  return dataclasses.replace(
-      members[0],
-      state=jax.device_get(state),
-      sha256=checkpoints.hash_tree(state.params),
-  )
-
-
-def keeps_outputs(size: int, count: int) -> bool:
-  """Returns whether outputs of `count` teachers on images are few enough.
-
-  Args:
-    size: of the images, numbers in all.
-    count: of teachers.
-  """
-  return 4 * size * count <= _MAX_CACHE_BYTES
-
-
-def stack_states(states: Sequence[steps.TrainState]) -> steps.TrainState:
-  """Stacks states of one step, which is not stacked."""
-  stacked = _stack([state._replace(step=()) for state in states])
-  return stacked._replace(step=states[0].step)
-
-
-def stack_shapes(
-    shapes: steps.TrainState, count: int
-) -> steps.TrainState:
-  """Returns the shapes of `count` states as `stack_states` stacks them."""
-  add = lambda x: jax.ShapeDtypeStruct((count, *x.shape), x.dtype)
-  return jax.tree.map(add, shapes._replace(step=()))._replace(step=shapes.step)
-
-
-def map_members(function, count, in_axes, out_axes):
-  """Maps a function over stacks of `count` members.
-
-  A single one, such as the first teacher of one seed, is not batched: products
-  of a batch of one are rounded in another way than those of a solo run.
-
-  Args:
-    function: of one member.
-    count: N.
-    in_axes: of its arguments, see `jax.vmap`.
-    out_axes: of what it returns.
-
-  Returns:
-    The same function of stacks.
-  """
-  if count > 1:
-    return jax.vmap(function, in_axes=in_axes, out_axes=out_axes)
-
-  def on_one(*stacks):
-    # As vmap reads its axes: None stands for a whole tree.
-    is_none = lambda axis: axis is None
-    spread = lambda axes, trees, change: jax.tree.map(
-        lambda axis, tree: (
-            tree if axis is None else jax.tree.map(change(axis), tree)
+        self._flags.parallel,
+        self.batch_size,
+        _ReplicaSteps(
+            program,
+            own_batches=bool(self._seeds),
+            own_teacher=supervisor is not None
+            and count_replicas(supervisor.stage) is not None,
         ),
-        axes,
-        trees,
-        is_leaf=is_none,
     )
-    members = spread(in_axes, stacks, lambda axis: lambda x: x[0])
-    return spread(
-        out_axes,
-        function(*members),
-        lambda axis: lambda x: jnp.expand_dims(x, axis),
+    shape = (self.batch_size, *self._images.shape[1:])
+    orders = [chains.Order(seed, len(self._images), shape) for seed in seeds]
+    return chains.make_resident_epoch(
+        compiled, devices.replicate(data), *orders
     )
 
-  return on_one
+  def make_teacher(
+      self, stage: config.Stage, supervisor: steps.Trained | None
+  ) -> codes.Variables | discovery_steps.TeacherCache | None:
+    """Returns what supervises a stage, stacked unless it is a single model."""
+    if (
+        supervisor is None
+        or not stage.weights.needs_teacher
+        or count_replicas(supervisor.stage) is None
+    ):
+      return super().make_teacher(stage, supervisor)
+    module = discovery.as_teacher(supervisor.module)
+    is_batch = self._flags.teacher_statistics == 'batch'
+    size = 4 * self._images.size * count_replicas(supervisor.stage)
+    if (is_batch and module.normalize_code) or size > _MAX_CACHE_BYTES:
+      return supervisor.variables
+    # One after the other.
+    make_cache = lambda variables: discovery_steps.compute_teacher_cache(
+        module,
+        variables,
+        self._images,
+        stage.weights.supervision,
+        check=bool(stage.weights.lambda_check),
+    )
+    return jax.jit(lambda trees: jax.lax.map(make_cache, trees))(
+        supervisor.variables
+    )
 
 
-def _has_own_weights(stage):
-  """Whether a stage has weights of each member, not the same for all."""
-  return any(np.ndim(leaf) for leaf in jax.tree.leaves(stage.weights))
+@dataclasses.dataclass(frozen=True)
+class _ReplicaSteps:
+  """The steps of a stage, mapped over replicas."""
+
+  program: discovery_steps.DiscoverySteps
+  own_batches: bool
+  own_teacher: bool
+
+  def __call__(self, state, data, rows, bounds, *, shard=lambda x: x):
+    own_batches = 0 if self.own_batches else None
+    axes = discovery_steps.TrainingData(
+        # What replicas share is not copied for each.
+        images=None,
+        seed=own_batches,
+        teacher=0 if self.own_teacher else None,
+        neighbors=None,
+        first_step=None,
+        weights=0,
+    )
+    return jax.vmap(
+        lambda state, data, rows: self.program(
+            state, data, rows, bounds, shard=shard
+        ),
+        in_axes=(_STATE_AXES, axes, own_batches),
+        out_axes=(_STATE_AXES, 1),  # Metrics are `[steps, N]`.
+    )(state, data, rows)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 3))
-def _make_caches(model, teachers, images, supervision):
-  """Computes stacked teachers' outputs, of one teacher after the other."""
-  return jax.lax.map(
-      lambda teacher: steps.compute_teacher_cache(
-          model, teacher, images, supervision
-      ),
-      teachers,
-  )
+def _take_if_stacked(trained, index):
+  if count_replicas(trained.stage) is None:
+    return trained
+  return take_replica(trained, index)
 
 
 def _stack(trees: Sequence[chex.ArrayTree]) -> chex.ArrayTree:
