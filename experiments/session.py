@@ -15,7 +15,6 @@ from experiments import progress
 from jacsup_jax.core import config as config_lib
 from jacsup_jax.core import errors
 from jacsup_jax.core import options
-from jacsup_jax.data import files
 from jacsup_jax.data import registry
 from jacsup_jax.evaluation import tables
 from jacsup_jax.models import autoencoders
@@ -363,22 +362,19 @@ def finish(
   """
   # Imported here: --help needs no matplotlib.
   # pylint: disable=import-outside-toplevel
+  from experiments import decoding
   from experiments import drawing
-  from jacsup_jax.figures import panels
 
   progress.announce(f'drawing figures to {workdir.figures}')
   seed = trained[0].stage.seed
-  own = drawing.Loaded(
+  own = decoding.Loaded(
       workdir.path,
       [model for model in trained if model.stage.seed == seed],
       data,
       rows,
       workdir.read_metrics(),
   )
-  for found in drawing.list_drawings(own):
-    path = workdir.figures / f'{found.name}.png'
-    with files.writing(path):
-      panels.save(found.draw(), path, dpi=found.dpi, colors=found.colors)
+  drawing.save(drawing.list_drawings(own), workdir.figures)
   workdir.write_results(experiment, protocol, rows, **entries)
   progress.say(tables.format_results(workdir.read_results()))
   progress.say(f'figures: {workdir.figures}')

@@ -24,22 +24,21 @@ _MARKERS = 'os^DvPX'
 _FILLINGS = ('full', 'none', 'left', 'top', 'right', 'bottom')
 
 
-def swap_curves(records: Records, title: str | None = None) -> mpl_figure.Figure:
+def swap_curves(
+  records: Records, title: str | None = None
+) -> mpl_figure.Figure:
   """Draws class swaps and error over the training of a chain, Figure 1 (d).
 
-  A grey bar marks each growth of the code; an `eval_class_swaps` of None leaves
-  a gap.
-
-  Returns:
-    A figure of two axes that share x, epochs since the first teacher's start.
+  Over epochs since the first teacher's start. A grey bar marks each growth of
+  the code; an `eval_class_swaps` of None leaves a gap.
 
   Raises:
     ValueError: if no record was evaluated.
   """
   parts = _collect_parts(records)
   epochs, mse, percent = (
-      list(itertools.chain(*values))
-      for values in zip(*((p.epochs, p.mse, p.percent) for p in parts))
+    list(itertools.chain(*values))
+    for values in zip(*((p.epochs, p.mse, p.percent) for p in parts))
   )
   blue, vermilion = panels.COLORS[:2]
   figure = panels.new_figure(panels.DOUBLE_COLUMN, 3.0)
@@ -49,7 +48,7 @@ def swap_curves(records: Records, title: str | None = None) -> mpl_figure.Figure
   shown = {}
   [shown['class swaps']] = left.plot(epochs, percent, color=blue, **style)
   [shown['reconstruction MSE']] = right.plot(
-      epochs, mse, color=vermilion, linestyle='--', **style
+    epochs, mse, color=vermilion, linestyle='--', **style
   )
   for part in parts[1:]:
     shown['code grown'] = _mark_start(left, part)
@@ -65,14 +64,12 @@ def swap_curves(records: Records, title: str | None = None) -> mpl_figure.Figure
 
 
 def error_curves(
-    records: Records, title: str | None = None
+  records: Records, title: str | None = None
 ) -> mpl_figure.Figure:
   """Draws the error over the training of a teacher and its students.
 
-  A grey bar marks where another phase, or another size of the code, begins.
-
-  Returns:
-    A figure of one axes, over epochs since the first teacher's start.
+  Over epochs since the first teacher's start. A grey bar marks where another
+  phase, or another size of the code, begins.
 
   Raises:
     ValueError: if no record was evaluated.
@@ -101,7 +98,7 @@ def error_curves(
 
 
 def adversarial_curves(
-    records: Records, commoner: float, title: str | None = None
+  records: Records, commoner: float, title: str | None = None
 ) -> mpl_figure.Figure:
   """Draws accuracy and weight of a latent discriminator, and the error.
 
@@ -110,9 +107,6 @@ def adversarial_curves(
       `adversarial_weight`, means over an epoch's batches.
     commoner: accuracy in [0, 1] of always predicting the commoner sign.
     title: above the figure.
-
-  Returns:
-    A figure of three axes below each other, over epochs.
 
   Raises:
     ValueError: if no record has a discriminator.
@@ -127,9 +121,9 @@ def adversarial_curves(
   above, middle, below = all_axes = figure.subplots(3, 1, sharex=True)
   epochs = [record['epoch'] for record in drawn]
   series = (
-      ('discriminator_accuracy', 'accuracy of the\ndiscriminator', 100),
-      ('adversarial_weight', 'adversarial\nweight', 1),
-      ('reconstruction', 'reconstruction\nMSE', 1),
+    ('discriminator_accuracy', 'accuracy of the\ndiscriminator', 100),
+    ('adversarial_weight', 'adversarial\nweight', 1),
+    ('reconstruction', 'reconstruction\nMSE', 1),
   )
   for axes, color, (key, label, scale) in zip(all_axes, panels.COLORS, series):
     values = [scale * record[key] for record in drawn]
@@ -169,9 +163,6 @@ def tradeoff(rows: Records, title: str | None = None) -> mpl_figure.Figure:
       the label, and each source has its own filling.
     title: above the figure.
 
-  Returns:
-    A figure of one axes, its error logarithmic.
-
   Raises:
     ValueError: if no row has flips and an error above 0.
   """
@@ -190,14 +181,14 @@ def tradeoff(rows: Records, title: str | None = None) -> mpl_figure.Figure:
     i = models.index(model)
     label = faces.name_model(model)
     axes.plot(
-        [row['mse'] for row in own],
-        [100 * row['attribute_flips'] for row in own],
-        marker=_MARKERS[i % len(_MARKERS)],
-        markersize=7,
-        linestyle='',
-        color=panels.COLORS[i % len(panels.COLORS)],
-        fillstyle=_FILLINGS[sources.index(source) % len(_FILLINGS)],
-        label=f'{label} ({panels.plain(source)})' if source else label,
+      [row['mse'] for row in own],
+      [100 * row['attribute_flips'] for row in own],
+      marker=_MARKERS[i % len(_MARKERS)],
+      markersize=7,
+      linestyle='',
+      color=panels.COLORS[i % len(panels.COLORS)],
+      fillstyle=_FILLINGS[sources.index(source) % len(_FILLINGS)],
+      label=f'{label} ({panels.plain(source)})' if source else label,
     )
   errors = np.array([row['mse'] for row in drawn])
   axes.set_xscale('log')
@@ -252,11 +243,11 @@ def _collect_parts(records):
 def _find_drawn(rows):
   """Returns the rows with flips and an error that a logarithm can show."""
   return [
-      row
-      for row in rows
-      if row.get('attribute_flips') is not None
-      and math.isfinite(row['attribute_flips'])
-      and 0 < (row.get('mse') or 0) < math.inf
+    row
+    for row in rows
+    if row.get('attribute_flips') is not None
+    and math.isfinite(row['attribute_flips'])
+    and 0 < (row.get('mse') or 0) < math.inf
   ]
 
 
@@ -311,7 +302,8 @@ def _label_points(axes, rows):
   points = axes.transData.transform(places)
   width, height, gap = np.array([58, 12, 9]) * axes.figure.dpi / 100
   # Offsets of a label's centre in pixels, in order of preference.
-  beside, higher, above = gap + width / 2, gap / 2 + height / 2, gap + height / 2
+  beside, above = gap + width / 2, gap + height / 2
+  higher = above - gap / 2
   offsets = [
       (beside, 0), (-beside, 0), (beside, higher), (beside, -higher),
       (-beside, higher), (-beside, -higher), (0, above), (0, -above),

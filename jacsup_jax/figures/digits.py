@@ -11,12 +11,12 @@ from jacsup_jax.figures import panels
 
 
 def factor_grid(
-    images: np.ndarray,
-    horizontal: np.ndarray,
-    vertical: np.ndarray,
-    title: str | None = None,
-    *,
-    labels: tuple[str, str] = ('$y_1$', '$y_2$'),
+  images: np.ndarray,
+  horizontal: np.ndarray,
+  vertical: np.ndarray,
+  title: str | None = None,
+  *,
+  labels: tuple[str, str] = ('$y_1$', '$y_2$'),
 ) -> mpl_figure.Figure:
   """Draws images over a grid of two factors, Figure 1 (a, b, c).
 
@@ -27,11 +27,8 @@ def factor_grid(
       `vertical[i]`.
     horizontal: `[cols]`, values of the factor along a row.
     vertical: `[rows]`, values of the factor down a column.
-    title: above the grid.
+    title: above the figure.
     labels: names of the two factors.
-
-  Returns:
-    A figure of one axes.
   """
   chex.assert_rank(images, 5)
   rows, cols = images.shape[:2]
@@ -39,7 +36,7 @@ def factor_grid(
   chex.assert_shape(vertical, (rows,))
   width = panels.SINGLE_COLUMN
   figure = panels.new_figure(
-      width, width * rows * images.shape[2] / (cols * images.shape[3])
+    width, width * rows * images.shape[2] / (cols * images.shape[3])
   )
   axes = figure.add_subplot()
   panels.show_tiles(axes, np.asarray(images)[::-1])
@@ -56,11 +53,11 @@ def factor_grid(
 
 
 def traversals(
-    images: np.ndarray,
-    row_labels: Sequence[str],
-    *,
-    xlabel: str | None = None,
-    title: str | None = None,
+  images: np.ndarray,
+  row_labels: Sequence[str],
+  *,
+  xlabel: str | None = None,
+  title: str | None = None,
 ) -> mpl_figure.Figure:
   """Draws rows of images with one unit varied, Figure 2.
 
@@ -70,9 +67,6 @@ def traversals(
     row_labels: one per row.
     xlabel: what varies along a row.
     title: above the figure.
-
-  Returns:
-    A figure of one axes per block.
   """
   chex.assert_rank(images, 6)
   images = np.asarray(images)
@@ -80,7 +74,7 @@ def traversals(
   panels.check_labels(row_labels, rows, 'rows of images')
   tile = (panels.DOUBLE_COLUMN - 0.6) / (blocks * cols)
   figure = panels.new_figure(
-      panels.DOUBLE_COLUMN, rows * tile * height / width + 0.2
+    panels.DOUBLE_COLUMN, rows * tile * height / width + 0.2
   )
   all_axes = figure.subplots(1, blocks, squeeze=False)[0]
   # A label of the whole figure would stand too far from short rows. With an

@@ -1,6 +1,7 @@
 """Draw faces whose attributes are flipped or swept, Figures 5 and 8.
 
 Images are RGB in [0, 1], `[..., S, S, 3]`; values outside are clipped.
+Names of attributes are those of the data.
 """
 
 from collections.abc import Sequence
@@ -13,20 +14,20 @@ import numpy as np
 from jacsup_jax.figures import panels
 
 _TITLES = {
-    'student_no_jacobian': 'without Jacobian supervision',
-    'student_cycle': 'student, cycle losses only',
-    'student_from_scratch': 'student from scratch',
-    'fader': 'Fader Networks',
-    'random': 'random weights',
+  'student_no_jacobian': 'without Jacobian supervision',
+  'student_cycle': 'student, cycle losses only',
+  'student_from_scratch': 'student from scratch',
+  'fader': 'Fader Networks',
+  'random': 'random weights',
 }
 
 
 def attribute_flips(
-    originals: np.ndarray,
-    reconstructions: np.ndarray,
-    flipped: np.ndarray,
-    attribute_names: Sequence[str],
-    title: str | None = None,
+  originals: np.ndarray,
+  reconstructions: np.ndarray,
+  flipped: np.ndarray,
+  attribute_names: Sequence[str],
+  title: str | None = None,
 ) -> mpl_figure.Figure:
   """Draws subjects with one attribute flipped at a time, Figure 5.
 
@@ -34,11 +35,8 @@ def attribute_flips(
     originals: `[rows, S, S, 3]`, a row per subject.
     reconstructions: `[rows, S, S, 3]`.
     flipped: `[rows, cols, S, S, 3]`, a column per attribute.
-    attribute_names: one per column, as in the data.
+    attribute_names: one per column.
     title: above the figure.
-
-  Returns:
-    A figure of two axes: the first two columns, and the flips.
   """
   chex.assert_rank([originals, reconstructions, flipped], [4, 4, 5])
   chex.assert_equal_shape([originals, reconstructions, flipped[:, 0]])
@@ -53,7 +51,7 @@ def attribute_flips(
   room = 0.09 * max(map(len, [*names, *labels])) + (0.3 if title else 0)
   figure = panels.new_figure((cols + 2.2) * tile, rows * tile + room - 0.4)
   all_axes = figure.subplots(
-      1, 2, width_ratios=(2, cols), gridspec_kw={'wspace': 0.02}
+    1, 2, width_ratios=(2, cols), gridspec_kw={'wspace': 0.02}
   )
   for axes, images, texts in zip(all_axes, (pair, flipped), (labels, names)):
     panels.show_tiles(axes, np.asarray(images))
@@ -66,22 +64,19 @@ def attribute_flips(
 
 
 def sweeps(
-    images: np.ndarray,
-    values: np.ndarray,
-    row_labels: Sequence[str],
-    *,
-    title: str | None = None,
+  images: np.ndarray,
+  values: np.ndarray,
+  row_labels: Sequence[str],
+  *,
+  title: str | None = None,
 ) -> mpl_figure.Figure:
   """Draws images with a factor running over values, Figure 8.
 
   Args:
     images: `[rows, cols, S, S, 3]`, a row per attribute.
     values: `[cols]`, values of the factor, such as -alpha to alpha.
-    row_labels: one per row, names of attributes as in the data.
+    row_labels: names of attributes, one per row.
     title: above the figure.
-
-  Returns:
-    A figure of one axes.
   """
   chex.assert_rank(images, 5)
   rows, cols = images.shape[:2]
@@ -105,24 +100,21 @@ def sweeps(
 
 
 def compared_sweeps(
-    images: np.ndarray,
-    values: np.ndarray,
-    attribute_names: Sequence[str],
-    model_names: Sequence[str],
-    *,
-    xlabel: str,
+  images: np.ndarray,
+  values: np.ndarray,
+  attribute_names: Sequence[str],
+  model_names: Sequence[str],
+  *,
+  xlabel: str,
 ) -> mpl_figure.Figure:
   """Draws sweeps of several models below each other, Figure 8.
 
   Args:
     images: `[rows, models, cols, S, S, 3]`, a group of rows per attribute.
     values: `[cols]`, values of the factor.
-    attribute_names: one per group, as in the data.
+    attribute_names: one per group.
     model_names: one per row of a group.
     xlabel: what varies along a row.
-
-  Returns:
-    A figure of one axes per attribute.
   """
   chex.assert_rank(images, 6)
   rows, models, cols = images.shape[:3]
@@ -131,7 +123,7 @@ def compared_sweeps(
   panels.check_labels(model_names, models, 'rows of a group')
   tile = min(0.6, (panels.DOUBLE_COLUMN - 3.2) / cols)
   figure = panels.new_figure(
-      cols * tile + 3.2, rows * (models * tile + 0.08) + 0.1
+    cols * tile + 3.2, rows * (models * tile + 0.08) + 0.1
   )
   figure.get_layout_engine().set(hspace=0.01)
   all_axes = figure.subplots(rows, 1, squeeze=False)[:, 0]
@@ -149,10 +141,10 @@ def compared_sweeps(
 
 
 def front(
-    grids: Sequence[tuple[str, np.ndarray]],
-    originals: np.ndarray | None = None,
-    swept: np.ndarray | None = None,
-    attribute_names: Sequence[str] = (),
+  grids: Sequence[tuple[str, np.ndarray]],
+  originals: np.ndarray | None = None,
+  swept: np.ndarray | None = None,
+  attribute_names: Sequence[str] = (),
 ) -> mpl_figure.Figure:
   """Draws grids of factors with faces beside them, the picture of the README.
 
@@ -161,10 +153,7 @@ def front(
       is the lowest.
     originals: `[rows, S, S, 3]`, faces, if any.
     swept: `[rows, cols, S, S, 3]`, the same with an attribute varied.
-    attribute_names: one per row of faces, as in the data.
-
-  Returns:
-    A figure of one axes per grid, and one for the faces.
+    attribute_names: one per row of faces.
 
   Raises:
     ValueError: if there is nothing to draw.
@@ -203,5 +192,5 @@ def name_model(model: str) -> str:
 
 def readable(name: str) -> str:
   """Returns an attribute's name for readers: 'Big_Nose' as 'big nose'."""
-  text = name.replace('_', ' ').replace("5 o Clock", "5 o'clock").lower()
+  text = name.replace('_', ' ').replace('5 o Clock', "5 o'clock").lower()
   return panels.plain(text)

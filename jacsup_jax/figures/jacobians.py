@@ -19,10 +19,10 @@ _DARK = 0.6
 
 
 def column_cosines(
-    cosines: np.ndarray,
-    count: np.ndarray,
-    names: Sequence[str],
-    title: str | None = None,
+  cosines: np.ndarray,
+  count: np.ndarray,
+  names: Sequence[str],
+  title: str | None = None,
 ) -> mpl_figure.Figure:
   """Draws the cosines between a Jacobian's columns as a heat map.
 
@@ -31,9 +31,6 @@ def column_cosines(
     count: `[K, K]`, of examples that define each; grey where there are none.
     names: of the K factors, for readers.
     title: above the map.
-
-  Returns:
-    A figure of the map and its scale.
   """
   size = len(names)
   chex.assert_shape([cosines, count], (size, size))
@@ -44,8 +41,8 @@ def column_cosines(
   figure = panels.new_figure(max(width, 1.6) + margin + 0.9, width + margin)
   axes = figure.add_subplot()
   scale = colors.Normalize(-1, 1)
-  palette = cm.ScalarMappable(scale, _COLORS).get_cmap().with_extremes(
-      bad=_UNDEFINED
+  palette = (
+    cm.ScalarMappable(scale, _COLORS).get_cmap().with_extremes(bad=_UNDEFINED)
   )
   shown = np.ma.masked_where(np.asarray(count) == 0, cosines)
   image = axes.imshow(shown, cmap=palette, norm=scale)
@@ -61,16 +58,16 @@ def column_cosines(
     # ndenumerate leaves out masked cells.
     for (i, j), value in np.ma.ndenumerate(shown):
       axes.text(
-          j,
-          i,
-          f'{value:z.2f}'.replace('-', '\N{MINUS SIGN}'),
-          ha='center',
-          va='center',
-          fontsize=6,
-          color='white' if abs(value) > _DARK else 'black',
+        j,
+        i,
+        f'{value:z.2f}'.replace('-', '\N{MINUS SIGN}'),
+        ha='center',
+        va='center',
+        fontsize=6,
+        color='white' if abs(value) > _DARK else 'black',
       )
   bar = figure.colorbar(
-      image, ax=axes, ticks=[-1, -0.5, 0, 0.5, 1], shrink=0.8, pad=0.02
+    image, ax=axes, ticks=[-1, -0.5, 0, 0.5, 1], shrink=0.8, pad=0.02
   )
   bar.set_label('cosine of the columns', fontsize='small')
   bar.ax.tick_params(labelsize=7)

@@ -2,7 +2,7 @@
 
 Images are grey or RGB, `[..., H, W, C]` with C of 1 or 3, meant for [0, 1];
 values outside, as a decoder's Tanh may give, are clipped. Figures are made
-without pyplot, so no display and no choice of a backend matters.
+without pyplot, so neither a display nor the user's backend matters.
 """
 
 from collections.abc import Mapping, Sequence
@@ -36,23 +36,20 @@ GREY = '0.8'
 _STYLE = {'pdf.fonttype': 42, 'svg.fonttype': 'none', 'svg.hashsalt': 'jacsup'}
 # Without versions and dates, equal figures are equal files.
 _METADATA = {
-    'png': {'Software': None},
-    'pdf': {'Creator': None, 'Producer': None, 'CreationDate': None},
-    'svg': {'Creator': None, 'Date': None},
+  'png': {'Software': None},
+  'pdf': {'Creator': None, 'Producer': None, 'CreationDate': None},
+  'svg': {'Creator': None, 'Date': None},
 }
 
 
 def reconstructions(
-    rows: Mapping[str, np.ndarray], title: str | None = None
+  rows: Mapping[str, np.ndarray], title: str | None = None
 ) -> mpl_figure.Figure:
   """Draws originals and their reconstructions, a row per model, Figure 7.
 
   Args:
     rows: name of a row -> `[n, H, W, C]`, all of the same shape.
     title: above the figure.
-
-  Returns:
-    A figure of one axes.
   """
   images = [np.asarray(row) for row in rows.values()]
   chex.assert_rank(images, 4)
@@ -69,10 +66,10 @@ def reconstructions(
 
 
 def swaps(
-    donors: np.ndarray,
-    recipients: np.ndarray,
-    swapped: np.ndarray,
-    title: str | None = None,
+  donors: np.ndarray,
+  recipients: np.ndarray,
+  swapped: np.ndarray,
+  title: str | None = None,
 ) -> mpl_figure.Figure:
   """Draws swaps of factors: donors along the top, recipients down the side.
 
@@ -82,9 +79,6 @@ def swaps(
     swapped: `[rows, cols, H, W, C]`, decoded from the factors of a column's
       donor and the nuisance of a row's recipient.
     title: above the figure.
-
-  Returns:
-    A figure of one axes; the corner between donors and recipients is empty.
   """
   chex.assert_rank([donors, recipients, swapped], [4, 4, 5])
   chex.assert_equal_shape([donors, swapped[0]])
@@ -95,7 +89,7 @@ def swaps(
   side = np.concatenate([corner, recipients])
   tile = min(0.6, (DOUBLE_COLUMN - 0.6) / (cols + 1))
   figure = new_figure(
-      (cols + 1) * tile + 0.6, (rows + 1) * tile * height / width
+    (cols + 1) * tile + 0.6, (rows + 1) * tile * height / width
   )
   axes = figure.add_subplot()
   show_tiles(axes, np.concatenate([side[:, None], inner], axis=1))
@@ -105,7 +99,7 @@ def swaps(
   axes.axvline(0.5, color='white', linewidth=3)
   # Labels stand at the middle of the donors and of the recipients.
   axes.set_xlabel(
-      'donors of factors', x=(cols + 2) / (2 * cols + 2), fontsize='small'
+    'donors of factors', x=(cols + 2) / (2 * cols + 2), fontsize='small'
   )
   axes.xaxis.set_label_position('top')
   axes.set_ylabel('recipients', y=rows / (2 * rows + 2), fontsize='small')
@@ -122,7 +116,7 @@ def new_figure(width: float, height: float) -> mpl_figure.Figure:
     height: of its contents, without that line.
   """
   figure = mpl_figure.Figure(
-      figsize=(width, height + 0.5), layout='constrained'
+    figsize=(width, height + 0.5), layout='constrained'
   )
   figure.get_layout_engine().set(w_pad=0.04, h_pad=0.04)
   return figure
@@ -138,21 +132,21 @@ def show_tiles(axes: mpl_axes.Axes, images: np.ndarray) -> None:
   rows, cols, height, width, channels = images.shape
   tiled = np.clip(pictures.tile(images), 0, 1)
   axes.imshow(
-      tiled[..., 0] if channels == 1 else tiled,
-      cmap='gray',
-      vmin=0,
-      vmax=1,
-      extent=(-0.5, cols - 0.5, rows - 0.5, -0.5),
-      aspect=height / width,
+    tiled[..., 0] if channels == 1 else tiled,
+    cmap='gray',
+    vmin=0,
+    vmax=1,
+    extent=(-0.5, cols - 0.5, rows - 0.5, -0.5),
+    aspect=height / width,
   )
 
 
 def label_tiles(
-    axes: mpl_axes.Axes,
-    *,
-    rows: Sequence[str] | Mapping[str, object] = (),
-    columns: Mapping[float, str] | None = None,
-    size: str = 'small',
+  axes: mpl_axes.Axes,
+  *,
+  rows: Sequence[str] | Mapping[str, object] = (),
+  columns: Mapping[float, str] | None = None,
+  size: str = 'small',
 ) -> None:
   """Labels rows and columns of tiles, without marks.
 
@@ -169,7 +163,7 @@ def label_tiles(
 
 
 def value_ticks(
-    values: np.ndarray, count: int = 5
+  values: np.ndarray, count: int = 5
 ) -> tuple[np.ndarray, list[str]]:
   """Returns indices to label, evenly spread with both ends, and their texts.
 
@@ -200,12 +194,12 @@ def check_labels(labels: Sequence[str], count: int, what: str) -> None:
 
 
 def save(
-    figure: mpl_figure.Figure,
-    path: str | os.PathLike[str],
-    file_format: str = 'png',
-    *,
-    dpi: int = DPI,
-    colors: int | None = None,
+  figure: mpl_figure.Figure,
+  path: str | os.PathLike[str],
+  file_format: str = 'png',
+  *,
+  dpi: int = DPI,
+  colors: int | None = None,
 ) -> None:
   """Writes a figure, whole or not at all; makes its folder.
 
@@ -225,7 +219,7 @@ def save(
     if colors is not None and file_format == 'png':
       with Image.open(temporary) as image:
         image.convert('RGB').quantize(colors).save(
-            temporary, 'PNG', optimize=True
+          temporary, 'PNG', optimize=True
         )
     os.replace(temporary, path)
   finally:
@@ -234,32 +228,26 @@ def save(
 
 
 def write(
-    figure: mpl_figure.Figure,
-    target: str | os.PathLike[str] | BinaryIO,
-    file_format: str,
-    *,
-    dpi: int = DPI,
+  figure: mpl_figure.Figure,
+  target: str | os.PathLike[str] | BinaryIO,
+  file_format: str,
+  *,
+  dpi: int = DPI,
 ) -> None:
   """Writes a figure to a file; equal figures are equal bytes.
 
   In PDF and SVG, images keep their own pixels unless these are denser than
-  `dpi`.
-
-  Args:
-    figure: to write.
-    target: path, or a file opened for bytes.
-    file_format: one of `FORMATS`.
-    dpi: dots per inch.
+  `dpi`. `target` is a path, or a file opened for bytes; see `save`.
   """
   with matplotlib.rc_context(_STYLE), _own_pixels(figure, file_format, dpi):
     figure.savefig(
-        target,
-        format=file_format,
-        dpi=dpi,
-        # Tiles keep their shape, which leaves margins.
-        bbox_inches='tight',
-        pad_inches=0.05,
-        metadata=_METADATA[file_format],
+      target,
+      format=file_format,
+      dpi=dpi,
+      # Tiles keep their shape, which leaves margins.
+      bbox_inches='tight',
+      pad_inches=0.05,
+      metadata=_METADATA[file_format],
     )
 
 

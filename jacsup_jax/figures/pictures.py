@@ -10,12 +10,12 @@ from jacsup_jax.core import errors
 
 # Ending of a file's name -> Pillow's format, its largest side, its options.
 _KINDS = {
-    # Higher levels take several times as long and save a few per cent.
-    '.png': ('PNG', 2**31 - 1, {'compress_level': 1}),
-    '.jpg': ('JPEG', 65500, {'quality': 95, 'subsampling': 0}),
-    '.jpeg': ('JPEG', 65500, {'quality': 95, 'subsampling': 0}),
-    '.webp': ('WEBP', 16383, {'lossless': True}),
-    '.gif': ('GIF', 65535, {}),
+  # Higher levels take several times as long and save a few per cent.
+  '.png': ('PNG', 2**31 - 1, {'compress_level': 1}),
+  '.jpg': ('JPEG', 65500, {'quality': 95, 'subsampling': 0}),
+  '.jpeg': ('JPEG', 65500, {'quality': 95, 'subsampling': 0}),
+  '.webp': ('WEBP', 16383, {'lossless': True}),
+  '.gif': ('GIF', 65535, {}),
 }
 STILL = ('.png', '.jpg', '.jpeg', '.webp')
 MOVING = ('.gif', '.webp')
@@ -35,17 +35,17 @@ def check_size(ending: str, height: int, width: int, what: str) -> None:
   name, largest, _ = _KINDS[ending]
   if max(height, width) > largest:
     raise errors.InputError(
-        f'{what} would have {width}x{height} pixels; {name} accepts {largest} a'
-        ' side, .png more.'
+      f'{what} would have {width}x{height} pixels; {name} accepts {largest} a'
+      ' side, .png more.'
     )
 
 
 def tile(images: np.ndarray) -> np.ndarray:
-  """Returns `[rows, cols, H, W, C]` images side by side, `[rows*H, cols*W, C]`."""
+  """Tiles `[rows, cols, H, W, C]` images to one, `[rows*H, cols*W, C]`."""
   chex.assert_rank(images, 5)
   rows, cols, height, width, channels = images.shape
   return images.transpose(0, 2, 1, 3, 4).reshape(
-      rows * height, cols * width, channels
+    rows * height, cols * width, channels
   )
 
 
@@ -63,7 +63,7 @@ def encode(image: np.ndarray, ending: str) -> bytes:
 
 
 def encode_moving(
-    frames: np.ndarray, ending: str, milliseconds: int = MILLISECONDS
+  frames: np.ndarray, ending: str, milliseconds: int = MILLISECONDS
 ) -> bytes:
   """Encodes an animation that repeats forever as a file.
 

@@ -1,8 +1,9 @@
 """Decode codes whose units vary, are swapped or flipped, for figures.
 
 A unit is an index into flat codes: 0 to K - 1 are the first teacher's factors,
-K + d - 1 is the unit found at stage d. Where the nuisance is a feature map, only
-factors can vary. `K` factors, `D` nuisance units, `B` examples.
+K + d - 1 is the unit found at stage d. Where the nuisance is a feature map,
+only factors can vary. `K` factors, `D` nuisance units, `B` examples; `decode`
+is `Code -> [B, H, W, C]` images.
 """
 
 from collections.abc import Sequence
@@ -15,7 +16,7 @@ from jacsup_jax.core import codes
 
 
 def quantile_values(
-    code: codes.Code, unit: int, count: int, *, low: float = 0.01
+  code: codes.Code, unit: int, count: int, *, low: float = 0.01
 ) -> jax.Array:
   """Returns evenly spaced values over the range of a unit on a data set.
 
@@ -25,27 +26,22 @@ def quantile_values(
     code: of M examples, with flat nuisance.
     unit: index in flat order.
     count: number of values.
-    low: the first value is this quantile and the last the one at 1 - `low`.
-
-  Returns:
-    `[count]`, rising.
+    low: the values, which rise, run from this quantile to the one at 1 - `low`.
   """
   return _range(codes.merge(code)[:, unit], count, low)
 
 
 def vary_factors(
-    decode: codes.DecodeFn,
-    code: codes.Code,
-    units: Sequence[int],
-    horizontal: jax.Array,
-    vertical: jax.Array,
+  decode: codes.DecodeFn,
+  code: codes.Code,
+  units: Sequence[int],
+  horizontal: jax.Array,
+  vertical: jax.Array,
 ) -> jax.Array:
   """Decodes one code with two of its units running over a grid, Figure 1.
 
-  All other units stay as they are.
-
   Args:
-    decode: `Code -> [B, H, W, C]`.
+    decode: of a model.
     code: one example, B = 1.
     units: the unit that varies along a row, and the one down a column.
     horizontal: `[cols]`, values of the first unit.
@@ -65,15 +61,15 @@ def vary_factors(
 
 
 def vary_unit(
-    decode: codes.DecodeFn,
-    code: codes.Code,
-    unit: int | jax.Array,
-    values: jax.Array,
+  decode: codes.DecodeFn,
+  code: codes.Code,
+  unit: int | jax.Array,
+  values: jax.Array,
 ) -> jax.Array:
   """Decodes codes with one unit running over values, Figures 2 and 8.
 
   Args:
-    decode: `Code -> [B, H, W, C]`.
+    decode: of a model.
     code: `[B, K]` factors and nuisance of any shape, as a feature map.
     unit: index in flat order; may be traced.
     values: `[count]`.
@@ -84,19 +80,19 @@ def vary_unit(
   chex.assert_rank([code.factors, values], [2, 1])
   # One value at a time: faces of all values at once would not fit in memory.
   images = jax.lax.map(
-      lambda value: decode(_set_unit(code, unit, value)), values
+    lambda value: decode(_set_unit(code, unit, value)), values
   )
   return jnp.swapaxes(images, 0, 1)
 
 
 def vary_direction(
-    decode: codes.DecodeFn,
-    code: codes.Code,
-    count: int,
-    direction: jax.Array,
-    num_values: int,
-    *,
-    low: float = 0.01,
+  decode: codes.DecodeFn,
+  code: codes.Code,
+  count: int,
+  direction: jax.Array,
+  num_values: int,
+  *,
+  low: float = 0.01,
 ) -> jax.Array:
   """Decodes codes with their nuisance moved along a direction.
 
@@ -104,7 +100,7 @@ def vary_direction(
   factors and the orthogonal part of the nuisance stay.
 
   Args:
-    decode: `Code -> [B, H, W, C]`.
+    decode: of a model.
     code: of M examples, `[M, K]` factors and `[M, D]` nuisance units.
     count: number of first examples that are decoded, B.
     direction: `[D]`, of length 1.
@@ -131,7 +127,7 @@ def swap_all_factors(decode: codes.DecodeFn, code: codes.Code) -> jax.Array:
   """Decodes codes with the factors of each other, as a class swap does.
 
   Args:
-    decode: `Code -> [B, H, W, C]`.
+    decode: of a model.
     code: `[B, K]` factors and nuisance of any shape.
 
   Returns:
@@ -148,15 +144,15 @@ def swap_all_factors(decode: codes.DecodeFn, code: codes.Code) -> jax.Array:
 
 
 def flip_factors(
-    decode: codes.DecodeFn,
-    code: codes.Code,
-    indices: jax.Array,
-    strength: float | jax.Array,
+  decode: codes.DecodeFn,
+  code: codes.Code,
+  indices: jax.Array,
+  strength: float | jax.Array,
 ) -> jax.Array:
   """Decodes codes with one factor flipped at a time, Figure 5.
 
   Args:
-    decode: `Code -> [B, H, W, C]`.
+    decode: of a model.
     code: `[B, K]` factors and nuisance of any shape.
     indices: `[count]` int, the factors to flip.
     strength: alpha, see `codes.flip_factor`.

@@ -1,4 +1,4 @@
-"""Tests of experiments.figures and drawing on models without training."""
+"""Tests of experiments.figures and decoding on models without training."""
 
 import dataclasses
 import os
@@ -10,6 +10,7 @@ import types
 import numpy as np
 import pytest
 
+from experiments import decoding
 from experiments import drawing
 from experiments import figures
 from jacsup_jax.baselines import fader
@@ -27,7 +28,7 @@ def _train(module, name, model, parent, dim, seed=0):
   variables = autoencoders.init_variables(module, seed)
   state = steps.TrainState(np.int32(0), opt_state=(), **variables)
   stage = config.Stage(
-      name, model, parent, dim, 1, config.LossWeights(), seed=seed
+    name, model, parent, dim, 1, config.LossWeights(), seed=seed
   )
   return steps.Trained(stage, module, state)
 
@@ -46,13 +47,13 @@ def _classes(shape):
   rng = np.random.default_rng(0)
   images = rng.integers(0, 256, (64, *shape), np.uint8)
   return registry.Dataset(
-      'small', 'test', images, np.arange(64, dtype=np.int32) % 10, 'f'
+    'small', 'test', images, np.arange(64, dtype=np.int32) % 10, 'f'
   )
 
 
 def _make_module(dim, num_factors=2, channels=1):
   return autoencoders.MlpAutoencoder(
-      num_factors, dim, image_shape=(8, 8, channels), widths=(8,)
+    num_factors, dim, image_shape=(8, 8, channels), widths=(8,)
   )
 
 
@@ -64,8 +65,8 @@ def _record(stage, step, **entries):
 def digits():
   trained = _chain(_make_module, 2)
   records = [_record(one.stage.name, i) for i, one in enumerate(trained)]
-  return drawing.Loaded(
-      pathlib.Path('digits'), trained, _classes((8, 8, 1)), records=records
+  return decoding.Loaded(
+    pathlib.Path('digits'), trained, _classes((8, 8, 1)), records=records
   )
 
 
@@ -79,8 +80,8 @@ def people():
   sizes = {'image_size': 8, 'first_width': 4, 'last_width': 4}
   module = autoencoders.FaceAutoencoder(3, 2, linear_factors=True, **sizes)
   trained = [
-      _train(module, 'teacher', 'teacher', None, 8),
-      _train(module, 'student_d08', 'student', 'teacher', 8),
+    _train(module, 'teacher', 'teacher', None, 8),
+    _train(module, 'student_d08', 'student', 'teacher', 8),
   ]
   rows = [
       {
@@ -90,7 +91,7 @@ def people():
       }
       for one in trained
   ]  # fmt: skip
-  return drawing.Loaded(pathlib.Path('faces'), trained, data, rows, [])
+  return decoding.Loaded(pathlib.Path('faces'), trained, data, rows, [])
 
 
 @pytest.fixture(scope='module')
@@ -106,8 +107,8 @@ def faders(people):
       _record('fader', 1, discriminator_accuracy=0.6, adversarial_weight=0.1,
               reconstruction=0.1),
   ]  # fmt: skip
-  return drawing.Loaded(
-      pathlib.Path('fader'), trained, people.data, rows, records
+  return decoding.Loaded(
+    pathlib.Path('fader'), trained, people.data, rows, records
   )
 
 
@@ -119,15 +120,15 @@ def _run(own, path, **run_config):
   """Returns what stands for `runs.run.Run` of models in memory."""
   by_name = {one.stage.name: one for one in own.trained}
   return types.SimpleNamespace(
-      path=path,
-      config=run_config,
-      stages=list(by_name),
-      rows=list(own.rows),
-      find_stage=lambda unused_name: next(iter(by_name)),
-      stage=lambda name: by_name[name].stage,
-      trained=lambda name: by_name[name],
-      load_data=lambda *unused_args: own.data,
-      workdir=types.SimpleNamespace(read_metrics=lambda: list(own.records)),
+    path=path,
+    config=run_config,
+    stages=list(by_name),
+    rows=list(own.rows),
+    find_stage=lambda unused_name: next(iter(by_name)),
+    stage=lambda name: by_name[name].stage,
+    trained=lambda name: by_name[name],
+    load_data=lambda *unused_args: own.data,
+    workdir=types.SimpleNamespace(read_metrics=lambda: list(own.records)),
   )
 
 
@@ -136,13 +137,13 @@ def _run(own, path, **run_config):
 
 def test_a_run_of_digits_is_drawn(digits, tmp_path):
   run = _run(digits, tmp_path)
-  written = figures.draw(run, digits.data, formats=('png', 'svg'))
+  written = figures.draw([run], formats=('png', 'svg'))
   assert sorted(written) == sorted((tmp_path / 'figures').iterdir())
   assert {path.stem for path in written} == {
       'figure_1a', 'figure_1b', 'figure_1d', 'figure_2', 'reconstructions',
       'swaps_teacher', 'swaps_student',
   }  # fmt: skip
-  [path] = figures.draw(run, names=['2'], folder=tmp_path / 'new')
+  [path] = figures.draw([run], names=['2'], folder=tmp_path / 'new')
   assert path == tmp_path / 'new' / 'figure_2.png'
 
 
@@ -152,11 +153,9 @@ def test_models_that_are_missing_are_left_out(digits):
       'figure_1a', 'reconstructions', 'swaps_teacher'
   }  # fmt: skip
   without = _chain(_make_module, 1, 'student_no_jacobian')[1]
-  scratch = _train(
-      _make_module(2), 'scratch', 'student_from_scratch', None, 2
-  )
+  scratch = _train(_make_module(2), 'scratch', 'student_from_scratch', None, 2)
   more = dataclasses.replace(
-      digits, trained=[*digits.trained, without, scratch], records=[]
+    digits, trained=[*digits.trained, without, scratch], records=[]
   )
   assert _names(drawing.list_drawings(more)) >= {
       'figure_1c', 'figure_2_no_jacobian', 'figure_1b_from_scratch'
@@ -166,7 +165,7 @@ def test_models_that_are_missing_are_left_out(digits):
 @pytest.mark.parametrize('num_factors', [1, 2])
 def test_images_in_colour_give_figures_9_to_12(num_factors):
   make_module = lambda dim: _make_module(dim, num_factors, channels=3)
-  own = drawing.Loaded(
+  own = decoding.Loaded(
       pathlib.Path(), _chain(make_module, 2), _classes((8, 8, 3)),
       records=[_record('teacher', 1)],
   )  # fmt: skip
@@ -206,7 +205,7 @@ def test_runs_of_faces_and_of_fader_networks(people, faders):
 
 
 def test_the_first_seed_and_its_given_teacher_are_drawn(
-    digits, tmp_path, monkeypatch
+  digits, tmp_path, monkeypatch
 ):
   teacher, *students = digits.trained
   other = _train(_make_module(1), 'other_seed1', 'student', 'teacher', 1, 1)
@@ -214,7 +213,7 @@ def test_the_first_seed_and_its_given_teacher_are_drawn(
   run = _run(own, tmp_path, teacher_workdir='given')
   given = _run(dataclasses.replace(digits, trained=[teacher]), tmp_path)
   monkeypatch.setattr(figures.run_lib.Run, 'open', lambda *unused: given)
-  assert figures.load(run, digits.data).trained == [teacher, *students]
+  assert figures.load(run).trained == [teacher, *students]
 
 
 # Pixels.
@@ -229,12 +228,12 @@ def test_figure_2_varies_the_unit_that_each_student_found(digits):
   model = digits.trained[2].model
   factors, nuisance = map(np.asarray, model.encode(digits.data.images))
   code = type(model.encode(digits.data.images[:1]))(
-      factors[7:8], nuisance[7:8].copy()
+    factors[7:8], nuisance[7:8].copy()
   )
   code.nuisance[0, 1] = np.quantile(nuisance[:, 1], 0.01)
   shown = np.asarray(axes[0].images[0].get_array())[8:, :8]
   np.testing.assert_allclose(
-      shown, np.clip(model.decode(code)[0, ..., 0], 0, 1), atol=1e-5
+    shown, np.clip(model.decode(code)[0, ..., 0], 0, 1), atol=1e-5
   )
 
 
@@ -256,16 +255,16 @@ def test_figure_8_compares_two_models_at_their_own_strengths(people):
 
 def test_runs_of_faces_together(people, faders, tmp_path):
   runs = [_run(people, tmp_path / 'ours'), _run(faders, tmp_path / 'theirs')]
-  written = figures.draw_several(runs)
+  written = figures.draw(runs)
   assert [path.name for path in written] == [
       'figure_4.png', 'figure_7.png', 'figure_8.png'
   ]  # fmt: skip
   assert written[0].parent == tmp_path / 'ours' / 'figures'
   others = dataclasses.replace(
-      people, data=dataclasses.replace(people.data, fingerprint='others')
+    people, data=dataclasses.replace(people.data, fingerprint='others')
   )
   with pytest.raises(errors.InputError, match='other are of other attributes'):
-    figures.draw_several([runs[0], _run(others, tmp_path / 'other')])
+    figures.draw([runs[0], _run(others, tmp_path / 'other')])
 
 
 def test_front_shows_digits_and_faces(digits, people, tmp_path):
@@ -277,7 +276,7 @@ def test_front_shows_digits_and_faces(digits, people, tmp_path):
   unmeasured = dataclasses.replace(people, rows=[])
   with pytest.raises(errors.InputError, match='faces measured'):
     figures.list_front([unmeasured])
-  [path] = figures.draw(_run(digits, tmp_path), names=['front'])
+  [path] = figures.draw([_run(digits, tmp_path)], names=['front'])
   assert path.name == 'front.png'
 
 
@@ -287,15 +286,15 @@ def test_front_shows_digits_and_faces(digits, people, tmp_path):
 def test_mistakes_are_named(digits, tmp_path):
   run = _run(digits, tmp_path)
   with pytest.raises(errors.InputError, match='cannot give 5; accepted: 1, 2'):
-    figures.draw(run, digits.data, names=['1', '5'])
+    figures.draw([run], names=['1', '5'])
   with pytest.raises(errors.InputError, match='output_dir=/proc/here cannot'):
-    figures.draw(run, digits.data, folder='/proc/here')
-  with pytest.raises(errors.InputError, match='these runs together cannot'):
-    figures.draw_several([run, run], names=['4'])
+    figures.draw([run], folder='/proc/here')
+  with pytest.raises(errors.InputError, match='these runs cannot'):
+    figures.draw([run, run], names=['4'])
   for changes, message in (
-      ({'figure': ('3',)}, '--figure=3; accepted: 1, 2'),
-      ({'format': ('jpg',)}, '--format=jpg; accepted: png, pdf, svg'),
-      ({'format': ()}, '--format is empty'),
+    ({'figure': ('3',)}, '--figure=3; accepted: 1, 2'),
+    ({'format': ('jpg',)}, '--format=jpg; accepted: png, pdf, svg'),
+    ({'format': ()}, '--format is empty'),
   ):
     with pytest.raises(errors.InputError, match=message):
       figures.FiguresConfig(**changes)
@@ -303,12 +302,12 @@ def test_mistakes_are_named(digits, tmp_path):
 
 def test_a_mistake_is_one_line_and_status_2(tmp_path):
   process = subprocess.run(
-      [sys.executable, '-m', 'experiments.figures', '--workdir=nowhere'],
-      cwd=tmp_path,
-      env={**os.environ, 'PYTHONPATH': os.getcwd(), 'JAX_PLATFORMS': 'cpu'},
-      capture_output=True,
-      text=True,
-      check=False,
+    [sys.executable, '-m', 'experiments.figures', '--workdir=nowhere'],
+    cwd=tmp_path,
+    env={**os.environ, 'PYTHONPATH': os.getcwd(), 'JAX_PLATFORMS': 'cpu'},
+    capture_output=True,
+    text=True,
+    check=False,
   )
   assert process.returncode == 2
   assert process.stderr.startswith('error: ')

@@ -55,9 +55,9 @@ def _phases():
            ('teacher', 'cycle', 3), ('teacher', 'cycle', 4),
            ('student_d32', None, 1), ('student_d32', None, 2)]  # fmt: skip
   return [
-      {'stage': stage, 'epoch': epoch, 'step': 10 * i, 'eval_mse': 0.1 / i}
-      | ({'phase': phase} if phase else {})
-      for i, (stage, phase, epoch) in enumerate(lines, start=1)
+    {'stage': stage, 'epoch': epoch, 'step': 10 * i, 'eval_mse': 0.1 / i}
+    | ({'phase': phase} if phase else {})
+    for i, (stage, phase, epoch) in enumerate(lines, start=1)
   ]
 
 
@@ -69,12 +69,12 @@ def _row(model, dim, flips, mse):
 
 # Table 2 of the paper.
 ROWS = (
-    _row('teacher', 2048, 0.731, 1.82e-3),
-    _row('student', 8192, 0.722, 1.08e-3),
-    _row('student_cycle', 8192, 0.427, 1.04e-3),
-    _row('fader', 2048, 0.431, 3.08e-3),
-    _row('fader', 8192, 0.442, 1.83e-3),
-    _row('random', 2048, 0.202, 1.01e-1),
+  _row('teacher', 2048, 0.731, 1.82e-3),
+  _row('student', 8192, 0.722, 1.08e-3),
+  _row('student_cycle', 8192, 0.427, 1.04e-3),
+  _row('fader', 2048, 0.431, 3.08e-3),
+  _row('fader', 8192, 0.442, 1.83e-3),
+  _row('random', 2048, 0.202, 1.01e-1),
 )
 ADVERSARIAL = [
     {
@@ -148,9 +148,7 @@ def test_factor_grid_rises_to_the_right_and_upwards(channels):
   (axes,) = figure.axes
   # The first value of the vertical factor is the lowest row; no image is upside
   # down.
-  np.testing.assert_array_equal(
-      _tiles(axes, 3, 4), np.clip(images[::-1], 0, 1)
-  )
+  np.testing.assert_array_equal(_tiles(axes, 3, 4), np.clip(images[::-1], 0, 1))
   (image,) = axes.images
   assert image.get_clim() == (0, 1)
   # Labels stand at their tiles: extent is (left, right, bottom, top).
@@ -173,7 +171,7 @@ def test_traversals_has_an_axes_per_block(channels):
   assert len(figure.axes) == 3
   for block, axes in enumerate(figure.axes):
     np.testing.assert_array_equal(
-        _tiles(axes, 2, 4), np.clip(images[:, block], 0, 1)
+      _tiles(axes, 2, 4), np.clip(images[:, block], 0, 1)
     )
   assert _texts(figure.axes[0].get_yticklabels()) == ['d = 1', 'd = 2']
 
@@ -216,7 +214,7 @@ def test_swap_curves_leave_a_gap_where_no_pair_was_judged():
   records[1]['eval_class_swaps'] = None
   left, _ = curves.swap_curves(records).axes
   np.testing.assert_array_equal(
-      np.isnan(left.lines[0].get_ydata()), [True, False]
+    np.isnan(left.lines[0].get_ydata()), [True, False]
   )
 
 
@@ -244,9 +242,9 @@ def test_error_curves_have_a_line_per_phase():
 def test_adversarial_curves_are_over_epochs():
   above, middle, below = curves.adversarial_curves(ADVERSARIAL[::-1], 0.7).axes
   for axes, expected in (
-      (above, [70, 60, 50]),
-      (middle, [1e-4, 2e-4, 3e-4]),
-      (below, [0.1, 0.05, 0.1 / 3]),
+    (above, [70, 60, 50]),
+    (middle, [1e-4, 2e-4, 3e-4]),
+    (below, [0.1, 0.05, 0.1 / 3]),
   ):
     np.testing.assert_array_equal(axes.lines[0].get_xdata(), [1, 2, 3])
     np.testing.assert_allclose(axes.lines[0].get_ydata(), expected)
@@ -259,7 +257,7 @@ def test_tradeoff_has_percents_over_errors():
   found = {line.get_label(): line.get_xydata() for line in axes.lines}
   assert len(found) == 5
   np.testing.assert_allclose(
-      found['Fader Networks'], [[3.08e-3, 43.1], [1.83e-3, 44.2]]
+    found['Fader Networks'], [[3.08e-3, 43.1], [1.83e-3, 44.2]]
   )
   assert axes.get_xscale() == 'log'
   texts = sorted(text.get_text() for text in axes.texts)
@@ -299,12 +297,10 @@ def test_sweeps_name_rows_and_values():
 def test_compared_sweeps_are_below_each_other():
   images = _faces(3, 2, 5)
   figure = faces.compared_sweeps(
-      images, np.linspace(-1, 1, 5), NAMES, ['a', 'b'], xlabel='x'
+    images, np.linspace(-1, 1, 5), NAMES, ['a', 'b'], xlabel='x'
   )
   for axes, expected in zip(figure.axes, images, strict=True):
-    np.testing.assert_array_equal(
-        _tiles(axes, 2, 5), np.clip(expected, 0, 1)
-    )
+    np.testing.assert_array_equal(_tiles(axes, 2, 5), np.clip(expected, 0, 1))
   assert _texts(figure.axes[0].get_yticklabels()) == ['a', 'b']
 
 
@@ -394,9 +390,9 @@ def test_no_text_leaves_the_canvas_or_meets_another(name):
         if not axis.get_visible() or not low <= place <= high:
           hidden.append(label)
   texts = [
-      text
-      for text in figure.findobj(mpl_text.Text)
-      if text.get_text() and text.get_visible() and text not in hidden
+    text
+    for text in figure.findobj(mpl_text.Text)
+    if text.get_text() and text.get_visible() and text not in hidden
   ]
   assert texts
   boxes = [text.get_window_extent(canvas.get_renderer()) for text in texts]
@@ -491,6 +487,6 @@ def test_the_users_backend_does_not_matter(tmp_path):
   env = {**os.environ, 'MPLBACKEND': 'module://not_there', 'DISPLAY': ''}
   env['PYTHONPATH'] = os.getcwd()
   subprocess.run(
-      [sys.executable, '-c', code], cwd=tmp_path, env=env, check=True
+    [sys.executable, '-c', code], cwd=tmp_path, env=env, check=True
   )
   assert (tmp_path / 'a.png').exists()

@@ -73,5 +73,7 @@ def test_animations(ending, channels):
 
 def test_pictures_too_large_for_their_kind():
   pictures.check_size('.png', 20, 100_000, 'it')
-  with pytest.raises(errors.InputError, match='it would have 20000x20 .* 16383'):
+  with pytest.raises(
+    errors.InputError, match='it would have 20000x20 .* 16383'
+  ):
     pictures.check_size('.webp', 20, 20_000, 'it')

@@ -11,7 +11,7 @@ from jacsup_jax.core import codes
 from jacsup_jax.figures import sweeps
 
 TWO = codes.Code(
-    jnp.array([[1.0, 2.0], [10.0, 20.0]]), jnp.array([[3.0], [30.0]])
+  jnp.array([[1.0, 2.0], [10.0, 20.0]]), jnp.array([[3.0], [30.0]])
 )
 ONE = jax.tree.map(lambda x: x[:1], TWO)
 
@@ -46,35 +46,35 @@ def test_units_swaps_and_flips_are_where_they_belong(wrap):
       jnp.array([4.0, 5.0, 6.0]),
   )  # fmt: skip
   np.testing.assert_array_equal(
-      grid, [[[x, 2, y] for x in (7, 8)] for y in (4, 5, 6)]
+    grid, [[[x, 2, y] for x in (7, 8)] for y in (4, 5, 6)]
   )
   np.testing.assert_array_equal(
-      decode(sweeps.vary_unit, TWO, 2, jnp.array([-1.0, -2.0])),
-      [[[1, 2, -1], [1, 2, -2]], [[10, 20, -1], [10, 20, -2]]],
+    decode(sweeps.vary_unit, TWO, 2, jnp.array([-1.0, -2.0])),
+    [[[1, 2, -1], [1, 2, -2]], [[10, 20, -1], [10, 20, -2]]],
   )
   np.testing.assert_array_equal(
-      decode(sweeps.vary_unit, TWO, 1, jnp.array([0.0])),
-      [[[1, 0, 3]], [[10, 0, 30]]],
+    decode(sweeps.vary_unit, TWO, 1, jnp.array([0.0])),
+    [[[1, 0, 3]], [[10, 0, 30]]],
   )
   # A row has the factors of one, a column the nuisance of one.
   np.testing.assert_array_equal(
-      decode(sweeps.swap_all_factors, TWO),
-      [[[1, 2, 3], [1, 2, 30]], [[10, 20, 3], [10, 20, 30]]],
+    decode(sweeps.swap_all_factors, TWO),
+    [[[1, 2, 3], [1, 2, 30]], [[10, 20, 3], [10, 20, 30]]],
   )
   code = codes.Code(jnp.array([[1.0, -2.0], [-1.0, 0.0]]), TWO.nuisance)
   np.testing.assert_array_equal(
-      decode(sweeps.flip_factors, code, jnp.array([1, 0]), 9.0),
-      [[[1, 9, 3], [-9, -2, 3]], [[-1, -9, 30], [9, 0, 30]]],
+    decode(sweeps.flip_factors, code, jnp.array([1, 0]), 9.0),
+    [[[1, 9, 3], [-9, -2, 3]], [[-1, -9, 30], [9, 0, 30]]],
   )
 
 
 def test_direction_moves_the_nuisance_along_it_alone():
   # Components along (0.6, 0.8) are 5 and 1.4, so values 1.4, 3.2 and 5.
   code = codes.Code(
-      jnp.array([[7.0], [8.0]]), jnp.array([[3.0, 4.0], [1.0, 1.0]])
+    jnp.array([[7.0], [8.0]]), jnp.array([[3.0, 4.0], [1.0, 1.0]])
   )
   found = sweeps.vary_direction(
-      _decode, code, 1, jnp.array([0.6, 0.8]), 3, low=0.0
+    _decode, code, 1, jnp.array([0.6, 0.8]), 3, low=0.0
   )
   expected = [[7, 0.84, 1.12], [7, 1.92, 2.56], [7, 3, 4]]
   np.testing.assert_allclose(found.reshape(3, 3), expected, rtol=1e-5)
@@ -89,7 +89,7 @@ def test_feature_maps_are_kept_while_factors_vary():
   np.testing.assert_array_equal(images[:, 1], nuisance + 1)
   one = jax.tree.map(lambda x: x[:1], code)
   grid = sweeps.vary_factors(
-      decode, one, (0, 2), jnp.zeros(2), jnp.array([0.0, 1.0, 2.0])
+    decode, one, (0, 2), jnp.zeros(2), jnp.array([0.0, 1.0, 2.0])
   )
   for i, row in enumerate(grid):
     np.testing.assert_array_equal(row, np.stack([nuisance[0] + i] * 2))
@@ -102,7 +102,7 @@ def test_own_value_gives_the_reconstruction():
   code = codes.Code(*jax.random.normal(jax.random.key(0), (2, 1, 2)))
   image = _decode(code)
   grid = sweeps.vary_factors(
-      _decode, code, (0, 3), code.factors[:, 0], code.nuisance[:, 1]
+    _decode, code, (0, 3), code.factors[:, 0], code.nuisance[:, 1]
   )
   np.testing.assert_array_equal(grid[0, 0], image[0])
   row = sweeps.vary_unit(_decode, code, 3, code.nuisance[:, 1])
