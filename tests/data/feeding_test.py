@@ -6,8 +6,8 @@ import threading
 import numpy as np
 import pytest
 
-from jacsup_jax.data import faces
 from jacsup_jax.data import feeding
+from jacsup_jax.data import registry
 
 SIZE = 20
 
@@ -18,16 +18,16 @@ def _make_dataset(in_memory):
   )
   attributes = np.where(np.arange(SIZE * 2).reshape(SIZE, 2) % 3, 1, -1)
   attributes = attributes.astype(np.int8)
-  dataset = faces.FaceDataset(
-      name='test', split='train', attribute_names=('a', 'b'), image_size=8,
-      fingerprint='0', attributes=attributes, images=images,
-  )
+  dataset = registry.Dataset(
+      name='test', split='train', images=images, labels=attributes,
+      attribute_names=('a', 'b'),
+  )  # pyformat: disable
   if in_memory:
     return dataset
   return dataclasses.replace(
       dataset, images=None,
-      read_images=lambda indices: (images[indices], attributes[indices]),
-  )
+      read_images=lambda rows: images[rows],
+  )  # pyformat: disable
 
 
 def _make_indices(steps=7, batch_size=6):

@@ -1,0 +1,101 @@
+"""Tests of jacsup_jax.data.images."""
+
+import io
+import struct
+import zlib
+
+import numpy as np
+from PIL import Image
+import pytest
+import tiny_faces
+
+from jacsup_jax.core import errors
+from jacsup_jax.data import images as image_files
+
+
+def test_the_square_of_celeba_is_rows_20_to_minus_20():
+  image = np.random.default_rng(0).integers(0, 256, (218, 178, 3), np.uint8)
+  expected = image[20:-20]
+  assert expected.shape == (178, 178, 3)
+  found = image_files.resize(Image.fromarray(image), 178)
+  np.testing.assert_array_equal(found, expected)
+  # Wider than high: the same of the columns.
+  found = image_files.resize(Image.fromarray(image.transpose(1, 0, 2)), 178)
+  np.testing.assert_array_equal(found, expected.transpose(1, 0, 2))
+
+
+def test_lanczos_keeps_a_constant():
+  image = np.full((218, 178, 3), (10, 200, 90), np.uint8)
+  found = image_files.resize(Image.fromarray(image), 64)
+  np.testing.assert_array_equal(found, image[:64, :64])
+
+
+def test_squares_of_the_right_size_are_kept():
+  image = tiny_faces.make_images()[0][:16]
+  content = image_files.encode_png(image)
+  np.testing.assert_array_equal(image_files.decode(content, 16, 'x'), image)
+
+
+@pytest.mark.parametrize('mode', ['L', 'RGBA', 'CMYK', 'P'])
+def test_other_kinds_of_pictures_become_colour(mode):
+  file = io.BytesIO()
+  picture = Image.new('RGB', (16, 16), (50, 50, 50)).convert(mode)
+  picture.save(file, format='JPEG' if mode == 'CMYK' else 'PNG')
+  image = image_files.decode(file.getvalue(), 8, 'x')
+  # Palettes and JPEG round.
+  np.testing.assert_allclose(image, np.full((8, 8, 3), 50), atol=3)
+
+
+@pytest.mark.parametrize(
+    ('damage', 'message'),
+    [
+        (lambda content: b'', 'empty'),
+        (lambda content: content[: len(content) // 2], '.'),
+        (lambda content: b'<html>', 'none of JPEG, PNG'),
+        (lambda content: content[:100] + b'####' + content[104:], '.'),
+    ],
+    ids=['empty', 'cut', 'text', 'flipped'],
+)
+def test_damaged_pictures(damage, message):
+  content = damage(tiny_faces.encode(tiny_faces.make_images()[0]))
+  with pytest.raises(image_files.BadImageError, match=message):
+    image_files.decode(content, 8, 'x')
+
+
+def test_pictures_are_not_enlarged():
+  content = tiny_faces.encode(tiny_faces.make_images()[0])
+  with pytest.raises(ValueError, match='=32 is larger than .* x, 16x16'):
+    image_files.decode(content, 32, 'x')
+
+
+def _make_png(width, height):
+  """Makes a PNG of a header alone."""
+  header = struct.pack('>II5B', width, height, 8, 2, 0, 0, 0)
+  chunk = lambda name, content: (
+      struct.pack('>I', len(content)) + name + content
+      + struct.pack('>I', zlib.crc32(name + content))
+  )  # pyformat: disable
+  return b'\x89PNG\r\n\x1a\n' + chunk(b'IHDR', header) + chunk(b'IDAT', b'')
+
+
+@pytest.mark.filterwarnings('error::PIL.Image.DecompressionBombWarning')
+@pytest.mark.parametrize('side', [9_000, 12_000, 20_000])
+def test_picture_bombs_are_refused(side):
+  with pytest.raises(image_files.BadImageError, match='pixels'):
+    image_files.decode(_make_png(side, side), 8, 'x')
+
+
+@pytest.mark.filterwarnings('ignore::UserWarning')
+@pytest.mark.parametrize('kind', ['PNG', 'JPEG', 'GIF', 'TIFF', 'WEBP', 'BMP'])
+def test_damaged_pictures_never_raise_anything_else(kind):
+  file, rng = io.BytesIO(), np.random.default_rng(0)
+  Image.fromarray(tiny_faces.make_images()[0]).save(file, format=kind)
+  whole = file.getvalue()
+  assert image_files.decode(whole, 8, 'x').shape == (8, 8, 3)
+  for _ in range(60):
+    content = bytearray(whole)
+    content[rng.integers(min(len(whole), 300))] ^= 1 << rng.integers(8)
+    try:
+      image_files.decode(bytes(content), 8, 'x')
+    except (image_files.BadImageError, errors.InputError) as error:
+      assert str(error)
