@@ -47,24 +47,17 @@ class JudgeConfig:
       10, 'Epochs of a judge that this run trains.', low=1
   )
   judge_first_width: int = config.option(
-      32,
-      'Channels of the first layer of a face judge; each further layer has'
-      ' twice as many.',
-      low=1,
-      high=config.LARGEST_WIDTH,
-  )
+      32, 'Channels of layer 1 of a face judge; each next layer has twice as'
+      ' many.', low=1, high=config.LARGEST_WIDTH,
+  )  # pyformat: disable
   judge_last_width: int = config.option(
-      512,
-      'Largest number of channels of a face judge.',
-      low=1,
-      high=config.LARGEST_WIDTH,
-  )
+      512, 'Most channels of a layer of a face judge.',
+      low=1, high=config.LARGEST_WIDTH,
+  )  # pyformat: disable
   judge_hidden: int = config.option(
-      512,
-      'Units of the dense layer of a face judge.',
-      low=1,
-      high=config.LARGEST_WIDTH,
-  )
+      512, 'Units of the dense layer of a face judge.',
+      low=1, high=config.LARGEST_WIDTH,
+  )  # pyformat: disable
 
   def __post_init__(self):
     config.check_options(self)
@@ -165,10 +158,7 @@ def default_directory(
 ) -> str:
   """Returns the default directory of the judges of a data set.
 
-  `arrays`, whose name any file shares, has a directory for each test split.
-
-  Raises:
-    InputError: if the file of `arrays` is not usable.
+  `arrays`, a name that any file has, gets a directory for each test split.
   """
   if dataset != registry.ARRAYS:
     return f'runs/judge_{dataset}'
@@ -177,12 +167,7 @@ def default_directory(
 
 
 def identify(dataset: str, test: registry.Dataset) -> str:
-  """Returns the name under which judges store their data set.
-
-  Args:
-    dataset: name of the data set.
-    test: its test split.
-  """
+  """Returns the name under which judges store their data set."""
   if dataset != registry.ARRAYS:
     return dataset
   return f'{dataset} of fingerprint {test.fingerprint}'
@@ -207,7 +192,7 @@ def restore_or_train(
     dataset: name of the data set that they are for.
     data_dir: see `registry.load`.
     image_shape: (H, W, C) that the images must have; None accepts any.
-    seeds: one judge each; None accepts those that are there, or trains 0, 1, 2.
+    seeds: one judge each; None accepts those that are there, or trains three.
     epochs: passes over the data; None accepts any, or trains 10.
     report: called after every epoch of training.
 
@@ -261,16 +246,8 @@ def train(
   """Trains judges of several seeds in one program.
 
   Cross-entropy, Adam with a learning rate that falls from 1e-3 to 0 by a
-  cosine.
-
-  Args:
-    dataset: name of the data set, stored with them.
-    data: to train on.
-    test: for their accuracy alone.
-    seeds: one judge each.
-    epochs: passes over the data.
-    batch_size: of a step.
-    report: called after every epoch.
+  cosine. `dataset` is the name that they store, and `test` is for their
+  accuracy alone.
 
   Raises:
     InputError: if there are fewer images than a batch has.
@@ -291,24 +268,11 @@ def train(
       sha256='',
   )
   module = judges.module
-  optimizer = make_optimizer(epochs * batches.count_steps(len(data), batch_size))
+  num_steps = epochs * batches.count_steps(len(data), batch_size)
+  init, train_epoch = _make_programs(module, num_steps, batch_size)
   images, labels = jnp.asarray(data.images), jnp.asarray(data.labels)
   seeds = jnp.array(seeds)
-  state = jax.jit(jax.vmap(lambda seed: _init_state(module, optimizer, seed)))(
-      seeds
-  )
-  train_epoch = jax.jit(
-      jax.vmap(
-          functools.partial(
-              _train_epoch,
-              module=module,
-              optimizer=optimizer,
-              batch_size=batch_size,
-          ),
-          in_axes=(0, 0, None, None, None),
-      ),
-      donate_argnums=0,
-  )
+  state = init(seeds)
   for epoch in range(epochs):
     state, loss = train_epoch(state, seeds, epoch, images, labels)
     if report is not None:
@@ -331,11 +295,7 @@ def save(directory: str | os.PathLike[str], judges: Judges) -> None:
 
 
 def read(directory: str | os.PathLike[str]) -> Judges:
-  """Reads the judges of a directory, for whatever data they are.
-
-  Raises:
-    InputError: if it has none, or they are damaged.
-  """
+  """Reads judges for any data; InputError if there are none or damaged."""
   judges = judge_files.read(directory, Judges, 'params')
   template = jax.eval_shape(
       jax.vmap(functools.partial(_init_params, judges.module)),
@@ -352,16 +312,13 @@ def restore(
     num_classes: int,
     image_shape: tuple[int, int, int],
 ) -> Judges:
-  """Restores judges and checks that they fit the data.
+  """Restores judges; InputError if they are damaged or for other data.
 
   Args:
     directory: that `save` wrote to.
     dataset: that the judges are to judge.
     num_classes: of the data set.
     image_shape: (H, W, C) of the data set.
-
-  Raises:
-    InputError: if they were trained for other data, or cannot be read.
   """
   judges = read(directory)
   found = (judges.dataset, judges.num_classes, judges.image_shape)
@@ -385,15 +342,9 @@ def take_step(
     objective: Callable[..., Any],
     optimizer: optax.GradientTransformation,
 ) -> tuple[TrainState, jax.Array]:
-  """Takes one optimizer step of a judge.
+  """Takes one optimizer step; returns the state after it, the loss before it.
 
-  Args:
-    state: before the step.
-    objective: `(params, batch_stats) -> (loss, batch_stats)` on the batch.
-    optimizer: that made the state.
-
-  Returns:
-    The state after the step, and the loss before it.
+  `objective` is `(params, batch_stats) -> (loss, batch_stats)` on a batch.
   """
   (loss, batch_stats), grads = jax.value_and_grad(objective, has_aux=True)(
       state.params, state.batch_stats
@@ -408,37 +359,57 @@ def _init_params(module, seed):
   return module.init(jax.random.key(seed), images)['params']
 
 
-def _init_state(module, optimizer, seed):
-  params = _init_params(module, seed)
-  return TrainState(jnp.zeros((), jnp.int32), params, {}, optimizer.init(params))
+def _make_programs(module, num_steps, batch_size):
+  """Makes jitted functions that start judges and train them for an epoch."""
+  optimizer = make_optimizer(num_steps)
+
+  def init(seed):
+    params = _init_params(module, seed)
+    step = jnp.zeros((), jnp.int32)
+    return TrainState(step, params, {}, optimizer.init(params))
+
+  def train_epoch(state, seed, epoch, images, labels):
+    step = functools.partial(
+        _train_step, module, optimizer, seed, images, labels
+    )
+    return jax.lax.scan(
+        step,
+        state,
+        batches.epoch_indices(seed, epoch, images.shape[0], batch_size),
+    )
+
+  # Counters are shared by the judges: only arrays have an axis of seeds.
+  axes = jax.tree.map(
+      lambda x: 0 if x.shape else None, jax.eval_shape(init, 0)
+  )
+  return jax.jit(jax.vmap(init, out_axes=axes)), jax.jit(
+      jax.vmap(
+          train_epoch,
+          in_axes=(axes, 0, None, None, None),
+          out_axes=(axes, 0),
+      ),
+      donate_argnums=0,
+  )
 
 
-def _train_epoch(
-    state, seed, epoch, images, labels, *, module, optimizer, batch_size
-):
-  """Trains the judge of one seed for an epoch; returns losses by step."""
+def _train_step(module, optimizer, seed, images, labels, state, indices):
+  # Independent of the keys of initialisation and data order.
+  dropout_key = jax.random.fold_in(jax.random.key(~seed), state.step)
+  batch_images = batches.to_float(images[indices])
 
-  def step(state, indices):
-    # Independent of the keys of initialisation and data order.
-    dropout_key = jax.random.fold_in(jax.random.key(~seed), state.step)
-    batch_images = batches.to_float(images[indices])
+  def objective(params, batch_stats):
+    logits = module.apply(
+        {'params': params},
+        batch_images,
+        train=True,
+        rngs={'dropout': dropout_key},
+    )
+    loss = optax.softmax_cross_entropy_with_integer_labels(
+        logits, labels[indices]
+    ).mean()
+    return loss, batch_stats
 
-    def objective(params, batch_stats):
-      logits = module.apply(
-          {'params': params},
-          batch_images,
-          train=True,
-          rngs={'dropout': dropout_key},
-      )
-      loss = optax.softmax_cross_entropy_with_integer_labels(
-          logits, labels[indices]
-      ).mean()
-      return loss, batch_stats
-
-    return take_step(state, objective, optimizer)
-
-  indices = batches.epoch_indices(seed, epoch, images.shape[0], batch_size)
-  return jax.lax.scan(step, state, indices)
+  return take_step(state, objective, optimizer)
 
 
 @functools.partial(jax.jit, static_argnums=0)

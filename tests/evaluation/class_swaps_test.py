@@ -1,7 +1,10 @@
-"""Tests of jacsup_jax.evaluation, with an oracle and anti-oracles.
+"""Tests of evaluation.class_swaps and reconstruction, with an oracle.
 
 An image is two pixels: the first is 20 times its class, the second its style.
 """
+
+import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -9,10 +12,24 @@ import numpy as np
 import pytest
 
 from jacsup_jax.core import codes
-from jacsup_jax.evaluation import class_swaps as evaluation
+from jacsup_jax.core import errors
+from jacsup_jax.evaluation import class_swaps
+from jacsup_jax.evaluation import judges
+from jacsup_jax.evaluation import reconstruction
+from jacsup_jax.models import autoencoders
+from jacsup_jax.models import model as models
 
 CLASSES = 10
-NUM_IMAGES = 8 * evaluation.SWAP_BATCH_SIZE
+NUM_IMAGES = 8 * class_swaps.SWAP_BATCH_SIZE
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+  """Functions in the place of a trained model."""
+
+  encode: Any
+  decode: Any
+  image_range: tuple[int, int] = (0, 1)
 
 
 def _data(num_images=NUM_IMAGES, num_classes=CLASSES):
@@ -40,6 +57,9 @@ def _decode(code):
   return jnp.stack([code.factors, code.nuisance], axis=1)[:, None]
 
 
+ORACLE = Model(_encode, _decode)
+
+
 # The anti-oracle reconstructs as well, but has the class in the nuisance.
 def _encode_reversed(images):
   return codes.Code(images[:, 0, 1], images[:, 0, 0])
@@ -55,10 +75,14 @@ def _decode_style(code):
   return jnp.stack([drawn, code.nuisance], axis=1)[:, None]
 
 
-def _count(encode, decode, classify=_judge, data=None, seed=0):
+REVERSED = Model(_encode_reversed, _decode_reversed)
+STYLE = Model(_encode, _decode_style)
+
+
+def _count(model, classify=_judge, data=None, seed=0):
   images, labels = data or _data()
-  counts = evaluation.count_class_swaps(
-      encode, decode, classify, images, labels, seed=seed
+  counts = class_swaps.count_class_swaps(
+      model, classify, images, labels, seed=seed
   )
   return np.asarray(counts.followed), np.asarray(counts.pairs)
 
@@ -69,17 +93,18 @@ def _count(encode, decode, classify=_judge, data=None, seed=0):
 def test_mse_is_the_mean_over_images_and_pixels():
   # Black and white against 0.5: 0.25 everywhere. Against black: 0 and 1.
   images = jnp.array([0, 255], jnp.uint8).reshape(2, 1, 1, 1)
-  constant = lambda value: lambda code: jnp.full((1, 1, 1, 1), value)
-  encode = lambda images: codes.Code(images[:, 0, 0], jnp.zeros((1, 0)))
-  assert evaluation.compute_mse(encode, constant(0.5), images) == 0.25
-  assert evaluation.compute_mse(encode, constant(0.0), images) == 0.5
+  constant = lambda value: lambda code: jnp.full((2, 1, 1, 1), value)
+  encode = lambda images: codes.Code(images[:, 0, 0], jnp.zeros((2, 0)))
+  for value, expected in ((0.5, 0.25), (0.0, 0.5)):
+    mse = reconstruction.compute_mse(Model(encode, constant(value)), images)
+    np.testing.assert_allclose(mse, expected, rtol=1e-6)
 
 
 def test_psnr_is_in_decibels():
   # 10 log10(1 / 0.01) = 20; of a range of 2, 10 log10(4 / 0.01) = 26.0206.
-  np.testing.assert_allclose(evaluation.psnr(0.01), 20.0, rtol=1e-6)
-  np.testing.assert_allclose(evaluation.psnr(0.01, 2.0), 26.0206, rtol=1e-6)
-  assert evaluation.psnr(0.0) == float('inf')
+  np.testing.assert_allclose(reconstruction.psnr(0.01), 20.0, rtol=1e-6)
+  np.testing.assert_allclose(reconstruction.psnr(0.01, 2.0), 26.0206, rtol=1e-6)
+  assert reconstruction.psnr(0.0) == float('inf')
 
 
 def test_accuracy_counts_matches():
@@ -87,7 +112,7 @@ def test_accuracy_counts_matches():
   wrong = labels.at[:2].set((labels[:2] + 1) % CLASSES)
   # Four of six.
   np.testing.assert_allclose(
-      evaluation.compute_accuracy(_judge, images, wrong), 4 / 6, rtol=1e-6
+      judges.compute_accuracy(_judge, images, wrong), 4 / 6, rtol=1e-6
   )
 
 
@@ -95,29 +120,29 @@ def test_accuracy_is_of_the_transformed_images():
   images, labels = _data(6)
   black = lambda images: 0.0 * images
   np.testing.assert_allclose(
-      evaluation.compute_accuracy(_judge, images, labels, black),
+      judges.compute_accuracy(_judge, images, labels, black),
       np.mean(np.asarray(labels) == 0),
       rtol=1e-6,
   )
 
 
 def test_incomplete_last_batch_is_left_out():
-  size = evaluation.SWAP_BATCH_SIZE
+  size = class_swaps.SWAP_BATCH_SIZE
   images, labels = _data(size + 100)
   # The rest is all of another class than the first batch, and never seen.
   labels = jnp.where(jnp.arange(size + 100) < size, 3, 4)
   images = images.at[:, 0, 0, 0].set((20 * labels).astype(jnp.uint8))
-  _, pairs = _count(_encode, _decode, data=(images, labels))
+  _, pairs = _count(ORACLE, data=(images, labels))
   assert pairs[0] == pairs[2] == 0
 
 
 def test_too_few_images_make_no_pairs():
-  _, pairs = _count(_encode, _decode, data=_data(100))
+  _, pairs = _count(ORACLE, data=_data(100))
   np.testing.assert_array_equal(pairs, [0, 0, 0])
 
 
 def test_summary_of_hand_made_counts():
-  row = evaluation.summarize({
+  row = class_swaps.summarize({
       'mse': jnp.array(0.01),
       # Judges: 1/2 and 3/4; noisy 1 and 0; true labels 1/4 twice.
       'followed': jnp.array([[1, 4, 1], [3, 0, 1]]),
@@ -126,7 +151,8 @@ def test_summary_of_hand_made_counts():
       'judge_accuracy_reconstructions': jnp.array([0.25, 0.75]),
   })
   assert row['class_swaps'] == 0.625
-  assert row['class_swaps_std'] == 0.125
+  # Squares of 1/8 twice, over 2 - 1: deviations have the divisor n - 1.
+  np.testing.assert_allclose(row['class_swaps_std'], np.sqrt(1 / 32))
   assert row['class_swaps_by_judge'] == [0.5, 0.75]
   assert row['class_swaps_pairs'] == [2, 4]
   assert row['class_swaps_noisy_judge'] == 0.5
@@ -137,7 +163,7 @@ def test_summary_of_hand_made_counts():
 
 
 def test_summary_without_pairs_is_none():
-  row = evaluation.summarize({
+  row = class_swaps.summarize({
       'mse': jnp.array(0.01),
       # One judge of two sees one class only.
       'followed': jnp.array([[0, 1, 1], [1, 1, 1]]),
@@ -155,7 +181,7 @@ def test_summary_without_pairs_is_none():
 
 
 def test_oracle_scores_one():
-  followed, pairs = _count(_encode, _decode)
+  followed, pairs = _count(ORACLE)
   opinion, _, true_labels = followed / pairs
   assert opinion == true_labels == 1.0
   # Equal opinions are left out: about a tenth of the pairs.
@@ -163,18 +189,18 @@ def test_oracle_scores_one():
   np.testing.assert_array_equal(pairs[0], pairs[2])
   images, _ = _data()
   # Rounding of float32.
-  assert evaluation.compute_mse(_encode, _decode, images) < 1e-12
+  assert reconstruction.compute_mse(ORACLE, images) < 1e-12
 
 
 def test_anti_oracle_scores_zero():
-  followed, pairs = _count(_encode_reversed, _decode_reversed)
+  followed, pairs = _count(REVERSED)
   # It reconstructs, so every judge is of the same opinion as of the oracle.
-  np.testing.assert_array_equal(pairs, _count(_encode, _decode)[1])
+  np.testing.assert_array_equal(pairs, _count(ORACLE)[1])
   assert followed[0] == followed[2] == 0
 
 
 def test_decoder_that_ignores_the_factors_scores_chance():
-  followed, pairs = _count(_encode, _decode_style)
+  followed, pairs = _count(STYLE)
   # By opinion, the class never moves at all.
   assert followed[0] == 0 and pairs[0] > 0
   # By true labels, one in ten; the deviation over 900 pairs is 0.01.
@@ -182,7 +208,7 @@ def test_decoder_that_ignores_the_factors_scores_chance():
 
 
 def test_noisy_judge_has_its_own_keys():
-  followed, pairs = _count(_encode, _decode)
+  followed, pairs = _count(ORACLE)
   # A judge that guesses: one in ten, where the clean judge gives 1. With the
   # same key before and after a swap it would say the same twice: never.
   np.testing.assert_allclose(followed[1] / pairs[1], 0.1, atol=0.04)
@@ -190,19 +216,19 @@ def test_noisy_judge_has_its_own_keys():
 
 def test_judge_of_one_opinion_leaves_no_pairs():
   blind = lambda images, key: jnp.zeros(images.shape[0], jnp.int32)
-  followed, pairs = _count(_encode, _decode, blind)
+  followed, pairs = _count(ORACLE, blind)
   assert pairs[0] == pairs[1] == 0 and followed[0] == 0
   # True labels do not depend on the judge.
-  assert pairs[2] == _count(_encode, _decode)[1][2]
+  assert pairs[2] == _count(ORACLE)[1][2]
 
 
 # Invariants.
 
 
 def test_pairs_are_those_of_the_seed():
-  first = _count(_encode, _decode)
-  np.testing.assert_array_equal(first, _count(_encode, _decode))
-  assert not np.array_equal(first[1], _count(_encode, _decode, seed=1)[1])
+  first = _count(ORACLE)
+  np.testing.assert_array_equal(first, _count(ORACLE))
+  assert not np.array_equal(first[1], _count(ORACLE, seed=1)[1])
 
 
 @pytest.mark.parametrize('with_jit', [True, False])
@@ -214,8 +240,8 @@ def test_ensemble_measures_each_judge(with_jit):
     return (_judge(images, key) + offset) % CLASSES
 
   def measure(offsets):
-    return evaluation.evaluate_autoencoder(
-        _encode, _decode, judge, offsets, images, labels
+    return class_swaps.evaluate_autoencoder(
+        ORACLE, judge, offsets, images, labels
     )
 
   measured = (jax.jit(measure) if with_jit else measure)(jnp.array([0, 1]))
@@ -224,7 +250,60 @@ def test_ensemble_measures_each_judge(with_jit):
       measured['judge_accuracy_reconstructions'], [1.0, 0.0]
   )
   assert measured['pairs'].shape == measured['followed'].shape == (2, 3)
-  row = evaluation.summarize(measured)
+  row = class_swaps.summarize(measured)
   assert row['class_swaps_by_judge'] == [1.0, 1.0]
   # The wrong judge never sees the donor's true label: (1 + 0) / 2.
   assert row['class_swaps_true_labels'] == 0.5
+
+
+@pytest.mark.parametrize('batch_size', [64, 200, None])
+def test_error_does_not_depend_on_the_batches(batch_size):
+  images, _ = _data(300)
+  shifted = Model(_encode, lambda code: _decode(code) + 0.25)
+  mse = reconstruction.compute_mse(shifted, images, batch_size=batch_size)
+  np.testing.assert_allclose(mse, 1 / 16, rtol=1e-5)
+
+
+def test_one_judge_has_no_deviation():
+  row = class_swaps.summarize({
+      'mse': jnp.array(0.0),
+      'followed': jnp.array([[1, 1, 1]]),
+      'pairs': jnp.array([[2, 2, 2]]),
+      'judge_accuracy': jnp.ones(1),
+      'judge_accuracy_reconstructions': jnp.ones(1),
+  })
+  assert row['class_swaps'] == 0.5 and row['class_swaps_std'] is None
+
+
+# Models and judges of this package.
+
+
+def test_models_of_one_module_share_a_program(class_ensemble):
+  module = autoencoders.MlpAutoencoder(2, 1, (8,), image_shape=(4, 4, 1))
+  first, second = (
+      models.Model(module, **autoencoders.init_variables(module, seed))
+      for seed in range(2)
+  )
+  random = np.random.default_rng(0)
+  images = random.integers(0, 256, (256, 4, 4, 1), np.uint8)
+  labels = random.integers(0, 4, 256)
+  measure = lambda model, **kwargs: class_swaps.measure(
+      model, class_ensemble, images, labels, **kwargs
+  )
+  programs = class_swaps._measure._cache_size()
+  row, other = measure(first), measure(second)
+  assert class_swaps._measure._cache_size() == programs + 1
+  assert row == measure(first) and row['mse'] != other['mse']
+  error = np.mean((np.asarray(
+      first.decode(first.encode(images))
+  ) - images / np.float32(255)) ** 2)  # pyformat: disable
+  np.testing.assert_allclose(row['mse'], error, rtol=1e-5)
+  assert len(row['class_swaps_pairs']) == 2
+
+
+def test_judges_of_other_images_are_refused(class_ensemble):
+  module = autoencoders.MlpAutoencoder(2, 1)
+  model = models.Model(module, **autoencoders.init_variables(module, 0))
+  images = np.zeros((2, 28, 28, 1), np.uint8)
+  with pytest.raises(errors.InputError, match=r'28, 28, .* \(4, 4, 1, 0, 1\)'):
+    class_swaps.measure(model, class_ensemble, images, np.zeros(2, np.int32))

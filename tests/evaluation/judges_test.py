@@ -1,4 +1,4 @@
-"""Tests of jacsup_jax.judges, on images of four bright quadrants."""
+"""Tests of evaluation.judges, on images of four bright quadrants."""
 
 import dataclasses
 import functools
@@ -11,46 +11,12 @@ import numpy as np
 import pytest
 
 from jacsup_jax.core import errors
-from jacsup_jax.data import registry as datasets
+from jacsup_jax.data import registry
 from jacsup_jax.evaluation import judge_files
 from jacsup_jax.evaluation import judges
-from jacsup_jax.models import autoencoders as networks
-from jacsup_jax.runs import checkpoints
+from jacsup_jax.models import classifiers
 
 SHAPE = (4, 4, 1)
-SEEDS = (0, 1)
-
-
-def _data(num_images, seed):
-  random = np.random.default_rng(seed)
-  labels = random.integers(0, 4, num_images).astype(np.int32)
-  images = random.integers(0, 100, (num_images, *SHAPE), np.uint8)
-  for image, label in zip(images, labels):
-    row, column = 2 * (label // 2), 2 * (label % 2)
-    image[row : row + 2, column : column + 2] += 150
-  return images, labels
-
-
-IMAGES, LABELS = _data(512, 0)
-TEST_IMAGES, TEST_LABELS = _data(200, 1)
-
-
-def _train(**kwargs):
-  kwargs = {'seeds': SEEDS, 'epochs': 4, 'batch_size': 64, **kwargs}
-  return judges.train(
-      'quadrants',
-      4,
-      IMAGES,
-      LABELS,
-      test_images=TEST_IMAGES,
-      test_labels=TEST_LABELS,
-      **kwargs,
-  )
-
-
-@pytest.fixture(scope='module')
-def ensemble():
-  return _train()
 
 
 def _of(ensemble, index):
@@ -61,7 +27,7 @@ def _of(ensemble, index):
 
 
 def test_classes_are_the_largest_logits():
-  model = networks.MlpJudge(3, widths=())
+  model = classifiers.MlpJudge(3, widths=())
   # One pixel: logits are (x, 1 - x, 0.4).
   params = {'logits': {
       'kernel': jnp.array([[1.0, -1.0, 0.0]]),
@@ -73,51 +39,61 @@ def test_classes_are_the_largest_logits():
   )
 
 
-def test_accuracy_is_that_of_numpy(ensemble):
-  for i, accuracy in enumerate(ensemble.accuracy):
-    x = TEST_IMAGES.reshape(200, 16) / 255.0
-    params = _of(ensemble, i)
+def test_accuracy_is_that_of_numpy(class_ensemble, quadrants):
+  test = quadrants[1]
+  for i, accuracy in enumerate(class_ensemble.accuracy):
+    x = test.images.reshape(200, 16) / 255.0
+    params = _of(class_ensemble, i)
     for name in ('dense_0', 'dense_1', 'logits'):
       x = x @ params[name]['kernel'] + params[name]['bias'][None]
       x = np.maximum(x, 0) if name != 'logits' else x
-    correct = np.mean(np.argmax(x, axis=1) == TEST_LABELS)
+    correct = np.mean(np.argmax(x, axis=1) == test.labels)
     # A tie or a rounding may turn one of 200.
     np.testing.assert_allclose(accuracy, correct, atol=0.0051)
 
 
-def test_judges_learn_what_can_be_told(ensemble):
+def test_judges_learn_what_can_be_told(class_ensemble):
   # The quadrants do not overlap; a judge of chance has 0.25.
-  assert min(ensemble.accuracy) > 0.98
+  assert min(class_ensemble.accuracy) > 0.98
 
 
-def test_judges_of_shuffled_labels_have_chance():
+def test_judges_of_shuffled_labels_have_chance(quadrants):
+  train, test = quadrants
   random = np.random.default_rng(2)
+  noise = dataclasses.replace(
+      train, labels=random.integers(0, 4, 512).astype(np.int32)
+  )
   judge = judges.train(
-      'noise', 4, IMAGES, random.integers(0, 4, 512).astype(np.int32),
-      test_images=TEST_IMAGES, test_labels=TEST_LABELS, seeds=(0,), epochs=1,
-      batch_size=64,
-  )  # pyformat: disable
+      'noise', noise, test, seeds=(0,), epochs=1, batch_size=64
+  )
   # A quadrant may be taken for another as a whole, but not for its own.
   assert judge.accuracy[0] < 0.8
 
 
-def test_description_identifies_the_judges(ensemble):
-  described = ensemble.describe()
+def test_epochs_are_reported(trained_class_judges):
+  _, reports = trained_class_judges
+  assert [report[:2] for report in reports] == [(i, 4) for i in range(1, 5)]
+  losses = [metrics['loss'] for _, _, metrics in reports]
+  assert losses[-1] < losses[0] < 2
+
+
+def test_description_identifies_the_judges(class_ensemble):
+  described = class_ensemble.describe()
   assert described['dataset'] == 'quadrants'
-  assert described['seeds'] == SEEDS
-  assert described['sha256'] == checkpoints.hash_tree(ensemble.params)
+  assert described['seeds'] == (0, 1)
+  assert described['sha256'] == judge_files.hash_tree(class_ensemble.params)
   json.dumps(described)
 
 
 # Invariants.
 
 
-def test_key_switches_dropout_on(ensemble):
-  params = _of(ensemble, 0)
+def test_key_switches_dropout_on(class_ensemble):
+  params = _of(class_ensemble, 0)
   # Images of no class, so that the judge hesitates.
   images = jax.random.uniform(jax.random.key(0), (200, *SHAPE))
   classify = functools.partial(
-      judges.classify, ensemble.model, params, images
+      judges.classify, class_ensemble.module, params, images
   )
   np.testing.assert_array_equal(classify(None), classify(None))
   noisy = classify(jax.random.key(0))
@@ -126,26 +102,28 @@ def test_key_switches_dropout_on(ensemble):
   np.testing.assert_array_equal(noisy, classify(jax.random.key(0)))
 
 
-def test_seeds_are_judges_of_their_own(ensemble):
-  for leaf in jax.tree.leaves(ensemble.params):
+def test_seeds_are_judges_of_their_own(class_ensemble, quadrants):
+  for leaf in jax.tree.leaves(class_ensemble.params):
     assert leaf.shape[0] == 2
     assert not np.array_equal(leaf[0], leaf[1])
-  # Alone, a judge is what it is in the ensemble, up to rounding in a program
+  # Alone, a judge is what it is in the class_ensemble, up to rounding in a program
   # of another size, over 32 steps of Adam at 1e-3.
-  alone = _train(seeds=(1,))
-  chex.assert_trees_all_close(_of(alone, 0), _of(ensemble, 1), atol=2e-3)
+  alone = judges.train(
+      'quadrants', *quadrants, seeds=(1,), epochs=4, batch_size=64
+  )
+  chex.assert_trees_all_close(_of(alone, 0), _of(class_ensemble, 1), atol=2e-3)
 
 
-def test_restored_judges_are_those_saved(ensemble, tmp_path):
+def test_restored_judges_are_those_saved(class_ensemble, tmp_path):
   assert not judge_files.exist(tmp_path / 'judge')
-  judges.save(tmp_path / 'judge', ensemble)
+  judges.save(tmp_path / 'judge', class_ensemble)
   assert judge_files.exist(tmp_path / 'judge')
   restored = judges.restore(
       tmp_path / 'judge', dataset='quadrants', num_classes=4, image_shape=SHAPE
   )
-  chex.assert_trees_all_equal(restored.params, ensemble.params)
+  chex.assert_trees_all_equal(restored.params, class_ensemble.params)
   assert dataclasses.replace(restored, params=None) == dataclasses.replace(
-      ensemble, params=None
+      class_ensemble, params=None
   )
 
 
@@ -153,8 +131,8 @@ def test_restored_judges_are_those_saved(ensemble, tmp_path):
     'other',
     [{'dataset': 'digits'}, {'num_classes': 5}, {'image_shape': (4, 5, 1)}],
 )
-def test_judges_of_other_data_are_refused(ensemble, tmp_path, other):
-  judges.save(tmp_path, ensemble)
+def test_judges_of_other_data_are_refused(class_ensemble, tmp_path, other):
+  judges.save(tmp_path, class_ensemble)
   wanted = {
       'dataset': 'quadrants', 'num_classes': 4, 'image_shape': SHAPE, **other
   }  # pyformat: disable
@@ -166,25 +144,17 @@ def test_judges_of_other_data_are_refused(ensemble, tmp_path, other):
   assert str(next(iter(other.values()))) in message
 
 
-@pytest.mark.parametrize('text', [None, 'no json', '{"seeds": [0]}', '[]'])
-def test_what_is_no_judge_is_refused_by_name(tmp_path, text):
-  if text is not None:
-    (tmp_path / 'judge.json').write_text(text)
-  with pytest.raises(errors.InputError, match='judge.json'):
-    judges.restore(
-        tmp_path, dataset='quadrants', num_classes=4, image_shape=SHAPE
-    )
-
-
-def test_judges_are_trained_once_and_without_validation(tmp_path, monkeypatch):
+def test_judges_are_trained_once_and_without_validation(
+    quadrants, tmp_path, monkeypatch
+):
   loaded = []
 
-  def load(name, split, *, data_dir=None, image_shape=None):
+  def load(name, split, **unused_kwargs):
     loaded.append(split)
-    images, labels = _data(128, 3)
-    return datasets.Dataset(name, split, images, labels, 4, 'fingerprint')
+    images, labels = quadrants[0].read(range(128))
+    return registry.Dataset(name, split, images, labels, 'fingerprint')
 
-  monkeypatch.setattr(datasets, 'load', load)
+  monkeypatch.setattr(registry, 'load', load)
   make = functools.partial(
       judges.restore_or_train, tmp_path / 'judge', 'quadrants', None
   )
@@ -200,12 +170,11 @@ def test_judges_are_trained_once_and_without_validation(tmp_path, monkeypatch):
 
 
 def test_directory_of_something_else_is_refused(
-    ensemble, tmp_path, monkeypatch
+    quadrants, tmp_path, monkeypatch
 ):
   (tmp_path / 'letter.txt').write_text('dear')
-  data = datasets.Dataset('quadrants', '', IMAGES, LABELS, 4, '')
-  monkeypatch.setattr(datasets, 'load', lambda *args, **kwargs: data)
-  monkeypatch.setattr(judges, 'train', lambda *args, **kwargs: ensemble)
+  monkeypatch.setattr(registry, 'load', lambda *args, **kwargs: quadrants[0])
+  monkeypatch.setattr(judges, 'train', None)
   with pytest.raises(errors.InputError, match=str(tmp_path)):
     judges.restore_or_train(tmp_path, 'quadrants', None)
   assert [p.name for p in tmp_path.iterdir()] == ['letter.txt']
@@ -230,8 +199,14 @@ def test_every_file_of_arrays_has_judges_of_its_own(tmp_path):
 
 def test_fewer_images_than_a_batch_are_the_users_mistake():
   images, labels = np.zeros((5, 4, 4, 1), np.uint8), np.zeros(5, np.int32)
+  data = registry.Dataset('small', 'train', images, labels)
   with pytest.raises(errors.InputError, match='--dataset=small has 5 .* 128 or'):
-    judges.train(
-        'small', 2, images, labels, test_images=images, test_labels=labels,
-        seeds=(0,), epochs=1,
-    )  # pyformat: disable
+    judges.train('small', data, data, seeds=(0,), epochs=1)
+
+
+@pytest.mark.parametrize(
+    'name', ['judge_epochs', 'judge_first_width', 'judge_hidden']
+)
+def test_settings_are_flags(name):
+  with pytest.raises(errors.InputError, match=f'--{name}=0'):
+    judges.JudgeConfig(**{name: 0})

@@ -1,4 +1,4 @@
-"""Tests of jacsup_jax.jacobian_diagnostics.
+"""Tests of evaluation.jacobian_agreement.
 
 Linear decoders have their matrix for a Jacobian; of curved ones it is that of
 `jax.jacfwd`.
@@ -13,7 +13,7 @@ import pytest
 from jacsup_jax.core import codes
 from jacsup_jax.core import errors
 from jacsup_jax.data import batches
-from jacsup_jax.evaluation import jacobian_agreement as jacobian_diagnostics
+from jacsup_jax.evaluation import jacobian_agreement
 
 NAMES = ('first', 'second')
 
@@ -59,7 +59,7 @@ def _jacobians(decode, code):
 
 
 def _multiply(student, student_code, teacher, teacher_code):
-  multiply = lambda *codes: jacobian_diagnostics.multiply_columns(
+  multiply = lambda *codes: jacobian_agreement.multiply_columns(
       student, codes[0], teacher, codes[1]
   )
   return jax.jit(multiply)(student_code, teacher_code)
@@ -69,7 +69,7 @@ def _agreement(student, teacher, student_code, teacher_code=None):
   products = _multiply(
       student, student_code, teacher, teacher_code or student_code
   )
-  return jacobian_diagnostics.compute_agreement(products, NAMES)
+  return jacobian_agreement.compute_agreement(products, NAMES)
 
 
 # Values.
@@ -92,7 +92,7 @@ def test_agreement_by_hand():
 
 def test_column_cosines_by_hand():
   # Columns (1, 0), (1, 1) and (0, -2): 45 degrees, right angle, 135 degrees.
-  cosines, count = jacobian_diagnostics.compute_column_cosines(
+  cosines, count = jacobian_agreement.compute_column_cosines(
       _linear([[1, 1, 0], [0, 1, -2]]), _code(num_factors=3)
   )
   root = np.sqrt(0.5)
@@ -104,7 +104,7 @@ def test_column_cosines_by_hand():
 def test_principal_directions_by_hand():
   # A diagonal Jacobian has its entries, in order, for singular values.
   matrix = jnp.diag(jnp.array([1.0, 5.0, 0.0, 3.0]))
-  found = jacobian_diagnostics.find_principal_directions(
+  found = jacobian_agreement.find_principal_directions(
       _linear(np.zeros((4, 2)), matrix), _code(), 3
   )
   np.testing.assert_allclose(found.singular_values, [5, 3, 1], rtol=1e-5)
@@ -136,7 +136,7 @@ def test_cosines_are_those_of_jacfwd():
   columns, _ = _jacobians(_curved, code)
   columns /= jnp.linalg.norm(columns, axis=1, keepdims=True)
   expected = jnp.mean(jnp.einsum('bpk,bpl->bkl', columns, columns), axis=0)
-  found, _ = jacobian_diagnostics.compute_column_cosines(_curved, code)
+  found, _ = jacobian_agreement.compute_column_cosines(_curved, code)
   np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
@@ -144,7 +144,7 @@ def test_cosines_are_those_of_jacfwd():
 def test_directions_are_those_of_svd(batch_size):
   code = _code(batch_size, nuisance=(2, 2, 2))
   found = jax.jit(
-      lambda code: jacobian_diagnostics.find_principal_directions(
+      lambda code: jacobian_agreement.find_principal_directions(
           _curved, code, 3, tolerance=1e-6
       )
   )(code)
@@ -217,13 +217,13 @@ def test_zero_columns_are_said_and_left_out():
   assert found['factors']['second']['norm_error'] is None
   nothing = _agreement(_linear(np.zeros((2, 2))), dead, _code())
   assert nothing['cosine'] is None
-  cosines, count = jacobian_diagnostics.compute_column_cosines(dead, _code())
+  cosines, count = jacobian_agreement.compute_column_cosines(dead, _code())
   np.testing.assert_array_equal(count, [[3, 0], [0, 0]])
   np.testing.assert_allclose(cosines, [[1, 0], [0, 0]], rtol=1e-6)
 
 
 def test_a_nuisance_without_effect_has_no_singular_values():
-  found = jacobian_diagnostics.find_principal_directions(
+  found = jacobian_agreement.find_principal_directions(
       _linear(np.ones((4, 2))), _code(), 2
   )
   np.testing.assert_array_equal(found.singular_values, 0)
@@ -250,17 +250,17 @@ def _by_value(code):
 )
 def test_what_is_no_decoder(decode, message):
   with pytest.raises(errors.InputError, match=message):
-    jacobian_diagnostics.compute_column_cosines(decode, _code())
+    jacobian_agreement.compute_column_cosines(decode, _code())
 
 
 def test_codes_that_do_not_fit():
-  find = jacobian_diagnostics.find_principal_directions
-  multiply = jacobian_diagnostics.multiply_columns
+  find = jacobian_agreement.find_principal_directions
+  multiply = jacobian_agreement.multiply_columns
   code = _code()
   flat = code._replace(factors=code.factors[:, 0])
-  with pytest.raises(errors.InputError, match=r'the shape \(3,\); accepted'):
-    jacobian_diagnostics.compute_column_cosines(_curved, flat)
-  with pytest.raises(errors.InputError, match='3 examples of factors'):
+  with pytest.raises(errors.InputError, match=r'the shape \(3,\) and'):
+    jacobian_agreement.compute_column_cosines(_curved, flat)
+  with pytest.raises(errors.InputError, match='as many examples'):
     find(_curved, code._replace(nuisance=code.nuisance[:2]), 1)
   with pytest.raises(errors.InputError, match='5 principal .* from 1 to 4'):
     find(_curved, code, 5)
@@ -278,4 +278,4 @@ def test_what_has_no_room_says_how_much_it_needs():
   )
   decode = lambda code: jnp.zeros((len(code.factors), 256, 256, 3))
   with pytest.raises(errors.InputError, match='need 48.0 GiB; accepted: up to'):
-    jacobian_diagnostics.compute_column_cosines(decode, shapes)
+    jacobian_agreement.compute_column_cosines(decode, shapes)

@@ -1,8 +1,11 @@
-"""Tests of jacsup_jax.swap_ceiling.
+"""Tests of evaluation.swap_ceiling.
 
 An image is two pixels: the first is 20 times its class, the second its style.
 Teachers know something of the class, and draw a grey style.
 """
+
+import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,19 +13,30 @@ import numpy as np
 import pytest
 
 from jacsup_jax.core import codes
-from jacsup_jax.core import codes as latents
 from jacsup_jax.data import batches
-from jacsup_jax.evaluation import class_swaps as evaluation
+from jacsup_jax.evaluation import class_swaps
+from jacsup_jax.evaluation import reconstruction
 from jacsup_jax.evaluation import swap_ceiling
+from jacsup_jax.models import autoencoders
+from jacsup_jax.models import model as models
 
 SHARES = (1.0, 0.5, 0.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+  """Functions in the place of a trained teacher."""
+
+  encode: Any
+  decode: Any
+  image_range: tuple[int, int] = (0, 1)
 
 
 @pytest.fixture(scope='module')
 def images():
   random = np.random.default_rng(0)
   # Even classes: the middle of two is another one, or no class.
-  labels = 2 * random.integers(0, 5, 2 * evaluation.SWAP_BATCH_SIZE)
+  labels = 2 * random.integers(0, 5, 2 * class_swaps.SWAP_BATCH_SIZE)
   values = np.stack([20 * labels, random.integers(0, 256, len(labels))], axis=1)
   return jnp.asarray(values.reshape(-1, 1, 2, 1).astype(np.uint8))
 
@@ -31,14 +45,14 @@ def _encode(images):
   return codes.Code(images[:, 0, 0], jnp.zeros((len(images), 0)))
 
 
-def _decode(contrast):
-  """Draws the class with that contrast; 1 knows it, 0 nothing."""
+def _teacher(contrast):
+  """A teacher that draws the class with that contrast; 1 knows it, 0 nothing."""
 
   def decode(code):
     drawn = contrast * code.factors
     return jnp.stack([drawn, jnp.full_like(drawn, 0.5)], axis=1)[:, None]
 
-  return decode
+  return Model(_encode, decode)
 
 
 def _classify(shift, images, key=None):
@@ -48,11 +62,11 @@ def _classify(shift, images, key=None):
   return jnp.round(seen + 0.01).astype(jnp.int32)
 
 
-def _measure(decode, images):
+def _measure(teacher, images):
   """Returns `[shares, rules]` rates, of a judge and of one that is shifted."""
   counts = jax.jit(
       lambda images: swap_ceiling.measure_ceiling(
-          _encode, decode, _classify, jnp.array([0, 1]), images,
+          teacher, _classify, jnp.array([0, 1]), images,
           jnp.array(SHARES),
       )
   )(images)  # pyformat: disable
@@ -68,12 +82,12 @@ def test_exact_student_by_hand():
   # Teacher draws half of the first pixel, and 0.5: residuals (0.4, -0.3) and
   # (0.1, 0.5). Half of them stays with the recipient.
   images = jnp.array([[0.8, 0.2], [0.2, 1.0]]).reshape(2, 1, 2, 1)
-  encode, decode = swap_ceiling.make_exact_student(_encode, _decode(0.5), 0.5)
-  code = encode(images)
+  student = swap_ceiling.ExactStudent(_teacher(0.5), 0.5)
+  code = student.encode(images)
   np.testing.assert_allclose(
-      decode(code).reshape(2, 2), [[0.6, 0.35], [0.15, 0.75]], rtol=1e-6
+      student.decode(code).reshape(2, 2), [[0.6, 0.35], [0.15, 0.75]], rtol=1e-6
   )
-  swapped = decode(latents.swap_factors(code, jnp.array([1, 0])))
+  swapped = student.decode(codes.swap_factors(code, jnp.array([1, 0])))
   np.testing.assert_allclose(
       swapped.reshape(2, 2), [[0.3, 0.35], [0.45, 0.75]], rtol=1e-6
   )
@@ -107,26 +121,25 @@ def test_summary_of_hand_made_counts():
 
 @pytest.mark.parametrize('share', SHARES)
 def test_error_falls_with_the_share(share, images):
-  mse = lambda *model: float(evaluation.compute_mse(*model, images))
-  student = swap_ceiling.make_exact_student(_encode, _decode(0.5), share)
+  mse = lambda model: float(reconstruction.compute_mse(model, images))
+  student = swap_ceiling.ExactStudent(_teacher(0.5), share)
   np.testing.assert_allclose(
-      mse(*student),
-      (1 - share) ** 2 * mse(_encode, _decode(0.5)),
+      mse(student),
+      (1 - share) ** 2 * mse(_teacher(0.5)),
       rtol=1e-5,
       atol=1e-12,
   )
 
 
 def test_pairs_are_those_of_class_swaps(images):
-  own = evaluation.count_class_swaps(
-      _encode,
-      _decode(1.0),
+  own = class_swaps.count_class_swaps(
+      _teacher(1.0),
       lambda images, key: _classify(0, images),
       images,
       _classify(0, batches.to_float(images)),
   )
   counts = swap_ceiling.count_ceiling_swaps(
-      _encode, _decode(1.0), lambda images, key: _classify(0, images), images, 0
+      _teacher(1.0), lambda images, key: _classify(0, images), images, 0
   )
   np.testing.assert_array_equal(counts.pairs, own.pairs[0])
 
@@ -135,11 +148,11 @@ def test_pairs_are_those_of_class_swaps(images):
 
 
 def test_a_teacher_of_the_class_has_no_ceiling(images):
-  np.testing.assert_array_equal(_measure(_decode(1.0), images), 1)
+  np.testing.assert_array_equal(_measure(_teacher(1.0), images), 1)
 
 
 def test_the_residual_of_half_a_class_hides_the_donor(images):
-  perfect, half, nothing = _measure(_decode(0.5), images)
+  perfect, half, nothing = _measure(_teacher(0.5), images)
   # In the middle between two classes.
   assert perfect[:2] == [0, 0]
   # Without a residual a swap exchanges all that there is.
@@ -150,7 +163,38 @@ def test_the_residual_of_half_a_class_hides_the_donor(images):
 
 
 def test_a_teacher_of_nothing_moves_nothing(images):
-  perfect, _, nothing = _measure(_decode(0.0), images)
+  perfect, _, nothing = _measure(_teacher(0.0), images)
   assert perfect[:2] == [0, 0]
   # Of one class all: no pairs, and no rate.
   assert nothing[0] is nothing[2] is None
+
+
+# Of a run.
+
+
+def test_ceiling_of_a_run(class_ensemble):
+  module = autoencoders.MlpAutoencoder(2, 0, (8,), image_shape=(4, 4, 1))
+  teacher = models.Model(module, **autoencoders.init_variables(module, 0))
+  images = np.random.default_rng(0).integers(0, 256, (256, 4, 4, 1), np.uint8)
+  rows = [
+      {'stage': 'teacher', 'model': 'teacher', 'mse': 0.04},
+      {'stage': 'student_d01', 'model': 'student', 'mse': 0.01,
+       'class_swaps': 0.7},
+      {'stage': 'student_d02', 'model': 'student', 'mse': 0.05,
+       'class_swaps': None},
+  ]  # pyformat: disable
+  ceiling = swap_ceiling.measure(teacher, class_ensemble, images, rows)
+  assert ceiling['teacher_mse'] == 0.04
+  shares = [entry['residual_share'] for entry in ceiling['shares']]
+  assert shares == list(swap_ceiling.SHARES)
+  first, second = ceiling['students']
+  # (1 - 0.5)^2 of the teacher's error.
+  assert first == {
+      **ceiling['shares'][2], 'stage': 'student_d01', 'mse': 0.01,
+      'measured_class_swaps': 0.7,
+  }  # pyformat: disable
+  assert second['class_swaps'] is second['residual_share'] is None
+  lines = swap_ceiling.format_ceiling(ceiling).split('\n')
+  assert len(lines) == 2 + 5 + 2 + 1
+  assert len({len(line) for line in lines[1:-1]}) == 1
+  assert lines[-3].split()[0] == 'student_d01' and '70.0%' in lines[-3]

@@ -1,7 +1,9 @@
-"""Tests of jacsup_jax.flips, on images whose pixels are the attributes."""
+"""Tests of evaluation.attribute_flips, on images whose pixels are the attributes."""
 
+import dataclasses
 import functools
 import json
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,9 +13,22 @@ import pytest
 from jacsup_jax.core import codes
 from jacsup_jax.core import errors
 from jacsup_jax.evaluation import attribute_flips as flips
+from jacsup_jax.evaluation import attribute_judges
+from jacsup_jax.evaluation import reconstruction
+from jacsup_jax.models import autoencoders
+from jacsup_jax.models import model as models
 
 NAMES = ('Smiling', 'Male', 'Eyeglasses')
 K = len(NAMES)
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+  """Functions in the place of a trained model."""
+
+  encode: Any
+  decode: Any
+  image_range: tuple[int, int] = (-1, 1)
 
 
 def _paint(attributes):
@@ -42,6 +57,9 @@ def _decode(code):
   return code.nuisance.at[:, 0, :K].set(painted)
 
 
+ORACLE = Model(_encode, _decode)
+
+
 def _decode_image_only(code):
   return code.nuisance
 
@@ -52,7 +70,7 @@ def _classify(images):
 
 def _measure(decode=_decode, classify=_classify, strength=2.0, **kwargs):
   return flips.evaluate_faces(
-      _encode, decode, classify, IMAGES, ATTRIBUTES, strength, **kwargs
+      Model(_encode, decode), classify, IMAGES, ATTRIBUTES, strength, **kwargs
   )
 
 
@@ -74,7 +92,7 @@ def test_counts_by_hand():
     return jnp.stack([first, second, third], axis=1)
 
   count = lambda attributes: flips.count_flips(
-      _encode, _decode, classify, IMAGES, attributes, 2.0
+      ORACLE, classify, IMAGES, attributes, 2.0
   )
   counts = count(ATTRIBUTES)
   # Attribute 0: asked for -1 where it was +1 (2 images), seen -1 always.
@@ -95,7 +113,7 @@ def test_counts_by_hand():
 def test_accuracies_by_hand():
   seen = jnp.array([[1, 1, -1], [1, 1, -1], [-1, 1, -1], [-1, 1, 1],
                     [-1, 1, -1]])  # pyformat: disable
-  counts = flips.count_correct(lambda x: seen, IMAGES, ATTRIBUTES)
+  counts = attribute_judges.count_correct(lambda x: seen, IMAGES, ATTRIBUTES)
   np.testing.assert_array_equal(counts.present, [2, 4, 1])
   np.testing.assert_array_equal(counts.present_correct, [1, 4, 1])
   np.testing.assert_array_equal(counts.absent_correct, [2, 0, 4])
@@ -105,7 +123,7 @@ def test_accuracies_by_hand():
 
 
 def test_attribute_of_one_sign_is_not_told():
-  counts = flips.SignCounts(*(jnp.array([n]) for n in (0, 0, 7, 7)))
+  counts = attribute_judges.SignCounts(*(jnp.array([n]) for n in (0, 0, 7, 7)))
   np.testing.assert_array_equal(counts.accuracy, [1])
   np.testing.assert_array_equal(counts.balanced_accuracy, [0.5])
 
@@ -114,8 +132,8 @@ def test_error_is_of_images_around_zero(painted):
   images = np.zeros((3, 8, 8, 3), np.uint8)  # -1 everywhere.
   images[0] = 255
   decode = lambda code: 0.5 * code.nuisance
-  mse = flips.compute_mse(
-      _encode, decode, images, ATTRIBUTES[:3], batch_size=2
+  mse = reconstruction.compute_mse(
+      Model(_encode, decode), images, ATTRIBUTES[:3], batch_size=2
   )
   np.testing.assert_allclose(mse, 0.25, rtol=1e-6)
   row = flips.summarize({**painted, 'mse': mse}, NAMES)
@@ -124,7 +142,7 @@ def test_error_is_of_images_around_zero(painted):
 
 
 def test_summary_by_hand():
-  counts = flips.SignCounts(*map(jnp.array, (
+  counts = attribute_judges.SignCounts(*map(jnp.array, (
       [4, 4, 1], [4, 2, 1], [6, 6, 9], [3, 3, 9]
   )))  # pyformat: disable
   row = flips.summarize(
@@ -159,7 +177,7 @@ def test_summary_by_hand():
 
 
 def test_summary_without_a_told_attribute(painted):
-  counts = flips.SignCounts(*(jnp.array([n]) for n in (0, 0, 5, 5)))
+  counts = attribute_judges.SignCounts(*(jnp.array([n]) for n in (0, 0, 5, 5)))
   measured = {
       **painted,
       'flips': flips.FlipCounts(*(jnp.array(n) for n in ([1], [1], [0], 5))),
@@ -178,7 +196,7 @@ def test_strength_that_works_is_chosen():
     return jnp.where(works, jnp.sign(pixels), 0).astype(int)
 
   strength, rates = flips.choose_strength(
-      _encode, _decode, classify, IMAGES, ATTRIBUTES, (40, 1, 5, 12)
+      ORACLE, classify, IMAGES, ATTRIBUTES, (40, 1, 5, 12)
   )
   assert strength == 5
   np.testing.assert_array_equal(rates, [0, 1, 0, 0])
@@ -186,7 +204,7 @@ def test_strength_that_works_is_chosen():
 
 def test_smaller_of_equal_strengths_is_chosen():
   strength, rates = flips.choose_strength(
-      _encode, _decode, _classify, IMAGES, ATTRIBUTES, (8, 3, 5)
+      ORACLE, _classify, IMAGES, ATTRIBUTES, (8, 3, 5)
   )
   assert strength == 3
   np.testing.assert_array_equal(rates, 1)
@@ -195,21 +213,19 @@ def test_smaller_of_equal_strengths_is_chosen():
 @pytest.mark.parametrize('grid', [(), (1, 0), (-2,), (float('inf'),)])
 def test_strengths_not_above_zero_are_refused(grid):
   with pytest.raises(errors.InputError, match='accepted: one or more'):
-    flips.choose_strength(
-        _encode, _decode, _classify, IMAGES, ATTRIBUTES, grid
-    )
+    flips.choose_strength(ORACLE, _classify, IMAGES, ATTRIBUTES, grid)
 
 
 def test_wrong_shapes_raise(painted):
   with pytest.raises(AssertionError):
-    flips.count_correct(_classify, IMAGES, ATTRIBUTES[:, :2])
+    attribute_judges.count_correct(_classify, IMAGES, ATTRIBUTES[:, :2])
   with pytest.raises(AssertionError):
-    flips.count_correct(_classify, IMAGES, ATTRIBUTES[:2])
+    attribute_judges.count_correct(_classify, IMAGES, ATTRIBUTES[:2])
   with pytest.raises(ValueError, match='2 names for 3'):
     flips.summarize(painted, NAMES[:2])
   with pytest.raises(errors.InputError, match='no image'):
     flips.count_flips(
-        _encode, _decode, _classify, IMAGES[:0], ATTRIBUTES[:0], 1.0
+        ORACLE, _classify, IMAGES[:0], ATTRIBUTES[:0], 1.0
     )
 
 
@@ -234,7 +250,7 @@ def test_one_program_for_all_attributes_and_strengths():
 
   count = jax.jit(
       functools.partial(
-          flips.count_flips, _encode, decode, _classify, batch_size=2
+          flips.count_flips, Model(_encode, decode), _classify, batch_size=2
       )
   )
   one = count(IMAGES, ATTRIBUTES, 1.0)
@@ -251,7 +267,7 @@ def test_factors_may_be_the_labels():
   encode = lambda images, labels: codes.Code(1.0 * labels, images)
   blank = np.full_like(IMAGES, 128)
   measured = flips.evaluate_faces(
-      encode, _decode, _classify, blank, ATTRIBUTES, 2.0, batch_size=2
+      Model(encode, _decode), _classify, blank, ATTRIBUTES, 2.0, batch_size=2
   )
   row = flips.summarize(measured, NAMES)
   # Nothing is seen in the images, everything in what is decoded.
@@ -276,7 +292,7 @@ def test_oracle_flips_everything_and_keeps_the_rest(painted):
 
 
 def test_decoder_that_ignores_factors_never_flips():
-  # The judge goes on to see the signs of the factors themselves.
+  # The judge still sees the signs of the factors themselves.
   row = flips.summarize(_measure(_decode_image_only), NAMES)
   assert row['attribute_flips'] == 0
   assert row['preservation'] == 1
@@ -309,3 +325,46 @@ def test_decoder_that_flips_all_preserves_nothing():
   row = flips.summarize(_measure(decode), NAMES)
   assert row['attribute_flips'] == 1
   assert row['preservation'] == 0
+
+
+# Models and judges of this package.
+
+
+@pytest.fixture(scope='module')
+def measured(face_judge, faces):
+  train, selection = faces
+  module = autoencoders.FaceAutoencoder(
+      2, 4, image_size=8, first_width=4, last_width=4
+  )
+  model = models.Model(module, **autoencoders.init_variables(module, 0))
+  row = flips.measure(model, face_judge, selection, train, (5.0, 1.0), 50)
+  return model, row
+
+
+def test_strength_is_chosen_on_the_selection(measured, face_judge, faces):
+  model, row = measured
+  rates = row['selection_flips_by_strength']
+  assert list(rates) == ['1.0', '5.0']
+  assert rates[str(row['strength'])] == max(rates.values())
+  images, attributes = faces[1].read(range(50))
+  counts = flips.count_flips(
+      model, face_judge.judge, images, attributes, row['strength']
+  )
+  np.testing.assert_allclose(
+      np.sum(counts.flipped) / 100, rates[str(row['strength'])], atol=1e-6
+  )
+
+
+def test_row_is_of_the_measured_split(measured, face_judge, faces):
+  _, row = measured
+  counts = attribute_judges.compute_accuracy(face_judge, faces[0])
+  np.testing.assert_allclose(
+      list(row['judge_accuracy_by_attribute'].values()), counts.accuracy
+  )
+  assert set(row['factor_accuracy_by_attribute']) == {'Top', 'Red'}
+  json.dumps(row, allow_nan=False)
+
+
+def test_strengths_are_checked_before_anything_is_computed():
+  with pytest.raises(errors.InputError, match='accepted: one or more'):
+    flips.measure(None, None, None, None, ())

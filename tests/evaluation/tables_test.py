@@ -1,5 +1,8 @@
-"""Tests of jacsup_jax.tables."""
+"""Tests of evaluation.tables."""
 
+import math
+
+import numpy as np
 import pytest
 
 from jacsup_jax.evaluation import tables
@@ -33,6 +36,21 @@ FACES = {
         'Bald': 0.97, 'Smiling': 0.8
     },
     'attribute_flips_by_attribute': {'Bald': 0.25, 'Smiling': 1.0},
+}  # pyformat: disable
+
+# Rows of two seeds.
+SEED_0 = {
+    'model': 'student', 'stage': 'student_d02', 'nuisance_dim': 2, 'seed': 0,
+    'epochs': 3, 'lambda_y': 0.25, 'sha256': 'a', 'class_swaps': 0.5,
+    'mse': 0.01,
+}  # pyformat: disable
+SEED_1 = {**SEED_0, 'seed': 1, 'sha256': 'b', 'class_swaps': 0.7, 'mse': 0.03}
+FACE = {
+    **SEED_0, 'attribute_flips': 0.8, 'seed': 0,
+    'judge_accuracy_by_attribute': {'Bald': 0.9},
+    'judge_balanced_accuracy_by_attribute': {'Bald': 0.8},
+    'judge_accuracy_reconstructions_by_attribute': {'Bald': 0.7},
+    'attribute_flips_by_attribute': {'Bald': 0.2},
 }  # pyformat: disable
 
 
@@ -155,6 +173,48 @@ def test_effect_of_faces_is_the_papers():
   assert tables.format_effect(rows[:1]) is None
 
 
+# Means and deviations over seeds.
+
+
+def test_deviation_is_that_of_a_sample():
+  # Squares of -1, 0 and 1 over 3 - 1, not over 3.
+  assert tables.deviation([1.0, 2.0, 3.0]) == 1.0
+  assert tables.mean([1.0, None, 3.0]) == 2.0
+  assert tables.deviation([1.0, None]) is None
+  assert tables.mean([None]) is None
+  assert math.isnan(tables.deviation([1.0, math.nan]))
+
+
+def test_a_table_has_means_and_deviations_by_hand():
+  heading, line, explanation = tables.format_rows([SEED_0, SEED_1]).split('\n')
+  # (0.5 + 0.7) / 2, and 0.1 sqrt(2).
+  assert '60.0% ± 14.1%' in line and '0.0200 ± 0.0141' in line
+  assert line.split()[:2] == ['student', '2']
+  assert 'n - 1' in explanation and 'n = 2' in explanation
+  assert len(heading) == len(line)
+
+
+def test_attributes_have_means_and_deviations_by_hand():
+  other = {**FACE, 'seed': 1, 'attribute_flips_by_attribute': {'Bald': 0.4}}
+  lines = tables.format_attributes([FACE, other]).split('\n')
+  assert lines[0] == '1: student, d = 2'
+  for name in ('Bald', 'mean'):
+    [line] = [x for x in lines if x.startswith(name)]
+    assert '30.0% ± 14.1%' in line and '70.0% ± 0.0%' in line
+    assert line.split()[1:3] == ['90.0%', '80.0%']
+  assert 'n - 1' in lines[-1]
+
+
+def test_an_effect_is_of_pairs():
+  without = [
+      {**row, 'model': 'student_no_jacobian', 'class_swaps': swaps}
+      for row, swaps in ((SEED_0, 0.3), (SEED_1, 0.4))
+  ]
+  # Differences of 20 and 30 points, though each chain varies on its own.
+  line = tables.format_effect([SEED_0, SEED_1, *without])
+  assert line.endswith('35.0% ± 7.1% without: +25.0 ± 7.1 points.')
+
+
 # Invariants.
 
 
@@ -165,3 +225,71 @@ def test_lines_have_equal_widths(row):
   assert len(lines) == 4
   assert len({len(line) for line in lines}) == 1
   assert len(tables.format_rows([]).split('\n')) == 1
+
+
+
+@pytest.mark.parametrize(
+    'change',
+    [
+        {'model': 'teacher'}, {'nuisance_dim': 3}, {'lambda_y': 0.5},
+        {'stage': 'other'}, {'squared_xcov': False},
+    ],
+)  # pyformat: disable
+def test_rows_that_differ_in_more_than_seeds_stay_apart(change):
+  assert tables.group_seeds([SEED_0, {**SEED_1, **change}]) == [
+      [SEED_0], [{**SEED_1, **change}]
+  ]
+
+
+def test_rows_of_one_seed_stay_apart():
+  # What they differ in no entry says.
+  assert tables.group_seeds([SEED_0, {**SEED_0, 'mse': 0.2}, SEED_1]) == [
+      [SEED_0], [{**SEED_0, 'mse': 0.2}], [SEED_1]
+  ]
+
+
+def test_stages_may_have_their_seed_in_their_names_and_epochs_of_their_own():
+  rows = [
+      {**row, 'stage': f'student_row1_seed{row["seed"]}', 'epochs': epochs}
+      for row, epochs in ((SEED_0, 3), (SEED_1, 5))
+  ]
+  assert tables.group_seeds(rows) == [rows]
+
+
+def test_a_single_seed_has_no_deviations():
+  rows = [SEED_0, {**SEED_0, 'model': 'random'}]
+  text = tables.format_rows(rows)
+  assert '±' not in text and len(text.split('\n')) == 3
+  assert tables.describe_deviation([[SEED_0]]) is None
+
+
+def test_order_of_seeds_does_not_matter():
+  values = [0.1, 0.7, 0.4]
+  np.testing.assert_allclose(
+      tables.deviation(values), tables.deviation(values[::-1])
+  )
+
+
+def test_all_deviations_have_the_same_divisor():
+  # Over seeds 0.5 and 0.7, and over two judges of each seed, 0.1 apart, of
+  # which an older row has the deviation with divisor n.
+  rows = [
+      {**row, 'class_swaps_std': 0.05,
+       'class_swaps_by_judge': [row['class_swaps'] - 0.05,
+                                row['class_swaps'] + 0.05]}
+      for row in (SEED_0, SEED_1)
+  ]  # pyformat: disable
+  line = tables.format_rows(rows).split('\n')[1]
+  # 0.1 sqrt(2), and 0.05 sqrt(2) with a deviation of 0 over seeds.
+  assert '60.0% ± 14.1%' in line and '7.1% ± 0.0%' in line
+
+
+def test_markdown_has_the_same_cells():
+  rows = [SEED_0, SEED_1, {'model': 'random'}]
+  text = tables.format_rows(rows).split('\n')
+  lines = tables.format_rows(rows, style='markdown').split('\n')
+  assert lines[1] == '|' + 8 * ' --- |' and lines[-1] == text[-1]
+  cells = lambda line: [cell.strip() for cell in line.strip('|').split('|')]
+  assert cells(lines[2])[2] == '60.0% ± 14.1%'
+  assert cells(lines[3]) == ['random', *7 * ['-']]
+  assert cells(lines[0])[:3] == ['model', 'd', 'class swaps']

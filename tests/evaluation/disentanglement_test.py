@@ -1,4 +1,4 @@
-"""Tests of jacsup_jax.evaluation.disentanglement.
+"""Tests of evaluation.disentanglement.
 
 Oracle: labels as codes. Anti-oracles: codes that are drawn apart from the
 labels, and a rotation that spreads every label over all units alike (by a
@@ -8,17 +8,16 @@ is left to chance.
 
 import itertools
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jacsup_jax.core import codes
 from jacsup_jax.core import errors
+from jacsup_jax.data import registry
 from jacsup_jax.evaluation import disentanglement
-from jacsup_jax.evaluation.disentanglement import information
-from jacsup_jax.evaluation.disentanglement import prediction
+from jacsup_jax.models import autoencoders
+from jacsup_jax.models import model as models
 
+NAMES = ('first', 'second')
 LOG2 = np.log(2)
 HADAMARD = np.array(
     [[1, 1, 1, 1], [1, -1, 1, -1], [1, 1, -1, -1], [1, -1, -1, 1]]
@@ -36,6 +35,11 @@ def independent(labels, units=None, seed=0):
   )
 
 
+def score(metric, codes, labels):
+  """Returns the score of that name."""
+  return disentanglement.compute_scores([metric], codes, labels)[metric]
+
+
 def values(found):
   return {name: score.value for name, score in found.items()}
 
@@ -48,7 +52,7 @@ def test_mutual_information_by_hand():
   unit = np.array([0, 0, 0, 1, 1, 1, 0, 1])
   label = np.array([0, 0, 0, 1, 1, 1, 1, 0])
   expected = 2 * (3 / 8) * np.log(3 / 2) + 2 * (1 / 8) * np.log(1 / 2)
-  found = information.mutual_information(
+  found = disentanglement.mutual_information(
       np.stack([unit, label, 0 * unit], axis=1), label[:, None]
   )
   np.testing.assert_allclose(found[:, 0], [expected, LOG2, 0], atol=1e-12)
@@ -61,25 +65,25 @@ def test_mig_by_hand():
   unit = np.array([0, 0, 0, 1, 1, 1, 0, 1])
   label, unit = np.tile(label, 2), np.tile(unit, 2)
   labels = np.stack([label, np.repeat([0, 1], 8)], axis=1)
-  score = disentanglement.compute_mig(np.stack([label, unit], 1), labels)
+  found = score('mig', np.stack([label, unit], 1), labels)
   second = (3 / 4) * np.log(3 / 2) + (1 / 4) * np.log(1 / 2)
   np.testing.assert_allclose(
-      score.parts, [(LOG2 - second) / LOG2, 0], atol=1e-12
+      found.parts, [(LOG2 - second) / LOG2, 0], atol=1e-12
   )
-  assert score.value == pytest.approx((1 - second / LOG2) / 2)
+  assert found.value == pytest.approx((1 - second / LOG2) / 2)
 
 
 def test_bins_are_of_equal_width():
   codes = np.array([[0.0], [0.24], [0.25], [0.5], [0.99], [1.0]])
   np.testing.assert_array_equal(
-      information.discretise(codes, 4)[:, 0], [0, 0, 1, 2, 3, 3]
+      disentanglement.discretise(codes, 4)[:, 0], [0, 0, 1, 2, 3, 3]
   )
-  assert not information.discretise(0 * codes + 7, 4).any()
+  assert not disentanglement.discretise(0 * codes + 7, 4).any()
 
 
 def test_modularity_by_hand():
   # 1 - (0.04 + 0) / (0.16 x 2), 1 - 2 / 2, 1; the last unit has nothing.
-  score = information.modularity_of_information(
+  score = disentanglement.modularity_of_information(
       np.array([[0.4, 0.2, 0], [1, 1, 1], [0, 0, 3], [0, 0, 0]])
   )
   np.testing.assert_allclose(score.parts[:3], [0.875, 0, 1], atol=1e-12)
@@ -97,7 +101,7 @@ def test_one_threshold_by_hand():
       [1, 2, 4, 3, 5],
   ]).T  # pyformat: disable
   np.testing.assert_allclose(
-      prediction.threshold_accuracies(codes, classes),
+      disentanglement.threshold_accuracies(codes, classes),
       [1, 1, (1 / 3 + 1) / 2, 0.5, (2 / 3 + 1) / 2],
   )
 
@@ -108,7 +112,7 @@ def test_thresholds_by_hand():
   classes = np.array([0, 0, 1, 1, 2, 2])
   codes = np.array([[0, 3, 1, 2, 4, 5], [0, 0, 0, 0, 0, 0]]).T
   np.testing.assert_allclose(
-      prediction.threshold_accuracies(codes, classes), [2.5 / 3, 1 / 3]
+      disentanglement.threshold_accuracies(codes, classes), [2.5 / 3, 1 / 3]
   )
 
 
@@ -124,29 +128,19 @@ def test_thresholds_are_the_best_of_all():
       for told in itertools.product(range(3), repeat=3):
         right = np.array(told)[inside] == classes
         best = max(best, np.sum(weights[classes] * right) / 3)
-    found = prediction.threshold_accuracies(codes, classes)
+    found = disentanglement.threshold_accuracies(codes, classes)
     np.testing.assert_allclose(found, [best])
-
-
-def test_sap_of_amounts_by_hand():
-  # R^2 of x + y with x is 1/2, of y too, of x itself 1.
-  x, y = full(2, 2).T
-  score = disentanglement.compute_sap(
-      np.stack([x, x + y], axis=1), np.stack([x, y], axis=1),
-      continuous=[True, True],
-  )  # pyformat: disable
-  np.testing.assert_allclose(score.parts, [0.5, 0.5])
 
 
 def test_dci_of_importance_by_hand():
   importance = np.array([[1, 0], [0, 0.5], [0, 0.5], [0, 0]])
-  separate, complete = prediction.dci_of_importance(importance)
+  separate, complete = disentanglement.dci_of_importance(importance, NAMES)
   # Every unit that counts is of one label; label 1 has two of four units.
   assert separate.parts == (1, 1, 1, None) and separate.value == 1
   np.testing.assert_allclose(complete.parts, [1, 0.5])
   assert complete.value == pytest.approx(0.75)
-  separate, complete = prediction.dci_of_importance(
-      np.array([[0.75, 0.75], [0.25, 0]])
+  separate, complete = disentanglement.dci_of_importance(
+      np.array([[0.75, 0.75], [0.25, 0]]), NAMES
   )
   # The first unit is of both alike and has 6/7 of all importance.
   np.testing.assert_allclose(separate.parts, [0, 1], atol=1e-12)
@@ -175,23 +169,17 @@ def test_labels_as_codes_score_one():
     assert value == pytest.approx(1, abs=1e-6), name
 
 
-def test_amounts_as_codes_score_one_by_lines():
-  labels = full(5, 3)
-  score = disentanglement.compute_sap(labels, labels, continuous=3 * [True])
-  assert score.value == pytest.approx(1)
-
-
-@pytest.mark.parametrize('predictor', prediction.PREDICTORS)
+@pytest.mark.parametrize('predictor', disentanglement.PREDICTORS)
 def test_binary_labels_as_codes_have_dci_of_one(predictor):
   # Six units: one is constant, two are noise.
   labels = np.tile(full(2, 3), (40, 1))
   codes = np.concatenate(
       [labels, np.zeros((len(labels), 1)), independent(labels, 2)], axis=1
   )
-  found = values(
-      disentanglement.compute_dci(codes, labels, predictor=predictor)
+  found = disentanglement.compute_dci(
+      codes, labels, list('abc'), predictor=predictor
   )
-  assert min(found.values()) >= 0.95, found
+  assert min(score.value for score in found) >= 0.95, found
 
 
 # Anti-oracles.
@@ -232,11 +220,11 @@ def test_a_random_rotation_scores_less_than_the_labels():
   arrays = (labels - 4.5) @ rotation, labels
   # A unit may happen to be of one label in the main, so that 0.1 is not
   # certain; the labels themselves have 0.9 and 1.
-  assert disentanglement.compute_sap(*arrays).value <= 0.25
-  assert disentanglement.compute_mig(*arrays).value <= 0.25
+  assert score('sap', *arrays).value <= 0.25
+  assert score('mig', *arrays).value <= 0.25
   # Its definition forgives what is small beside the most: 0 needs units that
   # have as much of each label.
-  assert disentanglement.compute_modularity(*arrays).value > 0.5
+  assert score('modularity', *arrays).value > 0.5
 
 
 # Invariants.
@@ -255,7 +243,7 @@ def test_order_sign_scale_and_names_of_classes_do_not_count():
   )
   for name in metrics:
     assert first[name].value == pytest.approx(again[name].value, abs=1e-12)
-  flipped = disentanglement.compute_sap(-codes, labels)
+  flipped = score('sap', -codes, labels)
   assert first['sap'].value == pytest.approx(flipped.value)
 
 
@@ -263,24 +251,10 @@ def test_the_same_seed_gives_the_same_dci():
   labels = np.tile(full(3, 2), (20, 1))
   codes = labels @ np.array([[1, 2], [2, 1]]) + independent(labels)
   first, again, other = (
-      disentanglement.compute_dci(codes, labels, seed=seed)
+      disentanglement.compute_scores(['dci'], codes, labels, seed=seed)
       for seed in (0, 0, 1)
   )
   assert first == again != other
-
-
-def test_codes_are_those_of_one_image_at_a_time():
-  images = np.random.default_rng(0).integers(0, 256, (7, 8, 8, 1), np.uint8)
-
-  def encode(x):
-    # A nuisance that is a feature map.
-    return codes.Code(x.mean(axis=(1, 2)), x[:, :2, :3])
-
-  codes = jax.jit(lambda x: disentanglement.compute_codes(encode, x))(images)
-  assert codes.shape == (7, 7)
-  x = images / np.float32(255)
-  np.testing.assert_allclose(codes[:, 0], x.mean(axis=(1, 2, 3)), rtol=1e-6)
-  np.testing.assert_allclose(codes[:, 1:], x[:, :2, :3, 0].reshape(7, 6))
 
 
 # What is undefined is said, and never NaN.
@@ -355,9 +329,8 @@ def test_one_unit_has_no_gap():
 
 def test_few_examples_and_codes_that_are_not_finite():
   labels = full(2, 2)
-  assert 'found 4' in (
-      disentanglement.compute_dci(labels, labels)['dci_completeness'].reasons[0]
-  )
+  found = disentanglement.compute_scores(['dci'], labels, labels)
+  assert 'found 4' in found['dci_completeness'].reasons[0]
   codes = labels.astype(float)
   codes[1, 0] = np.nan
   found = disentanglement.compute_scores(
@@ -379,7 +352,7 @@ def test_few_examples_and_codes_that_are_not_finite():
         (np.zeros((0, 2)), np.zeros((0, 1), int), 'none of them 0'),
         (np.zeros((4, 2)), np.zeros((4, 1)), 'float64; accepted: integers'),
         (np.zeros((4, 2), 'U1'), np.zeros((4, 1), int), 'real numbers'),
-        (np.zeros((4, 2)), np.zeros((5, 1), int), '4 codes and labels of 5'),
+        (np.zeros((4, 2)), np.zeros((5, 1), int), '4 codes, labels of 5'),
     ],
 )
 def test_arrays_that_do_not_fit(codes, labels, message):
@@ -391,25 +364,74 @@ def test_arrays_that_do_not_fit(codes, labels, message):
 def test_names_that_do_not_fit():
   codes, labels = np.zeros((40, 2)), full(2, 2)
   with pytest.raises(errors.InputError, match='3 names for 2 labels'):
-    disentanglement.compute_mig(codes[:4], labels, list('abc'))
-  with pytest.raises(errors.InputError, match='1 values of continuous for 2'):
-    disentanglement.compute_sap(codes[:4], labels, continuous=[True])
-  with pytest.raises(errors.InputError, match="'tree'; accepted: random_forest"):
-    disentanglement.compute_dci(codes[:4], labels, predictor='tree')
+    disentanglement.compute_scores(['mig'], codes[:4], labels, list('abc'))
   for metrics in (['mig', 'fid'], ['mig', 'mig']):
     with pytest.raises(errors.InputError, match='any of mig, sap, dci, modul'):
       disentanglement.check_metrics(metrics)
 
 
-@pytest.mark.parametrize(
-    'encode',
-    [
-        lambda x: codes.Code(x.mean(axis=(1, 2, 3)), x.mean(axis=(1, 2))),
-        lambda x: codes.Code(x.mean(axis=(1, 2)), x.mean(axis=(1, 2, 3))),
-        lambda x: codes.Code(x.mean(axis=(0, 1)), x.mean(axis=(1, 2))),
-    ],
-)
-def test_codes_of_other_ranks_are_refused(encode):
-  images = jnp.zeros((2, 4, 4, 1), jnp.uint8)
-  with pytest.raises(errors.InputError, match='for an image; accepted'):
-    disentanglement.compute_codes(encode, images)
+# Of models.
+
+
+def make_data(count=24):
+  """Images whose channels are three attributes, the last of them constant."""
+  rng = np.random.default_rng(0)
+  attributes = np.where(rng.integers(0, 2, (count, 3)), 1, -1).astype(np.int8)
+  attributes[:, 2] = 1
+  images = (128 + 60 * attributes.astype(int)).astype(np.uint8)
+  images = np.tile(images[:, None, None, :], (1, 8, 8, 1))
+  names = ('Bald', 'Smiling', 'Young')
+  return registry.Dataset('faces', 'test', images, attributes, '', names)
+
+
+@pytest.fixture(scope='module')
+def model():
+  module = autoencoders.FaceAutoencoder(
+      3, 4, image_size=8, first_width=4, last_width=4
+  )
+  return models.Model(module, **autoencoders.init_variables(module, 0))
+
+
+def test_codes_are_flat(model):
+  images = make_data(7).images
+  codes = disentanglement.compute_codes(model, images)
+  code = model.encode(images)
+  expected = np.concatenate(
+      [code.factors, np.reshape(code.nuisance, (7, -1))], axis=1
+  )
+  # Programs of other batches round otherwise.
+  np.testing.assert_allclose(codes, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_attributes_are_labels_by_name(model):
+  data = make_data()
+  found = disentanglement.measure(model, data, ['mig', 'sap'])
+  described = disentanglement.describe(found, data.attribute_names)
+  parts = described['mig']['parts']
+  assert list(parts) == list(data.attribute_names) and parts['Young'] is None
+  mean = (parts['Bald'] + parts['Smiling']) / 2
+  assert described['mig']['value'] == pytest.approx(mean)
+  assert described['sap']['reasons'] == ['Young is the same in all 24 examples']
+
+
+def test_models_whose_factors_are_the_labels_have_no_scores():
+  class Model:
+    factors_are_labels = True
+
+  found = disentanglement.measure(Model(), make_data(), ['mig', 'dci'])
+  assert len(found) == 4
+  for score in found.values():
+    assert score.value is None and 'are the labels' in score.reasons[0]
+
+
+def test_labels_of_classes_are_named():
+  data = registry.Dataset('mnist', 'test', np.zeros((2, 1, 1, 1)), np.arange(2))
+  labels, names = disentanglement.list_labels(data)
+  assert labels.tolist() == [[0], [1]] and names == ('digit',)
+
+
+def test_images_are_chosen_once_and_for_all():
+  assert disentanglement.choose_images(5).tolist() == [0, 1, 2, 3, 4]
+  first, again = (disentanglement.choose_images(20_000) for _ in range(2))
+  assert len(first) == disentanglement.MOST_IMAGES
+  assert np.all(np.diff(first) > 0) and np.array_equal(first, again)

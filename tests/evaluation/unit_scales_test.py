@@ -1,0 +1,120 @@
+"""Tests of evaluation.unit_scales."""
+
+import dataclasses
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jacsup_jax.core import codes
+from jacsup_jax.core import errors
+from jacsup_jax.evaluation import unit_scales
+
+UNIT = unit_scales.Unit('a', unit_scales.FACTOR, 0.0, 1.0, -1.0, 1.0)
+
+
+@jax.tree_util.register_static
+@dataclasses.dataclass(frozen=True)
+class Model:
+  """Encodes by hand: factors (x0, 5), nuisance (2 x1, x2 + x3)."""
+
+  has_map: bool = False
+  num_factors: int = 2
+
+  def encode(self, images):
+    x = images.reshape(len(images), 4).astype(jnp.float32)
+    nuisance = jnp.stack([2 * x[:, 1], x[:, 2] + x[:, 3]], axis=1)
+    if self.has_map:
+      nuisance = nuisance[:, None, None]
+    # Rounding of the constant is no spread.
+    rounded = 5 + 1e-8 * x[:, 0]
+    return codes.Code(jnp.stack([x[:, 0], rounded], axis=1), nuisance)
+
+
+def make_images(count):
+  """`[count, 1, 4, 1]` uint8."""
+  return np.random.default_rng(0).integers(0, 256, (count, 1, 4, 1), np.uint8)
+
+
+def measure(images, model=Model(), names=('Smiling', 'Male')):
+  return unit_scales.measure(model, images, names)
+
+
+# Values.
+
+
+# Less than a batch, a batch, some and an incomplete one.
+@pytest.mark.parametrize('count', [1, 64, 150])
+def test_units_are_those_of_numpy(count):
+  images = make_images(count)
+  x = images.reshape(count, 4).astype(np.float64)
+  values = np.stack(
+      [x[:, 0], np.full(count, 5), 2 * x[:, 1], x[:, 2] + x[:, 3]], axis=1
+  )
+  units = measure(images)
+  assert [(u.name, u.kind) for u in units] == [
+      ('Smiling', unit_scales.FACTOR), ('Male', unit_scales.FACTOR),
+      ('z1', unit_scales.NUISANCE), ('z2', unit_scales.NUISANCE),
+  ]  # pyformat: disable
+  for unit, own in zip(units, values.T):
+    np.testing.assert_allclose(
+        [unit.mean, unit.deviation, unit.low, unit.high],
+        [own.mean(), own.std(), *np.quantile(own, [0.01, 0.99])],
+        rtol=1e-6,
+    )
+  assert units[1].deviation == 0
+
+
+def test_mistakes_are_refused():
+  with pytest.raises(ValueError, match='no image'):
+    measure(make_images(0))
+  with pytest.raises(ValueError, match='2 factors, and there are 1 names'):
+    measure(make_images(3), names=('a',))
+
+
+# Invariants.
+
+
+def test_one_program_is_compiled():
+  programs = unit_scales._encode._cache_size()
+  for count in (150, 3):
+    measure(make_images(count))
+  assert unit_scales._encode._cache_size() <= programs + 1
+
+
+def test_only_the_first_images_count():
+  many = make_images(unit_scales.NUM_IMAGES + 70)
+  assert measure(many) == measure(many[: unit_scales.NUM_IMAGES])
+
+
+def test_a_map_of_nuisance_gives_no_unit():
+  units = measure(make_images(10), Model(has_map=True))
+  assert [unit.name for unit in units] == ['Smiling', 'Male']
+
+
+def test_units_are_read_as_they_were_written():
+  units = measure(make_images(33))
+  text = json.dumps([dataclasses.asdict(unit) for unit in units])
+  assert unit_scales.from_json('file', json.loads(text)) == units
+
+
+@pytest.mark.parametrize(
+    'change',
+    [
+        {'kind': 'neither'}, {'deviation': -1.0}, {'deviation': float('nan')},
+        {'mean': float('inf')}, {'mean': 'x'}, {'name': 3}, {'other': 1},
+    ],
+)  # pyformat: disable
+def test_damaged_units_are_refused(change):
+  entry = dataclasses.asdict(UNIT)
+  with pytest.raises(errors.InputError, match='scales.json') as info:
+    unit_scales.from_json('scales.json', [entry, entry | change])
+  assert str(info.value).isprintable()
+
+
+@pytest.mark.parametrize('entry', [None, [], 'x', {}, 3])
+def test_what_is_no_unit_is_refused(entry):
+  with pytest.raises(errors.InputError, match='scales.json'):
+    unit_scales.from_json('scales.json', [entry])
