@@ -25,6 +25,7 @@ from jacsup_jax.evaluation import attribute_flips
 from jacsup_jax.evaluation import attribute_judges
 from jacsup_jax.evaluation import class_swaps
 from jacsup_jax.evaluation import disentanglement
+from jacsup_jax.evaluation import jacobian_diagnosis
 from jacsup_jax.evaluation import judge_files
 from jacsup_jax.evaluation import judges
 from jacsup_jax.evaluation import swap_ceiling
@@ -307,18 +308,22 @@ def _add_diagnostics(config, run, measured, path):
         if model.stage.seed == seed
     ]
     models = [model for model, _ in chosen]
-    entries = diagnostics.measure(
-        models, images, labels if faces else None, run.factor_names
+    entries = jacobian_diagnosis.measure(
+        [model.stage for model in models],
+        [model.model for model in models],
+        images,
+        run.factor_names,
+        labels if faces else None,
     )
     for (_, row), entry in zip(chosen, entries, strict=True):
-      row.update(diagnostics.row_entries(entry))
+      row.update(jacobian_diagnosis.row_entries(entry))
     first = first or (models, entries)
   diagnostics.write(
       path, *first, images,
       images_measured=count,
       ceiling=next(iter(measured.ceilings.values()), None),
   )  # fmt: skip
-  for line in diagnostics.format_undefined(first[1]):
+  for line in jacobian_diagnosis.format_undefined(first[1], count):
     progress.note(line)
 
 
