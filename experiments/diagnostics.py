@@ -5,7 +5,7 @@ into rows, and what they are means of into a file of its own with pictures
 beside it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 import json
 import pathlib
 from typing import Any
