@@ -163,11 +163,12 @@ def _list_stages(run):
   names = [
       name for name in run.stages if not run.module(name).factors_are_labels
   ]
-  # Teachers, then students without supervision, then students.
-  rank = lambda name: (
-      run.stage(name).parent is not None,
-      run.stage(name).teacher is not None,
-  )
+  # Teachers, then other students, then supervised ones; the first seed last.
+  def rank(name):
+    stage = run.stage(name)
+    kind = (stage.model.startswith('student'), stage.model == 'student')
+    return *kind, -stage.seed
+
   return sorted(names, key=rank)
 
 
@@ -184,7 +185,9 @@ def _load_units(run, stage, model, data_dir):
   entries = files.read_json(path) if path.exists() else {}
   entry = entries.get(stage)
   if isinstance(entry, dict) and entry.get('sha256') == sha256:
-    return unit_scales.from_json(path, entry.get('units'))
+    units = unit_scales.from_json(path, entry.get('units'))
+    if [u.name for u in units[: model.num_factors]] == run.factor_names:
+      return units
   data = _open(run, 'train', data_dir)
   images = data.read(range(min(unit_scales.NUM_IMAGES, data.count)))
   units = unit_scales.measure(model, images, run.factor_names)

@@ -1,205 +1,175 @@
-"""Tests of experiments.edited_runs, on runs of experiments.mnist."""
+"""Models to choose from: stages of runs, files, the demo model."""
 
 import json
-import shutil
 
-import fuzzing
 import numpy as np
 import pytest
-import small_runs
 
-from experiments import edited_runs
-from experiments import samples
+from jacsup_jax.baselines import fader
+from jacsup_jax.core import config
 from jacsup_jax.core import errors
-from jacsup_jax.data import registry as datasets
-from jacsup_jax.editor import editor
-from jacsup_jax.evaluation import judges
+from jacsup_jax.data import registry
+from jacsup_jax.editor import choices
+from jacsup_jax.editor import main
+from jacsup_jax.models import autoencoders
+from jacsup_jax.runs import checkpoints
+from jacsup_jax.runs import stages
 from jacsup_jax.runs import workdir as workdirs
+from jacsup_jax.training import steps
 
-NAMES = ('teacher', 'student_d01')
-# Of validation: the run has not seen all of the training images.
-SPLIT = '--eval_split=validation'
+SPREAD = {'train': 2.0, 'test': 1.0}
 
 
-@pytest.fixture(scope='module')
-def runs(tmp_path_factory):
-  """A run and its judge; of several seeds, see seeds_test."""
-  root = tmp_path_factory.mktemp('runs')
-  with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(datasets, 'load', small_runs.load)
-    judges.restore_or_train(root / 'judge', 'small', None, seeds=(0,), epochs=1)
-  status, _, err = small_runs.invoke(
-      f'--workdir={root / "solo"}', f'--judge_workdir={root / "judge"}', SPLIT
+def fake_load(name, split='train', **unused_options):
+  random = np.random.default_rng(len(split))
+  images = random.integers(0, 100 * SPREAD[split], (70, 28, 28, 1), np.uint8)
+  labels = np.arange(70, dtype=np.int32) % 10
+  return registry.Dataset(
+      name=name, split=split, images=images, labels=labels, fingerprint='x'
   )
-  assert status == 0, err
-  return root
+
+
+@pytest.fixture(autouse=True)
+def small_data(monkeypatch):
+  monkeypatch.setattr(registry, 'load', fake_load)
+
+
+def write_run(path, models=('student', 'student_unconstrained')):
+  """Writes a run of a teacher and of students that grew from it."""
+  weights = config.LossWeights()
+  chain = [config.Stage('teacher', 'teacher', None, 0, 3, weights)]
+  chain += [
+      config.Stage(f'{model}_d1', model, 'teacher', 1, 3, weights if i == 0
+                   else config.LossWeights(lambda_y=0, lambda_diff=0))
+      for i, model in enumerate(models)
+  ]  # pyformat: disable
+  run = workdirs.WorkDir(path)
+  data = {'name': 'small', 'fingerprint': 'x', 'options': {}}
+  run.begin('any', {}, data, [stage.name for stage in chain])
+  for number, stage in enumerate(chain):
+    module = autoencoders.MlpAutoencoder(2, stage.nuisance_dim, widths=(4,))
+    state = steps.TrainState(
+        np.int32(1), **autoencoders.init_variables(module, number), opt_state=()
+    )
+    with checkpoints.StageCheckpoints(run.checkpoints(stage.name)) as saved:
+      sha256 = saved.save(1, state)
+    run.record_stage(
+        stage.name, stages.describe_stage(stage, module, sha256, 3)
+    )
+  return path
 
 
 @pytest.fixture
-def copied(runs, tmp_path):
-  """A run that a test may change."""
-  return workdirs.WorkDir(shutil.copytree(runs / 'solo', tmp_path / 'run'))
-
-
-@pytest.fixture
-def with_data(monkeypatch):
-  monkeypatch.setattr(datasets, 'load', small_runs.load)
-
-
-def _scales(run):
-  return json.loads((run.path / 'scales.json').read_text())
+def run(tmp_path):
+  return write_run(tmp_path / 'a run')
 
 
 # Values.
 
 
-def test_scales_of_a_run_are_those_measured_later(copied, with_data):
-  written = _scales(copied)
-  assert set(written['stages']) == set(NAMES)
-  found = [stage.name for stage in edited_runs.list_stages(copied)]
-  assert found == list(NAMES)
-  kept = [edited_runs.load(copied, stage=name).units for name in NAMES]
-  (copied.path / 'scales.json').unlink()
-  for name, units in zip(NAMES, kept):
-    assert edited_runs.load(copied, stage=name).units == units
-  assert _scales(copied) == written
+def test_the_supervised_student_comes_first(run):
+  found = choices.find(str(run))
+  assert [(own.id, own.group, own.title) for own in found] == [
+      ('a.run.student_d1', 'a run', 'student_d1'),
+      ('a.run.teacher', 'a run', 'teacher'),
+      ('a.run.student_unconstrained_d1', 'a run', 'student_unconstrained_d1'),
+  ]
+  first = choices.find(str(run), stage='teacher')[0]
+  assert first.title == 'teacher'
 
 
-def test_deviations_are_those_of_numpy(runs, with_data):
-  own = edited_runs.load(workdirs.WorkDir(runs / 'solo'))
-  images = small_runs.load('small', 'train_minus_validation').images
-  code = own.encode(images).code
+def test_deviations_are_those_of_numpy_and_are_kept(run, monkeypatch):
+  own = choices.find(str(run))[0].load()
+  assert own.title == 'a run, student_d1'
+  code = own.encode(fake_load('small').images).code
   values = np.concatenate([code.factors, code.nuisance], axis=1)
   assert [unit.name for unit in own.units] == ['y1', 'y2', 'z1']
-  assert [unit.kind for unit in own.units] == [
-      editor.FACTOR, editor.FACTOR, editor.NUISANCE
-  ]  # pyformat: disable
   np.testing.assert_allclose(
       [unit.deviation for unit in own.units], values.std(axis=0), rtol=1e-4
   )
-  assert own.image_shape == (28, 28, 1) and not own.is_signed
-  assert own.title == 'solo, student_d01'
+  # The next time no data are needed.
+  monkeypatch.setattr(registry, 'load', None)
+  assert choices.find(str(run))[0].load().units == own.units
+  # Those of other weights or models are measured again.
+  monkeypatch.setattr(registry, 'load', fake_load)
+  stored = json.loads((run / 'scales.json').read_text())
+  for stale in ({'sha256': '0', 'units': []}, stored['student_d1'] | {'units': []}):
+    (run / 'scales.json').write_text(json.dumps({'student_d1': stale}))
+    assert choices.find(str(run))[0].load().units == own.units
 
 
-def test_samples_are_those_of_the_split(runs, with_data):
-  run = workdirs.WorkDir(runs / 'solo')
-  found = samples.of_run(run)
-  expected = small_runs.load('small', 'validation').images
+def test_samples_of_a_run_are_its_test_images(run):
+  own = choices.find(str(run))[0]
+  found = own.open_samples(None)
+  expected = fake_load('small', 'test').images
   assert found.count == len(expected)
-  np.testing.assert_array_equal(found.read_first(5), expected[:5])
   np.testing.assert_array_equal(found.read([4, 2]), expected[[4, 2]])
 
 
-# Invariants.
+def test_the_command_line_edits_with_a_run(run, tmp_path, capsys):
+  output = tmp_path / 'new' / 'o.png'
+  args = ['--input=sample:3', '--set=z1:+2', f'--output={output}']
+  assert main.main([f'--workdir={run}', *args]) == 0
+  assert output.exists()
+  args[0] = '--input=sample:70'
+  assert main.main([f'--workdir={run}', *args]) == 2
+  assert 'accepted: sample:0 to sample:69' in capsys.readouterr().err
 
 
-def test_no_data_are_needed_where_scales_are(runs):
-  for name in NAMES:
-    edited_runs.load(workdirs.WorkDir(runs / 'solo'), stage=name)
+def test_a_folder_of_runs(tmp_path, caplog):
+  write_run(tmp_path / 'b' / 'run', ())
+  write_run(tmp_path / 'a', ())
+  (tmp_path / 'broken').mkdir()
+  (tmp_path / 'broken' / 'manifest.json').write_text('{')
+  found = choices.find(str(tmp_path))
+  assert [own.id for own in found] == ['a.teacher', 'run.teacher']
+  assert '1 runs' in caplog.text
 
 
-def test_a_complete_run_is_left_alone(runs):
-  before = (runs / 'solo' / 'scales.json').stat().st_mtime_ns
-  status, out, _ = small_runs.invoke(f'--workdir={runs / "solo"}', SPLIT)
-  assert status == 0 and 'is complete' in out
-  assert (runs / 'solo' / 'scales.json').stat().st_mtime_ns == before
-
-
-def test_a_run_that_goes_on_writes_over_damaged_scales(runs, copied):
-  written = _scales(copied)
-  (copied.path / 'results.json').unlink()
-  (copied.path / 'scales.json').write_text('{')
-  status, _, err = small_runs.invoke(
-      f'--workdir={copied.path}', f'--judge_workdir={runs / "judge"}', SPLIT
-  )  # pyformat: disable
-  assert status == 0, err
-  assert _scales(copied) == written
-  # Nothing else depends on them.
-  for name in ('results.json', 'metrics.jsonl'):
-    assert (copied.path / name).read_bytes() == (
-        runs / 'solo' / name
-    ).read_bytes()
-
-
-def test_scales_of_other_weights_are_measured_again(copied, with_data):
-  written = _scales(copied)
-  stale = json.loads(json.dumps(written))
-  entry = stale['stages']['student_d01']
-  entry['sha256'] = '0' * 64
-  entry['units'][0]['deviation'] = 1234.5
-  (copied.path / 'scales.json').write_text(json.dumps(stale))
-  own = edited_runs.load(copied)
-  assert own.units[0].deviation != 1234.5
-  assert _scales(copied) == written
-
-
-@pytest.mark.parametrize('stage', [None, 'teacher'])
-def test_one_stage_that_is_missing_leaves_the_others(copied, with_data, stage):
-  written = _scales(copied)
-  name = stage or 'student_d01'
-  fewer = {n: e for n, e in written['stages'].items() if n != name}
-  (copied.path / 'scales.json').write_text(json.dumps({'stages': fewer}))
-  edited_runs.load(copied, stage=stage)
-  assert _scales(copied) == written
+def test_the_demo_model_and_its_samples():
+  [demo] = choices.find()
+  assert (demo.id, demo.title) == ('faces', 'Drawn faces')
+  own = demo.load()
+  found = demo.open_samples(own)
+  assert found.read(range(3)).shape == (3, *own.image_shape)
 
 
 # Mistakes.
 
 
-def test_missing_data_are_one_line(copied):
-  (copied.path / 'scales.json').unlink()
-  with pytest.raises(errors.InputError) as info:
-    edited_runs.load(copied)
-  fuzzing.check_message(str(info.value), 'small')
-  assert not (copied.path / 'scales.json').exists()
+def _refused(*args, **options):
+  with pytest.raises(errors.InputError, match='accepted') as info:
+    choices.find(*args, **options)[0].load()
+  return str(info.value)
+
+
+def test_other_places_and_stages_are_refused(run, tmp_path):
+  assert 'student_d1' in _refused(str(run), stage='student_d09')
+  assert 'is not a run' in _refused(str(tmp_path), stage='teacher')
+  assert 'is not a run' in _refused(str(choices.DEMO), stage='teacher')
+  (tmp_path / 'empty').mkdir()
+  assert 'holds no run' in _refused(str(tmp_path / 'empty'))
+  assert 'does not exist' in _refused(str(tmp_path / 'none'))
+  assert 'does not exist' in _refused('x' * 300)
 
 
 @pytest.mark.parametrize(
-    'text',
-    [
-        '', '{', '[]', 'null', '{}', '{"stages": []}', '\0', '{"stages": 1}',
-        '[' * 10_000,
-    ],
+    'entry', [None, 'x', [1], [{}], [{'name': 'y1'}]], ids=str
 )
-def test_damaged_scales_are_one_line(copied, with_data, text):
-  (copied.path / 'scales.json').write_text(text)
-  with pytest.raises(errors.InputError) as info:
-    edited_runs.load(copied)
-  fuzzing.check_message(str(info.value), copied.path / 'scales.json')
+def test_damaged_units_are_refused(run, entry):
+  choices.find(str(run))[0].load()
+  stored = json.loads((run / 'scales.json').read_text())
+  stored['student_d1']['units'] = entry
+  (run / 'scales.json').write_text(json.dumps(stored))
+  assert 'scales.json' in _refused(str(run))
+  (run / 'scales.json').write_text('{')
+  assert 'scales.json' in _refused(str(run))
 
 
-@pytest.mark.parametrize(
-    'change',
-    [
-        {'units': None}, {'units': 'x'}, {'units': [1]}, {'units': [{}]},
-        {'units': [{'name': 'y1'}]},
-    ],
-)
-def test_damaged_entries_are_one_line(copied, with_data, change):
-  scales = _scales(copied)
-  scales['stages']['student_d01'] |= change
-  (copied.path / 'scales.json').write_text(json.dumps(scales))
-  with pytest.raises(errors.InputError) as info:
-    edited_runs.load(copied)
-  fuzzing.check_message(str(info.value), copied.path / 'scales.json')
-
-
-@pytest.mark.parametrize('remove', [1, 3])
-def test_units_of_another_number_are_refused(copied, with_data, remove):
-  scales = _scales(copied)
-  entry = scales['stages']['student_d01']
-  entry['units'] = entry['units'][:-remove]
-  (copied.path / 'scales.json').write_text(json.dumps(scales))
-  with pytest.raises(errors.InputError) as info:
-    edited_runs.load(copied)
-  fuzzing.check_message(str(info.value), copied.path / 'scales.json')
-
-
-def test_unknown_stages_are_refused(copied):
-  with pytest.raises(errors.InputError, match='student_d01'):
-    edited_runs.load(copied, stage='student_d09')
-
-
-def test_a_folder_without_a_run_is_refused(tmp_path):
-  with pytest.raises(errors.InputError, match='manifest.json'):
-    edited_runs.load(workdirs.WorkDir(tmp_path))
+def test_models_that_do_not_predict_their_factors_are_left_out(tmp_path):
+  run = workdirs.WorkDir(tmp_path / 'faders')
+  run.begin('any', {}, {'name': 'small'}, ['fader'])
+  stage = config.Stage('fader', 'fader', None, 8, 1, config.LossWeights())
+  module = fader.FaderAutoencoder(2, 2, image_size=8)
+  run.record_stage('fader', stages.describe_stage(stage, module, '0', 1))
+  assert 'no finished model to edit with' in _refused(str(tmp_path / 'faders'))
