@@ -1,0 +1,1 @@
+"""The work directory of a run: training, checkpoints, metrics, results."""

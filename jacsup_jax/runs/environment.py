@@ -30,7 +30,7 @@ def describe() -> dict[str, Any]:
           'git_commit': _read_commit(),
           'system': f'{platform.system()} {platform.machine()}',
           'cpu_threads': os.cpu_count(),
-          **{name: os.environ[name] for name in _VARIABLES if name in os.environ},
+          **{n: os.environ[n] for n in _VARIABLES if n in os.environ},
       },
   }
 

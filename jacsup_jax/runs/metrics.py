@@ -161,7 +161,7 @@ class EventFiles:
       )
 
   def _open(self, name, step):
-    """Opens the writer of a stage that continues with a step; None: it ended."""
+    """Opens the writer of a stage that continues with a step, or has ended."""
     # Imported here: most runs write no event files.
     import tensorboardX
 

@@ -261,6 +261,7 @@ class _StageRun:
         'stage': self.stage.name,
         'epoch': done,
         'step': self._first_step + done * num_steps,
+        'input_bound': taken.input_bound,
         **means,
         'images_per_second': rate,
         'seconds': taken.seconds,

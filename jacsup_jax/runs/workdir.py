@@ -67,6 +67,7 @@ class WorkDir:
 
   @property
   def figures(self) -> pathlib.Path:
+    """The folder of the run's figures."""
     return self.path / 'figures'
 
   def checkpoints(self, stage: str) -> pathlib.Path:

@@ -296,7 +296,7 @@ def test_failed_save_leaves_what_was_there(tmp_path, monkeypatch, error):
   assert _recover(tmp_path, expected).step == 2
 
 
-def test_nothing_is_saved_before_its_metadata_can_be_read(tmp_path, monkeypatch):
+def test_nothing_is_saved_before_its_metadata_is_read(tmp_path, monkeypatch):
   class Nothing:
     model = None
 
