@@ -17,6 +17,7 @@ import pathlib
 import jax.numpy as jnp
 
 from experiments import cli
+from experiments import flags
 from experiments import progress
 from experiments import session
 from jacsup_jax.baselines import fader
@@ -40,25 +41,9 @@ _JUDGE_BATCH_SIZE = 128
 
 
 @dataclasses.dataclass(frozen=True)
-class FaceConfig:
-  """The faces, the size of the models, and how flips are measured."""
+class ModelConfig:
+  """The size of the models, and how flips are measured."""
 
-  image_size: int = options.option(
-      256, 'Pixels of a side, a power of two.', group='data'
-  )
-  attributes: tuple[str, ...] = options.option(
-      (), 'Names of the attributes to edit; default: all.', group='data'
-  )
-  skip_bad_images: bool = options.option(
-      False,
-      'Leave out images of celeba_folder that cannot be decoded, and note how'
-      ' many; otherwise they are refused.',
-      group='data',
-  )
-  held_out: int = options.option(
-      0, 'Number of images at the end of the training split to leave out.',
-      low=0, group='data',
-  )  # fmt: skip
   first_width: int = options.option(
       16, 'Channels of the first layer; each further layer has twice as many.',
       **_WIDTH,
@@ -83,7 +68,6 @@ class FaceConfig:
 
   def __post_init__(self):
     options.check(self)
-    config_lib.check_image_size(self.image_size)
     attribute_flips.check_strengths(self.strengths)
 
 
@@ -93,12 +77,13 @@ class Config:
 
   chain: attributes.AttributesConfig = attributes.AttributesConfig()
   baseline: fader.FaderConfig = fader.FaderConfig()
-  result: session.ResultConfig = session.ResultConfig(
+  result: flags.ResultConfig = flags.ResultConfig(
       dataset=registry.DEFAULT_FACES
   )
-  face: FaceConfig = FaceConfig()
+  data: flags.FaceDataConfig = flags.FaceDataConfig(image_size=256)
+  model: ModelConfig = ModelConfig()
   judge: judges.JudgeConfig = judges.JudgeConfig()
-  run: session.RunConfig = session.RunConfig(
+  run: flags.RunConfig = flags.RunConfig(
       workdir=pathlib.Path('runs/celeba'), checkpoint_every=5
   )
 
@@ -112,36 +97,25 @@ def make_module(config: Config, num_factors: int, nuisance_dim: int, cls=None):
     nuisance_dim: d, a multiple of 4.
     cls: FaceAutoencoder, or FaderAutoencoder, whose factors are the labels.
   """
-  face, linear = config.face, {}
+  own, linear = config.model, {}
   if cls is None:
     cls = autoencoders.FaceAutoencoder
-    linear = {'linear_factors': face.linear_factors}
+    linear = {'linear_factors': own.linear_factors}
   return cls(
       num_factors,
       nuisance_dim // 4,
-      image_size=face.image_size,
-      first_width=face.first_width,
-      last_width=face.last_width,
+      image_size=config.data.image_size,
+      first_width=own.first_width,
+      last_width=own.last_width,
       dtype=jnp.dtype(config.chain.compute_dtype),
       **linear,
   )
 
 
-def load_options(config: Config) -> dict:
-  """Returns the options of `registry.load` for all splits of the run."""
-  face = config.face
-  return {
-      'image_size': face.image_size,
-      'attributes': face.attributes or None,
-      'skip_bad_images': face.skip_bad_images,
-      'held_out': face.held_out,
-  }
-
-
 def restore_or_train_judge(config: Config, train, selection):
   """Restores the judge of the training data, or trains and saves one."""
   directory = config.run.judge_workdir or attribute_judges.default_directory(
-      train.name, config.face.image_size
+      train.name, config.data.image_size
   )
   progress.announce(f'judge in {directory}, trained if missing')
   settings = {}
@@ -181,10 +155,10 @@ def train_and_evaluate(
   Raises:
     InputError: if the flags, the data or the work directory do not fit.
   """
-  run, face, chain = config.run, config.face, config.chain
+  run, sizes, chain = config.run, config.model, config.chain
   is_baseline = lambda stage: isinstance(stage.weights, fader.FaderLossWeights)
   chosen_on = session.choose_selection_split(
-      config.result.eval_split, face.held_out
+      config.result.eval_split, config.data.held_out
   )
   devices.check_batch_size(chain.batch_size)
   values = cli.as_dict(config)
@@ -196,7 +170,7 @@ def train_and_evaluate(
         config.result.dataset,
         data_dir=run.data_dir,
         report=progress.announce,
-        **load_options(config),
+        **config.data.load_options(),
     )
     train = devices.in_turn(
         lambda: load('train', in_memory=chain.cache != 'none')
@@ -205,10 +179,12 @@ def train_and_evaluate(
     attributes.check_sizes(chain, stages, num_factors, train.image_shape)
     make = functools.partial(make_module, config, num_factors)
     recipe = attributes.Attributes(chain, make, train)
-    baseline = fader.Faders(
-        chain, config.baseline,
-        functools.partial(make, cls=fader.FaderAutoencoder), train,
-    )  # fmt: skip
+    baseline = attributes.Attributes(
+        fader.make_flags(chain, config.baseline),
+        functools.partial(make, cls=fader.FaderAutoencoder),
+        train,
+        fader.FaderSteps,
+    )
     own = [stage for stage in stages if not is_baseline(stage)]
     given = []
     if chain.teacher_workdir is not None:
@@ -239,16 +215,16 @@ def train_and_evaluate(
     workdir.begin(
         experiment,
         values,
-        session.describe_data(train, run.data_dir, **load_options(config)),
+        session.describe_data(train, run.data_dir, **config.data.load_options()),
         [stage.name for stage in stages],
     )
-    few = map(jnp.asarray, selection.read(range(face.selection_images)))
+    few = map(jnp.asarray, selection.read(range(sizes.selection_images)))
     images, labels = few
 
     def evaluate(model):
       return {'mse': float(reconstruction.measure_mse(model, images, labels))}
 
-    middle = sorted(face.strengths)[len(face.strengths) // 2]
+    middle = sorted(sizes.strengths)[len(sizes.strengths) // 2]
     with progress.observed(
         workdir,
         stages,
@@ -267,8 +243,8 @@ def train_and_evaluate(
             judge,
             selection,
             data,
-            face.strengths,
-            face.selection_images,
+            sizes.strengths,
+            sizes.selection_images,
         )
         for model in session.add_random(
             trained, lambda own: own[0], make(chain.nuisance_dims[0])

@@ -1,38 +1,89 @@
-"""Networks of Fader Networks, a baseline for faces.
+"""Fader Networks, a baseline for faces: model, objectives, steps and flags.
 
 Lample, Zeghidour, Usunier, Bordes, Denoyer and Ranzato: Fader Networks:
-Manipulating Images by Sliding Attributes. NIPS 2017. An autoencoder is given
-the labels in the place of factors, and a discriminator of its code keeps them
-out of the rest.
+Manipulating Images by Sliding Attributes. NIPS 2017. An autoencoder receives
+the labels as factors, and a discriminator keeps them out of the nuisance.
+
+Every step has two updates: the discriminator learns to predict the labels from
+the nuisance, then the autoencoder learns to reconstruct, and to make it predict
+the opposite labels. Every part has an optimizer state of its own. The recipe is
+`attributes.Attributes` with `make_flags`, `FaderAutoencoder` and `FaderSteps`.
 """
 
-from collections.abc import Callable
+import dataclasses
+import functools
+from typing import ClassVar
 
 import chex
 from flax import linen as nn
 import jax
 import jax.numpy as jnp
+import optax
 
 from jacsup_jax.core import codes
 from jacsup_jax.core import config
+from jacsup_jax.core import losses
+from jacsup_jax.core import options
+from jacsup_jax.data import batches
 from jacsup_jax.models import autoencoders
 from jacsup_jax.models import layers
+from jacsup_jax.models import model as models
+from jacsup_jax.training import attribute_steps
+from jacsup_jax.training import objectives
+from jacsup_jax.training import steps
+
+
+@dataclasses.dataclass(frozen=True)
+class FaderLossWeights(config.Weights):
+  """Weights of the terms of Fader Networks."""
+
+  lambda_adversarial: float = options.option(
+      1e-4, 'Weight lambda_E of Fader Networks, at the end of its ramp.', low=0
+  )
+  adversarial_ramp_steps: int = options.option(
+      500_000,
+      'Steps over which that weight rises from 0; scale it with the epochs. 0:'
+      ' no ramp.',
+      low=0,
+  )
+
+
+@dataclasses.dataclass(frozen=True)
+class FaderConfig:
+  """The flags of Fader Networks."""
+
+  fader_epochs: int = options.option(
+      0, 'Epochs of Fader Networks of the teacher\'s size; 0: without.', low=0
+  )
+  fader_learning_rate: float = options.option(
+      2e-4, 'Learning rate of Adam for Fader Networks.', low=0
+  )
+  weights: FaderLossWeights = FaderLossWeights()
+
+  def __post_init__(self):
+    options.check(self)
+
+
+def make_stages(flags: FaderConfig, nuisance_dim: int) -> list[config.Stage]:
+  """Returns the stage of the baseline, if it has epochs."""
+  epochs, weights = flags.fader_epochs, flags.weights
+  stage = config.Stage('fader', 'fader', None, nuisance_dim, epochs, weights)
+  return [stage] if epochs else []
+
+
+def make_flags(chain, flags: FaderConfig):
+  """Returns the flags of a chain of Section 4, as the baseline is trained."""
+  return dataclasses.replace(
+      chain, learning_rate=flags.fader_learning_rate, weight_decay=0.0
+  )
 
 
 class LatentDiscriminator(nn.Module):
   """Nuisance maps `[B, 2, 2, C]` -> logits `[B, num_attributes]`.
 
-  A 4x4 convolution of stride 2 with BatchNorm down to one position, a hidden
-  layer with dropout, LeakyReLU of slope 0.2 after both. A logit is positive
-  where the attribute is seen in the code.
-
-  Attributes:
-    num_attributes: k.
-    width: channels of the convolution.
-    hidden: units of the dense layer.
-    dropout_rate: share of the hidden units that are dropped.
-    axis_name: of the mapped axis that the batch is spread over, if any.
-    dtype: that it computes in.
+  A 4x4 convolution of stride 2 with BatchNorm down to one position, `width`
+  channels; a dense layer of `hidden` units with dropout; LeakyReLU of slope 0.2
+  after both. A logit is positive if its attribute is predicted to be present.
   """
 
   num_attributes: int
@@ -49,13 +100,12 @@ class LatentDiscriminator(nn.Module):
       uniform: jax.Array | None = None,
       train: bool = False,
   ) -> jax.Array:
-    """Judges codes.
+    """Predicts attributes.
 
     Args:
       nuisance: `[B, 2, 2, C]`.
-      uniform: `[B, hidden]` numbers in [0, 1), which decide what is dropped;
-        None drops nothing. Given, and not drawn here, as one device of many
-        has a part of those of the whole batch.
+      uniform: `[B, hidden]` numbers in [0, 1) that decide what is dropped; None
+        for no dropout. Not drawn here: a device has its part of a batch.
       train: normalise with the statistics of the batch.
 
     Returns:
@@ -79,24 +129,19 @@ class LatentDiscriminator(nn.Module):
     )(x)
 
 
+@models.register
 class FaderAutoencoder(nn.Module):
-  """The autoencoder of `autoencoders.FaceAutoencoder` that is given the labels.
+  """A `autoencoders.FaceAutoencoder` whose factors are the labels.
 
-  Its encoder has no channels for factors; the labels stand in their place, as
-  -1 and +1, at every layer of the decoder. (The publication has two channels an
-  attribute, one of which is 1.) The parameter tree has the third top key
-  `discriminator`.
+  Its encoder has no channels for factors; the decoder receives the labels, -1
+  or +1, at every layer. (The publication has two channels per attribute, one of
+  which is 1.) The parameter tree has a third top key, `discriminator`.
 
   Attributes:
     num_factors: k, of the labels.
     nuisance_channels: of the 2x2 map; d is four times as many.
-    image_size: see `autoencoders.FaceAutoencoder`, as the next two.
-    first_width: of the encoder.
-    last_width: of the encoder.
     discriminator_width: see `LatentDiscriminator`.
     discriminator_hidden: see `LatentDiscriminator`.
-    axis_name: of the mapped axis that the batch is spread over, if any.
-    dtype: that the convolutions of the autoencoder are computed in.
   """
 
   num_factors: int
@@ -109,8 +154,11 @@ class FaderAutoencoder(nn.Module):
   axis_name: str | None = None
   dtype: jnp.dtype = jnp.float32
 
+  factors_are_labels: ClassVar[bool] = True
+  image_range: ClassVar[tuple[float, float]] = (-1.0, 1.0)
+
   def __post_init__(self):
-    config.check_image_size(self.image_size)
+    options.check_image_size(self.image_size)
     super().__post_init__()
 
   @property
@@ -120,6 +168,10 @@ class FaderAutoencoder(nn.Module):
   @property
   def nuisance_dim(self) -> int:
     return 4 * self.nuisance_channels
+
+  @property
+  def code_dim(self) -> int:
+    return self.num_factors + self.nuisance_dim
 
   def setup(self):
     depth = self.image_size.bit_length() - 3
@@ -140,7 +192,7 @@ class FaderAutoencoder(nn.Module):
         self.discriminator_width,
         self.discriminator_hidden,
         axis_name=self.axis_name,
-        # As the code, which is not rounded to less.
+        # As the code, which is not rounded below float32.
         dtype=jnp.promote_types(self.dtype, jnp.float32),
     )
 
@@ -163,37 +215,191 @@ class FaderAutoencoder(nn.Module):
       uniform: jax.Array | None = None,
       train: bool = False,
   ) -> jax.Array:
-    """Gives the logits of `LatentDiscriminator`, which see."""
+    """Returns the logits of `LatentDiscriminator`."""
     return self.discriminator(nuisance, uniform, train)
 
   def __call__(self, images: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Passes through all parts, with neither sign of any attribute."""
+    """Applies all parts, with neither sign of any attribute."""
     code = self.encode(images, jnp.zeros((images.shape[0], self.num_factors)))
     return self.decode(code), self.discriminate(code.nuisance)
 
 
-def make_labelled_encode(
-    model: nn.Module, batch_stats: chex.ArrayTree
-) -> Callable[[codes.Params, jax.Array, jax.Array], codes.Code]:
-  """Makes `encode(params, images, attributes) -> Code` of any model of faces.
+def discriminator_objective(
+    params: codes.Params,
+    batch_stats: chex.ArrayTree,
+    nuisance: jax.Array,
+    attributes: jax.Array,
+    uniform: jax.Array,
+    *,
+    module: nn.Module,
+) -> objectives.Result:
+  """Computes the cross-entropy of the discriminator.
+
+  Eq. (2) of Lample et al. (2017).
 
   Args:
-    model: a `FaderAutoencoder`, whose factors are the labels, or a
-      `autoencoders.FaceAutoencoder`, which predicts them and is not given any.
-    batch_stats: its running statistics.
+    params: of the module.
+    batch_stats: its running statistics, updated for the discriminator.
+    nuisance: `[B, 2, 2, C]`, of the images; a constant here.
+    attributes: `[B, K]` in {-1, +1}.
+    uniform: `[B, hidden]`, see `LatentDiscriminator`.
+    module: a `FaderAutoencoder`.
 
   Returns:
-    A pure function of the parameters, `[B, S, S, 3]` images and `[B, K]`
-    labels.
+    Scalar loss, and `discriminator` (the loss) and `discriminator_accuracy`
+    (fraction of correct signs) with the batch statistics.
   """
-  if not isinstance(model, FaderAutoencoder):
-    encode = autoencoders.make_encode(model, batch_stats)
-    return lambda params, images, unused_attributes: encode(params, images)
+  logits, batch_stats = objectives.apply_train(
+      module,
+      params,
+      batch_stats,
+      'discriminate',
+      jax.lax.stop_gradient(nuisance),
+      uniform,
+  )
+  loss = jnp.mean(losses.attribute_cross_entropy_loss(logits, attributes))
+  right = (logits > 0) == (attributes > 0)
+  metrics = {
+      'discriminator': loss,
+      'discriminator_accuracy': jnp.mean(right.astype(jnp.float32)),
+  }
+  return loss, (metrics, batch_stats)
 
-  def encode_with_labels(
-      params: codes.Params, images: jax.Array, attributes: jax.Array
-  ) -> codes.Code:
-    variables = {'params': params, 'batch_stats': batch_stats}
-    return model.apply(variables, images, attributes, method='encode')
 
-  return encode_with_labels
+def autoencoder_objective(
+    params: codes.Params,
+    batch_stats: chex.ArrayTree,
+    code: codes.Code,
+    inputs: objectives.Inputs,
+    weight: jax.Array,
+    *,
+    module: nn.Module,
+) -> objectives.Result:
+  """Computes the reconstruction error and the adversarial term.
+
+  Eq. (3) of Lample et al. (2017). The discriminator has no dropout here and
+  normalises with the statistics of the batch.
+
+  Args:
+    params: of the module.
+    batch_stats: its running statistics, updated for the decoder.
+    code: of the images, with labels as factors; the encoder's gradient is
+      derived from the gradient with respect to it.
+    inputs: images and attributes.
+    weight: scalar, of the adversarial term at this step.
+    module: a `FaderAutoencoder`.
+
+  Returns:
+    Scalar loss, and the terms with the batch statistics.
+  """
+  apply = functools.partial(
+      objectives.apply_train, module, params, batch_stats
+  )
+  reconstructions, batch_stats = apply('decode', code)
+  logits, _ = apply('discriminate', code.nuisance, None)
+  terms = {
+      'reconstruction': jnp.mean(
+          losses.reconstruction_loss(inputs.images, reconstructions)
+      ),
+      'adversarial': jnp.mean(
+          losses.attribute_cross_entropy_loss(logits, -inputs.attributes)
+      ),
+  }
+  loss = terms['reconstruction'] + weight * terms['adversarial']
+  metrics = {'loss': loss, **terms, 'adversarial_weight': weight}
+  return loss, (metrics, batch_stats)
+
+
+def compute_adversarial_weight(
+    step: jax.Array, weights: FaderLossWeights
+) -> jax.Array:
+  """Returns the adversarial weight of a step, along its ramp from 0."""
+  if not weights.adversarial_ramp_steps:
+    return jnp.asarray(weights.lambda_adversarial)
+  progress = jnp.minimum(step / weights.adversarial_ramp_steps, 1.0)
+  return weights.lambda_adversarial * progress
+
+
+def train_step(
+    state: steps.TrainState,
+    inputs: objectives.Inputs,
+    uniform: jax.Array,
+    *,
+    module: nn.Module,
+    weights: FaderLossWeights,
+    optimizer: optax.GradientTransformation,
+) -> tuple[steps.TrainState, codes.Metrics]:
+  """Takes one step: the discriminator's update, then the autoencoder's.
+
+  Args:
+    state: before the step.
+    inputs: images and attributes of one batch.
+    uniform: `[B, hidden]`, see `LatentDiscriminator`.
+    module: a `FaderAutoencoder`; its `axis_name` is that of the mapped axis
+      that the batch is spread over, if any.
+    weights: of the adversarial term.
+    optimizer: of each part.
+
+  Returns:
+    The state after the step, and scalar metrics, each before its update.
+  """
+  average = functools.partial(
+      attribute_steps.average_over, axis_name=module.axis_name
+  )
+  bind = lambda **parts: {**state.params, **parts}
+
+  def encode(encoder):
+    return objectives.apply_train(
+        module, bind(encoder=encoder), state.batch_stats, 'encode',
+        inputs.images, inputs.attributes,
+    )  # pyformat: disable
+
+  # Once for both updates: the first leaves the encoder unchanged.
+  code, pull_back, batch_stats = jax.vjp(
+      encode, state.params['encoder'], has_aux=True
+  )
+  grads, (predicted, batch_stats) = jax.grad(
+      lambda discriminator: discriminator_objective(
+          bind(discriminator=discriminator), batch_stats, code.nuisance,
+          inputs.attributes, uniform, module=module,
+      ),
+      has_aux=True,
+  )(state.params['discriminator'])  # pyformat: disable
+  state = attribute_steps.apply_gradients(
+      state, {'discriminator': average(grads)}, optimizer
+  )
+  weight = compute_adversarial_weight(state.step, weights)
+  (decoder_grads, code_grads), (metrics, batch_stats) = jax.grad(
+      lambda decoder, code: autoencoder_objective(
+          {**state.params, 'decoder': decoder}, batch_stats, code, inputs,
+          weight, module=module,
+      ),
+      argnums=(0, 1),
+      has_aux=True,
+  )(state.params['decoder'], code)  # pyformat: disable
+  (encoder_grads,) = pull_back(code_grads)
+  grads = {'encoder': encoder_grads, 'decoder': decoder_grads}
+  state = attribute_steps.apply_gradients(state, average(grads), optimizer)
+  state = state._replace(step=state.step + 1, batch_stats=batch_stats)
+  return state, average({**metrics, **predicted})
+
+
+class FaderSteps(attribute_steps.FaceSteps):
+  """The steps of the baseline, of the same data as those of Section 4."""
+
+  def draw(self, step, inputs, constants, shard):
+    """Adds the numbers that decide the dropout instead of swaps."""
+    uniform = batches.step_dropout(
+        constants.seed, step, self.batch_size, self.module.discriminator_hidden
+    )
+    return inputs, shard(uniform)
+
+  def train_step(self, state, inputs, optimizer):
+    """Takes one step, see `train_step`."""
+    return train_step(
+        state,
+        *inputs,
+        module=self.module,
+        weights=self.weights,
+        optimizer=optimizer,
+    )

@@ -240,9 +240,9 @@ class FaceSteps:
     inputs = objectives.Inputs(
         images, attributes=data.attributes.astype(jnp.float32)
     )
-    return self.add_swaps(step, inputs, constants, shard)
+    return self.draw(step, inputs, constants, shard)
 
-  def add_swaps(self, step, inputs, constants, shard):
+  def draw(self, step, inputs, constants, shard):
     """Adds the swaps of a batch, and its teacher's outputs if needed."""
     supervision = self.weights.supervision
     drawn = batches.step_permutations(

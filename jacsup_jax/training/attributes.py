@@ -246,6 +246,7 @@ class Attributes:
       flags: AttributesConfig,
       make_model: MakeModel,
       dataset: datasets.Dataset,
+      steps_type: type[attribute_steps.FaceSteps] = attribute_steps.FaceSteps,
   ):
     """Initialises the recipe.
 
@@ -254,6 +255,7 @@ class Attributes:
       make_model: makes the module for the size of a nuisance, all with the same
         factors.
       dataset: the training set.
+      steps_type: of the steps; that of a baseline may differ.
 
     Raises:
       InputError: if a batch is larger than the training set.
@@ -261,6 +263,7 @@ class Attributes:
     self.flags = flags
     self._make_model = make_model
     self._dataset = dataset
+    self._steps_type = steps_type
     self.batch_size = flags.batch_size
     self.steps_per_epoch = batches.count_steps(len(dataset), flags.batch_size)
 
@@ -327,7 +330,7 @@ class Attributes:
     name, teacher_module = devices.axis_name(self.flags.parallel), None
     if stage.weights.needs_teacher:
       teacher_module = supervisor.module.clone(axis_name=name)
-    return attribute_steps.FaceSteps(
+    return self._steps_type(
         module.clone(axis_name=name),
         teacher_module,
         stage.weights,
