@@ -5,16 +5,16 @@ import contextlib
 import dataclasses
 import itertools
 import pathlib
-from typing import Any, ClassVar, Literal
+from typing import Any
 
 from flax import linen as nn
 import jax
 
 from experiments import cli
+from experiments import flags
 from experiments import progress
 from jacsup_jax.core import config as config_lib
 from jacsup_jax.core import errors
-from jacsup_jax.core import options
 from jacsup_jax.data import registry
 from jacsup_jax.evaluation import tables
 from jacsup_jax.models import autoencoders
@@ -25,119 +25,9 @@ from jacsup_jax.training import devices
 from jacsup_jax.training import steps
 
 
-@dataclasses.dataclass(frozen=True)
-class ResultConfig:
-  """What a run is trained and measured on."""
-
-  dataset: str = options.option(
-      registry.DEFAULT_DATASET,
-      'mnist_embedded (in the package), arrays (a file of yours), or the TFDS'
-      ' name of images with a class label.',
-      group='data',
-  )
-  eval_split: Literal['test', 'validation'] = options.option(
-      'test',
-      'What to measure on. validation is then held out of training.',
-      group='data',
-  )
-  eval_every: int = options.option(
-      5, 'Epochs between evaluations.', low=1, group='output'
-  )
-
-  def __post_init__(self):
-    options.check(self)
-
-
-@dataclasses.dataclass(frozen=True)
-class RunConfig:
-  """Where a run reads and writes, and how it works: not part of its result."""
-
-  decides_result: ClassVar[bool] = False
-
-  workdir: pathlib.Path = options.option(
-      pathlib.Path('runs/run'),
-      'Directory of the run; new, or to be continued.',
-      group='output',
-  )
-  resume: bool = options.option(
-      True, 'Continue the run that is in --workdir.', group='output'
-  )
-  judge_workdir: pathlib.Path | None = options.option(
-      None,
-      'Directory of the judge, which is trained if missing; default: a folder'
-      ' of runs/ named after the data set.',
-      group='output',
-  )
-  data_dir: pathlib.Path | None = options.option(
-      None,
-      'Where TFDS keeps prepared data sets (default: its own folder); the .npz'
-      ' file of --dataset=arrays; the folder of --dataset=celeba_folder.',
-      group='data',
-  )
-  checkpoint_every: int = options.option(
-      10, 'Epochs between checkpoints.', low=1, group='output'
-  )
-  progress: bool | None = options.option(
-      None,
-      'Show a progress bar; default: on a terminal only, a line per epoch'
-      ' elsewhere.',
-      group='output',
-  )
-  tensorboard: bool = options.option(
-      False, 'Also write metrics and pictures for TensorBoard.', group='output'
-  )
-  compilation_cache: pathlib.Path | None = options.option(
-      None,
-      'Directory in which compiled programs are kept for later runs; it should'
-      ' be writable by you alone, since they are executed.',
-      group='devices',
-  )
-  deterministic: bool = options.option(
-      False,
-      'Make GPUs give the same bits each time, at some cost of speed; CPUs and'
-      ' TPUs always do.',
-      group='devices',
-  )
-  distributed: bool = options.option(
-      False,
-      'This is one of several processes, each with its own devices, all with'
-      ' the same flags; --batch_size counts the examples of all of them.',
-      group='devices',
-  )
-  coordinator: str | None = options.option(
-      None,
-      'HOST:PORT of the first process; with --process_count and --process_id.'
-      ' Default: from the environment (TPU hosts, Slurm, Open MPI).',
-      group='devices',
-  )
-  process_count: int | None = options.option(
-      None, 'Number of processes.', low=1, group='devices'
-  )
-  process_id: int | None = options.option(
-      None, 'Index of this process; 0 writes --workdir.', low=0, group='devices'
-  )
-
-  def __post_init__(self):
-    options.check(self)
-    given = [self.coordinator, self.process_count, self.process_id]
-    if given != [None] * 3 and (None in given or not self.distributed):
-      raise errors.InputError(
-          '--coordinator, --process_count and --process_id: found'
-          f' {sum(x is not None for x in given)} of the three'
-          f'{"" if self.distributed else " without --distributed"}; accepted:'
-          ' all three with --distributed, or none.'
-      )
-    if self.process_id is not None and self.process_id >= self.process_count:
-      raise errors.InputError(
-          f'--process_id={self.process_id} with'
-          f' --process_count={self.process_count}; accepted: 0 to'
-          f' {self.process_count - 1}.'
-      )
-
-
 @contextlib.contextmanager
 def opened(
-    run: RunConfig, values: Mapping[str, Any]
+    run: flags.RunConfig, values: Mapping[str, Any]
 ) -> Iterator[workdirs.WorkDir | None]:
   """Locks the work directory of a run and checks that it may begin or resume.
 
@@ -371,7 +261,7 @@ def finish(
       workdir.path,
       [model for model in trained if model.stage.seed == seed],
       data,
-      rows,
+      [row for row in rows if row.get('seed', seed) == seed],
       workdir.read_metrics(),
   )
   drawing.save(drawing.list_drawings(own), workdir.figures)
