@@ -69,24 +69,18 @@ class SignCounts(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class AttributeJudge:
-  """A trained judge.
+  """A trained judge: how it was trained, its accuracy and its variables.
 
   Attributes:
     attribute_names: of the K attributes that it recognises, in order.
     image_size: S, of its input: `[S, S, 3]` in [-1, 1].
     dataset: name of the one that it was trained on.
     fingerprint: of the images that it was trained on.
-    seed: of initialisation, data order and mirroring.
-    epochs: that it was trained for.
+    seed: see `train`, as `epochs`, `batch_size` and the widths.
     best_epoch: whose weights these are, counted from 1.
-    batch_size: of its training.
-    first_width: see `classifiers.AttributeJudge`, as the next two.
-    last_width: of the network.
-    hidden: of the network.
     accuracy: of each attribute on the selection split.
     balanced_accuracy: mean of sensitivity and specificity of each, there.
     sha256: of the variables.
-    variables: of the network.
   """
 
   attribute_names: tuple[str, ...]
@@ -201,11 +195,11 @@ def restore_or_train(
     data: to train on.
     selection: other images, on which the epoch is chosen.
     report: called after every epoch of training.
-    **settings: arguments of `train`, which a judge that is there must match.
+    **settings: arguments of `train`, which an existing judge must match.
 
   Raises:
-    InputError: if one that is there is for other data, or was trained
-      otherwise than asked for; if the directory holds something else.
+    InputError: if an existing judge is for other data or was trained otherwise;
+      if the directory holds something else.
   """
   if judge_files.exist(directory):
     judge = restore(
@@ -253,9 +247,7 @@ def train(
     seed: of initialisation, data order and mirroring.
     epochs: passes over the data.
     batch_size: of a step.
-    first_width: see `classifiers.AttributeJudge`, as the next two.
-    last_width: of the network.
-    hidden: of the network.
+    first_width, last_width, hidden: see `classifiers.AttributeJudge`.
     report: called after every epoch; `accuracy` is that on the selection.
 
   Raises:
@@ -272,48 +264,22 @@ def train(
       data.fingerprint, seed, epochs, 0, batch_size, first_width, last_width,
       hidden,
   )  # pyformat: disable
-  module = best.module
-  num_steps = epochs * batches.count_steps(len(data), batch_size)
-  optimizer = judges.make_optimizer(num_steps)
-  variables = autoencoders.init_variables(module, seed)
-  state = judges.TrainState(
-      jnp.zeros((), jnp.int32), **variables,
-      opt_state=optimizer.init(variables['params']),
-  )  # pyformat: disable
-  train_steps = jax.jit(
-      functools.partial(
-          _train_steps, module=module, optimizer=optimizer, seed=seed
-      ),
-      donate_argnums=0,
-  )
-  resident = None
-  if data.images is not None:
-    resident = jax.device_put((data.images, data.labels))
   best_accuracy = -1.0
-  for epoch in range(epochs):
-    indices = np.asarray(
-        batches.epoch_indices(seed, epoch, len(data), batch_size)
-    )
-    losses = []
-    for images, attributes, part in _read_parts(data, resident, indices):
-      state, loss = train_steps(state, images, attributes, part)
-      losses.append(np.asarray(loss))
-    variables = {'params': state.params, 'batch_stats': state.batch_stats}
-    counts = _count_over_parts(module, variables, selection)
+  for epoch, (variables, loss) in enumerate(_train_epochs(best, data), start=1):
+    counts = _count_over_parts(best.module, variables, selection)
     accuracy = float(np.mean(counts.accuracy))
     if accuracy > best_accuracy:
       best_accuracy = accuracy
       best = dataclasses.replace(
           best,
-          best_epoch=epoch + 1,
+          best_epoch=epoch,
           accuracy=tuple(counts.accuracy.tolist()),
           balanced_accuracy=tuple(counts.balanced_accuracy.tolist()),
           # Copies: the next step takes over the buffers of this state.
           variables=jax.tree.map(np.array, variables),
       )
     if report is not None:
-      loss = float(np.mean(np.concatenate(losses)))
-      report(epoch + 1, epochs, {'loss': loss, 'accuracy': accuracy})
+      report(epoch, epochs, {'loss': loss, 'accuracy': accuracy})
   return dataclasses.replace(
       best, sha256=judge_files.hash_tree(best.variables)
   )
@@ -331,48 +297,62 @@ def restore(
     image_size: int,
     dataset: str,
 ) -> AttributeJudge:
-  """Restores a judge and checks that it fits the data.
+  """Restores a judge; InputError if it is damaged or for other data.
 
   Args:
     directory: that `save` wrote to.
     attribute_names: that it must recognise, in this order.
     image_size: S, of the images to judge.
     dataset: name of the one to judge.
-
-  Raises:
-    InputError: if it was trained for other data, or cannot be read.
   """
   judge = judge_files.read(directory, AttributeJudge, 'variables')
-  _check_attributes(directory, judge.attribute_names, tuple(attribute_names))
-  for name, wanted in (('image_size', image_size), ('dataset', dataset)):
-    found = getattr(judge, name)
+  for name, found, wanted in (
+      ('attributes', judge.attribute_names, tuple(attribute_names)),
+      ('image_size', judge.image_size, image_size),
+      ('dataset', judge.dataset, dataset),
+  ):
     if found != wanted:
+      show = lambda x: ','.join(x) if isinstance(x, tuple) else x
       raise errors.InputError(
-          f'the judge in {directory} was trained for --{name}={found};'
-          f' accepted: one for --{name}={wanted}.'
+          f'the judge in {directory} was trained for --{name}={show(found)};'
+          f' accepted: one for --{name}={show(wanted)}.'
       )
-  template = jax.eval_shape(lambda: autoencoders.init_variables(judge.module, 0))
+  init = functools.partial(autoencoders.init_variables, judge.module, 0)
+  template = jax.eval_shape(init)
   judge_files.check_shapes(directory, judge.variables, template)
   return judge
 
 
-def _check_attributes(directory, found, wanted):
-  """Raises InputError that names the attributes in which they differ."""
-  if found == wanted:
-    return
-  extra = [name for name in found if name not in wanted]
-  missing = [name for name in wanted if name not in found]
-  differing = []
-  if missing:
-    differing.append(f'does not know {", ".join(missing)}')
-  if extra:
-    differing.append(f'also judges {", ".join(extra)}')
-  if not differing:
-    differing.append(f'has another order: {", ".join(found)}')
-  raise errors.InputError(
-      f'the judge in {directory} {" and ".join(differing)}; accepted: one for'
-      f' {", ".join(wanted)}.'
+def _train_epochs(judge, data):
+  """Yields the variables after each epoch, and its mean loss."""
+  module, seed, batch_size = judge.module, judge.seed, judge.batch_size
+  num_steps = judge.epochs * batches.count_steps(len(data), batch_size)
+  optimizer = judges.make_optimizer(num_steps)
+  variables = autoencoders.init_variables(module, seed)
+  state = judges.TrainState(
+      jnp.zeros((), jnp.int32),
+      **variables,
+      opt_state=optimizer.init(variables['params']),
   )
+  train_steps = jax.jit(
+      functools.partial(
+          _train_steps, module=module, optimizer=optimizer, seed=seed
+      ),
+      donate_argnums=0,
+  )
+  resident = None
+  if data.images is not None:
+    resident = jax.device_put((data.images, data.labels))
+  for epoch in range(judge.epochs):
+    indices = np.asarray(
+        batches.epoch_indices(seed, epoch, len(data), batch_size)
+    )
+    losses = []
+    for images, attributes, part in _read_parts(data, resident, indices):
+      state, loss = train_steps(state, images, attributes, part)
+      losses.append(np.asarray(loss))
+    variables = {'params': state.params, 'batch_stats': state.batch_stats}
+    yield variables, float(np.mean(np.concatenate(losses)))
 
 
 def _train_steps(

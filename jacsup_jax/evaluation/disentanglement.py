@@ -19,6 +19,7 @@ import numpy as np
 from jacsup_jax.core import errors
 from jacsup_jax.data import batches
 from jacsup_jax.data import registry
+from jacsup_jax.evaluation import predictors
 from jacsup_jax.models import model as models
 
 # What each metric gives.
@@ -45,21 +46,13 @@ PROTOCOL = (
     ' to choose its depth or penalty, 10 % to report on'
 )
 
-_DEPTHS = (2, 4, 8, 16)
-_PENALTIES = (0.1, 0.03, 0.01, 0.003, 0.001)
 _FEWEST = 20
 _DIGITS = ('mnist_embedded', 'mnist', 'svhn_cropped')
 
 
 @dataclasses.dataclass(frozen=True)
 class Score:
-  """A score, or why there is none. Never NaN.
-
-  Attributes:
-    value: of the whole; None where it is undefined.
-    parts: of each label or each unit, None where undefined.
-    reasons: why a value is None, a line each.
-  """
+  """A score with its parts, or the reasons why some are undefined (None)."""
 
   value: float | None
   parts: tuple[float | None, ...] = ()
@@ -134,18 +127,14 @@ def compute_scores(
     *,
     seed: int = 0,
 ) -> dict[str, Score]:
-  """Computes scores by name.
+  """Computes the scores that `SCORES` lists for some metrics.
 
   Args:
     metrics: of `METRICS`.
     codes: `[M, U]` real numbers.
-    labels: `[M, L]` int, of any values.
+    labels: `[M, L]` int, of any values; constant ones are left out and named.
     label_names: L names for reasons; 'label 0' and so on by default.
     seed: of what is drawn, in DCI alone.
-
-  Returns:
-    The scores that `SCORES` lists for these metrics. Constant labels are left
-    out and named.
 
   Raises:
     InputError: if a metric is unknown; if the arrays have other ranks or types,
@@ -160,19 +149,19 @@ def compute_scores(
       'modularity': compute_modularity,
   }
   varies = classes.max(axis=0) > 0
+  kept = [name for name, does in zip(names, varies) if does]
   constant = tuple(
       f'{name} is the same in all {len(classes)} examples'
-      for name, does in zip(names, varies)
-      if not does
+      for name in names
+      if name not in kept
   )
   bad = int(np.sum(~np.all(np.isfinite(codes), axis=1)))
   scores = {}
   for metric in metrics:
     if bad:
-      reasons = (f'{bad} of {len(codes)} codes are not finite',)
-      found = (Score(None, reasons=reasons),) * len(SCORES[metric])
+      reason = f'{bad} of {len(codes)} codes are not finite'
+      found = (_undefined(reason),) * len(SCORES[metric])
     else:
-      kept = [name for name, does in zip(names, varies) if does]
       found = functions[metric](codes, classes[:, varies], kept)
     for name, score in zip(SCORES[metric], found):
       parts = score.parts
@@ -219,9 +208,8 @@ def compute_modularity(codes, classes, names) -> tuple[Score]:
   if classes.shape[1] < 2:
     reason = f'modularity needs two labels that vary, found {classes.shape[1]}'
     return (_undefined(reason),)
-  return (
-      modularity_of_information(mutual_information(discretise(codes), classes)),
-  )
+  information = mutual_information(discretise(codes), classes)
+  return (modularity_of_information(information),)
 
 
 def modularity_of_information(information: np.ndarray) -> Score:
@@ -233,10 +221,8 @@ def modularity_of_information(information: np.ndarray) -> Score:
   """
   top = information.max(axis=1)
   rest = np.sum(information**2, axis=1) - top**2
-  parts = [
-      float(1 - r / (t**2 * (information.shape[1] - 1))) if t > 0 else None
-      for t, r in zip(top, rest)
-  ]
+  scale = top**2 * (information.shape[1] - 1)
+  parts = [float(1 - r / t) if t > 0 else None for r, t in zip(rest, scale)]
   return _mean(parts, f'no information in {_name_units(parts)}')
 
 
@@ -259,9 +245,8 @@ def mutual_information(units: np.ndarray, classes: np.ndarray) -> np.ndarray:
     own, other = units[:, unit], classes[:, label]
     counts = np.zeros((own.max() + 1, other.max() + 1), np.int64)
     np.add.at(counts, (own, other), 1)
-    table[unit, label] = metrics.mutual_info_score(
-        None, None, contingency=counts
-    )
+    score = metrics.mutual_info_score(None, None, contingency=counts)
+    table[unit, label] = score
   # Rounding may leave what should be 0 just above it.
   table[table < 1e-12] = 0
   return table
@@ -277,35 +262,11 @@ def compute_sap(codes, classes, names) -> tuple[Score]:
   """
   if codes.shape[1] < 2:
     return (_undefined('SAP needs two units or more, and the code has one'),)
-  accuracies = [threshold_accuracies(codes, column) for column in classes.T]
+  accuracies = [
+      predictors.threshold_accuracies(codes, column) for column in classes.T
+  ]
   gaps = [np.diff(np.sort(found)[-2:]).item() for found in accuracies]
   return (_mean(gaps),)
-
-
-def threshold_accuracies(codes: np.ndarray, classes: np.ndarray) -> np.ndarray:
-  """Computes the best balanced accuracy `[U]` of thresholds on each unit.
-
-  Not a linear SVM per unit and label: with 12 ms each, scikit-learn needs a
-  quarter of an hour for a face code of 2,088 units and 40 labels.
-
-  Args:
-    codes: `[M, U]` finite.
-    classes: `[M]` int from 0, each of the C classes at least once.
-  """
-  # Each class counts the same, however many examples it has.
-  weights = 1 / np.bincount(classes)
-  search = _search_one_threshold if len(weights) == 2 else _search_thresholds
-  width = max(1, 2**23 // len(codes))  # Units that are sorted at a time.
-  found = []
-  for start in range(0, codes.shape[1], width):
-    values = codes[:, start : start + width]
-    order = np.argsort(values, axis=0, kind='stable')
-    values = np.take_along_axis(values, order, axis=0)
-    # A threshold lies between different values only.
-    before = np.zeros(values.shape, bool)
-    before[1:] = np.diff(values, axis=0) > 0
-    found.append(search(classes[order], before, weights))
-  return np.concatenate(found) / len(weights)
 
 
 def compute_dci(
@@ -338,7 +299,7 @@ def compute_dci(
     narrow = codes.shape[1] <= WIDEST_FOREST
     predictor = 'random_forest' if narrow else 'lasso'
   importance, accuracies = zip(*(
-      _predict(codes, column, predictor, seed) for column in classes.T
+      predictors.predict(codes, column, predictor, seed) for column in classes.T
   ))  # pyformat: disable
   scores = dci_of_importance(np.stack(importance, axis=1), names)
   return (*scores, _mean(accuracies))
@@ -352,20 +313,15 @@ def dci_of_importance(
   Units without importance, and labels without important units, are left out.
   """
   units, labels = importance.shape
-  total = importance.sum()
-  if labels < 2:
-    separate = _undefined(
-        f'disentanglement of DCI needs two labels that vary, found {labels}'
-    )
-  elif not total:
-    separate = _undefined('no unit is of importance to any label')
-  else:
+  separate = _undefined(
+      f'disentanglement of DCI needs two labels that vary, found {labels}'
+  )
+  if labels > 1:
     parts = _one_less_entropy(importance)
-    weights = importance.sum(axis=1) / total
-    value = sum(w * p for w, p in zip(weights, parts) if p is not None)
-    separate = dataclasses.replace(
-        _mean(parts, f'no importance of {_name_units(parts)}'),
-        value=float(value),
+    separate = _mean(
+        parts,
+        f'no importance of {_name_units(parts)}',
+        weights=importance.sum(axis=1),
     )
   if units < 2:
     return separate, _undefined(
@@ -381,18 +337,14 @@ def dci_of_importance(
 def _check_arrays(codes, labels, label_names):
   """Returns float codes, labels as classes from 0 without gaps, and names."""
   codes, labels = np.asarray(codes), np.asarray(labels)
-  for name, array, letters, kinds, accepted in (
-      ('codes', codes, '(M, U)', 'fiub', 'real numbers'),
-      ('labels', labels, '(M, L)', 'iub', 'integers'),
+  for name, array, kinds, accepted in (
+      ('codes', codes, 'fiub', '(M, U) real numbers'),
+      ('labels', labels, 'iub', '(M, L) integers'),
   ):
-    if array.ndim != 2 or not array.size:
+    if array.ndim != 2 or not array.size or array.dtype.kind not in kinds:
       raise errors.InputError(
-          f'{name} have the shape {array.shape}; accepted: {letters}, none of'
-          ' them 0.'
-      )
-    if array.dtype.kind not in kinds:
-      raise errors.InputError(
-          f'{name} are of type {array.dtype}; accepted: {accepted}.'
+          f'{name} have the shape {array.shape} and type {array.dtype};'
+          f' accepted: {accepted}, none of the sizes 0.'
       )
   names = tuple(label_names or (f'label {i}' for i in range(labels.shape[1])))
   if len(codes) != len(labels) or len(names) != labels.shape[1]:
@@ -409,14 +361,15 @@ def _undefined(reason):
   return Score(None, reasons=(reason,))
 
 
-def _mean(parts, reason=''):
+def _mean(parts, reason='', weights=None):
   """Returns the score of the mean of the defined parts; why some are not."""
-  defined = [part for part in parts if part is not None]
-  return Score(
-      float(np.mean(defined)) if defined else None,
-      tuple(parts),
-      (reason,) if len(defined) < len(parts) else (),
-  )
+  defined = np.array([part is not None for part in parts], bool)
+  value = None
+  if defined.any():
+    known = np.array(parts, float)[defined]
+    weights = None if weights is None else weights[defined]
+    value = float(np.average(known, weights=weights))
+  return Score(value, tuple(parts), () if defined.all() else (reason,))
 
 
 def _name_units(parts):
@@ -424,108 +377,6 @@ def _name_units(parts):
   units = [unit for unit, part in enumerate(parts) if part is None]
   shown = ', '.join(map(str, units[:5])) + (', ...' if len(units) > 5 else '')
   return f'{len(units)} of the units ({shown})'
-
-
-def _search_one_threshold(classes, before, weights):
-  """Returns `[U]` sums of two recalls; classes and `before` are `[M, U]`."""
-  # Recall of class 0 below each example, less what is lost of class 1.
-  gained = np.where(classes == 0, weights[0], -weights[1])
-  below = np.cumsum(gained, axis=0)[:-1]
-  # Either class may be the one below the threshold.
-  return 1 + np.max(np.abs(below) * before[1:], axis=0, initial=0.0)
-
-
-def _search_thresholds(classes, before, weights):
-  """Returns `[U]` sums of recalls, the best of all by dynamic programming.
-
-  The state is each unit's best sum up to an example whose interval is the t-th
-  and has class c.
-  """
-  num_examples, units = classes.shape
-  best = np.zeros((units, len(weights), len(weights)))
-  for i in range(num_examples):
-    if i:
-      # Into the next interval, of any class.
-      onward = best[:, :-1].max(axis=-1, keepdims=True)
-      better = np.maximum(best[:, 1:], onward)
-      best[:, 1:] = np.where(before[i, :, None, None], better, best[:, 1:])
-    label = classes[i]
-    best[np.arange(units), :, label] += weights[label][:, None]
-  return best.max(axis=(1, 2))
-
-
-def _predict(codes, classes, predictor, seed):
-  """Returns `[U]` importance to a label, and the accuracy on new examples."""
-  order = np.random.default_rng(seed).permutation(len(codes))
-  ends = np.round(np.cumsum((0.8, 0.1)) * len(codes)).astype(int)
-  fitted, choosing, reported = np.split(order, ends)
-  if len(np.unique(classes[fitted])) < 2:
-    # Only one class to fit: there is nothing to find.
-    right = np.mean(classes[reported] == classes[fitted][0])
-    return np.zeros(codes.shape[1]), float(right)
-  score = lambda predict, rows: np.mean(predict(codes[rows]) == classes[rows])
-  candidates = _FITS[predictor](codes[fitted], classes[fitted], seed)
-  # max is the first of equals.
-  importance, predict = max(candidates, key=lambda c: score(c[1], choosing))
-  return importance, float(score(predict, reported))
-
-
-def _fit_forests(codes, classes, seed):
-  """Returns (importance, predict) of a forest of each depth."""
-  # pylint: disable=import-outside-toplevel
-  from sklearn import ensemble
-
-  forests = [
-      ensemble.RandomForestClassifier(
-          10,
-          max_depth=depth,
-          # All units: a split that does not see the best one would credit
-          # others.
-          max_features=None,
-          # For little data threads take longer than trees.
-          n_jobs=-1 if codes.size > 2**17 else 1,
-          random_state=seed,
-      ).fit(codes, classes)
-      for depth in _DEPTHS
-  ]
-  return [(forest.feature_importances_, forest.predict) for forest in forests]
-
-
-def _fit_lassos(codes, classes, unused_seed):
-  """Returns (importance, predict) of a lasso of each penalty."""
-  # pylint: disable=import-outside-toplevel
-  from sklearn import linear_model
-  from sklearn import preprocessing
-
-  scaler = preprocessing.StandardScaler().fit(codes)
-  units = np.asfortranarray(scaler.transform(codes))
-  seen = np.unique(classes)
-  is_class = (classes[:, None] == seen).astype(np.float64)
-  shares = is_class.mean(axis=0)
-  products = units.T @ units
-  # `[U, C, penalties]`; each penalty starts at the weights of the one before.
-  weights = np.stack(
-      [
-          linear_model.lasso_path(
-              units, column, alphas=_PENALTIES, precompute=products
-          )[1]
-          for column in (is_class - shares).T
-      ],
-      axis=1,
-  )
-
-  def make_predict(chosen):
-    return lambda x: seen[np.argmax(scaler.transform(x) @ chosen + shares, 1)]
-
-  sizes = np.abs(weights).sum(axis=1).T
-  return [
-      (size / (size.sum() or 1.0), make_predict(chosen))
-      for size, chosen in zip(sizes, np.moveaxis(weights, -1, 0))
-  ]
-
-
-_FITS = {'random_forest': _fit_forests, 'lasso': _fit_lassos}
-PREDICTORS = tuple(_FITS)
 
 
 def _one_less_entropy(importance):

@@ -22,7 +22,7 @@ from jacsup_jax.data import batches
 
 # Columns that are held at a time, unless those of one image are more.
 _COLUMN_BYTES = 2**26
-# Largest arrays that are made: of one image's columns, of a block of directions.
+# The most for the columns of one image, or a block of directions.
 _MOST_BYTES = 2**32
 # Extra directions: orthogonal iteration converges by the ratio of the last
 # singular value asked for to the first one left out.
@@ -196,8 +196,8 @@ def find_principal_directions(
 ) -> PrincipalDirections:
   """Finds the directions of the nuisance that change images most.
 
-  The first eigenvectors of J^T J, averaged over the examples, where J is the
-  Jacobian with respect to the nuisance; for one example these are its right
+  The first eigenvectors of G = J^T J, averaged over the examples, where J is
+  the Jacobian with respect to the nuisance; for one example these are its right
   singular vectors. Orthogonal iteration of a block: each step takes a product
   with J and one with J^T for every direction, and J itself is never formed.
 
@@ -207,7 +207,7 @@ def find_principal_directions(
     count: n, how many directions.
     seed: of the first block.
     tolerance: ends the iteration: largest ||G v - s^2 v|| of those asked for,
-      G the average of J^T J, relative to the largest eigenvalue.
+      relative to the largest eigenvalue.
     most_iterations: ends it too.
 
   Returns:
@@ -220,7 +220,7 @@ def find_principal_directions(
       much memory; or see `check_decoder`.
   """
   check_decoder(decode, code)
-  batch_size, *shape = code.nuisance.shape
+  shape = code.nuisance.shape[1:]
   dim = math.prod(shape)
   if not 1 <= count <= dim:
     raise errors.InputError(
@@ -229,15 +229,7 @@ def find_principal_directions(
     )
   size = min(dim, count + _MORE_DIRECTIONS)
   _check_memory(f'{size} directions of {dim} units', 4 * size * dim)
-  _, push = jax.linearize(
-      lambda nuisance: decode(code._replace(nuisance=nuisance)), code.nuisance
-  )
-  pull = jax.linear_transpose(push, code.nuisance)
-
-  def apply(direction):
-    tangent = direction.reshape(1, *shape).astype(code.nuisance.dtype)
-    [gradient] = pull(push(jnp.broadcast_to(tangent, code.nuisance.shape)))
-    return jnp.mean(gradient.reshape(batch_size, dim), axis=0)
+  apply = _make_gram(decode, code)
 
   def improve(carry):
     block, _, _, iteration = carry
@@ -291,30 +283,49 @@ def check_decoder(
         f' nuisance of {nuisance}; accepted: (examples, factors), one or more of'
         ' each, and as many examples.'
     )
-  found = []
-  for batch_size in (factors[0], factors[0] + 1):
-    abstract = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct((batch_size, *x.shape[1:]), x.dtype),
-        code,
-    )
-    try:
-      found.append(jax.eval_shape(decode, abstract).shape)
-    except (jax.errors.JAXTypeError, jax.errors.JAXIndexError) as error:
-      # Its message is a page about tracing.
-      raise errors.InputError(
-          f'the {name} does not decode an abstract code'
-          f' ({type(error).__name__}): its steps or shapes depend on the'
-          ' code\'s values; accepted: a function that jax.jit takes.'
-      ) from error
+  sizes = factors[0], factors[0] + 1
+  found = [_decode_shape(decode, code, size, name) for size in sizes]
   image_shape = found[0][1:]
-  wanted = [(batch_size, *image_shape) for batch_size in (factors[0], factors[0] + 1)]
-  if len(image_shape) != 3 or found != wanted:
+  if len(image_shape) != 3 or found != [(n, *image_shape) for n in sizes]:
     raise errors.InputError(
-        f'the {name} decodes {wanted[0][0]} examples to {found[0]} and'
-        f' {wanted[1][0]} to {found[1]}; accepted: (examples, H, W, C), the same'
-        ' H, W, C for any.'
+        f'the {name} decodes {sizes[0]} examples to {found[0]} and {sizes[1]} to'
+        f' {found[1]}; accepted: (examples, H, W, C), the same H, W, C for any.'
     )
   return image_shape
+
+
+def _decode_shape(decode, code, batch_size, name):
+  """Returns the shape of the images of a code of that many examples."""
+  abstract = jax.tree.map(
+      lambda x: jax.ShapeDtypeStruct((batch_size, *x.shape[1:]), x.dtype), code
+  )
+  try:
+    return jax.eval_shape(decode, abstract).shape
+  except (jax.errors.JAXTypeError, jax.errors.JAXIndexError) as error:
+    # Its message is a page about tracing.
+    raise errors.InputError(
+        f'the {name} does not decode an abstract code ({type(error).__name__}):'
+        ' its steps or shapes depend on the code\'s values; accepted: a function'
+        ' that jax.jit takes.'
+    ) from error
+
+
+def _make_gram(decode, code):
+  """Makes the product of the averaged J^T J with a flat direction."""
+  _, push = jax.linearize(
+      lambda nuisance: decode(code._replace(nuisance=nuisance)), code.nuisance
+  )
+  pull = jax.linear_transpose(push, code.nuisance)
+
+  def apply(direction):
+    tangent = direction.reshape(1, *code.nuisance.shape[1:])
+    tangent = jnp.broadcast_to(
+        tangent.astype(code.nuisance.dtype), code.nuisance.shape
+    )
+    [gradient] = pull(push(tangent))
+    return jnp.mean(gradient.reshape(len(gradient), -1), axis=0)
+
+  return apply
 
 
 def _linearize_factors(decode, code):

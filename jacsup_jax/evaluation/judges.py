@@ -72,17 +72,17 @@ class TrainState(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Judges:
-  """An ensemble of class judges.
+  """An ensemble of N class judges.
 
   Attributes:
     num_classes: that they tell apart.
     image_shape: (H, W, C) of their input, in [0, 1].
     dataset: that they were trained on.
-    seeds: of the N judges.
+    seeds: N of them.
     epochs: that they were trained for.
     params: stacked, leaves `[N, ...]`.
     accuracy: of each on the test split.
-    sha256: of the stacked parameters.
+    sha256: of `params`.
   """
 
   num_classes: int
@@ -114,11 +114,7 @@ def classify(
 ) -> jax.Array:
   """Returns the classes `[B]` that one judge sees in `[B, H, W, C]` images.
 
-  Args:
-    module: of the judge.
-    params: of one judge.
-    images: in [0, 1].
-    key: switches dropout on.
+  Images are in [0, 1]; a key switches dropout on.
   """
   logits = module.apply(
       {'params': params},
@@ -135,13 +131,9 @@ def compute_accuracy(
     labels: jax.Array,
     transform: Callable[[jax.Array], jax.Array] = lambda x: x,
 ) -> jax.Array:
-  """Computes a judge's accuracy in [0, 1], also on reconstructions.
+  """Computes a judge's accuracy in [0, 1] on `[M, H, W, C]` uint8 images.
 
-  Args:
-    classify_fn: the judge.
-    images: `[M, H, W, C]` uint8.
-    labels: `[M]` int.
-    transform: `[B, H, W, C] -> [B, H, W, C]`, images in [0, 1], applied first.
+  `transform` is applied to the images in [0, 1] first, as a reconstruction.
   """
 
   def correct(example):

@@ -138,7 +138,10 @@ def format_attributes(rows: Sequence[Row]) -> str:
   width = max(map(len, [*names, 'attribute']))
   cells = [
       [name.ljust(width)]
-      + [_show_values([s[name] for s in seeds], _percent) for _, seeds in columns]
+      + [
+          _show_values([s[name] for s in seeds], _percent)
+          for _, seeds in columns
+      ]
       for name in names
   ]
   cells.append(
@@ -270,8 +273,9 @@ def _format_table(titles, cells, explanation, style):
     lines = [f'| {" | ".join(row)} |' for row in rows]
     return '\n'.join(lines + (['', explanation] if explanation else []))
   # The titles as a row, so that a table without rows has them too.
-  rows = [[row[0], *(f' {cell}' for cell in row[1:])] for row in [titles, *cells]]
-  frame = pandas.DataFrame(rows)
+  frame = pandas.DataFrame(
+      [[row[0], *(f' {cell}' for cell in row[1:])] for row in [titles, *cells]]
+  )
   text = frame.to_string(index=False, header=False)
   return f'{text}\n{explanation}' if explanation else text
 
@@ -346,7 +350,8 @@ def _identify(row):
       # Modes and the like; other numbers are measured.
       or (isinstance(value, (str, bool)) and name not in ('stage', 'sha256'))
   }
-  return (stage, row.get('nuisance_dim'), *sorted(map(_show_item, chosen.items())))
+  items = sorted(map(_show_item, chosen.items()))
+  return (stage, row.get('nuisance_dim'), *items)
 
 
 def _show_item(item):

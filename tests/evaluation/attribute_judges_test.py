@@ -133,9 +133,9 @@ def test_restored_judge_is_the_one_saved(face_judge, tmp_path):
     ('other', 'expected'),
     [
         ({'attribute_names': ('Top', 'Bald')},
-         ['does not know Bald', 'also judges Red']),
-        ({'attribute_names': ('Top',)}, ['also judges Red']),
-        ({'attribute_names': ('Red', 'Top')}, ['another order: Top, Red']),
+         ['--attributes=Top,Red', '--attributes=Top,Bald']),
+        ({'attribute_names': ('Top',)}, ['--attributes=Top,Red', '--attributes=Top.']),
+        ({'attribute_names': ('Red', 'Top')}, ['--attributes=Red,Top.']),
         ({'image_size': 16}, ['--image_size=8', '--image_size=16']),
         ({'dataset': 'celeb_a'}, ['--dataset=corners', '--dataset=celeb_a']),
     ],
