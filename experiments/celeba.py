@@ -68,7 +68,11 @@ class ModelConfig:
 
   def __post_init__(self):
     options.check(self)
-    attribute_flips.check_strengths(self.strengths)
+    if not self.strengths or min(self.strengths) <= 0:
+      raise errors.InputError(
+          f'--strengths={",".join(map(str, self.strengths))}; accepted: numbers'
+          ' above 0, separated by commas.'
+      )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -329,5 +329,7 @@ def _set_up_jax(settings: Mapping[str, Any]) -> None:
 def _end(line, status):
   """Ends the process with a line on stderr."""
   progress.say(line, sys.stderr)
-  devices.abort(status)
+  if jax.distributed.is_initialized():
+    # JAX would wait for the others, which may wait for this process.
+    os._exit(status)
   sys.exit(status)

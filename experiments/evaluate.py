@@ -99,11 +99,12 @@ def main(config: Config) -> None:
   folder = run.path / 'evaluations'
   files.check_writable(f'--workdir={run.path}: {folder}', folder)
   has_attributes = bool(run.manifest['dataset'].get('attributes'))
+  is_own = _is_own(config, run)
   measured = (_measure_faces if has_attributes else _measure_classes)(
-      config, run, models
+      config, run, models, is_own
   )
   name, data = config.dataset or run.manifest['dataset']['name'], measured.data
-  if name == run.manifest['dataset']['name'] and not _is_own(config, run):
+  if name == run.manifest['dataset']['name'] and not is_own:
     name = f'{name}_{data.fingerprint}'  # other data of the same name
   path = folder / f'{name.replace("/", "-")}_{config.split}.json'
   with files.writing(folder):
@@ -159,7 +160,7 @@ def _is_own(config, run):
   return train.fingerprint == recorded['fingerprint']
 
 
-def _measure_classes(config, run, models):
+def _measure_classes(config, run, models, is_own):
   """Measures class swaps, and what the first teacher lets students reach."""
   data = run.load_data(config.split, config.data_dir, config.dataset)
   name = config.dataset or run.manifest['dataset']['name']
@@ -170,7 +171,8 @@ def _measure_classes(config, run, models):
       directory, name, config.data_dir,
       image_shape=models[0].module.image_shape, report=progress.report_judge,
   )  # fmt: skip
-  _compare_judge(run, 'judges', ensemble.describe())
+  if is_own:
+    _compare_judge(run, 'judges', ensemble.describe())
   models = session.add_random(models, lambda own: own[-1])
   rows = [
       session.describe(model)
@@ -190,9 +192,9 @@ def _measure_classes(config, run, models):
       if entry := by_stage.get(row['stage']):
         row['residual_share'] = entry['residual_share']
         row['class_swaps_ceiling'] = entry['class_swaps']
-  seen = config.split == 'train' or (
-      config.split == 'validation'
-      and run.manifest['dataset'].get('split') == 'train'
+  whole = run.manifest['dataset'].get('split') == 'train'
+  seen = is_own and (
+      config.split == 'train' or (config.split == 'validation' and whole)
   )
   trained_on = ', which the models were trained on' if seen else ''
   return Measured(
@@ -202,7 +204,7 @@ def _measure_classes(config, run, models):
   )  # fmt: skip
 
 
-def _measure_faces(config, run, models):
+def _measure_faces(config, run, models, unused_is_own):
   """Measures attribute flips, with alpha chosen on the selection split."""
   own = run.manifest['dataset']
   chosen_on = session.choose_selection_split(

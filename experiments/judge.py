@@ -17,6 +17,7 @@ import pathlib
 import numpy as np
 
 from experiments import cli
+from experiments import flags
 from experiments import progress
 from jacsup_jax.core import config as config_lib
 from jacsup_jax.core import options
@@ -45,26 +46,9 @@ class Config:
       ' folder of celeba_folder.',
       group='data',
   )
-  image_size: int = options.option(
-      64, 'Faces: S, of S x S images.', group='data'
-  )
-  attributes: tuple[str, ...] = options.option(
-      (), 'Faces: names of attributes to recognise; default: all.', group='data'
-  )
-  held_out: int = options.option(
-      0,
-      'Faces: number of examples at the end of the training split on which the'
-      ' epoch is chosen, instead of the validation split.',
-      low=0,
-      group='data',
-  )
+  face: flags.FaceDataConfig = flags.FaceDataConfig()
   in_memory: bool = options.option(
       True, 'Faces: decode all images at once and keep them.', group='data'
-  )
-  skip_bad_images: bool = options.option(
-      False,
-      'Faces: leave out images of celeba_folder that cannot be decoded.',
-      group='data',
   )
   epochs: int = options.option(10, 'Passes over the training data.', low=1)
   seeds: int = options.option(
@@ -130,17 +114,14 @@ def _judge_faces(config):
       registry.load,
       config.dataset,
       data_dir=config.data_dir,
-      image_size=config.image_size,
-      attributes=config.attributes or None,
       in_memory=config.in_memory,
-      skip_bad_images=config.skip_bad_images,
-      held_out=config.held_out,
       report=progress.announce,
+      **config.face.load_options(),
   )
   data = load('train')
-  selection = load('held_out' if config.held_out else 'validation')
+  selection = load('held_out' if config.face.held_out else 'validation')
   directory = config.workdir or attribute_judges.default_directory(
-      data.name, config.image_size
+      data.name, config.face.image_size
   )
   found = judge_files.exist(directory)
   judge = attribute_judges.restore_or_train(

@@ -16,6 +16,7 @@ from flax import linen as nn
 import jax.numpy as jnp
 
 from experiments import cli
+from experiments import flags
 from experiments import progress
 from experiments import session
 from jacsup_jax.data import registry
@@ -35,8 +36,8 @@ class Config:
   """The flags of this binary, with the paper's values."""
 
   chain: discovery.DiscoveryConfig = discovery.DiscoveryConfig()
-  result: session.ResultConfig = session.ResultConfig()
-  run: session.RunConfig = session.RunConfig(workdir=pathlib.Path('runs/mnist'))
+  result: flags.ResultConfig = flags.ResultConfig()
+  run: flags.RunConfig = flags.RunConfig(workdir=pathlib.Path('runs/mnist'))
 
 
 # (num_factors, nuisance_dim, is_first) -> autoencoder.

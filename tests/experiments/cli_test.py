@@ -1,0 +1,316 @@
+"""Tests of experiments.cli and progress: flags, exit statuses, lines."""
+
+import dataclasses
+import io
+import os
+import pathlib
+import sys
+from typing import Literal
+
+import pytest
+
+from experiments import ablation
+from experiments import celeba
+from experiments import cli
+from experiments import flags
+from experiments import judge
+from experiments import mnist
+from experiments import progress
+from experiments import reproduce
+from experiments import svhn
+from jacsup_jax.core import config as config_lib
+from jacsup_jax.core import errors
+from jacsup_jax.core import options
+from jacsup_jax.runs import signals
+
+FLAGFILES = pathlib.Path(__file__).parents[2] / 'experiments' / 'flagfiles'
+STAGE = config_lib.Stage('d1', 'student', None, 1, 4, config_lib.LossWeights())
+
+
+@dataclasses.dataclass(frozen=True)
+class Inner:
+  rate: float = options.option(0.5, 'A rate.', low=0)
+  sizes: tuple[int, ...] = options.option((1, 2), 'Sizes.')
+
+  def __post_init__(self):
+    options.check(self)
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+  word: Literal['a', 'b'] = options.option('a', 'A word.', group='what')
+  names: tuple[str, ...] = options.option((), 'Names.', choices=('x', 'y'))
+  count: int | None = options.option(None, 'A count.')
+  on: bool = options.option(True, 'A switch.')
+  maybe: bool | None = options.option(None, 'Another switch.')
+  inner: Inner = Inner()
+  run: flags.RunConfig = flags.RunConfig()
+
+
+# Values.
+
+
+def test_flags_are_read_into_the_dataclasses():
+  assert cli.parse(Config(), []) == Config()
+  found = cli.parse(
+      Config(),
+      ['--word=b', '--names=y,x', '--count=3', '--noon', '--maybe',
+       '--rate=0.25', '--sizes=4', '--workdir=x/y'],
+  )  # fmt: skip
+  assert found == Config(
+      'b', ('y', 'x'), 3, False, True, Inner(0.25, (4,)),
+      flags.RunConfig(workdir=pathlib.Path('x/y')),
+  )  # fmt: skip
+  assert cli.parse(Config(), ['--sizes=']).inner.sizes == ()
+
+
+def test_values_that_decide_the_result_are_recorded_by_name():
+  assert cli.as_dict(Config()) == {
+      'word': 'a', 'names': (), 'count': None, 'on': True, 'maybe': None,
+      'rate': 0.5, 'sizes': (1, 2),
+  }  # fmt: skip
+  recorded = cli.as_dict(mnist.Config())
+  # What may change between two calls of the same run is not.
+  assert not {'workdir', 'data_dir', 'resume', 'progress'} & recorded.keys()
+  assert recorded['lambda_diff'] == 0.1 and recorded['seed'] == 0
+
+
+def test_defaults_of_a_binary_may_differ_from_those_of_the_library():
+  assert svhn.DEFAULT.chain.weights.lambda_y == 0.025
+  assert svhn.DEFAULT.chain.epochs == 25
+  with pytest.raises(ValueError, match='no flags'):
+    cli.with_defaults(Config(), nonsense=1)
+
+
+def test_help_shows_groups_defaults_and_choices(invoke):
+  status, out, err = invoke(cli.parse, Config(), '--help')
+  assert (status, err) == (0, '')
+  assert out.index('what:') < out.index('training:') < out.index('output:')
+  assert '  --[no]on\n    A switch. Default: true.' in out
+  assert 'A word. One of: a, b. Default: a.' in out
+  assert 'Names. Any of: x, y. Default: none.' in out
+  assert max(map(len, out.splitlines())) <= 80
+
+
+@pytest.mark.parametrize(
+    'default',
+    [mnist.Config(), svhn.DEFAULT, celeba.Config(), judge.Config(),
+     reproduce.Config(), ablation.make_default(['--table=5'])],
+    ids=lambda config: type(config).__module__,
+)  # fmt: skip
+def test_every_flag_has_a_sentence_of_help_and_a_group(default):
+  for field, _, _ in cli._list_fields(default):
+    text = field.metadata['help']
+    assert text.endswith('.') and len(text) > 8, field.name
+    assert field.metadata['group'] in cli.GROUPS
+
+
+@pytest.mark.parametrize(
+    'path', sorted(FLAGFILES.glob('*.flags')), ids=lambda path: path.stem
+)
+def test_every_flagfile_can_be_read_and_says_what_to_expect(path):
+  lines = path.read_text().splitlines()
+  assert lines[1].startswith('# Expected') and lines[2].startswith('# Time: ')
+  default = {
+      'mnist': mnist.Config(), 'svhn': svhn.DEFAULT, 'celeba': celeba.Config()
+  }  # fmt: skip
+  if '--table' in ' '.join(lines):
+    default = ablation.make_default([f'--flagfile={path}'])
+  else:
+    name = path.stem.split('_')[0].rstrip('46')
+    names = {'fashion': 'mnist', 'dsprites': 'svhn', 'shapes3d': 'svhn',
+             'demo': 'celeba'}  # fmt: skip
+    default = default[names.get(name, name)]
+  found = cli.parse(default, [f'--flagfile={path}'])
+  # The name of the run is that of the file: `reproduce` finds it by hand too.
+  assert found.run.workdir == pathlib.Path(f'runs/{path.stem}')
+
+
+# Mistakes.
+
+
+@pytest.mark.parametrize(
+    ('args', 'parts'),
+    [
+        (['--epoch=3'], ["'epoch'", 'Did you mean: epochs']),
+        (['--epochs=many'], ['--epochs=many']),
+        (['--epochs=0'], ['--epochs=0', '1 or larger']),
+        (['--epochs'], ['--epochs']),
+        ([f'--epochs={2**31}'], [f'--epochs={2**31}', '2147483647']),
+        (['--parallel=tpu'], ['parallel', 'tpu', 'jit', 'pmap']),
+        (['--weight_decay=nan'], ['--weight_decay=nan', 'finite']),
+        (['--learning_rate=-1'], ['--learning_rate=-1']),
+        (['--noresume=x'], ['noresume']),
+        (['epochs=3'], ["'epochs=3'", 'flags only']),
+        (['--students='], ['--students', 'student_from_scratch']),
+        (['--students=teacher'], ['--students=teacher']),
+        (['--students=student,student'], ['at most once']),
+        (['--nuisance_dim=0'], ['--nuisance_dim=0']),
+        (['--nuisance_dim=1000000000'], ['65536']),
+        (['--grow_by=9', '--nuisance_dim=3'], ['--grow_by=9', 'from 1 to 3']),
+        (['--adam_b1=1'], ['--adam_b1=1']),
+        (['--seed=-1'], ['--seed=-1']),
+        (['--keep_moments', '--optimizer=muon'], ['--keep_moments', 'Adam']),
+        (['--grow_when=plateau', '--learning_rate_schedule=cosine'],
+         ['--grow_when=plateau']),
+        (['--lambda_check=1', '--teacher_statistics=batch'],
+         ['--teacher_statistics=batch', '--lambda_check']),
+        (['--jacobian=full', '--num_swaps=2'], ['--num_swaps=2', 'full']),
+        (['--process_id=1'], ['--process_id', 'without --distributed']),
+        (['--distributed', '--coordinator=x:1', '--process_count=2',
+          '--process_id=2'], ['--process_id=2', '0 to 1']),
+        (['--workdir=gs://bucket/run'], ['--workdir=gs://bucket/run']),
+        (['--judge_workdir=s3://x'], ['--judge_workdir=s3://x']),
+        (['--workdir=~nobody-here/x'], ['--workdir=~nobody-here/x']),
+        (['--workdir='], ['--workdir']),
+        (['--workdir=/proc/x'], ['--workdir=/proc/x']),
+        (['--workdir=a[1]'], ['a[1]', 'checkpoints']),
+        (['--workdir=/dev/null/x'], ['/dev/null']),
+        (['--compilation_cache=/proc/x'], ['--compilation_cache=/proc/x']),
+        (['--dataset=nonsense', '--workdir=new'], ['nonsense']),
+        (['--dataset=arrays', '--workdir=new'], ['data_dir']),
+        (['--flagfile=nowhere'], ['--flagfile=nowhere', 'No such file']),
+        (['--flagfile=loop'], ['--flagfile=loop', 'itself']),
+        (['--flagfile=binary'], ['--flagfile=binary', 'UTF-8']),
+        (['--flagfile', 'folder'], ['--flagfile=folder', 'directory']),
+        (['\0'], ['flags only']),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_one_line_and_changes_nothing(
+    tmp_path, monkeypatch, invoke, root, args, parts
+):
+  del root  # Data are prepared there, if at all.
+  monkeypatch.chdir(tmp_path)
+  (tmp_path / 'loop').write_text('--seed=1\n--flagfile=loop\n')
+  (tmp_path / 'binary').write_bytes(b'--seed=\xff')
+  (tmp_path / 'folder').mkdir()
+  before = sorted(tmp_path.rglob('*'))
+  status, _, err = invoke(mnist.main, mnist.Config(), *args)
+  lines = [x for x in err.splitlines() if not x.endswith(' ...')]
+  assert status == 2 and len(lines) == 1, err
+  assert lines[0].startswith('error: ')
+  for part in parts:
+    assert part in lines[0]
+  assert sorted(tmp_path.rglob('*')) == before
+
+
+@pytest.mark.parametrize(
+    ('main', 'default', 'args', 'part'),
+    [
+        (svhn.main, svhn.DEFAULT,
+         ['--growth=preserving', '--nonormalize_students'], '--linear_code'),
+        (celeba.main, celeba.Config(), ['--image_size=100'], 'powers of two'),
+        (celeba.main, celeba.Config(), ['--nuisance_dims=8,4'], '8,4'),
+        (celeba.main, celeba.Config(), ['--nuisance_dims=4,x'], 'numbers'),
+        (celeba.main, celeba.Config(), ['--strengths=0'], '--strengths'),
+        (celeba.main, celeba.Config(), ['--epochs=0'], '--teacher_workdir'),
+        (celeba.main, celeba.Config(), ['--epochs=0', '--students='],
+         'nothing to train'),
+        (celeba.main, celeba.Config(), ['--eval_split=validation'],
+         '--held_out=0'),
+        (ablation.main, ablation.make_default, ['--table=7'], '7'),
+        (ablation.main, ablation.make_default,
+         ['--table=5', '--students=student'], '--students=student'),
+        (reproduce.main, reproduce.Config(), [], '--table'),
+        (reproduce.main, reproduce.Config(), ['--table=3'], '--table=3'),
+        (judge.main, judge.Config(), ['--seeds=0'], '--seeds=0'),
+    ],
+)  # fmt: skip
+def test_mistakes_of_other_binaries(
+    tmp_path, monkeypatch, invoke, root, main, default, args, part
+):
+  del root
+  monkeypatch.chdir(tmp_path)
+  status, _, err = invoke(main, default, *args)
+  assert status == 2 and err.count('\n') == 1 and part in err, err
+  assert not list(tmp_path.iterdir())
+
+
+# How a binary ends.
+
+
+def _raise(error):
+  def main(unused_config):
+    raise error
+
+  return main
+
+
+@pytest.mark.parametrize(
+    ('error', 'status', 'line'),
+    [
+        (errors.InputError('--seed is\n  bad.'), 2, 'error: --seed is bad.'),
+        (errors.RunError('not finite.'), 1, 'error: not finite.'),
+        (OSError(28, 'No space left on device', '/x/y'), 1, 'error: /x/y'),
+        (RuntimeError("Unable to initialize backend 'cuda': no"), 2, 'cuda'),
+        (RuntimeError('RESOURCE_EXHAUSTED: x'), 1, '--batch_size'),
+        (signals.Interrupted('step 3 is saved'), 143,
+         'stopped: step 3 is saved'),
+        (KeyboardInterrupt(), 130, 'SIGINT'),
+    ],
+)  # fmt: skip
+def test_an_expected_error_is_one_line_and_a_status(
+    invoke, error, status, line
+):
+  found, out, err = invoke(_raise(error), Config())
+  assert (found, out) == (status, '')
+  assert err.count('\n') == 1 and line in err
+
+
+def test_a_main_that_returns_ends_with_status_0_and_a_bug_with_a_traceback(
+    invoke,
+):
+  assert invoke(lambda config: progress.say('done'), Config()) == (
+      0, 'done\n', ''
+  )  # fmt: skip
+  with pytest.raises(ZeroDivisionError):
+    invoke(_raise(ZeroDivisionError()), Config())
+
+
+def test_home_is_expanded(monkeypatch, tmp_path):
+  monkeypatch.setenv('HOME', str(tmp_path))
+  found = cli.parse(Config(), ['--workdir=~/run', '--data_dir=~/x.npz'])
+  assert found.run.workdir == tmp_path / 'run'
+  assert found.run.data_dir == tmp_path / 'x.npz'
+
+
+# Lines.
+
+
+def test_a_full_log_silences_what_follows_and_ends_nothing():
+  with open('/dev/full', 'w', encoding='utf-8') as full:
+    progress.say('lost', full)
+    progress.say('lost too', full)
+  reader, writer = os.pipe()
+  os.close(reader)
+  with os.fdopen(writer, 'w') as pipe:
+    progress.say('nobody reads this', pipe)
+
+
+def _record(epoch, **values):
+  return {'epoch': epoch, 'loss': 0.25, 'images_per_second': 1000.4,
+          'seconds': 30.0, **values}  # fmt: skip
+
+
+def test_a_line_per_epoch_estimates_the_time_left(capsys):
+  shown = progress.Progress([STAGE], draw=False)
+  shown.report(STAGE, _record(1, eval_class_swaps=None, eval_mse=0.1))
+  shown.report(STAGE, _record(2, eval_mse=[0.1, 0.3]))
+  shown.report(STAGE, _record(4))
+  assert capsys.readouterr().out.splitlines() == [
+      'd1 1/4 loss=0.2500 eval_mse=0.1000 1000 images/s',
+      'd1 2/4 loss=0.2500 eval_mse=0.2000 1000 images/s, about 60 s left',
+      'd1 4/4 loss=0.2500 1000 images/s',
+  ]
+
+
+def test_a_stage_has_one_bar(monkeypatch):
+  err = io.StringIO()
+  monkeypatch.setattr(sys, 'stderr', err)
+  with progress.Progress([STAGE], draw=True) as shown:
+    for epoch in (3, 4):
+      shown.report(STAGE, _record(epoch))
+  bars = err.getvalue()
+  assert 'd1' in bars and '4/4' in bars
+  # A bar that ends leaves a line break.
+  assert bars.count('\n') == 2  # With the announcement.

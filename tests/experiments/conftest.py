@@ -1,0 +1,149 @@
+"""One tiny run of each experiment, which the tests of this folder share."""
+
+import contextlib
+import io
+import pathlib
+import sys
+
+import numpy as np
+from PIL import Image
+import pytest
+
+from experiments import celeba
+from experiments import cli
+from experiments import mnist
+from experiments import svhn
+
+ATTRIBUTES = ('Bald', 'Male', 'Smiling')
+
+
+@pytest.fixture(scope='session')
+def invoke():
+  """Runs `cli.run` in this process; returns status, stdout and stderr."""
+
+  def run(main, default, *args):
+    out, err = io.StringIO(), io.StringIO()
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+    ):
+      patch.setattr(sys, 'argv', ['experiments', *map(str, args)])
+      try:
+        cli.run(main, default)
+      except SystemExit as error:
+        return error.code or 0, out.getvalue(), err.getvalue()
+    raise AssertionError('cli.run returned')
+
+  return run
+
+
+@pytest.fixture(scope='session')
+def root(tmp_path_factory):
+  """A folder for data and runs; TFDS keeps its sets there too."""
+  path = tmp_path_factory.mktemp('runs')
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setenv('TFDS_DATA_DIR', str(path / 'tfds'))
+    yield path
+
+
+def write_patterns(path, side, channels):
+  """Writes ten smooth patterns with noise as --dataset=arrays."""
+  generator = np.random.default_rng(0)
+  labels = generator.integers(0, 10, 384)
+  shape = (10, side // 4, side // 4, channels)
+  patterns = generator.integers(0, 200, shape)[labels]
+  images = np.kron(patterns, np.ones((1, 4, 4, 1), int))
+  images += generator.integers(0, 55, images.shape)
+  split = np.where(np.arange(384) < 256, 'train', 'test')
+  np.savez(path, images=images.astype(np.uint8), labels=labels, split=split)
+  return path
+
+
+@pytest.fixture(scope='session')
+def digits(root):
+  return write_patterns(root / 'digits.npz', 28, 1)
+
+
+@pytest.fixture(scope='session')
+def faces(root):
+  """A folder of 24 faces in CelebA's layout."""
+  generator = np.random.default_rng(0)
+  folder = root / 'faces'
+  (folder / 'img_align_celeba').mkdir(parents=True)
+  names = [f'{i:06}.png' for i in range(1, 25)]
+  for name in names:
+    pixels = generator.integers(0, 256, (20, 16, 3), np.uint8)
+    Image.fromarray(pixels).save(folder / 'img_align_celeba' / name)
+  lines = [str(len(names)), ' '.join(ATTRIBUTES)]
+  for name in names:
+    values = generator.choice(['-1', '1'], len(ATTRIBUTES))
+    lines.append(f'{name} {" ".join(values)}')
+  (folder / 'list_attr_celeba.txt').write_text('\n'.join(lines) + '\n')
+  partitions = [0] * 16 + [1] * 4 + [2] * 4
+  (folder / 'list_eval_partition.txt').write_text(
+      ''.join(f'{name} {part}\n' for name, part in zip(names, partitions))
+  )
+  return folder
+
+
+@pytest.fixture(scope='session')
+def digit_flags(root, digits):
+  """Flags of any run on the digits, except its work directory."""
+  return (
+      '--dataset=arrays', f'--data_dir={digits}', '--batch_size=64',
+      '--epochs=1', '--nuisance_dim=1', f'--judge_workdir={root / "judges"}',
+  )  # fmt: skip
+
+
+@pytest.fixture(scope='session')
+def face_flags(root, faces):
+  """Flags of any run on the faces, except its work directory."""
+  return (
+      '--dataset=celeba_folder', f'--data_dir={faces}', '--image_size=8',
+      '--batch_size=4', '--first_width=4', '--last_width=8',
+      '--nuisance_dims=4,8', '--epochs=1', '--student_epochs=1',
+      '--strengths=1,4', '--judge_epochs=1', '--judge_first_width=4',
+      '--judge_last_width=8', '--judge_hidden=8',
+      f'--judge_workdir={root / "face_judge"}',
+  )  # fmt: skip
+
+
+def _complete(invoke, main, default, *args):
+  status, out, err = invoke(main, default, *args)
+  assert status == 0, err
+  return out
+
+
+@pytest.fixture(scope='session')
+def mnist_run(root, digit_flags, invoke) -> pathlib.Path:
+  """A run of a teacher and both chains, with event files."""
+  _complete(
+      invoke, mnist.main, mnist.Config(), *digit_flags,
+      f'--workdir={root / "mnist"}', '--tensorboard',
+      '--students=student,student_no_jacobian',
+  )  # fmt: skip
+  return root / 'mnist'
+
+
+@pytest.fixture(scope='session')
+def svhn_run(root, invoke) -> pathlib.Path:
+  """A run on images in colour, of two growths."""
+  colours = write_patterns(root / 'colours.npz', 32, 3)
+  _complete(
+      invoke, svhn.main, svhn.DEFAULT, '--dataset=arrays',
+      f'--data_dir={colours}', '--batch_size=64', '--epochs=1',
+      '--nuisance_dim=2', '--first_width=4', '--linear_code',
+      f'--workdir={root / "svhn"}', f'--judge_workdir={root / "svhn_judges"}',
+  )  # fmt: skip
+  return root / 'svhn'
+
+
+@pytest.fixture(scope='session')
+def celeba_run(root, face_flags, invoke) -> pathlib.Path:
+  """A run of a teacher in two phases, a student and Fader Networks."""
+  _complete(
+      invoke, celeba.main, celeba.Config(), *face_flags,
+      f'--workdir={root / "celeba"}', '--cycle_epochs=1', '--fader_epochs=1',
+  )  # fmt: skip
+  return root / 'celeba'
