@@ -1,9 +1,11 @@
 """Attribute flips: whether a judge sees a flipped attribute, and what else.
 
-Measured with running statistics, on uint8 images that the models see in
-[-1, 1]. A judge is a function `classify(images) -> [B, K]` in {-1, +1}. Models
-are handed the labels too, which only those that take their factors from the
-labels use, as Fader Networks do.
+Measured with running statistics. Throughout, the model has images in [-1, 1]
+and a factor per attribute, `classify(images) -> [B, K]` in {-1, +1} is the
+judge, images are `[M, S, S, 3]` uint8, attributes `[M, K]` int labels in
+{-1, +1}, the strength alpha is in units of the factors, and `batch_size` images
+are decoded at once. Models are handed the labels too, which only those use
+whose factors are the labels, as Fader Networks.
 """
 
 from collections.abc import Mapping, Sequence
@@ -68,20 +70,12 @@ def measure(
     strengths: Sequence[float] = STRENGTHS,
     selection_images: int | None = None,
 ) -> dict[str, Any]:
-  """Measures a model: chooses its strength on one split, flips on another.
+  """Measures a model: entries of a row, see `summarize`.
 
-  Args:
-    model: of faces; models of one module share a program.
-    judge: of the same attributes.
-    selection: on whose first images the strength (alpha) is chosen.
-    data: to measure on.
-    strengths: to choose from.
-    selection_images: how many of them; None takes all.
-
-  Returns:
-    Entries of a row of results.json: those of `summarize`, and
-    `selection_flips_by_strength`. `factor_accuracy` is None if the factors are
-    the labels.
+  The strength is chosen on the first `selection_images` (None: all) of the
+  selection, flips are counted on the data, and `selection_flips_by_strength` is
+  added. `factor_accuracy` is None if the factors are the labels. Models of one
+  module share a program.
   """
   check_strengths(strengths)
   bound = (model, judge.module, judge.variables)
@@ -121,14 +115,6 @@ def count_flips(
   is always judged the same. The sign that the factor was given is counted too:
   it credits a factor that errs about the image, and gives an untrained model
   any value, by the signs that its factors happen to have.
-
-  Args:
-    model: with a factor per attribute.
-    classify: the judge.
-    images: `[M, S, S, 3]` uint8.
-    attributes: `[M, K]` int in {-1, +1}, labels.
-    strength: alpha, in units of the factors; may be traced.
-    batch_size: images that are decoded at once.
 
   Returns:
     FlipCounts over all images and attributes.
@@ -181,8 +167,7 @@ def choose_strength(
 ) -> tuple[jax.Array, jax.Array]:
   """Chooses a model's alpha: the one with most flips, the smaller of equals.
 
-  For images that the model is not evaluated on; the arguments are those of
-  `count_flips`, and the strengths to try, in any order.
+  For images that the model is not evaluated on.
 
   Returns:
     The strength (a scalar), and `[len(strengths)]` the share of flips of each
@@ -214,9 +199,7 @@ def evaluate_faces(
     *,
     batch_size: int = _BATCH_SIZE,
 ) -> dict[str, Any]:
-  """Measures an autoencoder of faces: error, flips, and its judge.
-
-  May be jitted. The arguments are those of `count_flips`.
+  """Measures an autoencoder of faces. May be jitted.
 
   Returns:
     What `summarize` takes: scalars `mse` and `strength`, `flips` (FlipCounts),
@@ -249,19 +232,14 @@ def summarize(
 ) -> dict[str, Any]:
   """Turns what `evaluate_faces` measured into entries of a row.
 
-  Args:
-    measured: see there; of one split.
-    attribute_names: K names, in the order of the factors.
-
   Returns:
-    JSON values, rates in [0, 1]: `mse` and `psnr` (images in [-1, 1]),
-    `strength`; means over attributes `attribute_flips`,
-    `attribute_flips_as_asked`, `preservation` (None for a single attribute),
-    `judge_accuracy`, `judge_accuracy_reconstructions`
-    and `factor_accuracy`, each also by name in `..._by_attribute`;
-    `judge_balanced_accuracy_by_attribute`; `attribute_flips_told`, the mean
-    over the `attributes_told` whose balanced accuracy is at least
-    `TOLD_ACCURACY` (None if there are none).
+    JSON values, rates in [0, 1]: `mse`, `psnr`, `strength`; means over
+    attributes `attribute_flips`, `attribute_flips_as_asked`, `preservation`
+    (None for a single attribute), `judge_accuracy`,
+    `judge_accuracy_reconstructions` and `factor_accuracy`, each also by name in
+    `..._by_attribute`; `judge_balanced_accuracy_by_attribute`;
+    `attribute_flips_told`, the mean over the `attributes_told` whose balanced
+    accuracy is at least `TOLD_ACCURACY` (None if there are none).
   """
   flips = measured['flips']
   images = int(flips.images)

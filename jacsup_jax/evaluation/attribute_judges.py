@@ -23,7 +23,7 @@ from jacsup_jax.core import errors
 from jacsup_jax.data import batches
 from jacsup_jax.data import registry
 from jacsup_jax.evaluation import judge_files
-from jacsup_jax.evaluation import judges
+from jacsup_jax.evaluation import judge_training
 from jacsup_jax.evaluation import reconstruction
 from jacsup_jax.models import autoencoders
 from jacsup_jax.models import classifiers
@@ -125,13 +125,7 @@ class AttributeJudge:
 def classify(
     module: nn.Module, variables: codes.Variables, images: jax.Array
 ) -> jax.Array:
-  """Returns the signs `[B, K]` of the attributes that a judge sees.
-
-  Args:
-    module: of the judge.
-    variables: of the judge.
-    images: `[B, S, S, 3]` in [-1, 1].
-  """
+  """Returns the signs `[B, K]` of what a judge sees in images in [-1, 1]."""
   return jnp.where(module.apply(variables, images) > 0, 1, -1)
 
 
@@ -149,8 +143,7 @@ def count_correct(
     classify_fn: the judge, or anything that gives signs of attributes.
     images: `[M, S, S, 3]` uint8.
     attributes: `[M, K]` int in {-1, +1}.
-    transform: `[B, S, S, 3], [B, K] ->` what is judged: of images in [-1, 1]
-      and their labels, such as a reconstruction. By default the images.
+    transform: (images in [-1, 1], labels) -> what is judged.
     batch_size: images that are judged at once.
   """
   chex.assert_rank(attributes, 2)
@@ -185,7 +178,7 @@ def restore_or_train(
     data: registry.Dataset,
     selection: registry.Dataset,
     *,
-    report: judges.Report | None = None,
+    report: judge_training.Report | None = None,
     **settings: Any,
 ) -> AttributeJudge:
   """Restores the judge of a directory, or trains and saves one.
@@ -232,7 +225,7 @@ def train(
     first_width: int = 32,
     last_width: int = 512,
     hidden: int = 512,
-    report: judges.Report | None = None,
+    report: judge_training.Report | None = None,
 ) -> AttributeJudge:
   """Trains a judge and keeps its best epoch.
 
@@ -317,9 +310,6 @@ def restore(
           f'the judge in {directory} was trained for --{name}={show(found)};'
           f' accepted: one for --{name}={show(wanted)}.'
       )
-  init = functools.partial(autoencoders.init_variables, judge.module, 0)
-  template = jax.eval_shape(init)
-  judge_files.check_shapes(directory, judge.variables, template)
   return judge
 
 
@@ -327,9 +317,9 @@ def _train_epochs(judge, data):
   """Yields the variables after each epoch, and its mean loss."""
   module, seed, batch_size = judge.module, judge.seed, judge.batch_size
   num_steps = judge.epochs * batches.count_steps(len(data), batch_size)
-  optimizer = judges.make_optimizer(num_steps)
+  optimizer = judge_training.make_optimizer(num_steps)
   variables = autoencoders.init_variables(module, seed)
-  state = judges.TrainState(
+  state = judge_training.TrainState(
       jnp.zeros((), jnp.int32),
       **variables,
       opt_state=optimizer.init(variables['params']),
@@ -379,7 +369,7 @@ def _train_steps(
       loss = optax.sigmoid_binary_cross_entropy(logits, present).mean()
       return loss, updated['batch_stats']
 
-    return judges.take_step(state, objective, optimizer)
+    return judge_training.take_step(state, objective, optimizer)
 
   return jax.lax.scan(step, state, indices)
 

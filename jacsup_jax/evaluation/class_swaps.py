@@ -1,7 +1,8 @@
 """Class swaps: how often an image's class follows swapped factors.
 
-Measured with running statistics, on whole data sets as uint8, by an ensemble of
-`judges`.
+Measured with running statistics, by an ensemble of `judges`. Throughout, the
+model has images in [0, 1], images are `[M, H, W, C]` uint8, labels `[M]` int
+classes, and the seed is that of the pairs and of noisy judges.
 """
 
 import functools
@@ -21,10 +22,8 @@ from jacsup_jax.models import model as models
 # The released code judges pairs within batches of the data in its order.
 SWAP_BATCH_SIZE = 128
 PROTOCOLS = (
-    'class_swaps',
-    'class_swaps_noisy_judge',
-    'class_swaps_true_labels',
-)
+    'class_swaps', 'class_swaps_noisy_judge', 'class_swaps_true_labels'
+)  # pyformat: disable
 # For results.json.
 PROTOCOL = (
     'class_swaps: pairs within batches of 128 in order, the class of an image'
@@ -53,17 +52,9 @@ def measure(
     *,
     seed: int = 0,
 ) -> dict[str, Any]:
-  """Measures an autoencoder: entries of a row of results.json.
+  """Measures an autoencoder: entries of a row, see `summarize`.
 
-  Args:
-    model: of images in [0, 1]; models of one module share a program.
-    judges: of the same classes and image shape.
-    images: `[M, H, W, C]` uint8.
-    labels: `[M]` int.
-    seed: of the pairs that are swapped.
-
-  Returns:
-    See `summarize`.
+  Models of one module share a program.
 
   Raises:
     InputError: if the judges see images of another shape, or the model has
@@ -76,15 +67,10 @@ def measure(
         f'the model has images of (H, W, C, lowest, highest) = {found};'
         f' accepted: {wanted}, as its judges see.'
     )
-  measured = _measure(
-      model,
-      judges.module,
-      judges.params,
-      jnp.asarray(images),
-      jnp.asarray(labels),
-      seed,
+  images, labels = jnp.asarray(images), jnp.asarray(labels)
+  return summarize(
+      _measure(model, judges.module, judges.params, images, labels, seed)
   )
-  return summarize(measured)
 
 
 def count_class_swaps(
@@ -109,15 +95,8 @@ def count_class_swaps(
   class_swaps_true_labels: pairs of different true labels; a swap counts if the
     judge sees the donor's label in the swapped image.
 
-  Args:
-    model: of images in [0, 1].
-    classify: the judge.
-    images: `[M, H, W, C]` uint8.
-    labels: `[M]` int.
-    seed: of the pairs and of the noisy judge.
-
   Returns:
-    SwapCounts over the data set.
+    SwapCounts over the data set, by the one judge.
   """
   num_batches = images.shape[0] // SWAP_BATCH_SIZE
   split = lambda x: x[: num_batches * SWAP_BATCH_SIZE].reshape(
@@ -161,12 +140,8 @@ def evaluate_autoencoder(
   """Measures an autoencoder by an ensemble of judges. May be jitted.
 
   Args:
-    model: of images in [0, 1].
     judge: `(params, images, key) -> [B] int`.
     judge_params: of N judges, stacked: leaves `[N, ...]`.
-    images: `[M, H, W, C]` uint8.
-    labels: `[M]` int.
-    seed: of the pairs that are swapped.
 
   Returns:
     Scalar `mse`; `[N]` `judge_accuracy` on the images and
@@ -197,28 +172,23 @@ def evaluate_autoencoder(
 def summarize(measured: dict[str, jax.Array]) -> dict[str, Any]:
   """Turns what `evaluate_autoencoder` measured into entries of a row.
 
-  Args:
-    measured: see there.
-
   Returns:
-    JSON values: `mse`, `psnr` (images in [0, 1]); each protocol's rate as the
-    mean over judges, None where a judge is left without pairs; of the headline
-    `class_swaps` also each judge's and their standard deviation (divisor
-    n - 1; None for one judge).
+    JSON values: `mse`, `psnr`; each protocol's rate as the mean over judges,
+    None where a judge is left without pairs; for the headline `class_swaps`
+    also the rate and the pairs of each judge, and the standard deviation of the
+    rates (divisor n - 1; None for one judge).
   """
   measured = {name: np.asarray(value) for name, value in measured.items()}
   mse = float(measured['mse'])
   row = {'mse': mse, 'psnr': reconstruction.psnr(mse)}
   for i, protocol in enumerate(PROTOCOLS):
     pairs, followed = measured['pairs'][:, i], measured['followed'][:, i]
-    rates = followed / pairs if np.all(pairs) else None
-    row[protocol] = None if rates is None else float(np.mean(rates))
+    rates = (followed / pairs).tolist() if np.all(pairs) else None
+    row[protocol] = rates and float(np.mean(rates))
     if i == 0:
-      has_spread = rates is not None and len(rates) > 1
-      row['class_swaps_std'] = (
-          float(np.std(rates, ddof=1)) if has_spread else None
-      )
-      row['class_swaps_by_judge'] = None if rates is None else rates.tolist()
+      several = rates is not None and len(rates) > 1
+      row['class_swaps_std'] = float(np.std(rates, ddof=1)) if several else None
+      row['class_swaps_by_judge'] = rates
       row['class_swaps_pairs'] = pairs.tolist()
   for name in ('judge_accuracy', 'judge_accuracy_reconstructions'):
     row[name] = float(np.mean(measured[name]))

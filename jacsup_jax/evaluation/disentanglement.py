@@ -34,16 +34,14 @@ METRICS = tuple(SCORES)
 SCORES_OF_UNITS = ('dci_disentanglement', 'modularity')
 MOST_IMAGES = 10_000
 BINS = 20
-# On a thousand units a forest takes minutes a label; wider codes take a lasso.
-WIDEST_FOREST = 64
 # For results.json.
 PROTOCOL = (
     f'codes are (factors, nuisance) of at most {MOST_IMAGES} images, drawn by'
     ' seed 0 where there are more; every value of a label is a class; mig and'
     f' modularity: {BINS} bins of equal width a unit; sap: thresholds with the'
-    ' highest balanced accuracy; dci: random forests of ten trees, for codes of'
-    f' more than {WIDEST_FOREST} units a lasso; 80 % of the images fitted, 10 %'
-    ' to choose its depth or penalty, 10 % to report on'
+    ' highest balanced accuracy; dci: random forests of ten trees, for codes'
+    f' of more than {predictors.WIDEST_FOREST} units a lasso; 80 % of the images'
+    ' fitted, 10 % to choose its depth or penalty, 10 % to report on'
 )
 
 _FEWEST = 20
@@ -269,24 +267,14 @@ def compute_sap(codes, classes, names) -> tuple[Score]:
   return (_mean(gaps),)
 
 
-def compute_dci(
-    codes, classes, names, *, predictor: str | None = None, seed: int = 0
-) -> tuple[Score, Score, Score]:
+def compute_dci(codes, classes, names, *, seed=0) -> tuple[Score, Score, Score]:
   """Computes disentanglement, completeness and informativeness.
 
-  Eastwood & Williams (2018). A predictor of each label from the whole code says
-  how important each unit is to it, with a sum of 1. Disentanglement of a unit
-  is 1 less the entropy (base L) of its importance over labels, weighted by its
-  share of all importance; completeness of a label 1 less the entropy (base U)
-  of the units' importance to it; informativeness the accuracy on new examples.
-
-  random_forest: ten trees that look at all units in every split; importance is
-    the decrease of impurity. The default up to `WIDEST_FOREST` units.
-  lasso: linear regressions of each class on standardised units; importance is
-    the sum over classes of a weight's size. The default of wider codes.
-
-  The depth of the forest and the penalty of the lasso are chosen on held-out
-  examples, the simplest of equals; `seed` decides the split and the trees.
+  Eastwood & Williams (2018). A predictor of a label from the code (see
+  `predictors.predict`) says how important each unit is to it. Disentanglement of a unit is 1
+  less the entropy (base L) of its importance over labels, weighted by its share
+  of all importance; completeness of a label 1 less the entropy (base U) of the
+  units' importance to it; informativeness the accuracy on new examples.
   """
   reason = None
   if len(codes) < _FEWEST:
@@ -295,11 +283,8 @@ def compute_dci(
     reason = 'DCI needs a label that varies, found 0'
   if reason:
     return (_undefined(reason),) * 3
-  if predictor is None:
-    narrow = codes.shape[1] <= WIDEST_FOREST
-    predictor = 'random_forest' if narrow else 'lasso'
   importance, accuracies = zip(*(
-      predictors.predict(codes, column, predictor, seed) for column in classes.T
+      predictors.predict(codes, column, seed) for column in classes.T
   ))  # pyformat: disable
   scores = dci_of_importance(np.stack(importance, axis=1), names)
   return (*scores, _mean(accuracies))

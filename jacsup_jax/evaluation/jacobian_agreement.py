@@ -229,30 +229,9 @@ def find_principal_directions(
     )
   size = min(dim, count + _MORE_DIRECTIONS)
   _check_memory(f'{size} directions of {dim} units', 4 * size * dim)
-  apply = _make_gram(decode, code)
-
-  def improve(carry):
-    block, _, _, iteration = carry
-    applied = jax.lax.map(apply, block.T).T
-    # Within the block the eigenvectors are exact (Rayleigh and Ritz).
-    projected = block.T @ applied
-    values, rotation = jnp.linalg.eigh((projected + projected.T) / 2)
-    values, rotation = values[::-1], rotation[:, ::-1]
-    vectors, applied = block @ rotation, applied @ rotation
-    residuals = jnp.linalg.norm(applied - vectors * values[None], axis=0)
-    largest = jnp.where(values[0] > 0, values[0], 1.0)
-    following, _ = jnp.linalg.qr(applied)
-    found = vectors.T, values, residuals / largest
-    return following, found, jnp.max(found[2][:count]), iteration + 1
-
-  def is_unfinished(carry):
-    _, _, error, iteration = carry
-    return (error > tolerance) & (iteration < most_iterations)
-
   block, _ = jnp.linalg.qr(jax.random.normal(jax.random.key(seed), (dim, size)))
-  first = improve((block, None, jnp.inf, 0))
-  _, (vectors, values, residuals), _, _ = jax.lax.while_loop(
-      is_unfinished, improve, first
+  vectors, values, residuals = _iterate(
+      _make_gram(decode, code), block, count, tolerance, most_iterations
   )
   vectors = vectors[:count]
   largest = jnp.argmax(jnp.abs(vectors), axis=1, keepdims=True)
@@ -273,41 +252,48 @@ def check_decoder(
   Nothing is computed.
 
   Raises:
-    InputError: if the code has no factors `[B, K]`, or the images have a shape
-      that depends on anything but the number of examples.
+    InputError: if the code does not have factors `[B, K]` and a nuisance
+      `[B, ...]`, or is not decoded to images `[B, H, W, C]`.
   """
   factors, nuisance = (jnp.shape(x) for x in code)
   if len(factors) != 2 or 0 in factors or nuisance[:1] != factors[:1]:
     raise errors.InputError(
         f'the code of the {name} has factors of the shape {factors} and'
-        f' nuisance of {nuisance}; accepted: (examples, factors), one or more of'
-        ' each, and as many examples.'
+        f' nuisance of {nuisance}; accepted: (examples, factors), one or more,'
+        ' and as many examples.'
     )
-  sizes = factors[0], factors[0] + 1
-  found = [_decode_shape(decode, code, size, name) for size in sizes]
-  image_shape = found[0][1:]
-  if len(image_shape) != 3 or found != [(n, *image_shape) for n in sizes]:
+  images = jax.eval_shape(decode, code).shape
+  if len(images) != 4 or images[0] != factors[0]:
     raise errors.InputError(
-        f'the {name} decodes {sizes[0]} examples to {found[0]} and {sizes[1]} to'
-        f' {found[1]}; accepted: (examples, H, W, C), the same H, W, C for any.'
+        f'the {name} decodes {factors[0]} examples to {images}; accepted:'
+        ' (examples, H, W, C).'
     )
-  return image_shape
+  return images[1:]
 
 
-def _decode_shape(decode, code, batch_size, name):
-  """Returns the shape of the images of a code of that many examples."""
-  abstract = jax.tree.map(
-      lambda x: jax.ShapeDtypeStruct((batch_size, *x.shape[1:]), x.dtype), code
-  )
-  try:
-    return jax.eval_shape(decode, abstract).shape
-  except (jax.errors.JAXTypeError, jax.errors.JAXIndexError) as error:
-    # Its message is a page about tracing.
-    raise errors.InputError(
-        f'the {name} does not decode an abstract code ({type(error).__name__}):'
-        ' its steps or shapes depend on the code\'s values; accepted: a function'
-        ' that jax.jit takes.'
-    ) from error
+def _iterate(apply, block, count, tolerance, most_iterations):
+  """Returns `[n, D]` eigenvectors of `apply`, eigenvalues and residuals."""
+
+  def improve(carry):
+    block, _, _, iteration = carry
+    applied = jax.lax.map(apply, block.T).T
+    # Within the block the eigenvectors are exact (Rayleigh and Ritz).
+    projected = block.T @ applied
+    values, rotation = jnp.linalg.eigh((projected + projected.T) / 2)
+    values, rotation = values[::-1], rotation[:, ::-1]
+    vectors, applied = block @ rotation, applied @ rotation
+    residuals = jnp.linalg.norm(applied - vectors * values[None], axis=0)
+    largest = jnp.where(values[0] > 0, values[0], 1.0)
+    following, _ = jnp.linalg.qr(applied)
+    found = vectors.T, values, residuals / largest
+    return following, found, jnp.max(found[2][:count]), iteration + 1
+
+  def is_unfinished(carry):
+    _, _, error, iteration = carry
+    return (error > tolerance) & (iteration < most_iterations)
+
+  first = improve((block, None, jnp.inf, 0))
+  return jax.lax.while_loop(is_unfinished, improve, first)[1]
 
 
 def _make_gram(decode, code):

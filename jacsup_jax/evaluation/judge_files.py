@@ -110,28 +110,6 @@ def read(
   return kind(**entries, **{tree: _unflatten(arrays)})
 
 
-def check_shapes(
-    directory: str | os.PathLike[str],
-    tree: chex.ArrayTree,
-    template: chex.ArrayTree,
-) -> None:
-  """Raises InputError unless a tree has the names and shapes of a template."""
-  found, wanted = (
-      {name: (*x.shape, x.dtype.name) for name, x in _flatten(t).items()}
-      for t in (tree, template)
-  )
-  wrong = sorted(
-      name
-      for name in {*found, *wanted}
-      if found.get(name) != wanted.get(name)
-  )
-  if wrong:
-    raise errors.InputError(
-        f'{pathlib.Path(directory) / _NAME} has {wrong[0]} of'
-        f' {found.get(wrong[0])}; accepted: {wanted.get(wrong[0])}.'
-    )
-
-
 def hash_tree(tree: chex.ArrayTree) -> str:
   """Returns the sha256 of a tree's paths, shapes, types and bytes."""
   digest = hashlib.sha256()

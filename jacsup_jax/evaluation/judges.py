@@ -9,9 +9,8 @@ from collections.abc import Callable
 import dataclasses
 import functools
 import os
-from typing import Any, NamedTuple
+from typing import Any
 
-import chex
 from flax import linen as nn
 import jax
 import jax.numpy as jnp
@@ -24,19 +23,15 @@ from jacsup_jax.core import errors
 from jacsup_jax.data import batches
 from jacsup_jax.data import registry
 from jacsup_jax.evaluation import judge_files
+from jacsup_jax.evaluation import judge_training
 from jacsup_jax.models import classifiers
 
 # `classify(images, key) -> [B] int`: a key switches dropout on, None off.
 ClassifyFn = Callable[[jax.Array, jax.Array | None], jax.Array]
 # The same with the parameters of a judge first.
 JudgeFn = Callable[[codes.Params, jax.Array, jax.Array | None], jax.Array]
-# Called after every epoch with the epoch, from 1, the number of epochs, and the
-# means of the epoch by name, such as 'loss'.
-Report = Callable[[int, int, dict[str, float]], None]
-
 SEEDS = (0, 1, 2)
 BATCH_SIZE = 128
-_LEARNING_RATE = 1e-3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,13 +56,6 @@ class JudgeConfig:
 
   def __post_init__(self):
     config.check_options(self)
-
-
-class TrainState(NamedTuple):
-  step: jax.Array  # [] int32
-  params: codes.Params
-  batch_stats: chex.ArrayTree
-  opt_state: optax.OptState
 
 
 @dataclasses.dataclass(frozen=True)
@@ -173,7 +161,7 @@ def restore_or_train(
     image_shape: tuple[int, int, int] | None = None,
     seeds: tuple[int, ...] | None = None,
     epochs: int | None = None,
-    report: Report | None = None,
+    report: judge_training.Report | None = None,
 ) -> Judges:
   """Restores the judges of a directory, or trains and saves them.
 
@@ -233,7 +221,7 @@ def train(
     seeds: tuple[int, ...],
     epochs: int,
     batch_size: int = BATCH_SIZE,
-    report: Report | None = None,
+    report: judge_training.Report | None = None,
 ) -> Judges:
   """Trains judges of several seeds in one program.
 
@@ -288,13 +276,7 @@ def save(directory: str | os.PathLike[str], judges: Judges) -> None:
 
 def read(directory: str | os.PathLike[str]) -> Judges:
   """Reads judges for any data; InputError if there are none or damaged."""
-  judges = judge_files.read(directory, Judges, 'params')
-  template = jax.eval_shape(
-      jax.vmap(functools.partial(_init_params, judges.module)),
-      jnp.array(judges.seeds),
-  )
-  judge_files.check_shapes(directory, judges.params, template)
-  return judges
+  return judge_files.read(directory, Judges, 'params')
 
 
 def restore(
@@ -324,28 +306,6 @@ def restore(
   return judges
 
 
-def make_optimizer(num_steps: int) -> optax.GradientTransformation:
-  """Makes the optimizer of a judge: Adam with a cosine schedule."""
-  return optax.adam(optax.cosine_decay_schedule(_LEARNING_RATE, num_steps))
-
-
-def take_step(
-    state: TrainState,
-    objective: Callable[..., Any],
-    optimizer: optax.GradientTransformation,
-) -> tuple[TrainState, jax.Array]:
-  """Takes one optimizer step; returns the state after it, the loss before it.
-
-  `objective` is `(params, batch_stats) -> (loss, batch_stats)` on a batch.
-  """
-  (loss, batch_stats), grads = jax.value_and_grad(objective, has_aux=True)(
-      state.params, state.batch_stats
-  )
-  updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-  params = optax.apply_updates(state.params, updates)
-  return TrainState(state.step + 1, params, batch_stats, opt_state), loss
-
-
 def _init_params(module, seed):
   images = jnp.zeros((1, *module.image_shape))
   return module.init(jax.random.key(seed), images)['params']
@@ -353,12 +313,12 @@ def _init_params(module, seed):
 
 def _make_programs(module, num_steps, batch_size):
   """Makes jitted functions that start judges and train them for an epoch."""
-  optimizer = make_optimizer(num_steps)
+  optimizer = judge_training.make_optimizer(num_steps)
 
   def init(seed):
     params = _init_params(module, seed)
     step = jnp.zeros((), jnp.int32)
-    return TrainState(step, params, {}, optimizer.init(params))
+    return judge_training.TrainState(step, params, {}, optimizer.init(params))
 
   def train_epoch(state, seed, epoch, images, labels):
     step = functools.partial(
@@ -401,7 +361,7 @@ def _train_step(module, optimizer, seed, images, labels, state, indices):
     ).mean()
     return loss, batch_stats
 
-  return take_step(state, objective, optimizer)
+  return judge_training.take_step(state, objective, optimizer)
 
 
 @functools.partial(jax.jit, static_argnums=0)

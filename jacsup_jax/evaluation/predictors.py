@@ -6,6 +6,8 @@ it is used.
 
 import numpy as np
 
+# On a thousand units a forest takes minutes a label.
+WIDEST_FOREST = 64
 _DEPTHS = (2, 4, 8, 16)
 _PENALTIES = (0.1, 0.03, 0.01, 0.003, 0.001)
 
@@ -37,19 +39,23 @@ def threshold_accuracies(codes: np.ndarray, classes: np.ndarray) -> np.ndarray:
 
 
 def predict(
-    codes: np.ndarray, classes: np.ndarray, predictor: str, seed: int
+    codes: np.ndarray, classes: np.ndarray, seed: int
 ) -> tuple[np.ndarray, float]:
-  """Predicts a label from the whole code, with a part of the examples.
+  """Predicts a label from the whole code.
+
+  Up to `WIDEST_FOREST` units by a random forest, where importance is the
+  decrease of impurity; else by lasso regressions of the classes on standardised
+  units, where it is the size of the weights. 80 % of the examples are fitted,
+  10 % choose the depth or penalty, the simplest of equals, 10 % are reported.
 
   Args:
     codes: `[M, U]` finite.
     classes: `[M]` int.
-    predictor: of `PREDICTORS`.
-    seed: of the split (80 % fitted, 10 % to choose a depth or penalty, 10 % to
-      report on) and the trees.
+    seed: of the split and the trees.
 
   Returns:
-    `[U]` importance with a sum of 1 (or 0), and the accuracy on new examples.
+    `[U]` importance with a sum of 1, or 0 where there is nothing to find, and
+    the accuracy on new examples.
   """
   order = np.random.default_rng(seed).permutation(len(codes))
   ends = np.round(np.cumsum((0.8, 0.1)) * len(codes)).astype(int)
@@ -58,65 +64,54 @@ def predict(
     # Only one class to fit: there is nothing to find.
     right = np.mean(classes[reported] == classes[fitted][0])
     return np.zeros(codes.shape[1]), float(right)
-  score = lambda predict, rows: np.mean(predict(codes[rows]) == classes[rows])
-  candidates = _FITS[predictor](codes[fitted], classes[fitted], seed)
+  score = lambda predict_fn, rows: np.mean(
+      predict_fn(codes[rows]) == classes[rows]
+  )
+  fit = _fit_forests if codes.shape[1] <= WIDEST_FOREST else _fit_lassos
+  candidates = fit(codes[fitted], classes[fitted], seed)
   # max is the first of equals.
-  importance, predict = max(candidates, key=lambda c: score(c[1], choosing))
-  return importance, float(score(predict, reported))
+  importance, predict_fn = max(candidates, key=lambda c: score(c[1], choosing))
+  return importance, float(score(predict_fn, reported))
 
 
 def _fit_forests(codes, classes, seed):
-  """Returns (importance, predict) of a forest of each depth."""
+  """Yields importance and a predict function, for forests of rising depth."""
   # pylint: disable=import-outside-toplevel
   from sklearn import ensemble
 
-  forests = [
-      ensemble.RandomForestClassifier(
-          10,
-          max_depth=depth,
-          # All units: a split that does not see the best one would credit
-          # others.
-          max_features=None,
-          # For little data threads take longer than trees.
-          n_jobs=-1 if codes.size > 2**17 else 1,
-          random_state=seed,
-      ).fit(codes, classes)
-      for depth in _DEPTHS
-  ]
-  return [(forest.feature_importances_, forest.predict) for forest in forests]
+  for depth in _DEPTHS:
+    forest = ensemble.RandomForestClassifier(
+        10,
+        max_depth=depth,
+        # A split that does not see the best unit would credit others.
+        max_features=None,
+        # For little data threads take longer than trees.
+        n_jobs=-1 if codes.size > 2**17 else 1,
+        random_state=seed,
+    ).fit(codes, classes)
+    yield forest.feature_importances_, forest.predict
 
 
 def _fit_lassos(codes, classes, unused_seed):
-  """Returns (importance, predict) of a lasso of each penalty."""
+  """Yields importance and a predict function, for falling penalties."""
   # pylint: disable=import-outside-toplevel
   from sklearn import linear_model
   from sklearn import preprocessing
 
   scaler = preprocessing.StandardScaler().fit(codes)
-  units = np.asfortranarray(scaler.transform(codes))
+  units = scaler.transform(codes)
   seen = np.unique(classes)
-  is_class = (classes[:, None] == seen).astype(np.float64)
+  is_class = (classes[:, None] == seen).astype(float)
   shares = is_class.mean(axis=0)
   products = units.T @ units
-  # `[U, C, penalties]`; each penalty starts at the weights of the one before.
-  weights = np.stack(
-      [
-          linear_model.lasso_path(
-              units, column, alphas=_PENALTIES, precompute=products
-          )[1]
-          for column in (is_class - shares).T
-      ],
-      axis=1,
-  )
-
-  def make_predict(chosen):
-    return lambda x: seen[np.argmax(scaler.transform(x) @ chosen + shares, 1)]
-
-  sizes = np.abs(weights).sum(axis=1).T
-  return [
-      (size / (size.sum() or 1.0), make_predict(chosen))
-      for size, chosen in zip(sizes, np.moveaxis(weights, -1, 0))
-  ]
+  for penalty in _PENALTIES:
+    lasso = linear_model.Lasso(
+        penalty, fit_intercept=False, precompute=products
+    ).fit(units, is_class - shares)
+    size = np.abs(lasso.coef_).sum(axis=0)
+    yield size / (size.sum() or 1.0), lambda x, weights=lasso.coef_.T: seen[
+        np.argmax(scaler.transform(x) @ weights + shares, axis=1)
+    ]
 
 
 def _search_one_threshold(classes, before, weights):
@@ -145,7 +140,3 @@ def _search_thresholds(classes, before, weights):
     label = classes[i]
     best[np.arange(units), :, label] += weights[label][:, None]
   return best.max(axis=(1, 2))
-
-
-_FITS = {'random_forest': _fit_forests, 'lasso': _fit_lassos}
-PREDICTORS = tuple(_FITS)

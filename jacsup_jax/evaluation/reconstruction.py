@@ -31,16 +31,13 @@ def compute_mse(
     *,
     batch_size: int | None = None,
 ) -> jax.Array:
-  """Computes the mean squared reconstruction error of a data set.
-
-  May be jitted; `measure_mse` is.
+  """Computes the mean squared reconstruction error. May be jitted.
 
   Args:
     model: to evaluate.
     images: `[M, H, W, C]` uint8.
     attributes: `[M, K]` labels, for models whose factors are the labels.
-    batch_size: images that are reconstructed at once; by default 1,000 of
-      28x28, fewer larger ones, at least 64.
+    batch_size: images at once; by default 1,000 of 28x28, fewer larger ones.
 
   Returns:
     Scalar, mean over images, pixels and channels, in the squared units of
@@ -68,19 +65,16 @@ def map_batches(
     arrays: Sequence[jax.Array],
     batch_size: int,
 ) -> chex.ArrayTree:
-  """Applies a function to batches of arrays, as one program.
+  """Applies a function to batches of arrays `[M, ...]`, as one program.
 
   Args:
     function: `(*batch, counted) -> tree`; `counted` `[B]` bool says which
       examples are real: the last batch is filled up with others of the data.
-    arrays: `[M, ...]` each, M of 1 or more.
+    arrays: M of 1 or more each.
     batch_size: B, at most; no more than M are used.
 
   Returns:
     The trees of all batches, stacked: leaves `[batches, ...]`.
-
-  Raises:
-    InputError: if there is no example.
   """
   num_examples = arrays[0].shape[0]
   if num_examples == 0:

@@ -5,7 +5,7 @@ swap as its teacher does: D_S(y_j, z_i) = D_T(y_j) + (D_S(y_i, z_i) - D_T(y_i)).
 It adds what it knows beyond its teacher to whatever the factors draw, so a
 better student carries more of the recipient's image into the swapped one. The
 student here keeps a share r of its teacher's residual x_i - D_T(y_i); its error
-is (1 - r)^2 of the teacher's.
+is (1 - r)^2 of the teacher's. Images and seeds are those of `class_swaps`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -74,9 +74,9 @@ def measure(
   Args:
     teacher: the first one of a run.
     judges: of its classes.
-    images: `[M, H, W, C]` uint8.
-    rows: of the run's models of one seed, measured on the same images; the
-      ceiling is also measured at the error of each student.
+    images: that the rows were measured on.
+    rows: of the run's models of one seed; the ceiling is also measured at the
+      error of each student.
     teacher_stage: of the teacher's row.
 
   Returns:
@@ -88,12 +88,9 @@ def measure(
   own = [share_of_error(row['mse'], teacher_mse) for row in students]
   shares = sorted({*SHARES, *own} - {None}, reverse=True)
   counts = _measure(
-      teacher,
-      judges.module,
-      judges.params,
-      jnp.asarray(images),
+      teacher, judges.module, judges.params, jnp.asarray(images),
       jnp.array(shares),
-  )
+  )  # pyformat: disable
   found = dict(zip(shares, summarize(counts, shares, teacher_mse)))
   unknown = dict.fromkeys(('residual_share', *RULES))
   return {
@@ -120,18 +117,7 @@ def count_ceiling_swaps(
     *,
     seed: int = 0,
 ) -> CeilingCounts:
-  """Counts the class swaps of the exact student, in the pairs of class swaps.
-
-  Args:
-    teacher: of images in [0, 1].
-    classify: the judge.
-    images: `[M, H, W, C]` uint8.
-    share: r in [0, 1], of the teacher's residual.
-    seed: of the pairs, see `class_swaps.count_class_swaps`.
-
-  Returns:
-    CeilingCounts over the data set.
-  """
+  """Counts the swaps of the exact student that keeps this share, by a judge."""
 
   def see(transform):
     judge = lambda image: classify(
@@ -169,10 +155,7 @@ def measure_ceiling(
     *,
     seed: int = 0,
 ) -> CeilingCounts:
-  """Counts for shares `[R]` by N judges: CeilingCounts of `[R, N, 3]`.
-
-  May be jitted. For the arguments see `class_swaps.evaluate_autoencoder`.
-  """
+  """Counts for shares `[R]` by N stacked judges: `[R, N, 3]`. May be jitted."""
   count = lambda share: jax.vmap(
       lambda params: count_ceiling_swaps(
           teacher, functools.partial(judge, params), images, share, seed=seed
@@ -182,11 +165,7 @@ def measure_ceiling(
 
 
 def share_of_error(mse: float, teacher_mse: float) -> float | None:
-  """Returns the share r in [0, 1] whose student has this error.
-
-  None for a student that reconstructs worse than its teacher, or a teacher
-  without a residual: no share matches these.
-  """
+  """Returns the share r whose student has this error, None if there is none."""
   if not 0 <= mse <= teacher_mse or teacher_mse == 0:
     return None
   return 1 - float(np.sqrt(mse / teacher_mse))
@@ -197,9 +176,8 @@ def summarize(
 ) -> list[dict[str, Any]]:
   """Turns counts `[R, N, 3]` into JSON values, an entry for each share.
 
-  Returns:
-    Entries of `residual_share`, `mse` and, by `RULES`, the mean over judges,
-    None where a judge is left without pairs.
+  Entries have `residual_share`, `mse` and, by `RULES`, the mean over judges,
+  None where a judge is left without pairs.
   """
   entries = []
   for share, followed, pairs in zip(shares, *map(np.asarray, counts)):

@@ -170,17 +170,15 @@ def test_labels_as_codes_score_one():
     assert value == pytest.approx(1, abs=1e-6), name
 
 
-@pytest.mark.parametrize('predictor', predictors.PREDICTORS)
-def test_binary_labels_as_codes_have_dci_of_one(predictor):
-  # Six units: one is constant, two are noise.
+@pytest.mark.parametrize('noise', [2, 70])
+def test_binary_labels_as_codes_have_dci_of_one(noise):
+  # A constant unit, and few or many of noise.
   labels = np.tile(full(2, 3), (40, 1))
   codes = np.concatenate(
-      [labels, np.zeros((len(labels), 1)), independent(labels, 2)], axis=1
+      [labels, np.zeros((len(labels), 1)), independent(labels, noise)], axis=1
   )
-  found = disentanglement.compute_dci(
-      codes, labels, list('abc'), predictor=predictor
-  )
-  assert min(score.value for score in found) >= 0.95, found
+  found = disentanglement.compute_dci(codes, labels, list('abc'))
+  assert min(score.value for score in found) >= 0.95
 
 
 # Anti-oracles.

@@ -230,20 +230,9 @@ def test_a_nuisance_without_effect_has_no_singular_values():
   assert np.all(np.isfinite(found.directions))
 
 
-def _grows(code):
-  images = _curved(code)
-  return jnp.tile(images, (1, len(images), 1, 1))
-
-
-def _by_value(code):
-  return _curved(code)[:, : int(code.factors[0, 0])]
-
-
 @pytest.mark.parametrize(
     'decode, message',
     [
-        (_grows, r'3 examples to \(3, 9, 2, 2\) and 4 to \(4, 12, 2, 2\)'),
-        (_by_value, 'depend on the code\'s values'),
         (lambda code: _curved(code).ravel(), r'accepted: \(examples, H, W, C'),
         (lambda code: _curved(code)[:1], r'3 examples to \(1, 3, 2, 2\)'),
     ],

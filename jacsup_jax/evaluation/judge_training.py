@@ -1,0 +1,45 @@
+"""One step in the training of a judge, of classes or of attributes."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import chex
+import jax
+import optax
+
+from jacsup_jax.core import codes
+
+# Called after every epoch with the epoch, from 1, the number of epochs, and the
+# means of the epoch by name, such as 'loss'.
+Report = Callable[[int, int, dict[str, float]], None]
+
+_LEARNING_RATE = 1e-3
+
+
+class TrainState(NamedTuple):
+  step: jax.Array  # [] int32
+  params: codes.Params
+  batch_stats: chex.ArrayTree
+  opt_state: optax.OptState
+
+
+def make_optimizer(num_steps: int) -> optax.GradientTransformation:
+  """Makes the optimizer of a judge: Adam with a cosine schedule."""
+  return optax.adam(optax.cosine_decay_schedule(_LEARNING_RATE, num_steps))
+
+
+def take_step(
+    state: TrainState,
+    objective: Callable[..., Any],
+    optimizer: optax.GradientTransformation,
+) -> tuple[TrainState, jax.Array]:
+  """Takes one optimizer step; returns the state after it, the loss before it.
+
+  `objective` is `(params, batch_stats) -> (loss, batch_stats)` on a batch.
+  """
+  (loss, batch_stats), grads = jax.value_and_grad(objective, has_aux=True)(
+      state.params, state.batch_stats
+  )
+  updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+  params = optax.apply_updates(state.params, updates)
+  return TrainState(state.step + 1, params, batch_stats, opt_state), loss
