@@ -1,8 +1,13 @@
 """Which examples make a batch: pure functions of (seed, epoch, step).
 
-Nothing about the position in the data is ever stored beyond the step. Every
-function works under jit with a traced seed, epoch or step.
-`B` is the batch size.
+Nothing about the position in the data is ever stored beyond the step. `B` is
+the batch size, at least 1. The draws `epoch_*` and `step_*` take
+
+- seed: int, may be traced under jit;
+- epoch, or step counted over all epochs: int, may be traced;
+- batch_size: B.
+
+They raise InputError if B is less than 1.
 """
 
 import math
@@ -94,20 +99,11 @@ def step_permutation(
 ) -> jax.Array:
   """Draws the swap partner of each example of one global batch.
 
-  Args:
-    seed: int, may be traced.
-    step: int, counted over all epochs; may be traced.
-    batch_size: B, at least 1.
-
   Returns:
     `[B]` int32, a permutation of 0 to B - 1; an example may be its own
     partner.
-
-  Raises:
-    InputError: if batch_size is less than 1.
   """
-  if batch_size < 1:
-    raise errors.InputError(f'--batch_size={batch_size}: accepted is 1 or more')
+  _check_batch_size(batch_size)
   return jax.random.permutation(
       _stream_key(seed, _SWAP_STREAM, step), batch_size
   ).astype(jnp.int32)
@@ -122,16 +118,11 @@ def step_permutations(
   """Draws several swap partners of each example of one global batch.
 
   Args:
-    seed: int, may be traced.
-    step: int, counted over all epochs; may be traced.
-    batch_size: B, at least 1.
+    seed, step, batch_size: see above.
     count: n, of the permutations.
 
   Returns:
     `[n, B]` int32; the first is that of `step_permutation`.
-
-  Raises:
-    InputError: if batch_size is less than 1.
   """
   key = _stream_key(seed, _SWAP_STREAM, step)
   others = [
@@ -151,19 +142,13 @@ def step_neighbors(
   """Draws which of its neighbours each image of one global batch is given.
 
   Args:
-    seed: int, may be traced.
-    step: int, counted over all epochs; may be traced.
-    batch_size: B, at least 1.
+    seed, step, batch_size: see above.
     num_neighbors: n, at least 1.
 
   Returns:
     `[B]` int32 from 0 to n - 1.
-
-  Raises:
-    InputError: if batch_size is less than 1.
   """
-  if batch_size < 1:
-    raise errors.InputError(f'--batch_size={batch_size}: accepted is 1 or more')
+  _check_batch_size(batch_size)
   return jax.random.randint(
       _stream_key(seed, _NEIGHBOR_STREAM, step), (batch_size,), 0, num_neighbors
   )
@@ -176,19 +161,10 @@ def step_mirror(
 
   The reference code mirrors the whole batch or none of it.
 
-  Args:
-    seed: int, may be traced.
-    step: int, counted over all epochs; may be traced.
-    batch_size: B, at least 1.
-
   Returns:
     `[B]` bool.
-
-  Raises:
-    InputError: if batch_size is less than 1.
   """
-  if batch_size < 1:
-    raise errors.InputError(f'--batch_size={batch_size}: accepted is 1 or more')
+  _check_batch_size(batch_size)
   return jax.random.bernoulli(
       _stream_key(seed, _MIRROR_STREAM, step), 0.5, (batch_size,)
   )
@@ -203,19 +179,13 @@ def step_dropout(
   """Draws what decides which units one global batch drops.
 
   Args:
-    seed: int, may be traced.
-    step: int, counted over all epochs; may be traced.
-    batch_size: B, at least 1.
+    seed, step, batch_size: see above.
     num_units: of a layer.
 
   Returns:
     `[B, num_units]` float32 in [0, 1); a unit is dropped below its rate.
-
-  Raises:
-    InputError: if batch_size is less than 1.
   """
-  if batch_size < 1:
-    raise errors.InputError(f'--batch_size={batch_size}: accepted is 1 or more')
+  _check_batch_size(batch_size)
   return jax.random.uniform(
       _stream_key(seed, _DROPOUT_STREAM, step),
       (batch_size, num_units),
@@ -270,6 +240,11 @@ def to_signed_float(images: jax.Array) -> jax.Array:
   # Not x / 127.5 - 1: XLA multiplies by a rounded 1 / 127.5, and 255 leaves
   # the interval.
   return (2.0 * images.astype(jnp.float32) - 255.0) / 255.0
+
+
+def _check_batch_size(batch_size):
+  if batch_size < 1:
+    raise errors.InputError(f'--batch_size={batch_size}: accepted is 1 or more')
 
 
 def _check_uint8(images):

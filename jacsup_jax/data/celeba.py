@@ -76,16 +76,14 @@ class FaceFolder:
 def open_folder(data_dir: str | os.PathLike) -> FaceFolder:
   """Reads the lists of a folder and checks that they fit its images.
 
+  No image is read yet.
+
   Args:
     data_dir: the folder, or the archive of the images with the lists beside
       it.
 
-  Returns:
-    The folder; no image is read yet.
-
   Raises:
-    InputError: if something is missing, damaged, or does not fit, in one line
-      that says which and what was expected.
+    InputError: if something is missing, damaged, or does not fit.
   """
   path = files.expand_path('--data_dir', data_dir)
   if not files.exists(path):

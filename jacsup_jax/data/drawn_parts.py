@@ -12,11 +12,13 @@ from jacsup_jax.data.drawn_canvas import rgb
 from jacsup_jax.data.drawn_canvas import segment
 from jacsup_jax.data.drawn_canvas import triangle_wave
 
+Attributes = dict[str, bool]  # by name
+
 _MOUTH_Y = 0.56
 _EYE_Y = -0.06
 
 
-def skin_colour(has: dict[str, bool], nuisance: Nuisance) -> np.ndarray:
+def skin_colour(has: Attributes, nuisance: Nuisance) -> np.ndarray:
   light, dark = rgb(0.90, 0.68, 0.52), rgb(0.60, 0.39, 0.27)
   skin = blend(light, dark, nuisance.skin_tone)
   if has['Pale_Skin']:
@@ -24,7 +26,7 @@ def skin_colour(has: dict[str, bool], nuisance: Nuisance) -> np.ndarray:
   return skin
 
 
-def hair_colour(has: dict[str, bool], nuisance: Nuisance) -> np.ndarray:
+def hair_colour(has: Attributes, nuisance: Nuisance) -> np.ndarray:
   """Of the head and, somewhat darker, of brows, moustache and goatee."""
   if has['Black_Hair']:
     return rgb(0.07, 0.06, 0.08) * np.float32(0.6 + 0.8 * nuisance.hair_shade)
@@ -109,10 +111,7 @@ def draw_body(
 
 
 def draw_head(
-    canvas: Canvas,
-    has: dict[str, bool],
-    nuisance: Nuisance,
-    skin: np.ndarray,
+    canvas: Canvas, has: Attributes, nuisance: Nuisance, skin: np.ndarray
 ) -> None:
   """Ears, then the head as a lit ball, with cheeks."""
   x, y, u = canvas.x, canvas.y, canvas.u
@@ -148,10 +147,7 @@ def _eye_centres(canvas: Canvas) -> list[tuple[float, float]]:
 
 
 def draw_eyes(
-    canvas: Canvas,
-    has: dict[str, bool],
-    nuisance: Nuisance,
-    skin: np.ndarray,
+    canvas: Canvas, has: Attributes, nuisance: Nuisance, skin: np.ndarray
 ) -> None:
   """White, iris, pupil, a spark and lashes; a smile lifts the lower lid."""
   u, y = canvas.u, canvas.y - _EYE_Y
@@ -188,10 +184,7 @@ def draw_eyes(
 
 
 def draw_brows(
-    canvas: Canvas,
-    has: dict[str, bool],
-    nuisance: Nuisance,
-    hair: np.ndarray,
+    canvas: Canvas, has: Attributes, nuisance: Nuisance, hair: np.ndarray
 ) -> None:
   """Brows, arched; bushy ones are thrice as thick, longer and darker."""
   bushy = has['Bushy_Eyebrows']
@@ -208,10 +201,7 @@ def draw_brows(
 
 
 def draw_nose(
-    canvas: Canvas,
-    has: dict[str, bool],
-    nuisance: Nuisance,
-    skin: np.ndarray,
+    canvas: Canvas, has: Attributes, nuisance: Nuisance, skin: np.ndarray
 ) -> None:
   """A bridge with a lit and a dark side, a round tip and nostrils."""
   big = has['Big_Nose']
@@ -247,10 +237,7 @@ def draw_nose(
 
 
 def draw_mouth(
-    canvas: Canvas,
-    has: dict[str, bool],
-    nuisance: Nuisance,
-    skin: np.ndarray,
+    canvas: Canvas, has: Attributes, nuisance: Nuisance, skin: np.ndarray
 ) -> None:
   """Lips around a curve whose ends a smile lifts; teeth where it is open."""
   smiling, opened = has['Smiling'], has['Mouth_Slightly_Open']
@@ -291,7 +278,7 @@ def draw_mouth(
 
 
 def draw_facial_hair(
-    canvas: Canvas, has: dict[str, bool], hair: np.ndarray
+    canvas: Canvas, has: Attributes, hair: np.ndarray
 ) -> None:
   """Moustache and goatee, darker than the hair so that skin sets them off."""
   x, y = canvas.u - 0.1 * canvas.turn, canvas.y
@@ -310,10 +297,7 @@ def draw_facial_hair(
 
 
 def draw_front_hair(
-    canvas: Canvas,
-    has: dict[str, bool],
-    nuisance: Nuisance,
-    hair: np.ndarray,
+    canvas: Canvas, has: Attributes, nuisance: Nuisance, hair: np.ndarray
 ) -> None:
   """Hair over the skull and by the temples, open over the face."""
   x, y = canvas.x, canvas.y

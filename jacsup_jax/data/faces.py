@@ -30,6 +30,7 @@ from jacsup_jax.data import images as image_files
 from jacsup_jax.data import prepared
 
 _CELEB_A = 'celeb_a'
+_IMAGE_SIZE = 64  # by default, as in the paper
 _READ_SIZE = 500  # examples decoded at a time
 # Of one core, for the line that announces how long preparing takes.
 _SECONDS_A_DRAWING = 4e-3
@@ -59,7 +60,7 @@ def load(
     split: str,
     *,
     data_dir: str | os.PathLike | None,
-    image_size: int,
+    image_size: int | None,
     attributes: Sequence[str] | None,
     in_memory: bool,
     skip_bad_images: bool,
@@ -67,6 +68,7 @@ def load(
     report: prepared.ReportFn,
 ) -> dataset.Dataset:
   """Loads one split of a set of faces; see `registry.load`."""
+  image_size = _IMAGE_SIZE if image_size is None else image_size
   config_lib.check_image_size(image_size)
   source = _find_source(name, data_dir, image_size, skip_bad_images)
   stored_split = _check_split(split, held_out, source.splits)

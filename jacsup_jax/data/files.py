@@ -62,17 +62,7 @@ def exists(path: str | os.PathLike[str]) -> bool:
 
 
 def read_bytes(path: str | os.PathLike[str]) -> bytes:
-  """Reads a regular file.
-
-  Args:
-    path: the file; links are followed.
-
-  Returns:
-    Its content.
-
-  Raises:
-    InputError: if it is a directory or a pipe, is missing, or cannot be read.
-  """
+  """Reads a file; InputError if it is not a regular one that can be read."""
   check_file(path)
   try:
     return pathlib.Path(path).read_bytes()
@@ -81,33 +71,12 @@ def read_bytes(path: str | os.PathLike[str]) -> bytes:
 
 
 def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
-  """Reads a file that holds a JSON object.
-
-  Args:
-    path: the file.
-
-  Returns:
-    The object.
-
-  Raises:
-    InputError: if the file cannot be read or holds anything else.
-  """
+  """Reads a JSON object; InputError if the file holds anything else."""
   return parse_json(path, read_bytes(path))
 
 
 def parse_json(where: str | os.PathLike[str], content: bytes) -> dict[str, Any]:
-  """Parses a JSON object.
-
-  Args:
-    where: it was found, for the message.
-    content: UTF-8.
-
-  Returns:
-    The object.
-
-  Raises:
-    InputError: if the content is anything else.
-  """
+  """Parses a JSON object; InputError, which says where, if it is none."""
   try:
     value = json.loads(content)
   except (ValueError, RecursionError) as error:
@@ -271,11 +240,7 @@ def check_directory(flag: str, path: str | os.PathLike[str]) -> pathlib.Path:
 def check_writable(flag: str, path: str | os.PathLike[str]) -> None:
   """Raises InputError unless a directory can be written to, or be made.
 
-  Nothing is left behind.
-
-  Args:
-    flag: how messages name the path, such as `--workdir=runs/a`.
-    path: that will be written to.
+  Nothing is left behind. For the arguments see `check_directory`.
   """
   found = check_directory(flag, path)
   try:
@@ -290,14 +255,9 @@ def check_writable(flag: str, path: str | os.PathLike[str]) -> None:
 
 
 def write_whole(path: str | os.PathLike[str], content: str | bytes) -> None:
-  """Writes a file, whole or not at all; one that exists is replaced.
+  """Writes a file, whole or not at all; StorageError if it cannot be written.
 
-  Args:
-    path: the file.
-    content: text, or bytes as they are.
-
-  Raises:
-    StorageError: if it cannot be written.
+  A file that exists is replaced.
   """
   path = pathlib.Path(path)
   temporary = path.with_name(f'.{path.name}.tmp')
@@ -328,15 +288,7 @@ def writing(path: str | os.PathLike[str]) -> Iterator[None]:
 def storage_error(
     path: str | os.PathLike[str], error: Exception
 ) -> errors.StorageError:
-  """Makes the error for a file that cannot be written.
-
-  Args:
-    path: the file.
-    error: why it was not written.
-
-  Returns:
-    An error that names the path, the reason and the free space.
-  """
+  """Makes the error for a file that cannot be written, with the free space."""
   path = pathlib.Path(path)
   reason = getattr(error, 'strerror', None)
   # tensorstore hides the code in the middle of long sentences.

@@ -44,15 +44,9 @@ def check_fits(image_size: int, height: int, width: int, what: str) -> None:
 
 
 def largest_size(side: int) -> int:
-  """Computes the largest size that a square may be resized to.
+  """Computes the largest size that a square may be resized to, in pixels.
 
   It is the next power of two: the paper makes 256x256 of CelebA's 178x178.
-
-  Args:
-    side: of the square, in pixels.
-
-  Returns:
-    A size in pixels.
   """
   return 1 << (side - 1).bit_length()
 
@@ -139,14 +133,7 @@ def resize(image: Image.Image, image_size: int) -> np.ndarray:
 
 
 def encode_png(image: np.ndarray) -> bytes:
-  """Encodes one image, losslessly.
-
-  Args:
-    image: `[H, W, 3]` uint8, or `[H, W]` for a grey one.
-
-  Returns:
-    A PNG file.
-  """
+  """Encodes `[H, W, 3]` uint8, or `[H, W]` for a grey image, as a PNG."""
   file = io.BytesIO()
   # Higher levels take several times as long, for some percent of the size.
   Image.fromarray(image).save(file, format='PNG', compress_level=1)

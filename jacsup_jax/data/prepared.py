@@ -46,12 +46,6 @@ def find_builder(name: str, root: pathlib.Path) -> tfds.core.DatasetBuilder:
   Args:
     name: its TFDS name, with or without a configuration.
     root: the folder of prepared sets; it may be missing.
-
-  Returns:
-    The builder.
-
-  Raises:
-    InputError: if TFDS does not know the name, or cannot make its builder.
   """
   # A name with a colon would make TFDS look on the network.
   if re.fullmatch(r'[A-Za-z]\w*(/[\w.\-]+)?', name):
@@ -82,12 +76,6 @@ def find_root(data_dir: str | os.PathLike | None) -> pathlib.Path:
   Args:
     data_dir: an existing folder, or None for that of TFDS, which may be
       missing.
-
-  Returns:
-    The folder.
-
-  Raises:
-    InputError: if data_dir is not an existing folder.
   """
   if data_dir is None:
     default = os.environ.get('TFDS_DATA_DIR') or '~/tensorflow_datasets'
@@ -127,8 +115,7 @@ def prepare(
     hint: what else the user could do if it fails.
 
   Raises:
-    InputError: if the set cannot be prepared; nothing is left on disk then.
-    RunError: if there is not enough memory.
+    InputError: if it cannot be prepared; nothing is left on disk then.
   """
   others = _list_prepared(root)
   if explicit and others and not any(o.startswith(f'{name}/') for o in others):
@@ -321,9 +308,13 @@ def _out_of_memory(doing, error) -> errors.RunError:
 
 
 def _has_unreadable_file(directory) -> bool:
+  """Checks whether permissions hide a part of a folder."""
   try:
-    paths = [directory, *pathlib.Path(directory).iterdir()]
-    return not all(os.access(path, os.R_OK) for path in paths)
+    return any(
+        _has_unreadable_file(path) if path.is_dir()
+        else not os.access(path, os.R_OK)
+        for path in pathlib.Path(directory).iterdir()
+    )
   except PermissionError:
     return True
   except OSError:

@@ -1,5 +1,18 @@
 """Load image sets by name: classes and faces, from TFDS or from your own files.
 
+Classes: `mnist_embedded` prepares itself from files of this package; `arrays`
+is your own .npz file (see arrays.py); any other name is a TFDS set of images
+with a class label. It is read from a data folder that holds it; else prepared
+from its original files where they lie in the data folder, in DATA_DIR/NAME or
+in DATA_DIR/downloads/manual; else downloaded, which takes TensorFlow.
+Validation is the last 10,000 training examples, or the last sixth of a training
+set smaller than 20,000; train_minus_validation is the rest, train is both.
+
+Faces: `synthetic_faces` is drawn by this package; `celeba_folder` is a folder
+in the layout of CelebA (see celeba.py); `celeb_a` is TFDS's own. train,
+validation and test are the official partitions; with `held_out`, the last
+examples of train are the split held_out instead.
+
 `batches` says which examples make a batch, `feeding` reads batches of large
 sets ahead of use.
 """
@@ -43,41 +56,19 @@ def load(
 ) -> Dataset:
   """Loads one split of a set, preparing the set first if needed.
 
-  Classes: `mnist_embedded` prepares itself from files of this package; `arrays`
-  is your own .npz file (see arrays.py); any other name is a TFDS set of images
-  with a class label. It is read from a data folder that holds it; else prepared
-  from its original files where they lie in the data folder, in DATA_DIR/NAME or
-  in DATA_DIR/downloads/manual; else downloaded, which takes TensorFlow.
-  Validation is the last 10,000 training examples, or the last sixth of a
-  training set smaller than 20,000; train_minus_validation is the rest, train
-  is both.
-
-  Faces: `synthetic_faces` is drawn by this package; `celeba_folder` is a folder
-  in the layout of CelebA (see celeba.py); `celeb_a` is TFDS's own. train,
-  validation and test are the official partitions; with `held_out`, the last
-  examples of train are the split held_out instead.
-
   Args:
     name: one of `KNOWN_DATASETS`, `KNOWN_FACES`, `arrays`, or a TFDS name.
     split: one of `SPLITS`, or of `FACE_SPLITS` for faces.
     data_dir: the folder of prepared sets, which must exist; by default
       TFDS_DATA_DIR, else ~/tensorflow_datasets. For `arrays` the file; for
-      `celeba_folder` the folder of images and lists, or the archive of images
-      with the lists beside it.
+      `celeba_folder` the folder, or the archive with the lists beside it.
     image_shape: (H, W, C) that the images must have, None for any.
     image_size: S of faces, a power of two from 8; 64 by default.
-    attributes: names of the attributes wanted of faces, in the order wanted;
-      all by default.
-    in_memory: whether all images of faces are decoded at once, and kept for
-      the next time.
-    skip_bad_images: whether images of `celeba_folder` that cannot be decoded
-      are left out, instead of refused.
+    attributes: names of the attributes wanted of faces, in order; default all.
+    in_memory: whether all faces are decoded at once, and kept decoded on disk.
+    skip_bad_images: whether `celeba_folder` may leave out damaged images.
     held_out: how many faces train gives up.
-    report: receives one line when something takes long, such as preparing the
-      set; by default the line is logged.
-
-  Returns:
-    The split.
+    report: receives one line when the set is prepared; by default it is logged.
 
   Raises:
     InputError: if anything asked for is not usable, in one line that says
@@ -90,24 +81,15 @@ def load(
     from jacsup_jax.data import faces
 
     return faces.load(
-        name,
-        split,
-        data_dir=data_dir,
-        image_size=64 if image_size is None else image_size,
-        attributes=attributes,
-        in_memory=in_memory,
-        skip_bad_images=skip_bad_images,
-        held_out=held_out,
-        report=report,
-    )
+        name, split, data_dir=data_dir, image_size=image_size,
+        attributes=attributes, in_memory=in_memory,
+        skip_bad_images=skip_bad_images, held_out=held_out, report=report,
+    )  # pyformat: disable
+  if attributes is not None or image_size is not None or held_out:
+    _refuse_options_of_faces(name)
   if split not in SPLITS:
     raise errors.InputError(
         f'unknown split {split!r}: accepted are {", ".join(SPLITS)}'
-    )
-  if attributes is not None or image_size is not None or held_out:
-    raise errors.InputError(
-        f'--dataset={name} is not a set of faces: --attributes, --image_size'
-        f' and --held_out are accepted for {", ".join(KNOWN_FACES)}'
     )
   if name == ARRAYS:
     from jacsup_jax.data import arrays
@@ -120,10 +102,8 @@ def load(
   )
 
 
-# Until the other rooms are rewritten.
-FaceDataset = Dataset
-IMAGE_SHAPE = (28, 28, 1)
-
-
-def load_faces(name, split, **options):
-  return load(name, split, **options)
+def _refuse_options_of_faces(name):
+  raise errors.InputError(
+      f'--dataset={name} is not a set of faces: --attributes, --image_size and'
+      f' --held_out are accepted for {", ".join(KNOWN_FACES)}'
+  )

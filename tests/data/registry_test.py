@@ -27,7 +27,6 @@ from jacsup_jax.data import prepared
 from jacsup_jax.data import registry
 
 ROOT = pathlib.Path(__file__).parents[2]
-FASHION = ROOT.parent / 'shared' / 'data' / 'fashion_mnist'
 
 
 def write_originals(folder):
@@ -202,13 +201,6 @@ def test_parts_of_large_and_small_sets_of_shapes():
   assert classes.choose_rows(12, 'test') == range(10, 12)
 
 
-def test_white_is_255():
-  images = np.array([0, 1, 1], np.uint8).reshape(3, 1, 1, 1)
-  assert classes.brighten(images).ravel().tolist() == [0, 255, 255]
-  images[0] = 2
-  np.testing.assert_array_equal(classes.brighten(images), images)
-
-
 # Preparing.
 
 
@@ -274,27 +266,6 @@ def test_the_first_of_two_processes_wins(originals, monkeypatch):
   found = list_files(originals / 'fashion_mnist')
   assert {path: found[path] for path in winners} == winners
   assert not list(originals.glob('.*'))
-
-
-def test_a_default_folder_is_made(originals, monkeypatch):
-  data_dir = originals / 'a' / 'b'
-  monkeypatch.setenv('TFDS_DATA_DIR', os.fspath(data_dir))
-  monkeypatch.setattr(mnist, 'find_originals', lambda name, root: originals)
-  load('fashion_mnist', 'test')
-  assert [path.name for path in data_dir.iterdir()] == ['fashion_mnist']
-
-
-@pytest.mark.slow
-def test_real_fashion_mnist(tmp_path):
-  if not FASHION.is_dir():
-    pytest.skip(f'{FASHION} does not exist')
-  shutil.copytree(FASHION, tmp_path, dirs_exist_ok=True)
-  train = load('fashion_mnist', data_dir=tmp_path)
-  # Fashion-MNIST has 6,000 of each class.
-  assert np.bincount(train.labels).tolist() == [6_000] * 10
-  # The published mean and deviation of its pixels.
-  assert round(float(train.images.mean()) / 255, 4) == 0.2860
-  assert round(float(train.images.std()) / 255, 4) == 0.3530
 
 
 def test_importing_the_registry_is_cheap():
