@@ -151,7 +151,7 @@ async function showSamples(signal) {
 // The same text for the same settings, in whatever order they were made.
 const key = (own) =>
   JSON.stringify(own, (_, value) =>
-    value && typeof value === 'object'
+    value && typeof value === 'object' && !Array.isArray(value)
       ? Object.entries(value).sort(([a], [b]) => (a < b ? -1 : 1))
       : value,
   );
