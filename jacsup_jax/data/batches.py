@@ -1,4 +1,4 @@
-"""Which examples make a batch: pure functions of (seed, epoch, step).
+"""Choose the examples of a batch by pure functions of (seed, epoch, step).
 
 Nothing about the position in the data is ever stored beyond the step. `B` is
 the batch size, at least 1. The draws `epoch_*` and `step_*` take

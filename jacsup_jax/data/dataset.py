@@ -119,7 +119,7 @@ def make_classes(
   """
   rows = _select(split, len(images))
   images, labels = images[rows], labels[rows]
-  # Of all labels: the class alone may not tell sets apart.
+  # All labels enter: the class alone may not tell sets apart.
   fingerprint = digest(images, labels)[:16]
   all_labels = None
   if label_names:

@@ -39,7 +39,7 @@ class Nuisance(NamedTuple):
   shirt_value: float = 0.5
   hat_hue: float = 0.0
   hat_value: float = 0.5
-  frame_hue: float = 0.6  # Of eyeglasses.
+  frame_hue: float = 0.6  # the eyeglasses'
   background_hue: float = 0.55
   background_value: float = 0.5
   background_slope: float = 0.5  # From light above to light below.
@@ -74,7 +74,7 @@ class Canvas:
     self.u = self.x - self.turn
 
   def cover(self, distance: np.ndarray, blur: float = 0.0) -> np.ndarray:
-    """Gives the part of each pixel inside an outline, `[S, S]` in [0, 1].
+    """Computes the part of each pixel inside an outline, `[S, S]` in [0, 1].
 
     Args:
       distance: `[S, S]`, to the outline, negative inside.
@@ -93,13 +93,13 @@ class Canvas:
     self.pixels += cover[None] * (colour - self.pixels)
 
   def to_uint8(self) -> np.ndarray:
-    """Gives the image, `[S, S, 3]`."""
+    """Converts the pixels to an image, `[S, S, 3]`."""
     scaled = np.clip(self.pixels, 0, 1) * 255 + 0.5
     return np.ascontiguousarray(scaled.astype(np.uint8).transpose(1, 2, 0))
 
 
 def ellipse(x, y, width, height) -> np.ndarray:
-  """Distance to an ellipse of these half axes, to first order."""
+  """Computes the distance to an ellipse of these half axes, to first order."""
   across, down = x / width, y / height
   radius = np.sqrt(across * across + down * down)
   across, down = across / width, down / height
@@ -108,7 +108,7 @@ def ellipse(x, y, width, height) -> np.ndarray:
 
 
 def segment(x, y, start, end, radius) -> np.ndarray:
-  """Distance to a line with round ends."""
+  """Computes the distance to a line with round ends."""
   along_x, along_y = end[0] - start[0], end[1] - start[1]
   length = along_x * along_x + along_y * along_y
   x, y = x - start[0], y - start[1]
@@ -118,22 +118,22 @@ def segment(x, y, start, end, radius) -> np.ndarray:
 
 
 def triangle_wave(x) -> np.ndarray:
-  """Rises and falls between -1 and 1, once in a unit."""
+  """Computes a wave that rises and falls between -1 and 1, once in a unit."""
   return 4 * np.abs(x - np.floor(x) - 0.5) - 1
 
 
 def rgb(*values: float) -> np.ndarray:
-  """A colour, `[3]` float32."""
+  """Makes a colour, `[3]` float32."""
   return np.array(values, np.float32)
 
 
 def blend(first: np.ndarray, second: np.ndarray, part: float) -> np.ndarray:
-  """Goes from a colour to another."""
+  """Blends two colours."""
   return first + (second - first) * np.float32(part)
 
 
 def hue(hue: float, saturation: float, value: float) -> np.ndarray:
-  """A colour by hue in [0, 1], saturation and value, `[3]` float32."""
+  """Makes a colour by hue in [0, 1], saturation and value, `[3]` float32."""
   ramps = []
   for offset in (0.0, 2 / 3, 1 / 3):
     position = (hue + offset) % 1.0 * 6

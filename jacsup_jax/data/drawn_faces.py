@@ -1,4 +1,4 @@
-"""Faces drawn by a formula, with attributes that are named as CelebA's.
+"""Draw faces by a formula, with attributes that are named as CelebA's.
 
 A face is a pure function of its attributes and of a `Nuisance`, so that the
 same face can be drawn with one attribute changed: what a perfect editor gives.
@@ -33,7 +33,7 @@ EXCLUSIVE = (
 IMAGE_SIZE = 64
 SPLIT_SIZES = {'train': 12000, 'validation': 1000, 'test': 1000}
 
-_SEED = 20190506  # Of every random stream, with the split and the index.
+_SEED = 20190506  # seeds every stream, with the split and the index
 
 
 def draw(index: int, split: str) -> tuple[np.ndarray, np.ndarray]:
@@ -98,7 +98,7 @@ def sample(index: int, split: str) -> tuple[np.ndarray, Nuisance]:
 
 
 def is_allowed(attributes: np.ndarray) -> bool:
-  """Says whether a face can have these attributes: none are EXCLUSIVE.
+  """Checks whether a face can have these attributes: none are EXCLUSIVE.
 
   Args:
     attributes: `[K]`, in {-1, +1}.
@@ -163,7 +163,7 @@ def draw_face(
 
 
 def _find_conflict(attributes: np.ndarray) -> tuple[str, str] | None:
-  """Gives a pair of EXCLUSIVE that both hold, if any."""
+  """Finds a pair of EXCLUSIVE that both hold, if any."""
   for first, second in EXCLUSIVE:
     if (
         attributes[ATTRIBUTES.index(first)] > 0

@@ -27,7 +27,7 @@ def skin_colour(has: Attributes, nuisance: Nuisance) -> np.ndarray:
 
 
 def hair_colour(has: Attributes, nuisance: Nuisance) -> np.ndarray:
-  """Of the head and, somewhat darker, of brows, moustache and goatee."""
+  """Picks the colour of the hair; brows and beard are somewhat darker."""
   if has['Black_Hair']:
     return rgb(0.07, 0.06, 0.08) * np.float32(0.6 + 0.8 * nuisance.hair_shade)
   if has['Blond_Hair']:
@@ -46,7 +46,7 @@ def _head_width(nuisance: Nuisance) -> float:
 
 
 def _head_distance(canvas: Canvas, nuisance: Nuisance) -> np.ndarray:
-  """Distance to the outline of the head, narrower towards the chin."""
+  """Computes the distance to the head's outline, narrower at the chin."""
   down = np.clip(canvas.y, 0, 1)
   taper = 1 - (0.10 + 0.14 * nuisance.jaw) * down * down
   x = canvas.x - 0.35 * canvas.turn * down
@@ -54,7 +54,7 @@ def _head_distance(canvas: Canvas, nuisance: Nuisance) -> np.ndarray:
 
 
 def draw_background(canvas: Canvas, nuisance: Nuisance) -> None:
-  """A wall lit from above or below; it does not move with the person."""
+  """Draws a wall lit from above or below; it does not move with the person."""
   colour = hue(
       nuisance.background_hue, 0.28, 0.45 + 0.45 * nuisance.background_value
   )
@@ -67,7 +67,7 @@ def draw_background(canvas: Canvas, nuisance: Nuisance) -> None:
 def draw_back_hair(
     canvas: Canvas, nuisance: Nuisance, hair: np.ndarray
 ) -> None:
-  """Hair behind the neck; at its shortest it still shows by the ears."""
+  """Draws hair behind the neck; at its shortest it still shows by the ears."""
   width = _head_width(nuisance) + 0.15
   bottom = 0.30 + 1.0 * nuisance.hair_length
   crown = ellipse(canvas.x, canvas.y + 0.10, width, 1.06)
@@ -81,7 +81,7 @@ def draw_back_hair(
 def _shade_hair(
     canvas: Canvas, hair: np.ndarray, brightness: float
 ) -> np.ndarray:
-  """Gives hair strands and a gloss on the crown, `[3, S, S]`."""
+  """Shades hair with strands and a gloss on the crown, `[3, S, S]`."""
   x, y = canvas.x, canvas.y
   strands = triangle_wave(3.5 * x + 0.8 * x * y)
   gloss = np.clip(1 - np.abs(y + 0.88 - 0.35 * x * x) / 0.16, 0, 1)
@@ -92,7 +92,7 @@ def _shade_hair(
 def draw_body(
     canvas: Canvas, nuisance: Nuisance, skin: np.ndarray
 ) -> None:
-  """Neck, in the shade of the chin, and a shirt."""
+  """Draws the neck, in the shade of the chin, and a shirt."""
   x, y = canvas.x, canvas.y
   neck = np.maximum(np.abs(x) - 0.34, 0.4 - y)
   shade = 0.70 + 0.14 * np.clip((y - 1.0) / 0.4, 0, 1)
@@ -113,7 +113,7 @@ def draw_body(
 def draw_head(
     canvas: Canvas, has: Attributes, nuisance: Nuisance, skin: np.ndarray
 ) -> None:
-  """Ears, then the head as a lit ball, with cheeks."""
+  """Draws ears, then the head as a lit ball, with cheeks."""
   x, y, u = canvas.x, canvas.y, canvas.u
   width = _head_width(nuisance)
   for side in (-1.0, 1.0):
@@ -142,14 +142,14 @@ def draw_head(
 
 
 def _eye_centres(canvas: Canvas) -> list[tuple[float, float]]:
-  """Gives (side, u) of both eyes; the one turned away is nearer the nose."""
+  """Finds (side, u) of both eyes; the one turned away is nearer the nose."""
   return [(side, side * 0.33 - 0.25 * canvas.turn) for side in (-1.0, 1.0)]
 
 
 def draw_eyes(
     canvas: Canvas, has: Attributes, nuisance: Nuisance, skin: np.ndarray
 ) -> None:
-  """White, iris, pupil, a spark and lashes; a smile lifts the lower lid."""
+  """Draws white, iris, pupil, spark and lashes; a smile lifts the lower lid."""
   u, y = canvas.u, canvas.y - _EYE_Y
   width, height = 0.155 + 0.03 * nuisance.eye_size, 0.095
   height += 0.025 * nuisance.eye_size
@@ -186,7 +186,7 @@ def draw_eyes(
 def draw_brows(
     canvas: Canvas, has: Attributes, nuisance: Nuisance, hair: np.ndarray
 ) -> None:
-  """Brows, arched; bushy ones are thrice as thick, longer and darker."""
+  """Draws brows, arched; bushy ones are thrice as thick, longer and darker."""
   bushy = has['Bushy_Eyebrows']
   colour = hair * np.float32(0.45 if bushy else 0.65)
   level = _EYE_Y - 0.21 - 0.05 * nuisance.brow_height
@@ -203,7 +203,7 @@ def draw_brows(
 def draw_nose(
     canvas: Canvas, has: Attributes, nuisance: Nuisance, skin: np.ndarray
 ) -> None:
-  """A bridge with a lit and a dark side, a round tip and nostrils."""
+  """Draws a bridge with a lit and a dark side, a round tip and nostrils."""
   big = has['Big_Nose']
   width, bottom = (0.27, 0.365) if big else (0.115, 0.275)
   # The tip stands out of the face, so yaw moves it further.
@@ -239,13 +239,13 @@ def draw_nose(
 def draw_mouth(
     canvas: Canvas, has: Attributes, nuisance: Nuisance, skin: np.ndarray
 ) -> None:
-  """Lips around a curve whose ends a smile lifts; teeth where it is open."""
+  """Draws lips on a curve whose ends a smile lifts; teeth where it is open."""
   smiling, opened = has['Smiling'], has['Mouth_Slightly_Open']
   width = (0.36 if smiling else 0.25) + 0.05 * nuisance.mouth_width
   x, y = canvas.u - 0.1 * canvas.turn, canvas.y - _MOUTH_Y
   across = x / width
   inside = np.clip(1 - across * across, 0, 1)
-  lift = -0.17 if smiling else 0.035  # Of the ends, downwards.
+  lift = -0.17 if smiling else 0.035  # moves the ends downwards
   y = y - lift * (1 - inside) + (-0.04 if smiling else 0.0)
   gap = (0.19 if smiling else 0.17) if opened else 0.0
   ends = np.abs(x) - width
@@ -280,7 +280,7 @@ def draw_mouth(
 def draw_facial_hair(
     canvas: Canvas, has: Attributes, hair: np.ndarray
 ) -> None:
-  """Moustache and goatee, darker than the hair so that skin sets them off."""
+  """Draws moustache and goatee, darker than the hair to stand out from skin."""
   x, y = canvas.u - 0.1 * canvas.turn, canvas.y
   colour = hair * np.float32(0.42)
   colour = colour[:, None, None] * (1 + 0.10 * triangle_wave(5 * x))[None]
@@ -299,7 +299,7 @@ def draw_facial_hair(
 def draw_front_hair(
     canvas: Canvas, has: Attributes, nuisance: Nuisance, hair: np.ndarray
 ) -> None:
-  """Hair over the skull and by the temples, open over the face."""
+  """Draws hair over the skull and by the temples, open over the face."""
   x, y = canvas.x, canvas.y
   width = _head_width(nuisance)
   skull = ellipse(x, y + 0.12, width + 0.12, 1.05)
@@ -316,7 +316,7 @@ def draw_front_hair(
 
 
 def draw_glasses(canvas: Canvas, nuisance: Nuisance) -> None:
-  """Lenses in frames, a bridge and temples, all before the face."""
+  """Draws lenses in frames, a bridge and temples, all before the face."""
   u, y = canvas.u, canvas.y - _EYE_Y - 0.02
   frame = hue(nuisance.frame_hue, 0.7, 0.20)
   for side, centre in _eye_centres(canvas):
@@ -334,7 +334,7 @@ def draw_glasses(canvas: Canvas, nuisance: Nuisance) -> None:
 
 
 def draw_hat(canvas: Canvas, nuisance: Nuisance) -> None:
-  """A crown, a band and a brim over the forehead; sides of hair stay."""
+  """Draws a crown, a band and a brim over the forehead; sides of hair stay."""
   x, y = canvas.x, canvas.y
   width = _head_width(nuisance)
   colour = hue(nuisance.hat_hue, 0.65, 0.35 + 0.50 * nuisance.hat_value)

@@ -32,7 +32,7 @@ from jacsup_jax.data import prepared
 _CELEB_A = 'celeb_a'
 _IMAGE_SIZE = 64  # by default, as in the paper
 _READ_SIZE = 500  # examples decoded at a time
-# Of one core, for the line that announces how long preparing takes.
+# For the line that announces how long preparing takes, on one core.
 _SECONDS_A_DRAWING = 4e-3
 _SECONDS_AN_IMAGE = 1e-3
 _SECONDS_A_PIXEL = 1e-7

@@ -1,4 +1,4 @@
-"""Which images are alike: nearest neighbours in pixels, by scikit-learn."""
+"""Find the nearest neighbours of images in pixels, by scikit-learn."""
 
 import jax
 import numpy as np

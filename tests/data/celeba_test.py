@@ -127,7 +127,7 @@ def test_nothing_there(tmp_path):
   _refuses('none is neither a folder nor a zip', tmp_path / 'none')
   _refuses(f'has no {ATTRIBUTE_FILE}: looked for .*Anno', tmp_path)
   tiny_faces.write_lists(tmp_path)
-  _refuses('has no img_align_celeba: looked for .*img_align_celeba.zip', tmp_path)
+  _refuses('has no img_align_celeba: looked for .*celeba.zip', tmp_path)
   (tmp_path / PARTITION_FILE).unlink()
   _refuses(f'has no {PARTITION_FILE}: looked for .*Eval', tmp_path)
 

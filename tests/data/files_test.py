@@ -37,7 +37,8 @@ def test_home_is_expanded_and_paths_are_absolute(monkeypatch, tmp_path):
 
 @pytest.mark.parametrize('text', ['gs://a/b', 's3://a', 'file:///x'])
 def test_addresses_of_other_machines_are_refused(text):
-  refuses(f'--workdir={text} is on another', files.expand_path, '--workdir', text)
+  message = f'--workdir={text} is on another machine'
+  refuses(message, files.expand_path, '--workdir', text)
 
 
 @pytest.mark.parametrize('text', ['', 'a\0b', '~no_such_user/x'])
@@ -88,8 +89,9 @@ def test_values_are_shown_in_few_characters():
 
 
 def test_python_objects_are_never_read(tmp_path):
-  np.savez(tmp_path / 'x.npz', a=np.array([{}]))
-  refuses('x.npz .*Python objects', files.read_arrays, tmp_path / 'x.npz', ('a',))
+  path = tmp_path / 'x.npz'
+  np.savez(path, a=np.array([{}]))
+  refuses('x.npz .*Python objects', files.read_arrays, path, ('a',))
 
 
 def test_missing_arrays_are_named(tmp_path):
