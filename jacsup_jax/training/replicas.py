@@ -122,7 +122,7 @@ class Replicas(discovery.Discovery):
           dataclasses.replace(stage, seed=seed),
           {name: _take_if_stacked(each, i) for name, each in trained.items()},
       )
-      steps.append(state)
+      states.append(state)
     stacked = _stack([state._replace(step=()) for state in states])
     return module, stacked._replace(step=states[0].step)
 

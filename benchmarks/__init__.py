@@ -1,0 +1,1 @@
+"""Speed of training steps, of compiled programs and of reading images."""
