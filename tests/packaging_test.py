@@ -1,13 +1,18 @@
-"""The package as it is shipped: requirements, data files, flagfiles."""
+"""The package as it is shipped: requirements, and the wheel in use."""
 
 import configparser
+import os
 import pathlib
+import shutil
 import subprocess
 import sys
+import textwrap
+import urllib.request
+import zipfile
 
 import pytest
 
-ROOT = pathlib.Path(__file__).parent.parent
+ROOT = pathlib.Path(__file__).parents[1]
 
 
 def _lines(text):
@@ -15,71 +20,111 @@ def _lines(text):
   return [line for line in stripped if line and not line.startswith('#')]
 
 
-def _setup():
-  config = configparser.ConfigParser()
-  config.read(ROOT / 'setup.cfg')
-  return config
-
-
 def test_requirements_are_those_of_setup_cfg():
-  setup = _setup()
+  setup = configparser.ConfigParser()
+  setup.read(ROOT / 'setup.cfg')
   wanted = _lines(setup['options']['install_requires']) + _lines(
       setup['options.extras_require']['test']
   )
   assert _lines((ROOT / 'requirements.txt').read_text()) == wanted
 
 
-def test_ci_runs_the_readme_test_command():
-  command = 'python -m pytest tests'
-  assert command in _lines((ROOT / 'README.md').read_text())
-  assert f'.venv/bin/{command}' in _lines((ROOT / '.ci' / 'run').read_text())
-
-
-def test_pyproject_has_two_lines():
-  assert len((ROOT / 'pyproject.toml').read_text().splitlines()) == 2
-
-
-@pytest.mark.parametrize(
-    'pattern', ['/home/', '/root/', '/tmp/', 'http://localhost']
-)
-def test_no_machine_paths_in_text(pattern):
-  paths = [ROOT / 'README.md', ROOT / 'setup.cfg', ROOT / 'requirements.txt']
-  paths += sorted((ROOT / 'experiments').rglob('*.flags'))
-  found = [path.name for path in paths if pattern in path.read_text()]
-  assert not found
-
-
-def test_idx_files_are_tracked():
-  """What package_data names is in a clone as well."""
-  if not (ROOT / '.git').exists():
-    pytest.skip('not a git checkout')
-  tracked = subprocess.run(
-      ['git', 'ls-files', 'jacsup_jax/data/mnist_embedded'],
-      cwd=ROOT,
-      capture_output=True,
-      text=True,
-      check=True,
-  ).stdout.split()
-  assert sum(name.endswith('.gz') for name in tracked) == 4
-
-
-def test_commands_start_without_what_few_of_them_need():
-  """scikit-learn and scipy.stats alone took two fifths of a start."""
-  commands = (
-      'ablation', 'benchmark', 'celeba', 'convert', 'edit', 'evaluate',
-      'figures', 'judge', 'mnist', 'reproduce', 'svhn',
-  )  # pyformat: disable
-  program = [
-      'import sys',
-      *(f'import experiments.{name}' for name in commands),
-      "print({'aiohttp', 'dlib', 'scipy.stats', 'sklearn', 'tensorflow',"
-      " 'torch'}.intersection(sys.modules))",
-  ]
-  done = subprocess.run(
-      [sys.executable, '-c', '\n'.join(program)],
-      cwd=ROOT,
-      capture_output=True,
-      text=True,
+@pytest.fixture(scope='module')
+def wheel(tmp_path_factory):
+  """Builds the wheel from a copy, which leaves no build folder in the clone."""
+  source = tmp_path_factory.mktemp('source')
+  for name in ('setup.cfg', 'pyproject.toml', 'README.md', 'LICENSE'):
+    shutil.copy(ROOT / name, source / name)
+  no_caches = shutil.ignore_patterns('__pycache__')
+  for name in ('jacsup_jax', 'experiments'):
+    shutil.copytree(ROOT / name, source / name, ignore=no_caches)
+  pip = [sys.executable, '-m', 'pip', '--disable-pip-version-check', '-q']
+  subprocess.run(
+      [*pip, 'wheel', '--no-deps', '--no-build-isolation', '-w', 'out', '.'],
+      cwd=source,
       check=True,
   )
-  assert done.stdout == 'set()\n'
+  [path] = (source / 'out').glob('*.whl')
+  return path
+
+
+@pytest.fixture(scope='module')
+def installed(wheel, tmp_path_factory):
+  """Installs the wheel alone into a folder."""
+  target = tmp_path_factory.mktemp('installed')
+  pip = [sys.executable, '-m', 'pip', '--disable-pip-version-check', '-q']
+  subprocess.run(
+      [*pip, 'install', '--no-deps', '--target', target, wheel], check=True
+  )
+  return target
+
+
+def _environment(installed):
+  return os.environ | {
+      'PYTHONPATH': str(installed),
+      'JAX_PLATFORMS': 'cpu',
+      'TF_CPP_MIN_LOG_LEVEL': '3',
+  }
+
+
+def test_the_wheel_holds_all_files_of_the_library_and_nothing_else(wheel):
+  names = set(zipfile.ZipFile(wheel).namelist())
+  tops = {name.partition('/')[0].partition('-')[0] for name in names}
+  assert tops == {'jacsup_jax'}
+  for path in (ROOT / 'jacsup_jax').rglob('*'):
+    name = path.relative_to(ROOT).as_posix()
+    if path.is_file() and '__pycache__' not in name and path.suffix != '.md':
+      assert name in names, name
+
+
+def test_the_api_works_from_another_folder(installed, tmp_path):
+  program = """
+      import importlib.util
+      import numpy as np
+      import jacsup_jax as js
+      assert js.__file__.startswith({target!r})
+      assert importlib.util.find_spec('experiments') is None
+      for name in js.__all__:
+        getattr(js, name)
+      images = np.zeros((300, 4, 4, 1), np.uint8)
+      split = np.repeat(['train', 'test'], 150)
+      np.savez('own.npz', images=images, labels=np.arange(300) % 2, split=split)
+      train = js.load_data('arrays', data_dir='own.npz')
+      teacher = js.fit_teacher(train, epochs=1)
+      code = teacher.model.encode(train.images[:2])
+      swapped = js.swap_factors(code, np.array([1, 0]))
+      print(teacher.model.decode(swapped).shape)
+  """
+  program = textwrap.dedent(program).format(target=str(installed))
+  done = subprocess.run(
+      [sys.executable, '-c', program],
+      cwd=tmp_path,
+      env=_environment(installed),
+      capture_output=True,
+      text=True,
+      check=False,
+  )
+  assert done.returncode == 0, done.stderr
+  assert done.stdout == '(2, 4, 4, 1)\n'
+
+
+def test_the_command_serves_its_page_with_the_demo_model(installed, tmp_path):
+  process = subprocess.Popen(
+      [sys.executable, installed / 'bin' / 'jacsup-edit', '--port=0'],
+      cwd=tmp_path,
+      env=_environment(installed),
+      stdout=subprocess.PIPE,
+      stderr=subprocess.PIPE,
+      text=True,
+  )
+  try:
+    assert process.stdout.readline() == 'loading Drawn faces ...\n'
+    address = process.stdout.readline().split()[4]
+    for part in ('', 'static/editor.js', 'static/editor.css', 'api/models/faces'):
+      with urllib.request.urlopen(f'{address}{part}', timeout=20) as answer:
+        assert answer.status == 200, part
+    process.terminate()
+    out, err = process.communicate(timeout=20)
+  finally:
+    process.kill()
+  assert (process.returncode, out, err) == (0, 'stopped.\n', '')
