@@ -40,20 +40,24 @@ from typing import Any
 __version__ = '0.1.0'
 
 _SOURCES = {
-    'core.codes': (
-        'Code', 'flip_factor', 'merge', 'split', 'swap_factors',
-        'take_partners',
-    ),
-    'core.config': ('LossWeights', 'Supervision'),
-    'core.errors': ('InputError',),
-    'core.growth': ('fold_normalization', 'grow'),
-    'core.jacobian': ('full_loss', 'path_loss', 'secant_loss', 'tangent_loss'),
-    'core': ('jacobian', 'losses', 'regularizers'),
-    'data.registry': ('Dataset',),
-    'models.model': ('Model',),
-    'runs.run': ('Run',),
-    'training.fitting': ('fit_student', 'fit_teacher', 'student_objective'),
-    'training.steps': ('Trained',),
+  'core.codes': (
+    'Code',
+    'flip_factor',
+    'merge',
+    'split',
+    'swap_factors',
+    'take_partners',
+  ),
+  'core.config': ('LossWeights', 'Supervision'),
+  'core.errors': ('InputError',),
+  'core.growth': ('fold_normalization', 'grow'),
+  'core.jacobian': ('full_loss', 'path_loss', 'secant_loss', 'tangent_loss'),
+  'core': ('jacobian', 'losses', 'regularizers'),
+  'data.registry': ('Dataset',),
+  'models.model': ('Model',),
+  'runs.run': ('Run',),
+  'training.fitting': ('fit_student', 'fit_teacher', 'student_objective'),
+  'training.steps': ('Trained',),
 }  # pyformat: disable
 _MODULE_OF = {name: room for room, names in _SOURCES.items() for name in names}
 _MODULE_OF['load_data'] = 'data.registry'
@@ -80,11 +84,11 @@ def __dir__() -> list[str]:
 
 
 def evaluate(
-    model: Any,
-    data: Any,
-    *,
-    judge_workdir: str | os.PathLike[str] | None = None,
-    data_dir: str | os.PathLike[str] | None = None,
+  model: Any,
+  data: Any,
+  *,
+  judge_workdir: str | os.PathLike[str] | None = None,
+  data_dir: str | os.PathLike[str] | None = None,
 ) -> dict[str, Any]:
   """Measures the reconstruction and, on classes, the class swaps of a model.
 
@@ -114,9 +118,9 @@ def evaluate(
     low, high = model.image_range
     return {**row, 'mse': mse, 'psnr': reconstruction.psnr(mse, high - low)}
   ensemble = judges.restore_or_train(
-      judge_workdir or judges.default_directory(data.name, data_dir),
-      data.name,
-      data_dir,
-      image_shape=data.image_shape,
+    judge_workdir or judges.default_directory(data.name, data_dir),
+    data.name,
+    data_dir,
+    image_shape=data.image_shape,
   )
   return row | class_swaps.measure(model, ensemble, data.images, data.labels)

@@ -55,7 +55,7 @@ def test_quickstart(tmp_path, monkeypatch):
   swapped = model.decode(js.swap_factors(code, permutation))
   assert swapped.shape == images.shape
   np.testing.assert_array_equal(
-      model.decode(code), student.model.decode(student.model.encode(images))
+    model.decode(code), student.model.decode(student.model.encode(images))
   )
 
   objective = js.student_objective(model, run.restore('teacher'))
@@ -68,15 +68,15 @@ def _save_run(path, data, train, trained):
   """Saves trained models as a run does."""
   workdir = workdirs.WorkDir(path)
   workdir.begin(
-      'test',
-      {'epochs': 1},
-      {
-          'name': train.name,
-          'fingerprint': train.fingerprint,
-          'options': {'image_shape': train.image_shape},
-          'data_dir': data,
-      },
-      [model.stage.name for model in trained],
+    'test',
+    {'epochs': 1},
+    {
+      'name': train.name,
+      'fingerprint': train.fingerprint,
+      'options': {'image_shape': train.image_shape},
+      'data_dir': data,
+    },
+    [model.stage.name for model in trained],
   )
   for model in trained:
     stages.save_finished(workdir, model)
@@ -95,11 +95,11 @@ def test_names_exist_and_are_documented():
 
 def test_import_is_quick_and_needs_no_experiments():
   code = (
-      'import sys, jacsup_jax as js\n'
-      'for name in js.__all__: getattr(js, name)\n'
-      'found = {name.split(".")[0] for name in sys.modules}\n'
-      'assert not found & {"experiments", "matplotlib", "sklearn",'
-      ' "tensorflow", "torch"}, found'
+    'import sys, jacsup_jax as js\n'
+    'for name in js.__all__: getattr(js, name)\n'
+    'found = {name.split(".")[0] for name in sys.modules}\n'
+    'assert not found & {"experiments", "matplotlib", "sklearn",'
+    ' "tensorflow", "torch"}, found'
   )
   subprocess.run([sys.executable, '-c', code], check=True)
   begun = time.perf_counter()

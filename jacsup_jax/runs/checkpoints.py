@@ -102,13 +102,13 @@ class StageCheckpoints:
       return sha256
     model = {name: fields.pop(name) for name in _MODEL}
     entries = {
-        'progress': progress,
-        'params_sha256': sha256,
-        'sha256': _hash_all(model, fields, progress),
+      'progress': progress,
+      'params_sha256': sha256,
+      'sha256': _hash_all(model, fields, progress),
     }
     items = {
-        'model': ocp.args.StandardSave(model),
-        'progress': ocp.args.JsonSave(entries),
+      'model': ocp.args.StandardSave(model),
+      'progress': ocp.args.JsonSave(entries),
     }
     if jax.tree.leaves(fields):
       items['optimizer'] = ocp.args.StandardSave(fields)
@@ -146,12 +146,12 @@ class StageCheckpoints:
       return self._read_model(step)[0]
     except _Damage as error:
       raise errors.InputError(
-          f'the checkpoint {self.directory / str(step)} is damaged ({error});'
-          ' accepted: one that is whole.'
+        f'the checkpoint {self.directory / str(step)} is damaged ({error});'
+        ' accepted: one that is whole.'
       ) from error
 
   def recover(
-      self, expected: Mapping[str, str], template: Any, note: NoteFn
+    self, expected: Mapping[str, str], template: Any, note: NoteFn
   ) -> Found | None:
     """Restores the newest checkpoint that is whole, for the owner of the run.
 
@@ -186,8 +186,8 @@ class StageCheckpoints:
         lines.append(f'{path} is damaged ({error})')
     if found is None and lines:
       raise errors.InputError(
-          f'{"; ".join(lines)}: no checkpoint of the stage can be restored.'
-          ' Accepted: a copy of one in its place, or another --workdir.'
+        f'{"; ".join(lines)}: no checkpoint of the stage can be restored.'
+        ' Accepted: a copy of one in its place, or another --workdir.'
       )
     self.remove_leftovers()
     for step in existing:
@@ -195,8 +195,7 @@ class StageCheckpoints:
         self._set_aside(step)
     if lines:
       note(
-          f'{"; ".join(lines)}; resuming from'
-          f' {self.directory / str(found.step)}'
+        f'{"; ".join(lines)}; resuming from {self.directory / str(found.step)}'
       )
     return found
 
@@ -209,19 +208,19 @@ class StageCheckpoints:
     if self._manager is None:
       index = jax.process_index()
       self._manager = ocp.CheckpointManager(
-          self.directory,
-          item_names=_ITEMS,
-          options=ocp.CheckpointManagerOptions(
-              max_to_keep=self._max_to_keep,
-              create=False,
-              enable_async_checkpointing=False,
-              # This process alone, even where the run has several.
-              multiprocessing_options=ocp.options.MultiprocessingOptions(
-                  primary_host=index,
-                  active_processes={index},
-                  barrier_sync_key_prefix='checkpoints',
-              ),
+        self.directory,
+        item_names=_ITEMS,
+        options=ocp.CheckpointManagerOptions(
+          max_to_keep=self._max_to_keep,
+          create=False,
+          enable_async_checkpointing=False,
+          # This process alone, even where the run has several.
+          multiprocessing_options=ocp.options.MultiprocessingOptions(
+            primary_host=index,
+            active_processes={index},
+            barrier_sync_key_prefix='checkpoints',
           ),
+        ),
       )
     return self._manager
 
@@ -235,13 +234,15 @@ class StageCheckpoints:
 
   def _read_model(self, step):
     read = self._read(
-        step,
-        model=ocp.args.StandardRestore(),
-        progress=ocp.args.JsonRestore(),
+      step,
+      model=ocp.args.StandardRestore(),
+      progress=ocp.args.JsonRestore(),
     )
     entries = read.progress
     if not isinstance(entries, dict) or not {
-        'progress', 'sha256', 'params_sha256'
+      'progress',
+      'sha256',
+      'params_sha256',
     } <= set(entries):
       raise _Damage('its progress is not what was saved')
     if not isinstance(read.model, dict) or set(read.model) != set(_MODEL):
@@ -253,25 +254,23 @@ class StageCheckpoints:
   def _restore(self, step, template):
     model, entries = self._read_model(step)
     shapes = jax.tree.map(
-        lambda x: np.empty(np.shape(x), x.dtype), template
+      lambda x: np.empty(np.shape(x), x.dtype), template
     )._asdict()
     wanted = {name: shapes.pop(name) for name in _MODEL}
     different = compare_shapes(model, wanted)
     if different is not None:
       raise errors.InputError(
-          f'the checkpoint {self.directory / str(step)} has {different}.'
+        f'the checkpoint {self.directory / str(step)} has {different}.'
       )
     rest = shapes
     if jax.tree.leaves(shapes):
       rest = self._read(
-          step, optimizer=ocp.args.StandardRestore(shapes)
+        step, optimizer=ocp.args.StandardRestore(shapes)
       ).optimizer
     if entries['sha256'] != _hash_all(model, rest, entries['progress']):
       raise _Damage('it differs from what was saved')
     state = type(template)(**model, **rest)
-    return Found(
-        step, state, entries['progress'], entries['params_sha256']
-    )
+    return Found(step, state, entries['progress'], entries['params_sha256'])
 
   def _set_aside(self, step):
     name, count = f'{_SET_ASIDE}-{step}', 1
@@ -283,9 +282,7 @@ class StageCheckpoints:
       self._manager.reload()
 
 
-def compare_shapes(
-    found: chex.ArrayTree, wanted: chex.ArrayTree
-) -> str | None:
+def compare_shapes(found: chex.ArrayTree, wanted: chex.ArrayTree) -> str | None:
   """Describes the first array whose path or shape differs; None if all agree.
 
   Args:
@@ -293,22 +290,20 @@ def compare_shapes(
     wanted: arrays, or their shapes.
   """
   found, wanted = (
-      {
-          jax.tree_util.keystr(path): np.shape(leaf)
-          for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
-      }
-      for tree in (found, wanted)
+    {
+      jax.tree_util.keystr(path): np.shape(leaf)
+      for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+    }
+    for tree in (found, wanted)
   )
   for name in sorted({*found, *wanted}):
     if found.get(name) != wanted.get(name):
-      return (
-          f'{name} of shape {found.get(name)}; accepted: {wanted.get(name)}'
-      )
+      return f'{name} of shape {found.get(name)}; accepted: {wanted.get(name)}'
   return None
 
 
 def read_variables(
-    directory: str | os.PathLike[str], sha256: str
+  directory: str | os.PathLike[str], sha256: str
 ) -> tuple[int, codes.Variables]:
   """Restores the last model of a finished stage.
 
@@ -326,15 +321,15 @@ def read_variables(
     step = max(saved.list_steps(), default=None)
     if step is None:
       raise errors.InputError(
-          f'{saved.directory} holds no checkpoint, but the manifest lists the'
-          ' stage as finished; accepted: a whole work directory.'
+        f'{saved.directory} holds no checkpoint, but the manifest lists the'
+        ' stage as finished; accepted: a whole work directory.'
       )
     model = saved.restore(step)
   found = steps.hash_tree(model['params'])
   if found != sha256:
     raise errors.InputError(
-        f'{saved.directory / str(step)} has parameters of sha256 {found[:12]},'
-        f' the manifest {sha256[:12]}; accepted: the checkpoint of the run.'
+      f'{saved.directory / str(step)} has parameters of sha256 {found[:12]},'
+      f' the manifest {sha256[:12]}; accepted: the checkpoint of the run.'
     )
   return int(model.pop('step')), model
 

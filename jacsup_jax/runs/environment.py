@@ -24,14 +24,14 @@ def describe() -> dict[str, Any]:
   """
   versions = {name: importlib.metadata.version(name) for name in _PACKAGES}
   return {
-      'versions': {'python': platform.python_version(), **versions},
-      'devices': devices.describe_devices(),
-      'environment': {
-          'git_commit': _read_commit(),
-          'system': f'{platform.system()} {platform.machine()}',
-          'cpu_threads': os.cpu_count(),
-          **{n: os.environ[n] for n in _VARIABLES if n in os.environ},
-      },
+    'versions': {'python': platform.python_version(), **versions},
+    'devices': devices.describe_devices(),
+    'environment': {
+      'git_commit': _read_commit(),
+      'system': f'{platform.system()} {platform.machine()}',
+      'cpu_threads': os.cpu_count(),
+      **{n: os.environ[n] for n in _VARIABLES if n in os.environ},
+    },
   }
 
 
@@ -43,8 +43,11 @@ def _read_commit():
 
   def run(*args):
     done = subprocess.run(
-        ['git', '-C', str(root), *args],
-        capture_output=True, check=True, text=True, timeout=_GIT_SECONDS,
+      ['git', '-C', str(root), *args],
+      capture_output=True,
+      check=True,
+      text=True,
+      timeout=_GIT_SECONDS,
     )  # pyformat: disable
     return done.stdout.strip()
 

@@ -61,11 +61,11 @@ class MetricsFile:
       where = f'{self._path} line {number}'
       record = files.parse_json(where, line)
       if not isinstance(record.get('stage'), str) or not isinstance(
-          record.get('step'), int
+        record.get('step'), int
       ):
         raise errors.InputError(
-            f'{where} is {files.describe(record)}; accepted: an object with'
-            ' "stage" and "step".'
+          f'{where} is {files.describe(record)}; accepted: an object with'
+          ' "stage" and "step".'
         )
       records.append(record)
     return records
@@ -74,7 +74,7 @@ class MetricsFile:
     """Removes records of a stage after a step, which it will take again."""
     kept = [r for r in self.read() if r['stage'] != stage or r['step'] <= step]
     files.write_whole(
-        self._path, ''.join(json.dumps(record) + '\n' for record in kept)
+      self._path, ''.join(json.dumps(record) + '\n' for record in kept)
     )
 
 
@@ -87,11 +87,11 @@ class EventFiles:
   """
 
   def __init__(
-      self,
-      directory: str | os.PathLike[str],
-      read_records: Callable[[], Sequence[Mapping[str, Any]]],
-      *,
-      note: Callable[[str], None] = lambda line: None,
+    self,
+    directory: str | os.PathLike[str],
+    read_records: Callable[[], Sequence[Mapping[str, Any]]],
+    *,
+    note: Callable[[str], None] = lambda line: None,
   ):
     """Prepares event files; nothing is written before the first record.
 
@@ -116,9 +116,9 @@ class EventFiles:
     self._try(self._close)
 
   def watch(
-      self,
-      evaluate: Callable[[models.Model], dict[str, Any]],
-      draw: DrawFn,
+    self,
+    evaluate: Callable[[models.Model], dict[str, Any]],
+    draw: DrawFn,
   ) -> Callable[[models.Model], dict[str, Any]]:
     """Returns an evaluation that also draws a picture for its record.
 
@@ -146,8 +146,8 @@ class EventFiles:
     except OSError as error:
       self._failed = True
       self._note(
-          f'{self._directory} cannot be written ({error.strerror}); the run'
-          ' continues without event files.'
+        f'{self._directory} cannot be written ({error.strerror}); the run'
+        ' continues without event files.'
       )
 
   def _report(self, name, record):
@@ -157,7 +157,7 @@ class EventFiles:
     picture, self._picture = self._picture, None
     if picture is not None:
       self._writer.add_image(
-          _PICTURE, picture, record['step'], dataformats='HWC'
+        _PICTURE, picture, record['step'], dataformats='HWC'
       )
 
   def _open(self, name, step):
@@ -168,20 +168,20 @@ class EventFiles:
     self._close()
     directory = self._directory / name
     earlier = [
-        record
-        for record in self._read_records()
-        if record['stage'] == name and (step is None or record['step'] < step)
+      record
+      for record in self._read_records()
+      if record['stage'] == name and (step is None or record['step'] < step)
     ]
     if directory.exists():
       # A killed process may not have flushed its last record.
       earlier = earlier[-1:]
     directory.mkdir(parents=True, exist_ok=True)
     self._writer = tensorboardX.SummaryWriter(
-        str(directory),
-        purge_step=earlier[0]['step'] if earlier else step,
-        flush_secs=_FLUSH_SECONDS,
-        # Names hold a second: two files of one second would be one.
-        filename_suffix=f'.{len(list(directory.iterdir())):04}',
+      str(directory),
+      purge_step=earlier[0]['step'] if earlier else step,
+      flush_secs=_FLUSH_SECONDS,
+      # Names hold a second: two files of one second would be one.
+      filename_suffix=f'.{len(list(directory.iterdir())):04}',
     )
     self._stage = name
     for record in earlier:
@@ -210,10 +210,10 @@ def list_scalars(record: Mapping[str, Any]) -> list[tuple[str, float]]:
     if isinstance(value, list):
       values = {f'{name}/{i}': entry for i, entry in enumerate(value)}
     scalars += [
-        (key, float(number))
-        for key, number in values.items()
-        # A measurement may be None, such as class swaps without a pair.
-        if name not in _KEYS and isinstance(number, (int, float))
+      (key, float(number))
+      for key, number in values.items()
+      # A measurement may be None, such as class swaps without a pair.
+      if name not in _KEYS and isinstance(number, (int, float))
     ]
   return scalars
 
@@ -229,6 +229,6 @@ def tile(images: np.ndarray) -> np.ndarray:
   """
   rows, cols, height, width, channels = images.shape
   tiled = np.swapaxes(np.asarray(images), 1, 2).reshape(
-      rows * height, cols * width, channels
+    rows * height, cols * width, channels
   )
   return np.round(np.clip(tiled, 0, 1) * 255).astype(np.uint8)

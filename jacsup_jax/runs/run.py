@@ -37,17 +37,15 @@ class Run:
   def __init__(self, workdir: workdirs.WorkDir):
     if workdir.manifest is None:
       raise errors.InputError(
-          f'{workdir.path} holds no run (no manifest.json); accepted: the'
-          ' --workdir of an experiment.'
+        f'{workdir.path} holds no run (no manifest.json); accepted: the'
+        ' --workdir of an experiment.'
       )
     self.workdir = workdir
     self.path = workdir.path
     self.manifest = workdir.manifest
 
   @classmethod
-  def open(
-      cls, path: str | os.PathLike[str], flag: str = '--workdir'
-  ) -> 'Run':
+  def open(cls, path: str | os.PathLike[str], flag: str = '--workdir') -> 'Run':
     """Opens the run of a work directory.
 
     Args:
@@ -117,8 +115,8 @@ class Run:
       found = f'has the {unfinished} stage {name}'
     accepted = f'one of {", ".join(self.stages)}'
     raise errors.InputError(
-        f'{self.path} {found}; accepted:'
-        f' {accepted if self.stages else "a run that has one"}.'
+      f'{self.path} {found}; accepted:'
+      f' {accepted if self.stages else "a run that has one"}.'
     )
 
   def stage(self, name: str) -> configs.Stage:
@@ -130,7 +128,7 @@ class Run:
   def module(self, stage: str) -> Any:
     """Makes the linen module of a finished stage."""
     return models.make_module(
-        self.manifest['stages'][self.find_stage(stage)]['module']
+      self.manifest['stages'][self.find_stage(stage)]['module']
     )
 
   def restore(self, stage: str) -> models.Model:
@@ -149,7 +147,7 @@ class Run:
     return self.trained(stage).model
 
   def trained(
-      self, stage: str, template: steps.TrainState | None = None
+    self, stage: str, template: steps.TrainState | None = None
   ) -> steps.Trained:
     """Restores a finished stage: its model, step and optimizer state.
 
@@ -175,11 +173,11 @@ class Run:
     return steps.Trained(self.stage(stage), module, state, sha256)
 
   def load_data(
-      self,
-      split: str = 'test',
-      data_dir: str | os.PathLike[str] | None = None,
-      dataset: str | None = None,
-      **options: Any,
+    self,
+    split: str = 'test',
+    data_dir: str | os.PathLike[str] | None = None,
+    dataset: str | None = None,
+    **options: Any,
   ) -> registry.Dataset:
     """Loads a split of the data of the run, prepared as for its training.
 
@@ -203,7 +201,7 @@ class Run:
       if options.get(name) is not None:
         options[name] = tuple(options[name])
     return registry.load(
-        dataset or own['name'], split, data_dir=data_dir, **options
+      dataset or own['name'], split, data_dir=data_dir, **options
     )
 
   def _sha256(self, stage):
@@ -215,6 +213,6 @@ class Run:
     found = checkpoints.compare_shapes(params, wanted['params'])
     if found is not None:
       raise errors.InputError(
-          f'{self.path}: the parameters of {stage} do not fit its module in'
-          f' manifest.json ({found}); accepted: a manifest as it was written.'
+        f'{self.path}: the parameters of {stage} do not fit its module in'
+        f' manifest.json ({found}); accepted: a manifest as it was written.'
       )

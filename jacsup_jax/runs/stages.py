@@ -36,17 +36,17 @@ _NO_CONTEXT = contextlib.nullcontext()
 
 
 def run(
-    stages: Sequence[config.Stage],
-    recipe: steps.Recipe,
-    *,
-    workdir: workdirs.WorkDir | None,
-    evaluate: EvaluateFn | None,
-    report: ReportFn = lambda stage, record: None,
-    given: Sequence[steps.Trained] = (),
-    validate: ValidateFn | None = None,
-    checkpoint_every: int = 10,
-    eval_every: int = 5,
-    note: checkpoints.NoteFn = lambda line: None,
+  stages: Sequence[config.Stage],
+  recipe: steps.Recipe,
+  *,
+  workdir: workdirs.WorkDir | None,
+  evaluate: EvaluateFn | None,
+  report: ReportFn = lambda stage, record: None,
+  given: Sequence[steps.Trained] = (),
+  validate: ValidateFn | None = None,
+  checkpoint_every: int = 10,
+  eval_every: int = 5,
+  note: checkpoints.NoteFn = lambda line: None,
 ) -> list[steps.Trained]:
   """Trains what is missing of a chain of stages, in order.
 
@@ -79,17 +79,17 @@ def run(
   for stage in stages:
     with contextlib.ExitStack() as stack:
       trained[stage.name] = _StageRun(
-          stage,
-          recipe,
-          trained,
-          workdir=workdir,
-          evaluate=evaluate,
-          report=report,
-          validate=validate,
-          checkpoint_every=checkpoint_every,
-          eval_every=eval_every,
-          note=note,
-          stack=stack,
+        stage,
+        recipe,
+        trained,
+        workdir=workdir,
+        evaluate=evaluate,
+        report=report,
+        validate=validate,
+        checkpoint_every=checkpoint_every,
+        eval_every=eval_every,
+        note=note,
+        stack=stack,
       ).run()
   return [trained[stage.name] for stage in stages]
 
@@ -139,9 +139,7 @@ class _StageRun:
     saved = None
     if devices.is_first():
       saved = self.stack.enter_context(
-          checkpoints.StageCheckpoints(
-              self.workdir.checkpoints(self.stage.name)
-          )
+        checkpoints.StageCheckpoints(self.workdir.checkpoints(self.stage.name))
       )
     module, fresh = self.recipe.create(self.stage, self.trained)
     position, validation, finished = self._begin(saved, fresh)
@@ -164,7 +162,7 @@ class _StageRun:
     taken, validation, epochs = loop.Taken(), [], None
     if devices.is_first():
       found = saved.recover(
-          self.workdir.read_checkpoints(name), fresh, self.note
+        self.workdir.read_checkpoints(name), fresh, self.note
       )
       if found is not None:
         state = found.state
@@ -179,13 +177,13 @@ class _StageRun:
         self.workdir.drop_metrics_after(name, done)
       # Errors measured before an interruption count like later ones.
       validation = [
-          record['validation_mse']
-          for record in self.workdir.read_metrics()
-          if self.stage.patience and record['stage'] == name
+        record['validation_mse']
+        for record in self.workdir.read_metrics()
+        if self.stage.patience and record['stage'] == name
       ]
     state = devices.share_tree(state)
     validation, epochs, taken = devices.share(
-        [validation, epochs, taken.to_json()]
+      [validation, epochs, taken.to_json()]
     )
     taken = loop.Taken.from_json(taken)
     done = int(state.step) - taken.count - self._first_step
@@ -196,7 +194,7 @@ class _StageRun:
     """Returns whether `epoch`, from 1, is the last of the stage."""
     patience = self.stage.patience
     return epoch >= self.stage.epochs or bool(
-        patience and has_plateaued(validation, patience)
+      patience and has_plateaued(validation, patience)
     )
 
   def _take_epoch(self, saved, epoch_fn, position):
@@ -204,12 +202,12 @@ class _StageRun:
     first_epoch = self._first_step // self.recipe.steps_per_epoch
     try:
       position.state = loop.run(
-          epoch_fn,
-          position.state,
-          # No two stages of a chain see the data in the same order.
-          first_epoch + position.epoch,
-          position.taken,
-          should_stop=self._should_stop,
+        epoch_fn,
+        position.state,
+        # No two stages of a chain see the data in the same order.
+        first_epoch + position.epoch,
+        position.taken,
+        should_stop=self._should_stop,
       )
     except loop.NonFiniteError as error:
       self._give_up(saved, position, error)
@@ -258,13 +256,13 @@ class _StageRun:
     done = position.epoch + 1
     rate = num_steps * self.recipe.batch_size / max(taken.seconds, 1e-9)
     return {
-        'stage': self.stage.name,
-        'epoch': done,
-        'step': self._first_step + done * num_steps,
-        'input_bound': taken.input_bound,
-        **means,
-        'images_per_second': rate,
-        'seconds': taken.seconds,
+      'stage': self.stage.name,
+      'epoch': done,
+      'step': self._first_step + done * num_steps,
+      'input_bound': taken.input_bound,
+      **means,
+      'images_per_second': rate,
+      'seconds': taken.seconds,
     }
 
   def _measure(self, saved, module, position, function):
@@ -285,8 +283,8 @@ class _StageRun:
     sha256 = saved.save(step, position.state, progress)
     known = self.workdir.read_checkpoints(name) | {str(step): sha256}
     self.workdir.record_checkpoints(
-        name,
-        {str(s): known[str(s)] for s in saved.list_steps() if str(s) in known},
+      name,
+      {str(s): known[str(s)] for s in saved.list_steps() if str(s) in known},
     )
 
   def _save_and_leave(self, saved, position) -> NoReturn:
@@ -298,8 +296,8 @@ class _StageRun:
     # No process leaves while the first one still saves.
     devices.share(None)
     raise signals.Interrupted(
-        f'{self.stage.name}, epoch {position.epoch + 1}, step {step} is saved'
-        f'{where}; the same command resumes from there'
+      f'{self.stage.name}, epoch {position.epoch + 1}, step {step} is saved'
+      f'{where}; the same command resumes from there'
     )
 
   def _give_up(self, saved, position, error) -> NoReturn:
@@ -308,9 +306,9 @@ class _StageRun:
     before = f'step {kept[-1]}' if kept else 'the start of the stage'
     first = self._first_step + position.epoch * self.recipe.steps_per_epoch
     raise errors.RunError(
-        f'{self.stage.name}, epoch {position.epoch + 1}, step'
-        f' {first + error.step}: {error}. The checkpoint of {before} is kept;'
-        ' a smaller --learning_rate or weight may help.'
+      f'{self.stage.name}, epoch {position.epoch + 1}, step'
+      f' {first + error.step}: {error}. The checkpoint of {before} is kept;'
+      ' a smaller --learning_rate or weight may help.'
     ) from error
 
   def _finish(self, module, position):
@@ -322,17 +320,15 @@ class _StageRun:
       recorded = self.workdir.manifest['stages'].get(stage.name)
       if recorded and recorded['sha256'] != sha256:
         raise errors.InputError(
-            f'{self.workdir.checkpoints(stage.name)} ends in parameters of'
-            f' sha256 {sha256[:12]}, the manifest has the stage as finished'
-            f' with {recorded["sha256"][:12]}; accepted: the checkpoint of the'
-            ' manifest.'
+          f'{self.workdir.checkpoints(stage.name)} ends in parameters of'
+          f' sha256 {sha256[:12]}, the manifest has the stage as finished'
+          f' with {recorded["sha256"][:12]}; accepted: the checkpoint of the'
+          ' manifest.'
         )
       if not recorded:
         self.workdir.record_stage(
-            stage.name,
-            describe_stage(
-                stage, module, sha256, position.epoch, parent=parent
-            ),
+          stage.name,
+          describe_stage(stage, module, sha256, position.epoch, parent=parent),
         )
     # Fewer epochs than planned, if it ended on a plateau.
     stage = dataclasses.replace(stage, epochs=position.epoch)
@@ -355,16 +351,16 @@ def save_finished(workdir: workdirs.WorkDir, trained: steps.Trained) -> None:
     sha256 = saved.save(step, trained.state)
   workdir.record_checkpoints(stage.name, {str(step): sha256})
   workdir.record_stage(
-      stage.name, describe_stage(stage, trained.module, sha256, stage.epochs)
+    stage.name, describe_stage(stage, trained.module, sha256, stage.epochs)
   )
 
 
 def describe_stage(
-    stage: config.Stage,
-    module: Any,
-    sha256: str,
-    epochs: int,
-    parent: steps.Trained | None = None,
+  stage: config.Stage,
+  module: Any,
+  sha256: str,
+  epochs: int,
+  parent: steps.Trained | None = None,
 ) -> dict[str, Any]:
   """Describes a finished stage for the manifest.
 
@@ -379,11 +375,11 @@ def describe_stage(
     JSON values of which `runs.run.Run` makes the model again.
   """
   return {
-      'stage': stage.to_json(),
-      'module': models.describe_module(module),
-      'parent': stage.parent,
-      'parent_sha256': parent.sha256 if parent else None,
-      'sha256': sha256,
-      'epochs': epochs,
-      'seed': stage.seed,
+    'stage': stage.to_json(),
+    'module': models.describe_module(module),
+    'parent': stage.parent,
+    'parent_sha256': parent.sha256 if parent else None,
+    'sha256': sha256,
+    'epochs': epochs,
+    'seed': stage.seed,
   }

@@ -24,11 +24,18 @@ _LOCK = '.lock'
 # A kill may leave them where a run was about to begin.
 _OURS = (f'.{_MANIFEST}.tmp', _LOCK)
 _ENTRIES = {
-    'experiment': str, 'config': dict, 'dataset': dict, 'planned': list,
-    'stages': dict, 'checkpoints': dict,
+  'experiment': str,
+  'config': dict,
+  'dataset': dict,
+  'planned': list,
+  'stages': dict,
+  'checkpoints': dict,
 }  # pyformat: disable
 _STAGE_ENTRIES = {
-    'stage': dict, 'module': dict, 'sha256': str, 'epochs': int
+  'stage': dict,
+  'module': dict,
+  'sha256': str,
+  'epochs': int,
 }  # pyformat: disable
 # Orbax expands these when it merges the files of a checkpoint.
 _PATTERNS = '[]*?'
@@ -58,9 +65,9 @@ class WorkDir:
     for text in (str(self.path), str(self.path.resolve())):
       if found := sorted({c for c in text if c in _PATTERNS}):
         raise errors.InputError(
-            f'{flag}={text} has {" ".join(found)} in its path, and checkpoints'
-            ' there could not be read back; accepted: a path without any of'
-            f' {" ".join(_PATTERNS)}.'
+          f'{flag}={text} has {" ".join(found)} in its path, and checkpoints'
+          ' there could not be read back; accepted: a path without any of'
+          f' {" ".join(_PATTERNS)}.'
         )
     self.manifest = self._read_manifest()
     self._metrics = metrics.MetricsFile(self.path / 'metrics.jsonl')
@@ -97,8 +104,8 @@ class WorkDir:
         lock.acquire()
       except filelock.Timeout as error:
         raise errors.InputError(
-            f'{self._name} is in use by another run; accepted: wait until it'
-            ' has ended, or another directory.'
+          f'{self._name} is in use by another run; accepted: wait until it'
+          ' has ended, or another directory.'
         ) from error
     try:
       self.manifest = self._read_manifest()
@@ -127,37 +134,37 @@ class WorkDir:
       files.check_writable(self._name, self.path)
     if self.manifest is None:
       if self.path.exists() and any(
-          path.name not in _OURS for path in self.path.iterdir()
+        path.name not in _OURS for path in self.path.iterdir()
       ):
         raise errors.InputError(
-            f'{self._name} holds files but no manifest.json; accepted: a new or'
-            ' empty directory, or one in which a run has begun.'
+          f'{self._name} holds files but no manifest.json; accepted: a new or'
+          ' empty directory, or one in which a run has begun.'
         )
       return
     if not resume:
       raise errors.InputError(
-          f'{self._name} already holds a run and --resume is false; accepted:'
-          ' --resume, or another directory.'
+        f'{self._name} already holds a run and --resume is false; accepted:'
+        ' --resume, or another directory.'
       )
     begun, asked = self.manifest['config'], _as_json(config)
     differing = [
-        f'--{name}={begun.get(name)} there, {asked.get(name)} now'
-        for name in sorted({*begun, *asked})
-        if begun.get(name) != asked.get(name)
+      f'--{name}={begun.get(name)} there, {asked.get(name)} now'
+      for name in sorted({*begun, *asked})
+      if begun.get(name) != asked.get(name)
     ]
     if differing:
       raise errors.InputError(
-          f'{self._name} was begun with other flags: {"; ".join(differing)}.'
-          ' Accepted: the same flags, or another directory.'
+        f'{self._name} was begun with other flags: {"; ".join(differing)}.'
+        ' Accepted: the same flags, or another directory.'
       )
 
   def begin(
-      self,
-      experiment: str,
-      config: Mapping[str, Any],
-      dataset: Mapping[str, Any],
-      planned: Sequence[str] = (),
-      **entries: Any,
+    self,
+    experiment: str,
+    config: Mapping[str, Any],
+    dataset: Mapping[str, Any],
+    planned: Sequence[str] = (),
+    **entries: Any,
   ) -> None:
     """Writes the manifest of a new run; a manifest that exists is kept.
 
@@ -179,13 +186,14 @@ class WorkDir:
       # Data may have moved.
       if found | {'data_dir': None} != dataset | {'data_dir': None}:
         raise errors.InputError(
-            f'{self._name} was begun on the data {found}, now {dataset};'
-            ' accepted: the same data, or another directory.'
+          f'{self._name} was begun on the data {found}, now {dataset};'
+          ' accepted: the same data, or another directory.'
         )
       return
     with files.writing(self.path):
       self.path.mkdir(parents=True, exist_ok=True)
-    self._write_manifest({
+    self._write_manifest(
+      {
         'experiment': experiment,
         'config': config,
         'dataset': dataset,
@@ -194,7 +202,8 @@ class WorkDir:
         'planned': planned,
         'stages': {},
         'checkpoints': {},
-    })
+      }
+    )
 
   def record_stage(self, name: str, entry: Mapping[str, Any]) -> None:
     """Adds a finished stage to the manifest; see `runs.run.Run`."""
@@ -223,11 +232,11 @@ class WorkDir:
     self._metrics.drop_after(stage, step)
 
   def write_results(
-      self,
-      experiment: str,
-      protocol: str,
-      rows: Sequence[Mapping[str, Any]],
-      **entries: Any,
+    self,
+    experiment: str,
+    protocol: str,
+    rows: Sequence[Mapping[str, Any]],
+    **entries: Any,
   ) -> None:
     """Writes results.json, which completes the run.
 
@@ -238,13 +247,13 @@ class WorkDir:
       **entries: more that the numbers depend on, such as `judges`.
     """
     results = {
-        'experiment': experiment,
-        'protocol': protocol,
-        **entries,
-        'rows': rows,
+      'experiment': experiment,
+      'protocol': protocol,
+      **entries,
+      'rows': rows,
     }
     files.write_whole(
-        self.path / 'results.json', json.dumps(_as_json(results), indent=1)
+      self.path / 'results.json', json.dumps(_as_json(results), indent=1)
     )
 
   def read_results(self) -> dict[str, Any]:
@@ -262,8 +271,8 @@ class WorkDir:
     for name, saved in manifest['checkpoints'].items():
       if not isinstance(saved, dict) or not all(map(str.isdigit, saved)):
         raise errors.InputError(
-            f'{path} has the checkpoints {files.describe(saved)} of {name};'
-            ' accepted: sha256 by step.'
+          f'{path} has the checkpoints {files.describe(saved)} of {name};'
+          ' accepted: sha256 by step.'
         )
     return manifest
 
@@ -290,13 +299,13 @@ def _check_entries(where, entries, kinds):
   """Raises InputError unless a dict has these entries, of these types."""
   if not isinstance(entries, dict):
     raise errors.InputError(
-        f'{where} is {files.describe(entries)}; accepted: a JSON object.'
+      f'{where} is {files.describe(entries)}; accepted: a JSON object.'
     )
   for name, kind in kinds.items():
     if not isinstance(entries.get(name), kind):
       raise errors.InputError(
-          f'{where} has {name!r} {files.describe(entries.get(name))}; accepted:'
-          f' what this version writes there, a {kind.__name__}.'
+        f'{where} has {name!r} {files.describe(entries.get(name))}; accepted:'
+        f' what this version writes there, a {kind.__name__}.'
       )
 
 

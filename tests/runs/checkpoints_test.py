@@ -26,11 +26,11 @@ class State(NamedTuple):
 def _state(seed=0, size=3):
   random = np.random.default_rng(seed)
   return State(
-      step=np.array(7, np.int32),
-      params={'kernel': random.normal(size=(2, size)).astype(np.float32)},
-      batch_stats={},
-      # As optax has it: tuples, some of them empty.
-      opt_state=({'kernel': random.normal(size=(2, size))}, ()),
+    step=np.array(7, np.int32),
+    params={'kernel': random.normal(size=(2, size)).astype(np.float32)},
+    batch_stats={},
+    # As optax has it: tuples, some of them empty.
+    opt_state=({'kernel': random.normal(size=(2, size))}, ()),
   )
 
 
@@ -54,13 +54,13 @@ def test_hash_is_the_sha256_of_path_shape_type_and_bytes():
 
 
 @pytest.mark.parametrize(
-    'other',
-    [
-        {'b': np.zeros((2, 2), np.float32)},  # Path.
-        {'a': np.zeros((4,), np.float32)},  # Shape.
-        {'a': np.zeros((2, 2), np.int32)},  # Type.
-        {'a': -np.zeros((2, 2), np.float32)},  # Sign of zero.
-    ],
+  'other',
+  [
+    {'b': np.zeros((2, 2), np.float32)},  # Path.
+    {'a': np.zeros((4,), np.float32)},  # Shape.
+    {'a': np.zeros((2, 2), np.int32)},  # Type.
+    {'a': -np.zeros((2, 2), np.float32)},  # Sign of zero.
+  ],
 )
 def test_hash_tells_equal_bytes_apart(other):
   tree = {'a': np.zeros((2, 2), np.float32)}
@@ -196,12 +196,22 @@ def _one_of_another_run(path):
 
 
 @pytest.mark.parametrize(
-    'damage',
-    [
-        _flip_model, _flip_optimizer, _flip_progress, _truncate,
-        _empty_all_files, _no_metadata, _no_model, _no_progress, _empty_folder,
-        _no_folder, _file_instead, _the_one_before_instead, _one_of_another_run,
-    ],
+  'damage',
+  [
+    _flip_model,
+    _flip_optimizer,
+    _flip_progress,
+    _truncate,
+    _empty_all_files,
+    _no_metadata,
+    _no_model,
+    _no_progress,
+    _empty_folder,
+    _no_folder,
+    _file_instead,
+    _the_one_before_instead,
+    _one_of_another_run,
+  ],
 )  # pyformat: disable
 def test_damaged_newest_is_named_and_the_one_before_used(tmp_path, damage):
   directory, lines = tmp_path / 'stage', []
@@ -276,7 +286,7 @@ def test_leftovers_of_a_kill_are_removed(tmp_path):
 
 
 @pytest.mark.parametrize(
-    'error', [OSError(errno.ENOSPC, 'No space left on device'), ValueError('x')]
+  'error', [OSError(errno.ENOSPC, 'No space left on device'), ValueError('x')]
 )
 def test_failed_save_leaves_what_was_there(tmp_path, monkeypatch, error):
   expected = _save_two(tmp_path)
@@ -301,7 +311,7 @@ def test_nothing_is_saved_before_its_metadata_is_read(tmp_path, monkeypatch):
     model = None
 
   monkeypatch.setattr(
-      ocp.CheckpointManager, 'item_metadata', lambda manager, step: Nothing
+    ocp.CheckpointManager, 'item_metadata', lambda manager, step: Nothing
   )
   with checkpoints.StageCheckpoints(tmp_path) as saved:
     with pytest.raises(errors.StorageError, match='metadata cannot be read'):

@@ -25,50 +25,54 @@ STEPS = 2  # 40 images in batches of 16; 8 are left out.
 IMAGES = np.random.default_rng(0).integers(0, 256, (40, *SHAPE), np.uint8)
 COLOURS = np.random.default_rng(1).integers(0, 256, (24, *COLOURED), np.uint8)
 FLAGS = discovery.DiscoveryConfig(
-    batch_size=16, optimization=config.Optimization(learning_rate=1e-2)
+  batch_size=16, optimization=config.Optimization(learning_rate=1e-2)
 )
 WEIGHTS = config.LossWeights()
 CHAIN = (
-    config.Stage('teacher', 'teacher', None, 0, EPOCHS, WEIGHTS),
-    config.Stage('d1', 'student', 'teacher', 1, EPOCHS, WEIGHTS),
-    config.Stage('d2', 'student', 'd1', 2, EPOCHS, WEIGHTS),
-    # Equal to d1, from the same parent.
-    config.Stage('again', 'student', 'teacher', 1, EPOCHS, WEIGHTS),
-    config.Stage(
-        'scratch', 'student', None, 2, EPOCHS, WEIGHTS, teacher='teacher'
-    ),
-    config.Stage(
-        'alone', 'student', 'teacher', 1, EPOCHS,
-        config.LossWeights(lambda_y=0.0, lambda_diff=0.0),
-    ),
+  config.Stage('teacher', 'teacher', None, 0, EPOCHS, WEIGHTS),
+  config.Stage('d1', 'student', 'teacher', 1, EPOCHS, WEIGHTS),
+  config.Stage('d2', 'student', 'd1', 2, EPOCHS, WEIGHTS),
+  # Equal to d1, from the same parent.
+  config.Stage('again', 'student', 'teacher', 1, EPOCHS, WEIGHTS),
+  config.Stage(
+    'scratch', 'student', None, 2, EPOCHS, WEIGHTS, teacher='teacher'
+  ),
+  config.Stage(
+    'alone',
+    'student',
+    'teacher',
+    1,
+    EPOCHS,
+    config.LossWeights(lambda_y=0.0, lambda_diff=0.0),
+  ),
 )  # pyformat: disable
 
 
 def _make_module(num_factors, nuisance_dim, is_first):
   return autoencoders.MlpAutoencoder(
-      num_factors, nuisance_dim, is_first, image_shape=SHAPE, widths=(8, 6)
+    num_factors, nuisance_dim, is_first, image_shape=SHAPE, widths=(8, 6)
   )
 
 
 def _make_coloured(num_factors, nuisance_dim, is_first, normalize=True):
   return autoencoders.SvhnAutoencoder(
-      num_factors,
-      nuisance_dim,
-      is_first or normalize,
-      image_shape=COLOURED,
-      widths=(3, 4, 5),
-      linear_code=True,
+    num_factors,
+    nuisance_dim,
+    is_first or normalize,
+    image_shape=COLOURED,
+    widths=(3, 4, 5),
+    linear_code=True,
   )
 
 
 def _run(path, chain, flags=FLAGS, make=_make_module, images=IMAGES, **kwargs):
   return stages.run(
-      chain,
-      discovery.Discovery(flags, make, jnp.asarray(images)),
-      workdir=quadratic.begin(path),
-      evaluate=lambda model: {'dim': model.nuisance_dim},
-      checkpoint_every=1,
-      **kwargs,
+    chain,
+    discovery.Discovery(flags, make, jnp.asarray(images)),
+    workdir=quadratic.begin(path),
+    evaluate=lambda model: {'dim': model.nuisance_dim},
+    checkpoint_every=1,
+    **kwargs,
   )
 
 
@@ -131,8 +135,8 @@ def test_training_a_child_leaves_its_parent_alone(finished):
     images = IMAGES[:4]
     model = run.restore(name)
     np.testing.assert_array_equal(
-        model.decode(model.encode(images)),
-        expected.model.decode(expected.model.encode(images)),
+      model.decode(model.encode(images)),
+      expected.model.decode(expected.model.encode(images)),
     )
 
 
@@ -166,24 +170,24 @@ def _grow(teacher_module, module, **flags):
   optimizer = optimizers.make_optimizer(config.Optimization(), 1)
   variables = autoencoders.init_variables(teacher_module, 5)
   variables['batch_stats'] = jax.tree.map(
-      lambda x: x + 0.5, variables['batch_stats']
+    lambda x: x + 0.5, variables['batch_stats']
   )
   state = steps.create_train_state(variables, optimizer)
   state = state._replace(
-      step=jnp.array(6, jnp.int32),
-      opt_state=jax.tree.map(lambda x: x + 1, state.opt_state),
+    step=jnp.array(6, jnp.int32),
+    opt_state=jax.tree.map(lambda x: x + 1, state.opt_state),
   )
   parent = steps.Trained(CHAIN[0], teacher_module, state)
   fresh = steps.create_train_state(
-      autoencoders.init_variables(module, 0), optimizer
+    autoencoders.init_variables(module, 0), optimizer
   )
   flags = dataclasses.replace(FLAGS, **flags)
   return parent, discovery.grow_state(parent, fresh, flags)
 
 
 @pytest.mark.parametrize(
-    ('make', 'normalize'),
-    [(_make_module, False), (_make_coloured, True), (_make_coloured, False)],
+  ('make', 'normalize'),
+  [(_make_module, False), (_make_coloured, True), (_make_coloured, False)],
 )
 def test_preserving_growth_starts_at_the_teachers_images(make, normalize):
   teacher_module, module = make(2, 0, True), make(2, 1, False)
@@ -198,19 +202,20 @@ def test_preserving_growth_starts_at_the_teachers_images(make, normalize):
   tolerance = {'atol': 0.0 if normalize else 1e-6, 'rtol': 0.0}
   np.testing.assert_allclose(code.factors, expected.factors, **tolerance)
   np.testing.assert_allclose(
-      model.decode(code), parent.model.decode(expected), **tolerance
+    model.decode(code), parent.model.decode(expected), **tolerance
   )
   assert grown.step == 6  # The order of the data continues.
 
 
 def test_normalization_is_dropped_where_it_is_not_folded():
   parent, grown = _grow(
-      _make_module(2, 0, True), _make_module(2, 1, False),
-      fold_normalization=False,
+    _make_module(2, 0, True),
+    _make_module(2, 1, False),
+    fold_normalization=False,
   )  # pyformat: disable
   np.testing.assert_array_equal(
-      grown.params['encoder']['code']['kernel'][:, :2],
-      parent.state.params['encoder']['code']['kernel'],
+    grown.params['encoder']['code']['kernel'][:, :2],
+    parent.state.params['encoder']['code']['kernel'],
   )
   assert not jax.tree.leaves(grown.batch_stats)
 
@@ -218,7 +223,7 @@ def test_normalization_is_dropped_where_it_is_not_folded():
 @pytest.mark.parametrize('keep', [True, False])
 def test_moments_are_kept_or_start_at_zero(keep):
   _, grown = _grow(
-      _make_module(2, 0, True), _make_module(2, 1, False), keep_moments=keep
+    _make_module(2, 0, True), _make_module(2, 1, False), keep_moments=keep
   )
   # Every leaf of the parent's optimizer state is 1; new units have 0.
   [adam] = [s for s in grown.opt_state if hasattr(s, 'mu')]
@@ -229,11 +234,11 @@ def test_moments_are_kept_or_start_at_zero(keep):
 
 
 @pytest.mark.parametrize(
-    'statistics', [pytest.param('running', marks=pytest.mark.slow), 'batch']
+  'statistics', [pytest.param('running', marks=pytest.mark.slow), 'batch']
 )
 def test_a_chain_grows_through_a_convolutional_code(tmp_path, statistics):
   flags = dataclasses.replace(
-      FLAGS, batch_size=8, teacher_statistics=statistics
+    FLAGS, batch_size=8, teacher_statistics=statistics
   )
   chain = [dataclasses.replace(stage, epochs=1) for stage in CHAIN[:2]]
   trained = _run(tmp_path, chain, flags, _make_coloured, COLOURS)

@@ -132,7 +132,7 @@ def _shown(directory):
 def test_tile_puts_images_where_they_belong():
   images = np.arange(4.0).reshape(2, 2, 1, 1, 1) / 3
   np.testing.assert_array_equal(
-      metrics.tile(images)[..., 0], [[0, 85], [170, 255]]
+    metrics.tile(images)[..., 0], [[0, 85], [170, 255]]
   )
   assert metrics.tile(images - 1).max() == 0
   wide = np.zeros((2, 3, 4, 5, 3))
@@ -145,7 +145,9 @@ def test_tile_puts_images_where_they_belong():
 def test_scalars_are_the_numbers_of_a_record():
   record = _record(5, loss=0.5, words='none', swaps=None, both=[1.0, None])
   assert metrics.list_scalars(record) == [
-      ('epoch', 5.0), ('loss', 0.5), ('both/0', 1.0)
+    ('epoch', 5.0),
+    ('loss', 0.5),
+    ('both/0', 1.0),
   ]  # pyformat: disable
 
 
@@ -153,7 +155,7 @@ def test_records_and_pictures_are_written(tmp_path):
   run = _Run()
   with run.open(tmp_path) as events:
     evaluate = events.watch(
-        lambda model: {'mse': model}, lambda model: np.ones((1, 2, 3, 3, 1))
+      lambda model: {'mse': model}, lambda model: np.ones((1, 2, 3, 3, 1))
     )
     assert evaluate(1.0) == {'mse': 1.0}
     run.add(events, 10, loss=0.25)
@@ -199,11 +201,11 @@ def test_a_file_that_cannot_be_written_is_noted_once(tmp_path):
 
 def test_no_tensorflow_is_imported():
   code = (
-      'import sys, tensorboardX; from jacsup_jax.runs import metrics;'
-      ' assert not {"tensorflow", "tensorboard", "torch"} & set(sys.modules)'
+    'import sys, tensorboardX; from jacsup_jax.runs import metrics;'
+    ' assert not {"tensorflow", "tensorboard", "torch"} & set(sys.modules)'
   )
   subprocess.run(
-      [sys.executable, '-c', code],
-      env={**os.environ, 'JAX_PLATFORMS': 'cpu'},
-      check=True,
+    [sys.executable, '-c', code],
+    env={**os.environ, 'JAX_PLATFORMS': 'cpu'},
+    check=True,
   )

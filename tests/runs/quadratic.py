@@ -14,9 +14,9 @@ from jacsup_jax.training import steps
 EPOCHS = 3
 STEPS = 10  # An epoch.
 CHAIN = (
-    config.Stage('teacher', 'teacher', None, 0, EPOCHS, config.LossWeights()),
-    config.Stage('d1', 'student', 'teacher', 1, EPOCHS, config.LossWeights()),
-    config.Stage('d2', 'student', 'd1', 2, EPOCHS, config.LossWeights()),
+  config.Stage('teacher', 'teacher', None, 0, EPOCHS, config.LossWeights()),
+  config.Stage('d1', 'student', 'teacher', 1, EPOCHS, config.LossWeights()),
+  config.Stage('d2', 'student', 'd1', 2, EPOCHS, config.LossWeights()),
 )
 # Entries of a record that depend on the clock.
 CLOCK = ('seconds', 'images_per_second', 'compile_seconds', 'input_bound')
@@ -33,10 +33,10 @@ class Quadratic:
 
   def create(self, stage, trained):
     module = autoencoders.MlpAutoencoder(
-        2, stage.nuisance_dim, image_shape=(2, 2, 1), widths=(3,)
+      2, stage.nuisance_dim, image_shape=(2, 2, 1), widths=(3,)
     )
     shapes = jax.eval_shape(
-        lambda: autoencoders.init_variables(module, 0)['params']
+      lambda: autoencoders.init_variables(module, 0)['params']
     )
     random = np.random.default_rng(stage.seed)
     parent = trained.get(stage.parent)
@@ -44,7 +44,7 @@ class Quadratic:
     if parent:  # A child depends on every bit of its parent.
       shift = sum(map(np.sum, jax.tree.leaves(parent.state.params)))
     params = jax.tree.map(
-        lambda x: (random.normal(size=x.shape) + shift).astype(x.dtype), shapes
+      lambda x: (random.normal(size=x.shape) + shift).astype(x.dtype), shapes
     )
     momentum = jax.tree.map(np.zeros_like, params)
     step = parent.state.step if parent else np.int32(0)
@@ -55,7 +55,7 @@ class Quadratic:
 
     def chunks(epoch, unused_first):
       yield loop.Chunk(
-          0, STEPS, lambda state, b: _train(state, epoch, b, self.nan_at)
+        0, STEPS, lambda state, b: _train(state, epoch, b, self.nan_at)
       )
 
     return loop.Epoch(STEPS, chunks, part_steps=2)
@@ -66,7 +66,7 @@ def _train(state, epoch, bounds, nan_at):
   def step(state, row):
     key = jax.random.fold_in(jax.random.key(epoch), row)
     error = jax.tree.map(
-        lambda p: p - jax.random.normal(key, p.shape), state.params
+      lambda p: p - jax.random.normal(key, p.shape), state.params
     )
     momentum = jax.tree.map(lambda m, e: 0.9 * m + e, state.opt_state[0], error)
     params = jax.tree.map(lambda p, m: p - 0.1 * m, state.params, momentum)
@@ -93,15 +93,15 @@ def run(path, *, chain=CHAIN, nan_at=-1, every=2, **kwargs):
   """Runs a chain; checkpoints after epochs 2 and 3 of each stage."""
   kwargs = {'evaluate': evaluate, 'checkpoint_every': every} | kwargs
   return stages.run(
-      chain, Quadratic(nan_at), workdir=begin(path), eval_every=every, **kwargs
+    chain, Quadratic(nan_at), workdir=begin(path), eval_every=every, **kwargs
   )
 
 
 def read_metrics(path):
   """Reads the records without what depends on the clock."""
   return [
-      {k: v for k, v in record.items() if k not in CLOCK}
-      for record in workdirs.WorkDir(path).read_metrics()
+    {k: v for k, v in record.items() if k not in CLOCK}
+    for record in workdirs.WorkDir(path).read_metrics()
   ]
 
 

@@ -41,7 +41,7 @@ def test_stages_are_restored_as_they_were_trained(finished):
     name = expected.stage.name
     model = run.restore(name)
     assert models.describe_module(model.module) == models.describe_module(
-        expected.module
+      expected.module
     )
     chex.assert_trees_all_equal(model.params, expected.state.params)
     found = run.trained(name)
@@ -56,8 +56,8 @@ def test_epochs_of_a_stage_are_those_it_was_trained_for(finished, tmp_path):
   run = _change(finished[0], tmp_path, epochs=2)
   assert run.stage('d1').epochs == 2
   weights = config.LossWeights(
-      lambda_y=np.array([0.1, 0.2]),
-      supervision=config.Supervision(jacobian='path'),
+    lambda_y=np.array([0.1, 0.2]),
+    supervision=config.Supervision(jacobian='path'),
   )
   stage = config.Stage('x', 'student', 'd1', 2, 5, weights, seed=3)
   found = config.Stage.from_json(json.loads(json.dumps(stage.to_json())))
@@ -94,16 +94,16 @@ def test_a_directory_without_a_run_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ('changes', 'match'),
-    [
-        ({'module': {'name': 'Unknown'}}, "model named 'Unknown'"),
-        ({'module': {'name': 'MlpAutoencoder'}}, 'MlpAutoencoder with the'),
-        ({'stage': {'name': 'd1'}}, 'stage of a manifest cannot be read'),
-        ({'sha256': '0' * 64}, 'the manifest 000000000000'),
-    ],
+  ('changes', 'match'),
+  [
+    ({'module': {'name': 'Unknown'}}, "model named 'Unknown'"),
+    ({'module': {'name': 'MlpAutoencoder'}}, 'MlpAutoencoder with the'),
+    ({'stage': {'name': 'd1'}}, 'stage of a manifest cannot be read'),
+    ({'sha256': '0' * 64}, 'the manifest 000000000000'),
+  ],
 )
 def test_nonsense_in_a_manifest_is_refused_in_one_line(
-    finished, tmp_path, changes, match
+  finished, tmp_path, changes, match
 ):
   run = _change(finished[0], tmp_path, **changes)
   with pytest.raises(errors.InputError, match=match) as error:
@@ -126,8 +126,10 @@ def test_data_are_loaded_as_for_the_run(tmp_path, monkeypatch):
 
   monkeypatch.setattr(registry, 'load', load)
   data = {
-      'name': 'own', 'fingerprint': '', 'data_dir': '/data',
-      'options': {'image_shape': [8, 8, 1], 'held_out': 3},
+    'name': 'own',
+    'fingerprint': '',
+    'data_dir': '/data',
+    'options': {'image_shape': [8, 8, 1], 'held_out': 3},
   }  # pyformat: disable
   workdirs.WorkDir(tmp_path).begin('x', {}, data)
   run = runs.Run.open(tmp_path)
@@ -136,7 +138,7 @@ def test_data_are_loaded_as_for_the_run(tmp_path, monkeypatch):
   run.load_data('train', data_dir='/moved')
   run.load_data('test', dataset='other', held_out=0)
   assert calls == [
-      ('own', 'test', {'data_dir': '/data', **options}),
-      ('own', 'train', {'data_dir': '/moved', **options}),
-      ('other', 'test', {'data_dir': None, **options, 'held_out': 0}),
+    ('own', 'test', {'data_dir': '/data', **options}),
+    ('own', 'train', {'data_dir': '/moved', **options}),
+    ('other', 'test', {'data_dir': None, **options, 'held_out': 0}),
   ]

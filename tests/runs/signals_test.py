@@ -41,15 +41,15 @@ def test_a_signal_is_raised_where_it_may_be():
 
 def test_a_second_signal_ends_the_process_at_once():
   code = (
-      'import os, signal, time; from jacsup_jax.runs import signals\n'
-      'with signals.recorded():\n'
-      '  os.kill(os.getpid(), signal.SIGTERM)\n'
-      '  print(signals.received().name, flush=True)\n'
-      '  os.kill(os.getpid(), signal.SIGINT)\n'
-      '  time.sleep(600)'
+    'import os, signal, time; from jacsup_jax.runs import signals\n'
+    'with signals.recorded():\n'
+    '  os.kill(os.getpid(), signal.SIGTERM)\n'
+    '  print(signals.received().name, flush=True)\n'
+    '  os.kill(os.getpid(), signal.SIGINT)\n'
+    '  time.sleep(600)'
   )
   done = subprocess.run(
-      [sys.executable, '-c', code], capture_output=True, timeout=60, check=False
+    [sys.executable, '-c', code], capture_output=True, timeout=60, check=False
   )
   assert done.returncode == 128 + signal.SIGINT
   assert done.stdout == b'SIGTERM\n' and b'interrupted twice' in done.stderr

@@ -59,9 +59,9 @@ def _assert_same(path, trained, undisturbed):
 def test_metrics_have_every_epoch_once(undisturbed):
   records = quadratic.read_metrics(undisturbed[0])
   assert [(r['stage'], r['epoch'], r['step']) for r in records] == [
-      (stage.name, epoch, STEPS * (EPOCHS * i + epoch))
-      for i, stage in enumerate(CHAIN)
-      for epoch in range(1, EPOCHS + 1)
+    (stage.name, epoch, STEPS * (EPOCHS * i + epoch))
+    for i, stage in enumerate(CHAIN)
+    for epoch in range(1, EPOCHS + 1)
   ]
   # Evaluated at epoch 2 and at the last.
   assert [r['epoch'] for r in records if 'eval_dim' in r] == [2, 3] * 3
@@ -88,19 +88,19 @@ def test_manifest_has_the_chain_of_parents(undisturbed):
 
 
 @pytest.mark.parametrize(
-    ('errors', 'patience', 'expected'),
-    [
-        ([], 1, False),
-        ([1.0], 1, False),
-        ([1.0, 0.9], 1, False),
-        ([1.0, 1.0], 1, True),  # Equal is not better.
-        ([1.0, 1.1, 0.9], 2, False),
-        ([0.9, 1.0, 0.95], 2, True),
-        ([0.9, 1.0, 0.95], 3, False),
-    ],
+  ('errors', 'patience', 'expected'),
+  [
+    ([], 1, False),
+    ([1.0], 1, False),
+    ([1.0, 0.9], 1, False),
+    ([1.0, 1.0], 1, True),  # Equal is not better.
+    ([1.0, 1.1, 0.9], 2, False),
+    ([0.9, 1.0, 0.95], 2, True),
+    ([0.9, 1.0, 0.95], 3, False),
+  ],
 )
 def test_plateau_is_so_many_epochs_without_a_lowest_error(
-    errors, patience, expected
+  errors, patience, expected
 ):
   assert stages.has_plateaued(errors, patience) is expected
 
@@ -111,7 +111,7 @@ def test_plateau_is_so_many_epochs_without_a_lowest_error(
 # In the middle of the first stage, before any checkpoint; between checkpoints
 # of a grown stage; right after one; after the last epoch of a stage.
 @pytest.mark.parametrize(
-    ('stage', 'epoch'), [('teacher', 1), ('d1', 1), ('d1', 2), ('d1', 3)]
+  ('stage', 'epoch'), [('teacher', 1), ('d1', 1), ('d1', 2), ('d1', 3)]
 )
 def test_resumed_run_is_bit_identical(undisturbed, tmp_path, stage, epoch):
   with pytest.raises(quadratic.Killed):
@@ -123,18 +123,18 @@ def test_resumed_run_is_bit_identical(undisturbed, tmp_path, stage, epoch):
 # the stage's entry, and the metrics.
 @pytest.mark.parametrize('after', [False, True])
 @pytest.mark.parametrize(
-    ('target', 'name', 'number'),
-    [
-        (checkpoints.StageCheckpoints, 'save', 1),
-        (checkpoints.StageCheckpoints, 'save', 4),
-        (workdirs.WorkDir, 'record_checkpoints', 3),
-        (workdirs.WorkDir, 'record_stage', 1),
-        (workdirs.WorkDir, 'append_metrics', 4),
-        (quadratic.Quadratic, 'create', 2),
-    ],
+  ('target', 'name', 'number'),
+  [
+    (checkpoints.StageCheckpoints, 'save', 1),
+    (checkpoints.StageCheckpoints, 'save', 4),
+    (workdirs.WorkDir, 'record_checkpoints', 3),
+    (workdirs.WorkDir, 'record_stage', 1),
+    (workdirs.WorkDir, 'append_metrics', 4),
+    (quadratic.Quadratic, 'create', 2),
+  ],
 )
 def test_killed_between_two_writes_is_bit_identical(
-    undisturbed, tmp_path, monkeypatch, target, name, number, after
+  undisturbed, tmp_path, monkeypatch, target, name, number, after
 ):
   with monkeypatch.context() as patch:
     _fail_at(patch, number, target, name, quadratic.Killed(), after=after)
@@ -187,7 +187,7 @@ def _run_to_plateau(path, report=lambda stage, record: None):
     return [3.0, 1.0, 2.0, 1.5, 0.0][done]
 
   return quadratic.run(
-      path, chain=chain, every=1, validate=validate, report=report
+    path, chain=chain, every=1, validate=validate, report=report
   )
 
 
@@ -230,7 +230,7 @@ class _Signal:
 # In the first epoch, at its end, in a later one, and in a student.
 @pytest.mark.parametrize('at', [2, 5, 8, 14, 19])
 def test_a_signal_within_an_epoch_is_bit_identical(
-    undisturbed, tmp_path, monkeypatch, at
+  undisturbed, tmp_path, monkeypatch, at
 ):
   before = signal.getsignal(signal.SIGTERM)
   with monkeypatch.context() as patch:
@@ -262,7 +262,7 @@ def test_many_signals_are_bit_identical(undisturbed, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize('epoch', [2, 3])
 def test_a_signal_during_an_evaluation_evaluates_again(
-    undisturbed, tmp_path, epoch
+  undisturbed, tmp_path, epoch
 ):
   calls = []
 
@@ -323,15 +323,15 @@ def test_sigkill_and_sigterm_of_a_process(undisturbed, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ('step', 'stage', 'epoch', 'kept'),
-    [
-        (3, 'teacher', 1, 'the start of the stage'),
-        (25, 'teacher', 3, 'step 20'),
-        (49, 'd1', 2, 'the start of the stage'),
-    ],
+  ('step', 'stage', 'epoch', 'kept'),
+  [
+    (3, 'teacher', 1, 'the start of the stage'),
+    (25, 'teacher', 3, 'step 20'),
+    (49, 'd1', 2, 'the start of the stage'),
+  ],
 )
 def test_not_finite_names_stage_step_and_term(
-    undisturbed, tmp_path, step, stage, epoch, kept
+  undisturbed, tmp_path, step, stage, epoch, kept
 ):
   with pytest.raises(errors.RunError) as error:
     quadratic.run(tmp_path, nan_at=step)
@@ -356,9 +356,7 @@ def test_parameters_that_are_not_finite_end_the_run(tmp_path, monkeypatch):
 def test_damaged_newest_checkpoint_is_named_and_the_one_before_used(tmp_path):
   trained = quadratic.run(tmp_path / 'a', every=1)
   with pytest.raises(quadratic.Killed):
-    quadratic.run(
-        tmp_path / 'b', every=1, report=quadratic.kill_at('d1', 3)
-    )
+    quadratic.run(tmp_path / 'b', every=1, report=quadratic.kill_at('d1', 3))
   newest = tmp_path / 'b' / 'checkpoints' / 'd1' / '50'
   (newest / 'model' / '_METADATA').write_bytes(b'{}')
   lines = []
@@ -408,7 +406,7 @@ def _file_size_limit(size):
 
 @pytest.mark.parametrize('number', [1, 2, 3])
 def test_no_room_for_a_checkpoint_leaves_those_before(
-    undisturbed, tmp_path, monkeypatch, number
+  undisturbed, tmp_path, monkeypatch, number
 ):
   save, calls = checkpoints.StageCheckpoints.save, []
 
@@ -433,10 +431,10 @@ _nothing = contextlib.nullcontext
 
 
 @pytest.mark.parametrize(
-    'name', ['record_checkpoints', 'append_metrics', 'record_stage']
+  'name', ['record_checkpoints', 'append_metrics', 'record_stage']
 )
 def test_no_room_for_a_file_stops_the_run_which_resumes(
-    undisturbed, tmp_path, monkeypatch, name
+  undisturbed, tmp_path, monkeypatch, name
 ):
   with monkeypatch.context() as patch:
     error = errors.StorageError('/path cannot be written (No space left)')

@@ -51,7 +51,7 @@ def test_manifest_has_config_versions_and_environment(tmp_path, monkeypatch):
   environment = manifest['environment']
   assert environment['XLA_FLAGS'] == '--xla_cpu_enable_fast_math=false'
   assert environment['git_commit'] is None or len(
-      environment['git_commit'].rstrip('+')
+    environment['git_commit'].rstrip('+')
   ) in (40, 64)
   assert manifest['teachers'] == {'workdir': str(tmp_path)}
 
@@ -59,16 +59,19 @@ def test_manifest_has_config_versions_and_environment(tmp_path, monkeypatch):
 def test_results_are_json(tmp_path):
   workdir = _begun(tmp_path)
   row = {
-      'model': 'teacher', 'nuisance_dim': 0, 'mse': np.float32(0.5),
-      'pairs': np.int64(3), 'each': np.arange(2),
+    'model': 'teacher',
+    'nuisance_dim': 0,
+    'mse': np.float32(0.5),
+    'pairs': np.int64(3),
+    'each': np.arange(2),
   }  # pyformat: disable
   assert not workdir.is_complete
   workdir.write_results('mnist', 'a protocol', [row], judges={'seeds': (0, 1)})
   assert json.loads((tmp_path / 'results.json').read_text()) == {
-      'experiment': 'mnist',
-      'protocol': 'a protocol',
-      'judges': {'seeds': [0, 1]},
-      'rows': [row | {'mse': 0.5, 'pairs': 3, 'each': [0, 1]}],
+    'experiment': 'mnist',
+    'protocol': 'a protocol',
+    'judges': {'seeds': [0, 1]},
+    'rows': [row | {'mse': 0.5, 'pairs': 3, 'each': [0, 1]}],
   }
   assert workdir.read_results()['rows'][0]['pairs'] == 3
   assert workdir.is_complete and workdirs.WorkDir(tmp_path).is_complete
@@ -122,7 +125,7 @@ def test_other_data_are_refused(tmp_path):
 
 
 def test_run_killed_before_its_manifest_was_whole_may_begin_again(
-    tmp_path, monkeypatch
+  tmp_path, monkeypatch
 ):
   with monkeypatch.context() as patch:
     patch.setattr(os, 'replace', _raise_killed)
@@ -187,15 +190,15 @@ def test_file_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    'change',
-    [
-        lambda m: [],
-        lambda m: {k: v for k, v in m.items() if k != 'config'},
-        lambda m: m | {'planned': 'teacher'},
-        lambda m: m | {'stages': {'teacher': 3}},
-        lambda m: m | {'stages': {'teacher': {'sha256': 'a', 'epochs': '1'}}},
-        lambda m: m | {'checkpoints': {'teacher': {'../..': 'a'}}},
-    ],
+  'change',
+  [
+    lambda m: [],
+    lambda m: {k: v for k, v in m.items() if k != 'config'},
+    lambda m: m | {'planned': 'teacher'},
+    lambda m: m | {'stages': {'teacher': 3}},
+    lambda m: m | {'stages': {'teacher': {'sha256': 'a', 'epochs': '1'}}},
+    lambda m: m | {'checkpoints': {'teacher': {'../..': 'a'}}},
+  ],
 )
 def test_damaged_manifest_is_refused_in_one_line(tmp_path, change):
   path = tmp_path / 'manifest.json'
@@ -208,7 +211,7 @@ def test_damaged_manifest_is_refused_in_one_line(tmp_path, change):
 
 
 @pytest.mark.parametrize(
-    'text', ['[]', '{"rows": []}', '{"protocol": "", "rows": [1]}']
+  'text', ['[]', '{"rows": []}', '{"protocol": "", "rows": [1]}']
 )
 def test_damaged_results_are_refused(tmp_path, text):
   workdir = _begun(tmp_path)
@@ -234,13 +237,13 @@ def test_a_second_run_is_refused(tmp_path):
 
 def test_a_lock_ends_with_its_process_and_the_manifest_is_read_again(tmp_path):
   code = (
-      'import sys, time; from jacsup_jax.runs import workdir\n'
-      'with workdir.WorkDir(sys.argv[1]).locked():\n'
-      '  print("held", flush=True)\n'
-      '  time.sleep(600)'
+    'import sys, time; from jacsup_jax.runs import workdir\n'
+    'with workdir.WorkDir(sys.argv[1]).locked():\n'
+    '  print("held", flush=True)\n'
+    '  time.sleep(600)'
   )
   process = subprocess.Popen(
-      [sys.executable, '-c', code, str(tmp_path)], stdout=subprocess.PIPE
+    [sys.executable, '-c', code, str(tmp_path)], stdout=subprocess.PIPE
   )
   assert process.stdout.readline() == b'held\n'
   late = workdirs.WorkDir(tmp_path)
