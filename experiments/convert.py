@@ -1,9 +1,9 @@
-"""Converts released PyTorch weights to runs and judges of this package, or back.
+"""Converts released PyTorch weights to runs and judges, and models back.
 
-A file becomes a work directory that the other commands read, or a directory of
-judges; a work directory or a directory of judges becomes a file. Files that end
-in .safetensors need no PyTorch, others do. Names and shapes of the tensors are
-those of the released code, and say which network it is.
+A file becomes a work directory that the other commands read (a file of a judge,
+a directory of judges); a stage of a work directory becomes a file. Files that
+end in .safetensors need no PyTorch, others do. Names and shapes of the tensors
+are those of the released code, and say which network it is.
 
   python -m experiments.convert --input=model.pth --output=runs/released
   python -m experiments.convert --input=runs/mnist --output=student.safetensors
@@ -27,8 +27,7 @@ class Config:
 
   input: pathlib.Path | None = options.option(
       None,
-      'A state dict (*.safetensors, else a file of PyTorch), a work directory,'
-      ' or a directory of judges of digits.',
+      'A state dict (*.safetensors, else a file of PyTorch), or a work directory.',
       group='what',
   )
   output: pathlib.Path | None = options.option(
@@ -41,9 +40,6 @@ class Config:
       None, 'Work directory: the model; default: the last finished one.',
       group='what',
   )  # pyformat: disable
-  judge: int = options.option(
-      0, 'Directory of judges: number of the judge.', low=0, group='what'
-  )
   num_factors: int = options.option(
       2,
       'File of a student on digits: k, which its shapes do not tell.',
@@ -82,7 +78,7 @@ def main(config: Config) -> None:
     )
   if os.path.isdir(config.input):
     line = converted_runs.export_model(
-        config.input, config.output, stage=config.stage, judge=config.judge
+        config.input, config.output, config.stage
     )
   else:
     line = converted_runs.import_model(

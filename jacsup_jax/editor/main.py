@@ -168,27 +168,22 @@ def _serve(args):
 
 def _edit_or_export(args):
   _check(args)
-  align = _find_aligner(args)
   choice = choices_lib.find(
       args.workdir, stage=args.stage, data_dir=args.data_dir
   )[0]
   own = choice.load()
-  if align is not None and own.image_shape[-1] != 3:
-    raise errors.InputError(
-        f'--align with a model of grey images {list(own.image_shape)}; accepted:'
-        ' a model of colour images.'
-    )
   request = _make_request(args, own)
-  inputs = []
-  if args.input is not None:
-    inputs = inputs_lib.list_inputs(args.input, choice, own, align)
+  align = _find_aligner(args, own)
   if args.export is not None:
     path = _make_folder(args.export)
     model_files.write(path, own, half=args.half)
     print(f'saved {own.title or "the model"} in {path}')
+  if args.input is None:
+    return
+  inputs = inputs_lib.list_inputs(args.input, choice, own, align)
   if inputs_lib.is_folder(args.input):
     _edit_folder(args, own, inputs, request)
-  elif inputs:
+  else:
     _edit(args, own, inputs[0], request)
 
 
@@ -227,53 +222,41 @@ def _check(args):
 
 
 def _check_place(args, name, value):
-  """Checks that an output can be written, and does not replace its input."""
+  """Checks the name of an output, and that it does not replace its input."""
   flag, path = f'--{name}={value}', files.expand_path(f'--{name}', value)
-  if inputs_lib.is_folder(args.input) and name != 'export':
-    if name == 'animate':
+  if files.exists(args.input or '') and files.exists(path):
+    if path.samefile(args.input):
       raise errors.InputError(
-          f'{flag} for a folder of photos; accepted: for one photo.'
+          f'{flag} is the input itself; accepted: another place.'
+      )
+  accepted = {'output': pictures.STILL, 'animate': pictures.MOVING}.get(name)
+  if inputs_lib.is_folder(args.input) and accepted:
+    if name == 'animate' or path.suffix.lower() in pictures.STILL:
+      raise errors.InputError(
+          f'{flag} for a folder of photos; accepted: --output with a folder.'
       )
     files.check_writable(flag, path)
-    if path.resolve() == pathlib.Path(args.input).resolve():
-      raise errors.InputError(
-          f'{flag} is the folder of the photos; accepted: another folder.'
-      )
-    if path.suffix.lower() in pictures.STILL and not path.is_dir():
-      raise errors.InputError(
-          f'{flag} for a folder of photos; accepted: a folder.'
-      )
     return
-  accepted = {'output': pictures.STILL, 'animate': pictures.MOVING}.get(name)
   if accepted and path.suffix.lower() not in accepted:
     raise errors.InputError(
         f'{flag} ends in {path.suffix!r}; accepted: {", ".join(accepted)}.'
     )
   files.check_writable(f'{flag}: {path.parent}', path.parent)
-  if len(path.name.encode()) > 200:
-    raise errors.InputError(
-        f'{flag} has a name of {len(path.name)} characters; accepted: a shorter'
-        ' name.'
-    )
-  if path.exists() and not path.is_file():
-    raise errors.InputError(f'{flag} is not a file; accepted: a new name.')
-  if path.exists() and files.exists(args.input or '') and path.samefile(
-      args.input
-  ):
-    raise errors.InputError(
-        f'{flag} is the photo itself; accepted: another file.'
-    )
 
 
-def _find_aligner(args):
+def _find_aligner(args, own):
   if not args.align:
     return None
   align = alignment.find_aligner()
   if align is None:
     raise errors.InputError(
         '--align needs dlib and face_recognition_models, which are not'
-        " installed; accepted: after pip install 'jacsup_jax[align]', or"
-        ' without --align.'
+        " installed; accepted: after pip install 'jacsup_jax[align]'."
+    )
+  if own.image_shape[-1] != 3:
+    raise errors.InputError(
+        f'--align with a model of grey images {list(own.image_shape)}; accepted:'
+        ' a model of colour images.'
     )
   return align
 

@@ -42,8 +42,7 @@ def find_unit(
     Its index.
 
   Raises:
-    InputError: if there is no such unit (the message has the nearest names), or
-      the unit is constant.
+    InputError: if there is none, with the nearest names, or it is constant.
   """
   folded = [_fold(unit.name) for unit in units]
   key = _fold(name)
@@ -107,22 +106,20 @@ def parse_sweeps(
     count: int,
     held: np.ndarray,
 ) -> list[Sweep]:
-  """Parses `Smiling:-3:3:5`, or several of these.
+  """Parses `Smiling:-3:3:5`, or several of these: lowest, highest, count.
 
   Args:
     units: U units of an editor.
-    text: per sweep a name, the lowest and the highest strength and the number
-      of values, both ends included.
+    text: of the flag.
     where: the flag, for messages.
     count: number of sweeps that are required.
     held: `[U]`, strengths of the other units.
 
   Returns:
-    `count` sweeps.
+    `count` sweeps, both ends included.
 
   Raises:
-    InputError: see `parse_strengths`; or if a unit is held elsewhere, or there
-      are too many values.
+    InputError: see `parse_strengths`; or if there are too many values.
   """
   parts = _split(text)
   example = ','.join(['Smiling:-3:3:5', 'Male:-3:3:5'][:count])
@@ -216,13 +213,12 @@ def _make_strengths(units, pairs, where):
 
 def _check_strength(value, where):
   # The comparison is false for NaN.
-  is_valid = _is_number(value) and abs(value) <= LARGEST_STRENGTH
-  if not is_valid:
-    raise errors.InputError(
-        f'{where} has the strength {files.describe(value)}; accepted: standard'
-        f' deviations from {-LARGEST_STRENGTH:g} to {LARGEST_STRENGTH:g}.'
-    )
-  return float(value)
+  if _is_number(value) and abs(value) <= LARGEST_STRENGTH:
+    return float(value)
+  raise errors.InputError(
+      f'{where} has the strength {files.describe(value)}; accepted: standard'
+      f' deviations from {-LARGEST_STRENGTH:g} to {LARGEST_STRENGTH:g}.'
+  )
 
 
 def _count(text, where):

@@ -119,15 +119,7 @@ def serve(
 
 
 def listen(host: str, port: int) -> socket.socket:
-  """Opens a socket that listens on a port, or on the next free one.
-
-  Args:
-    host: name or address of this machine; a warning says so if others can
-      reach it.
-    port: 0 takes any.
-
-  Returns:
-    The socket.
+  """Listens on a port, or on the next free one; 0 takes any.
 
   Raises:
     InputError: if the host is not of this machine, or no port is free.
@@ -138,8 +130,7 @@ def listen(host: str, port: int) -> socket.socket:
         ' use the editor; there is no password.', host,
     )  # pyformat: disable
   family = socket.AF_INET6 if ':' in host else socket.AF_INET
-  last = port if port == 0 else max(port, min(port + _OTHER_PORTS, 65535))
-  for own in range(port, last + 1):
+  for own in range(port, port + _OTHER_PORTS):
     try:
       listening = socket.create_server((host, own), family=family)
     except (OSError, OverflowError, UnicodeError) as error:
@@ -154,7 +145,7 @@ def listen(host: str, port: int) -> socket.socket:
       _log.warning('port %d is busy; using %d.', port, own)
     return listening
   raise errors.InputError(
-      f'--port={port} and the ports up to {last} are busy; accepted: a free'
+      f'--port={port} and the next {_OTHER_PORTS - 1} are busy; accepted: a free'
       ' port, or 0 for any.'
   )
 
@@ -283,16 +274,25 @@ async def _list_models(request):
 
 async def _describe_model(request):
   service = request.app[_service_key]
-  return web.json_response(await service.describe(request.match_info['model']))
+  return web.json_response(await service.describe(**request.match_info))
 
 
 async def _draw_samples(request):
   service = request.app[_service_key]
-  return _picture(await service.draw_samples(request.match_info['model']))
+  return _picture(await service.draw_samples(**request.match_info))
+
+
+async def _draw_photo(request):
+  service = request.app[_service_key]
+  return _picture(await service.draw_photo(**request.match_info))
+
+
+async def _edit(request):
+  content = files.parse_json('the request', await request.read())
+  return _picture(await request.app[_service_key].edit(content))
 
 
 async def _add_photo(request):
-  service = request.app[_service_key]
   if (request.content_length or 0) > _LARGEST_PHOTO:
     raise web.HTTPRequestEntityTooLarge(_LARGEST_PHOTO, request.content_length)
   async with request.app[_uploads_key]:
@@ -301,23 +301,12 @@ async def _add_photo(request):
         content = await request.clone(client_max_size=_LARGEST_PHOTO).read()
     except TimeoutError as error:
       raise web.HTTPRequestTimeout from error
-    added = await service.add_photo(
-        request.match_info['model'], content, request.query.get('align') == '1'
+    added = await request.app[_service_key].add_photo(
+        **request.match_info,
+        content=content,
+        align=request.query.get('align') == '1',
     )
   return web.json_response(added, status=201)
-
-
-async def _draw_photo(request):
-  found = request.match_info
-  service = request.app[_service_key]
-  return _picture(
-      await service.draw_photo(found['model'], found['photo'], found['which'])
-  )
-
-
-async def _edit(request):
-  content = files.parse_json('the request', await request.read())
-  return _picture(await request.app[_service_key].edit(content))
 
 
 def _picture(content):

@@ -24,8 +24,6 @@ from jacsup_jax.editor import photos
 from jacsup_jax.editor import requests
 from jacsup_jax.editor import wire
 
-_MOST_PHOTOS = 64
-_PHOTO_SECONDS = 30 * 60
 _MOST_MODELS = 4
 _SAMPLE = re.compile(r'sample-(0|[1-9][0-9]{0,3})')
 
@@ -65,27 +63,21 @@ class Loaded:
 
 
 class PhotoStore:
-  """The most recently used photos, in memory only.
+  """The most recently used photos, in memory; for one event loop.
 
-  Not thread-safe: one event loop calls it.
+  Attributes:
+    most: photos to keep; the least recently used one is dropped first.
+    seconds: from the last use of a photo until it is dropped.
+    clock: returns seconds.
   """
 
   def __init__(
       self,
-      most: int = _MOST_PHOTOS,
-      seconds: float = _PHOTO_SECONDS,
+      most: int = 64,
+      seconds: float = 30 * 60,
       clock: Callable[[], float] = time.monotonic,
   ):
-    """Creates an empty store.
-
-    Args:
-      most: photos to keep; the least recently used one is dropped first.
-      seconds: from the last use of a photo until it is dropped.
-      clock: returns seconds.
-    """
-    self._most = most
-    self._seconds = seconds
-    self._clock = clock
+    self.most, self.seconds, self.clock = most, seconds, clock
     # (model, photo) -> (time of last use, photo), least recently used first.
     self._photos = collections.OrderedDict()
 
@@ -94,10 +86,10 @@ class PhotoStore:
 
   def put(self, model: str, photo_id: str, photo: Photo) -> None:
     """Stores a photo of a model."""
-    self._photos[model, photo_id] = (self._clock(), photo)
+    self._photos[model, photo_id] = (self.clock(), photo)
     self._photos.move_to_end((model, photo_id))
     self.drop_expired()
-    while len(self._photos) > self._most:
+    while len(self._photos) > self.most:
       self._photos.popitem(last=False)
 
   def get(self, model: str, photo_id: str) -> Photo | None:
@@ -111,13 +103,17 @@ class PhotoStore:
 
   def drop_expired(self) -> None:
     """Drops the photos that have not been used for too long."""
-    oldest = self._clock() - self._seconds
+    oldest = self.clock() - self.seconds
     while self._photos and next(iter(self._photos.values()))[0] <= oldest:
       self._photos.popitem(last=False)
 
 
 class Service:
-  """Models that are loaded on demand, and photos that are edited."""
+  """Models that are loaded on demand, and photos that are edited.
+
+  Methods raise InputError for what cannot be used and NotFoundError for a model
+  or photo that does not exist; pictures are lossless WebP.
+  """
 
   def __init__(
       self,
@@ -162,18 +158,7 @@ class Service:
     }
 
   async def describe(self, model: str) -> dict[str, Any]:
-    """Loads a model and describes it as JSON.
-
-    Args:
-      model: its id.
-
-    Returns:
-      Its sliders, image size and number of samples.
-
-    Raises:
-      InputError: if it cannot be loaded.
-      NotFoundError: if there is no model of this id.
-    """
+    """Loads a model and describes its sliders, images and samples as JSON."""
     loaded = await self._load(model)
     height, width, channels = loaded.editor.image_shape
     return {
@@ -189,7 +174,7 @@ class Service:
     }
 
   async def draw_samples(self, model: str) -> bytes:
-    """Returns thumbnails of a model's samples side by side, as WebP."""
+    """Draws thumbnails of a model's samples side by side."""
     loaded = await self._load(model)
     if not len(loaded.samples):
       raise NotFoundError(f'{model} has no samples: {loaded.without_samples}')
@@ -199,19 +184,15 @@ class Service:
   async def add_photo(
       self, model: str, content: bytes, align: bool
   ) -> dict[str, Any]:
-    """Prepares and encodes a photo.
+    """Prepares and encodes a photo for a model.
 
     Args:
-      model: id of the model it is for.
+      model: its id.
       content: of the file.
       align: whether to align it by the face in it.
 
     Returns:
       As JSON the id of the photo, and whether a face was found.
-
-    Raises:
-      InputError: if the photo cannot be used.
-      NotFoundError: if there is no such model.
     """
     loaded = await self._load(model)
     if align and self._align is None:
@@ -228,31 +209,16 @@ class Service:
     await self._keep(loaded, model, photo_id, image)
     return {'photo': photo_id, 'is_aligned': is_aligned}
 
-  async def draw_photo(self, model: str, photo_id: str, which: str) -> bytes:
-    """Returns a photo as WebP.
-
-    Args:
-      model: its id.
-      photo_id: from `add_photo`, or `sample-N`.
-      which: `original` or `reconstruction`.
-
-    Returns:
-      The picture.
-
-    Raises:
-      NotFoundError: if there is no such model, photo or picture.
-    """
-    photo = await self._find(await self._load(model), model, photo_id)
-    images = {'original': photo.image, 'reconstruction': photo.reconstruction}
+  async def draw_photo(self, model: str, photo: str, which: str) -> bytes:
+    """Draws a photo by its id: its `original`, or its `reconstruction`."""
+    found = await self._find(await self._load(model), model, photo)
+    images = {'original': found.image, 'reconstruction': found.reconstruction}
     if which not in images:
-      raise NotFoundError(
-          f'no picture {files.describe(which)}; accepted:'
-          f' {", ".join(images)}.'
-      )
+      raise NotFoundError(f'no picture {files.describe(which)} of a photo.')
     return wire.encode(images[which])
 
   async def edit(self, request: Mapping[str, Any]) -> bytes:
-    """Returns an edit, or a strip of edits side by side, as WebP.
+    """Draws an edit, or a strip of edits side by side.
 
     Args:
       request: `model` and `photo` by their ids, and what
@@ -260,10 +226,6 @@ class Service:
 
     Returns:
       The picture.
-
-    Raises:
-      InputError: if the request is invalid.
-      NotFoundError: if there is no such model or photo.
     """
     model, photo_id = request.get('model'), request.get('photo')
     if not isinstance(model, str) or not isinstance(photo_id, str):

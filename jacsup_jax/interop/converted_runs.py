@@ -103,43 +103,38 @@ def import_model(
 def export_model(
     source: str | os.PathLike[str],
     output: str | os.PathLike[str],
-    *,
     stage: str | None = None,
-    judge: int = 0,
 ) -> str:
-  """Converts a stage of a run, or a judge of digits, to a file.
+  """Converts a stage of a run to a file.
 
   Args:
-    source: a work directory, or a directory of judges.
+    source: the work directory.
     output: the file, which must not exist; see `state_dicts.write`.
-    stage: of the run; by default its last finished one.
-    judge: number of the judge, from 0.
+    stage: by default the last finished one.
 
   Returns:
     A line that describes what was written.
 
   Raises:
-    InputError: if there is no such model, or the released code has none like
-      it; nothing is written then.
+    InputError: if there is no such stage, or the released code has no such
+      model; nothing is written then.
     StorageError: if the file cannot be written.
   """
   output = _check_new(output)
   if not os.fspath(output).endswith(state_dicts.SAFETENSORS):
     state_dicts.import_torch(output)  # before a model is loaded
-  if judge_files.exist(source):
-    found = _read_judge(source, judge)
-  else:
-    run = runs.Run.open(source, '--input')
-    name = run.find_stage(stage or next(reversed(run.stages), None))
-    trained = run.trained(name)
-    found = released.Converted(
-        trained.module, trained.model.variables, int(trained.state.step)
-    )
-  state = released.to_state_dict(found)
+  run = runs.Run.open(source, '--input')
+  name = run.find_stage(stage or next(reversed(run.stages), None))
+  trained = run.trained(name)
+  state = released.to_state_dict(
+      released.Converted(
+          trained.module, trained.model.variables, int(trained.state.step)
+      )
+  )
   with files.writing(output):
     output.parent.mkdir(parents=True, exist_ok=True)
   state_dicts.write(output, state)
-  return f'{_describe(found.module)}: {len(state)} tensors in {output}'
+  return f'{_describe(trained.module)}: {len(state)} tensors in {output}'
 
 
 def _check_new(output):
@@ -265,15 +260,3 @@ def _write_judge(output, found, dataset, test, epochs) -> str:
       f'{_describe(found.module)}: {float(accuracy):.2%} right on the test split'
       f' of {dataset}; in {output}'
   )
-
-
-def _read_judge(source, member):
-  ensemble = judges.read(source)
-  if member >= len(ensemble.seeds):
-    raise errors.InputError(
-        f'--judge={member}; accepted: less than {len(ensemble.seeds)}, the'
-        f' number of judges in {source}.'
-    )
-  params = jax.tree.map(lambda x: x[member], ensemble.params)
-  variables = {'params': params, 'batch_stats': {}}
-  return released.Converted(ensemble.module, variables, 0)

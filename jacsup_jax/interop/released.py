@@ -85,11 +85,6 @@ def from_state_dict(
   variables = {'params': {}, 'batch_stats': {}}
   for entry in entries:
     array = _to_float32(where, entry.name, state[entry.name])
-    if entry.name.endswith('running_var') and (array < 0).any():
-      raise errors.InputError(
-          f'{where} has {entry.name} with {array.min()}; accepted: variances of'
-          ' at least 0.'
-      )
     tree = variables
     for key in entry.path[:-1]:
       tree = tree.setdefault(key, {})
@@ -240,10 +235,9 @@ def _find_module(where, state, num_factors) -> nn.Module:
   if 'enc_layers.0.0.weight' in state:
     return _find_faces(where, state)
   if 'model.out.weight' in state:
-    sizes = _list_sizes(where, state, ('model.fc1', 'model.fc2', 'model.out'))
-    *widths, num_classes = sizes[1:]
-    shape = _find_image_shape(where, sizes[0])
-    return classifiers.MlpJudge(num_classes, tuple(widths), image_shape=shape)
+    names = ('model.fc1', 'model.fc2', 'model.out')
+    shape, (*widths, classes) = _list_sizes(where, state, names)
+    return classifiers.MlpJudge(classes, tuple(widths), image_shape=shape)
   depth = 0
   while f'encoder.{2 * depth}.weight' in state:
     depth += 1
@@ -255,49 +249,45 @@ def _find_module(where, state, num_factors) -> nn.Module:
         ' or enc_layers.0.0.weight (faces).'
     )
   names = [f'encoder.{2 * i}' for i in range(depth)]
-  pixels, *widths, size = _list_sizes(where, state, names)
+  shape, (*widths, size) = _list_sizes(where, state, names)
   is_teacher = f'encoder.{2 * depth - 1}.running_mean' in state
-  if not is_teacher and size <= num_factors:
+  factors = size if is_teacher else num_factors
+  if factors > size - (not is_teacher):
     raise errors.InputError(
         f'{where} has a code of {size} units, with --num_factors={num_factors};'
         ' accepted: fewer factors than units.'
     )
-  factors = size if is_teacher else num_factors
   return autoencoders.MlpAutoencoder(
       factors,
       size - factors,
       normalize_code=is_teacher,
-      image_shape=_find_image_shape(where, pixels),
+      image_shape=shape,
       widths=tuple(widths),
   )
 
 
 def _list_sizes(where, state, names):
-  """Lists the sizes of linear layers, from their input to their output."""
-  matrices = []
-  for name in names:
-    array = state.get(f'{name}.weight')
-    if array is None or array.ndim != 2 or 0 in array.shape:
-      found = None if array is None else array.shape
+  """Finds the image shape of linear layers, and the size of each output."""
+  shapes = [getattr(state.get(f'{name}.weight'), 'shape', ()) for name in names]
+  side = math.isqrt(shapes[0][-1]) if shapes[0] else 0
+  for name, shape in zip(names, shapes):
+    if len(shape) != 2 or 0 in shape or side**2 != shapes[0][1]:
       raise errors.InputError(
-          f'{where} has {name}.weight of shape {found}; accepted: a matrix.'
+          f'{where} has {name}.weight of shape {shape}; accepted: a matrix, for'
+          ' square images.'
       )
-    matrices.append(array)
-  return [matrices[0].shape[1], *(matrix.shape[0] for matrix in matrices)]
-
-
-def _find_image_shape(where, pixels):
-  side = math.isqrt(pixels)
-  if side**2 != pixels:
-    raise errors.InputError(
-        f'{where} is of images of {pixels} pixels; accepted: square images, such'
-        ' as 28x28.'
-    )
-  return side, side, 1
+  return (side, side, 1), [shape[0] for shape in shapes]
 
 
 def _find_faces(where, state):
-  down, up = (_list_kernels(state, name) for name in ('enc_layers', 'dec_layers'))
+  down, up = (
+      [
+          state[f'{prefix}.{i}.0.weight'].shape
+          for i in range(11)  # layers for the largest images
+          if getattr(state.get(f'{prefix}.{i}.0.weight'), 'ndim', 0) == 4
+      ]
+      for prefix in ('enc_layers', 'dec_layers')
+  )
   if len(down) < 2 or len(up) < 2:
     raise errors.InputError(
         f'{where} has {len(down)} and {len(up)} convolutions; accepted: an'
@@ -305,26 +295,15 @@ def _find_faces(where, state):
     )
   # Every decoder layer but the first tells k; one may be damaged.
   num_factors = statistics.median_low(
-      after.shape[0] - before.shape[1] for before, after in zip(up, up[1:])
+      after[0] - before[1] for before, after in zip(up, up[1:])
   )
-  sizes = [kernel.shape[0] for kernel in down]
   return autoencoders.FaceAutoencoder(
       max(1, num_factors),
-      max(1, sizes[-1] - num_factors),
+      max(1, down[-1][0] - num_factors),
       image_size=2 ** (len(down) + 1),
-      first_width=max(1, sizes[0]),
-      last_width=max(1, *sizes[:-1]),
+      first_width=max(1, down[0][0]),
+      last_width=max(1, *(shape[0] for shape in down[:-1])),
   )
-
-
-def _list_kernels(state, prefix):
-  kernels = []
-  for i in range(11):  # of the largest images
-    kernel = state.get(f'{prefix}.{i}.0.weight')
-    if kernel is None or kernel.ndim != 4:
-      break
-    kernels.append(kernel)
-  return kernels
 
 
 def _template(module) -> codes.Variables:
@@ -367,17 +346,17 @@ def _check_names_and_shapes(where, state, expected, counters):
 
 
 def _to_float32(where, name, array) -> np.ndarray:
-  if array.dtype.kind != 'f':
-    raise errors.InputError(
-        f'{where} has {name} of type {array.dtype}; accepted: floats.'
-    )
   with np.errstate(over='ignore'):  # from float64; refused below
     converted = array.astype(np.float32)
-  bad = int(np.size(converted) - np.isfinite(converted).sum())
-  if bad:
+  is_variance = name.endswith('running_var')
+  if (
+      array.dtype.kind != 'f'
+      or not np.isfinite(converted).all()
+      or (is_variance and (converted < 0).any())
+  ):
     raise errors.InputError(
-        f'{where} has {name} with {bad:,} of {converted.size:,} numbers that'
-        ' are not finite in float32; accepted: finite ones.'
+        f'{where} has {name} of type {array.dtype} with numbers that no model'
+        ' has; accepted: finite floats, of a variance at least 0.'
     )
   return converted
 

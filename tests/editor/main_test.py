@@ -257,13 +257,11 @@ EDIT = ('--input=face.png', '--output=o.png')
         (('--input=face.png', '--output=o.txt'), "ends in '.txt'"),
         (('--input=face.png', '--output=o'), "ends in ''; accepted: .png"),
         (('--input=face.png', '--output=gs://a/o.png'), 'another machine'),
-        (('--input=face.png', '--output=face.png'), 'is the photo itself'),
+        (('--input=face.png', '--output=face.png'), 'is the input itself'),
         (('--input=face.png', '--output=model/o.png'), 'is a file'),
-        (('--input=face.png', '--output=dir.png'), 'is not a file'),
-        (('--input=face.png', '--output=' + 'x' * 300 + '.png'), 'a shorter'),
         (('--input=face.png', '--output=/proc/o.png'), 'cannot be written'),
-        (('--input=photos', '--output=photos'), 'is the folder of the photos'),
-        (('--input=photos', '--output=o.png'), 'accepted: a folder'),
+        (('--input=photos', '--output=photos'), 'is the input itself'),
+        (('--input=photos', '--output=o.png'), 'for a folder of photos'),
         (('--input=photos', '--output=model'), 'is a file'),
         (
             ('--input=photos', '--sweep=Bald:0:1:3', '--animate=o.gif'),
@@ -295,7 +293,6 @@ EDIT = ('--input=face.png', '--output=o.png')
     ],
 )  # pyformat: disable
 def test_mistakes(place, invoke, args, message, monkeypatch):
-  (place / 'dir.png').mkdir()
   (place / 'empty').mkdir()
   if '--input=pipe' in args:
     os.mkfifo(place / 'pipe')

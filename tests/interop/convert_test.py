@@ -77,7 +77,7 @@ def refuses(function, source, output, *parts, **options):
   assert sorted(output.parent.rglob('*')) == before
 
 
-@pytest.mark.parametrize('kind', MODULES)
+@pytest.mark.parametrize('kind', ['teacher', 'student', 'faces'])
 def test_a_directory_gives_the_same_file_again(kind, tmp_path):
   path, state = write(tmp_path, kind)
   made, back = tmp_path / 'made', tmp_path / 'back.safetensors'
@@ -141,7 +141,7 @@ def test_a_judge_is_restored_as_any(tmp_path):
   assert found.accuracy == pytest.approx((0.1,)) and '10.00%' in line
   refuses(
       converted_runs.export_model, tmp_path / 'judge',
-      tmp_path / 'x.safetensors', '--judge=1; accepted: less than 1', judge=1,
+      tmp_path / 'x.safetensors', 'no manifest.json',
   )  # pyformat: disable
 
 

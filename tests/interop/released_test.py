@@ -286,10 +286,10 @@ def test_other_tensors_are_refused(changes, part):
 def test_numbers_that_no_model_has():
   state, _ = stored('mnist_teacher')
   for name, array, part in (
-      ('encoder.0.bias', np.full(8, np.nan, np.float32), '8 of 8'),
-      ('encoder.0.bias', np.full(8, 1e300), 'not finite in float32'),
+      ('encoder.0.bias', np.full(8, np.nan, np.float32), 'finite floats'),
+      ('encoder.0.bias', np.full(8, 1e300), 'finite floats'),
       ('encoder.0.bias', np.zeros(8, np.int64), 'type int64'),
-      ('encoder.7.running_var', np.float32([1, -1]), 'variances'),
+      ('encoder.7.running_var', np.float32([1, -1]), 'of a variance at least 0'),
       ('encoder.7.num_batches_tracked', np.float32(1), 'whole number'),
       ('encoder.7.num_batches_tracked', np.int64(-1), 'whole number'),
   ):  # pyformat: disable
