@@ -20,6 +20,7 @@ import optax
 
 from jacsup_jax.core import codes
 from jacsup_jax.core import errors
+from jacsup_jax.core import trees
 from jacsup_jax.data import batches
 from jacsup_jax.data import registry
 from jacsup_jax.evaluation import judge_files
@@ -274,7 +275,7 @@ def train(
     if report is not None:
       report(epoch, epochs, {'loss': loss, 'accuracy': accuracy})
   return dataclasses.replace(
-      best, sha256=judge_files.hash_tree(best.variables)
+      best, sha256=trees.hash_tree(best.variables)
   )
 
 

@@ -5,15 +5,12 @@ which are JSON values, go into the file's metadata.
 """
 
 import dataclasses
-import hashlib
 import json
 import os
 import pathlib
 from typing import Any, TypeVar
 
-import chex
 from flax import traverse_util
-import jax
 import numpy as np
 
 from jacsup_jax.core import errors
@@ -108,18 +105,6 @@ def read(
       for name, value in described.items()
   }
   return kind(**entries, **{tree: _unflatten(arrays)})
-
-
-def hash_tree(tree: chex.ArrayTree) -> str:
-  """Returns the sha256 of a tree's paths, shapes, types and bytes."""
-  digest = hashlib.sha256()
-  for path, leaf in jax.tree_util.tree_leaves_with_path(jax.device_get(tree)):
-    array = np.asarray(leaf)
-    digest.update(
-        f'{jax.tree_util.keystr(path)} {array.shape} {array.dtype}'.encode()
-    )
-    digest.update(np.ascontiguousarray(array).tobytes())
-  return digest.hexdigest()
 
 
 def _flatten(tree):

@@ -20,6 +20,7 @@ import optax
 from jacsup_jax.core import codes
 from jacsup_jax.core import config
 from jacsup_jax.core import errors
+from jacsup_jax.core import trees
 from jacsup_jax.data import batches
 from jacsup_jax.data import registry
 from jacsup_jax.evaluation import judge_files
@@ -265,7 +266,7 @@ def train(
       judges,
       params=params,
       accuracy=tuple(float(a) for a in accuracy),
-      sha256=judge_files.hash_tree(params),
+      sha256=trees.hash_tree(params),
   )
 
 

@@ -15,10 +15,10 @@ import numpy as np
 
 from jacsup_jax.core import config
 from jacsup_jax.core import errors
+from jacsup_jax.core import trees
 from jacsup_jax.data import files
 from jacsup_jax.data import registry
 from jacsup_jax.evaluation import attribute_flips
-from jacsup_jax.evaluation import judge_files
 from jacsup_jax.evaluation import judges
 from jacsup_jax.interop import released
 from jacsup_jax.interop import state_dicts
@@ -253,7 +253,7 @@ def _write_judge(output, found, dataset, test, epochs) -> str:
           epochs=epochs,
           params=params,
           accuracy=(float(accuracy),),
-          sha256=judge_files.hash_tree(params),
+          sha256=trees.hash_tree(params),
       ),
   )
   return (

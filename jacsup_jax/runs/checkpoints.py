@@ -22,6 +22,7 @@ import orbax.checkpoint as ocp
 
 from jacsup_jax.core import codes
 from jacsup_jax.core import errors
+from jacsup_jax.core import trees
 from jacsup_jax.data import files
 from jacsup_jax.training import steps
 
@@ -97,7 +98,7 @@ class StageCheckpoints:
       StorageError: if it cannot be written; earlier checkpoints are kept.
     """
     fields = jax.device_get(state)._asdict()
-    sha256 = steps.hash_tree(fields['params'])
+    sha256 = trees.hash_tree(fields['params'])
     if step in self.list_steps():
       return sha256
     model = {name: fields.pop(name) for name in _MODEL}
@@ -247,7 +248,7 @@ class StageCheckpoints:
       raise _Damage('its progress is not what was saved')
     if not isinstance(read.model, dict) or set(read.model) != set(_MODEL):
       raise _Damage('it holds no model')
-    if steps.hash_tree(read.model['params']) != entries['params_sha256']:
+    if trees.hash_tree(read.model['params']) != entries['params_sha256']:
       raise _Damage('its parameters differ from what was saved')
     return read.model, entries
 
@@ -325,7 +326,7 @@ def read_variables(
         ' stage as finished; accepted: a whole work directory.'
       )
     model = saved.restore(step)
-  found = steps.hash_tree(model['params'])
+  found = trees.hash_tree(model['params'])
   if found != sha256:
     raise errors.InputError(
       f'{saved.directory / str(step)} has parameters of sha256 {found[:12]},'
@@ -337,7 +338,7 @@ def read_variables(
 def _hash_all(model, rest, progress):
   """Hashes a whole checkpoint: damage to the optimizer shows as well."""
   text = json.dumps(progress, sort_keys=True)
-  digests = [steps.hash_tree(model), steps.hash_tree(_leaves(rest)), text]
+  digests = [trees.hash_tree(model), steps.hash_tree(_leaves(rest)), text]
   return hashlib.sha256(' '.join(digests).encode()).hexdigest()
 
 

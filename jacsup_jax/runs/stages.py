@@ -17,6 +17,7 @@ import jax
 
 from jacsup_jax.core import config
 from jacsup_jax.core import errors
+from jacsup_jax.core import trees
 from jacsup_jax.models import model as models
 from jacsup_jax.runs import checkpoints
 from jacsup_jax.runs import signals
@@ -315,7 +316,7 @@ class _StageRun:
     """Returns the trained model, and records that it is finished."""
     state = jax.device_get(position.state)
     stage, parent = self.stage, self.trained.get(self.stage.parent)
-    sha256 = steps.hash_tree(state.params)
+    sha256 = trees.hash_tree(state.params)
     if devices.is_first():
       recorded = self.workdir.manifest['stages'].get(stage.name)
       if recorded and recorded['sha256'] != sha256:

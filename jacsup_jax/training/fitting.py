@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from jacsup_jax.core import codes
 from jacsup_jax.core import config
+from jacsup_jax.core import trees
 from jacsup_jax.data import dataset as datasets
 from jacsup_jax.models import autoencoders
 from jacsup_jax.models import model as models
@@ -153,4 +154,4 @@ def _fit(
   for epoch in range(first, first + stage.epochs):
     state, _ = epoch_fn(state, epoch)
   state = jax.device_get(state)
-  return steps.Trained(stage, module, state, steps.hash_tree(state.params))
+  return steps.Trained(stage, module, state, trees.hash_tree(state.params))

@@ -2,14 +2,12 @@
 
 from collections.abc import Callable, Mapping
 import dataclasses
-import hashlib
 from typing import Any, NamedTuple, Protocol
 
 import chex
 from flax import linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
 from jacsup_jax.core import codes
@@ -40,7 +38,7 @@ class Trained:
     stage: that trained it.
     module: as it is evaluated, with the first teacher's factors.
     state: after the last step, on the host.
-    sha256: of its parameters, see `hash_tree`.
+    sha256: of its parameters, see `core.trees.hash_tree`.
   """
 
   stage: config.Stage
@@ -128,14 +126,3 @@ def train_step(
   params = optax.apply_updates(state.params, updates)
   state = TrainState(state.step + 1, params, batch_stats, opt_state)
   return state, metrics
-
-
-def hash_tree(tree: chex.ArrayTree) -> str:
-  """Returns the sha256 of a tree's paths, shapes, types and bytes, as hex."""
-  digest = hashlib.sha256()
-  for path, leaf in jax.tree_util.tree_leaves_with_path(jax.device_get(tree)):
-    array = np.asarray(leaf)
-    name = jax.tree_util.keystr(path)
-    digest.update(f'{name} {array.shape} {array.dtype}'.encode())
-    digest.update(np.ascontiguousarray(array).tobytes())
-  return digest.hexdigest()

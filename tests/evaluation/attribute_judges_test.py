@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from jacsup_jax.core import errors
+from jacsup_jax.core import trees
 from jacsup_jax.evaluation import attribute_judges
 from jacsup_jax.evaluation import judge_files
 
@@ -65,7 +66,7 @@ def test_description_identifies_the_judge(face_judge):
   described = face_judge.describe()
   assert described['attribute_names'] == NAMES
   assert described['fingerprint'] == 'abc'
-  assert described['sha256'] == judge_files.hash_tree(face_judge.variables)
+  assert described['sha256'] == trees.hash_tree(face_judge.variables)
   json.dumps(described)
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from jacsup_jax.core import errors
+from jacsup_jax.core import trees
 from jacsup_jax.data import registry
 from jacsup_jax.evaluation import judge_files
 from jacsup_jax.evaluation import judges
@@ -81,7 +82,7 @@ def test_description_identifies_the_judges(class_ensemble):
   described = class_ensemble.describe()
   assert described['dataset'] == 'quadrants'
   assert described['seeds'] == (0, 1)
-  assert described['sha256'] == judge_files.hash_tree(class_ensemble.params)
+  assert described['sha256'] == trees.hash_tree(class_ensemble.params)
   json.dumps(described)
 
 

@@ -12,8 +12,8 @@ import orbax.checkpoint as ocp
 import pytest
 
 from jacsup_jax.core import errors
+from jacsup_jax.core import trees
 from jacsup_jax.runs import checkpoints
-from jacsup_jax.training import steps
 
 
 class State(NamedTuple):
@@ -50,7 +50,7 @@ def _recover(path, expected, note=lambda line: None, template=None):
 def test_hash_is_the_sha256_of_path_shape_type_and_bytes():
   # The text by hand; 1.0 in little-endian float32 is 00 00 80 3f.
   expected = hashlib.sha256(b"['a'] (1,) float32" + b'\x00\x00\x80\x3f')
-  assert steps.hash_tree({'a': jnp.ones(1)}) == expected.hexdigest()
+  assert trees.hash_tree({'a': jnp.ones(1)}) == expected.hexdigest()
 
 
 @pytest.mark.parametrize(
@@ -64,12 +64,12 @@ def test_hash_is_the_sha256_of_path_shape_type_and_bytes():
 )
 def test_hash_tells_equal_bytes_apart(other):
   tree = {'a': np.zeros((2, 2), np.float32)}
-  assert steps.hash_tree(other) != steps.hash_tree(tree)
+  assert trees.hash_tree(other) != trees.hash_tree(tree)
 
 
 def test_hash_does_not_depend_on_memory_order():
   array = np.arange(6, dtype=np.float32).reshape(2, 3)
-  assert steps.hash_tree(np.asfortranarray(array)) == steps.hash_tree(array)
+  assert trees.hash_tree(np.asfortranarray(array)) == trees.hash_tree(array)
 
 
 # Invariants.
@@ -80,7 +80,7 @@ def test_restored_is_what_was_saved(tmp_path):
   with checkpoints.StageCheckpoints(tmp_path / 'stage') as saved:
     assert saved.list_steps() == [] and not (tmp_path / 'stage').exists()
     sha256 = saved.save(7, state, {'count': 3})
-    assert sha256 == steps.hash_tree(state.params)
+    assert sha256 == trees.hash_tree(state.params)
   found = _recover(tmp_path / 'stage', {'7': sha256}, template=_state(1))
   assert (found.step, found.progress, found.sha256) == (7, {'count': 3}, sha256)
   chex.assert_trees_all_equal(found.state, state)

@@ -11,6 +11,7 @@ import quadratic
 
 from jacsup_jax.core import config
 from jacsup_jax.core import errors
+from jacsup_jax.core import trees
 from jacsup_jax.models import autoencoders
 from jacsup_jax.models import model as models
 from jacsup_jax.runs import run as runs
@@ -131,7 +132,7 @@ def test_training_a_child_leaves_its_parent_alone(finished):
   path, trained = finished
   run = runs.Run.open(path)
   for name, expected in trained.items():
-    assert steps.hash_tree(expected.state.params) == expected.sha256
+    assert trees.hash_tree(expected.state.params) == expected.sha256
     images = IMAGES[:4]
     model = run.restore(name)
     np.testing.assert_array_equal(

@@ -21,13 +21,13 @@ from quadratic import EPOCHS
 from quadratic import STEPS
 
 from jacsup_jax.core import errors
+from jacsup_jax.core import trees
 from jacsup_jax.runs import checkpoints
 from jacsup_jax.runs import run as runs
 from jacsup_jax.runs import signals
 from jacsup_jax.runs import stages
 from jacsup_jax.runs import workdir as workdirs
 from jacsup_jax.training import loop
-from jacsup_jax.training import steps
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -81,7 +81,7 @@ def test_manifest_has_the_chain_of_parents(undisturbed):
   for model in trained:
     entry = recorded[model.stage.name]
     assert entry['epochs'] == EPOCHS and entry['seed'] == 0
-    assert entry['sha256'] == steps.hash_tree(model.state.params)
+    assert entry['sha256'] == trees.hash_tree(model.state.params)
     # The newest checkpoint is the last state of the stage.
     saved = manifest['checkpoints'][model.stage.name]
     assert list(saved.values())[-1] == entry['sha256']
