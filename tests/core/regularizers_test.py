@@ -1,4 +1,4 @@
-"""Tests of jacsup_jax.constraints."""
+"""Tests of jacsup_jax.core.regularizers."""
 
 import functools
 
@@ -8,12 +8,11 @@ import numpy as np
 import pytest
 
 from jacsup_jax.core import codes
-from jacsup_jax.core import codes as latents
 from jacsup_jax.core import errors
-from jacsup_jax.core import regularizers as constraints
+from jacsup_jax.core import regularizers
 
 HSIC = jax.jit(
-    constraints.hsic_loss, static_argnames=('bandwidth', 'axis_name')
+    regularizers.hsic_loss, static_argnames=('bandwidth', 'axis_name')
 )
 
 
@@ -22,7 +21,7 @@ def _normal(seed, *shape):
 
 
 def _linear(kernel, code):
-  return (latents.merge(code) @ kernel).reshape(-1, 2, 2, 1)
+  return (codes.merge(code) @ kernel).reshape(-1, 2, 2, 1)
 
 
 # Values.
@@ -49,7 +48,7 @@ def test_cosines_of_a_linear_decoder_by_hand():
       [[1.0, 0, 0, 0], [3, 3, 0, 0], [0, 0, 2, 0]], jnp.float32
   )
   code = codes.Code(jnp.ones((2, 2)), jnp.ones((2, 1)))
-  losses = lambda kernel: constraints.column_losses(
+  losses = lambda kernel: regularizers.column_losses(
       functools.partial(_linear, kernel), code
   )
   with_nuisance, between = losses(kernel)
@@ -62,14 +61,14 @@ def test_cosines_of_a_linear_decoder_by_hand():
 
 def test_one_example_has_no_hsic():
   with pytest.raises(errors.InputError, match='batch of 1; accepted: 2'):
-    constraints.hsic_loss(jnp.ones((1, 2)), jnp.ones((1, 2)))
+    regularizers.hsic_loss(jnp.ones((1, 2)), jnp.ones((1, 2)))
 
 
 def test_jacobian_by_all_units_that_is_too_large_is_refused():
   code = codes.Code(jnp.ones((2, 2)), jnp.ones((2, 1)))
-  with pytest.raises(errors.InputError, match='96 bytes.*accepted: 95'):
+  with pytest.raises(errors.InputError, match='96 bytes.*accepted: up to 95'):
     # 2 codes x 4 pixels x 3 units x 4 bytes.
-    constraints.column_losses(
+    regularizers.column_losses(
         functools.partial(_linear, jnp.ones((3, 4))), code, max_bytes=95
     )
 
@@ -82,7 +81,7 @@ def test_units_without_effect_have_a_finite_gradient():
   code = codes.Code(jnp.ones((2, 2)), jnp.ones((2, 1)))
 
   def total(kernel):
-    losses = constraints.column_losses(
+    losses = regularizers.column_losses(
         functools.partial(_linear, kernel), code
     )
     return jnp.sum(losses[0] + losses[1])
@@ -95,7 +94,7 @@ def test_units_without_effect_have_a_finite_gradient():
 def test_constant_values_have_no_hsic_and_a_finite_gradient():
   nuisance = jnp.asarray(_normal(0, 8, 2))
   value, grad = jax.value_and_grad(
-      lambda x: constraints.hsic_loss(x, nuisance)
+      lambda x: regularizers.hsic_loss(x, nuisance)
   )(jnp.ones((8, 2)))
   np.testing.assert_allclose(value, 0.0, atol=1e-7)
   assert np.all(np.isfinite(grad))
@@ -111,7 +110,7 @@ def test_constant_values_have_no_hsic_and_a_finite_gradient():
 def test_cosines_do_not_see_the_strength_of_a_unit():
   kernel = jnp.asarray(_normal(0, 3, 4))
   code = codes.Code(jnp.ones((2, 2)), jnp.ones((2, 1)))
-  losses = lambda kernel: constraints.column_losses(
+  losses = lambda kernel: regularizers.column_losses(
       functools.partial(_linear, kernel), code
   )
   weaker = kernel * jnp.array([[1e-2], [1.0], [-30.0]])
@@ -123,7 +122,7 @@ def test_cosines_do_not_see_the_strength_of_a_unit():
 def test_hsic_over_an_axis_is_that_of_the_whole_batch():
   values = jnp.asarray(_normal(0, 8, 3)), jnp.asarray(_normal(1, 8, 2))
   spread = jax.vmap(
-      lambda y, z: constraints.hsic_loss(y, z, axis_name='shards'),
+      lambda y, z: regularizers.hsic_loss(y, z, axis_name='shards'),
       axis_name='shards',
   )(*(x.reshape(2, 4, -1) for x in values))
   np.testing.assert_allclose(

@@ -1,4 +1,4 @@
-"""Tests of jacsup_jax.jacobian."""
+"""Tests of jacsup_jax.core.jacobian."""
 
 import functools
 
@@ -8,9 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jacsup_jax.core import changes
 from jacsup_jax.core import codes
-from jacsup_jax.core import codes as latents
 from jacsup_jax.core import config
 from jacsup_jax.core import errors
 from jacsup_jax.core import jacobian
@@ -39,7 +37,7 @@ def _code(seed, num_factors=2, nuisance_dim=3):
 
 
 def _linear(kernel, code):
-  return (latents.merge(code) @ kernel).reshape(-1, *SHAPE)
+  return (codes.merge(code) @ kernel).reshape(-1, *SHAPE)
 
 
 def _curved(kernel, code):
@@ -70,7 +68,7 @@ def test_secant_of_hand_computed_decoders():
 
 
 def test_decode_swapped_of_the_identity():
-  decode = lambda code: latents.merge(code).reshape(-1, 2, 1, 1)
+  decode = lambda code: codes.merge(code).reshape(-1, 2, 1, 1)
   code = codes.Code(jnp.array([[1.0], [2.0]]), jnp.array([[5.0], [6.0]]))
   images, swapped = jacobian.decode_swapped(decode, code, jnp.array([1, 0]))
   np.testing.assert_array_equal(images.reshape(2, 2), [[1, 5], [2, 6]])
@@ -92,7 +90,7 @@ def test_decoder_whose_shape_changes_with_the_code_is_refused(name):
   # A row too few, whatever the number of codes.
   short = lambda code: decode(code)[1:]
   code = _code(0)
-  with pytest.raises(errors.InputError, match='images of shape .*codes, of one'):
+  with pytest.raises(errors.InputError, match='images of .*one image per'):
     LOSSES[name](short, code, decode, code, PERMUTATION)
 
   # As wide as the code has factors: other shapes for student and teacher.
@@ -115,7 +113,7 @@ def test_factors_of_another_rank_are_refused(name, shape):
 
 def test_full_of_other_numbers_of_factors_is_refused():
   decode = functools.partial(_linear, _random(1, 5, 6))
-  with pytest.raises(errors.InputError, match='accepted: the same of both'):
+  with pytest.raises(errors.InputError, match='accepted: the same shape'):
     jacobian.full_loss(decode, _code(0), decode, _code(0, 3, 2))
 
 
@@ -123,7 +121,7 @@ def test_full_jacobian_that_is_too_large_says_how_large():
   decode = functools.partial(_linear, _random(1, 5, 6))
   code = _code(0)
   # 4 codes x 6 pixels x 2 factors x 4 bytes.
-  with pytest.raises(errors.InputError, match='192 bytes.*191 bytes at most'):
+  with pytest.raises(errors.InputError, match='192 bytes.*up to 191'):
     jacobian.full_loss(decode, code, decode, code, max_bytes=191)
   jacobian.full_loss(decode, code, decode, code, max_bytes=192)
 
@@ -142,22 +140,39 @@ def test_losses_of_a_hand_computed_decoder():
   np.testing.assert_allclose(jacobian.path_loss(*args, nodes=1), [9.0, 9.0])
 
 
-def test_targets_of_several_swaps_and_blocks():
-  factors = jnp.array([[1.0, 2.0, 3.0], [10.0, 20.0, 30.0]])
-  permutations = jnp.array([[1, 0], [0, 1]])
-  targets = changes.make_targets(factors, permutations, blocks=(1, 2))
-  # The first block by both permutations, then the second.
+def test_targets_of_several_swaps():
+  factors = jnp.array([[1.0, 2.0], [10.0, 20.0]])
+  targets = jacobian.make_targets(factors, jnp.array([[1, 0], [0, 1]]))
+  np.testing.assert_array_equal(targets, [factors[::-1], factors])
   np.testing.assert_array_equal(
-      targets,
-      [
-          [[10, 2, 3], [1, 20, 30]],
-          factors,
-          [[1, 20, 30], [10, 2, 3]],
-          factors,
-      ],
+      jacobian.make_targets(factors, jnp.array([1, 0])), factors[None, ::-1]
   )
-  with pytest.raises(errors.InputError, match='4 together, with 3 factors'):
-    changes.make_targets(factors, permutations, blocks=(2, 2))
+
+
+@pytest.mark.parametrize('form', ['secant', 'tangent', 'path'])
+def test_changes_of_several_swaps_are_those_of_each(form):
+  decode = functools.partial(_curved, _random(0, 5, 6))
+  code = _code(2)
+  permutations = jnp.stack([PERMUTATION, PERMUTATION[::-1]])
+  make = lambda p: jacobian.make_targets(code.factors, p)
+  together = jacobian.compute(decode, code, make(permutations), form=form)
+  for change, permutation in zip(together.changes, permutations):
+    alone = jacobian.compute(decode, code, make(permutation), form=form)
+    np.testing.assert_allclose(change, alone.changes[0], rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(together.images, alone.images, rtol=1e-5)
+
+
+def test_joint_secant_is_the_secant():
+  decode = functools.partial(_curved, _random(0, 5, 6))
+  code = _code(2)
+  targets = jacobian.make_targets(
+      code.factors, jnp.stack([PERMUTATION, PERMUTATION[::-1]])
+  )
+  plain = jacobian.secant(decode, code, targets)
+  joint = jacobian.secant(decode, code, targets, joint=True)
+  chex.assert_trees_all_close(plain, joint, atol=1e-6)
+  known = jacobian.secant(decode, code, targets, images=plain.images)
+  chex.assert_trees_all_equal(plain, known)
 
 
 # Gradients.
@@ -363,10 +378,10 @@ def test_full_is_the_mean_of_tangents_along_normal_directions():
   @jax.jit
   def along(target):
     tangents = [
-        changes.tangent(decode, code, target[None])[1]
+        jacobian.tangent(decode, code, target[None]).changes
         for decode in (student, teacher)
     ]
-    return changes.compare(*tangents)
+    return jacobian.compare(*tangents)
 
   losses = jax.lax.map(along, targets, batch_size=1000)
   # Of the mean of as many: 4 of its standard errors.

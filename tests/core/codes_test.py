@@ -1,4 +1,4 @@
-"""Tests of jacsup_jax.latents."""
+"""Tests of jacsup_jax.core.codes."""
 
 import functools
 
@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from jacsup_jax.core import codes
-from jacsup_jax.core import codes as latents
 
 FLAT = np.arange(6, dtype=np.float32).reshape(2, 3)
 
@@ -21,7 +20,7 @@ class ValueTest(chex.TestCase):
 
   @chex.variants(with_jit=True, without_jit=True)
   def test_factors_come_first(self):
-    code = self.variant(functools.partial(latents.split, num_factors=2))(FLAT)
+    code = self.variant(functools.partial(codes.split, num_factors=2))(FLAT)
     np.testing.assert_array_equal(code.factors, [[0, 1], [3, 4]])
     np.testing.assert_array_equal(code.nuisance, [[2], [5]])
 
@@ -31,7 +30,7 @@ class ValueTest(chex.TestCase):
         jnp.array([[10.0], [20.0], [30.0]]), jnp.array([[1.0], [2.0], [3.0]])
     )
     # Not an involution: with partners read the wrong way it would differ.
-    swapped = self.variant(latents.swap_factors)(code, jnp.array([1, 2, 0]))
+    swapped = self.variant(codes.swap_factors)(code, jnp.array([1, 2, 0]))
     np.testing.assert_array_equal(swapped.factors, [[20], [30], [10]])
     np.testing.assert_array_equal(swapped.nuisance, [[1], [2], [3]])
 
@@ -40,7 +39,7 @@ class ValueTest(chex.TestCase):
     code = codes.Code(
         jnp.array([[0.1, 5.0], [-7.0, 5.0], [0.0, 5.0]]), jnp.ones((3, 1))
     )
-    flip = functools.partial(latents.flip_factor, index=0, strength=2.0)
+    flip = functools.partial(codes.flip_factor, index=0, strength=2.0)
     flipped = self.variant(flip)(code)
     # -2 sign(y), and 0 counts as positive.
     np.testing.assert_array_equal(flipped.factors, [[-2, 5], [2, 5], [-2, 5]])
@@ -49,15 +48,15 @@ class ValueTest(chex.TestCase):
 
 def test_wrong_ranks_raise():
   with pytest.raises(AssertionError):
-    latents.split(jnp.zeros(3), 1)
+    codes.split(jnp.zeros(3), 1)
   with pytest.raises(AssertionError):
-    latents.merge(codes.Code(jnp.zeros((2, 1)), jnp.zeros((2, 2, 2, 1))))
+    codes.merge(codes.Code(jnp.zeros((2, 1)), jnp.zeros((2, 2, 2, 1))))
   with pytest.raises(AssertionError):
-    latents.swap_factors(
+    codes.swap_factors(
         codes.Code(jnp.zeros((2, 1)), jnp.zeros((2, 1))), jnp.array([[0, 1]])
     )
   with pytest.raises(AssertionError):
-    latents.flip_factor(codes.Code(jnp.zeros(2), jnp.zeros((2, 1))), 0, 1.0)
+    codes.flip_factor(codes.Code(jnp.zeros(2), jnp.zeros((2, 1))), 0, 1.0)
 
 
 # Gradients.
@@ -68,7 +67,7 @@ def test_gradient_of_a_swap_goes_back_to_the_partner():
 
   def total(factors):
     code = codes.Code(factors, jnp.zeros((3, 1)))
-    swapped = latents.swap_factors(code, jnp.array([1, 2, 0]))
+    swapped = codes.swap_factors(code, jnp.array([1, 2, 0]))
     return jnp.sum(weights * swapped.factors)
 
   # Example 0 is the partner of 2, 1 of 0, and 2 of 1.
@@ -79,7 +78,7 @@ def test_gradient_of_a_swap_goes_back_to_the_partner():
 
 def test_gradient_of_a_flip_is_zero_in_the_flipped_factor():
   code = codes.Code(jnp.array([[0.5, 2.0]]), jnp.zeros((1, 1)))
-  grads = jax.grad(lambda c: jnp.sum(latents.flip_factor(c, 0, 3.0).factors))(
+  grads = jax.grad(lambda c: jnp.sum(codes.flip_factor(c, 0, 3.0).factors))(
       code
   )
   np.testing.assert_array_equal(grads.factors, [[0.0, 1.0]])
@@ -90,24 +89,24 @@ def test_gradient_of_a_flip_is_zero_in_the_flipped_factor():
 
 @pytest.mark.parametrize('num_factors', [0, 1, 3])
 def test_merge_is_the_inverse_of_split(num_factors):
-  code = latents.split(FLAT, num_factors)
+  code = codes.split(FLAT, num_factors)
   assert code.factors.shape == (2, num_factors)
   assert code.nuisance.shape == (2, 3 - num_factors)
-  np.testing.assert_array_equal(latents.merge(code), FLAT)
+  np.testing.assert_array_equal(codes.merge(code), FLAT)
 
 
 def test_swapping_back_gives_the_code_again():
-  code = latents.split(jax.random.normal(jax.random.key(0), (8, 5)), 2)
+  code = codes.split(jax.random.normal(jax.random.key(0), (8, 5)), 2)
   permutation = jax.random.permutation(jax.random.key(1), 8)
-  swapped = latents.swap_factors(code, permutation)
-  back = latents.swap_factors(swapped, jnp.argsort(permutation))
+  swapped = codes.swap_factors(code, permutation)
+  back = codes.swap_factors(swapped, jnp.argsort(permutation))
   assert not np.array_equal(swapped.factors, code.factors)
   chex.assert_trees_all_equal(back, code)
 
 
 def test_swap_leaves_a_feature_map_alone():
   code = codes.Code(jnp.arange(4.0).reshape(2, 2), jnp.ones((2, 2, 2, 3)))
-  swapped = latents.swap_factors(code, jnp.array([1, 0]))
+  swapped = codes.swap_factors(code, jnp.array([1, 0]))
   chex.assert_trees_all_equal(swapped.nuisance, code.nuisance)
 
 
@@ -116,7 +115,7 @@ def test_partners_over_an_axis_are_those_of_the_whole_batch():
   # Across the borders of the shards: 0 is given what 11 has.
   permutation = jnp.arange(12)[::-1]
   spread = jax.vmap(
-      functools.partial(latents.take_partners, axis_name='shards'),
+      functools.partial(codes.take_partners, axis_name='shards'),
       axis_name='shards',
   )
   taken = spread(values.reshape(4, 3, 2, 3), permutation.reshape(4, 3))
