@@ -15,7 +15,6 @@ from jacsup_jax.editor import main
 from jacsup_jax.editor import model_files
 from jacsup_jax.editor import outputs
 from jacsup_jax.editor import photos
-from jacsup_jax.editor import requests
 
 SIZE = 16
 NAMES = tiny_editors.ATTRIBUTES
@@ -118,13 +117,6 @@ def test_a_strip_and_its_animation(place, invoke, own):
   np.testing.assert_array_equal(frames, [*expected, expected[1]])
 
 
-def test_an_animation_alone(place, invoke):
-  assert invoke(
-      '--input=face.png', '--sweep=Smiling:-3:3:4', '--animate=o.gif'
-  )[0] == 0
-  assert Image.open('o.gif').n_frames == 6
-
-
 def test_a_grid(place, invoke, own):
   status, out, _ = invoke(
       '--input=face.png', '--grid=Smiling:-2:2:3,Bald:0:1:2', '--output=o.png'
@@ -144,13 +136,6 @@ def test_samples(place, invoke, own):
   assert invoke('--input=sample:7', '--keep_detail=1', '--output=o.png')[0] == 0
   expected = drawn_faces.draw_face(*drawn_faces.sample(7, 'test'), SIZE)
   np.testing.assert_array_equal(read('o.png'), expected)
-
-
-def test_samples_of_digits(place, invoke):
-  model_files.write(place / 'digits', tiny_editors.make_digits())
-  args = '--input=sample:3', '--keep_detail=1', '--output=o.png'
-  assert invoke(*args, workdir='digits')[0] == 0
-  assert read('o.png').shape == (28, 28) and read('o.png').max() > 200
 
 
 def test_the_demo_model(place, invoke, monkeypatch):
@@ -324,18 +309,6 @@ def test_an_output_is_replaced_whole_or_not_at_all(place, invoke, monkeypatch):
 
 
 # Invariant.
-
-
-@pytest.mark.parametrize('count', [0, 1, 2])
-def test_shapes_are_known_before(own, count):
-  values = np.linspace(-1, 1, 3, dtype=np.float32)
-  sweeps = (
-      requests.Sweep(1, values), requests.Sweep(0, values[:2])
-  )[:count]  # pyformat: disable
-  request = outputs.Request(np.zeros(len(NAMES), np.float32), sweeps)
-  image = drawn_faces.draw_face(*drawn_faces.sample(0, 'test'), SIZE)
-  tiles = outputs.make_tiles(own, image, request)
-  assert tiles.shape == (*request.shape, SIZE, SIZE, 3)
 
 
 def test_help_says_what_happens_without_flags(capsys):

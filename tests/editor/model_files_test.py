@@ -120,11 +120,6 @@ def test_other_files_are_refused(tmp_path, content):
   _refused(tmp_path / 'x', 'accepted')
 
 
-def test_no_file_and_a_folder_are_refused(tmp_path):
-  _refused(tmp_path / 'missing')
-  _refused(tmp_path)
-
-
 def test_a_file_cut_anywhere_is_refused(saved):
   path = saved[2]()
   content = path.read_bytes()

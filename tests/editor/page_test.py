@@ -344,14 +344,3 @@ def test_everything_works_by_keyboard(open_page):
   page.focus('#samples input:checked')
   press('ArrowRight')
   wait_for_text(page, '#shown', 'Sample 1: Bald −3.0 σ')
-
-
-def test_a_narrow_page_does_not_scroll_sideways(open_page):
-  for width in (320, 768, 1001):
-    page = open_page(
-        '#set=Smiling:2,Mouth_Slightly_Open:-1.5,Bald:1&detail=0.5',
-        viewport={'width': width, 'height': 640},
-    )
-    assert page.evaluate(
-        'document.documentElement.scrollWidth <= innerWidth'
-    ), width

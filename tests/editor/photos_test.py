@@ -115,14 +115,6 @@ def test_16_bits_are_scaled(kind):
   assert found[0, :3, 0].tolist() == [0, 128, 255]
 
 
-def test_16_bits_and_a_grey_that_is_transparent():
-  values = np.full((16, 16), 1000, np.uint16)
-  values[3, 4] = 77
-  picture = Image.fromarray(values)
-  found = prepare(encode(picture, transparency=77))
-  assert found[3, 4].tolist() == [255] * 3 and found[0, 0, 0] == 4
-
-
 @pytest.mark.parametrize('low', [-5, 0])
 def test_32_bits_are_refused(low):
   values = np.linspace(low, 1e6, 256).reshape(16, 16)
@@ -140,21 +132,6 @@ def test_transparent_is_white():
   np.testing.assert_array_equal(found[:8], image[:8, :, :3])
   assert found[9:].min() == 255
   assert np.abs(found[8, 0].astype(int) - [244, 224, 204]).max() <= 1
-
-
-@pytest.mark.parametrize('mode', ['LA', 'P', 'RGB', 'L', '1', 'GIF'])
-def test_transparent_is_white_in_all_modes(mode):
-  options = {'transparency': 0}
-  if mode == 'LA':
-    picture, options = Image.new('LA', (16, 16), (9, 0)), {}
-  elif mode == 'RGB':
-    picture, options = Image.new('RGB', (16, 16), 'red'), {
-        'transparency': (255, 0, 0)
-    }
-  else:
-    picture = Image.new('P' if mode == 'GIF' else mode, (16, 16), 0)
-  kind = 'GIF' if mode == 'GIF' else 'PNG'
-  assert prepare(encode(picture, kind, **options)).min() == 255
 
 
 def test_cmyk():
@@ -192,12 +169,6 @@ def test_empty_paper_is_no_noise():
   paper = np.full((16, 16, 3), 250, np.uint8)
   paper[5, 5] = 249
   assert prepare(encode(paper), (16, 16, 1)).max() <= 8
-
-
-def test_a_grey_picture_in_colours():
-  grey = make_image(16)[..., 0]
-  found = prepare(encode(grey))
-  np.testing.assert_array_equal(found, grey[..., None].repeat(3, -1))
 
 
 # Alignment.
@@ -266,14 +237,6 @@ def test_what_is_refused(content, message):
   line = str(caught.value)
   assert 'a.png' in line
   assert '--image_size' not in line and line.isprintable()
-
-
-def test_pictures_may_be_doubled_and_no_more():
-  content = encode(make_image(40, 40))
-  assert prepare(content, (64, 64, 3)).shape == (64, 64, 3)
-  assert prepare(content, (28, 28, 1)).shape == (28, 28, 1)
-  with pytest.raises(errors.InputError, match='side of at least 129'):
-    prepare(content, (256, 256, 3))
 
 
 @pytest.mark.parametrize('shape', [(16, 20, 3), (16, 16, 2)])

@@ -144,12 +144,6 @@ def test_units_are_in_the_order_of_their_discovery():
   np.testing.assert_array_equal(kernel, np.tile(order[:, None], (1, 4)))
 
 
-def test_the_split_of_a_code_is_an_argument():
-  state, _ = stored('mnist_student')
-  module = released.from_state_dict('it', state, num_factors=4).module
-  assert (module.num_factors, module.nuisance_dim) == (4, 1)
-
-
 @pytest.mark.parametrize('dtype', ['float16', 'float64', ml_dtypes.bfloat16])
 def test_other_floats_become_float32(tmp_path, dtype):
   state, _ = stored('mnist_student')
