@@ -140,7 +140,7 @@ async function showSamples(signal) {
       attempt((own) => take({sample: number}, own)),
     );
     const canvas = document.createElement('canvas');
-    drawPart(canvas, bitmap, number, model.samples);
+    draw(canvas, bitmap, number, model.samples);
     label.append(choice, canvas);
     $('samples').append(label);
   }
@@ -189,9 +189,7 @@ function showSet() {
 }
 
 function showDetail() {
-  const text = `${$('detail').value} %`;
-  $('detail_value').textContent = text;
-  $('detail').setAttribute('aria-valuetext', text);
+  $('detail_value').textContent = `${$('detail').value} %`;
   $('detail').style.setProperty('--at', $('detail').value / 100);
 }
 
@@ -207,7 +205,7 @@ function refresh() {
   edits.ask(request());
   refreshStrip();
   clearTimeout(telling);
-  // Screen readers hear the last of a row of values only.
+  // Screen readers announce the last of several values only.
   telling = setTimeout(() => {
     if (!photo) return;
     $('shown').textContent = describe();
@@ -244,7 +242,7 @@ function refreshStrip() {
 
 function showStrip(bitmap, content) {
   [...$('strip').children].forEach((tile, number) =>
-    drawPart(tile.firstChild, bitmap, number, STRIP_TILES),
+    draw(tile.firstChild, bitmap, number, STRIP_TILES),
   );
   stripShown.key = key(content);
   $('strip').hidden = false;
@@ -260,12 +258,8 @@ function describe() {
   return `${what}: ${moved.join(', ') || 'nothing moved'}`;
 }
 
-function draw(canvas, bitmap) {
-  drawPart(canvas, bitmap, 0, 1);
-}
-
-// Draws part `number` of `count` that stand side by side.
-function drawPart(canvas, bitmap, number, count) {
+// Draws a bitmap, or part `number` of `count` that stand side by side.
+function draw(canvas, bitmap, number = 0, count = 1) {
   const {height} = bitmap;
   const width = bitmap.width / count;
   Object.assign(canvas, {width, height});
@@ -350,9 +344,6 @@ function listen() {
     event.preventDefault(); // The address holds the settings.
     $('units').focus();
   });
-  document.addEventListener('paste', (event) =>
-    usePhoto(event.clipboardData?.files[0]),
-  );
   document.addEventListener('dragover', (event) => {
     if (!event.dataTransfer?.types.includes('Files')) return;
     event.preventDefault();
