@@ -1,13 +1,11 @@
 """Find models to edit with: stages of runs, exported files, the demo model."""
 
-from collections.abc import Callable, Sequence
 import dataclasses
 import functools
 import json
 import logging
 import pathlib
 import re
-from typing import NamedTuple
 
 import numpy as np
 
@@ -23,38 +21,9 @@ from jacsup_jax.runs import run as runs
 
 _log = logging.getLogger(__name__)
 DEMO = pathlib.Path(__file__).with_name('demo') / 'faces.safetensors'
-# Samples of a model that the page offers to start from.
-NUM_SAMPLES = 24
 _SPLIT = 'test'
 _SCALES = 'scales.json'
 _MANIFEST = 'manifest.json'
-
-
-class Samples(NamedTuple):
-  """Images that are read when asked for."""
-
-  count: int
-  read: Callable[[Sequence[int]], np.ndarray]  # rows -> [n, H, W, C] uint8
-
-
-@dataclasses.dataclass(frozen=True)
-class Choice:
-  """A model that can be chosen, and is loaded when it is.
-
-  Attributes:
-    id: letters, digits, `_`, `-` and `.`; stable, since links contain it.
-    group: the run it belongs to, for display.
-    title: its name in the group, for display.
-    load: returns the editor; raises InputError.
-    open_samples: takes the editor and returns images to edit; raises InputError
-      if there are none.
-  """
-
-  id: str
-  group: str
-  title: str
-  load: Callable[[], editor.Editor]
-  open_samples: Callable[[editor.Editor], Samples]
 
 
 def find(
@@ -62,7 +31,7 @@ def find(
     *,
     stage: str | None = None,
     data_dir: str | None = None,
-) -> list[Choice]:
+) -> list[editor.Choice]:
   """Lists the models that flags name, the default one first.
 
   Args:
@@ -136,7 +105,7 @@ def _make_run_choices(path, stage, data_dir):
   first = stage or names[-1]
   name = run.path.name
   return [
-      Choice(
+      editor.Choice(
           id=_make_id(f'{name}.{own}'),
           group=name,
           title=own,
@@ -149,7 +118,7 @@ def _make_run_choices(path, stage, data_dir):
 
 def _make_file_choice(path, title):
   """Makes the choice of an exported file; samples are drawn faces or digits."""
-  return Choice(
+  return editor.Choice(
       id=_make_id(path.stem),
       group='',
       title=title,
@@ -205,7 +174,7 @@ def _load_units(run, stage, model, data_dir):
 def _open(run, split, data_dir):
   # Few images of a set that may be large: they are decoded when read.
   data = run.load_data(split, data_dir=data_dir, in_memory=False)
-  return Samples(len(data), lambda rows: data.read(rows)[0])
+  return editor.Samples(len(data), lambda rows: data.read(rows)[0])
 
 
 def _open_packaged(own):
@@ -217,14 +186,14 @@ def _open_packaged(own):
       faces = [drawn_faces.sample(row, _SPLIT) for row in rows]
       return np.stack([drawn_faces.draw_face(*face, size) for face in faces])
 
-    return Samples(drawn_faces.SPLIT_SIZES[_SPLIT], draw)
+    return editor.Samples(drawn_faces.SPLIT_SIZES[_SPLIT], draw)
   if own.image_shape != (28, 28, 1):
     raise errors.InputError(
         f'there are no samples of shape {list(own.image_shape)} without a run;'
         ' accepted: your own photo, or --workdir=RUN.'
     )
   data = registry.load(registry.DEFAULT_DATASET, _SPLIT)
-  return Samples(len(data), lambda rows: data.read(rows)[0])
+  return editor.Samples(len(data), lambda rows: data.read(rows)[0])
 
 
 def _make_id(name):

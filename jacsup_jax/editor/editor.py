@@ -5,7 +5,7 @@ deviations of the unit on the training data, so that a strength of 1 is equally
 large for every unit of every model.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 import dataclasses
 import functools
 from typing import NamedTuple
@@ -113,6 +113,33 @@ class Editor:
     return np.asarray(_edit(self.model, encoded, steps, detail))
 
 
+class Samples(NamedTuple):
+  """Images that are read when asked for."""
+
+  count: int
+  read: Callable[[Sequence[int]], np.ndarray]  # rows -> [n, H, W, C] uint8
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice:
+  """An editor that can be chosen, and is loaded when it is.
+
+  Attributes:
+    id: letters, digits, `_`, `-` and `.`; stable, since links contain it.
+    group: the run it belongs to, for display.
+    title: its name in the group, for display.
+    load: returns the editor; raises InputError.
+    open_samples: takes the editor and returns images to edit; raises InputError
+      if there are none.
+  """
+
+  id: str
+  group: str
+  title: str
+  load: Callable[[], Editor]
+  open_samples: Callable[[Editor], Samples]
+
+
 def move(code: codes.Code, steps: jax.Array) -> codes.Code:
   """Adds steps to the units of a code.
 
@@ -132,25 +159,6 @@ def move(code: codes.Code, steps: jax.Array) -> codes.Code:
   chex.assert_shape(code.nuisance, (None, steps.size - num_factors))
   rest = steps[None, num_factors:].astype(code.nuisance.dtype)
   return code._replace(factors=factors, nuisance=code.nuisance + rest)
-
-
-def sweep(
-    base: np.ndarray, moves: Sequence[tuple[int, np.ndarray]]
-) -> np.ndarray:
-  """Makes the grid of strengths in which some units run over values.
-
-  Args:
-    base: `[U]`, strengths of the units that stay.
-    moves: pairs of a unit and its `[n]` values; the last pair runs fastest.
-
-  Returns:
-    `[N, U]` float32, N the product of all n.
-  """
-  values = np.meshgrid(*(own for _, own in moves), indexing='ij')
-  strengths = np.tile(base, (values[0].size, 1)).astype(np.float32)
-  for (unit, _), own in zip(moves, values):
-    strengths[:, unit] = own.ravel()
-  return strengths
 
 
 @jax.jit

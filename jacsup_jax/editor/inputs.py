@@ -11,7 +11,6 @@ import numpy as np
 
 from jacsup_jax.core import errors
 from jacsup_jax.data import files
-from jacsup_jax.editor import choices
 from jacsup_jax.editor import editor
 from jacsup_jax.editor import photos
 
@@ -37,7 +36,7 @@ def is_folder(text: str | None) -> bool:
 
 def list_inputs(
     text: str,
-    choice: choices.Choice,
+    choice: editor.Choice,
     own: editor.Editor,
     align: photos.AlignFn | None,
 ) -> list[Input]:

@@ -16,6 +16,7 @@ from jacsup_jax.editor import inputs as inputs_lib
 from jacsup_jax.editor import model_files
 from jacsup_jax.editor import outputs
 from jacsup_jax.editor import requests
+from jacsup_jax.editor import service
 from jacsup_jax.figures import pictures
 
 # Flags of an edit; the page has sliders instead.
@@ -158,10 +159,9 @@ def _serve(args):
       args.workdir, stage=args.stage, data_dir=args.data_dir
   )
   server.serve(
-      choices,
+      service.Service(choices, align=alignment.find_aligner()),
       host=args.host,
       port=args.port,
-      align=alignment.find_aligner(),
       announce=lambda line: print(line, flush=True),
   )
 

@@ -60,7 +60,7 @@ def make_tiles(
       return edit[None]
     return np.stack([image[None], own.reconstruct(encoded), edit], axis=1)
   # The last sweep runs fastest, along a row.
-  strengths = editor.sweep(request.strengths, request.sweeps[::-1])
+  strengths = requests.sweep(request.strengths, request.sweeps[::-1])
   edits = own.edit_in_turn(encoded, strengths, request.keep_detail)[0]
   return edits.reshape(*request.shape, *image.shape)[::-1]
 
@@ -89,8 +89,8 @@ def write_moving(path: pathlib.Path, tiles: np.ndarray) -> None:
   Raises:
     StorageError: if it cannot be written.
   """
-  frames = pictures.there_and_back(tiles[0])
-  files.write_whole(path, pictures.encode_moving(frames, path.suffix.lower()))
+  content = pictures.encode_moving(tiles[0], path.suffix.lower())
+  files.write_whole(path, content)
 
 
 def describe(units: Sequence[unit_scales.Unit], request: Request) -> str:

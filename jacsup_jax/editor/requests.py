@@ -9,7 +9,6 @@ import numpy as np
 
 from jacsup_jax.core import errors
 from jacsup_jax.data import files
-from jacsup_jax.editor import editor
 from jacsup_jax.evaluation import unit_scales
 
 # Standard deviations: far beyond any plausible face, far within float32.
@@ -193,7 +192,26 @@ def read_request(
         f'strip: count is {files.describe(count)}; accepted: a whole number'
         f' from 2 to {MOST_STRIP_TILES}.'
     )
-  return editor.sweep(values, [(unit, np.linspace(low, high, count))]), detail
+  return sweep(values, [(unit, np.linspace(low, high, count))]), detail
+
+
+def sweep(
+    base: np.ndarray, moves: Sequence[tuple[int, np.ndarray]]
+) -> np.ndarray:
+  """Makes the grid of strengths in which some units run over values.
+
+  Args:
+    base: `[U]`, strengths of the units that stay.
+    moves: pairs of a unit and its `[n]` values; the last pair runs fastest.
+
+  Returns:
+    `[N, U]` float32, N the product of all n.
+  """
+  values = np.meshgrid(*(own for _, own in moves), indexing='ij')
+  strengths = np.tile(base, (values[0].size, 1)).astype(np.float32)
+  for (unit, _), own in zip(moves, values):
+    strengths[:, unit] = own.ravel()
+  return strengths
 
 
 def _make_strengths(units, pairs, where):

@@ -5,7 +5,7 @@ only this machine can connect.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 import contextlib
 import errno
 import ipaddress
@@ -13,15 +13,15 @@ import logging
 import pathlib
 import signal
 import socket
+from typing import Any
 from urllib import parse
 
 from aiohttp import web
 
 from jacsup_jax.core import errors
 from jacsup_jax.data import files
-from jacsup_jax.editor import choices as choices_lib
 from jacsup_jax.editor import photos
-from jacsup_jax.editor import service as service_lib
+from jacsup_jax.editor import wire
 
 _log = logging.getLogger(__name__)
 _LARGEST_PHOTO = photos.MOST_BYTES
@@ -41,12 +41,12 @@ _HEADERS = {
     # Instead of aiohttp's, which names versions.
     'Server': 'jacsup_jax',
 }
-_service_key = web.AppKey('service', service_lib.Service)
+_service_key = web.AppKey('service', object)  # service.Service
 _uploads_key = web.AppKey('uploads', asyncio.Semaphore)
 
 
 def make_app(
-    service: service_lib.Service, *, local_only: bool = True
+    service: Any, *, local_only: bool = True
 ) -> web.Application:
   """Makes the web application.
 
@@ -62,7 +62,7 @@ def make_app(
   Pictures are lossless WebP. Refusals are answered by {error}, one line.
 
   Args:
-    service: closed with the application.
+    service: a `service.Service`, closed with the application.
     local_only: whether only requests under a name of this machine are answered,
       so that no foreign page can make a browser send requests here under its
       own name.
@@ -92,29 +92,27 @@ def make_app(
 
 
 def serve(
-    choices: Sequence[choices_lib.Choice],
+    service: Any,
     *,
     host: str = '127.0.0.1',
     port: int = 8000,
-    align: photos.AlignFn | None = None,
     announce: Callable[[str], None] = _log.info,
 ) -> None:
   """Serves the page until SIGINT or SIGTERM.
 
   Args:
-    choices: at least one; the first is loaded before the page is served.
+    service: a `service.Service`; its first model is loaded before the page is
+      served.
     host: address to listen on.
     port: port to listen on, or the next free one; 0 takes any.
-    align: see `alignment.find_aligner`.
     announce: called with lines for the user, such as the address.
 
   Raises:
-    InputError: if there is no such host or no free port, or the only choice
+    InputError: if there is no such host or no free port, or the only model
       cannot be loaded.
   """
   with contextlib.closing(listen(host, port)) as listening:
-    service = service_lib.Service(choices, align=align)
-    asyncio.run(_serve(choices, host, listening, service, announce))
+    asyncio.run(_serve(service, host, listening, announce))
   announce('stopped.')
 
 
@@ -160,14 +158,15 @@ def is_local(host: str) -> bool:
     return False
 
 
-async def _serve(choices, host, listening, service, announce):
+async def _serve(service, host, listening, announce):
   stopped = asyncio.Event()
   for number in (signal.SIGINT, signal.SIGTERM):
     asyncio.get_running_loop().add_signal_handler(number, stopped.set)
   stop = asyncio.create_task(stopped.wait())
-  first = ' '.join(filter(None, (choices[0].group, choices[0].title)))
+  models = service.list_models()['models']
+  first = ' '.join(filter(None, (models[0]['group'], models[0]['title'])))
   announce(f'loading {first} ...')
-  loading = asyncio.create_task(service.describe(choices[0].id))
+  loading = asyncio.create_task(service.describe(models[0]['id']))
   await asyncio.wait((loading, stop), return_when=asyncio.FIRST_COMPLETED)
   if not loading.done():
     loading.cancel()
@@ -176,7 +175,7 @@ async def _serve(choices, host, listening, service, announce):
   try:
     await loading
   except errors.InputError as error:
-    if len(choices) == 1:
+    if len(models) == 1:
       service.close()
       raise
     _log.warning('%s cannot be chosen: %s', first, error)
@@ -206,7 +205,7 @@ async def _answer_errors(request, handler):
     return await handler(request)
   except errors.InputError as error:
     status, line = 400, str(error)
-  except service_lib.NotFoundError as error:
+  except wire.NotFoundError as error:
     status, line = 404, errors.one_line(str(error))
   except web.HTTPException as error:
     if error.status < 400:

@@ -18,18 +18,15 @@ import numpy as np
 
 from jacsup_jax.core import errors
 from jacsup_jax.data import files
-from jacsup_jax.editor import choices as choices_lib
 from jacsup_jax.editor import editor
 from jacsup_jax.editor import photos
 from jacsup_jax.editor import requests
 from jacsup_jax.editor import wire
 
+# Samples of a model that the page offers to start from.
+NUM_SAMPLES = 24
 _MOST_MODELS = 4
 _SAMPLE = re.compile(r'sample-(0|[1-9][0-9]{0,3})')
-
-
-class NotFoundError(LookupError):
-  """There is no such model or photo; the message is one line."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,7 +114,7 @@ class Service:
 
   def __init__(
       self,
-      choices: Sequence[choices_lib.Choice],
+      choices: Sequence[editor.Choice],
       *,
       align: photos.AlignFn | None = None,
       store: PhotoStore | None = None,
@@ -177,7 +174,7 @@ class Service:
     """Draws thumbnails of a model's samples side by side."""
     loaded = await self._load(model)
     if not len(loaded.samples):
-      raise NotFoundError(f'{model} has no samples: {loaded.without_samples}')
+      raise wire.NotFoundError(f'{model} has no samples: {loaded.without_samples}')
     draw = lambda: wire.encode(wire.shrink(loaded.samples))
     return await self._run(self._preparing, draw)
 
@@ -214,7 +211,7 @@ class Service:
     found = await self._find(await self._load(model), model, photo)
     images = {'original': found.image, 'reconstruction': found.reconstruction}
     if which not in images:
-      raise NotFoundError(f'no picture {files.describe(which)} of a photo.')
+      raise wire.NotFoundError(f'no picture {files.describe(which)} of a photo.')
     return wire.encode(images[which])
 
   async def edit(self, request: Mapping[str, Any]) -> bytes:
@@ -248,7 +245,7 @@ class Service:
 
   async def _load(self, model) -> Loaded:
     if model not in self._choices:
-      raise NotFoundError(f'no model {files.describe(model)} here.')
+      raise wire.NotFoundError(f'no model {files.describe(model)} here.')
     loaded = self._models.pop(model, None)
     if loaded is None:
       if model not in self._loading:
@@ -276,10 +273,10 @@ class Service:
       return photo
     sample = _SAMPLE.fullmatch(photo_id)
     if not sample:
-      raise NotFoundError('the photo is no longer stored here; add it again.')
+      raise wire.NotFoundError('the photo is no longer stored here; add it again.')
     number = int(sample[1])
     if number >= len(loaded.samples):
-      raise NotFoundError(
+      raise wire.NotFoundError(
           f'no sample {number}; there are {len(loaded.samples)}, from 0 on.'
       )
     return await self._keep(loaded, model, photo_id, loaded.samples[number])
@@ -298,13 +295,13 @@ class Service:
     return await loop.run_in_executor(pool, function, *args)
 
 
-def _load(choice: choices_lib.Choice) -> Loaded:
+def _load(choice: editor.Choice) -> Loaded:
   """Loads a model and compiles what its first slider needs."""
   own = choice.load()
   samples, without = np.zeros((0, *own.image_shape), np.uint8), ''
   try:
     found = choice.open_samples(own)
-    samples = found.read(range(min(found.count, choices_lib.NUM_SAMPLES)))
+    samples = found.read(range(min(found.count, NUM_SAMPLES)))
   except errors.InputError as error:
     without = str(error)
   encoded = own.encode(np.zeros((1, *own.image_shape), np.uint8))

@@ -1,4 +1,4 @@
-"""Describe units and encode pictures for the page."""
+"""Describe units and encode pictures for the page; its errors."""
 
 import io
 import math
@@ -43,6 +43,10 @@ _GROUP_OF = {
 # Sliders reach this many standard deviations at least, and at most.
 _LEAST_REACH, _MOST_REACH = 3.0, 6.0
 _THUMBNAIL = 64  # longest side, in pixels
+
+
+class NotFoundError(LookupError):
+  """There is no such model or photo; the message is one line."""
 
 
 def describe_unit(unit: unit_scales.Unit) -> dict[str, Any]:

@@ -71,31 +71,21 @@ def import_model(
   output = _check_new(output)
   state = state_dicts.read(source)
   found = released.from_state_dict(os.fspath(source), state, num_factors)
+  name = dataset or registry.DEFAULT_DATASET
+  if isinstance(found.module, classifiers.MlpJudge):
+    return _write_judge(output, found, name, data_dir, epochs)
   if isinstance(found.module, autoencoders.FaceAutoencoder):
-    _check_attributes(found.module, attributes)
-    options = {'image_size': found.module.image_size}
-    data = {
-        'name': dataset or _FACES,
-        'fingerprint': None,
-        'attributes': list(attributes),
-        'options': options | {'attributes': list(attributes)},
-    }
+    data = _describe_faces(found.module, dataset or _FACES, attributes)
   else:
-    name = dataset or registry.DEFAULT_DATASET
     shape = found.module.image_shape
-    if isinstance(found.module, classifiers.MlpJudge):
-      test = registry.load(name, 'test', data_dir=data_dir, image_shape=shape)
-      return _write_judge(output, found, name, test, epochs)
     train = registry.load(name, 'train', data_dir=data_dir, image_shape=shape)
-    data = {
-        'name': name,
-        'fingerprint': train.fingerprint,
-        'options': {'image_shape': list(shape)},
-    }
+    options = {'image_shape': list(shape)}
+    fingerprint = train.fingerprint
+    data = {'name': name, 'fingerprint': fingerprint, 'options': options}
+  data['data_dir'] = data_dir and os.path.abspath(data_dir)
   with open(source, 'rb') as file:
     sha256 = hashlib.file_digest(file, 'sha256').hexdigest()
   converted = {'file': os.path.basename(source), 'sha256': sha256}
-  data['data_dir'] = data_dir and os.path.abspath(data_dir)
   stage = _write_run(output, found, data, epochs, converted)
   return f'{_describe(found.module)}: stage {stage} of the run in {output}'
 
@@ -147,15 +137,20 @@ def _check_new(output):
   return path
 
 
-def _check_attributes(module, attributes):
-  if len(set(attributes)) != module.num_factors or (
-      len(attributes) != module.num_factors
-  ):
+def _describe_faces(module, dataset, attributes):
+  """Describes the data of a model of faces, which are not read."""
+  names = list(attributes)
+  if not len(names) == len(set(names)) == module.num_factors:
     raise errors.InputError(
-        f'--attributes={",".join(attributes)}: {len(set(attributes))} names,'
-        f' and the model has {module.num_factors} factors; accepted: a name for'
-        ' each, in their order.'
+        f'--attributes={",".join(names)}: {len(set(names))} names, and the model'
+        f' has {module.num_factors} factors; accepted: a name for each, in'
+        ' their order.'
     )
+  options = {'image_size': module.image_size, 'attributes': names}
+  return {
+      'name': dataset, 'fingerprint': None, 'attributes': names,
+      'options': options,
+  }  # pyformat: disable
 
 
 def _describe(module):
@@ -223,8 +218,14 @@ def _made_whole(directory):
     shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _write_judge(output, found, dataset, test, epochs) -> str:
+def _write_judge(output, found, dataset, data_dir, epochs) -> str:
   """Writes a directory with one judge, and measures it."""
+  test = registry.load(
+      dataset,
+      'test',
+      data_dir=data_dir,
+      image_shape=found.module.image_shape,
+  )
   if test.num_classes != found.module.num_classes:
     raise errors.InputError(
         f'--dataset={dataset} has {test.num_classes} classes, and the judge'

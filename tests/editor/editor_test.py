@@ -112,20 +112,6 @@ def test_move_by_hand():
       editor.move(code, steps)
 
 
-def test_sweep_runs_the_last_unit_fastest():
-  base = np.array([9.0, 8.0, 7.0])
-  one = editor.sweep(base, [(1, np.array([-1.0, 0.0, 1.0]))])
-  np.testing.assert_array_equal(one, [[9, -1, 7], [9, 0, 7], [9, 1, 7]])
-  two = editor.sweep(
-      base, [(2, np.array([1.0, 2.0])), (0, np.array([3.0, 4.0, 5.0]))]
-  )
-  np.testing.assert_array_equal(
-      two,
-      [[3, 8, 1], [4, 8, 1], [5, 8, 1], [3, 8, 2], [4, 8, 2], [5, 8, 2]],
-  )
-  assert two.dtype == np.float32
-
-
 @pytest.mark.parametrize('shape', [(3, 2, 1), (2, 3, 3), (2, 3)])
 def test_images_of_another_shape_are_refused(shape):
   with pytest.raises(errors.InputError, match='accepted: the shape of the'):

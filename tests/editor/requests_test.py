@@ -56,6 +56,20 @@ def test_sweeps():
   assert second.values.tolist() == [0, 0.5, 1]
 
 
+def test_sweep_runs_the_last_unit_fastest():
+  base = np.array([9.0, 8.0, 7.0])
+  one = requests.sweep(base, [(1, np.array([-1.0, 0.0, 1.0]))])
+  np.testing.assert_array_equal(one, [[9, -1, 7], [9, 0, 7], [9, 1, 7]])
+  two = requests.sweep(
+      base, [(2, np.array([1.0, 2.0])), (0, np.array([3.0, 4.0, 5.0]))]
+  )
+  np.testing.assert_array_equal(
+      two,
+      [[3, 8, 1], [4, 8, 1], [5, 8, 1], [3, 8, 2], [4, 8, 2], [5, 8, 2]],
+  )
+  assert two.dtype == np.float32
+
+
 def test_requests_of_the_page():
   strengths, detail = requests.read_request({}, UNITS)
   np.testing.assert_array_equal(strengths, [[0, 0, 0, 0]])

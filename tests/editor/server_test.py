@@ -22,7 +22,7 @@ import tiny_editors
 
 from jacsup_jax.core import errors
 from jacsup_jax.data import registry
-from jacsup_jax.editor import choices as choices_lib
+from jacsup_jax.editor import editor
 from jacsup_jax.editor import model_files
 from jacsup_jax.editor import photos
 from jacsup_jax.editor import server
@@ -371,7 +371,7 @@ def test_standard_output_stays_while_data_are_prepared(tmp_path):
 
   def prepare(unused_editor):
     data = registry.load('mnist_embedded', 'test', data_dir=tmp_path)
-    return choices_lib.Samples(len(data), lambda rows: data.read(rows)[0])
+    return editor.Samples(len(data), lambda rows: data.read(rows)[0])
 
   choice = dataclasses.replace(
       tiny_editors.make_choice(own, 'a'), open_samples=prepare
@@ -393,7 +393,7 @@ def test_standard_output_stays_while_data_are_prepared(tmp_path):
     return found['samples']
 
   try:
-    assert asyncio.run(work()) == choices_lib.NUM_SAMPLES
+    assert asyncio.run(work()) == service_lib.NUM_SAMPLES
   finally:
     done.set()
     watching.join()

@@ -3,7 +3,6 @@
 import jax
 import numpy as np
 
-from jacsup_jax.editor import choices
 from jacsup_jax.editor import editor
 from jacsup_jax.evaluation import unit_scales
 from jacsup_jax.models import autoencoders
@@ -39,12 +38,12 @@ def make_choice(own, name, count=NUM_SAMPLES):
   """A choice of an editor, with noise to start from."""
   random = np.random.default_rng(0)
   images = random.integers(0, 256, (count, *own.image_shape), np.uint8)
-  return choices.Choice(
+  return editor.Choice(
       id=name,
       group='tiny',
       title=name,
       load=lambda: own,
-      open_samples=lambda unused_editor: choices.Samples(
+      open_samples=lambda unused_editor: editor.Samples(
           count, lambda rows: images[list(rows)]
       ),
   )
