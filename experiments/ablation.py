@@ -13,12 +13,11 @@ from collections.abc import Sequence
 import dataclasses
 import functools
 import pathlib
-from typing import Any
-
 import jax
 
 from experiments import celeba
 from experiments import cli
+from experiments import judge
 from experiments import mnist
 from experiments import paper_numbers
 from experiments import paper_tables
@@ -149,7 +148,9 @@ def make_face_stages(
   if table == '6':
     return chain.spread([
         dataclasses.replace(
-            teacher, name=f'teacher_row{i}', weights=change(teacher.weights, row)
+            teacher,
+            name=f'teacher_row{i}',
+            weights=change(teacher.weights, row),
         )
         for i, row in enumerate(rows, 1)
     ])
@@ -173,9 +174,6 @@ def train_replicas(
     experiment: name in manifest and results.
     config: flags.
     stages: of all rows.
-
-  Raises:
-    InputError: if the flags, the data or the work directory do not fit.
   """
   chain, run, shape = config.chain, config.run, mnist.IMAGE_SHAPE
   count = len(paper_numbers.TABLE_4.rows)
@@ -187,36 +185,26 @@ def train_replicas(
     if session.is_complete(workdir):
       return
     train, _, test = mnist.load_data(config, shape)
-    ensemble = mnist.restore_or_train_judges(config, shape)
+    ensemble = judge.restore_or_train_classes(
+        run.judge_workdir, config.result.dataset, run.data_dir, shape
+    )
     workdir.begin(
         experiment,
         values,
         session.describe_data(train, run.data_dir, image_shape=shape),
         [stage.name for stage in stages],
     )
-    make_module = functools.partial(mnist.make_module, config)
     measure = lambda model: class_swaps.measure(
         model, ensemble, test.images, test.labels
     )
-
-    def evaluate(model) -> dict[str, Any]:
-      """Measures a single model, or each of a stack for curves."""
-      # A bias has one axis, and another one if it is stacked.
-      if min(x.ndim for x in jax.tree.leaves(model.params)) == 1:
-        return measure(model)
-      found = [
-          measure(replicas.take_model(model, i)) for i in range(count)
-      ]
-      return {
-          name: [row[name] for row in found] for name in ('mse', 'class_swaps')
-      }
-
     with progress.Progress(stages, run.progress) as bar:
       trained = stages_lib.run(
           stages,
-          replicas.Replicas(chain, make_module, train.images),
+          replicas.Replicas(
+              chain, functools.partial(mnist.make_module, config), train.images
+          ),
           workdir=workdir,
-          evaluate=evaluate,
+          evaluate=functools.partial(_evaluate, measure, count),
           report=bar.report,
           checkpoint_every=run.checkpoint_every,
           eval_every=config.result.eval_every,
@@ -236,6 +224,15 @@ def train_replicas(
         rows,
         judges=ensemble.describe(),
     )
+
+
+def _evaluate(measure, count, model):
+  """Measures a single model, or each of a stack, for curves."""
+  # A bias has one axis, and another one if it is stacked.
+  if min(x.ndim for x in jax.tree.leaves(model.params)) == 1:
+    return measure(model)
+  found = [measure(replicas.take_model(model, i)) for i in range(count)]
+  return {name: [row[name] for row in found] for name in ('mse', 'class_swaps')}
 
 
 if __name__ == '__main__':

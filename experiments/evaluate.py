@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from experiments import cli
 from experiments import diagnostics
+from experiments import judge
 from experiments import progress
 from experiments import session
 from jacsup_jax.core import errors
@@ -27,7 +28,6 @@ from jacsup_jax.evaluation import class_swaps
 from jacsup_jax.evaluation import disentanglement
 from jacsup_jax.evaluation import jacobian_diagnosis
 from jacsup_jax.evaluation import judge_files
-from jacsup_jax.evaluation import judges
 from jacsup_jax.evaluation import swap_ceiling
 from jacsup_jax.evaluation import tables
 from jacsup_jax.runs import run as run_lib
@@ -162,15 +162,14 @@ def _is_own(config, run):
 
 def _measure_classes(config, run, models, is_own):
   """Measures class swaps, and what the first teacher lets students reach."""
-  data = run.load_data(config.split, config.data_dir, config.dataset)
-  name = config.dataset or run.manifest['dataset']['name']
-  directory = config.judge_workdir or judges.default_directory(
-      name, config.data_dir
+  recorded = run.manifest['dataset']
+  name, data_dir = config.dataset or recorded['name'], config.data_dir
+  if name == recorded['name']:
+    data_dir = data_dir or recorded.get('data_dir')
+  data = run.load_data(config.split, data_dir, name)
+  ensemble = judge.restore_or_train_classes(
+      config.judge_workdir, name, data_dir, models[0].module.image_shape
   )
-  ensemble = judges.restore_or_train(
-      directory, name, config.data_dir,
-      image_shape=models[0].module.image_shape, report=progress.report_judge,
-  )  # fmt: skip
   if is_own:
     _compare_judge(run, 'judges', ensemble.describe())
   models = session.add_random(models, lambda own: own[-1])
@@ -192,7 +191,7 @@ def _measure_classes(config, run, models, is_own):
       if entry := by_stage.get(row['stage']):
         row['residual_share'] = entry['residual_share']
         row['class_swaps_ceiling'] = entry['class_swaps']
-  whole = run.manifest['dataset'].get('split') == 'train'
+  whole = recorded.get('split') == 'train'
   seen = is_own and (
       config.split == 'train' or (config.split == 'validation' and whole)
   )
@@ -208,7 +207,7 @@ def _measure_faces(config, run, models, unused_is_own):
   """Measures attribute flips, with alpha chosen on the selection split."""
   own = run.manifest['dataset']
   chosen_on = session.choose_selection_split(
-      run.config['eval_split'], run.config['held_out']
+      run.config.get('eval_split', 'test'), run.config.get('held_out', 0)
   )
   if config.dataset not in (None, own['name']) or config.split == chosen_on:
     raise errors.InputError(
@@ -225,13 +224,13 @@ def _measure_faces(config, run, models, unused_is_own):
         f'{directory} has no judge; accepted: --judge_workdir=DIRECTORY of one'
         ' that experiments.celeba or experiments.judge trained.'
     )
-  judge = attribute_judges.restore(
+  face_judge = attribute_judges.restore(
       directory,
       attribute_names=tuple(own['attributes']),
       image_size=size,
       dataset=own['name'],
   )
-  _compare_judge(run, 'judge', judge.describe())
+  _compare_judge(run, 'judge', face_judge.describe())
   data, selection = (
       run.load_data(split, config.data_dir)
       for split in (config.split, chosen_on)
@@ -239,18 +238,21 @@ def _measure_faces(config, run, models, unused_is_own):
   models = session.add_random(models, lambda own: own[0])
   measure = functools.partial(
       attribute_flips.measure,
-      judge=judge,
+      judge=face_judge,
       selection=selection,
       data=data,
-      strengths=tuple(run.config['strengths']),
-      selection_images=run.config['selection_images'],
+      strengths=tuple(
+          run.config.get('strengths', attribute_flips.STRENGTHS)
+      ),
+      selection_images=run.config.get('selection_images'),
   )
   rows = [session.describe(m) | measure(m.model) for m in models]
   protocol = (
       f'{config.split} split, selection on {chosen_on};'
       f' {attribute_flips.PROTOCOL}'
   )
-  return Measured(models, rows, data, protocol, {'judge': judge.describe()})
+  found = {'judge': face_judge.describe()}
+  return Measured(models, rows, data, protocol, found)
 
 
 def _compare_judge(run, entry, found):

@@ -13,6 +13,7 @@ epoch is kept.
 import dataclasses
 import functools
 import pathlib
+from typing import Any
 
 import numpy as np
 
@@ -85,28 +86,73 @@ def main(config: Config) -> None:
     _judge_classes(config)
 
 
-def _judge_classes(config):
-  directory = config.workdir or judges.default_directory(
-      config.dataset, config.data_dir
+def restore_or_train_classes(
+    directory: pathlib.Path | None,
+    dataset: str,
+    data_dir: pathlib.Path | None,
+    image_shape: tuple[int, int, int] | None = None,
+    **settings: Any,
+) -> judges.Judges:
+  """Restores the judges of a data set, or trains and saves them.
+
+  Args:
+    directory: of the judges; None for the default.
+    dataset: name of the data set.
+    data_dir: where it is.
+    image_shape: (H, W, C) that the images must have; None for any.
+    **settings: of `judges.restore_or_train`.
+  """
+  directory = directory or judges.default_directory(dataset, data_dir)
+  progress.announce(f'judges in {directory}, trained if missing')
+  return judges.restore_or_train(
+      directory, dataset, data_dir, image_shape=image_shape,
+      report=progress.report_judge, **settings,
+  )  # fmt: skip
+
+
+def restore_or_train_faces(
+    directory: pathlib.Path | None,
+    train: registry.Dataset,
+    selection: registry.Dataset,
+    missing: judges.JudgeConfig | None = None,
+    **settings: Any,
+) -> attribute_judges.AttributeJudge:
+  """Restores the judge of a set of faces, or trains and saves one.
+
+  Args:
+    directory: of the judge; None for the default.
+    train: the training data.
+    selection: on which its epoch is chosen.
+    missing: how one that is missing is trained; one that is there may differ.
+    **settings: of `attribute_judges.restore_or_train`.
+  """
+  directory = directory or attribute_judges.default_directory(
+      train.name, train.image_shape[0]
   )
-  found = judge_files.exist(directory)
-  ensemble = judges.restore_or_train(
-      directory,
+  if missing is not None and not judge_files.exist(directory):
+    settings = {'batch_size': min(judges.BATCH_SIZE, len(train))}
+    for name, value in dataclasses.asdict(missing).items():
+      settings[name.removeprefix('judge_')] = value
+  progress.announce(f'judge in {directory}, trained if missing')
+  return attribute_judges.restore_or_train(
+      directory, train, selection, report=progress.report_judge, **settings
+  )
+
+
+def _judge_classes(config):
+  ensemble = restore_or_train_classes(
+      config.workdir,
       config.dataset,
       config.data_dir,
       seeds=tuple(range(config.seeds)),
       epochs=config.epochs,
-      report=progress.report_judge,
   )
   for seed, accuracy in zip(ensemble.seeds, ensemble.accuracy):
     progress.say(f'judge {seed}: {accuracy:.2%} on the test split')
   spread = ''
   if len(ensemble.seeds) > 1:
     spread = f' ± {100 * np.std(ensemble.accuracy, ddof=1):.2f}'
-  progress.say(
-      f'mean {np.mean(ensemble.accuracy):.2%}{spread};'
-      f' {"found" if found else "saved"} in {directory}'
-  )
+  progress.say(f'mean {np.mean(ensemble.accuracy):.2%}{spread}')
 
 
 def _judge_faces(config):
@@ -120,12 +166,8 @@ def _judge_faces(config):
   )
   data = load('train')
   selection = load('held_out' if config.face.held_out else 'validation')
-  directory = config.workdir or attribute_judges.default_directory(
-      data.name, config.face.image_size
-  )
-  found = judge_files.exist(directory)
-  judge = attribute_judges.restore_or_train(
-      directory,
+  judge = restore_or_train_faces(
+      config.workdir,
       data,
       selection,
       seed=config.seed,
@@ -134,7 +176,6 @@ def _judge_faces(config):
       first_width=config.first_width,
       last_width=config.last_width,
       hidden=config.hidden,
-      report=progress.report_judge,
   )
   progress.say(
       f'{"attribute":20} accuracy  balanced, on the {selection.split} split'
@@ -146,7 +187,7 @@ def _judge_faces(config):
   progress.say(
       f'mean {np.mean(judge.accuracy):.2%}, balanced'
       f' {np.mean(judge.balanced_accuracy):.2%}, epoch {judge.best_epoch} of'
-      f' {judge.epochs}; {"found" if found else "saved"} in {directory}'
+      f' {judge.epochs}'
   )
 
 

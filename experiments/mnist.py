@@ -17,11 +17,11 @@ import jax.numpy as jnp
 
 from experiments import cli
 from experiments import flags
+from experiments import judge
 from experiments import progress
 from experiments import session
 from jacsup_jax.data import registry
 from jacsup_jax.evaluation import class_swaps
-from jacsup_jax.evaluation import judges
 from jacsup_jax.evaluation import reconstruction
 from jacsup_jax.models import autoencoders
 from jacsup_jax.runs import stages as stages_lib
@@ -81,24 +81,6 @@ def load_data(
   return train, validation, load(result.eval_split)
 
 
-def restore_or_train_judges(
-    config: Config, image_shape: tuple[int, int, int]
-) -> judges.Judges:
-  """Restores the judges of the data set, or trains and saves them."""
-  dataset, run = config.result.dataset, config.run
-  directory = run.judge_workdir or judges.default_directory(
-      dataset, run.data_dir
-  )
-  progress.announce(f'judges in {directory}, trained if missing')
-  return judges.restore_or_train(
-      directory,
-      dataset,
-      run.data_dir,
-      image_shape=image_shape,
-      report=progress.report_judge,
-  )
-
-
 def main(config: Config) -> None:
   train_and_evaluate(
       'mnist', config, functools.partial(make_module, config), IMAGE_SHAPE
@@ -118,86 +100,90 @@ def train_and_evaluate(
     config: its flags.
     make_module: makes autoencoders.
     image_shape: (H, W, C).
-
-  Raises:
-    InputError: if the flags, the data or the work directory do not fit.
   """
-  run, own = config.run, config.chain
-  stages = discovery.make_stages(own)
-  discovery.check_sizes(own, stages, image_shape)
-  devices.check_batch_size(own.batch_size)
-  values = cli.as_dict(config)
+  run, values = config.run, cli.as_dict(config)
+  stages = discovery.make_stages(config.chain)
+  discovery.check_sizes(config.chain, stages, image_shape)
+  devices.check_batch_size(config.chain.batch_size)
   with session.opened(run, values) as workdir:
     if session.is_complete(workdir):
       return
     train, validation, test = devices.in_turn(
         lambda: load_data(config, image_shape)
     )
-    recipe = discovery.Discovery(own, make_module, train.images)
-    given = []
-    if own.teacher_workdir is not None:
-      given = session.restore_teachers(
-          own.teacher_workdir,
-          stages,
-          make_module(own.num_factors, 0, True),
-          recipe if own.keep_moments else None,
-      )
-    train_stages = functools.partial(
-        stages_lib.run,
-        stages,
-        recipe,
-        workdir=workdir,
-        given=given,
-        checkpoint_every=run.checkpoint_every,
-        eval_every=config.result.eval_every,
-        note=progress.note,
+    given, train_stages = prepare_training(
+        config, stages, make_module, train, validation, workdir
     )
     if workdir is None:  # The first of several processes does all else.
       train_stages(evaluate=None)
       return
 
-    ensemble = restore_or_train_judges(config, image_shape)
+    ensemble = judge.restore_or_train_classes(
+        run.judge_workdir, config.result.dataset, run.data_dir, image_shape
+    )
     workdir.begin(
         experiment,
         values,
         session.describe_data(train, run.data_dir, image_shape=image_shape),
         [stage.name for stage in stages],
     )
-
-    def evaluate(model):
-      return class_swaps.measure(model, ensemble, test.images, test.labels)
-
-    def validate(model):
-      return float(reconstruction.measure_mse(model, validation.images))
-
-    with progress.observed(
-        workdir,
-        stages,
-        evaluate,
-        progress.make_draw_swaps(test),
-        bar=run.progress,
-        event_files=run.tensorboard,
-    ) as (report, evaluate_and_draw):
-      trained = train_stages(
-          evaluate=evaluate_and_draw,
-          report=report,
-          validate=validate,
-      )
+    evaluate = lambda model: class_swaps.measure(
+        model, ensemble, test.images, test.labels
+    )
+    draw = progress.make_draw_swaps(test)
+    with progress.observed(run, workdir, stages, evaluate, draw) as (
+        report, evaluate_and_draw
+    ):  # fmt: skip
+      trained = train_stages(evaluate=evaluate_and_draw, report=report)
 
     trained = session.by_seed([*given, *trained])
     rows = [
         session.describe(model) | evaluate(model.model)
         for model in session.add_random(trained, lambda own: own[-1])
     ]
+    protocol = f'{config.result.eval_split} split; {class_swaps.PROTOCOL}'
     session.finish(
-        workdir,
-        experiment,
-        f'{config.result.eval_split} split; {class_swaps.PROTOCOL}',
-        rows,
-        trained,
-        test,
+        workdir, experiment, protocol, rows, trained, test,
         judges=ensemble.describe(),
+    )  # fmt: skip
+
+
+def prepare_training(
+    config, stages, make_module, train, validation, workdir
+):  # pylint: disable=redefined-outer-name
+  """Returns given teachers, and a function that trains the stages.
+
+  Args:
+    config: flags.
+    stages: of the run.
+    make_module: makes autoencoders.
+    train: the training data.
+    validation: on whose error a plateau ends a stage, or None.
+    workdir: of the run, None on all processes but the first.
+  """
+  chain, given = config.chain, []
+  recipe = discovery.Discovery(chain, make_module, train.images)
+  if chain.teacher_workdir is not None:
+    given = session.restore_teachers(
+        chain.teacher_workdir,
+        stages,
+        make_module(chain.num_factors, 0, True),
+        recipe if chain.keep_moments else None,
     )
+  train_stages = functools.partial(
+      stages_lib.run,
+      stages,
+      recipe,
+      workdir=workdir,
+      given=given,
+      checkpoint_every=config.run.checkpoint_every,
+      eval_every=config.result.eval_every,
+      note=progress.note,
+      validate=lambda model: float(
+          reconstruction.measure_mse(model, validation.images)
+      ),
+  )
+  return given, train_stages
 
 
 if __name__ == '__main__':

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import tqdm
 
+from experiments import flags
 from jacsup_jax.core import config as config_lib
 from jacsup_jax.data import registry
 from jacsup_jax.figures import sweeps
@@ -155,30 +156,27 @@ class Progress:
 
 @contextlib.contextmanager
 def observed(
+    run: flags.RunConfig,
     workdir: workdirs.WorkDir,
     stages: Sequence[config_lib.Stage],
     evaluate: Callable[[model_lib.Model], dict[str, Any]],
     draw: metrics.DrawFn,
-    *,
-    bar: bool | None,
-    event_files: bool,
 ) -> Iterator[tuple[Callable[..., None], Callable[..., dict[str, Any]]]]:
   """Shows progress, and writes event files if they were asked for.
 
   Args:
+    run: its flags.
     workdir: of the run.
     stages: of the run.
     evaluate: model -> metrics.
     draw: model -> pictures of event files.
-    bar: draw a progress bar; None draws one on a terminal.
-    event_files: write event files for TensorBoard.
 
   Yields:
     `report` and `evaluate` of `runs.stages.run`.
   """
   with contextlib.ExitStack() as stack:
-    shown = stack.enter_context(Progress(stages, bar))
-    if not event_files:
+    shown = stack.enter_context(Progress(stages, run.progress))
+    if not run.tensorboard:
       yield shown.report, evaluate
       return
     events = stack.enter_context(
@@ -228,7 +226,8 @@ def make_draw_flips(data: registry.Dataset, strength: float) -> metrics.DrawFn:
   Returns:
     Draws a row of images, one of reconstructions, and one for each flip.
   """
-  images, labels = map(jnp.asarray, data.read(range(_MOST_EXAMPLES)))
+  few = range(min(_MOST_EXAMPLES, len(data)))
+  images, labels = map(jnp.asarray, data.read(few))
 
   @jax.jit
   def draw(model):

@@ -252,12 +252,11 @@ def finish(
   """
   # Imported here: --help needs no matplotlib.
   # pylint: disable=import-outside-toplevel
-  from experiments import decoding
   from experiments import drawing
 
   progress.announce(f'drawing figures to {workdir.figures}')
   seed = trained[0].stage.seed
-  own = decoding.Loaded(
+  own = drawing.Loaded(
       workdir.path,
       [model for model in trained if model.stage.seed == seed],
       data,

@@ -128,12 +128,12 @@ def mnist_run(root, digit_flags, invoke) -> pathlib.Path:
 
 @pytest.fixture(scope='session')
 def svhn_run(root, invoke) -> pathlib.Path:
-  """A run on images in colour, of two growths."""
+  """A run on images in colour, of one growth by two units."""
   colours = write_patterns(root / 'colours.npz', 32, 3)
   _complete(
       invoke, svhn.main, svhn.DEFAULT, '--dataset=arrays',
       f'--data_dir={colours}', '--batch_size=64', '--epochs=1',
-      '--nuisance_dim=2', '--first_width=4', '--linear_code',
+      '--nuisance_dim=2', '--grow_by=2', '--first_width=4', '--linear_code',
       f'--workdir={root / "svhn"}', f'--judge_workdir={root / "svhn_judges"}',
   )  # fmt: skip
   return root / 'svhn'

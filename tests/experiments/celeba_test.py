@@ -1,0 +1,81 @@
+"""Tests of experiments.celeba by the run that all tests share."""
+
+import json
+
+import numpy as np
+import pytest
+
+from experiments import celeba
+from jacsup_jax.runs import run as run_lib
+
+STAGES = ['teacher_phase_1', 'teacher', 'student_d8', 'fader']
+
+
+def test_a_run_has_its_rows_metrics_and_figures(celeba_run):
+  results = json.loads((celeba_run / 'results.json').read_text())
+  assert results['protocol'].startswith('test split, selection on validation;')
+  rows = results['rows']
+  assert [row['stage'] for row in rows] == [*STAGES, 'random']
+  assert [row['nuisance_dim'] for row in rows] == [4, 4, 8, 4, 4]
+  assert rows[0]['lambda_attribute_cycle'] == 0
+  assert rows[1]['lambda_attribute_cycle'] == 1e-4
+  assert (rows[2]['lambda_y'], rows[2]['lambda_diff']) == (1.0, 50.0)
+  assert rows[3]['lambda_adversarial'] == 1e-4
+  # What Fader Networks are given, they do not predict.
+  assert rows[3]['factor_accuracy'] is None
+  assert rows[2]['factor_accuracy'] is not None
+  for row in rows:
+    assert row['strength'] in (1, 4)
+    assert 0 <= row['attribute_flips'] <= 1
+    assert set(row['attribute_flips_by_attribute']) == {
+        'Bald', 'Male', 'Smiling'
+    }  # fmt: skip
+  manifest = json.loads((celeba_run / 'manifest.json').read_text())
+  assert manifest['dataset']['attributes'] == ['Bald', 'Male', 'Smiling']
+  assert manifest['stages']['student_d8']['parent'] == 'teacher'
+  assert {'figure_4.png', 'figure_5_student.png', 'figure_8.png',
+          'reconstructions.png'} <= {
+      path.name for path in (celeba_run / 'figures').iterdir()
+  }  # fmt: skip
+
+
+def test_a_run_is_opened_with_nothing_of_its_experiment(celeba_run):
+  run = run_lib.Run.open(celeba_run)
+  data = run.load_data('test')
+  assert data.image_shape == (8, 8, 3)
+  for i, name in enumerate(STAGES):
+    model = run.restore(name)
+    code = model.encode(data.images, data.labels)
+    images = np.asarray(model.decode(code))
+    # In [-1, 1], as the models have them.
+    error = np.mean(np.square(images - (data.images / 127.5 - 1)))
+    np.testing.assert_allclose(error, run.rows[i]['mse'], rtol=1e-4)
+
+
+@pytest.mark.parametrize('cache', ['host', 'none'])
+def test_a_student_grows_from_the_teacher_of_another_run(
+    celeba_run, face_flags, root, invoke, cache
+):
+  status, _, err = invoke(
+      celeba.main, celeba.Config(), *face_flags, f'--cache={cache}',
+      f'--workdir={root / cache}', f'--teacher_workdir={celeba_run}',
+      '--cycle_epochs=0',
+  )  # fmt: skip
+  assert status == 0, err
+  rows = json.loads((root / cache / 'results.json').read_text())['rows']
+  theirs = json.loads((celeba_run / 'results.json').read_text())['rows']
+  assert [row['stage'] for row in rows] == ['teacher', 'student_d8', 'random']
+  # The state of Adam comes with the teacher, and data that are fed are equal.
+  for row, other in zip(rows[:2], theirs[1:3], strict=True):
+    assert row['sha256'] == other['sha256']
+    assert row['mse'] == other['mse']
+
+
+def test_a_teacher_of_another_model_is_refused(
+    celeba_run, face_flags, tmp_path, invoke
+):
+  status, _, err = invoke(
+      celeba.main, celeba.Config(), *face_flags, '--linear_factors',
+      f'--workdir={tmp_path / "x"}', f'--teacher_workdir={celeba_run}',
+  )  # fmt: skip
+  assert status == 2 and 'linear_factors False there, True here' in err

@@ -1,0 +1,162 @@
+"""Tests of experiments.evaluate, figures and others that read a run."""
+
+import json
+import pathlib
+import shutil
+
+import pytest
+
+from experiments import evaluate
+from experiments import figures
+from experiments import judge
+
+METRICS = ('mig', 'sap', 'modularity')
+
+
+def _evaluate(invoke, run, *args):
+  return invoke(evaluate.main, evaluate.Config(), f'--workdir={run}', *args)
+
+
+def _snapshot(folder):
+  return {p: p.stat().st_mtime_ns for p in folder.rglob('*') if p.is_file()}
+
+
+def _edit_manifest(run, change):
+  path = run / 'manifest.json'
+  manifest = json.loads(path.read_text())
+  change(manifest)
+  path.write_text(json.dumps(manifest))
+
+
+@pytest.fixture(scope='module')
+def copy(mnist_run, root):
+  """A copy of the run of digits that a test may change."""
+  return pathlib.Path(shutil.copytree(mnist_run, root / 'copy'))
+
+
+def test_a_run_of_digits_is_measured_again(copy, root, invoke):
+  before = _snapshot(copy)
+  status, out, err = _evaluate(
+      invoke, copy, f'--judge_workdir={root / "judges"}',
+      '--diagnostics_images=8', f'--metrics={",".join(METRICS)}',
+  )  # fmt: skip
+  assert status == 0, err
+  # Nothing else in the work directory changes.
+  assert {p: t for p, t in _snapshot(copy).items() if p in before} == before
+  folder = copy / 'evaluations'
+  found = json.loads((folder / 'arrays_test.json').read_text())
+  own = json.loads((copy / 'results.json').read_text())
+  assert found['judges'] == own['judges']
+  for row, expected in zip(found['rows'], own['rows'], strict=True):
+    assert {name: row[name] for name in expected} == expected
+    assert {*METRICS} <= row.keys()
+  student = found['rows'][1]
+  assert -1 <= student['jacobian_cosine'] <= 1
+  # The first teacher supervises the first student.
+  assert student['jacobian_cosine'] == student['jacobian_cosine_first_teacher']
+  assert student['class_swaps_ceiling'] is not None or student['mse'] > 0
+  assert 'MIG' in out and 'residual share' in out
+  details = json.loads((folder / 'arrays_test_diagnostics.json').read_text())
+  assert [entry['stage'] for entry in details['models']] == [
+      'teacher', 'student_d01', 'student_no_jacobian_d01', 'random'
+  ]  # fmt: skip
+  assert (folder / 'arrays_test_directions_student_d01.png').exists()
+  scores = json.loads((folder / 'arrays_test_metrics.json').read_text())
+  assert scores['rows'][0]['mig']['value'] == found['rows'][0]['mig']
+
+
+def test_unfinished_stages_are_noted_and_other_data_are_named(
+    copy, root, invoke
+):
+  def change(manifest):
+    manifest['stages'].pop('student_no_jacobian_d01')
+    manifest['dataset']['fingerprint'] = 'of another file'
+
+  _edit_manifest(copy, change)
+  status, _, err = _evaluate(
+      invoke, copy, f'--judge_workdir={root / "judges"}', '--split=train',
+      '--diagnostics_images=0',
+  )  # fmt: skip
+  assert status == 0, err
+  assert 'not measured, as unfinished: student_no_jacobian_d01' in err
+  [path] = (copy / 'evaluations').glob('arrays_*_train.json')
+  found = json.loads(path.read_text())
+  assert found['dataset']['fingerprint'] in path.name
+  assert 'trained on' not in found['protocol']
+  assert len(found['rows']) == 3
+
+
+def test_a_run_of_faces_is_measured_again(celeba_run, root, invoke):
+  status, _, err = _evaluate(
+      invoke, celeba_run, f'--judge_workdir={root / "face_judge"}',
+      '--split=train', '--diagnostics_images=0', '--metrics=mig',
+  )  # fmt: skip
+  assert status == 0, err
+  assert 'fader: its factors are the labels' in err
+  path = celeba_run / 'evaluations' / 'celeba_folder_train.json'
+  found = json.loads(path.read_text())
+  assert found['protocol'].startswith('train split, selection on validation')
+  own = json.loads((celeba_run / 'results.json').read_text())
+  assert found['judge'] == own['judge']
+  assert [row['stage'] for row in found['rows']] == [
+      row['stage'] for row in own['rows']
+  ]
+
+
+@pytest.mark.parametrize(
+    ('args', 'part'),
+    [
+        (['--split=validation'], 'another split'),
+        (['--dataset=synthetic_faces'], 'the same data'),
+        (['--judge_workdir=nowhere'], 'has no judge'),
+        (['--metrics=mig,x'], '--metrics=mig,x'),
+    ],
+)
+def test_mistakes_of_faces(celeba_run, root, invoke, args, part):
+  before = _snapshot(celeba_run)
+  status, _, err = _evaluate(
+      invoke, celeba_run, f'--judge_workdir={root / "face_judge"}', *args
+  )
+  assert status == 2 and err.count('\n') == 1 and part in err, err
+  assert _snapshot(celeba_run) == before
+
+
+def test_what_is_no_run_is_refused(tmp_path, invoke):
+  status, _, err = _evaluate(invoke, tmp_path)
+  assert status == 2 and 'manifest.json' in err
+  assert not list(tmp_path.iterdir())
+
+
+def test_figures_of_a_run_are_drawn_again(mnist_run, tmp_path, invoke):
+  status, _, err = invoke(
+      figures.main, figures.FiguresConfig(), f'--workdir={mnist_run}',
+      '--figure=2', f'--output_dir={tmp_path}', '--format=png',
+  )  # fmt: skip
+  assert status == 0, err
+  # As the run drew it.
+  own = mnist_run / 'figures' / 'figure_2.png'
+  assert (tmp_path / 'figure_2.png').read_bytes() == own.read_bytes()
+
+
+def test_judges_are_trained_once(digits, root, invoke):
+  args = (
+      '--dataset=arrays', f'--data_dir={digits}', '--seeds=2', '--epochs=1',
+      f'--workdir={root / "two_judges"}',
+  )  # fmt: skip
+  outputs = []
+  for _ in range(2):
+    status, out, err = invoke(judge.main, judge.Config(), *args)
+    assert status == 0, err
+    outputs.append([x for x in out.splitlines() if '/' not in x])
+  assert outputs[0] == outputs[1] and 'judge 1' in outputs[0][1]
+
+
+def test_the_judge_of_faces_is_trained(faces, root, tmp_path, invoke):
+  del root
+  status, out, err = invoke(
+      judge.main, judge.Config(), '--dataset=celeba_folder', '--image_size=8',
+      f'--data_dir={faces}', '--epochs=1', '--batch_size=4', '--first_width=4',
+      '--last_width=8', '--hidden=8', f'--workdir={tmp_path / "judge"}',
+  )  # fmt: skip
+  assert status == 0, err
+  assert 'Smiling' in out and 'balanced' in out

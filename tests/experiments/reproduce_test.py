@@ -1,0 +1,171 @@
+"""Tests of experiments.reproduce, paper_tables and paper_numbers."""
+
+import json
+import pathlib
+
+import pytest
+
+from experiments import paper_numbers
+from experiments import paper_tables
+from experiments import progress
+from experiments import reproduce
+from jacsup_jax.core import errors
+
+ROOT = pathlib.Path(__file__).parents[2]
+TABLE = paper_numbers.TABLE_4
+
+
+def _row(paper, rate, *, seed=0, dim=14, mse=0.02, **changes):
+  return {
+      'model': paper.model, 'nuisance_dim': dim, 'seed': seed, 'epochs': 5,
+      'class_swaps': rate, 'mse': mse, **paper.weights, **changes,
+  }  # fmt: skip
+
+
+def _write_run(path, rows, **changes):
+  path.mkdir(parents=True)
+  results = {'protocol': 'test split', 'judges': {'sha256': 'x'}, 'rows': rows}
+  (path / 'results.json').write_text(json.dumps(results | changes))
+  return path
+
+
+# Values.
+
+
+def test_the_tables_have_the_papers_numbers():
+  # Counted and read in the document.
+  assert {n: len(t.rows) for n, t in paper_numbers.TABLES.items()} == {
+      1: 5, 2: 6, 4: 14, 5: 6, 6: 3
+  }  # fmt: skip
+  assert TABLE.rows[7].rate == 0.705
+  assert paper_numbers.TABLE_5.rows[-1].mse == 1.84e-3
+  assert paper_numbers.TABLE_6.rows[0].weights == {'lambda_xcov': 1e-3}
+  assert len({tuple(row.weights.items()) for row in TABLE.rows}) == 14
+
+
+def test_means_and_deviations_are_over_seeds():
+  rows = [
+      _row(TABLE.rows[4], 0.5, seed=1, mse=0.01),
+      _row(TABLE.rows[4], 0.7, seed=0, mse=0.03),
+  ]
+  line = paper_tables.match(TABLE, rows)[4]
+  assert line.mean('class_swaps') == pytest.approx(0.6)
+  # sqrt((0.1^2 + 0.1^2) / 1), of a sample.
+  assert line.deviation('class_swaps') == pytest.approx(0.1414, abs=1e-4)
+  assert paper_tables.match(TABLE, rows)[5].ours == ()
+  assert paper_tables.match(TABLE, rows[:1])[4].deviation('mse') is None
+  assert '60.0 ± 14.1' in paper_tables.format_markdown(TABLE, rows)
+
+
+def test_weights_that_passed_through_float32_match():
+  row = _row(TABLE.rows[0], 0.3, lambda_xcov=0.10000000149011612)
+  assert len(paper_tables.match(TABLE, [row])[0].ours) == 1
+  row['lambda_xcov'] = 0.1001
+  assert not paper_tables.match(TABLE, [row])[0].ours
+
+
+def test_a_reduced_run_is_matched_by_its_smallest_and_largest_size():
+  table = paper_numbers.TABLE_1
+  rows = [_row(table.rows[0], 1.0, dim=0)]
+  rows += [_row(table.rows[1], 0.9 - dim / 10, dim=dim) for dim in (1, 2, 3)]
+  lines = paper_tables.match(table, rows)
+  assert [row['nuisance_dim'] for row in lines[1].ours] == [3]
+  # d = 18 is neither the paper's smallest nor its largest.
+  assert not lines[2].ours
+  assert [row['nuisance_dim'] for row in lines[0].ours] == [0]
+
+
+def test_a_table_as_text():
+  text = paper_tables.format_csv(TABLE, [_row(TABLE.rows[0], 0.25, seed=3)])
+  lines = text.splitlines()
+  assert lines[0].startswith('model,λ_y,λ_diff,λ_xcov,"d, paper","d, ours",')
+  assert lines[1] == 'student,0,0,0.1,14,14,33.6,25.0,0.0115,0.02,100,5,3'
+  assert lines[2] == 'student,0,0,0.01,14,,32.6,,0.0117,,100,,'
+
+
+# Oracle and anti-oracle.
+
+
+def test_rank_correlation():
+  same = [_row(row, row.rate / 2) for row in TABLE.rows]
+  assert paper_tables.rank_correlation(TABLE, same) == pytest.approx(1)
+  reverse = [_row(row, 1 - row.rate) for row in TABLE.rows]
+  assert paper_tables.rank_correlation(TABLE, reverse) == pytest.approx(-1)
+  two = [_row(row, row.rate) for row in TABLE.rows[:2]]
+  assert paper_tables.rank_correlation(TABLE, two) is None
+  constant = [_row(row, 0.5) for row in TABLE.rows]
+  assert paper_tables.rank_correlation(TABLE, constant) is None
+
+
+# Runs.
+
+
+def test_every_run_has_its_flagfile_and_work_directory():
+  scales = [*reproduce.TABLES.values()]
+  scales += [runs for runs, _ in reproduce.FIGURES.values()]
+  for run in {r for runs in scales for own in runs.values() for r in own}:
+    text = (ROOT / 'experiments/flagfiles' / f'{run.name}.flags').read_text()
+    assert f'--workdir=runs/{run.name}\n' in text
+  assert {int(n) for n in reproduce.TABLES} == set(paper_numbers.TABLES)
+
+
+def test_published_results_are_read_with_no_run(tmp_path, invoke):
+  status, out, err = invoke(
+      reproduce.main, reproduce.Config(), '--table=1', '--figure=1',
+      '--scale=full', f'--runs_dir={ROOT / "results"}', '--norun',
+      f'--output={tmp_path}',
+  )  # fmt: skip
+  assert status == 0, err
+  line = '| student with Jacobian supervision | 14 | 14 | 61.7 | 64.5 |'
+  assert line in out and line in (tmp_path / 'table1.md').read_text()
+  assert (tmp_path / 'table1.csv').exists()
+  assert (tmp_path / 'mnist_table1_figure_1a.png').exists()
+
+
+def test_missing_runs_are_made_by_their_commands(
+    tmp_path, monkeypatch, invoke
+):
+  rows = [{**_row(row, None), 'attribute_flips': 0.5, 'mse': 0.1}
+          for row in paper_numbers.TABLE_2.rows]  # fmt: skip
+  commands = []
+
+  def run_command(command):
+    commands.append(command)
+    [path] = [x.split('=')[1] for x in command if x.startswith('--workdir')]
+    _write_run(pathlib.Path(path), rows)
+
+  args = ('--table=2', f'--runs_dir={tmp_path}', '--data_dir=faces')
+  status, _, err = invoke(
+      reproduce.main, reproduce.Config(), *args, '--norun'
+  )
+  assert status == 2 and 'experiments.celeba' in err
+  monkeypatch.setattr(reproduce, 'run_command', run_command)
+  status, _, err = invoke(reproduce.main, reproduce.Config(), *args)
+  assert status == 0, err
+  assert [command[1] for command in commands] == ['experiments.celeba'] * 2
+  assert all('--data_dir=faces' in command for command in commands)
+  assert (tmp_path / 'reproduce' / 'figure_4.png').exists()
+
+
+def test_a_command_that_fails_ends_this_one(monkeypatch):
+  said = []
+  monkeypatch.setattr(progress, 'say', lambda *args: said.append(args[0]))
+  with pytest.raises(SystemExit) as info:
+    reproduce.run_command(('-c', 'import sys; sys.exit(2)'))
+  assert info.value.code == 2 and 'ended with status 2' in said[-1]
+
+
+def test_rows_of_several_runs(tmp_path):
+  first = _row(TABLE.rows[0], 0.3, sha256='a')
+  one = _write_run(tmp_path / 'one', [first])
+  two = _write_run(
+      tmp_path / 'two', [first, _row(TABLE.rows[1], 0.4, sha256='b')]
+  )
+  rates = [row['class_swaps'] for row in reproduce.read_rows([one, two])]
+  assert rates == [0.3, 0.4]
+  other = _write_run(tmp_path / 'other', [first], protocol='another')
+  with pytest.raises(errors.InputError, match='was measured by'):
+    reproduce.read_rows([one, other])
+  broken = _write_run(tmp_path / 'broken', [{'model': 'x'}])
+  with pytest.raises(errors.InputError, match='lacks'):
+    reproduce.read_rows([broken])
