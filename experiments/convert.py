@@ -26,45 +26,46 @@ class Config:
   """The flags of this binary."""
 
   input: pathlib.Path | None = options.option(
-      None,
-      'A state dict (*.safetensors, else a file of PyTorch), or a work directory.',
-      group='what',
+    None,
+    'A state dict (*.safetensors, else a file of PyTorch), or a work'
+    ' directory.',
+    group='what',
   )
   output: pathlib.Path | None = options.option(
-      None,
-      'Where to write: a new directory for a file, a new file (*.safetensors,'
-      ' else a file of PyTorch) for a directory.',
-      group='output',
+    None,
+    'Where to write: a new directory for a file, a new file (*.safetensors,'
+    ' else a file of PyTorch) for a directory.',
+    group='output',
   )
   stage: str | None = options.option(
       None, 'Work directory: the model; default: the last finished one.',
       group='what',
-  )  # pyformat: disable
+  )  # fmt: skip
   num_factors: int = options.option(
-      2,
-      'File of a student on digits: k, which its shapes do not tell.',
-      low=1,
-      high=config_lib.LARGEST_WIDTH,
-      group='what',
+    2,
+    'File of a student on digits: k, which its shapes do not tell.',
+    low=1,
+    high=config_lib.LARGEST_WIDTH,
+    group='what',
   )
   dataset: str | None = options.option(
-      None,
-      'File: the training data of its model; default: mnist_embedded, for faces'
-      ' celeba_folder.',
-      group='data',
+    None,
+    'File: the training data of its model; default: mnist_embedded, for faces'
+    ' celeba_folder.',
+    group='data',
   )
   data_dir: pathlib.Path | None = options.option(
-      None, 'File: where those data are.', group='data'
+    None, 'File: where those data are.', group='data'
   )
   attributes: tuple[str, ...] = options.option(
-      (), 'File of faces: names of the factors, in their order.', group='data'
+    (), 'File of faces: names of the factors, in their order.', group='data'
   )
   epochs: int = options.option(
-      100,
-      'File: epochs that its model was trained for, shown in tables.',
-      low=1,
-      high=config_lib.LARGEST_INTEGER,
-      group='what',
+    100,
+    'File: epochs that its model was trained for, shown in tables.',
+    low=1,
+    high=config_lib.LARGEST_INTEGER,
+    group='what',
   )
 
   def __post_init__(self):
@@ -72,23 +73,24 @@ class Config:
 
 
 def main(config: Config) -> None:
+  """Converts a file or a stage of a run."""
   if config.input is None or config.output is None:
     raise errors.InputError(
-        '--input or --output is missing; accepted: both, see --help.'
+      '--input or --output is missing; accepted: both, see --help.'
     )
   if os.path.isdir(config.input):
     line = converted_runs.export_model(
-        config.input, config.output, config.stage
+      config.input, config.output, config.stage
     )
   else:
     line = converted_runs.import_model(
-        config.input,
-        config.output,
-        num_factors=config.num_factors,
-        dataset=config.dataset,
-        data_dir=config.data_dir,
-        attributes=config.attributes,
-        epochs=config.epochs,
+      config.input,
+      config.output,
+      num_factors=config.num_factors,
+      dataset=config.dataset,
+      data_dir=config.data_dir,
+      attributes=config.attributes,
+      epochs=config.epochs,
     )
   progress.say(line)
 

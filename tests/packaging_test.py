@@ -24,7 +24,7 @@ def test_requirements_are_those_of_setup_cfg():
   setup = configparser.ConfigParser()
   setup.read(ROOT / 'setup.cfg')
   wanted = _lines(setup['options']['install_requires']) + _lines(
-      setup['options.extras_require']['test']
+    setup['options.extras_require']['test']
   )
   assert _lines((ROOT / 'requirements.txt').read_text()) == wanted
 
@@ -40,9 +40,9 @@ def wheel(tmp_path_factory):
     shutil.copytree(ROOT / name, source / name, ignore=no_caches)
   pip = [sys.executable, '-m', 'pip', '--disable-pip-version-check', '-q']
   subprocess.run(
-      [*pip, 'wheel', '--no-deps', '--no-build-isolation', '-w', 'out', '.'],
-      cwd=source,
-      check=True,
+    [*pip, 'wheel', '--no-deps', '--no-build-isolation', '-w', 'out', '.'],
+    cwd=source,
+    check=True,
   )
   [path] = (source / 'out').glob('*.whl')
   return path
@@ -54,16 +54,16 @@ def installed(wheel, tmp_path_factory):
   target = tmp_path_factory.mktemp('installed')
   pip = [sys.executable, '-m', 'pip', '--disable-pip-version-check', '-q']
   subprocess.run(
-      [*pip, 'install', '--no-deps', '--target', target, wheel], check=True
+    [*pip, 'install', '--no-deps', '--target', target, wheel], check=True
   )
   return target
 
 
 def _environment(installed):
   return os.environ | {
-      'PYTHONPATH': str(installed),
-      'JAX_PLATFORMS': 'cpu',
-      'TF_CPP_MIN_LOG_LEVEL': '3',
+    'PYTHONPATH': str(installed),
+    'JAX_PLATFORMS': 'cpu',
+    'TF_CPP_MIN_LOG_LEVEL': '3',
   }
 
 
@@ -97,12 +97,12 @@ def test_the_api_works_from_another_folder(installed, tmp_path):
   """
   program = textwrap.dedent(program).format(target=str(installed))
   done = subprocess.run(
-      [sys.executable, '-c', program],
-      cwd=tmp_path,
-      env=_environment(installed),
-      capture_output=True,
-      text=True,
-      check=False,
+    [sys.executable, '-c', program],
+    cwd=tmp_path,
+    env=_environment(installed),
+    capture_output=True,
+    text=True,
+    check=False,
   )
   assert done.returncode == 0, done.stderr
   assert done.stdout == '(2, 4, 4, 1)\n'
@@ -110,17 +110,22 @@ def test_the_api_works_from_another_folder(installed, tmp_path):
 
 def test_the_command_serves_its_page_with_the_demo_model(installed, tmp_path):
   process = subprocess.Popen(
-      [sys.executable, installed / 'bin' / 'jacsup-edit', '--port=0'],
-      cwd=tmp_path,
-      env=_environment(installed),
-      stdout=subprocess.PIPE,
-      stderr=subprocess.PIPE,
-      text=True,
+    [sys.executable, installed / 'bin' / 'jacsup-edit', '--port=0'],
+    cwd=tmp_path,
+    env=_environment(installed),
+    stdout=subprocess.PIPE,
+    stderr=subprocess.PIPE,
+    text=True,
   )
   try:
     assert process.stdout.readline() == 'loading Drawn faces ...\n'
     address = process.stdout.readline().split()[4]
-    for part in ('', 'static/editor.js', 'static/editor.css', 'api/models/faces'):
+    for part in (
+      '',
+      'static/editor.js',
+      'static/editor.css',
+      'api/models/faces',
+    ):
       with urllib.request.urlopen(f'{address}{part}', timeout=20) as answer:
         assert answer.status == 200, part
     process.terminate()

@@ -1,0 +1,1 @@
+"""Edit photos with a trained model: a web page and a command."""

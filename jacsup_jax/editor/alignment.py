@@ -40,7 +40,7 @@ def find_aligner() -> Callable[[np.ndarray], np.ndarray | None] | None:
 
     find_faces = dlib.get_frontal_face_detector()
     find_landmarks = dlib.shape_predictor(
-        str(folder / 'shape_predictor_5_face_landmarks.dat')
+      str(folder / 'shape_predictor_5_face_landmarks.dat')
     )
   except (ImportError, RuntimeError):  # RuntimeError: unreadable weights.
     return None
@@ -86,10 +86,10 @@ def cut_square(image: np.ndarray, eyes: np.ndarray) -> np.ndarray | None:
   (a, b), (c, d) = turn / pixels
   x, y = start - low
   square = _crop(image, low, high).transform(
-      (pixels, pixels),
-      Image.Transform.AFFINE,
-      (a, b, x, c, d, y),
-      Image.Resampling.BICUBIC,
+    (pixels, pixels),
+    Image.Transform.AFFINE,
+    (a, b, x, c, d, y),
+    Image.Resampling.BICUBIC,
   )
   return np.array(square)
 

@@ -27,10 +27,10 @@ _MANIFEST = 'manifest.json'
 
 
 def find(
-    workdir: str | None = None,
-    *,
-    stage: str | None = None,
-    data_dir: str | None = None,
+  workdir: str | None = None,
+  *,
+  stage: str | None = None,
+  data_dir: str | None = None,
 ) -> list[editor.Choice]:
   """Lists the models that flags name, the default one first.
 
@@ -52,14 +52,14 @@ def find(
   path = pathlib.Path(workdir).expanduser()
   if not files.exists(path):
     raise errors.InputError(
-        f'--workdir={workdir} does not exist; accepted: a run, a folder of'
-        ' runs, or a file written with --export.'
+      f'--workdir={workdir} does not exist; accepted: a run, a folder of'
+      ' runs, or a file written with --export.'
     )
   is_run = (path / _MANIFEST).exists()
   if stage is not None and not is_run:
     raise errors.InputError(
-        f'--stage={stage}, and --workdir={workdir} is not a run; accepted: the'
-        ' work directory of a run.'
+      f'--stage={stage}, and --workdir={workdir} is not a run; accepted: the'
+      ' work directory of a run.'
     )
   if not path.is_dir():
     return [_make_file_choice(path, path.stem)]
@@ -79,9 +79,9 @@ def _find_runs(root, data_dir):
       skipped += 1
   if not choices:
     raise errors.InputError(
-        f'--workdir={root} holds no run with a model to edit with; accepted: a'
-        ' run with a finished teacher or student, a folder of such runs, or a'
-        ' file written with --export.'
+      f'--workdir={root} holds no run with a model to edit with; accepted: a'
+      ' run with a finished teacher or student, a folder of such runs, or a'
+      ' file written with --export.'
     )
   if skipped:
     _log.warning('%d runs in %s have no model to edit with.', skipped, root)
@@ -94,44 +94,45 @@ def _make_run_choices(path, stage, data_dir):
   names = _list_stages(run)
   if not names:
     raise errors.InputError(
-        f'--workdir={path} has no finished model to edit with; accepted: a run'
-        ' with a finished teacher or student.'
+      f'--workdir={path} has no finished model to edit with; accepted: a run'
+      ' with a finished teacher or student.'
     )
   if stage is not None and stage not in names:
     raise errors.InputError(
-        f'--stage={stage}: {path} has no finished model of that name;'
-        f' accepted: {", ".join(names)}.'
+      f'--stage={stage}: {path} has no finished model of that name;'
+      f' accepted: {", ".join(names)}.'
     )
   first = stage or names[-1]
   name = run.path.name
   return [
-      editor.Choice(
-          id=_make_id(f'{name}.{own}'),
-          group=name,
-          title=own,
-          load=functools.partial(_load, run, own, data_dir),
-          open_samples=lambda unused_editor: _open(run, _SPLIT, data_dir),
-      )
-      for own in sorted(names, key=lambda own: own != first)
+    editor.Choice(
+      id=_make_id(f'{name}.{own}'),
+      group=name,
+      title=own,
+      load=functools.partial(_load, run, own, data_dir),
+      open_samples=lambda unused_editor: _open(run, _SPLIT, data_dir),
+    )
+    for own in sorted(names, key=lambda own: own != first)
   ]
 
 
 def _make_file_choice(path, title):
   """Makes the choice of an exported file; samples are drawn faces or digits."""
   return editor.Choice(
-      id=_make_id(path.stem),
-      group='',
-      title=title,
-      load=functools.partial(model_files.read, path),
-      open_samples=_open_packaged,
+    id=_make_id(path.stem),
+    group='',
+    title=title,
+    load=functools.partial(model_files.read, path),
+    open_samples=_open_packaged,
   )
 
 
 def _list_stages(run):
   """Lists the finished stages that predict their factors, the best one last."""
   names = [
-      name for name in run.stages if not run.module(name).factors_are_labels
+    name for name in run.stages if not run.module(name).factors_are_labels
   ]
+
   # Teachers, then other students, then supervised ones; the first seed last.
   def rank(name):
     stage = run.stage(name)
@@ -161,8 +162,8 @@ def _load_units(run, stage, model, data_dir):
   images = data.read(range(min(unit_scales.NUM_IMAGES, data.count)))
   units = unit_scales.measure(model, images, run.factor_names)
   entries[stage] = {
-      'sha256': sha256,
-      'units': [dataclasses.asdict(unit) for unit in units],
+    'sha256': sha256,
+    'units': [dataclasses.asdict(unit) for unit in units],
   }
   try:
     files.write_whole(path, json.dumps(entries, indent=1))
@@ -189,8 +190,8 @@ def _open_packaged(own):
     return editor.Samples(drawn_faces.SPLIT_SIZES[_SPLIT], draw)
   if own.image_shape != (28, 28, 1):
     raise errors.InputError(
-        f'there are no samples of shape {list(own.image_shape)} without a run;'
-        ' accepted: your own photo, or --workdir=RUN.'
+      f'there are no samples of shape {list(own.image_shape)} without a run;'
+      ' accepted: your own photo, or --workdir=RUN.'
     )
   data = registry.load(registry.DEFAULT_DATASET, _SPLIT)
   return editor.Samples(len(data), lambda rows: data.read(rows)[0])

@@ -1,4 +1,4 @@
-"""Edit images by moving units of a trained model's code: sliders, strips, grids.
+"""Edit images by moving units of a trained model's code.
 
 A unit is a factor, or a nuisance unit of a flat code. Strengths are standard
 deviations of the unit on the training data, so that a strength of 1 is equally
@@ -46,6 +46,7 @@ class Editor:
 
   @property
   def image_shape(self) -> tuple[int, int, int]:
+    """(H, W, C) of the model."""
     return tuple(self.model.image_shape)
 
   def encode(self, images: np.ndarray) -> Encoded:
@@ -63,8 +64,8 @@ class Editor:
     images = jnp.asarray(images)
     if images.shape[1:] != self.image_shape:
       raise errors.InputError(
-          f'images are {list(images.shape[1:])}; accepted: the shape of the'
-          f' model, {list(self.image_shape)}.'
+        f'images are {list(images.shape[1:])}; accepted: the shape of the'
+        f' model, {list(self.image_shape)}.'
       )
     return _encode(self.model, images)
 
@@ -74,7 +75,7 @@ class Editor:
     return np.asarray(_to_bytes(encoded.reconstructions, low_high))
 
   def edit(
-      self, encoded: Encoded, strengths: np.ndarray, keep_detail: float = 0.0
+    self, encoded: Encoded, strengths: np.ndarray, keep_detail: float = 0.0
   ) -> np.ndarray:
     """Decodes images with their units moved.
 
@@ -93,7 +94,7 @@ class Editor:
     return self.edit_in_turn(encoded, strengths[None], keep_detail)[:, 0]
 
   def edit_in_turn(
-      self, encoded: Encoded, strengths: np.ndarray, keep_detail: float = 0.0
+    self, encoded: Encoded, strengths: np.ndarray, keep_detail: float = 0.0
   ) -> np.ndarray:
     """Decodes images at N settings, one setting after the other.
 

@@ -18,7 +18,7 @@ _log = logging.getLogger(__name__)
 # Other files in a folder are not photos.
 _ENDINGS = (
     '.jpg', '.jpeg', '.png', '.webp', '.bmp', '.tif', '.tiff', '.gif',
-)  # pyformat: disable
+)  # fmt: skip
 
 
 class Input(NamedTuple):
@@ -35,10 +35,10 @@ def is_folder(text: str | None) -> bool:
 
 
 def list_inputs(
-    text: str,
-    choice: editor.Choice,
-    own: editor.Editor,
-    align: photos.AlignFn | None,
+  text: str,
+  choice: editor.Choice,
+  own: editor.Editor,
+  align: photos.AlignFn | None,
 ) -> list[Input]:
   """Lists the images that --input names.
 
@@ -57,7 +57,7 @@ def list_inputs(
   if text.startswith('sample:'):
     if not re.fullmatch(r'sample:[0-9]{1,9}', text):
       raise errors.InputError(
-          f'--input={text[:80]}; accepted: sample:N, N a whole number from 0.'
+        f'--input={text[:80]}; accepted: sample:N, N a whole number from 0.'
       )
     row = int(text.removeprefix('sample:'))
     return [Input(text, lambda: _read_sample(choice.open_samples(own), row))]
@@ -69,18 +69,18 @@ def list_inputs(
   except OSError as error:
     raise files.unreadable(path, error) from error
   found = [
-      path / name
-      for name in names
-      if name.lower().endswith(_ENDINGS) and not name.startswith('.')
+    path / name
+    for name in names
+    if name.lower().endswith(_ENDINGS) and not name.startswith('.')
   ]
   if not found:
     raise errors.InputError(
-        f'--input={path} has no pictures; accepted: a folder with files of'
-        f' {", ".join(_ENDINGS)}.'
+      f'--input={path} has no pictures; accepted: a folder with files of'
+      f' {", ".join(_ENDINGS)}.'
     )
   return [
-      Input(one.name, lambda one=one: _read_photo(one, own, align))
-      for one in found
+    Input(one.name, lambda one=one: _read_photo(one, own, align))
+    for one in found
   ]
 
 
@@ -101,7 +101,7 @@ def _read_photo(path, own, align):
 def _read_sample(samples, row):
   if row >= samples.count:
     raise errors.InputError(
-        f'--input=sample:{row}: there are {samples.count} images; accepted:'
-        f' sample:0 to sample:{samples.count - 1}.'
+      f'--input=sample:{row}: there are {samples.count} images; accepted:'
+      f' sample:0 to sample:{samples.count - 1}.'
     )
   return samples.read([row])[0]

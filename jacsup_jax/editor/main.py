@@ -1,4 +1,4 @@
-"""Command line of the editor: `jacsup-edit`, or `python -m experiments.edit`."""
+"""Run the editor: `jacsup-edit`, or `python -m experiments.edit`."""
 
 import argparse
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ from jacsup_jax.figures import pictures
 _EDIT_FLAGS = (
     'input', 'output', 'set', 'sweep', 'grid', 'animate', 'keep_detail',
     'side_by_side', 'align', 'export', 'half',
-)  # pyformat: disable
+)  # fmt: skip
 _DESCRIPTION = """
 Edit photos with a trained model.
 
@@ -83,69 +83,131 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _make_parser():
   parser = _Parser(
-      prog='jacsup-edit',
-      description=textwrap.dedent(_DESCRIPTION),
-      epilog=_EXAMPLES,
-      formatter_class=argparse.RawDescriptionHelpFormatter,
-      allow_abbrev=False,
+    prog='jacsup-edit',
+    description=textwrap.dedent(_DESCRIPTION),
+    epilog=_EXAMPLES,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+    allow_abbrev=False,
   )
   add = parser.add_argument_group('which model').add_argument
-  add('--workdir', help='A run of an experiment, a folder of runs, or a file of'
-      ' --export; default: the demo model of drawn faces.')
-  add('--stage', help='Stage of the run; default: its last student, or its'
-      ' teacher if it has none.')
-  add('--data_dir', help='Where the data of the run are, as in its training;'
-      ' read for sample:N, and the first time that a run is edited with.')
+  add(
+    '--workdir',
+    help='A run of an experiment, a folder of runs, or a file of'
+    ' --export; default: the demo model of drawn faces.',
+  )
+  add(
+    '--stage',
+    help='Stage of the run; default: its last student, or its'
+    ' teacher if it has none.',
+  )
+  add(
+    '--data_dir',
+    help='Where the data of the run are, as in its training;'
+    ' read for sample:N, and the first time that a run is edited with.',
+  )
   _add_page_flags(parser.add_argument_group('page').add_argument)
   _add_edit_flags(parser.add_argument_group('edit').add_argument)
   return parser
 
 
 def _add_page_flags(add):
-  add('--serve', action='store_true', help='Serve the page; the default without'
-      ' --input and --export.')
-  add('--host', default='127.0.0.1', help='Address to listen on; by default'
-      ' only this machine can connect (%(default)s).')
-  add('--port', type=int, default=8000, help='Port; if it is busy, the next free'
-      ' one is used (%(default)s).')
+  add(
+    '--serve',
+    action='store_true',
+    help='Serve the page; the default without --input and --export.',
+  )
+  add(
+    '--host',
+    default='127.0.0.1',
+    help='Address to listen on; by default'
+    ' only this machine can connect (%(default)s).',
+  )
+  add(
+    '--port',
+    type=int,
+    default=8000,
+    help='Port; if it is busy, the next free one is used (%(default)s).',
+  )
 
 
 def _add_edit_flags(add):
-  add('--input', help='A photo, a folder of photos, or sample:N, image N of the'
-      ' test data of the run (of the demo model: a drawn face).')
-  add('--output', help='Where the edit is written, .png, .jpg or .webp; for a'
-      ' folder of photos a folder of .png files. Existing files are replaced.')
-  add('--set', default='', metavar='NAME:STRENGTH,...', help='Strengths in'
-      ' standard deviations on the training data: Smiling:+2,Eyeglasses:-1.'
-      ' Factors of digits are y1, y2, ..., nuisance units z1, z2, ...')
-  add('--sweep', metavar='NAME:LOW:HIGH:COUNT', help='A strip of edits:'
-      ' Smiling:-3:3:7.')
-  add('--grid', metavar='SWEEP,SWEEP', help='A grid of edits, the first unit'
-      ' from left to right, the second upwards: Smiling:-3:3:5,Male:-3:3:5.')
-  add('--animate', metavar='FILE', help='Where the strip of --sweep is written'
-      ' as an animation, .gif or .webp.')
-  add('--keep_detail', type=float, default=0.0, metavar='0..1', help='Share of'
-      ' the detail that the reconstruction lacks to add back (%(default)s).')
-  add('--align', action='store_true', help='Place the face as in CelebA; needs'
-      " pip install 'jacsup_jax[align]'. Without a face, and by default, the"
-      ' centre square is taken.')
-  add('--side_by_side', action='store_true', help='Show original, reconstruction'
-      ' and edit in one picture.')
-  add('--export', metavar='FILE', help='Write the model as one file, for'
-      ' --workdir.')
-  add('--half', action='store_true', help='Write weights of --export as float16,'
-      ' at half the size.')
+  add(
+    '--input',
+    help='A photo, a folder of photos, or sample:N, image N of the'
+    ' test data of the run (of the demo model: a drawn face).',
+  )
+  add(
+    '--output',
+    help='Where the edit is written, .png, .jpg or .webp; for a'
+    ' folder of photos a folder of .png files. Existing files are replaced.',
+  )
+  add(
+    '--set',
+    default='',
+    metavar='NAME:STRENGTH,...',
+    help='Strengths in'
+    ' standard deviations on the training data: Smiling:+2,Eyeglasses:-1.'
+    ' Factors of digits are y1, y2, ..., nuisance units z1, z2, ...',
+  )
+  add(
+    '--sweep',
+    metavar='NAME:LOW:HIGH:COUNT',
+    help='A strip of edits: Smiling:-3:3:7.',
+  )
+  add(
+    '--grid',
+    metavar='SWEEP,SWEEP',
+    help='A grid of edits, the first unit'
+    ' from left to right, the second upwards: Smiling:-3:3:5,Male:-3:3:5.',
+  )
+  add(
+    '--animate',
+    metavar='FILE',
+    help='Where the strip of --sweep is written'
+    ' as an animation, .gif or .webp.',
+  )
+  add(
+    '--keep_detail',
+    type=float,
+    default=0.0,
+    metavar='0..1',
+    help='Share of'
+    ' the detail that the reconstruction lacks to add back (%(default)s).',
+  )
+  add(
+    '--align',
+    action='store_true',
+    help='Place the face as in CelebA; needs'
+    " pip install 'jacsup_jax[align]'. Without a face, and by default, the"
+    ' centre square is taken.',
+  )
+  add(
+    '--side_by_side',
+    action='store_true',
+    help='Show original, reconstruction and edit in one picture.',
+  )
+  add(
+    '--export',
+    metavar='FILE',
+    help='Write the model as one file, for --workdir.',
+  )
+  add(
+    '--half',
+    action='store_true',
+    help='Write weights of --export as float16, at half the size.',
+  )
 
 
 def _is_page(args):
   given = [
-      f'--{name}' for name in _EDIT_FLAGS
-      if getattr(args, name) not in (None, False, '', 0.0)
+    f'--{name}'
+    for name in _EDIT_FLAGS
+    if getattr(args, name) not in (None, False, '', 0.0)
   ]
   if args.serve and given:
     raise errors.InputError(
-        f'--serve with {given[0]}; accepted: without it, since edits are made'
-        ' in the page.'
+      f'--serve with {given[0]}; accepted: without it, since edits are made'
+      ' in the page.'
     )
   return not given
 
@@ -156,20 +218,20 @@ def _serve(args):
   from jacsup_jax.editor import server
 
   choices = choices_lib.find(
-      args.workdir, stage=args.stage, data_dir=args.data_dir
+    args.workdir, stage=args.stage, data_dir=args.data_dir
   )
   server.serve(
-      service.Service(choices, align=alignment.find_aligner()),
-      host=args.host,
-      port=args.port,
-      announce=lambda line: print(line, flush=True),
+    service.Service(choices, align=alignment.find_aligner()),
+    host=args.host,
+    port=args.port,
+    announce=lambda line: print(line, flush=True),
   )
 
 
 def _edit_or_export(args):
   _check(args)
   choice = choices_lib.find(
-      args.workdir, stage=args.stage, data_dir=args.data_dir
+    args.workdir, stage=args.stage, data_dir=args.data_dir
   )[0]
   own = choice.load()
   request = _make_request(args, own)
@@ -193,25 +255,25 @@ def _check(args):
   is_edit = args.output is not None or args.animate is not None
   swept = args.sweep is not None or args.grid is not None
   rules = {
-      'nothing to write; accepted: --output, --animate or --export.': (
-          not is_edit and args.export is None
-      ),
-      '--input goes with --output or --animate; accepted: both.': (
-          is_edit != (args.input is not None)
-      ),
-      '--animate without --sweep; accepted: both.': (
-          args.animate is not None and args.sweep is None
-      ),
-      '--half without --export; accepted: both.': (
-          args.half and args.export is None
-      ),
-      '--sweep and --grid; accepted: one of them.': (
-          args.sweep is not None and args.grid is not None
-      ),
-      '--side_by_side without a single edit; accepted: with --output, without'
-      ' --sweep and --grid.': (
-          args.side_by_side and (swept or args.output is None)
-      ),
+    'nothing to write; accepted: --output, --animate or --export.': (
+      not is_edit and args.export is None
+    ),
+    '--input goes with --output or --animate; accepted: both.': (
+      is_edit != (args.input is not None)
+    ),
+    '--animate without --sweep; accepted: both.': (
+      args.animate is not None and args.sweep is None
+    ),
+    '--half without --export; accepted: both.': (
+      args.half and args.export is None
+    ),
+    '--sweep and --grid; accepted: one of them.': (
+      args.sweep is not None and args.grid is not None
+    ),
+    '--side_by_side without a single edit; accepted: with --output, without'
+    ' --sweep and --grid.': (
+      args.side_by_side and (swept or args.output is None)
+    ),
   }
   for message, is_broken in rules.items():
     if is_broken:
@@ -227,19 +289,19 @@ def _check_place(args, name, value):
   if files.exists(args.input or '') and files.exists(path):
     if path.samefile(args.input):
       raise errors.InputError(
-          f'{flag} is the input itself; accepted: another place.'
+        f'{flag} is the input itself; accepted: another place.'
       )
   accepted = {'output': pictures.STILL, 'animate': pictures.MOVING}.get(name)
   if inputs_lib.is_folder(args.input) and accepted:
     if name == 'animate' or path.suffix.lower() in pictures.STILL:
       raise errors.InputError(
-          f'{flag} for a folder of photos; accepted: --output with a folder.'
+        f'{flag} for a folder of photos; accepted: --output with a folder.'
       )
     files.check_writable(flag, path)
     return
   if accepted and path.suffix.lower() not in accepted:
     raise errors.InputError(
-        f'{flag} ends in {path.suffix!r}; accepted: {", ".join(accepted)}.'
+      f'{flag} ends in {path.suffix!r}; accepted: {", ".join(accepted)}.'
     )
   files.check_writable(f'{flag}: {path.parent}', path.parent)
 
@@ -250,13 +312,13 @@ def _find_aligner(args, own):
   align = alignment.find_aligner()
   if align is None:
     raise errors.InputError(
-        '--align needs dlib and face_recognition_models, which are not'
-        " installed; accepted: after pip install 'jacsup_jax[align]'."
+      '--align needs dlib and face_recognition_models, which are not'
+      " installed; accepted: after pip install 'jacsup_jax[align]'."
     )
   if own.image_shape[-1] != 3:
     raise errors.InputError(
-        f'--align with a model of grey images {list(own.image_shape)}; accepted:'
-        ' a model of colour images.'
+      f'--align with a model of grey images {list(own.image_shape)}; accepted:'
+      ' a model of colour images.'
     )
   return align
 
@@ -268,10 +330,10 @@ def _make_request(args, own):
     text = getattr(args, name)
     if text is not None:
       sweeps = requests.parse_sweeps(
-          own.units, text, f'--{name}', count=count, held=strengths
+        own.units, text, f'--{name}', count=count, held=strengths
       )
   request = outputs.Request(
-      strengths, tuple(sweeps), args.keep_detail, args.side_by_side
+    strengths, tuple(sweeps), args.keep_detail, args.side_by_side
   )
   if args.output is not None:
     rows, cols = request.shape
@@ -280,7 +342,7 @@ def _make_request(args, own):
     if inputs_lib.is_folder(args.input):
       ending = '.png'
     pictures.check_size(
-        ending, rows * height, cols * width, f'--output={args.output}'
+      ending, rows * height, cols * width, f'--output={args.output}'
     )
   return request
 
@@ -318,8 +380,8 @@ def _edit_folder(args, own, inputs, request):
   print(f'saved {len(inputs) - skipped} in {args.output}: {description}')
   if skipped:
     raise errors.InputError(
-        f'{skipped} of {len(inputs)} photos in --input={args.input} could not be'
-        ' edited, see the notes; the others are done.'
+      f'{skipped} of {len(inputs)} photos in --input={args.input} could not be'
+      ' edited, see the notes; the others are done.'
     )
 
 

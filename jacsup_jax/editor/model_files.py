@@ -28,7 +28,7 @@ _ACCEPTED = 'accepted: a file written with --export'
 
 
 def write(
-    path: str | os.PathLike[str], own: editor.Editor, *, half: bool = False
+  path: str | os.PathLike[str], own: editor.Editor, *, half: bool = False
 ) -> None:
   """Writes an editor, whole or not at all.
 
@@ -42,17 +42,19 @@ def write(
     StorageError: if the file cannot be written.
   """
   entry = {
-      'title': own.title,
-      'model': models.describe_module(own.model.module),
-      'units': [dataclasses.asdict(unit) for unit in own.units],
+    'title': own.title,
+    'model': models.describe_module(own.model.module),
+    'units': [dataclasses.asdict(unit) for unit in own.units],
   }
-  flat = traverse_util.flatten_dict(jax.device_get(own.model.variables), sep='/')
+  flat = traverse_util.flatten_dict(
+    jax.device_get(own.model.variables), sep='/'
+  )
   dtype = np.float16 if half else np.float32
   tensors = {
-      name: np.ascontiguousarray(x, dtype=dtype) for name, x in flat.items()
+    name: np.ascontiguousarray(x, dtype=dtype) for name, x in flat.items()
   }
   files.write_whole(
-      path, safetensors_numpy.save(tensors, {_ENTRY: json.dumps(entry)})
+    path, safetensors_numpy.save(tensors, {_ENTRY: json.dumps(entry)})
   )
 
 
@@ -76,13 +78,13 @@ def read(path: str | os.PathLike[str]) -> editor.Editor:
     header = json.loads(content[8 : 8 + size])
   except (safetensors.SafetensorError, KeyError, ValueError) as error:
     raise errors.InputError(
-        f'{path} is not a whole safetensors file ({str(error)[:200]});'
-        f' {_ACCEPTED}.'
+      f'{path} is not a whole safetensors file ({str(error)[:200]});'
+      f' {_ACCEPTED}.'
     ) from error
   entry = header.get('__metadata__', {}).get(_ENTRY)
   if entry is None:
     raise errors.InputError(
-        f'{path} has weights but does not say of which model; {_ACCEPTED}.'
+      f'{path} has weights but does not say of which model; {_ACCEPTED}.'
     )
   entry = files.parse_json(f'{path} ({_ENTRY})', entry.encode())
   title, units = entry.get('title'), entry.get('units')
@@ -91,14 +93,14 @@ def read(path: str | os.PathLike[str]) -> editor.Editor:
   module = _make_module(path, entry.get('model'))
   units = unit_scales.from_json(path, units)
   most = module.num_factors + (
-      0
-      if isinstance(module, autoencoders.FaceAutoencoder)
-      else module.nuisance_dim
+    0
+    if isinstance(module, autoencoders.FaceAutoencoder)
+    else module.nuisance_dim
   )
   if len(units) not in (module.num_factors, most):
     raise errors.InputError(
-        f'{path} has {len(units)} units for a model of {module.num_factors}'
-        f' factors; accepted: {module.num_factors} or {most}.'
+      f'{path} has {len(units)} units for a model of {module.num_factors}'
+      f' factors; accepted: {module.num_factors} or {most}.'
     )
   return editor.Editor(_fill(path, module, tensors), units, title)
 
@@ -111,8 +113,8 @@ def _make_module(path, description):
   # A classifier has no decoder; Fader Networks do not predict their factors.
   if getattr(module, 'factors_are_labels', True):
     raise errors.InputError(
-        f'{path} has a model {type(module).__name__}; accepted: an autoencoder'
-        ' that predicts its factors.'
+      f'{path} has a model {type(module).__name__}; accepted: an autoencoder'
+      ' that predicts its factors.'
     )
   return module
 
@@ -123,8 +125,8 @@ def _fill(path, module, tensors):
     shapes = jax.eval_shape(lambda: autoencoders.init_variables(module, 0))
   except (ValueError, TypeError, ZeroDivisionError, OverflowError) as error:
     raise errors.InputError(
-        f'{path} has a model that cannot be built ({str(error)[:200]});'
-        f' {_ACCEPTED}.'
+      f'{path} has a model that cannot be built ({str(error)[:200]});'
+      f' {_ACCEPTED}.'
     ) from error
   expected = traverse_util.flatten_dict(shapes, sep='/')
   for name in sorted({*expected, *tensors}):
@@ -132,16 +134,16 @@ def _fill(path, module, tensors):
     accepted = _shape(expected.get(name))
     if found != accepted:
       raise errors.InputError(
-          f'{path}: {name} is {found}; accepted: {accepted}.'
+        f'{path}: {name} is {found}; accepted: {accepted}.'
       )
     if not np.isfinite(tensors[name]).all():
       raise errors.InputError(
-          f'{path}: {name} has numbers that are not finite; {_ACCEPTED}.'
+        f'{path}: {name} has numbers that are not finite; {_ACCEPTED}.'
       )
   filled = {name: jnp.asarray(x, jnp.float32) for name, x in tensors.items()}
   variables = traverse_util.unflatten_dict(filled, sep='/')
   return models.Model(
-      module, variables['params'], variables.get('batch_stats', {})
+    module, variables['params'], variables.get('batch_stats', {})
   )
 
 

@@ -41,7 +41,7 @@ class Request:
 
 
 def make_tiles(
-    own: editor.Editor, image: np.ndarray, request: Request
+  own: editor.Editor, image: np.ndarray, request: Request
 ) -> np.ndarray:
   """Makes the edits of an image.
 
@@ -96,15 +96,14 @@ def write_moving(path: pathlib.Path, tiles: np.ndarray) -> None:
 def describe(units: Sequence[unit_scales.Unit], request: Request) -> str:
   """Describes in one line which units are moved, and how far."""
   held = [
-      f'{unit.name} {strength:+g}'
-      for unit, strength in zip(units, request.strengths)
-      if strength
+    f'{unit.name} {strength:+g}'
+    for unit, strength in zip(units, request.strengths)
+    if strength
   ]
   ways = ('from left to right', 'upwards')
   swept = [
-      f'{units[unit].name} {", ".join(f"{value:+.3g}" for value in values)}'
-      f' {way}'
-      for (unit, values), way in zip(request.sweeps, ways)
+    f'{units[unit].name} {", ".join(f"{value:+.3g}" for value in values)} {way}'
+    for (unit, values), way in zip(request.sweeps, ways)
   ]
   return '; '.join([*held, *swept]) or 'nothing is moved'
 

@@ -25,16 +25,18 @@ AlignFn = Callable[[np.ndarray], np.ndarray | None]
 
 
 class Prepared(NamedTuple):
+  """A photo as an image for a model."""
+
   image: np.ndarray  # [H, W, C] uint8
   is_aligned: bool  # by its face; else it is the centre square
 
 
 def read(
-    content: bytes,
-    image_shape: tuple[int, int, int],
-    name: str,
-    *,
-    align: AlignFn | None = None,
+  content: bytes,
+  image_shape: tuple[int, int, int],
+  name: str,
+  *,
+  align: AlignFn | None = None,
 ) -> Prepared:
   """Decodes a photo and converts it to an image for a model.
 
@@ -64,22 +66,22 @@ def read(
   height, width, channels = image_shape
   if height != width or channels not in (1, 3):
     raise errors.InputError(
-        f'the model takes images of shape {list(image_shape)}, which photos'
-        ' cannot be converted to; accepted: models of square images with 1 or 3'
-        ' channels.'
+      f'the model takes images of shape {list(image_shape)}, which photos'
+      ' cannot be converted to; accepted: models of square images with 1 or 3'
+      ' channels.'
     )
   image = _decode(content, name)
   if align is not None and channels == 3:
     square = align(np.asarray(image))
     if square is not None and images.largest_size(len(square)) >= height:
       return Prepared(
-          images.resize(Image.fromarray(square), height), is_aligned=True
+        images.resize(Image.fromarray(square), height), is_aligned=True
       )
   if images.largest_size(min(image.size)) < height:
     raise errors.InputError(
-        f'{name} has {image.width}x{image.height} pixels; accepted: a shorter'
-        f' side of at least {height // 2 + 1}, for a model of'
-        f' {height}x{height}.'
+      f'{name} has {image.width}x{image.height} pixels; accepted: a shorter'
+      f' side of at least {height // 2 + 1}, for a model of'
+      f' {height}x{height}.'
     )
   if channels == 3:
     return Prepared(images.resize(image, height), is_aligned=False)
@@ -95,9 +97,9 @@ def _decode(content, name):
     return images.open_picture(content, _to_upright_colours)
   except images.BadImageError as error:
     raise errors.InputError(
-        f'{name}: This file is not an image we can open (JPEG, PNG, WebP, BMP,'
-        f' TIFF or GIF, up to {MOST_BYTES // 2**20} MB and'
-        f' {images.MOST_PIXELS:,} pixels): {error}.'
+      f'{name}: This file is not an image we can open (JPEG, PNG, WebP, BMP,'
+      f' TIFF or GIF, up to {MOST_BYTES // 2**20} MB and'
+      f' {images.MOST_PIXELS:,} pixels): {error}.'
     ) from error
 
 
@@ -132,7 +134,7 @@ def _from_wide(image):
   values = np.asarray(image)
   if image.mode == 'F' or values.min() < 0 or values.max() > _LARGEST_16_BIT:
     raise images.BadImageError(
-        'it has 32 bits per pixel; accepted are 8 and 16'
+      'it has 32 bits per pixel; accepted are 8 and 16'
     )
   half = _LARGEST_16_BIT // 2
   scaled = (values.astype(np.uint32) * 255 + half) // _LARGEST_16_BIT

@@ -27,9 +27,7 @@ class Sweep(NamedTuple):
   values: np.ndarray  # [n] float32, in standard deviations
 
 
-def find_unit(
-    units: Sequence[unit_scales.Unit], name: str, where: str
-) -> int:
+def find_unit(units: Sequence[unit_scales.Unit], name: str, where: str) -> int:
   """Finds a unit by name; case, spaces and underscores do not matter.
 
   Args:
@@ -47,14 +45,14 @@ def find_unit(
   key = _fold(name)
   if key not in folded:
     raise errors.InputError(
-        f'{where}: no unit is called {name[:80]!r}; accepted:'
-        f' {_suggest(units, folded, key)}'
+      f'{where}: no unit is called {name[:80]!r}; accepted:'
+      f' {_suggest(units, folded, key)}'
     )
   index = folded.index(key)
   if not units[index].deviation:
     raise errors.InputError(
-        f'{where}: {units[index].name} is the same for all training images and'
-        ' cannot be moved; accepted: another unit.'
+      f'{where}: {units[index].name} is the same for all training images and'
+      ' cannot be moved; accepted: another unit.'
     )
   return index
 
@@ -63,13 +61,13 @@ def check_keep_detail(value: Any, where: str) -> float:
   """Returns the share of detail to keep; raises unless it is in [0, 1]."""
   if not _is_number(value) or not 0 <= value <= 1:  # NaN fails too.
     raise errors.InputError(
-        f'{where} is {files.describe(value)}; accepted: a number from 0 to 1.'
+      f'{where} is {files.describe(value)}; accepted: a number from 0 to 1.'
     )
   return float(value)
 
 
 def parse_strengths(
-    units: Sequence[unit_scales.Unit], text: str, where: str
+  units: Sequence[unit_scales.Unit], text: str, where: str
 ) -> np.ndarray:
   """Parses `Smiling:+2,Eyeglasses:-1`.
 
@@ -90,20 +88,20 @@ def parse_strengths(
     name, colon, number = part.rpartition(':')
     if not colon:
       raise errors.InputError(
-          f'{where} has {part!r}; accepted: NAME:STRENGTH, such as'
-          ' Smiling:+2,Eyeglasses:-1.'
+        f'{where} has {part!r}; accepted: NAME:STRENGTH, such as'
+        ' Smiling:+2,Eyeglasses:-1.'
       )
     pairs.append((name, _to_number(number)))
   return _make_strengths(units, pairs, where)
 
 
 def parse_sweeps(
-    units: Sequence[unit_scales.Unit],
-    text: str,
-    where: str,
-    *,
-    count: int,
-    held: np.ndarray,
+  units: Sequence[unit_scales.Unit],
+  text: str,
+  where: str,
+  *,
+  count: int,
+  held: np.ndarray,
 ) -> list[Sweep]:
   """Parses `Smiling:-3:3:5`, or several of these: lowest, highest, count.
 
@@ -124,21 +122,20 @@ def parse_sweeps(
   example = ','.join(['Smiling:-3:3:5', 'Male:-3:3:5'][:count])
   if len(parts) != count:
     raise errors.InputError(
-        f'{where} has {len(parts)} units; accepted: {count}, as in {example}.'
+      f'{where} has {len(parts)} units; accepted: {count}, as in {example}.'
     )
   sweeps = []
   for part in parts:
     fields = part.rsplit(':', 3)
     if len(fields) != 4:
       raise errors.InputError(
-          f'{where} has {part!r}; accepted: NAME:LOW:HIGH:COUNT, as in'
-          f' {example}.'
+        f'{where} has {part!r}; accepted: NAME:LOW:HIGH:COUNT, as in {example}.'
       )
     unit = find_unit(units, fields[0], where)
     own = f'{where}: {units[unit].name}'
     if held[unit] or any(sweep.unit == unit for sweep in sweeps):
       raise errors.InputError(
-          f'{own} has two settings; accepted: each unit once.'
+        f'{own} has two settings; accepted: each unit once.'
       )
     low, high = (_check_strength(_to_number(x), own) for x in fields[1:3])
     values = np.linspace(low, high, _count(fields[3], own), dtype=np.float32)
@@ -146,13 +143,13 @@ def parse_sweeps(
   tiles = math.prod(len(sweep.values) for sweep in sweeps)
   if tiles > MOST_TILES:
     raise errors.InputError(
-        f'{where} asks for {tiles:,} images; accepted: at most {MOST_TILES:,}.'
+      f'{where} asks for {tiles:,} images; accepted: at most {MOST_TILES:,}.'
     )
   return sweeps
 
 
 def read_request(
-    request: Mapping[str, Any], units: Sequence[unit_scales.Unit]
+  request: Mapping[str, Any], units: Sequence[unit_scales.Unit]
 ) -> tuple[np.ndarray, float]:
   """Reads a request of the page.
 
@@ -172,7 +169,7 @@ def read_request(
   strengths = request.get('strengths', {})
   if not isinstance(strengths, dict):
     raise errors.InputError(
-        'strengths are not an object; accepted: numbers by unit name.'
+      'strengths are not an object; accepted: numbers by unit name.'
     )
   values = _make_strengths(units, strengths.items(), 'strengths')
   detail = check_keep_detail(request.get('keep_detail', 0.0), 'keep_detail')
@@ -183,20 +180,19 @@ def read_request(
     raise errors.InputError('strip has no unit; accepted: the name of one.')
   unit = find_unit(units, strip['unit'], 'strip')
   low, high = (
-      _check_strength(strip.get(end), f'strip: {end}')
-      for end in ('low', 'high')
+    _check_strength(strip.get(end), f'strip: {end}') for end in ('low', 'high')
   )
   count = strip.get('count')
   if type(count) is not int or not 2 <= count <= MOST_STRIP_TILES:
     raise errors.InputError(
-        f'strip: count is {files.describe(count)}; accepted: a whole number'
-        f' from 2 to {MOST_STRIP_TILES}.'
+      f'strip: count is {files.describe(count)}; accepted: a whole number'
+      f' from 2 to {MOST_STRIP_TILES}.'
     )
   return sweep(values, [(unit, np.linspace(low, high, count))]), detail
 
 
 def sweep(
-    base: np.ndarray, moves: Sequence[tuple[int, np.ndarray]]
+  base: np.ndarray, moves: Sequence[tuple[int, np.ndarray]]
 ) -> np.ndarray:
   """Makes the grid of strengths in which some units run over values.
 
@@ -222,7 +218,7 @@ def _make_strengths(units, pairs, where):
     unit = find_unit(units, name, where)
     if unit in found:
       raise errors.InputError(
-          f'{where} has {units[unit].name} twice; accepted: each unit once.'
+        f'{where} has {units[unit].name} twice; accepted: each unit once.'
       )
     found.add(unit)
     strengths[unit] = _check_strength(value, f'{where}: {units[unit].name}')
@@ -234,8 +230,8 @@ def _check_strength(value, where):
   if _is_number(value) and abs(value) <= LARGEST_STRENGTH:
     return float(value)
   raise errors.InputError(
-      f'{where} has the strength {files.describe(value)}; accepted: standard'
-      f' deviations from {-LARGEST_STRENGTH:g} to {LARGEST_STRENGTH:g}.'
+    f'{where} has the strength {files.describe(value)}; accepted: standard'
+    f' deviations from {-LARGEST_STRENGTH:g} to {LARGEST_STRENGTH:g}.'
   )
 
 
@@ -246,8 +242,8 @@ def _count(text, where):
     count = 0
   if not 2 <= count <= MOST_VALUES:
     raise errors.InputError(
-        f'{where} has {text[:40]!r} values; accepted: a whole number from 2 to'
-        f' {MOST_VALUES}.'
+      f'{where} has {text[:40]!r} values; accepted: a whole number from 2 to'
+      f' {MOST_VALUES}.'
     )
   return count
 

@@ -31,23 +31,21 @@ _MOST_UPLOADS = 4  # in memory at the same time
 _OTHER_PORTS = 20
 _PAGE = pathlib.Path(__file__).with_name('page')
 _HEADERS = {
-    'Content-Security-Policy': (
-        "default-src 'self'; img-src 'self' blob: data:; object-src 'none';"
-        " base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-    ),
-    'X-Content-Type-Options': 'nosniff',
-    'Referrer-Policy': 'no-referrer',
-    'Cross-Origin-Resource-Policy': 'same-origin',
-    # Instead of aiohttp's, which names versions.
-    'Server': 'jacsup_jax',
+  'Content-Security-Policy': (
+    "default-src 'self'; img-src 'self' blob: data:; object-src 'none';"
+    " base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+  ),
+  'X-Content-Type-Options': 'nosniff',
+  'Referrer-Policy': 'no-referrer',
+  'Cross-Origin-Resource-Policy': 'same-origin',
+  # Instead of aiohttp's, which names versions.
+  'Server': 'jacsup_jax',
 }
 _service_key = web.AppKey('service', object)  # service.Service
 _uploads_key = web.AppKey('uploads', asyncio.Semaphore)
 
 
-def make_app(
-    service: Any, *, local_only: bool = True
-) -> web.Application:
+def make_app(service: Any, *, local_only: bool = True) -> web.Application:
   """Makes the web application.
 
     GET  /                                          the page
@@ -71,12 +69,13 @@ def make_app(
     The application.
   """
   app = web.Application(
-      middlewares=[_answer_errors, _make_guard(local_only)],
-      client_max_size=_LARGEST_REQUEST,
+    middlewares=[_answer_errors, _make_guard(local_only)],
+    client_max_size=_LARGEST_REQUEST,
   )
   app[_service_key] = service
   app[_uploads_key] = asyncio.Semaphore(_MOST_UPLOADS)
-  app.add_routes([
+  app.add_routes(
+    [
       web.get('/', _get_page),
       web.static('/static', _PAGE),
       web.get('/api/models', _list_models),
@@ -85,18 +84,19 @@ def make_app(
       web.post('/api/models/{model}/photos', _add_photo),
       web.get('/api/models/{model}/photos/{photo}/{which}', _draw_photo),
       web.post('/api/edit', _edit),
-  ])
+    ]
+  )
   app.on_response_prepare.append(_add_headers)
   app.cleanup_ctx.append(_run_service)
   return app
 
 
 def serve(
-    service: Any,
-    *,
-    host: str = '127.0.0.1',
-    port: int = 8000,
-    announce: Callable[[str], None] = _log.info,
+  service: Any,
+  *,
+  host: str = '127.0.0.1',
+  port: int = 8000,
+  announce: Callable[[str], None] = _log.info,
 ) -> None:
   """Serves the page until SIGINT or SIGTERM.
 
@@ -126,7 +126,7 @@ def listen(host: str, port: int) -> socket.socket:
     _log.warning(
         '--host=%s: everybody who can reach this machine over the network can'
         ' use the editor; there is no password.', host,
-    )  # pyformat: disable
+    )  # fmt: skip
   family = socket.AF_INET6 if ':' in host else socket.AF_INET
   for own in range(port, port + _OTHER_PORTS):
     try:
@@ -135,16 +135,16 @@ def listen(host: str, port: int) -> socket.socket:
       if getattr(error, 'errno', None) == errno.EADDRINUSE:
         continue
       raise errors.InputError(
-          f'--host={host} --port={own}: cannot listen there ({error});'
-          ' accepted: an address of this machine, such as 127.0.0.1, and a port'
-          ' from 1024 to 65535, or 0 for any.'
+        f'--host={host} --port={own}: cannot listen there ({error});'
+        ' accepted: an address of this machine, such as 127.0.0.1, and a port'
+        ' from 1024 to 65535, or 0 for any.'
       ) from error
     if own != port:
       _log.warning('port %d is busy; using %d.', port, own)
     return listening
   raise errors.InputError(
-      f'--port={port} and the next {_OTHER_PORTS - 1} are busy; accepted: a free'
-      ' port, or 0 for any.'
+    f'--port={port} and the next {_OTHER_PORTS - 1} are busy; accepted: a free'
+    ' port, or 0 for any.'
   )
 
 
@@ -182,10 +182,10 @@ async def _serve(service, host, listening, announce):
   # Handlers are cancelled with their requests: nobody waits for the rest of a
   # strip then.
   runner = web.AppRunner(
-      make_app(service, local_only=is_local(host)),
-      access_log=None,
-      handler_cancellation=True,
-      shutdown_timeout=2.0,
+    make_app(service, local_only=is_local(host)),
+    access_log=None,
+    handler_cancellation=True,
+    shutdown_timeout=2.0,
   )
   await runner.setup()
   try:
@@ -213,9 +213,9 @@ async def _answer_errors(request, handler):
     status, line = error.status, error.reason
     if status == 413:
       line = (
-          'the request is too large; accepted: photos of at most'
-          f' {_LARGEST_PHOTO:,} bytes, other requests of at most'
-          f' {_LARGEST_REQUEST:,}.'
+        'the request is too large; accepted: photos of at most'
+        f' {_LARGEST_PHOTO:,} bytes, other requests of at most'
+        f' {_LARGEST_REQUEST:,}.'
       )
   except Exception as error:  # Ours; the server continues.
     _log.exception('a request failed')
@@ -301,9 +301,9 @@ async def _add_photo(request):
     except TimeoutError as error:
       raise web.HTTPRequestTimeout from error
     added = await request.app[_service_key].add_photo(
-        **request.match_info,
-        content=content,
-        align=request.query.get('align') == '1',
+      **request.match_info,
+      content=content,
+      align=request.query.get('align') == '1',
     )
   return web.json_response(added, status=201)
 

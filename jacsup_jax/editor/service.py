@@ -5,8 +5,8 @@ loop never waits, and sliders keep moving during somebody else's upload.
 """
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
 import collections
+from collections.abc import Callable, Mapping, Sequence
 from concurrent import futures
 import dataclasses
 import re
@@ -69,10 +69,10 @@ class PhotoStore:
   """
 
   def __init__(
-      self,
-      most: int = 64,
-      seconds: float = 30 * 60,
-      clock: Callable[[], float] = time.monotonic,
+    self,
+    most: int = 64,
+    seconds: float = 30 * 60,
+    clock: Callable[[], float] = time.monotonic,
   ):
     self.most, self.seconds, self.clock = most, seconds, clock
     # (model, photo) -> (time of last use, photo), least recently used first.
@@ -113,11 +113,11 @@ class Service:
   """
 
   def __init__(
-      self,
-      choices: Sequence[editor.Choice],
-      *,
-      align: photos.AlignFn | None = None,
-      store: PhotoStore | None = None,
+    self,
+    choices: Sequence[editor.Choice],
+    *,
+    align: photos.AlignFn | None = None,
+    store: PhotoStore | None = None,
   ):
     """Creates a service; no model is loaded yet.
 
@@ -146,12 +146,12 @@ class Service:
   def list_models(self) -> dict[str, Any]:
     """Lists the models as JSON."""
     return {
-        'models': [
-            {'id': own.id, 'group': own.group, 'title': own.title}
-            for own in self._choices.values()
-        ],
-        'can_align': self._align is not None,
-        'largest_photo': photos.MOST_BYTES,
+      'models': [
+        {'id': own.id, 'group': own.group, 'title': own.title}
+        for own in self._choices.values()
+      ],
+      'can_align': self._align is not None,
+      'largest_photo': photos.MOST_BYTES,
     }
 
   async def describe(self, model: str) -> dict[str, Any]:
@@ -159,27 +159,29 @@ class Service:
     loaded = await self._load(model)
     height, width, channels = loaded.editor.image_shape
     return {
-        'id': model,
-        'title': loaded.editor.title or self._choices[model].title,
-        'height': height,
-        'width': width,
-        'channels': channels,
-        'samples': len(loaded.samples),
-        'without_samples': loaded.without_samples,
-        'units': list(map(wire.describe_unit, loaded.editor.units)),
-        'groups': wire.GROUPS,
+      'id': model,
+      'title': loaded.editor.title or self._choices[model].title,
+      'height': height,
+      'width': width,
+      'channels': channels,
+      'samples': len(loaded.samples),
+      'without_samples': loaded.without_samples,
+      'units': list(map(wire.describe_unit, loaded.editor.units)),
+      'groups': wire.GROUPS,
     }
 
   async def draw_samples(self, model: str) -> bytes:
     """Draws thumbnails of a model's samples side by side."""
     loaded = await self._load(model)
     if not len(loaded.samples):
-      raise wire.NotFoundError(f'{model} has no samples: {loaded.without_samples}')
+      raise wire.NotFoundError(
+        f'{model} has no samples: {loaded.without_samples}'
+      )
     draw = lambda: wire.encode(wire.shrink(loaded.samples))
     return await self._run(self._preparing, draw)
 
   async def add_photo(
-      self, model: str, content: bytes, align: bool
+    self, model: str, content: bytes, align: bool
   ) -> dict[str, Any]:
     """Prepares and encodes a photo for a model.
 
@@ -194,13 +196,13 @@ class Service:
     loaded = await self._load(model)
     if align and self._align is None:
       raise errors.InputError(
-          'no face detector is installed; accepted: photos as they are.'
+        'no face detector is installed; accepted: photos as they are.'
       )
     shape = loaded.editor.image_shape
     find_face = self._align if align else None
     image, is_aligned = await self._run(
-        self._preparing,
-        lambda: photos.read(content, shape, 'the photo', align=find_face),
+      self._preparing,
+      lambda: photos.read(content, shape, 'the photo', align=find_face),
     )
     photo_id = secrets.token_urlsafe(12)
     await self._keep(loaded, model, photo_id, image)
@@ -211,7 +213,9 @@ class Service:
     found = await self._find(await self._load(model), model, photo)
     images = {'original': found.image, 'reconstruction': found.reconstruction}
     if which not in images:
-      raise wire.NotFoundError(f'no picture {files.describe(which)} of a photo.')
+      raise wire.NotFoundError(
+        f'no picture {files.describe(which)} of a photo.'
+      )
     return wire.encode(images[which])
 
   async def edit(self, request: Mapping[str, Any]) -> bytes:
@@ -227,7 +231,7 @@ class Service:
     model, photo_id = request.get('model'), request.get('photo')
     if not isinstance(model, str) or not isinstance(photo_id, str):
       raise errors.InputError(
-          'the request has no model or no photo; accepted: their ids.'
+        'the request has no model or no photo; accepted: their ids.'
       )
     loaded = await self._load(model)
     strengths, detail = requests.read_request(request, loaded.editor.units)
@@ -235,10 +239,10 @@ class Service:
     # One tile at a time: a slider that moves meanwhile comes in between, and
     # one program serves edits and strips.
     tiles = [
-        await self._run(
-            self._computing, loaded.editor.edit, photo.encoded, own, detail
-        )
-        for own in strengths
+      await self._run(
+        self._computing, loaded.editor.edit, photo.encoded, own, detail
+      )
+      for own in strengths
     ]
     draw = lambda: wire.encode(np.concatenate(tiles, axis=2)[0])
     return await self._run(self._computing, draw)
@@ -273,11 +277,13 @@ class Service:
       return photo
     sample = _SAMPLE.fullmatch(photo_id)
     if not sample:
-      raise wire.NotFoundError('the photo is no longer stored here; add it again.')
+      raise wire.NotFoundError(
+        'the photo is no longer stored here; add it again.'
+      )
     number = int(sample[1])
     if number >= len(loaded.samples):
       raise wire.NotFoundError(
-          f'no sample {number}; there are {len(loaded.samples)}, from 0 on.'
+        f'no sample {number}; there are {len(loaded.samples)}, from 0 on.'
       )
     return await self._keep(loaded, model, photo_id, loaded.samples[number])
 

@@ -34,11 +34,11 @@ _ATTRIBUTES = {
         'Wearing_Lipstick', 'Wearing_Necklace', 'Wearing_Necktie',
     ),
     'Whole person': ('Attractive', 'Blurry', 'Male', 'Young'),
-}  # pyformat: disable
+}  # fmt: skip
 _FACTORS, _NUISANCE = 'Factors', 'Nuisance'
 GROUPS = (*_ATTRIBUTES, _FACTORS, _NUISANCE)
 _GROUP_OF = {
-    name: group for group, names in _ATTRIBUTES.items() for name in names
+  name: group for group, names in _ATTRIBUTES.items() for name in names
 }
 # Sliders reach this many standard deviations at least, and at most.
 _LEAST_REACH, _MOST_REACH = 3.0, 6.0
@@ -70,7 +70,7 @@ def encode(image: np.ndarray) -> bytes:
   file = io.BytesIO()
   # At 256x256 this takes half the time of the fastest PNG, at no larger size.
   pictures.to_picture(image).save(
-      file, format='WEBP', lossless=True, quality=0, method=0
+    file, format='WEBP', lossless=True, quality=0, method=0
   )
   return file.getvalue()
 

@@ -1,0 +1,1 @@
+"""Convert weights of the released PyTorch code to runs, and back."""

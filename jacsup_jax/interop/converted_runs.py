@@ -24,7 +24,6 @@ from jacsup_jax.interop import released
 from jacsup_jax.interop import state_dicts
 from jacsup_jax.models import autoencoders
 from jacsup_jax.models import classifiers
-from jacsup_jax.runs import checkpoints
 from jacsup_jax.runs import run as runs
 from jacsup_jax.runs import stages
 from jacsup_jax.runs import workdir as workdirs
@@ -36,14 +35,14 @@ _SELECTION_IMAGES = 256
 
 
 def import_model(
-    source: str | os.PathLike[str],
-    output: str | os.PathLike[str],
-    *,
-    num_factors: int = 2,
-    dataset: str | None = None,
-    data_dir: str | os.PathLike[str] | None = None,
-    attributes: Sequence[str] = (),
-    epochs: int = 100,
+  source: str | os.PathLike[str],
+  output: str | os.PathLike[str],
+  *,
+  num_factors: int = 2,
+  dataset: str | None = None,
+  data_dir: str | os.PathLike[str] | None = None,
+  attributes: Sequence[str] = (),
+  epochs: int = 100,
 ) -> str:
   """Converts a file of released weights to a run, or to a directory of judges.
 
@@ -91,9 +90,9 @@ def import_model(
 
 
 def export_model(
-    source: str | os.PathLike[str],
-    output: str | os.PathLike[str],
-    stage: str | None = None,
+  source: str | os.PathLike[str],
+  output: str | os.PathLike[str],
+  stage: str | None = None,
 ) -> str:
   """Converts a stage of a run to a file.
 
@@ -117,9 +116,9 @@ def export_model(
   name = run.find_stage(stage or next(reversed(run.stages), None))
   trained = run.trained(name)
   state = released.to_state_dict(
-      released.Converted(
-          trained.module, trained.model.variables, int(trained.state.step)
-      )
+    released.Converted(
+      trained.module, trained.model.variables, int(trained.state.step)
+    )
   )
   with files.writing(output):
     output.parent.mkdir(parents=True, exist_ok=True)
@@ -130,9 +129,7 @@ def export_model(
 def _check_new(output):
   path = files.expand_path('--output', output)
   if files.exists(path):
-    raise errors.InputError(
-        f'--output={output} exists; accepted: a new name.'
-    )
+    raise errors.InputError(f'--output={output} exists; accepted: a new name.')
   files.check_writable(f'--output={output}', path.parent)
   return path
 
@@ -142,15 +139,15 @@ def _describe_faces(module, dataset, attributes):
   names = list(attributes)
   if not len(names) == len(set(names)) == module.num_factors:
     raise errors.InputError(
-        f'--attributes={",".join(names)}: {len(set(names))} names, and the model'
-        f' has {module.num_factors} factors; accepted: a name for each, in'
-        ' their order.'
+      f'--attributes={",".join(names)}: {len(set(names))} names, and the model'
+      f' has {module.num_factors} factors; accepted: a name for each, in'
+      ' their order.'
     )
   options = {'image_size': module.image_size, 'attributes': names}
   return {
       'name': dataset, 'fingerprint': None, 'attributes': names,
       'options': options,
-  }  # pyformat: disable
+  }  # fmt: skip
 
 
 def _describe(module):
@@ -166,38 +163,33 @@ def _write_run(output, found, data, epochs, converted) -> str:
   is_faces = isinstance(module, autoencoders.FaceAutoencoder)
   is_teacher = is_faces or module.normalize_code
   stage = config.Stage(
-      'teacher' if is_teacher else f'student_d{module.nuisance_dim:02d}',
-      'teacher' if is_teacher else 'student',
-      parent=None,
-      nuisance_dim=module.nuisance_dim,
-      epochs=epochs,
-      weights=(
-          config.AttributeLossWeights() if is_faces else config.LossWeights()
-      ),
+    'teacher' if is_teacher else f'student_d{module.nuisance_dim:02d}',
+    'teacher' if is_teacher else 'student',
+    parent=None,
+    nuisance_dim=module.nuisance_dim,
+    epochs=epochs,
+    weights=(
+      config.AttributeLossWeights() if is_faces else config.LossWeights()
+    ),
   )
   flags: dict[str, Any] = {
       'dataset': data['name'], 'eval_split': 'test', 'seed': 0, 'seeds': 1,
       'epochs': epochs,
-  }  # pyformat: disable
+  }  # fmt: skip
   if is_faces:  # as experiments.celeba measures
     flags |= {
-        'held_out': 0,
-        'strengths': attribute_flips.STRENGTHS,
-        'selection_images': _SELECTION_IMAGES,
+      'held_out': 0,
+      'strengths': attribute_flips.STRENGTHS,
+      'selection_images': _SELECTION_IMAGES,
     }
   state = steps.TrainState(
-      np.int32(found.steps), **found.variables, opt_state=()
+    np.int32(found.steps), **found.variables, opt_state=()
   )
   workdirs.WorkDir(output, '--output')  # refuses paths that Orbax cannot read
   with _made_whole(output) as scratch:
     run = workdirs.WorkDir(scratch)
     run.begin(_EXPERIMENT, flags, data, [stage.name], converted=converted)
-    with checkpoints.StageCheckpoints(run.checkpoints(stage.name)) as saved:
-      sha256 = saved.save(found.steps, state)
-    run.record_checkpoints(stage.name, {str(found.steps): sha256})
-    run.record_stage(
-        stage.name, stages.describe_stage(stage, module, sha256, epochs)
-    )
+    stages.save_finished(run, steps.Trained(stage, module, state))
   return stage.name
 
 
@@ -207,7 +199,7 @@ def _made_whole(directory):
   with files.writing(directory):
     directory.parent.mkdir(parents=True, exist_ok=True)
     scratch = pathlib.Path(
-        tempfile.mkdtemp(dir=directory.parent, prefix='.convert-')
+      tempfile.mkdtemp(dir=directory.parent, prefix='.convert-')
     )
   try:
     yield scratch
@@ -221,43 +213,42 @@ def _made_whole(directory):
 def _write_judge(output, found, dataset, data_dir, epochs) -> str:
   """Writes a directory with one judge, and measures it."""
   test = registry.load(
-      dataset,
-      'test',
-      data_dir=data_dir,
-      image_shape=found.module.image_shape,
+    dataset,
+    'test',
+    data_dir=data_dir,
+    image_shape=found.module.image_shape,
   )
   if test.num_classes != found.module.num_classes:
     raise errors.InputError(
-        f'--dataset={dataset} has {test.num_classes} classes, and the judge'
-        f' {found.module.num_classes}; accepted: a data set with as many.'
+      f'--dataset={dataset} has {test.num_classes} classes, and the judge'
+      f' {found.module.num_classes}; accepted: a data set with as many.'
     )
   usual = classifiers.MlpJudge(test.num_classes).widths
   if found.module.widths != usual:
     raise errors.InputError(
-        f'the judge has layers of {found.module.widths} units; accepted:'
-        f' {usual}.'
+      f'the judge has layers of {found.module.widths} units; accepted: {usual}.'
     )
   params = found.variables['params']
   accuracy = judges.compute_accuracy(
-      lambda images, key: judges.classify(found.module, params, images, key),
-      jnp.asarray(test.images),
-      jnp.asarray(test.labels),
+    lambda images, key: judges.classify(found.module, params, images, key),
+    jnp.asarray(test.images),
+    jnp.asarray(test.labels),
   )
   params = jax.tree.map(lambda x: x[None], params)
   judges.save(
-      output,
-      judges.Judges(
-          num_classes=test.num_classes,
-          image_shape=found.module.image_shape,
-          dataset=judges.identify(dataset, test),
-          seeds=(0,),
-          epochs=epochs,
-          params=params,
-          accuracy=(float(accuracy),),
-          sha256=trees.hash_tree(params),
-      ),
+    output,
+    judges.Judges(
+      num_classes=test.num_classes,
+      image_shape=found.module.image_shape,
+      dataset=judges.identify(dataset, test),
+      seeds=(0,),
+      epochs=epochs,
+      params=params,
+      accuracy=(float(accuracy),),
+      sha256=trees.hash_tree(params),
+    ),
   )
   return (
-      f'{_describe(found.module)}: {float(accuracy):.2%} right on the test split'
-      f' of {dataset}; in {output}'
+    f'{_describe(found.module)}: {float(accuracy):.2%} right on the test split'
+    f' of {dataset}; in {output}'
   )

@@ -60,7 +60,7 @@ class _Entry(NamedTuple):
 
 
 def from_state_dict(
-    where: str, state: StateDict, num_factors: int = 2
+  where: str, state: StateDict, num_factors: int = 2
 ) -> Converted:
   """Converts a state dict to variables of the module that its names imply.
 
@@ -90,7 +90,7 @@ def from_state_dict(
       tree = tree.setdefault(key, {})
     tree[entry.path[-1]] = np.ascontiguousarray(entry.to_ours(array))
   counts = [
-      _to_count(where, name, state[name]) for name in counters if name in state
+    _to_count(where, name, state[name]) for name in counters if name in state
   ]
   return Converted(module, variables, max(counts, default=0))
 
@@ -109,7 +109,7 @@ def to_state_dict(converted: Converted) -> dict[str, np.ndarray]:
   """
   module, variables, steps = converted
   chex.assert_trees_all_equal_shapes(
-      dict(variables), {'batch_stats': {}} | _template(module)
+    dict(variables), {'batch_stats': {}} | _template(module)
   )
   state = {}
   for entry in _list_entries(module):
@@ -129,8 +129,8 @@ _DOWN = (lambda x: x.transpose(2, 3, 1, 0), lambda x: x.transpose(3, 2, 0, 1))
 # [in, out, 4, 4] <-> [4, 4, in, out]. Ours convolves the dilated map, theirs is
 # the adjoint of a convolution, so the kernel is reversed.
 _UP = (
-    lambda x: x.transpose(2, 3, 0, 1)[::-1, ::-1],
-    lambda x: x[::-1, ::-1].transpose(2, 3, 0, 1),
+  lambda x: x.transpose(2, 3, 0, 1)[::-1, ::-1],
+  lambda x: x[::-1, ::-1].transpose(2, 3, 0, 1),
 )
 
 
@@ -139,18 +139,20 @@ def _permuted(order, change, axis):
   to_ours, to_theirs = change
   inverse = np.argsort(order)
   return (
-      lambda x: to_ours(np.take(x, order, axis)),
-      lambda x: np.take(to_theirs(x), inverse, axis),
+    lambda x: to_ours(np.take(x, order, axis)),
+    lambda x: np.take(to_theirs(x), inverse, axis),
   )
 
 
 def _list_mlp(module) -> Iterable[_Entry]:
   last, nuisance_dim = len(module.widths), module.nuisance_dim
   # Where in their code each unit of ours is: they put a new unit first.
-  order = np.concatenate([
+  order = np.concatenate(
+    [
       nuisance_dim + np.arange(module.num_factors),
       np.arange(nuisance_dim)[::-1],
-  ])
+    ]
+  )
   of_vector = _permuted(order, _SAME, 0)
   for i in range(last):
     yield from _dense(f'encoder.{2 * i}', ('encoder', f'dense_{i}'))
@@ -190,9 +192,9 @@ def _list_faces(module) -> Iterable[_Entry]:
 
 
 _ENTRIES = {
-    autoencoders.MlpAutoencoder: _list_mlp,
-    autoencoders.FaceAutoencoder: _list_faces,
-    classifiers.MlpJudge: _list_judge,
+  autoencoders.MlpAutoencoder: _list_mlp,
+  autoencoders.FaceAutoencoder: _list_faces,
+  classifiers.MlpJudge: _list_judge,
 }
 
 
@@ -202,9 +204,9 @@ def _list_entries(module) -> list[_Entry]:
   if type(module) not in _ENTRIES or is_linear:
     kind = type(module).__name__ + (' with linear_factors' if is_linear else '')
     raise errors.InputError(
-        f'a model {kind} is none of the released networks; accepted:'
-        f' {", ".join(cls.__name__ for cls in _ENTRIES)}, without'
-        ' linear_factors.'
+      f'a model {kind} is none of the released networks; accepted:'
+      f' {", ".join(cls.__name__ for cls in _ENTRIES)}, without'
+      ' linear_factors.'
     )
   return list(_ENTRIES[type(module)](module))
 
@@ -216,10 +218,10 @@ def _dense(name, path, kernel=_LINEAR, bias=_SAME):
 
 def _norm(name, path):
   for theirs, collection, ours in (
-      ('weight', 'params', 'scale'),
-      ('bias', 'params', 'bias'),
-      ('running_mean', 'batch_stats', 'mean'),
-      ('running_var', 'batch_stats', 'var'),
+    ('weight', 'params', 'scale'),
+    ('bias', 'params', 'bias'),
+    ('running_mean', 'batch_stats', 'mean'),
+    ('running_var', 'batch_stats', 'var'),
   ):
     yield _Entry(f'{name}.{theirs}', (collection, *path, ours), *_SAME)
 
@@ -244,9 +246,9 @@ def _find_module(where, state, num_factors) -> nn.Module:
   if not depth:
     names = ', '.join(map(str, list(state)[:3])) or 'nothing'
     raise errors.InputError(
-        f'{where} has {names[:200]}; accepted: a state dict of a released'
-        ' network, with encoder.0.weight (digits), model.out.weight (a judge)'
-        ' or enc_layers.0.0.weight (faces).'
+      f'{where} has {names[:200]}; accepted: a state dict of a released'
+      ' network, with encoder.0.weight (digits), model.out.weight (a judge)'
+      ' or enc_layers.0.0.weight (faces).'
     )
   names = [f'encoder.{2 * i}' for i in range(depth)]
   shape, (*widths, size) = _list_sizes(where, state, names)
@@ -254,15 +256,15 @@ def _find_module(where, state, num_factors) -> nn.Module:
   factors = size if is_teacher else num_factors
   if factors > size - (not is_teacher):
     raise errors.InputError(
-        f'{where} has a code of {size} units, with --num_factors={num_factors};'
-        ' accepted: fewer factors than units.'
+      f'{where} has a code of {size} units, with --num_factors={num_factors};'
+      ' accepted: fewer factors than units.'
     )
   return autoencoders.MlpAutoencoder(
-      factors,
-      size - factors,
-      normalize_code=is_teacher,
-      image_shape=shape,
-      widths=tuple(widths),
+    factors,
+    size - factors,
+    normalize_code=is_teacher,
+    image_shape=shape,
+    widths=tuple(widths),
   )
 
 
@@ -273,36 +275,36 @@ def _list_sizes(where, state, names):
   for name, shape in zip(names, shapes):
     if len(shape) != 2 or 0 in shape or side**2 != shapes[0][1]:
       raise errors.InputError(
-          f'{where} has {name}.weight of shape {shape}; accepted: a matrix, for'
-          ' square images.'
+        f'{where} has {name}.weight of shape {shape}; accepted: a matrix, for'
+        ' square images.'
       )
   return (side, side, 1), [shape[0] for shape in shapes]
 
 
 def _find_faces(where, state):
   down, up = (
-      [
-          state[f'{prefix}.{i}.0.weight'].shape
-          for i in range(11)  # layers for the largest images
-          if getattr(state.get(f'{prefix}.{i}.0.weight'), 'ndim', 0) == 4
-      ]
-      for prefix in ('enc_layers', 'dec_layers')
+    [
+      state[f'{prefix}.{i}.0.weight'].shape
+      for i in range(11)  # layers for the largest images
+      if getattr(state.get(f'{prefix}.{i}.0.weight'), 'ndim', 0) == 4
+    ]
+    for prefix in ('enc_layers', 'dec_layers')
   )
   if len(down) < 2 or len(up) < 2:
     raise errors.InputError(
-        f'{where} has {len(down)} and {len(up)} convolutions; accepted: an'
-        ' encoder and a decoder of at least two.'
+      f'{where} has {len(down)} and {len(up)} convolutions; accepted: an'
+      ' encoder and a decoder of at least two.'
     )
   # Every decoder layer but the first tells k; one may be damaged.
   num_factors = statistics.median_low(
-      after[0] - before[1] for before, after in zip(up, up[1:])
+    after[0] - before[1] for before, after in zip(up, up[1:])
   )
   return autoencoders.FaceAutoencoder(
-      max(1, num_factors),
-      max(1, down[-1][0] - num_factors),
-      image_size=2 ** (len(down) + 1),
-      first_width=max(1, down[0][0]),
-      last_width=max(1, *(shape[0] for shape in down[:-1])),
+    max(1, num_factors),
+    max(1, down[-1][0] - num_factors),
+    image_size=2 ** (len(down) + 1),
+    first_width=max(1, down[0][0]),
+    last_width=max(1, *(shape[0] for shape in down[:-1])),
   )
 
 
@@ -316,8 +318,8 @@ def _list_shapes(where, module) -> dict[str, tuple[int, ...]]:
     template = _template(module)
   except (ValueError, TypeError, ZeroDivisionError) as error:
     raise errors.InputError(
-        f'{where} is of a model that cannot be built ({str(error)[:200]});'
-        ' accepted: one of the released networks.'
+      f'{where} is of a model that cannot be built ({str(error)[:200]});'
+      ' accepted: one of the released networks.'
     ) from error
   shapes = {}
   for entry in _list_entries(module):
@@ -340,8 +342,8 @@ def _check_names_and_shapes(where, state, expected, counters):
   if wrong:
     name = wrong[0]
     raise errors.InputError(
-        f'{where} has {files.describe(name)} of shape {found.get(name)};'
-        f' accepted: {expected.get(name)}.'
+      f'{where} has {files.describe(name)} of shape {found.get(name)};'
+      f' accepted: {expected.get(name)}.'
     )
 
 
@@ -350,13 +352,13 @@ def _to_float32(where, name, array) -> np.ndarray:
     converted = array.astype(np.float32)
   is_variance = name.endswith('running_var')
   if (
-      array.dtype.kind != 'f'
-      or not np.isfinite(converted).all()
-      or (is_variance and (converted < 0).any())
+    array.dtype.kind != 'f'
+    or not np.isfinite(converted).all()
+    or (is_variance and (converted < 0).any())
   ):
     raise errors.InputError(
-        f'{where} has {name} of type {array.dtype} with numbers that no model'
-        ' has; accepted: finite floats, of a variance at least 0.'
+      f'{where} has {name} of type {array.dtype} with numbers that no model'
+      ' has; accepted: finite floats, of a variance at least 0.'
     )
   return converted
 
@@ -364,7 +366,7 @@ def _to_float32(where, name, array) -> np.ndarray:
 def _to_count(where, name, array) -> int:
   if array.dtype.kind not in 'iu' or math.prod(array.shape) != 1 or array < 0:
     raise errors.InputError(
-        f'{where} has {name} of type {array.dtype} and shape {array.shape};'
-        ' accepted: one whole number of at least 0.'
+      f'{where} has {name} of type {array.dtype} and shape {array.shape};'
+      ' accepted: one whole number of at least 0.'
     )
   return int(array.item())

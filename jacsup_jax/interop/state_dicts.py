@@ -22,8 +22,8 @@ from jacsup_jax.data import files
 
 SAFETENSORS = '.safetensors'
 _ACCEPTED = (
-    'accepted: what torch.save(model.state_dict(), PATH) writes, names and'
-    ' tensors alone'
+  'accepted: what torch.save(model.state_dict(), PATH) writes, names and'
+  ' tensors alone'
 )
 # A tar archive says so here; it is the format of PyTorch before 0.1.10.
 _TAR = (257, b'ustar')
@@ -31,7 +31,7 @@ _DTYPES = {
     'F64': '<f8', 'F32': '<f4', 'F16': '<f2', 'I64': '<i8', 'I32': '<i4',
     'I16': '<i2', 'I8': 'i1', 'U64': '<u8', 'U32': '<u4', 'U16': '<u2',
     'U8': 'u1', 'BOOL': '?',
-}  # pyformat: disable
+}  # fmt: skip
 _BFLOAT16 = 'BF16'  # unknown to numpy: the upper half of a float32
 
 
@@ -54,7 +54,9 @@ def read(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
   return _read_torch(path)
 
 
-def write(path: str | os.PathLike[str], state: Mapping[str, np.ndarray]) -> None:
+def write(
+  path: str | os.PathLike[str], state: Mapping[str, np.ndarray]
+) -> None:
   """Writes tensors, whole or not at all.
 
   Args:
@@ -84,8 +86,8 @@ def import_torch(path: str | os.PathLike[str]) -> Any:
     import torch  # pylint: disable=import-outside-toplevel
   except ImportError as error:
     raise errors.InputError(
-        f'{path} is a file of PyTorch, which is not installed ({error});'
-        f' accepted: after pip install torch, or a file *{SAFETENSORS}.'
+      f'{path} is a file of PyTorch, which is not installed ({error});'
+      f' accepted: after pip install torch, or a file *{SAFETENSORS}.'
     ) from error
   return torch
 
@@ -96,8 +98,8 @@ def _read_safetensors(path):
     entries = safetensors.deserialize(files.read_bytes(path))
   except safetensors.SafetensorError as error:
     raise errors.InputError(
-        f'{path} is not a whole safetensors file ({str(error)[:200]});'
-        ' accepted: one as safetensors writes it.'
+      f'{path} is not a whole safetensors file ({str(error)[:200]});'
+      ' accepted: one as safetensors writes it.'
     ) from error
   state = {}
   for name, entry in entries:
@@ -110,8 +112,8 @@ def _read_safetensors(path):
       state[name] = array.reshape(entry['shape'])
     else:
       raise errors.InputError(
-          f'{path} has {files.describe(name)} of type {dtype}; accepted:'
-          f' {_BFLOAT16}, {", ".join(_DTYPES)}.'
+        f'{path} has {files.describe(name)} of type {dtype}; accepted:'
+        f' {_BFLOAT16}, {", ".join(_DTYPES)}.'
       )
   return state
 
@@ -134,8 +136,7 @@ def _read_torch(path):
     if not isinstance(name, str):
       _refuse(path, f'an entry whose name is a {type(name).__name__}')
   return {
-      name: _to_numpy(path, name, tensor, torch)
-      for name, tensor in found.items()
+    name: _to_numpy(path, name, tensor, torch) for name, tensor in found.items()
   }
 
 

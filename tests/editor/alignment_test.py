@@ -42,12 +42,12 @@ def find_dots(image):
 
 
 @pytest.mark.parametrize(
-    'eyes',
-    [
-        [[80, 90], [120, 90]],  # upright
-        [[80, 80], [115, 105]],  # turned
-        [[120, 110], [85, 95]],  # upside down
-    ],
+  'eyes',
+  [
+    [[80, 90], [120, 90]],  # upright
+    [[80, 80], [115, 105]],  # turned
+    [[120, 110], [85, 95]],  # upside down
+  ],
 )
 def test_eyes_are_where_celeba_has_them(eyes):
   image = make_dots(eyes, 200, 220)
@@ -56,7 +56,7 @@ def test_eyes_are_where_celeba_has_them(eyes):
   assert len(square) == round(apart / 38.5 * 178) == square.shape[1]
   # Half a pixel.
   np.testing.assert_allclose(
-      find_dots(square), alignment.EYES, atol=0.5 / len(square)
+    find_dots(square), alignment.EYES, atol=0.5 / len(square)
   )
 
 

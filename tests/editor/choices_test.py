@@ -12,7 +12,6 @@ from jacsup_jax.data import registry
 from jacsup_jax.editor import choices
 from jacsup_jax.editor import main
 from jacsup_jax.models import autoencoders
-from jacsup_jax.runs import checkpoints
 from jacsup_jax.runs import stages
 from jacsup_jax.runs import workdir as workdirs
 from jacsup_jax.training import steps
@@ -25,7 +24,7 @@ def fake_load(name, split='train', **unused_options):
   images = random.integers(0, 100 * SPREAD[split], (70, 28, 28, 1), np.uint8)
   labels = np.arange(70, dtype=np.int32) % 10
   return registry.Dataset(
-      name=name, split=split, images=images, labels=labels, fingerprint='x'
+    name=name, split=split, images=images, labels=labels, fingerprint='x'
   )
 
 
@@ -42,20 +41,16 @@ def write_run(path, models=('student', 'student_unconstrained')):
       config.Stage(f'{model}_d1', model, 'teacher', 1, 3, weights if i == 0
                    else config.LossWeights(lambda_y=0, lambda_diff=0))
       for i, model in enumerate(models)
-  ]  # pyformat: disable
+  ]  # fmt: skip
   run = workdirs.WorkDir(path)
   data = {'name': 'small', 'fingerprint': 'x', 'options': {}}
   run.begin('any', {}, data, [stage.name for stage in chain])
   for number, stage in enumerate(chain):
     module = autoencoders.MlpAutoencoder(2, stage.nuisance_dim, widths=(4,))
     state = steps.TrainState(
-        np.int32(1), **autoencoders.init_variables(module, number), opt_state=()
+      np.int32(1), **autoencoders.init_variables(module, number), opt_state=()
     )
-    with checkpoints.StageCheckpoints(run.checkpoints(stage.name)) as saved:
-      sha256 = saved.save(1, state)
-    run.record_stage(
-        stage.name, stages.describe_stage(stage, module, sha256, 3)
-    )
+    stages.save_finished(run, steps.Trained(stage, module, state))
   return path
 
 
@@ -70,9 +65,9 @@ def run(tmp_path):
 def test_the_supervised_student_comes_first(run):
   found = choices.find(str(run))
   assert [(own.id, own.group, own.title) for own in found] == [
-      ('a.run.student_d1', 'a run', 'student_d1'),
-      ('a.run.teacher', 'a run', 'teacher'),
-      ('a.run.student_unconstrained_d1', 'a run', 'student_unconstrained_d1'),
+    ('a.run.student_d1', 'a run', 'student_d1'),
+    ('a.run.teacher', 'a run', 'teacher'),
+    ('a.run.student_unconstrained_d1', 'a run', 'student_unconstrained_d1'),
   ]
   first = choices.find(str(run), stage='teacher')[0]
   assert first.title == 'teacher'
@@ -85,7 +80,7 @@ def test_deviations_are_those_of_numpy_and_are_kept(run, monkeypatch):
   values = np.concatenate([code.factors, code.nuisance], axis=1)
   assert [unit.name for unit in own.units] == ['y1', 'y2', 'z1']
   np.testing.assert_allclose(
-      [unit.deviation for unit in own.units], values.std(axis=0), rtol=1e-4
+    [unit.deviation for unit in own.units], values.std(axis=0), rtol=1e-4
   )
   # The next time no data are needed.
   monkeypatch.setattr(registry, 'load', None)
@@ -93,7 +88,10 @@ def test_deviations_are_those_of_numpy_and_are_kept(run, monkeypatch):
   # Those of other weights or models are measured again.
   monkeypatch.setattr(registry, 'load', fake_load)
   stored = json.loads((run / 'scales.json').read_text())
-  for stale in ({'sha256': '0', 'units': []}, stored['student_d1'] | {'units': []}):
+  for stale in (
+    {'sha256': '0', 'units': []},
+    stored['student_d1'] | {'units': []},
+  ):
     (run / 'scales.json').write_text(json.dumps({'student_d1': stale}))
     assert choices.find(str(run))[0].load().units == own.units
 
@@ -154,7 +152,7 @@ def test_other_places_and_stages_are_refused(run, tmp_path):
 
 
 @pytest.mark.parametrize(
-    'entry', [None, 'x', [1], [{}], [{'name': 'y1'}]], ids=str
+  'entry', [None, 'x', [1], [{}], [{'name': 'y1'}]], ids=str
 )
 def test_damaged_units_are_refused(run, entry):
   choices.find(str(run))[0].load()

@@ -19,7 +19,7 @@ LEFT = {
     'Bangs': 0.5, 'Black_Hair': 0.6, 'Blond_Hair': 0.5, 'Bushy_Eyebrows': 0.6,
     'Eyeglasses': 0.7, 'Goatee': 0.5, 'Mustache': 0.5, 'Pale_Skin': 0.5,
     'Wearing_Hat': 0.6,
-}  # pyformat: disable
+}  # fmt: skip
 
 
 @pytest.fixture(scope='module')
@@ -92,9 +92,8 @@ def test_an_edit_comes_near_to_the_face_that_was_asked_for(demo, attribute):
 
 
 @pytest.mark.parametrize(
-    ('attribute', 'moved'),
-    [('Eyeglasses', 'Goatee'), ('Mustache', 'Eyeglasses'),
-     ('Goatee', 'Bangs')],
+  ('attribute', 'moved'),
+  [('Eyeglasses', 'Goatee'), ('Mustache', 'Eyeglasses'), ('Goatee', 'Bangs')],
 )
 def test_another_edit_does_not(demo, attribute, moved):
   assert _measure(demo, attribute, moved) > 0.8

@@ -57,7 +57,7 @@ def _make(deviations=(0.5, 0.0, 2.0)):
           0.0, deviation, -1.0, 1.0,
       )
       for i, deviation in enumerate(deviations)
-  )  # pyformat: disable
+  )  # fmt: skip
   return editor.Editor(models.Model(Linear(), variables['params']), units)
 
 
@@ -80,7 +80,7 @@ def test_a_linear_decoder_moves_by_deviations(unit, strength):
   strengths = np.eye(NUM_UNITS)[unit] * strength
   # In the model's range: bytes would round.
   moved = editor.move(
-      encoded.code, jnp.asarray(strengths * [0.5, 0.0, 2.0], jnp.float32)
+    encoded.code, jnp.asarray(strengths * [0.5, 0.0, 2.0], jnp.float32)
   )
   change = own.model.decode(moved) - encoded.reconstructions
   column = own.model.params['back'][unit].reshape(SHAPE)
@@ -88,12 +88,12 @@ def test_a_linear_decoder_moves_by_deviations(unit, strength):
   np.testing.assert_allclose(
       change, np.broadcast_to(strength * deviation * column, change.shape),
       atol=1e-6,
-  )  # pyformat: disable
+  )  # fmt: skip
   expected = encoded.reconstructions + strength * deviation * column[None]
   found = own.edit(encoded, strengths)
   # A pixel that is right between two bytes may be either.
   np.testing.assert_allclose(
-      found, np.clip(expected, 0, 1) * 255, atol=0.5 + 1e-3
+    found, np.clip(expected, 0, 1) * 255, atol=0.5 + 1e-3
   )
   assert (deviation == 0) == np.array_equal(found, own.reconstruct(encoded))
 
@@ -142,7 +142,7 @@ def test_no_strength_gives_the_reconstruction(make):
   encoded = own.encode(_images(2, own.image_shape))
   zeros = np.zeros(len(own.units))
   np.testing.assert_array_equal(
-      own.edit(encoded, zeros), own.reconstruct(encoded)
+    own.edit(encoded, zeros), own.reconstruct(encoded)
   )
 
 
@@ -166,9 +166,7 @@ def test_edits_in_turn_are_those_one_by_one(make):
   assert together.shape == (2, 3, *own.image_shape)
   assert together.dtype == np.uint8
   for i, each in enumerate(strengths):
-    np.testing.assert_array_equal(
-        together[:, i], own.edit(encoded, each, 0.25)
-    )
+    np.testing.assert_array_equal(together[:, i], own.edit(encoded, each, 0.25))
 
 
 def test_one_program_for_each_shape():
@@ -200,14 +198,14 @@ def test_the_inverse_of_a_decoder_is_a_perfect_editor():
   offset = model.encode(jnp.full((1, *SHAPE), 0.5))
   found = model.encode(edited)
   np.testing.assert_allclose(
-      found.factors - offset.factors, [[0.3, -0.8]], atol=1e-5
+    found.factors - offset.factors, [[0.3, -0.8]], atol=1e-5
   )
   np.testing.assert_allclose(
-      found.nuisance - offset.nuisance, [[0.4]], atol=1e-5
+    found.nuisance - offset.nuisance, [[0.4]], atol=1e-5
   )
   perfect = editor.Editor(model, own.units)
   np.testing.assert_allclose(
-      perfect.edit(encoded, np.array([1.0, -2.0, 1.0])),
-      np.clip(edited, 0, 1) * 255,
-      atol=0.5 + 1e-3,
+    perfect.edit(encoded, np.array([1.0, -2.0, 1.0])),
+    np.clip(edited, 0, 1) * 255,
+    atol=0.5 + 1e-3,
   )

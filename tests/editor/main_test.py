@@ -30,10 +30,10 @@ def place(tmp_path, monkeypatch, own):
   """A directory with models and photos, in which commands are run."""
   model_files.write(tmp_path / 'model', own)
   faces = [
-      Image.fromarray(
-          drawn_faces.draw_face(*drawn_faces.sample(row, 'test'), SIZE)
-      )
-      for row in range(4)
+    Image.fromarray(
+      drawn_faces.draw_face(*drawn_faces.sample(row, 'test'), SIZE)
+    )
+    for row in range(4)
   ]
   faces[0].save(tmp_path / 'face.png')
   (tmp_path / 'photos').mkdir()
@@ -74,7 +74,7 @@ def test_a_single_edit(place, invoke, own):
   status, out, err = invoke(
       '--input=face.png', '--set=smiling:+2,mouth slightly open:-1',
       '--keep_detail=0.5', '--output=new/folder/out.png',
-  )  # pyformat: disable
+  )  # fmt: skip
   assert (status, err) == (0, '')
   assert out == 'saved new/folder/out.png: Smiling +2; Mouth_Slightly_Open -1\n'
   image = read('face.png')
@@ -96,7 +96,7 @@ def test_side_by_side(place, invoke, own):
   image = read('face.png')
   expected = [
       image, make_edit(own, image), make_edit(own, image, Bald=1)
-  ]  # pyformat: disable
+  ]  # fmt: skip
   np.testing.assert_array_equal(read('o.png'), np.hstack(expected))
 
 
@@ -104,31 +104,31 @@ def test_a_strip_and_its_animation(place, invoke, own):
   status, out, _ = invoke(
       '--input=face.png', '--sweep=Smiling:-3:3:3', '--set=Bald:1',
       '--output=o.png', '--animate=o.webp',
-  )  # pyformat: disable
+  )  # fmt: skip
   assert status == 0
   assert 'o.png: Bald +1; Smiling -3, +0, +3 from left to right\n' in out
   image = read('face.png')
   expected = [make_edit(own, image, Bald=1, Smiling=s) for s in (-3, 0, 3)]
   np.testing.assert_array_equal(read('o.png'), np.hstack(expected))
   frames = [
-      np.asarray(frame.convert('RGB'))
-      for frame in ImageSequence.Iterator(Image.open('o.webp'))
+    np.asarray(frame.convert('RGB'))
+    for frame in ImageSequence.Iterator(Image.open('o.webp'))
   ]
   np.testing.assert_array_equal(frames, [*expected, expected[1]])
 
 
 def test_a_grid(place, invoke, own):
   status, out, _ = invoke(
-      '--input=face.png', '--grid=Smiling:-2:2:3,Bald:0:1:2', '--output=o.png'
+    '--input=face.png', '--grid=Smiling:-2:2:3,Bald:0:1:2', '--output=o.png'
   )
   assert status == 0 and 'Bald +0, +1 upwards' in out
   # Bald rises upwards.
   expected = [
-      [make_edit(own, read('face.png'), Bald=b, Smiling=s) for s in (-2, 0, 2)]
-      for b in (1, 0)
+    [make_edit(own, read('face.png'), Bald=b, Smiling=s) for s in (-2, 0, 2)]
+    for b in (1, 0)
   ]
   np.testing.assert_array_equal(
-      read('o.png'), np.vstack([np.hstack(row) for row in expected])
+    read('o.png'), np.vstack([np.hstack(row) for row in expected])
   )
 
 
@@ -161,16 +161,16 @@ def test_a_folder(place, invoke, own):
   status, out, err = invoke('--input=photos', '--set=Bald:1', '--output=edits')
   assert (status, err) == (0, '')
   assert out.splitlines() == [
-      'photos/a.webp -> edits/a.png',
-      'photos/b.png -> edits/b.png',
-      'photos/c.PNG -> edits/c.png',
-      'saved 3 in edits: Bald +1',
+    'photos/a.webp -> edits/a.png',
+    'photos/b.png -> edits/b.png',
+    'photos/c.PNG -> edits/c.png',
+    'saved 3 in edits: Bald +1',
   ]
   for name, photo in (('a.png', 'a.webp'), ('b.png', 'b.png')):
     content = (place / 'photos' / photo).read_bytes()
     image = photos.read(content, own.image_shape, photo).image
     np.testing.assert_array_equal(
-        read(place / 'edits' / name), make_edit(own, image, Bald=1)
+      read(place / 'edits' / name), make_edit(own, image, Bald=1)
     )
 
 
@@ -180,7 +180,7 @@ def test_a_bad_photo_is_a_note(place, invoke):
   status, out, err = invoke('--input=photos', '--output=edits')
   assert status == 2 and 'saved 2 in edits' in out
   assert (
-      'note: skipped: photos/b.png: This file is not an image we can open (JPEG'
+    'note: skipped: photos/b.png: This file is not an image we can open (JPEG'
   ) in err
   assert 'note: skipped: photos/bb.jpg is a directory' in err
   assert 'error: 2 of 4 photos in --input=photos could not be edited' in err
@@ -206,13 +206,13 @@ def test_align(place, invoke, monkeypatch):
   monkeypatch.setattr(alignment, 'find_aligner', lambda: lambda image: None)
   status, _, err = invoke(*args)
   assert status == 0
-  assert err == (
-      'note: face.png: no face found; its centre square is taken.\n'
-  )
+  assert err == ('note: face.png: no face found; its centre square is taken.\n')
   np.testing.assert_array_equal(read('o.png'), read('face.png'))
   model_files.write(place / 'digits', tiny_editors.make_digits())
   status, _, err = invoke(*args, workdir='digits')
-  assert status == 2 and '--align with a model of grey images [28, 28, 1]' in err
+  assert (
+    status == 2 and '--align with a model of grey images [28, 28, 1]' in err
+  )
   monkeypatch.setattr(alignment, 'find_aligner', lambda: None)
   status, _, err = invoke(*args)
   assert status == 2 and "pip install 'jacsup_jax[align]'" in err
@@ -276,7 +276,7 @@ EDIT = ('--input=face.png', '--output=o.png')
             '16383',
         ),
     ],
-)  # pyformat: disable
+)  # fmt: skip
 def test_mistakes(place, invoke, args, message, monkeypatch):
   (place / 'empty').mkdir()
   if '--input=pipe' in args:

@@ -17,15 +17,15 @@ from jacsup_jax.models import classifiers
 from jacsup_jax.models import model as models
 
 MODULES = {
-    'digits': autoencoders.MlpAutoencoder(
-        2, 1, normalize_code=True, image_shape=(4, 4, 1), widths=(5,)
-    ),
-    'houses': autoencoders.SvhnAutoencoder(
-        1, 2, image_shape=(8, 8, 3), widths=(4, 4), linear_code=True
-    ),
-    'faces': autoencoders.FaceAutoencoder(
-        3, 1, image_size=8, first_width=4, last_width=4, linear_factors=True
-    ),
+  'digits': autoencoders.MlpAutoencoder(
+    2, 1, normalize_code=True, image_shape=(4, 4, 1), widths=(5,)
+  ),
+  'houses': autoencoders.SvhnAutoencoder(
+    1, 2, image_shape=(8, 8, 3), widths=(4, 4), linear_code=True
+  ),
+  'faces': autoencoders.FaceAutoencoder(
+    3, 1, image_size=8, first_width=4, last_width=4, linear_factors=True
+  ),
 }
 
 
@@ -33,8 +33,8 @@ def _make(name):
   module = MODULES[name]
   count = module.num_factors + (0 if name == 'faces' else module.nuisance_dim)
   units = tuple(
-      unit_scales.Unit(f'u{i}', unit_scales.FACTOR, 0.1, 0.5 + i, -1.0, 1.0)
-      for i in range(count)
+    unit_scales.Unit(f'u{i}', unit_scales.FACTOR, 0.1, 0.5 + i, -1.0, 1.0)
+    for i in range(count)
   )
   variables = autoencoders.init_variables(module, 0)
   model = models.Model(module, variables['params'], variables['batch_stats'])
@@ -43,7 +43,7 @@ def _make(name):
 
 def _flat(own):
   return traverse_util.flatten_dict(
-      jax.device_get(own.model.variables), sep='/'
+    jax.device_get(own.model.variables), sep='/'
   )
 
 
@@ -105,7 +105,7 @@ def saved(tmp_path):
   def rewrite(tensors=tensors, entry=entry):
     text = entry if isinstance(entry, str) else json.dumps(entry)
     path.write_bytes(
-        safetensors_numpy.save(tensors, {'jacsup_jax_editor': text})
+      safetensors_numpy.save(tensors, {'jacsup_jax_editor': text})
     )
     return path
 
@@ -113,7 +113,7 @@ def saved(tmp_path):
 
 
 @pytest.mark.parametrize(
-    'content', [b'', b'x', b'\0' * 8, b'\xff' * 100, b'PK\x03\x04' + b'\0' * 60]
+  'content', [b'', b'x', b'\0' * 8, b'\xff' * 100, b'PK\x03\x04' + b'\0' * 60]
 )
 def test_other_files_are_refused(tmp_path, content):
   (tmp_path / 'x').write_bytes(content)
@@ -136,25 +136,23 @@ def test_weights_of_an_unknown_model_are_refused(saved):
 
 
 @pytest.mark.parametrize(
-    ('change', 'part'),
-    [
-        (lambda e: 'no JSON', 'jacsup_jax_editor'),
-        (lambda e: [], 'jacsup_jax_editor'),
-        (lambda e: e | {'units': None}, 'units'),
-        (lambda e: e | {'units': e['units'][:1]}, '1 units'),
-        (lambda e: e | {'units': e['units'] * 2}, '6 units'),
-        (lambda e: e | {'units': [3, 4, 5]}, 'units'),
-        (lambda e: e | {'title': None}, 'title'),
-        (lambda e: e | {'model': {}}, 'MlpAutoencoder'),
-        (lambda e: e | {'model': {'name': 'os'}}, 'MlpAutoencoder'),
-        (lambda e: e | {'model': {'name': ['x']}}, 'MlpAutoencoder'),
-        (
-            lambda e: e | {
-                'model': models.describe_module(classifiers.MlpJudge(10))
-            },
-            'accepted: an autoencoder',
-        ),
-    ],
+  ('change', 'part'),
+  [
+    (lambda e: 'no JSON', 'jacsup_jax_editor'),
+    (lambda e: [], 'jacsup_jax_editor'),
+    (lambda e: e | {'units': None}, 'units'),
+    (lambda e: e | {'units': e['units'][:1]}, '1 units'),
+    (lambda e: e | {'units': e['units'] * 2}, '6 units'),
+    (lambda e: e | {'units': [3, 4, 5]}, 'units'),
+    (lambda e: e | {'title': None}, 'title'),
+    (lambda e: e | {'model': {}}, 'MlpAutoencoder'),
+    (lambda e: e | {'model': {'name': 'os'}}, 'MlpAutoencoder'),
+    (lambda e: e | {'model': {'name': ['x']}}, 'MlpAutoencoder'),
+    (
+      lambda e: e | {'model': models.describe_module(classifiers.MlpJudge(10))},
+      'accepted: an autoencoder',
+    ),
+  ],
 )
 def test_other_entries_are_refused(saved, change, part):
   _, entry, rewrite = saved
@@ -172,7 +170,7 @@ def test_other_entries_are_refused(saved, change, part):
         ('image_shape', [0, 0, 1]), ('image_shape', [10**6, 10**6, 3]),
         ('normalize_code', False),
     ],
-)  # pyformat: disable
+)  # fmt: skip
 def test_a_model_that_the_weights_do_not_fit_is_refused(saved, field, value):
   _, entry, rewrite = saved
   _refused(rewrite(entry=entry | {'model': entry['model'] | {field: value}}))
@@ -183,11 +181,11 @@ def test_other_weights_are_refused(saved):
   key = sorted(tensors)[0]
   x = tensors[key]
   for other in (
-      {k: v for k, v in tensors.items() if k != key},
-      tensors | {'params/other': x},
-      tensors | {key: x[..., None]},
-      tensors | {key: np.full_like(x, np.nan)},
-      tensors | {key: np.full_like(x, np.inf)},
-      {},
+    {k: v for k, v in tensors.items() if k != key},
+    tensors | {'params/other': x},
+    tensors | {key: x[..., None]},
+    tensors | {key: np.full_like(x, np.nan)},
+    tensors | {key: np.full_like(x, np.inf)},
+    {},
   ):
     _refused(rewrite(tensors=other))

@@ -18,7 +18,7 @@ from jacsup_jax.editor import server
 from jacsup_jax.editor import service as service_lib
 
 sync_api = pytest.importorskip(
-    'playwright.sync_api', reason='playwright is not installed'
+  'playwright.sync_api', reason='playwright is not installed'
 )
 CHROMIUM = shutil.which('chromium') or shutil.which('chromium-browser')
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason='chromium is missing')
@@ -83,9 +83,9 @@ def fixture_address():
 
   digits = tiny_editors.make_choice(tiny_editors.make_digits(), 'digits')
   choices = [
-      tiny_editors.make_choice(tiny_editors.make_faces(), 'faces'),
-      digits,
-      dataclasses.replace(digits, id='damaged', title='damaged', load=fail),
+    tiny_editors.make_choice(tiny_editors.make_faces(), 'faces'),
+    digits,
+    dataclasses.replace(digits, id='damaged', title='damaged', load=fail),
   ]
   found = []
 
@@ -101,7 +101,7 @@ def fixture_address():
 def fixture_browser():
   with sync_api.sync_playwright() as driver:
     browser = driver.chromium.launch(
-        executable_path=CHROMIUM, args=['--no-sandbox']
+      executable_path=CHROMIUM, args=['--no-sandbox']
     )
     yield browser
     browser.close()
@@ -163,7 +163,7 @@ def slider(page, name):
 
 def upload(page, content):
   page.set_input_files(
-      '#file', {'name': 'me.png', 'mimeType': 'image/png', 'buffer': content}
+    '#file', {'name': 'me.png', 'mimeType': 'image/png', 'buffer': content}
   )
 
 
@@ -179,16 +179,16 @@ def test_a_slider_changes_the_edit_alone(open_page):
   before = read_all(page)
   choice = tiny_editors.make_choice(tiny_editors.make_faces(), '')
   np.testing.assert_array_equal(
-      before['original'], tiny_editors.read_samples(choice)[0]
+    before['original'], tiny_editors.read_samples(choice)[0]
   )
   np.testing.assert_array_equal(before['reconstruction'], before['edit'])
   wait_for_text(page, '#shown', 'Sample 0: nothing moved')
   assert page.locator('legend').all_inner_texts() == [
       'Hair', 'Nose and mouth', 'Beard', 'Accessories and make-up'
-  ]  # pyformat: disable
+  ]  # fmt: skip
   asked = []
   page.on(
-      'request', lambda own: asked.append(own) if 'edit' in own.url else None
+    'request', lambda own: asked.append(own) if 'edit' in own.url else None
   )
   move(page, 'Smiling', *(i / 20 for i in range(1, 41)))
   # What is dragged quickly is not asked for step by step.
@@ -239,13 +239,13 @@ def test_a_photo_is_chosen_aligned_dropped_and_refused(open_page):
   page.get_by_role('radio', name='Sample 2').check(force=True)
   wait_for_text(page, '#shown', 'Sample 2: Smiling +1.0 σ')
   page.evaluate(
-      """async content => {
+    """async content => {
         const dropped = new DataTransfer();
         dropped.items.add(new File([new Uint8Array(content)], 'x.png'));
         document.body.dispatchEvent(new DragEvent(
             'drop', {dataTransfer: dropped, bubbles: true, cancelable: true}));
       }""",
-      list(content),
+    list(content),
   )
   wait_for_text(page, '#shown', 'Your photo: Smiling +1.0 σ')
   assert 'sample' not in page.evaluate('location.hash')
@@ -269,7 +269,7 @@ def test_the_address_restores_the_settings(open_page):
     np.testing.assert_array_equal(read_all(other)[name], expected)
   assert slider(other, 'Smiling').input_value() == '1.5'
   nonsense = open_page(
-      '#model=x&sample=99&set=Smiling:1e999,<b>:2,:,Bald:x,Nobody:1&detail=7'
+    '#model=x&sample=99&set=Smiling:1e999,<b>:2,:,Bald:x,Nobody:1&detail=7'
   )
   wait_for_text(nonsense, '#shown', 'Sample 4: nothing moved')
 
@@ -322,7 +322,7 @@ def test_everything_works_by_keyboard(open_page):
   assert reached >= {
       'model', 'reset', 'download', 'strip', 'samples', 'file', 'filter',
       'detail', 'groups',
-  }  # pyformat: disable
+  }  # fmt: skip
   page.focus('.skip')
   press('Enter')
   for _ in range(3):  # the filter, the detail, the first slider

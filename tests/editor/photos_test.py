@@ -14,14 +14,14 @@ from jacsup_jax.editor import photos
 
 SHAPE = (16, 16, 3)
 TURNS = {
-    1: None,
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
+  1: None,
+  2: Image.Transpose.FLIP_LEFT_RIGHT,
+  3: Image.Transpose.ROTATE_180,
+  4: Image.Transpose.FLIP_TOP_BOTTOM,
+  5: Image.Transpose.TRANSPOSE,
+  6: Image.Transpose.ROTATE_270,
+  7: Image.Transpose.TRANSVERSE,
+  8: Image.Transpose.ROTATE_90,
 }
 
 
@@ -50,14 +50,17 @@ def png(width, height, *, bits=8, kind=2):
 
   def chunk(name, content):
     check = zlib.crc32(name + content)
-    return struct.pack('>I', len(content)) + name + content + struct.pack(
-        '>I', check
+    return (
+      struct.pack('>I', len(content))
+      + name
+      + content
+      + struct.pack('>I', check)
     )
 
   return (
       b'\x89PNG\r\n\x1a\n' + chunk(b'IHDR', header) + chunk(b'IDAT', b'')
       + chunk(b'IEND', b'')
-  )  # pyformat: disable
+  )  # fmt: skip
 
 
 # Value.
@@ -67,7 +70,7 @@ def png(width, height, *, bits=8, kind=2):
 def test_squares_are_those_of_training(size):
   content = encode(make_image())
   np.testing.assert_array_equal(
-      prepare(content, (size, size, 3)), images_lib.decode(content, size, 'x')
+    prepare(content, (size, size, 3)), images_lib.decode(content, size, 'x')
   )
 
 
@@ -81,21 +84,23 @@ def test_photos_are_upright(kind, orientation):
   content = encode(picture, kind, exif=notes, **options)
   turn = TURNS[orientation]
   upright = picture if turn is None else picture.transpose(turn)
-  np.testing.assert_array_equal(prepare(content), images_lib.resize(upright, 16))
+  np.testing.assert_array_equal(
+    prepare(content), images_lib.resize(upright, 16)
+  )
 
 
 @pytest.mark.parametrize(
-    'notes',
-    [
-        b'Exif\0\0',
-        b'Exif\0\0II*\0\xff\xff\xff\xff',
-        b'Exif\0\0MM\0*\0\0\0\x08\xff\xff\x01\x12\0\x03',
-        b'words',
-        # An orientation of 77, one that is a text, and one of no values.
-        b'Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0M\0\0\0\0\0\0',
-        b'Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x02\0\0\0\x02up\0\0\0\0\0\0',
-        b'Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\0\0\0\0\0\0\0\0\0',
-    ],
+  'notes',
+  [
+    b'Exif\0\0',
+    b'Exif\0\0II*\0\xff\xff\xff\xff',
+    b'Exif\0\0MM\0*\0\0\0\x08\xff\xff\x01\x12\0\x03',
+    b'words',
+    # An orientation of 77, one that is a text, and one of no values.
+    b'Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0M\0\0\0\0\0\0',
+    b'Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x02\0\0\0\x02up\0\0\0\0\0\0',
+    b'Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\0\0\0\0\0\0\0\0\0',
+  ],
 )
 def test_broken_notes_say_nothing(notes):
   content = encode(make_image(), 'JPEG', exif=notes)
@@ -110,7 +115,7 @@ def test_16_bits_are_scaled(kind):
   found = prepare(encode(values, kind))
   # 65535 / 255 = 257.
   np.testing.assert_array_equal(
-      found, np.round(values / 257).astype(np.uint8)[..., None].repeat(3, -1)
+    found, np.round(values / 257).astype(np.uint8)[..., None].repeat(3, -1)
   )
   assert found[0, :3, 0].tolist() == [0, 128, 255]
 
@@ -144,9 +149,7 @@ def test_cmyk():
 @pytest.mark.parametrize('kind', ['GIF', 'PNG', 'WEBP', 'TIFF'])
 def test_the_first_frame_counts(kind):
   frames = [Image.new('RGB', (16, 16), c) for c in ('white', 'black', 'red')]
-  content = encode(
-      frames[0], kind, save_all=True, append_images=frames[1:]
-  )
+  content = encode(frames[0], kind, save_all=True, append_images=frames[1:])
   assert prepare(content).min() >= 254
 
 
@@ -161,7 +164,7 @@ def test_grey_models_take_white_on_black():
   digit = 255 - ink
   digit[0] = 0
   np.testing.assert_array_equal(
-      prepare(encode(digit), (16, 16, 1)), digit[..., :1]
+    prepare(encode(digit), (16, 16, 1)), digit[..., :1]
   )
 
 
@@ -186,7 +189,7 @@ def test_an_aligned_square_is_resized():
   found = photos.read(content, SHAPE, 'a.png', align=align)
   assert found.is_aligned
   np.testing.assert_array_equal(
-      found.image, images_lib.resize(Image.fromarray(square), 16)
+    found.image, images_lib.resize(Image.fromarray(square), 16)
   )
   np.testing.assert_array_equal(seen[0], make_image())
 
@@ -214,22 +217,25 @@ WHOLE = encode(make_image(40, 40))
 
 @pytest.mark.filterwarnings('error::PIL.Image.DecompressionBombWarning')
 @pytest.mark.parametrize(
-    ('content', 'message'),
-    [
-        (b'', 'it is empty'),
-        (b'words', 'none of JPEG'),
-        (b'<svg/>', 'none of JPEG'),
-        (WHOLE[:-200], 'a.png: This file is not an image we can open'),
-        (WHOLE[:20], 'a.png: This file is not an image we can open'),
-        (png(16, 16), 'a.png: This file is not an image we can open'),
-        (png(9000, 9000), '9000x9000 pixels'),
-        (png(20_000, 20_000), 'more pixels than are accepted'),
-        (png(12_000, 12_000), 'more pixels than are accepted'),
-        (encode(make_image(1, 1)), '1x1 pixels; accepted: a shorter side of at least 9'),
-        (encode(make_image(300, 8)), '8x300 pixels; accepted: a shorter side'),
-        (b'\0' * (photos.MOST_BYTES + 1), '33,554,433 bytes'),
-    ],
-    ids=range(12),
+  ('content', 'message'),
+  [
+    (b'', 'it is empty'),
+    (b'words', 'none of JPEG'),
+    (b'<svg/>', 'none of JPEG'),
+    (WHOLE[:-200], 'a.png: This file is not an image we can open'),
+    (WHOLE[:20], 'a.png: This file is not an image we can open'),
+    (png(16, 16), 'a.png: This file is not an image we can open'),
+    (png(9000, 9000), '9000x9000 pixels'),
+    (png(20_000, 20_000), 'more pixels than are accepted'),
+    (png(12_000, 12_000), 'more pixels than are accepted'),
+    (
+      encode(make_image(1, 1)),
+      '1x1 pixels; accepted: a shorter side of at least 9',
+    ),
+    (encode(make_image(300, 8)), '8x300 pixels; accepted: a shorter side'),
+    (b'\0' * (photos.MOST_BYTES + 1), '33,554,433 bytes'),
+  ],
+  ids=range(12),
 )
 def test_what_is_refused(content, message):
   with pytest.raises(errors.InputError, match=message) as caught:

@@ -10,8 +10,8 @@ from jacsup_jax.evaluation import unit_scales
 
 def make_units(*names, deviation=1.0):
   return tuple(
-      unit_scales.Unit(name, unit_scales.FACTOR, 0.0, deviation, -2.0, 2.0)
-      for name in names
+    unit_scales.Unit(name, unit_scales.FACTOR, 0.0, deviation, -2.0, 2.0)
+    for name in names
   )
 
 
@@ -25,7 +25,7 @@ def parse(text, units=UNITS):
 
 def parse_sweeps(text, count=1, held=(0, 0, 0, 0)):
   return requests.parse_sweeps(
-      UNITS, text, '--sweep', count=count, held=np.array(held)
+    UNITS, text, '--sweep', count=count, held=np.array(held)
   )
 
 
@@ -33,13 +33,13 @@ def parse_sweeps(text, count=1, held=(0, 0, 0, 0)):
 
 
 @pytest.mark.parametrize(
-    ('text', 'expected'),
-    [
-        ('', [0, 0, 0, 0]),
-        ('Smiling:+2,Bald:-1', [-1, 0, 2, 0]),
-        (' smiling : 2.5 , WEARING hat:-1e-1,', [0, 0, 2.5, -0.1]),
-        ('mouth slightly_open:100', [0, 100, 0, 0]),
-    ],
+  ('text', 'expected'),
+  [
+    ('', [0, 0, 0, 0]),
+    ('Smiling:+2,Bald:-1', [-1, 0, 2, 0]),
+    (' smiling : 2.5 , WEARING hat:-1e-1,', [0, 0, 2.5, -0.1]),
+    ('mouth slightly_open:100', [0, 100, 0, 0]),
+  ],
 )
 def test_strengths(text, expected):
   found = parse(text)
@@ -61,11 +61,11 @@ def test_sweep_runs_the_last_unit_fastest():
   one = requests.sweep(base, [(1, np.array([-1.0, 0.0, 1.0]))])
   np.testing.assert_array_equal(one, [[9, -1, 7], [9, 0, 7], [9, 1, 7]])
   two = requests.sweep(
-      base, [(2, np.array([1.0, 2.0])), (0, np.array([3.0, 4.0, 5.0]))]
+    base, [(2, np.array([1.0, 2.0])), (0, np.array([3.0, 4.0, 5.0]))]
   )
   np.testing.assert_array_equal(
-      two,
-      [[3, 8, 1], [4, 8, 1], [5, 8, 1], [3, 8, 2], [4, 8, 2], [5, 8, 2]],
+    two,
+    [[3, 8, 1], [4, 8, 1], [5, 8, 1], [3, 8, 2], [4, 8, 2], [5, 8, 2]],
   )
   assert two.dtype == np.float32
 
@@ -77,7 +77,7 @@ def test_requests_of_the_page():
   request = {'strengths': {'Smiling': 2, 'Bald': 9}, 'keep_detail': 0.5}
   strengths, detail = requests.read_request(request | {'strip': STRIP}, UNITS)
   np.testing.assert_array_equal(
-      strengths, [[-1, 0, 2, 0], [0, 0, 2, 0], [1, 0, 2, 0]]
+    strengths, [[-1, 0, 2, 0], [0, 0, 2, 0], [1, 0, 2, 0]]
   )
   assert detail == 0.5
 
@@ -86,22 +86,22 @@ def test_requests_of_the_page():
 
 
 @pytest.mark.parametrize(
-    ('text', 'message'),
-    [
-        ('Smilling:2', "'Smilling'; accepted: the nearest are Smiling"),
-        ('hat:2', 'the nearest are Wearing_Hat'),
-        ('xyz:2', 'Bald, Mouth_Slightly_Open, Smiling, Wearing_Hat'),
-        (':2', "called ''"),
-        ('Smiling', 'NAME:STRENGTH'),
-        ('Smiling=2', 'NAME:STRENGTH'),
-        ('Smiling:', "strength ''"),
-        ('Smiling:much', "strength 'much'; accepted: standard"),
-        ('Smiling:nan', 'strength nan'),
-        ('Smiling:inf', 'strength inf'),
-        ('Smiling:-1e999', 'strength -inf'),
-        ('Smiling:101', 'from -100 to 100'),
-        ('Smiling:1,smiling:2', 'has Smiling twice'),
-    ],
+  ('text', 'message'),
+  [
+    ('Smilling:2', "'Smilling'; accepted: the nearest are Smiling"),
+    ('hat:2', 'the nearest are Wearing_Hat'),
+    ('xyz:2', 'Bald, Mouth_Slightly_Open, Smiling, Wearing_Hat'),
+    (':2', "called ''"),
+    ('Smiling', 'NAME:STRENGTH'),
+    ('Smiling=2', 'NAME:STRENGTH'),
+    ('Smiling:', "strength ''"),
+    ('Smiling:much', "strength 'much'; accepted: standard"),
+    ('Smiling:nan', 'strength nan'),
+    ('Smiling:inf', 'strength inf'),
+    ('Smiling:-1e999', 'strength -inf'),
+    ('Smiling:101', 'from -100 to 100'),
+    ('Smiling:1,smiling:2', 'has Smiling twice'),
+  ],
 )
 def test_bad_strengths(text, message):
   with pytest.raises(errors.InputError, match='--set.*accepted') as caught:
@@ -110,25 +110,25 @@ def test_bad_strengths(text, message):
 
 
 @pytest.mark.parametrize(
-    ('text', 'count', 'message'),
-    [
-        ('Smiling:-3:3:0', 1, "'0' values; accepted: a whole number from 2"),
-        ('Smiling:-3:3:1', 1, "'1' values"),
-        ('Smiling:-3:3:-7', 1, "'-7' values"),
-        ('Smiling:-3:3:100000', 1, "'100000' values"),
-        ('Smiling:-3:3:2.5', 1, "'2.5' values"),
-        ('Smiling:-3:3:' + '9' * 5000, 1, 'values'),
-        ('Smiling:-3:3', 1, 'NAME:LOW:HIGH:COUNT'),
-        ('Smiling:-3:nan:5', 1, 'strength nan'),
-        ('Smiling:-3:x:5', 1, "strength 'x'"),
-        ('Smling:-3:3:5', 1, 'the nearest are Smiling'),
-        ('', 1, '0 units; accepted: 1'),
-        ('Smiling:-3:3:5,Bald:-3:3:5', 1, '2 units; accepted: 1'),
-        ('Smiling:-3:3:5', 2, '1 units; accepted: 2'),
-        ('Smiling:-3:3:5,Smiling:-3:3:5', 2, 'Smiling has two settings'),
-        ('Smiling:-3:3:200,Wearing_Hat:-3:3:200', 2, '40,000 images'),
-        ('Bald:-3:3:5', 1, 'Bald has two settings'),
-    ],
+  ('text', 'count', 'message'),
+  [
+    ('Smiling:-3:3:0', 1, "'0' values; accepted: a whole number from 2"),
+    ('Smiling:-3:3:1', 1, "'1' values"),
+    ('Smiling:-3:3:-7', 1, "'-7' values"),
+    ('Smiling:-3:3:100000', 1, "'100000' values"),
+    ('Smiling:-3:3:2.5', 1, "'2.5' values"),
+    ('Smiling:-3:3:' + '9' * 5000, 1, 'values'),
+    ('Smiling:-3:3', 1, 'NAME:LOW:HIGH:COUNT'),
+    ('Smiling:-3:nan:5', 1, 'strength nan'),
+    ('Smiling:-3:x:5', 1, "strength 'x'"),
+    ('Smling:-3:3:5', 1, 'the nearest are Smiling'),
+    ('', 1, '0 units; accepted: 1'),
+    ('Smiling:-3:3:5,Bald:-3:3:5', 1, '2 units; accepted: 1'),
+    ('Smiling:-3:3:5', 2, '1 units; accepted: 2'),
+    ('Smiling:-3:3:5,Smiling:-3:3:5', 2, 'Smiling has two settings'),
+    ('Smiling:-3:3:200,Wearing_Hat:-3:3:200', 2, '40,000 images'),
+    ('Bald:-3:3:5', 1, 'Bald has two settings'),
+  ],
 )
 def test_bad_sweeps(text, count, message):
   with pytest.raises(errors.InputError, match='--sweep.*accepted') as caught:
@@ -155,7 +155,7 @@ def test_bad_sweeps(text, count, message):
         )),
     ],
     ids=str,
-)  # pyformat: disable
+)  # fmt: skip
 def test_bad_requests_of_the_page(request_):
   with pytest.raises(errors.InputError, match='accepted'):
     requests.read_request(request_, UNITS)

@@ -34,8 +34,8 @@ ROOT = pathlib.Path(__file__).parents[2]
 @pytest.fixture(name='choices', scope='module')
 def fixture_choices():
   return [
-      tiny_editors.make_choice(tiny_editors.make_faces(), 'faces'),
-      tiny_editors.make_choice(tiny_editors.make_digits(), 'digits'),
+    tiny_editors.make_choice(tiny_editors.make_faces(), 'faces'),
+    tiny_editors.make_choice(tiny_editors.make_digits(), 'digits'),
   ]
 
 
@@ -81,8 +81,8 @@ EDIT = {'model': 'faces', 'photo': 'sample-0', 'strengths': {'Smiling': 2}}
 def test_models_and_units_are_described(choices):
   async def work(client):
     return [
-        await (await client.get(f'/api/models{path}')).json()
-        for path in ('', '/digits', '/faces')
+      await (await client.get(f'/api/models{path}')).json()
+      for path in ('', '/digits', '/faces')
     ]
 
   models, digits, faces = ask(choices, work)
@@ -95,7 +95,7 @@ def test_models_and_units_are_described(choices):
   assert units['5_o_Clock_Shadow'] == {
       'name': '5_o_Clock_Shadow', 'label': "5 o'clock shadow",
       'group': 'Beard', 'reach': 4.0,
-  }  # pyformat: disable
+  }  # fmt: skip
   assert units['y1']['group'] == 'Factors'
   assert units['z1']['group'] == 'Nuisance'
   assert units['z3']['reach'] == 0
@@ -115,14 +115,14 @@ def test_pictures_are_those_of_the_editor(choices):
     request = EDIT | {'strengths': {'Eyeglasses': -1.5}, 'keep_detail': 0.5}
     post = lambda content: client.post('/api/edit', json=content)
     return [
-        await read_picture(await asked)
-        for asked in (
-            client.get(f'{place}/original'),
-            client.get(f'{place}/reconstruction'),
-            client.get('/api/models/faces/samples'),
-            post(request),
-            post(request | {'strip': strip}),
-        )
+      await read_picture(await asked)
+      for asked in (
+        client.get(f'{place}/original'),
+        client.get(f'{place}/reconstruction'),
+        client.get('/api/models/faces/samples'),
+        post(request),
+        post(request | {'strip': strip}),
+      )
     ]
 
   original, reconstruction, small, edit, tiles = ask(choices, work)
@@ -231,7 +231,7 @@ def test_without_samples_there_are_photos_and_a_reason(choices):
         (EDIT | {'keep_detail': 1.1}, 400), (EDIT | {'strip': {}}, 400),
     ],
     ids=lambda x: str(x)[:40],
-)  # pyformat: disable
+)  # fmt: skip
 def test_bad_requests_are_refused_in_a_line(choices, content, status):
   data = content if isinstance(content, bytes) else json.dumps(content).encode()
 
@@ -248,7 +248,7 @@ def test_bad_paths_and_methods_are_refused(choices):
         '/api/models/faces/photos/x/original', '/static/x.js', '/static/',
         '/static/..%2fserver.py', '/static/%2e%2e/server.py',
         '/api/models/faces/photos/sample-0/x', '/api/models/%00',
-    ):  # pyformat: disable
+    ):  # fmt: skip
       response = await client.get(path)
       assert response.status in (403, 404), path
       # aiohttp answers by itself if a file is missing.
@@ -271,8 +271,8 @@ def test_bad_photos_are_refused_in_a_line(choices, monkeypatch):
     for content in (b'', b'hello', png[:200]):
       line = await read_error(await client.post(place, data=content), 400)
       assert (
-          'This file is not an image we can open (JPEG, PNG, WebP, BMP, TIFF or'
-          ' GIF, up to 32 MB'
+        'This file is not an image we can open (JPEG, PNG, WebP, BMP, TIFF or'
+        ' GIF, up to 32 MB'
       ) in line
     await read_error(await client.post(f'{place}?align=1', data=png), 400)
     await read_error(await client.post(place, data=bytes(6000)), 413)
@@ -309,11 +309,11 @@ def test_other_names_and_pages_are_refused(choices):
       assert response.status == 200, host
     for origin, status in (
         ('http://example.org', 403), ('null', 403), ('http://localhost', 200)
-    ):  # pyformat: disable
+    ):  # fmt: skip
       response = await client.post(
-          '/api/edit',
-          json=EDIT,
-          headers={'Host': 'localhost', 'Origin': origin},
+        '/api/edit',
+        json=EDIT,
+        headers={'Host': 'localhost', 'Origin': origin},
       )
       assert response.status == status, origin
 
@@ -343,7 +343,7 @@ def test_all_answers_have_the_headers(choices):
       assert 'Access-Control-Allow-Origin' not in response.headers
       assert 'Python' not in response.headers['Server']
     assert (await client.get('/api/models')).headers['Cache-Control'] == (
-        'no-store'
+      'no-store'
     )
 
   ask(choices, work)
@@ -374,7 +374,7 @@ def test_standard_output_stays_while_data_are_prepared(tmp_path):
     return editor.Samples(len(data), lambda rows: data.read(rows)[0])
 
   choice = dataclasses.replace(
-      tiny_editors.make_choice(own, 'a'), open_samples=prepare
+    tiny_editors.make_choice(own, 'a'), open_samples=prepare
   )
   streams = sys.stdout, sys.stderr
   done = threading.Event()
@@ -412,8 +412,8 @@ def test_a_busy_port_gives_way_to_the_next(caplog):
 
 
 @pytest.mark.parametrize(
-    ('host', 'port'),
-    [('no.such.host.invalid', 0), ('127.0.0.1', 70_000), ('8.8.8.8', 0)],
+  ('host', 'port'),
+  [('no.such.host.invalid', 0), ('127.0.0.1', 70_000), ('8.8.8.8', 0)],
 )
 def test_where_nothing_can_listen_is_one_line(host, port):
   with pytest.raises(errors.InputError, match='accepted'):
@@ -432,12 +432,12 @@ def test_a_signal_ends_it_cleanly(tmp_path):  # SIGTERM: see packaging_test
   model_files.write(path, tiny_editors.make_digits())
   command = [sys.executable, '-m', 'experiments.edit', f'--workdir={path}']
   process = subprocess.Popen(
-      [*command, '--port=0'],
-      cwd=ROOT,
-      stdout=subprocess.PIPE,
-      stderr=subprocess.PIPE,
-      text=True,
-      env=os.environ | {'JAX_PLATFORMS': 'cpu'},
+    [*command, '--port=0'],
+    cwd=ROOT,
+    stdout=subprocess.PIPE,
+    stderr=subprocess.PIPE,
+    text=True,
+    env=os.environ | {'JAX_PLATFORMS': 'cpu'},
   )
   try:
     assert process.stdout.readline() == 'loading digits ...\n'

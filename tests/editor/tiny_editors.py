@@ -10,19 +10,19 @@ from jacsup_jax.models import model as models
 
 ATTRIBUTES = (
     'Smiling', 'Eyeglasses', 'Mouth_Slightly_Open', '5_o_Clock_Shadow', 'Bald',
-)  # pyformat: disable
+)  # fmt: skip
 NUM_SAMPLES = 5
 
 
 def make_faces(image_size=16):
   """An editor of faces."""
   module = autoencoders.FaceAutoencoder(
-      len(ATTRIBUTES),
-      4,
-      image_size=image_size,
-      first_width=4,
-      last_width=16,
-      linear_factors=True,
+    len(ATTRIBUTES),
+    4,
+    image_size=image_size,
+    first_width=4,
+    last_width=16,
+    linear_factors=True,
   )
   return _make(module, dict.fromkeys(ATTRIBUTES, 2.0), 'tiny faces')
 
@@ -39,13 +39,13 @@ def make_choice(own, name, count=NUM_SAMPLES):
   random = np.random.default_rng(0)
   images = random.integers(0, 256, (count, *own.image_shape), np.uint8)
   return editor.Choice(
-      id=name,
-      group='tiny',
-      title=name,
-      load=lambda: own,
-      open_samples=lambda unused_editor: editor.Samples(
-          count, lambda rows: images[list(rows)]
-      ),
+    id=name,
+    group='tiny',
+    title=name,
+    load=lambda: own,
+    open_samples=lambda unused_editor: editor.Samples(
+      count, lambda rows: images[list(rows)]
+    ),
   )
 
 
@@ -59,12 +59,15 @@ def _make(module, deviations, title):
   # Initial weights are so small that nothing would be seen.
   params = jax.tree.map(lambda x: 2 * x, variables['params'])
   units = tuple(
-      unit_scales.Unit(
-          name,
-          unit_scales.NUISANCE if name[0] == 'z' else unit_scales.FACTOR,
-          0.0, deviation, -4.0, 4.0,
-      )  # pyformat: disable
-      for name, deviation in deviations.items()
+    unit_scales.Unit(
+      name,
+      unit_scales.NUISANCE if name[0] == 'z' else unit_scales.FACTOR,
+      0.0,
+      deviation,
+      -4.0,
+      4.0,
+    )  # fmt: skip
+    for name, deviation in deviations.items()
   )
   model = models.Model(module, params, variables['batch_stats'])
   return editor.Editor(model, units, title)

@@ -19,25 +19,25 @@ from jacsup_jax.models import classifiers
 from jacsup_jax.runs import run as runs
 
 MODULES = {
-    'teacher': autoencoders.MlpAutoencoder(
-        2, 0, normalize_code=True, widths=(4,)
-    ),
-    'student': autoencoders.MlpAutoencoder(2, 3, widths=(4,)),
-    'judge': classifiers.MlpJudge(10),
-    'faces': autoencoders.FaceAutoencoder(
-        3, 2, image_size=8, first_width=4, last_width=4
-    ),
+  'teacher': autoencoders.MlpAutoencoder(
+    2, 0, normalize_code=True, widths=(4,)
+  ),
+  'student': autoencoders.MlpAutoencoder(2, 3, widths=(4,)),
+  'judge': classifiers.MlpJudge(10),
+  'faces': autoencoders.FaceAutoencoder(
+    3, 2, image_size=8, first_width=4, last_width=4
+  ),
 }
 NAMES = ('a', 'b', 'c')
 
 
 def fake_load(name, split='train', *, image_shape=None, **unused_options):
   return registry.Dataset(
-      name=name,
-      split=split,
-      images=np.zeros((20, *(image_shape or (28, 28, 1))), np.uint8),
-      labels=np.arange(20, dtype=np.int32) % 10,
-      fingerprint=f'{name}-{split}',
+    name=name,
+    split=split,
+    images=np.zeros((20, *(image_shape or (28, 28, 1))), np.uint8),
+    labels=np.arange(20, dtype=np.int32) % 10,
+    fingerprint=f'{name}-{split}',
   )
 
 
@@ -51,8 +51,8 @@ def write(folder, kind):
   module = MODULES[kind]
   random = np.random.default_rng(0)
   variables = jax.tree.map(
-      lambda x: random.uniform(0.1, 1, x.shape).astype(np.float32),
-      jax.eval_shape(lambda: autoencoders.init_variables(module, 0)),
+    lambda x: random.uniform(0.1, 1, x.shape).astype(np.float32),
+    jax.eval_shape(lambda: autoencoders.init_variables(module, 0)),
   )
   steps = 77 if variables['batch_stats'] else 0
   state = released.to_state_dict(released.Converted(module, variables, steps))
@@ -103,18 +103,20 @@ def test_a_converted_run_is_opened_as_any(kind, tmp_path):
   assert name == ('student_d03' if kind == 'student' else 'teacher')
   stage = run.stage(name)
   assert (stage.model, stage.epochs, stage.parent) == (
-      name.partition('_')[0], 7, None
+    name.partition('_')[0],
+    7,
+    None,
   )
   assert run.module(name) == MODULES[kind]
   params = run.restore(name).params
   if kind == 'faces':
     np.testing.assert_array_equal(
-        params['encoder']['down_0']['bias'], state['enc_layers.0.0.bias']
+      params['encoder']['down_0']['bias'], state['enc_layers.0.0.bias']
     )
     assert run.factor_names == list(NAMES)
   else:
     np.testing.assert_array_equal(
-        params['decoder']['dense_1']['kernel'], state['decoder.2.weight'].T
+      params['decoder']['dense_1']['kernel'], state['decoder.2.weight'].T
     )
     assert run.factor_names == ['y1', 'y2']
     assert run.manifest['dataset']['fingerprint'] == 'mnist_embedded-train'
@@ -126,7 +128,7 @@ def test_faces_need_a_name_for_each_factor(tmp_path):
   path, _ = write(tmp_path, 'faces')
   for wrong in ((), ('a', 'b'), ('a', 'b', 'b')):
     refuses(
-        import_model, path, tmp_path / 'x', 'has 3 factors', attributes=wrong
+      import_model, path, tmp_path / 'x', 'has 3 factors', attributes=wrong
     )
 
 
@@ -135,14 +137,14 @@ def test_a_judge_is_restored_as_any(tmp_path):
   line = import_model(path, tmp_path / 'judge')
   found = judges.restore_or_train(tmp_path / 'judge', 'mnist_embedded', None)
   np.testing.assert_array_equal(
-      found.params['logits']['kernel'][0], state['model.out.weight'].T
+    found.params['logits']['kernel'][0], state['model.out.weight'].T
   )
   # All images are equal, and two of twenty have any one class.
   assert found.accuracy == pytest.approx((0.1,)) and '10.00%' in line
   refuses(
       converted_runs.export_model, tmp_path / 'judge',
       tmp_path / 'x.safetensors', 'no manifest.json',
-  )  # pyformat: disable
+  )  # fmt: skip
 
 
 def test_bad_files_and_places(tmp_path, monkeypatch):

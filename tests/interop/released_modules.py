@@ -56,26 +56,24 @@ class Faces(nn.Module):
     self.channels = channels
     sizes = [3, *widths, channels + num_factors]
     self.enc_layers = nn.ModuleList(
-        nn.Sequential(
-            nn.Conv2d(fan_in, features, 4, 2, 1),
-            *([nn.BatchNorm2d(features)] if i else []),
-            nn.LeakyReLU(0.2),
-        )
-        for i, (fan_in, features) in enumerate(zip(sizes, sizes[1:]))
+      nn.Sequential(
+        nn.Conv2d(fan_in, features, 4, 2, 1),
+        *([nn.BatchNorm2d(features)] if i else []),
+        nn.LeakyReLU(0.2),
+      )
+      for i, (fan_in, features) in enumerate(zip(sizes, sizes[1:]))
     )
     sizes = [channels, *widths[::-1], 3]
     self.dec_layers = nn.ModuleList(
-        nn.Sequential(
-            nn.ConvTranspose2d(
-                fan_in + num_factors, features, 4, 2, 1, bias=False
-            ),
-            *(
-                [nn.BatchNorm2d(features), nn.ReLU()]
-                if i < len(widths)
-                else [nn.Tanh()]
-            ),
-        )
-        for i, (fan_in, features) in enumerate(zip(sizes, sizes[1:]))
+      nn.Sequential(
+        nn.ConvTranspose2d(fan_in + num_factors, features, 4, 2, 1, bias=False),
+        *(
+          [nn.BatchNorm2d(features), nn.ReLU()]
+          if i < len(widths)
+          else [nn.Tanh()]
+        ),
+      )
+      for i, (fan_in, features) in enumerate(zip(sizes, sizes[1:]))
     )
 
   def encode(self, images):
@@ -129,11 +127,11 @@ def measure(kind: str) -> dict[str, np.ndarray]:
   outputs = module.decode(nuisance, factors)
   (gradient,) = torch.autograd.grad(outputs.square().sum(), factors)
   return found | {
-      'nuisance': nuisance.numpy(),
-      'factors': factors.detach().numpy(),
-      'outputs': outputs.detach().numpy(),
-      # Of the sum of the squared outputs, with respect to the factors.
-      'gradient': gradient.numpy(),
+    'nuisance': nuisance.numpy(),
+    'factors': factors.detach().numpy(),
+    'outputs': outputs.detach().numpy(),
+    # Of the sum of the squared outputs, with respect to the factors.
+    'gradient': gradient.numpy(),
   }
 
 

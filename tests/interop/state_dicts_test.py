@@ -18,7 +18,7 @@ except ImportError:
   torch = None
 
 needs_torch = pytest.mark.skipif(
-    torch is None, reason='PyTorch is not installed'
+  torch is None, reason='PyTorch is not installed'
 )
 
 
@@ -43,12 +43,12 @@ def _refuses(path, *parts):
 
 def _state_dict():
   return {
-      'encoder.weight': torch.arange(6.0).reshape(2, 3),
-      'encoder.bias': torch.tensor([1, 2], dtype=torch.int64),
-      'half': torch.tensor([0.5, -2.0], dtype=torch.bfloat16),
-      'transposed': torch.arange(6.0).reshape(2, 3).T,
-      'scalar': torch.tensor(3.0),
-      'empty': torch.zeros(0, 4),
+    'encoder.weight': torch.arange(6.0).reshape(2, 3),
+    'encoder.bias': torch.tensor([1, 2], dtype=torch.int64),
+    'half': torch.tensor([0.5, -2.0], dtype=torch.bfloat16),
+    'transposed': torch.arange(6.0).reshape(2, 3).T,
+    'scalar': torch.tensor(3.0),
+    'empty': torch.zeros(0, 4),
   }
 
 
@@ -74,9 +74,7 @@ def test_a_model_s_state_dict(tmp_path):
   model = torch.nn.Linear(3, 2)
   torch.save(model.state_dict(), tmp_path / 'model.pt')
   found = state_dicts.read(tmp_path / 'model.pt')
-  np.testing.assert_array_equal(
-      found['weight'], model.weight.detach().numpy()
-  )
+  np.testing.assert_array_equal(found['weight'], model.weight.detach().numpy())
 
 
 # Bad input.
@@ -101,18 +99,18 @@ def test_code_is_not_run(tmp_path, new):
 
 @needs_torch
 @pytest.mark.parametrize(
-    ('make', 'part'),
-    [
-        (lambda: [torch.zeros(2)], 'a list'),
-        (lambda: torch.zeros(2), 'a Tensor'),
-        (lambda: {'a': {'b': torch.zeros(2)}}, "'a', which is a dict"),
-        (lambda: {'a': 3}, "'a', which is a int"),
-        (lambda: {3: torch.zeros(2)}, 'whose name is a int'),
-        (lambda: {'a': torch.zeros(1).expand(10**6, 10**6)}, '4 bytes stored'),
-        (lambda: {'a': torch.eye(3).to_sparse()}, 'sparse'),
-        (lambda: torch.nn.Linear(3, 2), 'more than tensors'),
-        (lambda: {'a': torch.ones(2).to(torch.float8_e5m2)}, 'of type'),
-    ],
+  ('make', 'part'),
+  [
+    (lambda: [torch.zeros(2)], 'a list'),
+    (lambda: torch.zeros(2), 'a Tensor'),
+    (lambda: {'a': {'b': torch.zeros(2)}}, "'a', which is a dict"),
+    (lambda: {'a': 3}, "'a', which is a int"),
+    (lambda: {3: torch.zeros(2)}, 'whose name is a int'),
+    (lambda: {'a': torch.zeros(1).expand(10**6, 10**6)}, '4 bytes stored'),
+    (lambda: {'a': torch.eye(3).to_sparse()}, 'sparse'),
+    (lambda: torch.nn.Linear(3, 2), 'more than tensors'),
+    (lambda: {'a': torch.ones(2).to(torch.float8_e5m2)}, 'of type'),
+  ],
 )
 def test_what_is_no_state_dict(tmp_path, make, part):
   torch.save(make(), tmp_path / 'model.pt')
@@ -140,9 +138,10 @@ def test_damaged_files(tmp_path):
 def test_what_inflates_is_refused(tmp_path):
   path, bomb = tmp_path / 'model.pt', tmp_path / 'bomb.pt'
   torch.save({'a': torch.zeros(2**22)}, path)
-  with zipfile.ZipFile(path) as archive, zipfile.ZipFile(
-      bomb, 'w', zipfile.ZIP_DEFLATED
-  ) as deflated:
+  with (
+    zipfile.ZipFile(path) as archive,
+    zipfile.ZipFile(bomb, 'w', zipfile.ZIP_DEFLATED) as deflated,
+  ):
     for info in archive.infolist():
       deflated.writestr(info.filename, archive.read(info))
   assert bomb.stat().st_size < 2**18
@@ -182,7 +181,7 @@ def test_damaged_safetensors(tmp_path):
   safetensors_numpy.save_file({'a': np.zeros(100, np.float32)}, path)
   whole = path.read_bytes()
   for content in (b'', whole[:5], whole[:40], whole[:-1], whole + b'x',
-                  b'\xff' * 8 + whole[8:]):  # pyformat: disable
+                  b'\xff' * 8 + whole[8:]):  # fmt: skip
     path.write_bytes(content)
     _refuses(path, 'not a whole safetensors file')
   header = b'{"a":{"dtype":"F8_E5M2","shape":[2],"data_offsets":[0,2]}}'
