@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 from jacsup_jax.data import files
-from jacsup_jax.figures import digits
+from jacsup_jax.figures import grids
 from jacsup_jax.figures import jacobians
 from jacsup_jax.figures import panels
 from jacsup_jax.figures import sweeps
@@ -47,8 +47,7 @@ def write(
   """
   def save(figure, end):
     path = rows_path.with_name(f'{rows_path.stem}_{end}.png')
-    with files.writing(path):
-      panels.save(figure, path)
+    files.write_whole(path, panels.encode(figure))
 
   largest = {}
   for trained, entry in zip(models, entries, strict=True):
@@ -86,7 +85,7 @@ def _draw_directions(model, images, found, title):
       )
       for direction in found['directions']
   ]
-  return digits.traversals(
+  return grids.traversals(
       np.stack(rows),
       [f'$\\sigma$ = {value:.2f}' for value in found['singular_values']],
       xlabel='principal directions of the nuisance, 1 % to 99 % quantile',

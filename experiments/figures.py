@@ -1,29 +1,25 @@
 """Draw the figures of Lezama (2019) from stored runs.
 
-python -m experiments.figures --workdir=runs/mnist_quick
 python -m experiments.figures --workdir=runs/mnist_quick --figure=1,2 \
       --format=pdf,svg
-python -m experiments.figures --workdir=runs/celeba64,runs/celeba64_fader \
-      --figure=4,7,8
+python -m experiments.figures --workdir=runs/celeba64,runs/celeba64_fader
 """
 
 from collections.abc import Sequence
 import dataclasses
-import functools
 import os
 import pathlib
 
 import numpy as np
 
 from experiments import cli
-from experiments import decoding
 from experiments import drawing
 from experiments import progress
 from jacsup_jax.core import errors
 from jacsup_jax.core import options
 from jacsup_jax.data import files
 from jacsup_jax.figures import curves
-from jacsup_jax.figures import faces
+from jacsup_jax.figures import grids
 from jacsup_jax.figures import panels
 from jacsup_jax.runs import run as run_lib
 
@@ -55,9 +51,7 @@ class FiguresConfig:
     group='what',
   )
   data_dir: str | None = options.option(
-    None,
-    'Where the data are; default: where the run found them.',
-    group='data',
+    None, 'Where the data are; default: where the run found them.', group='data'
   )
   output_dir: str | None = options.option(
     None,
@@ -81,7 +75,6 @@ class FiguresConfig:
 
 def draw(
   runs: Sequence[run_lib.Run],
-  *,
   names: Sequence[str] = (),
   data_dir: str | os.PathLike[str] | None = None,
   folder: str | os.PathLike[str] | None = None,
@@ -89,18 +82,7 @@ def draw(
 ) -> list[pathlib.Path]:
   """Draws the figures of a run, or those that several runs give together.
 
-  A run decides by what it holds which figures there are, see `drawing`. Several
-  runs of faces give Figures 4, 7 and 8.
-
-  Args:
-    runs: complete or not.
-    names: of `FIGURES`; all that the runs give if empty, except front.
-    data_dir: where the data are; by default where the runs found them.
-    folder: where the files go; by default `figures` of the first run.
-    formats: of `panels.FORMATS`.
-
-  Returns:
-    The files written.
+  Arguments are as the flags, see `FiguresConfig`. Returns the files written.
 
   Raises:
     InputError: if the runs cannot give a figure that is named, if one is
@@ -110,27 +92,31 @@ def draw(
   # Before models are restored, which may take minutes.
   files.check_writable(f'--output_dir={folder}', folder)
   loaded = [load(run, data_dir) for run in runs]
-  found, others = [], [name for name in names if name != 'front']
+  found, others = [], {*(names or FIGURES)} - {'front'}
   if len(runs) == 1:
     found = drawing.list_drawings(loaded[0])
-  elif others or not names:
-    if all(own.has_attributes for own in loaded):
-      found = _list_of_several(loaded, {'7', '8'} & {*(names or FIGURES)})
+  elif others and all(own.has_attributes for own in loaded):
+    found = _list_of_several(loaded, others & {'7', '8'})
   if 'front' in names:
-    found.append(list_front(loaded))
-  what = f'the run in {runs[0].path}' if len(runs) == 1 else 'these runs'
-  return drawing.save(_choose(found, names, what), folder, formats)
+    found.append(_make_front(loaded))
+  given = list(dict.fromkeys(one.figure for one in found))
+  missing = [name for name in names if name not in given]
+  if missing or not found:
+    raise errors.InputError(
+      f'--figure={",".join(names)}: {", ".join(str(run.path) for run in runs)}'
+      f' cannot give {", ".join(missing) or "any figure"}; accepted:'
+      f' {", ".join(given) or "other runs"}.'
+    )
+  chosen = [one for one in found if not names or one.figure in names]
+  return drawing.save(chosen, folder, formats)
 
 
 def load(
   run: run_lib.Run, data_dir: str | os.PathLike[str] | None = None
-) -> decoding.Loaded:
+) -> drawing.Loaded:
   """Restores the models of a run's first seed, and loads its data.
 
   A teacher given by another run (--teacher_workdir) comes first.
-
-  Raises:
-    InputError: if no stage is finished, or something is damaged or missing.
   """
   seed = run.stage(run.find_stage(None)).seed
   stages = [stage for stage in run.stages if run.stage(stage).seed == seed]
@@ -142,132 +128,84 @@ def load(
   data = run.load_data(run.config.get('eval_split') or 'test', data_dir)
   rows = [row for row in run.rows if row.get('seed', seed) == seed]
   records = run.workdir.read_metrics()
-  return decoding.Loaded(run.path, trained, data, rows, records)
-
-
-def list_front(loaded: Sequence[decoding.Loaded]) -> drawing.Drawing:
-  """Lists the front picture of a run of classes, one of faces, or both.
-
-  Classes: the first two factors, in the teacher and in the last student. Faces:
-  the attributes confirmed most often for the last student, or the teacher
-  without one, over -alpha to alpha.
-
-  Raises:
-    InputError: if there are other runs, or they lack the models.
-  """
-  of_faces = [own for own in loaded if own.has_attributes]
-  of_classes = [own for own in loaded if not own.has_attributes]
-  if len(of_faces) > 1 or len(of_classes) > 1:
-    raise errors.InputError(
-      f'--figure=front with {len(of_classes)} runs of digits and'
-      f' {len(of_faces)} of faces; accepted: one of either, or of both.'
-    )
-  for own in loaded:
-    needed = own.measured if own.has_attributes else own.finals
-    known = {'teacher', 'student'} if own.has_attributes else {'teacher'}
-    if not known & {*needed}:
-      raise errors.InputError(
-        f'--figure=front: {own.path} has no teacher that is finished, or of'
-        ' faces measured; accepted: a complete run.'
-      )
-    if not own.has_attributes and needed['teacher'].model.num_factors < 2:
-      raise errors.InputError(
-        f'--figure=front: {own.path} has a teacher of one factor; accepted:'
-        ' of two or more.'
-      )
-  # Twice a README's width, in pixels.
-  return drawing.Drawing(
-    'front',
-    'front',
-    functools.partial(_draw_front, of_classes, of_faces),
-    dpi=170,
-    colors=256,
-  )
+  return drawing.Loaded(run.path, trained, data, rows, records)
 
 
 def main(config: FiguresConfig) -> None:
   """Draws the figures that the flags ask for."""
-  data_dir, folder = (
-      value and files.expand_path(f'--{name}', value)
-      for name, value in (
-          ('data_dir', config.data_dir), ('output_dir', config.output_dir)
-      )
-  )  # fmt: skip
-  for path in draw(
-    [run_lib.Run.open(path) for path in config.workdir],
-    names=config.figure,
-    data_dir=data_dir,
-    folder=folder,
-    formats=config.format,
-  ):
+  data_dir, folder = config.data_dir, config.output_dir
+  data_dir = data_dir and files.expand_path('--data_dir', data_dir)
+  folder = folder and files.expand_path('--output_dir', folder)
+  runs = [run_lib.Run.open(path) for path in config.workdir]
+  for path in draw(runs, config.figure, data_dir, folder, config.format):
     progress.say(f'saved in {path}')
-
-
-def _choose(found, names, what):
-  """Chooses the figures that are asked for; all if no names are given."""
-  given = list(dict.fromkeys(one.figure for one in found))
-  missing = [name for name in names if name not in given]
-  if missing or not found:
-    why = (
-      ' (8 compares a student with Fader Networks)' if '8' in missing else ''
-    )
-    raise errors.InputError(
-      f'--figure={",".join(names)}: {what} cannot give'
-      f' {", ".join(missing) or "any figure"}{why}; accepted:'
-      f' {", ".join(given) or "other runs"}.'
-    )
-  return [one for one in found if not names or one.figure in names]
 
 
 def _list_of_several(loaded, with_images):
   """Lists Figures 4, 7 and 8 of the models of several runs of faces."""
-  found = []
-  rows = [
-    {**row, 'source': own.path.name} for own in loaded for row in own.rows
-  ]
+  found, rows = [], []
+  for own in loaded:
+    rows += [{**row, 'source': own.path.name} for row in own.rows]
   if curves.has_tradeoff(rows):
-    draw_rows = functools.partial(curves.tradeoff, rows)
-    found.append(drawing.Drawing('4', 'figure_4', draw_rows))
+    found.append(drawing.make('4', 'figure_4', curves.tradeoff, rows))
   if not with_images:
     return found
+  describe = lambda x: (x.attribute_names, x.image_shape, x.fingerprint)
   first, finals, measured = loaded[0], {}, {}
   for own in loaded:
-    alike = [(one.data.attribute_names, one.data.image_shape,
-              one.data.fingerprint) for one in (first, own)]  # fmt: skip
-    if alike[0] != alike[1]:
+    if describe(own.data) != describe(first.data):
       raise errors.InputError(
         f'--figure=7,8: {first.path} and {own.path} are of other attributes,'
         ' sizes or images; accepted: runs on the same data.'
       )
     finals = own.finals | finals
     measured = own.measured | measured
-  found.append(drawing.list_reconstructions(first, finals.values(), 'figure_7'))
+  args = drawing.draw_reconstructions, first, finals.values()
+  found.append(drawing.make('7', 'figure_7', *args))
   if {'student', 'fader'} <= set(measured):
-    pairs = measured['student'], measured['fader']
-    found.append(drawing.list_comparison(first, *pairs))
+    args = first, measured['student'], measured['fader']
+    found.append(drawing.make('8', 'figure_8', drawing.draw_comparison, *args))
   return found
 
 
-def _draw_front(of_classes, of_faces):
-  grids, shown = [], ()
-  for own in of_classes:
-    kinds = ['teacher', *[k for k in ('student', 'student_from_scratch')
-                          if k in own.finals][:1]]  # fmt: skip
-    for kind, label in zip(kinds, ('teacher', 'student')):
-      trained = own.finals[kind]
-      grid, *_ = decoding.vary_factors(own, trained, 9, limit=1000)
-      grids.append((f'{label}, d = {trained.stage.nuisance_dim}', grid))
-  for own in of_faces:
-    measured = own.measured
-    trained, row = measured.get('student') or measured['teacher']
-    indices = decoding.rank_attributes(row, own.data)[:5]
-    values = np.linspace(-row['strength'], row['strength'], 7)
-    shown = (
-      own.images(range(len(indices))),
-      decoding.sweep_attributes(own, trained, indices, values),
-      [own.data.attribute_names[i] for i in indices],
+def _make_front(loaded):
+  """Makes the front picture of a run of classes, one of faces, or both."""
+  by_kind = {own.has_attributes: own for own in loaded}
+  digits, people = by_kind.get(False), by_kind.get(True)
+  teacher = digits and digits.finals.get('teacher')
+  if (
+    len(by_kind) < len(loaded)
+    or (digits and not (teacher and teacher.model.num_factors >= 2))
+    or (people and not {'teacher', 'student'} & {*people.measured})
+  ):
+    raise errors.InputError(
+      f'--figure=front with {", ".join(str(own.path) for own in loaded)};'
+      ' accepted: a run of digits with a teacher of two factors, a complete one'
+      ' of faces with its measured teacher, or one of each.'
     )
-  return faces.front(grids, *shown)
+  one = drawing.make('front', 'front', _draw_front, digits, people)
+  # Twice a README's width, in pixels.
+  return one._replace(options={'dpi': 170, 'colors': 256})
+
+
+def _draw_front(digits, people):
+  """Draws factors of teacher and student, and attributes confirmed most."""
+  shown, faces = [], ()
+  if digits:
+    finals = digits.finals
+    student = finals.get('student') or finals.get('student_from_scratch')
+    for name, trained in (('teacher', finals['teacher']), ('student', student)):
+      if trained is not None:
+        grid, *_ = drawing.vary_factors(digits, trained, 9, limit=1000)
+        shown.append((f'{name}, d = {trained.stage.nuisance_dim}', grid))
+  if people:
+    measured = people.measured
+    trained, row = measured.get('student') or measured['teacher']
+    names = drawing.find_best(row, 5)
+    values = np.linspace(-row['strength'], row['strength'], 7)
+    swept = drawing.sweep_attributes(people, trained, names, values)
+    faces = people.images(range(len(names))), swept, names
+  return grids.front(shown, *faces)
 
 
 if __name__ == '__main__':

@@ -21,6 +21,7 @@ from jacsup_jax.core import losses
 from jacsup_jax.core import options
 from jacsup_jax.data import files
 from jacsup_jax.evaluation import jacobian_agreement
+from jacsup_jax.figures import grids
 from jacsup_jax.figures import panels
 
 SIZE, BATCH = 20, 64
@@ -115,14 +116,17 @@ def check_output(path):
 
 def save(figure, path):
   """Writes a figure in the format of the file's ending."""
-  ending, content = path.suffix.lower()[1:], io.BytesIO()
-  panels.write(figure, content, ending if ending in panels.FORMATS else 'png')
-  if ending not in panels.FORMATS:
-    picture, content = Image.open(content).convert('RGB'), io.BytesIO()
-    picture.save(content, 'JPEG' if ending != 'webp' else 'WEBP', quality=95)
+  ending = path.suffix.lower()[1:]
+  is_known = ending in panels.FORMATS
+  content = panels.encode(figure, ending if is_known else 'png')
+  if not is_known:
+    picture, file = Image.open(io.BytesIO(content)), io.BytesIO()
+    kind = 'WEBP' if ending == 'webp' else 'JPEG'
+    picture.convert('RGB').save(file, kind, quality=95)
+    content = file.getvalue()
   with files.writing(path):
     path.parent.mkdir(parents=True, exist_ok=True)
-  files.write_whole(path, content.getvalue())
+  files.write_whole(path, content)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -163,7 +167,7 @@ def main(config):
     values = f'MSE {error:.5f}, of swaps {of_swaps:.5f}, cosine'
     progress.say(f'{name} Jacobian supervision: {values} {found["cosine"]:.3f}')
   rows = {name: images[:12] for name, images in rows.items()}
-  save(panels.reconstructions(rows), config.output)
+  save(grids.reconstructions(rows), config.output)
   progress.say(f'saved in {config.output}')
 
 

@@ -251,10 +251,8 @@ def _write_table(config, table, output):
     from jacsup_jax.figures import curves
     from jacsup_jax.figures import panels
 
-    panels.save(
-        curves.tradeoff([*rows, *_points_of_paper(table)]),
-        output / 'figure_4.png',
-    )
+    figure = curves.tradeoff([*rows, *_points_of_paper(table)])
+    files.write_whole(output / 'figure_4.png', panels.encode(figure))
   progress.say(text)
 
 

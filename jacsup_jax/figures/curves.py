@@ -1,21 +1,19 @@
 """Draw curves over training, and attribute flips against error.
 
 Records are lines of metrics.jsonl of one chain, teacher first, with `stage`,
-`epoch` (within the stage), `step` (over all) and maybe `phase`. Those without
+`epoch` (within the stage), `step` (over all) and maybe `phase`; those without
 `eval_mse` are not drawn. Rows are those of results.json.
 """
 
 from collections.abc import Mapping, Sequence
-import itertools
 import math
-from typing import Any, NamedTuple
+from typing import Any
 
 from matplotlib import figure as mpl_figure
 from matplotlib import ticker
 from matplotlib import transforms
 import numpy as np
 
-from jacsup_jax.figures import faces
 from jacsup_jax.figures import panels
 
 Records = Sequence[Mapping[str, Any]]
@@ -24,22 +22,14 @@ _MARKERS = 'os^DvPX'
 _FILLINGS = ('full', 'none', 'left', 'top', 'right', 'bottom')
 
 
-def swap_curves(
-  records: Records, title: str | None = None
-) -> mpl_figure.Figure:
+def swap_curves(records: Records, title: str = '') -> mpl_figure.Figure:
   """Draws class swaps and error over the training of a chain, Figure 1 (d).
 
   Over epochs since the first teacher's start. A grey bar marks each growth of
   the code; an `eval_class_swaps` of None leaves a gap.
-
-  Raises:
-    ValueError: if no record was evaluated.
   """
-  parts = _collect_parts(records)
-  epochs, mse, percent = (
-    list(itertools.chain(*values))
-    for values in zip(*((p.epochs, p.mse, p.percent) for p in parts))
-  )
+  parts, last = _collect_parts(records)
+  epochs, mse, percent = np.hstack([points for _, _, points in parts])
   blue, vermilion = panels.COLORS[:2]
   figure = panels.new_figure(panels.DOUBLE_COLUMN, 3.0)
   left = figure.add_subplot()
@@ -50,9 +40,9 @@ def swap_curves(
   [shown['reconstruction MSE']] = right.plot(
     epochs, mse, color=vermilion, linestyle='--', **style
   )
-  for part in parts[1:]:
-    shown['code grown'] = _mark_start(left, part)
-  _show_epochs(left, parts[-1].end)
+  for _, start, _ in parts[1:]:
+    shown['code grown'] = _mark_start(left, start)
+  _show_epochs(left, last)
   _show_percents(left)
   # The finite part of a training that diverged is drawn.
   right.set_ylim(0, 1.1 * max(filter(math.isfinite, mse), default=1))
@@ -63,70 +53,53 @@ def swap_curves(
   return figure
 
 
-def error_curves(
-  records: Records, title: str | None = None
-) -> mpl_figure.Figure:
+def error_curves(records: Records) -> mpl_figure.Figure:
   """Draws the error over the training of a teacher and its students.
 
   Over epochs since the first teacher's start. A grey bar marks where another
   phase, or another size of the code, begins.
-
-  Raises:
-    ValueError: if no record was evaluated.
   """
-  parts = _collect_parts(records)
+  parts, last = _collect_parts(records)
   figure = panels.new_figure(panels.DOUBLE_COLUMN, 2.8)
   axes = figure.add_subplot()
-  for i, part in enumerate(parts):
+  for i, (name, start, (epochs, mse, _)) in enumerate(parts):
     color = panels.COLORS[i % len(panels.COLORS)]
-    style = _line_style(part.epochs)
-    axes.plot(part.epochs, part.mse, color=color, label=part.name, **style)
+    axes.plot(epochs, mse, color=color, label=name, **_line_style(epochs))
     if i:
-      _mark_start(axes, part)
-  _show_epochs(axes, parts[-1].end)
+      _mark_start(axes, start)
+  _show_epochs(axes, last)
   axes.set_yscale('log')
-  errors = [x for part in parts for x in part.mse if 0 < x < math.inf]
-  if errors:
+  errors = np.hstack([points[1] for _, _, points in parts])
+  errors = errors[(errors > 0) & (errors < math.inf)]
+  if errors.size:
     # A narrower range would give neighbouring ticks the same label.
-    axes.set_ylim(min(errors) / 1.3, max(errors) * 1.3)
+    axes.set_ylim(errors.min() / 1.3, errors.max() * 1.3)
   _label_errors(axes.yaxis, (1, 2, 5))
   axes.set_ylabel('reconstruction MSE', fontsize='small')
   axes.tick_params(labelsize='small')
-  handles, labels = axes.get_legend_handles_labels()
-  _add_legend(figure, handles, labels, min(len(parts), 3), title)
+  _add_legend(figure, *axes.get_legend_handles_labels(), min(len(parts), 3))
   return figure
 
 
-def adversarial_curves(
-  records: Records, commoner: float, title: str | None = None
-) -> mpl_figure.Figure:
+def adversarial_curves(records: Records, commoner: float) -> mpl_figure.Figure:
   """Draws accuracy and weight of a latent discriminator, and the error.
 
-  Args:
-    records: of one stage, with `discriminator_accuracy`, `reconstruction` and
-      `adversarial_weight`, means over an epoch's batches.
-    commoner: accuracy in [0, 1] of always predicting the commoner sign.
-    title: above the figure.
-
-  Raises:
-    ValueError: if no record has a discriminator.
+  Means over the batches of each epoch of one stage. A line marks the accuracy
+  in [0, 1] of always predicting the `commoner` sign.
   """
-  drawn = [r for r in records if 'discriminator_accuracy' in r]
-  drawn.sort(key=lambda record: record['epoch'])
-  if not drawn:
-    raise ValueError('no record has discriminator_accuracy: nothing to draw.')
+  records = sorted(records, key=lambda record: record['epoch'])
   figure = panels.new_figure(panels.DOUBLE_COLUMN, 5.4)
   # The layout underestimates labels of two lines.
   figure.get_layout_engine().set(w_pad=0.12)
   above, middle, below = all_axes = figure.subplots(3, 1, sharex=True)
-  epochs = [record['epoch'] for record in drawn]
+  epochs = [record['epoch'] for record in records]
   series = (
     ('discriminator_accuracy', 'accuracy of the\ndiscriminator', 100),
     ('adversarial_weight', 'adversarial\nweight', 1),
     ('reconstruction', 'reconstruction\nMSE', 1),
   )
   for axes, color, (key, label, scale) in zip(all_axes, panels.COLORS, series):
-    values = [scale * record[key] for record in drawn]
+    values = [scale * record[key] for record in records]
     axes.plot(epochs, values, color=color, **_line_style(epochs))
     axes.set_ylabel(label, fontsize='small')
     axes.tick_params(labelsize='small')
@@ -144,8 +117,6 @@ def adversarial_curves(
   middle.set_ylim(bottom=0)
   below.set_ylim(bottom=0)
   _show_epochs(below, epochs[-1])
-  if title:
-    figure.suptitle(title, fontsize='medium')
   return figure
 
 
@@ -154,35 +125,28 @@ def has_tradeoff(rows: Records) -> bool:
   return bool(_find_drawn(rows))
 
 
-def tradeoff(rows: Records, title: str | None = None) -> mpl_figure.Figure:
+def tradeoff(rows: Records) -> mpl_figure.Figure:
   """Draws flips against error, Figure 4: towards the top left is better.
 
-  Args:
-    rows: with `model`, `nuisance_dim`, `mse` and `attribute_flips`; others are
-      not drawn. A `source`, such as 'paper' or the name of a run, is added to
-      the label, and each source has its own filling.
-    title: above the figure.
-
-  Raises:
-    ValueError: if no row has flips and an error above 0.
+  Rows without `mse` or `attribute_flips` are not drawn. A `source`, such as
+  'paper' or the name of a run, is added to the label of a `model`, and each
+  source has its own filling.
   """
   drawn = _find_drawn(rows)
-  if not drawn:
-    raise ValueError('no row has attribute_flips and mse: nothing to draw.')
   figure = panels.new_figure(5.5, 3.9)
   axes = figure.add_subplot()
   series = {}
   for row in drawn:
-    series.setdefault((row.get('source'), row['model']), []).append(row)
+    points = series.setdefault((row.get('source'), row['model']), [])
+    points.append((row['mse'], 100 * row['attribute_flips']))
   models = list(dict.fromkeys(model for _, model in series))
   # Rows without a source come first and are filled.
   sources = sorted(dict.fromkeys(source for source, _ in series), key=bool)
-  for (source, model), own in series.items():
+  for (source, model), points in series.items():
     i = models.index(model)
-    label = faces.name_model(model)
+    label = panels.name_model(model)
     axes.plot(
-      [row['mse'] for row in own],
-      [100 * row['attribute_flips'] for row in own],
+      *np.transpose(points),
       marker=_MARKERS[i % len(_MARKERS)],
       markersize=7,
       linestyle='',
@@ -203,41 +167,33 @@ def tradeoff(rows: Records, title: str | None = None) -> mpl_figure.Figure:
   axes.set_axisbelow(True)
   # Names of runs may be long.
   columns = min(len(series), 2 if any(sources) else 3)
-  _add_legend(figure, *axes.get_legend_handles_labels(), columns, title)
+  _add_legend(figure, *axes.get_legend_handles_labels(), columns)
   _label_points(axes, drawn)
   return figure
 
 
-class _Part(NamedTuple):
-  name: str
-  start: int  # epoch since the first teacher's start
-  end: int
-  epochs: list[int]  # evaluated ones
-  mse: list[float]
-  percent: list[float]  # class swaps, NaN for a gap
-
-
 def _collect_parts(records):
-  """Collects the curves of every stage and phase of a chain."""
-  parts = []
-  offset = last = 0
-  in_order = sorted(records, key=lambda record: record['step'])
-  for stage, lines in itertools.groupby(in_order, lambda r: r['stage']):
-    for phase, own in itertools.groupby(lines, lambda r: r.get('phase')):
-      name = stage.replace('_', ' ') + (f', {phase}' if phase else '')
-      part = _Part(name, last, last, [], [], [])
-      for record in own:
-        last = offset + record['epoch']
-        if record.get('eval_mse') is not None:
-          swaps = record.get('eval_class_swaps')
-          part.epochs.append(last)
-          part.mse.append(record['eval_mse'])
-          part.percent.append(math.nan if swaps is None else 100 * swaps)
-      parts.append(part._replace(end=last))
-    offset = last
-  if not any(part.epochs for part in parts):
-    raise ValueError('no record has eval_mse: nothing to draw.')
-  return parts
+  """Returns name, start and points of each stage and phase; the last epoch.
+
+  Epochs count from the first teacher's start. Points are `[3, n]`: epochs,
+  errors, and class swaps in per cent, NaN for a gap.
+  """
+  parts, stage, offset, last = {}, None, 0, 0
+  for record in sorted(records, key=lambda record: record['step']):
+    if record['stage'] != stage:
+      stage, offset = record['stage'], last
+    phase = record.get('phase')
+    name = stage.replace('_', ' ') + (f', {phase}' if phase else '')
+    _, points = parts.setdefault(name, (last, []))
+    last = offset + record['epoch']
+    if record.get('eval_mse') is not None:
+      swaps = record.get('eval_class_swaps')
+      percent = math.nan if swaps is None else 100 * swaps
+      points.append((last, record['eval_mse'], percent))
+  return [
+    (name, start, np.array(points, float).reshape(-1, 3).T)
+    for name, (start, points) in parts.items()
+  ], last
 
 
 def _find_drawn(rows):
@@ -245,8 +201,7 @@ def _find_drawn(rows):
   return [
     row
     for row in rows
-    if row.get('attribute_flips') is not None
-    and math.isfinite(row['attribute_flips'])
+    if np.isfinite(np.array(row.get('attribute_flips'), float))
     and 0 < (row.get('mse') or 0) < math.inf
   ]
 
@@ -256,8 +211,8 @@ def _line_style(epochs, most_marks=20):
   return {'marker': marker, 'markersize': 3, 'linewidth': 1.5}
 
 
-def _mark_start(axes, part):
-  return axes.axvline(part.start, color=panels.GREY, linewidth=1.2, zorder=0)
+def _mark_start(axes, start):
+  return axes.axvline(start, color=panels.GREY, linewidth=1.2, zorder=0)
 
 
 def _show_epochs(axes, last):
@@ -284,11 +239,10 @@ def _format_error(value, unused_position):
   if not value:
     return '0'
   mantissa, exponent = f'{value:.1e}'.split('e')
-  text = f'{mantissa.removesuffix(".0")}e{int(exponent)}'
-  return text.replace('-', panels.MINUS)
+  return panels.minus(f'{mantissa.removesuffix(".0")}e{int(exponent)}')
 
 
-def _add_legend(figure, handles, labels, columns, title):
+def _add_legend(figure, handles, labels, columns, title=''):
   figure.legend(
       handles, labels, loc='outside upper center', ncols=columns, title=title,
       frameon=False, fontsize='small', title_fontsize='small',
@@ -310,19 +264,17 @@ def _label_points(axes, rows):
   ]  # fmt: skip
 
   def make_box(centre, *size):
-    return transforms.Bbox([centre - np.array(size) / 2,
-                            centre + np.array(size) / 2])  # fmt: skip
+    half = np.array(size) / 2
+    return transforms.Bbox([centre - half, centre + half])
+
+  def count_hidden(box):
+    inside = axes.bbox.contains(*box.min) and axes.bbox.contains(*box.max)
+    return box.count_overlaps(taken) + (0 if inside else 100)
 
   taken = [make_box(point, gap, gap) for point in points]
   for point, place, row in zip(points, places, rows):
     boxes = [make_box(point + offset, width, height) for offset in offsets]
-    costs = [
-        box.count_overlaps(taken)
-        + 100 * (not (axes.bbox.contains(*box.min)
-                      and axes.bbox.contains(*box.max)))
-        for box in boxes
-    ]  # fmt: skip
-    best = costs.index(min(costs))
+    best = int(np.argmin([count_hidden(box) for box in boxes]))
     taken.append(boxes[best])
     dx, dy = offsets[best]
     side = np.sign(dx)

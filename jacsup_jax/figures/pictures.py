@@ -1,4 +1,7 @@
-"""Write images of models as picture files, with Pillow: still and moving."""
+"""Encode images of models as picture files, with Pillow: still and moving.
+
+Images are `[H, W, C]` uint8, grey or RGB.
+"""
 
 import io
 
@@ -24,14 +27,7 @@ MILLISECONDS = 120
 
 
 def check_size(ending: str, height: int, width: int, what: str) -> None:
-  """Raises InputError if a picture is too large for its format.
-
-  Args:
-    ending: one of `STILL` or `MOVING`.
-    height: in pixels.
-    width: in pixels.
-    what: the file, for the error.
-  """
+  """Raises InputError, which names a file, if it has too many pixels a side."""
   name, largest, _ = _KINDS[ending]
   if max(height, width) > largest:
     raise errors.InputError(
@@ -50,46 +46,27 @@ def tile(images: np.ndarray) -> np.ndarray:
 
 
 def encode(image: np.ndarray, ending: str) -> bytes:
-  """Encodes one image as a file; `.png` and `.webp` without loss.
-
-  Args:
-    image: `[H, W, C]` uint8, grey or RGB.
-    ending: one of `STILL`, or `.gif`.
-  """
+  """Encodes an image as a file that ends so; JPEG is not without loss."""
   name, _, options = _KINDS[ending]
   file = io.BytesIO()
-  to_picture(image).save(file, format=name, **options)
+  to_picture(image).save(file, name, **options)
   return file.getvalue()
 
 
-def encode_moving(
-  frames: np.ndarray, ending: str, milliseconds: int = MILLISECONDS
-) -> bytes:
-  """Encodes an animation that repeats forever as a file.
+def encode_moving(frames: np.ndarray, ending: str) -> bytes:
+  """Encodes `[N, H, W, C]` frames as an animation that runs there and back.
 
-  Args:
-    frames: `[N, H, W, C]` uint8.
-    ending: one of `MOVING`. A GIF has 256 colours in each frame.
-    milliseconds: duration of each frame.
+  It repeats forever. A GIF has 256 colours in each frame.
   """
   name, _, options = _KINDS[ending]
-  first, *others = map(to_picture, frames)
+  options = {**options, 'duration': MILLISECONDS, 'loop': 0}
+  # Neither end is shown twice in a row.
+  first, *others = map(to_picture, [*frames, *frames[-2:0:-1]])
   file = io.BytesIO()
-  first.save(
-      file, format=name, save_all=True, append_images=others,
-      duration=milliseconds, loop=0, **options,
-  )  # fmt: skip
+  first.save(file, name, save_all=True, append_images=others, **options)
   return file.getvalue()
-
-
-def there_and_back(frames: np.ndarray) -> np.ndarray:
-  """Returns N >= 2 frames played to the last and back, `[2 * N - 2, ...]`.
-
-  Repeated, neither end is shown twice in a row.
-  """
-  return np.concatenate([frames, frames[-2:0:-1]])
 
 
 def to_picture(image: np.ndarray) -> Image.Image:
-  """Returns `[H, W, C]` uint8 as an image of Pillow, grey or RGB."""
+  """Returns an image as one of Pillow."""
   return Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)

@@ -1,0 +1,253 @@
+"""Draw images decoded from codes that vary, are swapped or are flipped.
+
+Images are those of `panels`; names of attributes are those of the data.
+"""
+
+from collections.abc import Mapping, Sequence
+import textwrap
+
+import chex
+from matplotlib import figure as mpl_figure
+import numpy as np
+
+from jacsup_jax.figures import panels
+
+
+def factor_grid(
+  images: np.ndarray,
+  horizontal: np.ndarray,
+  vertical: np.ndarray,
+  title: str = '',
+) -> mpl_figure.Figure:
+  """Draws images over a grid of two factors, Figure 1 (a, b, c).
+
+  Both factors rise as in a scatter plot: to the right over the `[cols]`
+  horizontal values of the first factor, and upwards over the `[rows]` vertical
+  ones of the second. Images are `[rows, cols, H, W, C]`.
+  """
+  chex.assert_rank(images, 5)
+  rows, cols, height, width, _ = images.shape
+  chex.assert_shape([horizontal, vertical], [(cols,), (rows,)])
+  side = panels.SINGLE_COLUMN
+  axes = _draw(side, side * rows * height / (cols * width), images[::-1])
+  columns = panels.value_ticks(np.asarray(horizontal))
+  axes.set_xticks(list(columns), columns.values())
+  heights = panels.value_ticks(np.asarray(vertical))
+  axes.set_yticks([rows - 1 - i for i in heights], heights.values())
+  axes.tick_params(length=2.5, labelsize='small')
+  axes.set_xlabel('$y_1$')
+  axes.set_ylabel('$y_2$')
+  axes.set_title(textwrap.fill(title, 48), fontsize='small')
+  return axes.figure
+
+
+def traversals(
+  images: np.ndarray,
+  row_labels: Sequence[str],
+  *,
+  xlabel: str = '',
+  title: str = '',
+) -> mpl_figure.Figure:
+  """Draws rows of images with one unit varied, Figure 2.
+
+  Images are `[rows, blocks, cols, H, W, C]`: a row per unit, a block per
+  example, a column per value. `xlabel` says what varies along a row.
+  """
+  chex.assert_rank(images, 6)
+  rows, blocks, cols, height, width, _ = images.shape
+  tile = (panels.DOUBLE_COLUMN - 0.6) / (blocks * cols)
+  figure = panels.new_figure(
+    panels.DOUBLE_COLUMN, rows * tile * height / width + 0.2, title
+  )
+  all_axes = figure.subplots(1, blocks, squeeze=False)[0]
+  for block, axes in enumerate(all_axes):
+    labels = [''] * rows if block else row_labels
+    panels.show_tiles(axes, images[:, block], rows=labels)
+  # A label of the whole figure would stand too far from short rows. With an
+  # even number of blocks it is centred between the two in the middle.
+  middle = 0.5 if blocks % 2 else 0
+  all_axes[blocks // 2].set_xlabel(xlabel, x=middle, fontsize='small')
+  return figure
+
+
+def reconstructions(rows: Mapping[str, np.ndarray]) -> mpl_figure.Figure:
+  """Draws originals and their reconstructions, a row per model, Figure 7.
+
+  `rows` maps the name of a row to its `[n, H, W, C]` images.
+  """
+  images = np.stack(list(rows.values()))
+  chex.assert_rank(images, 5)
+  count, height, width, _ = images.shape[1:]
+  tile = min(0.45, (panels.DOUBLE_COLUMN - 2) / count)
+  room = count * tile + 2.0, len(rows) * tile * height / width
+  return _draw(*room, images, rows=rows).figure
+
+
+def swaps(
+  donors: np.ndarray,
+  recipients: np.ndarray,
+  swapped: np.ndarray,
+  title: str = '',
+) -> mpl_figure.Figure:
+  """Draws swaps of factors: donors along the top, recipients down the side.
+
+  `[cols, H, W, C]` donors give their factors, `[rows, H, W, C]` recipients keep
+  their nuisance, and `[rows, cols, H, W, C]` swapped images show both.
+  """
+  chex.assert_rank([donors, recipients, swapped], [4, 4, 5])
+  chex.assert_equal_shape([donors, swapped[0]])
+  chex.assert_equal_shape([recipients, swapped[:, 0]])
+  rows, cols, height, width, _ = swapped.shape
+  inner = np.concatenate([np.asarray(donors)[None], swapped])
+  side = np.concatenate([np.ones_like(inner[:1, 0]), recipients])
+  tile = min(0.6, (panels.DOUBLE_COLUMN - 0.6) / (cols + 1))
+  room = (cols + 1) * tile + 0.6, (rows + 1) * tile * height / width
+  axes = _draw(*room, np.concatenate([side[:, None], inner], axis=1), title)
+  axes.set_frame_on(False)
+  axes.axhline(0.5, color='white', linewidth=3)
+  axes.axvline(0.5, color='white', linewidth=3)
+  # Labels stand at the middle of the donors and of the recipients.
+  axes.set_xlabel(
+    'donors of factors', x=(cols + 2) / (2 * cols + 2), fontsize='small'
+  )
+  axes.xaxis.set_label_position('top')
+  axes.set_ylabel('recipients', y=rows / (2 * rows + 2), fontsize='small')
+  return axes.figure
+
+
+def attribute_flips(
+  originals: np.ndarray,
+  reconstructions: np.ndarray,
+  flipped: np.ndarray,
+  attribute_names: Sequence[str],
+  title: str = '',
+) -> mpl_figure.Figure:
+  """Draws faces with one attribute flipped at a time, Figure 5.
+
+  Beside the `[rows, S, S, 3]` originals and reconstructions stand the `[rows,
+  cols, S, S, 3]` flipped ones, a column per attribute.
+  """
+  chex.assert_rank([originals, reconstructions, flipped], [4, 4, 5])
+  rows, cols = flipped.shape[:2]
+  # As wide as a page, but no tile wider than a thumb.
+  tile = min(0.8, (panels.DOUBLE_COLUMN - 0.2) / (cols + 2.2))
+  labels = ['original', 'reconstruction']
+  names = list(map(panels.name_attribute, attribute_names))
+  # Upright labels need some 0.09 inches a letter.
+  room = 0.09 * max(map(len, [*names, *labels])) + (0.3 if title else 0)
+  figure = panels.new_figure(
+    (cols + 2.2) * tile, rows * tile + room - 0.4, title
+  )
+  left, right = figure.subplots(
+    1, 2, width_ratios=(2, cols), gridspec_kw={'wspace': 0.02}
+  )
+  pair = np.stack([originals, reconstructions], axis=1)
+  for axes, images, texts in ((left, pair, labels), (right, flipped, names)):
+    columns = dict(zip(range(images.shape[1]), texts, strict=True))
+    panels.show_tiles(axes, images, columns=columns)
+    axes.xaxis.tick_top()
+    axes.tick_params(axis='x', length=0, rotation=90)
+  return figure
+
+
+def sweeps(
+  images: np.ndarray,
+  values: np.ndarray,
+  attribute_names: Sequence[str],
+  title: str = '',
+) -> mpl_figure.Figure:
+  """Draws images with a factor running over `[cols]` values, Figure 8.
+
+  Images are `[rows, cols, S, S, 3]`, a row per attribute.
+  """
+  chex.assert_rank(images, 5)
+  rows, cols = images.shape[:2]
+  chex.assert_shape(values, (cols,))
+  tile = min(0.9, (panels.DOUBLE_COLUMN - 1.5) / cols)
+  texts = [panels.minus(f'{x:zg}') for x in np.round(values, 2).tolist()]
+  # Where not all have room, every second one is labelled.
+  every = 1 if max(map(len, texts)) * 0.09 < tile else 2
+  columns = {i: texts[i] for i in range(0, cols, every)}
+  names = map(panels.name_attribute, attribute_names)
+  room = cols * tile + 1.5, rows * tile + 0.1
+  axes = _draw(*room, images, title, rows=names, columns=columns)
+  axes.set_xlabel('value of the factor $y_i$', fontsize='small')
+  return axes.figure
+
+
+def compared_sweeps(
+  images: np.ndarray,
+  values: np.ndarray,
+  attribute_names: Sequence[str],
+  model_names: Sequence[str],
+  *,
+  xlabel: str,
+) -> mpl_figure.Figure:
+  """Draws sweeps of several models below each other, Figure 8.
+
+  Images are `[rows, models, cols, S, S, 3]`: a group of rows per attribute, and
+  in it a row per model over the `[cols]` values.
+  """
+  chex.assert_rank(images, 6)
+  rows, models, cols = images.shape[:3]
+  chex.assert_shape(values, (cols,))
+  tile = min(0.6, (panels.DOUBLE_COLUMN - 3.2) / cols)
+  figure = panels.new_figure(
+    cols * tile + 3.2, rows * (models * tile + 0.08) + 0.1
+  )
+  figure.get_layout_engine().set(hspace=0.01)
+  all_axes = figure.subplots(rows, 1, squeeze=False)[:, 0]
+  ticks = panels.value_ticks(np.asarray(values))
+  for axes, name, group in zip(all_axes, attribute_names, images, strict=True):
+    columns = ticks if axes is all_axes[-1] else {}
+    panels.show_tiles(
+      axes, group, rows=model_names, columns=columns, size='x-small'
+    )
+    label = textwrap.fill(panels.name_attribute(name), 10)
+    axes.set_ylabel(label, rotation=0, ha='right', va='center', size='small')
+  axes.set_xlabel(xlabel, fontsize='small')
+  return figure
+
+
+def front(
+  grids: Sequence[tuple[str, np.ndarray]],
+  originals: np.ndarray | None = None,
+  swept: np.ndarray | None = None,
+  attribute_names: Sequence[str] = (),
+) -> mpl_figure.Figure:
+  """Draws grids of factors with faces beside them, the picture of the README.
+
+  Each grid has a title and `[rows, cols, H, W, C]` images, whose first row is
+  the lowest. Faces, if any, are `[rows, S, S, 3]` originals and, with an
+  attribute varied along each row, `[rows, cols, S, S, 3]` swept ones.
+  """
+  shown = [(title, images[::-1], {}) for title, images in grids]
+  if swept is not None:
+    columns = {0: 'original', (swept.shape[1] + 1) / 2: 'one attribute varied'}
+    names = list(map(panels.name_attribute, attribute_names))
+    images = np.concatenate([originals[:, None], swept], axis=1)
+    shown.append(('', images, {'rows': names, 'columns': columns}))
+  height, widths = 2.35, []
+  for _, images, _ in shown:
+    rows, cols, tile_height, tile_width, _ = images.shape
+    widths.append(height * cols * tile_width / (rows * tile_height))
+  # Names stand on the left of the faces.
+  margin = 0.4 if swept is None else 1.4
+  figure = panels.new_figure(sum(widths) + margin, height)
+  all_axes = figure.subplots(1, len(widths), width_ratios=widths, squeeze=False)
+  for axes, (title, images, labels) in zip(all_axes[0], shown):
+    panels.show_tiles(axes, images, **labels)
+    axes.set_title(title, fontsize='small')
+  if swept is not None:
+    axes.axvline(0.5, color='white', linewidth=3)
+    axes.xaxis.tick_top()
+    axes.tick_params(length=0)
+  return figure
+
+
+def _draw(width, height, images, title='', **labels):
+  """Returns the axes of a new figure of tiles, of inches for its contents."""
+  axes = panels.new_figure(width, height).add_subplot()
+  panels.show_tiles(axes, images, **labels)
+  axes.set_title(title, fontsize='medium')
+  return axes
