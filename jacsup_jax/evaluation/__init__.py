@@ -1,0 +1,1 @@
+"""Evaluation: a model and data -> rows of results.json."""

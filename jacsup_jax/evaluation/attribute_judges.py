@@ -32,9 +32,8 @@ from jacsup_jax.models import classifiers
 # `classify(images) -> [B, K]` in {-1, +1}, of images in [-1, 1].
 ClassifyFn = Callable[[jax.Array], jax.Array]
 
-BATCH_SIZE = 64  # of evaluation
-# Images that are read at once of a data set that is not in memory.
-_CHUNK_IMAGES = 4096
+BATCH_SIZE = 64
+_CHUNK_IMAGES = 4096  # read at once of a data set that is not in memory
 
 
 class SignCounts(NamedTuple):
@@ -56,11 +55,7 @@ class SignCounts(NamedTuple):
 
   @property
   def balanced_accuracy(self) -> np.ndarray:
-    """`[K]`, mean of sensitivity and specificity.
-
-    0.5, as by chance, where all labels have one sign: such data cannot show
-    that the judge recognises the attribute.
-    """
+    """`[K]`, mean of sensitivity and specificity; 0.5 for labels of one sign."""
     present, absent = np.asarray(self.present), np.asarray(self.absent)
     sensitivity = np.asarray(self.present_correct) / np.maximum(present, 1)
     specificity = np.asarray(self.absent_correct) / np.maximum(absent, 1)
@@ -102,6 +97,7 @@ class AttributeJudge:
 
   @property
   def module(self) -> classifiers.AttributeJudge:
+    """The network."""
     return classifiers.AttributeJudge(
         len(self.attribute_names),
         self.image_size,
@@ -111,7 +107,7 @@ class AttributeJudge:
     )
 
   def judge(self, images: jax.Array) -> jax.Array:
-    """Returns `[B, K]` in {-1, +1} for `[B, S, S, 3]` images in [-1, 1]."""
+    """Returns the signs `[B, K]` of `[B, S, S, 3]` images in [-1, 1]."""
     return classify(self.module, self.variables, images)
 
   def describe(self) -> dict[str, Any]:
@@ -119,14 +115,14 @@ class AttributeJudge:
     names = (
         'dataset', 'fingerprint', 'attribute_names', 'image_size', 'seed',
         'epochs', 'best_epoch', 'accuracy', 'balanced_accuracy', 'sha256',
-    )  # pyformat: disable
+    )  # fmt: skip
     return {name: getattr(self, name) for name in names}
 
 
 def classify(
     module: nn.Module, variables: codes.Variables, images: jax.Array
 ) -> jax.Array:
-  """Returns the signs `[B, K]` of what a judge sees in images in [-1, 1]."""
+  """Returns the signs `[B, K]` that a judge sees in images in [-1, 1]."""
   return jnp.where(module.apply(variables, images) > 0, 1, -1)
 
 
@@ -141,7 +137,7 @@ def count_correct(
   """Counts how often a judge is right, also about reconstructions.
 
   Args:
-    classify_fn: the judge, or anything that gives signs of attributes.
+    classify_fn: the judge, or another function to signs of attributes.
     images: `[M, S, S, 3]` uint8.
     attributes: `[M, K]` int in {-1, +1}.
     transform: (images in [-1, 1], labels) -> what is judged.
@@ -231,18 +227,19 @@ def train(
   """Trains a judge and keeps its best epoch.
 
   Sigmoid cross-entropy, averaged over attributes; Adam with a learning rate
-  that falls from 1e-3 to 0 by a cosine; every image is mirrored with chance
-  1/2. The best epoch has the highest accuracy, averaged over attributes, on the
-  selection; the first of equals.
+  that falls from 1e-3 to 0 by a cosine; images mirrored with chance 1/2. The
+  best epoch, the first of equals, has the highest accuracy on the selection.
 
   Args:
     data: to train on.
     selection: other images, with the same attributes.
     seed: of initialisation, data order and mirroring.
-    epochs: passes over the data.
+    epochs: of training.
     batch_size: of a step.
-    first_width, last_width, hidden: see `classifiers.AttributeJudge`.
-    report: called after every epoch; `accuracy` is that on the selection.
+    first_width: see `classifiers.AttributeJudge`, as the next two.
+    last_width: of the network.
+    hidden: of the network.
+    report: called after every epoch.
 
   Raises:
     InputError: if the two data sets differ in attributes.
@@ -254,10 +251,9 @@ def train(
         ' accepted: the same.'
     )
   best = AttributeJudge(
-      tuple(data.attribute_names), data.image_shape[0], data.name,
-      data.fingerprint, seed, epochs, 0, batch_size, first_width, last_width,
-      hidden,
-  )  # pyformat: disable
+      data.attribute_names, data.image_shape[0], data.name, data.fingerprint,
+      seed, epochs, 0, batch_size, first_width, last_width, hidden,
+  )  # fmt: skip
   best_accuracy = -1.0
   for epoch, (variables, loss) in enumerate(_train_epochs(best, data), start=1):
     counts = _count_over_parts(best.module, variables, selection)
@@ -274,9 +270,8 @@ def train(
       )
     if report is not None:
       report(epoch, epochs, {'loss': loss, 'accuracy': accuracy})
-  return dataclasses.replace(
-      best, sha256=trees.hash_tree(best.variables)
-  )
+  best_sha256 = trees.hash_tree(best.variables)
+  return dataclasses.replace(best, sha256=best_sha256)
 
 
 def save(directory: str | os.PathLike[str], judge: AttributeJudge) -> None:
@@ -335,11 +330,10 @@ def _train_epochs(judge, data):
   if data.images is not None:
     resident = jax.device_put((data.images, data.labels))
   for epoch in range(judge.epochs):
-    indices = np.asarray(
-        batches.epoch_indices(seed, epoch, len(data), batch_size)
-    )
+    indices = batches.epoch_indices(seed, epoch, len(data), batch_size)
     losses = []
-    for images, attributes, part in _read_parts(data, resident, indices):
+    parts = _read_parts(data, resident, np.asarray(indices))
+    for images, attributes, part in parts:
       state, loss = train_steps(state, images, attributes, part)
       losses.append(np.asarray(loss))
     variables = {'params': state.params, 'batch_stats': state.batch_stats}

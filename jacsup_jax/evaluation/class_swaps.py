@@ -23,7 +23,7 @@ from jacsup_jax.models import model as models
 SWAP_BATCH_SIZE = 128
 PROTOCOLS = (
     'class_swaps', 'class_swaps_noisy_judge', 'class_swaps_true_labels'
-)  # pyformat: disable
+)  # fmt: skip
 # For results.json.
 PROTOCOL = (
     'class_swaps: pairs within batches of 128 in order, the class of an image'
@@ -139,9 +139,8 @@ def evaluate_autoencoder(
 ) -> dict[str, jax.Array]:
   """Measures an autoencoder by an ensemble of judges. May be jitted.
 
-  Args:
-    judge: `(params, images, key) -> [B] int`.
-    judge_params: of N judges, stacked: leaves `[N, ...]`.
+  `judge` is `(params, images, key) -> [B] int`; `judge_params` are those of N
+  judges, stacked: leaves `[N, ...]`.
 
   Returns:
     Scalar `mse`; `[N]` `judge_accuracy` on the images and

@@ -39,9 +39,9 @@ PROTOCOL = (
     f'codes are (factors, nuisance) of at most {MOST_IMAGES} images, drawn by'
     ' seed 0 where there are more; every value of a label is a class; mig and'
     f' modularity: {BINS} bins of equal width a unit; sap: thresholds with the'
-    ' highest balanced accuracy; dci: random forests of ten trees, for codes'
-    f' of more than {predictors.WIDEST_FOREST} units a lasso; 80 % of the images'
-    ' fitted, 10 % to choose its depth or penalty, 10 % to report on'
+    ' highest balanced accuracy; dci: random forests of ten trees, for'
+    f' codes of more than {predictors.WIDEST_FOREST} units a lasso; 80 % of the'
+    ' images fitted, 10 % to choose its depth or penalty, 10 % to report on'
 )
 
 _FEWEST = 20
@@ -181,7 +181,7 @@ def describe(
       parts = dict(zip(label_names, parts, strict=True))
     described[name] = {
         'value': score.value, 'parts': parts, 'reasons': list(score.reasons)
-    }  # pyformat: disable
+    }  # fmt: skip
   return described
 
 
@@ -271,10 +271,11 @@ def compute_dci(codes, classes, names, *, seed=0) -> tuple[Score, Score, Score]:
   """Computes disentanglement, completeness and informativeness.
 
   Eastwood & Williams (2018). A predictor of a label from the code (see
-  `predictors.predict`) says how important each unit is to it. Disentanglement of a unit is 1
-  less the entropy (base L) of its importance over labels, weighted by its share
-  of all importance; completeness of a label 1 less the entropy (base U) of the
-  units' importance to it; informativeness the accuracy on new examples.
+  `predictors.predict`) says how important each unit is to it. Disentanglement
+  of a unit is 1 less the entropy (base L) of its importance over labels,
+  weighted by its share of all importance; completeness of a label 1 less the
+  entropy (base U) of the units' importance to it; informativeness the accuracy
+  on new examples.
   """
   reason = None
   if len(codes) < _FEWEST:
@@ -285,7 +286,7 @@ def compute_dci(codes, classes, names, *, seed=0) -> tuple[Score, Score, Score]:
     return (_undefined(reason),) * 3
   importance, accuracies = zip(*(
       predictors.predict(codes, column, seed) for column in classes.T
-  ))  # pyformat: disable
+  ))  # fmt: skip
   scores = dci_of_importance(np.stack(importance, axis=1), names)
   return (*scores, _mean(accuracies))
 

@@ -17,6 +17,8 @@ _LEARNING_RATE = 1e-3
 
 
 class TrainState(NamedTuple):
+  """State of a training; of an ensemble the arrays are stacked."""
+
   step: jax.Array  # [] int32
   params: codes.Params
   batch_stats: chex.ArrayTree

@@ -45,15 +45,15 @@ class JudgeConfig:
   judge_first_width: int = config.option(
       32, 'Channels of layer 1 of a face judge; each next layer has twice as'
       ' many.', low=1, high=config.LARGEST_WIDTH,
-  )  # pyformat: disable
+  )  # fmt: skip
   judge_last_width: int = config.option(
       512, 'Most channels of a layer of a face judge.',
       low=1, high=config.LARGEST_WIDTH,
-  )  # pyformat: disable
+  )  # fmt: skip
   judge_hidden: int = config.option(
       512, 'Units of the dense layer of a face judge.',
       low=1, high=config.LARGEST_WIDTH,
-  )  # pyformat: disable
+  )  # fmt: skip
 
   def __post_init__(self):
     config.check_options(self)
@@ -85,6 +85,7 @@ class Judges:
 
   @property
   def module(self) -> classifiers.MlpJudge:
+    """The network."""
     return classifiers.MlpJudge(
         self.num_classes, image_shape=tuple(self.image_shape)
     )

@@ -53,11 +53,13 @@ class ExactStudent:
   image_range = (0.0, 1.0)
 
   def encode(self, images: jax.Array) -> codes.Code:
+    """Encodes `[B, H, W, C]` floats in [0, 1]."""
     code = self.teacher.encode(images)
     residual = self.share * (images - self.teacher.decode(code))
     return code._replace(nuisance=(code.nuisance, residual))
 
   def decode(self, code: codes.Code) -> jax.Array:
+    """Decodes to images that may leave [0, 1]."""
     nuisance, residual = code.nuisance
     return self.teacher.decode(code._replace(nuisance=nuisance)) + residual
 
@@ -90,7 +92,7 @@ def measure(
   counts = _measure(
       teacher, judges.module, judges.params, jnp.asarray(images),
       jnp.array(shares),
-  )  # pyformat: disable
+  )  # fmt: skip
   found = dict(zip(shares, summarize(counts, shares, teacher_mse)))
   unknown = dict.fromkeys(('residual_share', *RULES))
   return {
@@ -135,7 +137,7 @@ def count_ceiling_swaps(
       for transform in (
           lambda x: x, lambda x: teacher.decode(teacher.encode(x))
       )
-  )  # pyformat: disable
+  )  # fmt: skip
   own, labels = (
       class_swaps.PROTOCOLS.index(name)
       for name in ('class_swaps', 'class_swaps_true_labels')
@@ -143,7 +145,7 @@ def count_ceiling_swaps(
   return CeilingCounts(*(
       jnp.stack([of_image[own], of_image[labels], of_teacher_image[labels]])
       for of_image, of_teacher_image in zip(by_image, by_teacher_image)
-  ))  # pyformat: disable
+  ))  # fmt: skip
 
 
 def measure_ceiling(

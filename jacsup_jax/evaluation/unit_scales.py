@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from jacsup_jax.core import codes
 from jacsup_jax.core import errors
 from jacsup_jax.models import model as models
 
@@ -73,7 +74,7 @@ def measure(
     # Filled to one size, so that one program is compiled.
     filled = np.resize(own, (_BATCH, *own.shape[1:]))
     code = jax.tree.map(np.asarray, _encode(model, filled))
-    batches.append(jax.tree.map(lambda x: x[: len(own)], code))
+    batches.append(codes.Code(*(x[: len(own)] for x in code)))
   code = jax.tree.map(lambda *own: np.concatenate(own), *batches)
   units = _describe(code.factors, factor_names, FACTOR)
   if code.nuisance.ndim == 2:

@@ -1,4 +1,4 @@
-"""Tests of evaluation.attribute_flips, on images whose pixels are the attributes."""
+"""Tests of evaluation.attribute_flips, on images that are the attributes."""
 
 import dataclasses
 import functools
@@ -112,7 +112,7 @@ def test_counts_by_hand():
 
 def test_accuracies_by_hand():
   seen = jnp.array([[1, 1, -1], [1, 1, -1], [-1, 1, -1], [-1, 1, 1],
-                    [-1, 1, -1]])  # pyformat: disable
+                    [-1, 1, -1]])  # fmt: skip
   counts = attribute_judges.count_correct(lambda x: seen, IMAGES, ATTRIBUTES)
   np.testing.assert_array_equal(counts.present, [2, 4, 1])
   np.testing.assert_array_equal(counts.present_correct, [1, 4, 1])
@@ -144,7 +144,7 @@ def test_error_is_of_images_around_zero(painted):
 def test_summary_by_hand():
   counts = attribute_judges.SignCounts(*map(jnp.array, (
       [4, 4, 1], [4, 2, 1], [6, 6, 9], [3, 3, 9]
-  )))  # pyformat: disable
+  )))  # fmt: skip
   row = flips.summarize(
       {
           'mse': jnp.float32(0.04),
@@ -165,7 +165,7 @@ def test_summary_by_hand():
   np.testing.assert_allclose(row['attribute_flips'], 0.6)
   assert row['attribute_flips_by_attribute'] == {
       'Smiling': 1.0, 'Male': 0.2, 'Eyeglasses': 0.6
-  }  # pyformat: disable
+  }  # fmt: skip
   np.testing.assert_allclose(row['attribute_flips_as_asked'], 0.5)
   # Balanced: 0.75, 0.5, 1; the first is just told.
   assert row['attributes_told'] == 2
@@ -285,7 +285,7 @@ def test_oracle_flips_everything_and_keeps_the_rest(painted):
       'attribute_flips', 'attribute_flips_as_asked', 'attribute_flips_told',
       'preservation',
       'judge_accuracy', 'judge_accuracy_reconstructions', 'factor_accuracy',
-  ):  # pyformat: disable
+  ):  # fmt: skip
     assert row[name] == 1, name
   assert row['attributes_told'] == K
   assert row['mse'] < 1e-12
@@ -321,7 +321,7 @@ def test_decoder_that_flips_all_preserves_nothing():
               code.factors,
           )
       )
-  )  # pyformat: disable
+  )  # fmt: skip
   row = flips.summarize(_measure(decode), NAMES)
   assert row['attribute_flips'] == 1
   assert row['preservation'] == 0

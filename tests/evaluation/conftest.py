@@ -11,7 +11,7 @@ QUADRANTS = (4, 4, 1)
 SMALL_FACE_JUDGE = {
     'first_width': 4, 'last_width': 8, 'hidden': 8, 'batch_size': 32,
     'epochs': 8,
-}  # pyformat: disable
+}  # fmt: skip
 
 
 def make_quadrants(count, seed, split='train'):
@@ -49,7 +49,7 @@ def trained_class_judges(quadrants):
   ensemble = judges.train(
       'quadrants', *quadrants, seeds=(0, 1), epochs=4, batch_size=64,
       report=lambda *args: reports.append(args),
-  )  # pyformat: disable
+  )  # fmt: skip
   return ensemble, reports
 
 

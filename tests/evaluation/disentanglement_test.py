@@ -100,7 +100,7 @@ def test_one_threshold_by_hand():
       [1, 2, 3, 4, 5], [5, 4, 3, 2, 1], [1, 2, 2, 2, 2], [0, 0, 0, 0, 0],
       # 0 0 1 0 1: recalls 2/3 and 1 after the second.
       [1, 2, 4, 3, 5],
-  ]).T  # pyformat: disable
+  ]).T  # fmt: skip
   np.testing.assert_allclose(
       predictors.threshold_accuracies(codes, classes),
       [1, 1, (1 / 3 + 1) / 2, 0.5, (2 / 3 + 1) / 2],
@@ -165,7 +165,7 @@ def test_labels_as_codes_score_one():
   assert set(found) == {
       'mig', 'modularity', 'dci_disentanglement', 'dci_completeness',
       'dci_informativeness',
-  }  # pyformat: disable
+  }  # fmt: skip
   for name, value in found.items():
     assert value == pytest.approx(1, abs=1e-6), name
 
@@ -346,10 +346,10 @@ def test_few_examples_and_codes_that_are_not_finite():
 @pytest.mark.parametrize(
     ('codes', 'labels', 'message'),
     [
-        (np.zeros((4, 2, 1)), np.zeros((4, 1), int), r'\(4, 2, 1\) .*; accepted'),
+        (np.zeros((4, 2, 1)), np.zeros((4, 1), int), r'\(4, 2, 1\) .*accepted'),
         (np.zeros((4, 2)), np.zeros(4, int), r'labels have the shape \(4,\)'),
         (np.zeros((0, 2)), np.zeros((0, 1), int), 'none of the sizes 0'),
-        (np.zeros((4, 2)), np.zeros((4, 1)), r'float64; accepted: \(M, L\) integers'),
+        (np.zeros((4, 2)), np.zeros((4, 1)), r'float64; .* integers'),
         (np.zeros((4, 2), 'U1'), np.zeros((4, 1), int), 'real numbers'),
         (np.zeros((4, 2)), np.zeros((5, 1), int), '4 codes, labels of 5'),
     ],

@@ -1,4 +1,4 @@
-"""Tests of evaluation.jacobian_diagnosis, on small models that are not trained."""
+"""Tests of evaluation.jacobian_diagnosis, on small untrained models."""
 
 import dataclasses
 import json
@@ -36,7 +36,7 @@ def diagnosed():
       make_stage('student_d02', 'student', 'student_d01', 2),
       make_stage('random', 'random', None, 2),
   ]
-  stage_models = [make_model(dim, seed) for seed, dim in enumerate((0, 1, 2, 2))]
+  stage_models = [make_model(dim, i) for i, dim in enumerate((0, 1, 2, 2))]
   images = np.random.default_rng(0).integers(0, 256, (5, *SHAPE), np.uint8)
   found = jacobian_diagnosis.measure(stages, stage_models, images, ('y1', 'y2'))
   return stage_models, images, found
@@ -63,7 +63,7 @@ def test_agreement_is_that_of_the_columns(diagnosed):
   products = jacobian_agreement.multiply_columns(
       student.decode, student.encode(images), teacher.decode,
       teacher.encode(images),
-  )  # pyformat: disable
+  )  # fmt: skip
   expected = jacobian_agreement.compute_agreement(products, ('y1', 'y2'))
   row = jacobian_diagnosis.row_entries(found[1])
   np.testing.assert_allclose(
@@ -80,7 +80,7 @@ def test_column_cosines_are_of_the_whole_flat_code(diagnosed):
   model = stage_models[2]
   flat = dataclasses.replace(model, module=model.module.clone(
       num_factors=4, nuisance_dim=0
-  ))  # pyformat: disable
+  ))  # fmt: skip
   code = codes.split(codes.merge(model.encode(images)), 4)
   cosines, _ = jacobian_agreement.compute_column_cosines(flat.decode, code)
   np.testing.assert_allclose(

@@ -33,7 +33,7 @@ def test_classes_are_the_largest_logits():
   params = {'logits': {
       'kernel': jnp.array([[1.0, -1.0, 0.0]]),
       'bias': jnp.array([0.0, 1.0, 0.4]),
-  }}  # pyformat: disable
+  }}  # fmt: skip
   images = jnp.array([0.1, 0.9]).reshape(2, 1, 1, 1)
   np.testing.assert_array_equal(
       judges.classify(model, params, images), [1, 0]
@@ -64,11 +64,11 @@ def test_judges_of_shuffled_labels_have_chance(quadrants):
   noise = dataclasses.replace(
       train, labels=random.integers(0, 4, 512).astype(np.int32)
   )
-  judge = judges.train(
-      'noise', noise, test, seeds=(0,), epochs=1, batch_size=64
+  found = judges.train(
+      'noise', noise, test, seeds=(0, 1), epochs=4, batch_size=64
   )
   # A quadrant may be taken for another as a whole, but not for its own.
-  assert judge.accuracy[0] < 0.8
+  assert max(found.accuracy) < 0.8
 
 
 def test_epochs_are_reported(trained_class_judges):
@@ -107,7 +107,7 @@ def test_seeds_are_judges_of_their_own(class_ensemble, quadrants):
   for leaf in jax.tree.leaves(class_ensemble.params):
     assert leaf.shape[0] == 2
     assert not np.array_equal(leaf[0], leaf[1])
-  # Alone, a judge is what it is in the class_ensemble, up to rounding in a program
+  # Alone, a judge is what it is in the ensemble, up to rounding in a program
   # of another size, over 32 steps of Adam at 1e-3.
   alone = judges.train(
       'quadrants', *quadrants, seeds=(1,), epochs=4, batch_size=64
@@ -136,7 +136,7 @@ def test_judges_of_other_data_are_refused(class_ensemble, tmp_path, other):
   judges.save(tmp_path, class_ensemble)
   wanted = {
       'dataset': 'quadrants', 'num_classes': 4, 'image_shape': SHAPE, **other
-  }  # pyformat: disable
+  }  # fmt: skip
   with pytest.raises(errors.InputError) as error:
     judges.restore(tmp_path, **wanted)
   message = str(error.value)
@@ -146,25 +146,25 @@ def test_judges_of_other_data_are_refused(class_ensemble, tmp_path, other):
 
 
 def test_judges_are_trained_once_and_without_validation(
-    quadrants, tmp_path, monkeypatch
+    class_ensemble, quadrants, tmp_path, monkeypatch
 ):
   loaded = []
 
   def load(name, split, **unused_kwargs):
     loaded.append(split)
-    images, labels = quadrants[0].read(range(128))
-    return registry.Dataset(name, split, images, labels, 'fingerprint')
+    return quadrants[0]
 
   monkeypatch.setattr(registry, 'load', load)
+  monkeypatch.setattr(judges, 'train', lambda *a, **k: class_ensemble)
   make = functools.partial(
       judges.restore_or_train, tmp_path / 'judge', 'quadrants', None
   )
-  trained = make(seeds=(5,), epochs=1)
+  assert make(seeds=(0, 1), epochs=4) is class_ensemble
   assert set(loaded) == {'test', 'train_minus_validation'}
   assert [p.name for p in tmp_path.iterdir()] == ['judge']
   monkeypatch.setattr(judges, 'train', None)  # Not again.
-  assert make(seeds=(5,), epochs=1).sha256 == trained.sha256
-  assert make().seeds == (5,)
+  assert make(seeds=(0, 1), epochs=4).sha256 == class_ensemble.sha256
+  assert make().seeds == (0, 1)
   for other in ({'seeds': (6,)}, {'epochs': 2}):
     with pytest.raises(errors.InputError, match='accepted: the same'):
       make(**other)
@@ -201,7 +201,7 @@ def test_every_file_of_arrays_has_judges_of_its_own(tmp_path):
 def test_fewer_images_than_a_batch_are_the_users_mistake():
   images, labels = np.zeros((5, 4, 4, 1), np.uint8), np.zeros(5, np.int32)
   data = registry.Dataset('small', 'train', images, labels)
-  with pytest.raises(errors.InputError, match='--dataset=small has 5 .* 128 or'):
+  with pytest.raises(errors.InputError, match='=small has 5 .* 128 or'):
     judges.train('small', data, data, seeds=(0,), epochs=1)
 
 

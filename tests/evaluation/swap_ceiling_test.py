@@ -46,7 +46,7 @@ def _encode(images):
 
 
 def _teacher(contrast):
-  """A teacher that draws the class with that contrast; 1 knows it, 0 nothing."""
+  """A teacher that draws the class with that contrast; 0 draws nothing."""
 
   def decode(code):
     drawn = contrast * code.factors
@@ -69,7 +69,7 @@ def _measure(teacher, images):
           teacher, _classify, jnp.array([0, 1]), images,
           jnp.array(SHARES),
       )
-  )(images)  # pyformat: disable
+  )(images)  # fmt: skip
   np.testing.assert_array_equal(counts.followed[:, 0], counts.followed[:, 1])
   entries = swap_ceiling.summarize(counts, list(SHARES), 0.04)
   return [[entry[rule] for rule in swap_ceiling.RULES] for entry in entries]
@@ -182,7 +182,7 @@ def test_ceiling_of_a_run(class_ensemble):
        'class_swaps': 0.7},
       {'stage': 'student_d02', 'model': 'student', 'mse': 0.05,
        'class_swaps': None},
-  ]  # pyformat: disable
+  ]  # fmt: skip
   ceiling = swap_ceiling.measure(teacher, class_ensemble, images, rows)
   assert ceiling['teacher_mse'] == 0.04
   shares = [entry['residual_share'] for entry in ceiling['shares']]
@@ -192,7 +192,7 @@ def test_ceiling_of_a_run(class_ensemble):
   assert first == {
       **ceiling['shares'][2], 'stage': 'student_d01', 'mse': 0.01,
       'measured_class_swaps': 0.7,
-  }  # pyformat: disable
+  }  # fmt: skip
   assert second['class_swaps'] is second['residual_share'] is None
   lines = swap_ceiling.format_ceiling(ceiling).split('\n')
   assert len(lines) == 2 + 5 + 2 + 1

@@ -36,14 +36,14 @@ FACES = {
         'Bald': 0.97, 'Smiling': 0.8
     },
     'attribute_flips_by_attribute': {'Bald': 0.25, 'Smiling': 1.0},
-}  # pyformat: disable
+}  # fmt: skip
 
 # Rows of two seeds.
 SEED_0 = {
     'model': 'student', 'stage': 'student_d02', 'nuisance_dim': 2, 'seed': 0,
     'epochs': 3, 'lambda_y': 0.25, 'sha256': 'a', 'class_swaps': 0.5,
     'mse': 0.01,
-}  # pyformat: disable
+}  # fmt: skip
 SEED_1 = {**SEED_0, 'seed': 1, 'sha256': 'b', 'class_swaps': 0.7, 'mse': 0.03}
 FACE = {
     **SEED_0, 'attribute_flips': 0.8, 'seed': 0,
@@ -51,7 +51,7 @@ FACE = {
     'judge_balanced_accuracy_by_attribute': {'Bald': 0.8},
     'judge_accuracy_reconstructions_by_attribute': {'Bald': 0.7},
     'attribute_flips_by_attribute': {'Bald': 0.2},
-}  # pyformat: disable
+}  # fmt: skip
 
 
 # Values.
@@ -61,7 +61,7 @@ def test_row_by_hand():
   _, line = tables.format_rows([ROW]).split('\n')
   assert line.split() == [
       'student', '14', '51.2%', '0.4%', '25.0%', '100.0%', '0.0123', '19.09',
-  ]  # pyformat: disable
+  ]  # fmt: skip
 
 
 def test_missing_values_are_dashes():
@@ -77,7 +77,7 @@ def test_effect_is_at_the_largest_d_of_both():
        'class_swaps': 0.8},
       {**ROW, 'model': 'student_no_jacobian', 'nuisance_dim': 2,
        'class_swaps': 0.255},
-  ]  # pyformat: disable
+  ]  # fmt: skip
   # 100 (0.5 - 0.255).
   assert tables.format_effect(rows) == (
       'At d = 2, class swaps are 50.0% with Jacobian supervision and 25.5%'
@@ -103,7 +103,7 @@ def test_effect_compares_equal_d():
       {**ROW, 'nuisance_dim': 2, 'class_swaps': 0.5},
       {**ROW, 'model': 'student_no_jacobian', 'nuisance_dim': 1,
        'class_swaps': 0.8},
-  ]  # pyformat: disable
+  ]  # fmt: skip
   line = tables.format_effect(rows)
   # 100 (0.9 - 0.8) at d = 1, or no line; never 0.5 against 0.8.
   assert line is None or '+10.0 points' in line
@@ -122,7 +122,7 @@ def test_row_of_faces_by_hand():
   assert line.split() == [
       'student', '8192', '72.2%', '80.0%', '74.1%', '95.5%', '40', '1.08e-3',
       '35.69', '91.2%', '89.8%',
-  ]  # pyformat: disable
+  ]  # fmt: skip
   assert 'class swaps' not in heading
   line = tables.format_rows([{**FACES, 'mse': 0.101, 'preservation': None}])
   assert '1.01e-1' in line and line.split()[-6] == '-'
@@ -152,7 +152,7 @@ def test_effect_of_faces_is_the_papers():
   # Table 2 of the paper: 72.2 / 73.1 and 1.08 / 1.82; 72.2 - 42.7.
   row = lambda model, dim, flips, mse: {
       'model': model, 'nuisance_dim': dim, 'attribute_flips': flips, 'mse': mse
-  }  # pyformat: disable
+  }  # fmt: skip
   rows = [
       row('teacher', 2048, 0.731, 1.82e-3),
       row('student', 4096, 0.725, 1.3e-3),
@@ -234,7 +234,7 @@ def test_lines_have_equal_widths(row):
         {'model': 'teacher'}, {'nuisance_dim': 3}, {'lambda_y': 0.5},
         {'stage': 'other'}, {'squared_xcov': False},
     ],
-)  # pyformat: disable
+)  # fmt: skip
 def test_rows_that_differ_in_more_than_seeds_stay_apart(change):
   assert tables.group_seeds([SEED_0, {**SEED_1, **change}]) == [
       [SEED_0], [{**SEED_1, **change}]
@@ -278,7 +278,7 @@ def test_all_deviations_have_the_same_divisor():
        'class_swaps_by_judge': [row['class_swaps'] - 0.05,
                                 row['class_swaps'] + 0.05]}
       for row in (SEED_0, SEED_1)
-  ]  # pyformat: disable
+  ]  # fmt: skip
   line = tables.format_rows(rows).split('\n')[1]
   # 0.1 sqrt(2), and 0.05 sqrt(2) with a deviation of 0 over seeds.
   assert '60.0% ± 14.1%' in line and '7.1% ± 0.0%' in line

@@ -57,7 +57,7 @@ def test_units_are_those_of_numpy(count):
   assert [(u.name, u.kind) for u in units] == [
       ('Smiling', unit_scales.FACTOR), ('Male', unit_scales.FACTOR),
       ('z1', unit_scales.NUISANCE), ('z2', unit_scales.NUISANCE),
-  ]  # pyformat: disable
+  ]  # fmt: skip
   for unit, own in zip(units, values.T):
     np.testing.assert_allclose(
         [unit.mean, unit.deviation, unit.low, unit.high],
@@ -106,7 +106,7 @@ def test_units_are_read_as_they_were_written():
         {'kind': 'neither'}, {'deviation': -1.0}, {'deviation': float('nan')},
         {'mean': float('inf')}, {'mean': 'x'}, {'name': 3}, {'other': 1},
     ],
-)  # pyformat: disable
+)  # fmt: skip
 def test_damaged_units_are_refused(change):
   entry = dataclasses.asdict(UNIT)
   with pytest.raises(errors.InputError, match='scales.json') as info:
