@@ -1,60 +1,47 @@
 """Checkpoints of a stage over Orbax, checked by sha256.
 
 `DIRECTORY/STEP/` holds the items `model` (step, params, batch_stats),
-`optimizer` (the rest of the state) and `progress` (JSON). Orbax gives it that
-name only when all of it is on the disk.
+`optimizer` (opt_state) and `progress` (JSON). Orbax gives it that name only
+when all of it is on the disk.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 import contextlib
 import hashlib
+import itertools
 import json
 import os
 import pathlib
 import shutil
+import tempfile
 from typing import Any, NamedTuple
 
 from absl import logging
-import chex
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from jacsup_jax.core import codes
 from jacsup_jax.core import errors
 from jacsup_jax.core import trees
 from jacsup_jax.data import files
 from jacsup_jax.training import steps
 
-_MODEL = ('step', 'params', 'batch_stats')
-_ITEMS = ('model', 'optimizer', 'progress')
 _LEFTOVERS = '*.orbax-checkpoint-tmp*'
-_SET_ASIDE = 'damaged'
 # Orbax's tables of names, beside the arrays.
-_RESERVE_BYTES = 1 << 18
-
-# Called with a line about a problem and what the run does about it.
-NoteFn = Callable[[str], None]
+_TABLE_BYTES = 1 << 18
 
 
 class Found(NamedTuple):
-  """A checkpoint that is whole.
-
-  Attributes:
-    step: of it.
-    state: of the type of the template, numpy arrays.
-    progress: JSON that was saved with it.
-    sha256: of its parameters.
-  """
+  """A whole checkpoint; `sha256` is that of its parameters."""
 
   step: int
-  state: Any
+  state: steps.TrainState
   progress: Any
   sha256: str
 
 
-class _Damage(Exception):
-  """A checkpoint that cannot be restored, or differs from what was saved."""
+class _DamagedError(errors.InputError):
+  """A checkpoint cannot be read, or differs from what was saved."""
 
 
 class StageCheckpoints:
@@ -64,9 +51,8 @@ class StageCheckpoints:
   devices. With several processes one of them saves and restores.
   """
 
-  def __init__(self, directory: str | os.PathLike[str], max_to_keep: int = 2):
+  def __init__(self, directory: str | os.PathLike[str]):
     self.directory = pathlib.Path(directory).absolute()
-    self._max_to_keep = max_to_keep
     self._manager = None
 
   def __enter__(self) -> 'StageCheckpoints':
@@ -83,13 +69,10 @@ class StageCheckpoints:
     names = [path.name for path in self.directory.iterdir()]
     return sorted(int(n) for n in names if n.isascii() and n.isdigit())
 
-  def save(self, step: int, state: Any, progress: Any = None) -> str:
-    """Saves a state; returns when its metadata can be read back.
-
-    Args:
-      step: of the state. If it is saved already, nothing is written.
-      state: a NamedTuple of trees with `step`, `params` and `batch_stats`.
-      progress: JSON.
+  def save(
+    self, step: int, state: steps.TrainState, progress: Any = None
+  ) -> str:
+    """Saves a state and JSON; a step that is saved already stays as it is.
 
     Returns:
       The sha256 of the parameters.
@@ -97,72 +80,74 @@ class StageCheckpoints:
     Raises:
       StorageError: if it cannot be written; earlier checkpoints are kept.
     """
-    fields = jax.device_get(state)._asdict()
-    sha256 = trees.hash_tree(fields['params'])
+    model = jax.device_get(state)._asdict()
+    sha256 = trees.hash_tree(model['params'])
     if step in self.list_steps():
       return sha256
-    model = {name: fields.pop(name) for name in _MODEL}
+    opt_state = model.pop('opt_state')
     entries = {
       'progress': progress,
       'params_sha256': sha256,
-      'sha256': _hash_all(model, fields, progress),
+      'sha256': _hash_all(model, opt_state, progress),
     }
     items = {
       'model': ocp.args.StandardSave(model),
       'progress': ocp.args.JsonSave(entries),
     }
-    if jax.tree.leaves(fields):
-      items['optimizer'] = ocp.args.StandardSave(fields)
+    if jax.tree.leaves(opt_state):
+      items['optimizer'] = ocp.args.StandardSave({'opt_state': opt_state})
     try:
       self.directory.mkdir(parents=True, exist_ok=True)
-      _reserve(self.directory, sum(x.nbytes for x in _leaves((model, fields))))
+      _reserve(self.directory, _leaves((model, opt_state)))
       with _quiet():
         self._open().save(step, args=ocp.args.Composite(**items))
         if self._manager.item_metadata(step).model is None:
           raise OSError('its metadata cannot be read back')
     # Libraries below Orbax raise errors of several kinds.
     except (OSError, ValueError, RuntimeError) as error:
-      self.remove_leftovers()
+      self._remove_leftovers()
       raise files.storage_error(self.directory / str(step), error) from error
     return sha256
 
-  def restore(self, step: int, template: Any = None) -> Any:
-    """Restores a state.
+  def restore_last(
+    self, sha256: str, template: steps.TrainState
+  ) -> steps.TrainState:
+    """Restores the last state of a finished stage.
 
     Args:
-      step: of a checkpoint.
-      template: a state of the same shapes (arrays or their shapes), which the
-        optimizer's state cannot be restored without.
-
-    Returns:
-      The state; without a template, a dict of `step`, `params` and
-      `batch_stats`.
+      sha256: of its parameters, as the manifest has it.
+      template: a state of the same shapes (arrays or their shapes). If its
+        `opt_state` is empty, that of the optimizer is not restored.
 
     Raises:
-      InputError: if the checkpoint is damaged, or has other shapes.
+      InputError: if the checkpoint is missing, damaged, or of other shapes or
+        parameters.
     """
-    try:
-      if template is not None:
-        return self._restore(step, template).state
-      return self._read_model(step)[0]
-    except _Damage as error:
+    existing = self.list_steps()
+    if not existing:
       raise errors.InputError(
-        f'the checkpoint {self.directory / str(step)} is damaged ({error});'
-        ' accepted: one that is whole.'
-      ) from error
+        f'{self.directory} holds no checkpoint, but the manifest lists the'
+        ' stage as finished; accepted: a whole work directory.'
+      )
+    found = self._read(existing[-1], template)
+    if found.sha256 != sha256:
+      raise errors.InputError(
+        f'{self.directory / str(found.step)} has parameters of sha256'
+        f' {found.sha256[:12]}; accepted: those of the manifest {sha256[:12]}.'
+      )
+    return found.state
 
   def recover(
-    self, expected: Mapping[str, str], template: Any, note: NoteFn
+    self, template: steps.TrainState, note: Callable[[str], None]
   ) -> Found | None:
     """Restores the newest checkpoint that is whole, for the owner of the run.
 
-    Newer ones that are damaged are noted and renamed to `damaged-STEP`;
-    leftovers of a killed save are removed.
+    Newer ones, which are damaged, are noted and renamed to
+    `damaged-STEP-COUNT`; leftovers of a killed save are removed.
 
     Args:
-      expected: sha256 of the parameters of each checkpoint saved, by step.
-      template: see `restore`.
-      note: called with a line on each that is damaged or missing.
+      template: see `restore_last`.
+      note: called with a line on those that are damaged.
 
     Returns:
       The checkpoint; None if none was ever saved.
@@ -170,49 +155,37 @@ class StageCheckpoints:
     Raises:
       InputError: if some were saved and none is whole; nothing is changed.
     """
-    existing = self.list_steps()
-    lines, found = [], None
-    for step in sorted({*existing, *map(int, expected)}, reverse=True):
-      path = self.directory / str(step)
-      if step not in existing:
-        lines.append(f'{path} is missing')
-        continue
+    found, damaged = None, {}
+    for step in reversed(self.list_steps()):
       try:
-        found = self._restore(step, template)
-        if found.sha256 != expected.get(str(step), found.sha256):
-          raise _Damage('its parameters differ from the manifest of the run')
+        found = self._read(step, template)
         break
-      except _Damage as error:
-        found = None
-        lines.append(f'{path} is damaged ({error})')
-    if found is None and lines:
+      except _DamagedError as error:
+        damaged[step] = str(error)
+    lines = '; '.join(damaged.values())
+    if found is None and damaged:
       raise errors.InputError(
-        f'{"; ".join(lines)}: no checkpoint of the stage can be restored.'
-        ' Accepted: a copy of one in its place, or another --workdir.'
+        f'{lines}: no checkpoint of the stage can be restored. Accepted: a copy'
+        ' of one in its place, or another --workdir.'
       )
-    self.remove_leftovers()
-    for step in existing:
-      if found is not None and step > found.step:
-        self._set_aside(step)
-    if lines:
-      note(
-        f'{"; ".join(lines)}; resuming from {self.directory / str(found.step)}'
-      )
+    self._remove_leftovers()
+    for step in damaged:
+      names = (f'damaged-{step}-{count}' for count in itertools.count(1))
+      name = next(n for n in names if not (self.directory / n).exists())
+      (self.directory / str(step)).rename(self.directory / name)
+      self._open().reload()
+    if damaged:
+      note(f'{lines}; resuming from {self.directory / str(found.step)}')
     return found
-
-  def remove_leftovers(self) -> None:
-    """Removes what a killed or failed save has left."""
-    for path in self.directory.glob(_LEFTOVERS):
-      shutil.rmtree(path, ignore_errors=True)
 
   def _open(self):
     if self._manager is None:
       index = jax.process_index()
       self._manager = ocp.CheckpointManager(
         self.directory,
-        item_names=_ITEMS,
+        item_names=('model', 'optimizer', 'progress'),
         options=ocp.CheckpointManagerOptions(
-          max_to_keep=self._max_to_keep,
+          max_to_keep=2,
           create=False,
           enable_async_checkpointing=False,
           # This process alone, even where the run has several.
@@ -225,71 +198,48 @@ class StageCheckpoints:
       )
     return self._manager
 
-  def _read(self, step, **items):
+  def _read(self, step, template):
+    """Reads a checkpoint; InputError if it is damaged or has other shapes."""
     try:
       with _quiet():
-        return self._open().restore(step, args=ocp.args.Composite(**items))
+        return self._read_items(step, template)
+    except errors.InputError:
+      raise
     except Exception as error:  # Damaged files fail in many ways.
+      path = self.directory / str(step)
       reason = errors.one_line(str(error))[:200] or type(error).__name__
-      raise _Damage(reason) from error
+      raise _DamagedError(f'{path} is damaged ({reason})') from error
 
-  def _read_model(self, step):
-    read = self._read(
-      step,
-      model=ocp.args.StandardRestore(),
-      progress=ocp.args.JsonRestore(),
+  def _read_items(self, step, template):
+    standard = ocp.args.StandardRestore
+    restore = lambda **items: self._open().restore(
+      step, args=ocp.args.Composite(**items)
     )
-    entries = read.progress
-    if not isinstance(entries, dict) or not {
-      'progress',
-      'sha256',
-      'params_sha256',
-    } <= set(entries):
-      raise _Damage('its progress is not what was saved')
-    if not isinstance(read.model, dict) or set(read.model) != set(_MODEL):
-      raise _Damage('it holds no model')
-    if trees.hash_tree(read.model['params']) != entries['params_sha256']:
-      raise _Damage('its parameters differ from what was saved')
-    return read.model, entries
+    read = restore(model=standard(), progress=ocp.args.JsonRestore())
+    model, entries = read.model, read.progress
+    hashed = trees.hash_tree(model['params'])
+    if (hashed, model['step']) != (entries['params_sha256'], step):
+      raise ValueError('its parameters differ from what was saved')
+    wanted = template._asdict()
+    optimizer = {'opt_state': wanted.pop('opt_state')}
+    if different := _find_difference(model, wanted):
+      raise errors.InputError(f'{self.directory / str(step)} has {different}.')
+    if jax.tree.leaves(optimizer):
+      shapes = jax.tree.map(lambda x: np.empty(x.shape, x.dtype), optimizer)
+      optimizer = restore(optimizer=standard(shapes)).optimizer
+      everything = (model, optimizer['opt_state'], entries['progress'])
+      if entries['sha256'] != _hash_all(*everything):
+        raise ValueError('it differs from what was saved')
+    state = steps.TrainState(**model, **optimizer)
+    return Found(step, state, entries['progress'], hashed)
 
-  def _restore(self, step, template):
-    model, entries = self._read_model(step)
-    shapes = jax.tree.map(
-      lambda x: np.empty(np.shape(x), x.dtype), template
-    )._asdict()
-    wanted = {name: shapes.pop(name) for name in _MODEL}
-    different = compare_shapes(model, wanted)
-    if different is not None:
-      raise errors.InputError(
-        f'the checkpoint {self.directory / str(step)} has {different}.'
-      )
-    rest = shapes
-    if jax.tree.leaves(shapes):
-      rest = self._read(
-        step, optimizer=ocp.args.StandardRestore(shapes)
-      ).optimizer
-    if entries['sha256'] != _hash_all(model, rest, entries['progress']):
-      raise _Damage('it differs from what was saved')
-    state = type(template)(**model, **rest)
-    return Found(step, state, entries['progress'], entries['params_sha256'])
-
-  def _set_aside(self, step):
-    name, count = f'{_SET_ASIDE}-{step}', 1
-    while (self.directory / name).exists():
-      count += 1
-      name = f'{_SET_ASIDE}-{step}-{count}'
-    (self.directory / str(step)).rename(self.directory / name)
-    if self._manager is not None:
-      self._manager.reload()
+  def _remove_leftovers(self):
+    for path in self.directory.glob(_LEFTOVERS):
+      shutil.rmtree(path, ignore_errors=True)
 
 
-def compare_shapes(found: chex.ArrayTree, wanted: chex.ArrayTree) -> str | None:
-  """Describes the first array whose path or shape differs; None if all agree.
-
-  Args:
-    found: arrays.
-    wanted: arrays, or their shapes.
-  """
+def _find_difference(found, wanted):
+  """Describes the first array of another path or shape, None if all agree."""
   found, wanted = (
     {
       jax.tree_util.keystr(path): np.shape(leaf)
@@ -303,42 +253,10 @@ def compare_shapes(found: chex.ArrayTree, wanted: chex.ArrayTree) -> str | None:
   return None
 
 
-def read_variables(
-  directory: str | os.PathLike[str], sha256: str
-) -> tuple[int, codes.Variables]:
-  """Restores the last model of a finished stage.
-
-  Args:
-    directory: of the stage.
-    sha256: of its parameters, as the manifest has it.
-
-  Returns:
-    Its step and its variables, numpy arrays.
-
-  Raises:
-    InputError: if the checkpoint is missing, damaged, or of other parameters.
-  """
-  with StageCheckpoints(directory) as saved:
-    step = max(saved.list_steps(), default=None)
-    if step is None:
-      raise errors.InputError(
-        f'{saved.directory} holds no checkpoint, but the manifest lists the'
-        ' stage as finished; accepted: a whole work directory.'
-      )
-    model = saved.restore(step)
-  found = trees.hash_tree(model['params'])
-  if found != sha256:
-    raise errors.InputError(
-      f'{saved.directory / str(step)} has parameters of sha256 {found[:12]},'
-      f' the manifest {sha256[:12]}; accepted: the checkpoint of the run.'
-    )
-  return int(model.pop('step')), model
-
-
-def _hash_all(model, rest, progress):
+def _hash_all(model, opt_state, progress):
   """Hashes a whole checkpoint: damage to the optimizer shows as well."""
   text = json.dumps(progress, sort_keys=True)
-  digests = [trees.hash_tree(model), steps.hash_tree(_leaves(rest)), text]
+  digests = [trees.hash_tree(model), trees.hash_tree(_leaves(opt_state)), text]
   return hashlib.sha256(' '.join(digests).encode()).hexdigest()
 
 
@@ -346,18 +264,12 @@ def _leaves(tree):
   return [np.asarray(leaf) for leaf in jax.tree.leaves(tree)]
 
 
-def _reserve(directory, size):
-  """Raises OSError unless so many bytes can be written.
-
-  Orbax writes in threads, which log pages about a full disk.
-  """
-  path = directory / '.reserve'
-  try:
-    with open(path, 'wb') as file:
-      if hasattr(os, 'posix_fallocate'):  # Not on macOS.
-        os.posix_fallocate(file.fileno(), 0, size + _RESERVE_BYTES)
-  finally:
-    path.unlink(missing_ok=True)
+def _reserve(directory, arrays):
+  """Raises OSError unless arrays fit; Orbax would log pages about it."""
+  size = sum(array.nbytes for array in arrays) + _TABLE_BYTES
+  with tempfile.TemporaryFile(dir=directory) as file:
+    if hasattr(os, 'posix_fallocate'):  # Not on macOS.
+      os.posix_fallocate(file.fileno(), 0, size)
 
 
 @contextlib.contextmanager

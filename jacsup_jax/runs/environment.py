@@ -11,7 +11,6 @@ from jacsup_jax.training import devices
 
 _PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy')
 _VARIABLES = ('XLA_FLAGS', 'LIBTPU_INIT_ARGS', 'NVIDIA_TF32_OVERRIDE')
-_GIT_SECONDS = 5
 
 
 def describe() -> dict[str, Any]:
@@ -40,20 +39,11 @@ def _read_commit():
   root = pathlib.Path(__file__).parents[2]
   if not (root / '.git').exists():  # An installed package.
     return None
-
-  def run(*args):
-    done = subprocess.run(
-      ['git', '-C', str(root), *args],
-      capture_output=True,
-      check=True,
-      text=True,
-      timeout=_GIT_SECONDS,
-    )  # pyformat: disable
-    return done.stdout.strip()
-
+  command = 'git describe --always --exclude=* --abbrev=40 --dirty=+'
   try:
-    commit = run('rev-parse', 'HEAD')
-    changed = run('status', '--porcelain', '--untracked-files=no')
+    return subprocess.run(
+      command.split(), cwd=root, capture_output=True, check=True, text=True,
+      timeout=5,
+    ).stdout.strip()  # fmt: skip
   except (OSError, subprocess.SubprocessError):
     return None
-  return f'{commit}+' if changed else commit

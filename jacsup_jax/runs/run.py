@@ -9,7 +9,6 @@ import os
 from typing import Any
 
 import jax
-import numpy as np
 
 from jacsup_jax.baselines import fader
 from jacsup_jax.core import config as configs
@@ -46,24 +45,13 @@ class Run:
 
   @classmethod
   def open(cls, path: str | os.PathLike[str], flag: str = '--workdir') -> 'Run':
-    """Opens the run of a work directory.
-
-    Args:
-      path: of the work directory.
-      flag: that named it, for messages.
-
-    Returns:
-      The run; it need not be complete.
+    """Opens the run of a work directory, complete or not.
 
     Raises:
-      InputError: if it holds no run, or its manifest is damaged.
+      InputError: if it holds no run, or its manifest is damaged; it names the
+        flag.
     """
     return cls(workdirs.WorkDir(path, flag))
-
-  @property
-  def experiment(self) -> str:
-    """Name of the experiment that began it."""
-    return self.manifest['experiment']
 
   @property
   def config(self) -> dict[str, Any]:
@@ -113,11 +101,8 @@ class Run:
     if name is not None:
       unfinished = 'unfinished' if name in self.planned else 'unknown'
       found = f'has the {unfinished} stage {name}'
-    accepted = f'one of {", ".join(self.stages)}'
-    raise errors.InputError(
-      f'{self.path} {found}; accepted:'
-      f' {accepted if self.stages else "a run that has one"}.'
-    )
+    accepted = f'one of {", ".join(self.stages)}' if self.stages else 'another'
+    raise errors.InputError(f'{self.path} {found}; accepted: {accepted}.')
 
   def stage(self, name: str) -> configs.Stage:
     """Returns a finished stage with the epochs that it was trained for."""
@@ -127,18 +112,11 @@ class Run:
 
   def module(self, stage: str) -> Any:
     """Makes the linen module of a finished stage."""
-    return models.make_module(
-      self.manifest['stages'][self.find_stage(stage)]['module']
-    )
+    entry = self.manifest['stages'][self.find_stage(stage)]
+    return models.make_module(entry['module'])
 
   def restore(self, stage: str) -> models.Model:
-    """Restores the model of a finished stage.
-
-    Args:
-      stage: its name.
-
-    Returns:
-      The model at the end of the stage.
+    """Restores the model at the end of a finished stage.
 
     Raises:
       InputError: if the stage is not finished, or its checkpoint is missing,
@@ -149,27 +127,24 @@ class Run:
   def trained(
     self, stage: str, template: steps.TrainState | None = None
   ) -> steps.Trained:
-    """Restores a finished stage: its model, step and optimizer state.
+    """Restores a finished stage as `runs.stages.run` returned it.
 
     Args:
       stage: its name.
       template: a state of the same shapes (arrays or their shapes), to restore
         the state of the optimizer too; else that is left empty.
 
-    Returns:
-      The stage as `runs.stages.run` returned it, except for `opt_state`.
-
     Raises:
       InputError: see `restore`.
     """
-    module, sha256 = self.module(stage), self._sha256(stage)
+    module = self.module(stage)
+    sha256 = self.manifest['stages'][stage]['sha256']
+    if template is None:
+      variables = jax.eval_shape(lambda: autoencoders.init_variables(module, 0))
+      template = steps.TrainState(0, **variables, opt_state=())
     directory = self.workdir.checkpoints(stage)
-    step, variables = checkpoints.read_variables(directory, sha256)
-    self._check_shapes(stage, module, variables['params'])
-    state = steps.TrainState(np.int32(step), **variables, opt_state=())
-    if template is not None:
-      with checkpoints.StageCheckpoints(directory) as saved:
-        state = saved.restore(step, template)
+    with checkpoints.StageCheckpoints(directory) as saved:
+      state = saved.restore_last(sha256, template)
     return steps.Trained(self.stage(stage), module, state, sha256)
 
   def load_data(
@@ -187,9 +162,6 @@ class Run:
       dataset: name of other data of the same shape to load.
       **options: of `registry.load`, instead of those of the run.
 
-    Returns:
-      The split.
-
     Raises:
       InputError: see `registry.load`.
     """
@@ -203,16 +175,3 @@ class Run:
     return registry.load(
       dataset or own['name'], split, data_dir=data_dir, **options
     )
-
-  def _sha256(self, stage):
-    return self.manifest['stages'][self.find_stage(stage)]['sha256']
-
-  def _check_shapes(self, stage, module, params):
-    """Raises InputError unless the parameters fit the described module."""
-    wanted = jax.eval_shape(lambda: autoencoders.init_variables(module, 0))
-    found = checkpoints.compare_shapes(params, wanted['params'])
-    if found is not None:
-      raise errors.InputError(
-        f'{self.path}: the parameters of {stage} do not fit its module in'
-        f' manifest.json ({found}); accepted: a manifest as it was written.'
-      )

@@ -13,6 +13,7 @@ import threading
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
+_previous = {}  # Handlers by signal, while signals are recorded.
 _received: signal.Signals | None = None
 _raises = False
 
@@ -20,10 +21,8 @@ _raises = False
 class Interrupted(BaseException):
   """A run was interrupted by a signal; its message says what is saved.
 
-  A BaseException, so that `except Exception` cannot swallow it.
-
-  Attributes:
-    signal: the one received; on a process that was not sent any, SIGTERM.
+  A BaseException, so that `except Exception` cannot swallow it. Its `signal` is
+  the one received, or SIGTERM if another process received it.
   """
 
   def __init__(self, message: str = ''):
@@ -36,24 +35,23 @@ class Interrupted(BaseException):
     return 128 + self.signal
 
 
-@contextlib.contextmanager
-def recorded() -> Iterator[None]:
-  """Records signals within the block instead of ending the process.
+def record() -> None:
+  """Records signals until `release`, instead of ending the process.
 
   Outside the main thread, where Python has no signals, nothing changes.
   """
-  global _received
-  if threading.current_thread() is not threading.main_thread():
-    yield
+  if _previous or threading.current_thread() is not threading.main_thread():
     return
+  for number in SIGNALS:
+    _previous[number] = signal.signal(number, _record)
+
+
+def release() -> None:
+  """Gives signals their usual effect again, and forgets the one recorded."""
+  global _received
+  while _previous:
+    signal.signal(*_previous.popitem())
   _received = None
-  previous = {number: signal.signal(number, _record) for number in SIGNALS}
-  try:
-    yield
-  finally:
-    for number, handler in previous.items():
-      signal.signal(number, handler)
-    _received = None
 
 
 def received() -> signal.Signals | None:
@@ -77,8 +75,7 @@ def raising() -> Iterator[None]:
 def _record(number, unused_frame):
   global _received
   if _received is not None:
-    line = 'interrupted twice: the last checkpoint is kept\n'
-    os.write(2, line.encode())
+    os.write(2, b'interrupted twice: the last checkpoint is kept\n')
     os._exit(128 + number)
   _received = signal.Signals(number)
   if _raises:

@@ -1,11 +1,8 @@
 """Train a chain of stages: teacher -> student -> student ..., each resumable.
 
-A recipe says what a stage trains and how a student grows from its parent:
-`training.discovery` has that of Section 3 of Lezama (2019),
-`training.attributes` that of Section 4.
-
-With several processes all of them train; the first one alone reads and writes
-the work directory and evaluates, and what it finds decides for all.
+A recipe says what a stage trains and how a student grows from its parent. With
+several processes all of them train; the first one alone reads and writes the
+work directory and evaluates, and what it finds decides for all.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -26,44 +23,36 @@ from jacsup_jax.training import devices
 from jacsup_jax.training import loop
 from jacsup_jax.training import steps
 
-# model -> metrics of held-out data.
-EvaluateFn = Callable[[models.Model], dict[str, Any]]
-# model -> error of validation data.
-ValidateFn = Callable[[models.Model], float]
-# Called with the stage and every record of metrics.jsonl.
-ReportFn = Callable[[config.Stage, dict[str, Any]], None]
-
-_NO_CONTEXT = contextlib.nullcontext()
-
 
 def run(
   stages: Sequence[config.Stage],
   recipe: steps.Recipe,
   *,
   workdir: workdirs.WorkDir | None,
-  evaluate: EvaluateFn | None,
-  report: ReportFn = lambda stage, record: None,
+  evaluate: Callable[[models.Model], dict[str, Any]] | None,
+  report: Callable[[config.Stage, dict[str, Any]], None] = lambda *_: None,
   given: Sequence[steps.Trained] = (),
-  validate: ValidateFn | None = None,
+  validate: Callable[[models.Model], float] | None = None,
   checkpoint_every: int = 10,
   eval_every: int = 5,
-  note: checkpoints.NoteFn = lambda line: None,
+  note: Callable[[str], None] = lambda line: None,
 ) -> list[steps.Trained]:
   """Trains what is missing of a chain of stages, in order.
 
-  SIGTERM and SIGINT save the position after the chunk of steps that runs. While
-  nothing is unsaved, before the first chunk of a stage is compiled, they have
-  their usual effect.
+  SIGTERM and SIGINT of any process save the position after the chunk of steps
+  that runs. While nothing is unsaved, before the first chunk of a stage is
+  compiled, they have their usual effect.
 
   Args:
     stages: parents before their children.
     recipe: of all stages.
     workdir: of the run, begun; used by the first process alone, as all
       functions that follow. Others may give None.
-    evaluate: called every `eval_every` epochs.
-    report: called after each epoch.
+    evaluate: model -> metrics of held-out data, every `eval_every` epochs.
+    report: called with the stage and each record of metrics.jsonl.
     given: models of other runs, which stages may grow from.
-    validate: called every epoch of a stage with `patience`.
+    validate: model -> error of validation data, every epoch of a stage with
+      `patience`.
     checkpoint_every: epochs between checkpoints; the last is always saved.
     eval_every: epochs between evaluations; the last is always evaluated.
     note: called with a line on a problem and what is done about it.
@@ -78,261 +67,246 @@ def run(
   """
   trained = {model.stage.name: model for model in given}
   for stage in stages:
-    with contextlib.ExitStack() as stack:
+    try:
       trained[stage.name] = _StageRun(
         stage,
         recipe,
         trained,
-        workdir=workdir,
-        evaluate=evaluate,
-        report=report,
-        validate=validate,
-        checkpoint_every=checkpoint_every,
-        eval_every=eval_every,
-        note=note,
-        stack=stack,
+        workdir,
+        evaluate,
+        report,
+        validate,
+        checkpoint_every,
+        eval_every,
+        note,
       ).run()
+    finally:
+      signals.release()
   return [trained[stage.name] for stage in stages]
 
 
 def has_plateaued(errors: Sequence[float], patience: int) -> bool:
-  """Returns whether the last `patience` errors are all no better than before.
-
-  Args:
-    errors: of validation data after each epoch; lower is better.
-    patience: epochs without a new lowest error, 1 or more.
-  """
+  """Returns whether the last `patience` errors are all no lower than before."""
   if len(errors) <= patience:
     return False
   return min(errors[-patience:]) >= min(errors[:-patience])
 
 
 @dataclasses.dataclass
-class _Position:
-  """A position within a stage: after some steps of an epoch, from 0."""
-
-  state: steps.TrainState
-  epoch: int
-  taken: loop.Taken
-
-
-@dataclasses.dataclass
 class _StageRun:
-  """Trains one stage; see `run` for the attributes."""
+  """Trains one stage; see `run` for the first attributes."""
 
   stage: config.Stage
   recipe: steps.Recipe
   trained: Mapping[str, steps.Trained]
   workdir: workdirs.WorkDir | None
-  evaluate: EvaluateFn | None
-  report: ReportFn
-  validate: ValidateFn | None
+  evaluate: Callable[[models.Model], dict[str, Any]] | None
+  report: Callable[[config.Stage, dict[str, Any]], None]
+  validate: Callable[[models.Model], float] | None
   checkpoint_every: int
   eval_every: int
-  note: checkpoints.NoteFn
-  stack: contextlib.ExitStack
+  note: Callable[[str], None]
+  # Open in the first process alone.
+  saved: checkpoints.StageCheckpoints | None = None
+  # The position: epochs that are complete, and steps of the next one.
+  state: steps.TrainState | None = None
+  epoch: int = 0
+  taken: loop.Taken = dataclasses.field(default_factory=loop.Taken)
+  # Errors of validation data after each epoch.
+  validation: list[float] = dataclasses.field(default_factory=list)
   # Whether a chunk has begun; before that nothing is unsaved.
   has_begun: bool = False
-  records_signals: bool = False
 
   def run(self) -> steps.Trained:
     """Trains what is missing of the stage, from its newest checkpoint on."""
-    saved = None
-    if devices.is_first():
-      saved = self.stack.enter_context(
-        checkpoints.StageCheckpoints(self.workdir.checkpoints(self.stage.name))
-      )
+    if not devices.is_first():
+      return self._run()
+    directory = self.workdir.checkpoints(self.stage.name)
+    with checkpoints.StageCheckpoints(directory) as self.saved:
+      return self._run()
+
+  def _run(self):
     module, fresh = self.recipe.create(self.stage, self.trained)
-    position, validation, finished = self._begin(saved, fresh)
+    finished = self._begin(fresh)
     epoch_fn = None
-    while not finished and not self._is_over(position.epoch, validation):
+    while not finished and not self._is_over(self.epoch):
       if epoch_fn is None:
         epoch_fn = self.recipe.make_epoch(self.stage, module, self.trained)
-      self._take_epoch(saved, epoch_fn, position)
-      self._end_epoch(saved, module, position, validation)
+      self._take_epoch(epoch_fn)
+      self._end_epoch(module)
       # The others wait here, and not inside a step on their devices.
       devices.share(None)
-    result = self._finish(module, position)
-    if devices.share(signals.received() is not None):
+    result = self._finish(module)
+    if self._is_interrupted():
       raise signals.Interrupted(f'{self.stage.name} is finished and saved')
     return result
 
-  def _begin(self, saved, fresh):
-    """Returns the position, validation errors so far, whether it is over."""
-    name, state = self.stage.name, fresh
-    taken, validation, epochs = loop.Taken(), [], None
+  def _begin(self, fresh):
+    """Restores the position; returns whether the stage is finished."""
+    name, epochs = self.stage.name, None
+    self.state = fresh
     if devices.is_first():
-      found = saved.recover(
-        self.workdir.read_checkpoints(name), fresh, self.note
-      )
+      found = self.saved.recover(fresh, self.note)
       if found is not None:
-        state = found.state
+        self.state = found.state
         if found.progress is not None:
-          taken = loop.Taken.from_json(found.progress)
+          self.taken = loop.Taken.from_json(found.progress)
       entry = self.workdir.manifest['stages'].get(name)
-      if entry and found is not None and found.sha256 == entry['sha256']:
-        epochs, taken = entry['epochs'], loop.Taken()
+      if entry and found is None:
+        raise errors.InputError(
+          f'{self.saved.directory} holds no checkpoint, but the manifest lists'
+          ' the stage as finished; accepted: a whole work directory.'
+        )
+      if entry and found.sha256 == entry['sha256']:
+        epochs, self.taken = entry['epochs'], loop.Taken()
       else:
         # Without a checkpoint the stage begins anew.
-        done = int(state.step) - taken.count if found is not None else -1
+        done = int(self.state.step) - self.taken.count if found else -1
         self.workdir.drop_metrics_after(name, done)
       # Errors measured before an interruption count like later ones.
-      validation = [
+      self.validation = [
         record['validation_mse']
         for record in self.workdir.read_metrics()
         if self.stage.patience and record['stage'] == name
       ]
-    state = devices.share_tree(state)
-    validation, epochs, taken = devices.share(
-      [validation, epochs, taken.to_json()]
+    self.state = devices.share_tree(self.state)
+    self.validation, epochs, taken = devices.share(
+      [self.validation, epochs, self.taken.to_json()]
     )
-    taken = loop.Taken.from_json(taken)
-    done = int(state.step) - taken.count - self._first_step
-    epoch = done // self.recipe.steps_per_epoch if epochs is None else epochs
-    return _Position(state, epoch, taken), validation, epochs is not None
+    self.taken = loop.Taken.from_json(taken)
+    done = int(self.state.step) - self.taken.count - self._first_step
+    self.epoch = epochs or done // self.recipe.steps_per_epoch
+    return epochs is not None
 
-  def _is_over(self, epoch, validation):
+  def _is_over(self, epoch):
     """Returns whether `epoch`, from 1, is the last of the stage."""
     patience = self.stage.patience
     return epoch >= self.stage.epochs or bool(
-      patience and has_plateaued(validation, patience)
+      patience and has_plateaued(self.validation, patience)
     )
 
-  def _take_epoch(self, saved, epoch_fn, position):
+  def _take_epoch(self, epoch_fn):
     """Takes the steps of an epoch that are left, or is interrupted."""
-    first_epoch = self._first_step // self.recipe.steps_per_epoch
+    # No two stages of a chain see the data in the same order.
+    epoch = self._first_step // self.recipe.steps_per_epoch + self.epoch
     try:
-      position.state = loop.run(
+      self.state = loop.run(
         epoch_fn,
-        position.state,
-        # No two stages of a chain see the data in the same order.
-        first_epoch + position.epoch,
-        position.taken,
+        self.state,
+        epoch,
+        self.taken,
         should_stop=self._should_stop,
       )
     except loop.NonFiniteError as error:
-      self._give_up(saved, position, error)
-    self._record_signals()
-    if position.taken.count < epoch_fn.steps:
-      self._save_and_leave(saved, position)
+      self._give_up(error)
+    signals.record()
+    if self.taken.count < epoch_fn.steps:
+      self._save_and_leave()
 
   def _should_stop(self):
     """Returns whether a signal has come; called before each chunk."""
     if self.has_begun:
-      self._record_signals()
+      signals.record()
     self.has_begun = True
-    return devices.share(signals.received() is not None)
+    return self._is_interrupted()
 
-  def _record_signals(self):
-    if not self.records_signals:
-      self.records_signals = True
-      self.stack.enter_context(signals.recorded())
+  def _is_interrupted(self):
+    return devices.is_any(signals.received() is not None)
 
-  def _end_epoch(self, saved, module, position, validation):
+  def _end_epoch(self, module):
     """Measures, records and saves an epoch whose steps are all taken."""
-    epoch = position.epoch + 1
-    record = self._describe_epoch(position)
+    epoch = self.epoch + 1
+    record = self._describe_epoch()
     if self.stage.patience:
       error = None
       if devices.is_first():
-        error = self._measure(saved, module, position, self.validate)
-      validation.append(devices.share(error))
-      record['validation_mse'] = validation[-1]
-    last = self._is_over(epoch, validation)
+        error = self._measure(module, self.validate)
+      self.validation.append(devices.share(error))
+      record['validation_mse'] = self.validation[-1]
+    last = self._is_over(epoch)
     evaluates = last or epoch % self.eval_every == 0
     if devices.is_first() and self.evaluate and evaluates:
-      measured = self._measure(saved, module, position, self.evaluate)
+      measured = self._measure(module, self.evaluate)
       record |= {f'eval_{k}': v for k, v in measured.items()}
-    position.epoch, position.taken = epoch, loop.Taken()
+    self.epoch, self.taken = epoch, loop.Taken()
     if devices.is_first():
       # Before the checkpoint: every step that is saved has its record.
       self.workdir.append_metrics(record)
       self.report(self.stage, record)
       if last or epoch % self.checkpoint_every == 0:
-        self._save(saved, position)
+        self._save()
 
-  def _describe_epoch(self, position):
-    num_steps, taken = self.recipe.steps_per_epoch, position.taken
+  def _describe_epoch(self):
+    num_steps, taken = self.recipe.steps_per_epoch, self.taken
     means = {k: v.tolist() for k, v in taken.summarize().items()}
-    done = position.epoch + 1
     rate = num_steps * self.recipe.batch_size / max(taken.seconds, 1e-9)
     return {
       'stage': self.stage.name,
-      'epoch': done,
-      'step': self._first_step + done * num_steps,
+      'epoch': self.epoch + 1,
+      'step': self._first_step + (self.epoch + 1) * num_steps,
       'input_bound': taken.input_bound,
       **means,
       'images_per_second': rate,
       'seconds': taken.seconds,
     }
 
-  def _measure(self, saved, module, position, function):
+  def _measure(self, module, function):
     """Calls a function of the model; a signal saves the position meanwhile."""
-    state = devices.to_host(position.state)
+    state = devices.to_host(self.state)
     model = models.Model(module, state.params, state.batch_stats)
+    # Other processes would wait: with them, a signal waits for the epoch.
+    alone = not devices.has_others()
     try:
-      # Other processes would wait: with them, a signal waits for the epoch.
-      with _NO_CONTEXT if devices.has_others() else signals.raising():
+      with signals.raising() if alone else contextlib.nullcontext():
         return function(model)
     except signals.Interrupted:
-      self._save_and_leave(saved, position)
+      self._save_and_leave()
 
-  def _save(self, saved, position):
-    """Saves a position and records its sha256."""
-    name, step = self.stage.name, self._step(position)
-    progress = position.taken.to_json() if position.taken.count else None
-    sha256 = saved.save(step, position.state, progress)
-    known = self.workdir.read_checkpoints(name) | {str(step): sha256}
-    self.workdir.record_checkpoints(
-      name,
-      {str(s): known[str(s)] for s in saved.list_steps() if str(s) in known},
-    )
+  def _save(self):
+    progress = self.taken.to_json() if self.taken.count else None
+    self.saved.save(self._step, self.state, progress)
 
-  def _save_and_leave(self, saved, position) -> NoReturn:
-    step = self._step(position)
+  def _save_and_leave(self) -> NoReturn:
     where = ''
     if devices.is_first():
-      self._save(saved, position)
-      where = f' in {saved.directory / str(step)}'
+      self._save()
+      where = f' in {self.saved.directory / str(self._step)}'
     # No process leaves while the first one still saves.
     devices.share(None)
     raise signals.Interrupted(
-      f'{self.stage.name}, epoch {position.epoch + 1}, step {step} is saved'
+      f'{self.stage.name}, epoch {self.epoch + 1}, step {self._step} is saved'
       f'{where}; the same command resumes from there'
     )
 
-  def _give_up(self, saved, position, error) -> NoReturn:
+  def _give_up(self, error) -> NoReturn:
     """Ends the run for numbers that are not finite; saves nothing."""
-    kept = saved.list_steps() if devices.is_first() else []
+    kept = self.saved.list_steps() if devices.is_first() else []
     before = f'step {kept[-1]}' if kept else 'the start of the stage'
-    first = self._first_step + position.epoch * self.recipe.steps_per_epoch
+    first = self._first_step + self.epoch * self.recipe.steps_per_epoch
     raise errors.RunError(
-      f'{self.stage.name}, epoch {position.epoch + 1}, step'
-      f' {first + error.step}: {error}. The checkpoint of {before} is kept;'
-      ' a smaller --learning_rate or weight may help.'
+      f'{self.stage.name}, epoch {self.epoch + 1}, step {first + error.step}:'
+      f' {error}. The checkpoint of {before} is kept; a smaller'
+      ' --learning_rate or weight may help.'
     ) from error
 
-  def _finish(self, module, position):
+  def _finish(self, module):
     """Returns the trained model, and records that it is finished."""
-    state = jax.device_get(position.state)
-    stage, parent = self.stage, self.trained.get(self.stage.parent)
+    state = jax.device_get(self.state)
     sha256 = trees.hash_tree(state.params)
     if devices.is_first():
-      recorded = self.workdir.manifest['stages'].get(stage.name)
+      name, parent = self.stage.name, self.trained.get(self.stage.parent)
+      recorded = self.workdir.manifest['stages'].get(name)
       if recorded and recorded['sha256'] != sha256:
         raise errors.InputError(
-          f'{self.workdir.checkpoints(stage.name)} ends in parameters of'
-          f' sha256 {sha256[:12]}, the manifest has the stage as finished'
-          f' with {recorded["sha256"][:12]}; accepted: the checkpoint of the'
-          ' manifest.'
+          f'{self.workdir.checkpoints(name)} ends in parameters of sha256'
+          f' {sha256[:12]}; accepted: those of the manifest'
+          f' {recorded["sha256"][:12]}.'
         )
       if not recorded:
-        self.workdir.record_stage(
-          stage.name,
-          describe_stage(stage, module, sha256, position.epoch, parent=parent),
-        )
+        entry = describe_stage(self.stage, module, sha256, self.epoch, parent)
+        self.workdir.record_stage(name, entry)
     # Fewer epochs than planned, if it ended on a plateau.
-    stage = dataclasses.replace(stage, epochs=position.epoch)
+    stage = dataclasses.replace(self.stage, epochs=self.epoch)
     return steps.Trained(stage, module, state, sha256)
 
   @property
@@ -340,8 +314,9 @@ class _StageRun:
     parent = self.trained.get(self.stage.parent)
     return int(parent.state.step) if parent else 0
 
-  def _step(self, position):
-    done = position.epoch * self.recipe.steps_per_epoch + position.taken.count
+  @property
+  def _step(self):
+    done = self.epoch * self.recipe.steps_per_epoch + self.taken.count
     return self._first_step + done
 
 
@@ -350,7 +325,6 @@ def save_finished(workdir: workdirs.WorkDir, trained: steps.Trained) -> None:
   stage, step = trained.stage, int(trained.state.step)
   with checkpoints.StageCheckpoints(workdir.checkpoints(stage.name)) as saved:
     sha256 = saved.save(step, trained.state)
-  workdir.record_checkpoints(stage.name, {str(step): sha256})
   workdir.record_stage(
     stage.name, describe_stage(stage, trained.module, sha256, stage.epochs)
   )
@@ -363,17 +337,9 @@ def describe_stage(
   epochs: int,
   parent: steps.Trained | None = None,
 ) -> dict[str, Any]:
-  """Describes a finished stage for the manifest.
+  """Describes a stage for the manifest after so many epochs.
 
-  Args:
-    stage: as planned.
-    module: of its model.
-    sha256: of its parameters.
-    epochs: that it was trained for.
-    parent: that it grew from.
-
-  Returns:
-    JSON values of which `runs.run.Run` makes the model again.
+  The `sha256` is that of its parameters; `parent` is the one it grew from.
   """
   return {
     'stage': stage.to_json(),

@@ -17,26 +17,16 @@ import filelock
 from jacsup_jax.core import errors
 from jacsup_jax.data import files
 from jacsup_jax.runs import environment
-from jacsup_jax.runs import metrics
 
 _MANIFEST = 'manifest.json'
 _LOCK = '.lock'
 # A kill may leave them where a run was about to begin.
 _OURS = (f'.{_MANIFEST}.tmp', _LOCK)
 _ENTRIES = {
-  'experiment': str,
-  'config': dict,
-  'dataset': dict,
-  'planned': list,
+  'experiment': str, 'config': dict, 'dataset': dict, 'planned': list,
   'stages': dict,
-  'checkpoints': dict,
-}  # pyformat: disable
-_STAGE_ENTRIES = {
-  'stage': dict,
-  'module': dict,
-  'sha256': str,
-  'epochs': int,
-}  # pyformat: disable
+}  # fmt: skip
+_STAGE_ENTRIES = {'stage': dict, 'module': dict, 'sha256': str, 'epochs': int}
 # Orbax expands these when it merges the files of a checkpoint.
 _PATTERNS = '[]*?'
 
@@ -50,11 +40,7 @@ class WorkDir:
   """
 
   def __init__(self, path: str | os.PathLike[str], flag: str = '--workdir'):
-    """Opens a directory, which may not exist yet.
-
-    Args:
-      path: of the directory.
-      flag: that named it, for messages.
+    """Opens a directory, which may not exist yet; messages name the flag.
 
     Raises:
       InputError: if no run can be kept there, or its manifest is damaged.
@@ -62,15 +48,13 @@ class WorkDir:
     self.path = files.expand_path(flag, path)
     self._name = f'{flag}={path}'
     files.check_directory(self._name, self.path)
-    for text in (str(self.path), str(self.path.resolve())):
-      if found := sorted({c for c in text if c in _PATTERNS}):
-        raise errors.InputError(
-          f'{flag}={text} has {" ".join(found)} in its path, and checkpoints'
-          ' there could not be read back; accepted: a path without any of'
-          f' {" ".join(_PATTERNS)}.'
-        )
+    if {*str(self.path), *str(self.path.resolve())} & {*_PATTERNS}:
+      raise errors.InputError(
+        f'{self._name}: checkpoints there could not be read back; accepted: a'
+        f' path without any of {" ".join(_PATTERNS)}.'
+      )
     self.manifest = self._read_manifest()
-    self._metrics = metrics.MetricsFile(self.path / 'metrics.jsonl')
+    self._metrics = self.path / 'metrics.jsonl'
 
   @property
   def figures(self) -> pathlib.Path:
@@ -104,8 +88,8 @@ class WorkDir:
         lock.acquire()
       except filelock.Timeout as error:
         raise errors.InputError(
-          f'{self._name} is in use by another run; accepted: wait until it'
-          ' has ended, or another directory.'
+          f'{self._name} is in use by another run; accepted: wait until it has'
+          ' ended, or another directory.'
         ) from error
     try:
       self.manifest = self._read_manifest()
@@ -126,9 +110,7 @@ class WorkDir:
       resume: whether a run that has begun here may be resumed.
 
     Raises:
-      InputError: if the directory holds a run with other flags, or any with
-        `resume` false, or files that are not a run; or if an incomplete run
-        cannot be written to.
+      InputError: if not, or if an incomplete run cannot be written to.
     """
     if not self.is_complete:
       files.check_writable(self._name, self.path)
@@ -206,30 +188,47 @@ class WorkDir:
     )
 
   def record_stage(self, name: str, entry: Mapping[str, Any]) -> None:
-    """Adds a finished stage to the manifest; see `runs.run.Run`."""
+    """Adds a finished stage to the manifest; see `stages.describe_stage`."""
     stages = {**self.manifest['stages'], name: entry}
     self._write_manifest({**self.manifest, 'stages': stages})
 
-  def read_checkpoints(self, stage: str) -> dict[str, str]:
-    """Returns the sha256 of the parameters of each checkpoint, by step."""
-    return self.manifest['checkpoints'].get(stage, {})
-
-  def record_checkpoints(self, stage: str, saved: Mapping[str, str]) -> None:
-    """Records which checkpoints a stage has; see `read_checkpoints`."""
-    checkpoints = {**self.manifest['checkpoints'], stage: saved}
-    self._write_manifest({**self.manifest, 'checkpoints': checkpoints})
-
   def append_metrics(self, record: Mapping[str, Any]) -> None:
-    """Appends one record to metrics.jsonl; StorageError if it cannot be."""
-    self._metrics.append(_as_json(record))
+    """Appends a record, which has `stage` and `step`, whole or not at all."""
+    with files.writing(self._metrics):
+      size = self._metrics.stat().st_size if self._metrics.exists() else 0
+      try:
+        with open(self._metrics, 'a', encoding='utf-8') as file:
+          file.write(json.dumps(_as_json(record)) + '\n')
+      except OSError:
+        if self._metrics.exists():
+          os.truncate(self._metrics, size)
+        raise
 
   def read_metrics(self) -> list[dict[str, Any]]:
-    """Returns the records of metrics.jsonl."""
-    return self._metrics.read()
+    """Returns the records of metrics.jsonl, without a line that was cut off.
+
+    Raises:
+      InputError: if another line is damaged.
+    """
+    if not self._metrics.exists():
+      return []
+    records = []
+    lines = files.read_bytes(self._metrics).split(b'\n')[:-1]
+    for number, line in enumerate(lines, start=1):
+      where = f'{self._metrics} line {number}'
+      record = files.parse_json(where, line)
+      _check_entries(where, record, {'stage': str, 'step': int})
+      records.append(record)
+    return records
 
   def drop_metrics_after(self, stage: str, step: int) -> None:
     """Removes records of steps that a resumed stage will take again."""
-    self._metrics.drop_after(stage, step)
+    kept = [
+      json.dumps(record) + '\n'
+      for record in self.read_metrics()
+      if record['stage'] != stage or record['step'] <= step
+    ]
+    files.write_whole(self._metrics, ''.join(kept))
 
   def write_results(
     self,
@@ -246,19 +245,15 @@ class WorkDir:
       rows: one per model.
       **entries: more that the numbers depend on, such as `judges`.
     """
-    results = {
-      'experiment': experiment,
-      'protocol': protocol,
-      **entries,
-      'rows': rows,
-    }
-    files.write_whole(
-      self.path / 'results.json', json.dumps(_as_json(results), indent=1)
-    )
+    results = {'experiment': experiment, 'protocol': protocol, **entries}
+    self._write('results.json', {**results, 'rows': rows})
 
   def read_results(self) -> dict[str, Any]:
-    """Returns the content of results.json; see `read_results`."""
-    return read_results(self.path / 'results.json')
+    """Returns the content of results.json; InputError if it is damaged."""
+    path = self.path / 'results.json'
+    results = files.read_json(path)
+    _check_entries(path, results, {'protocol': str, 'rows': list})
+    return results
 
   def _read_manifest(self):
     path = self.path / _MANIFEST
@@ -268,51 +263,29 @@ class WorkDir:
     _check_entries(path, manifest, _ENTRIES)
     for name, entry in manifest['stages'].items():
       _check_entries(f'{path}, stage {name},', entry, _STAGE_ENTRIES)
-    for name, saved in manifest['checkpoints'].items():
-      if not isinstance(saved, dict) or not all(map(str.isdigit, saved)):
-        raise errors.InputError(
-          f'{path} has the checkpoints {files.describe(saved)} of {name};'
-          ' accepted: sha256 by step.'
-        )
     return manifest
 
   def _write_manifest(self, manifest):
-    manifest = _as_json(manifest)
-    files.write_whole(self.path / _MANIFEST, json.dumps(manifest, indent=1))
-    self.manifest = manifest
+    self._write(_MANIFEST, manifest)
+    self.manifest = _as_json(manifest)
 
-
-def read_results(path: str | os.PathLike[str]) -> dict[str, Any]:
-  """Reads a file in the format of results.json.
-
-  Raises:
-    InputError: if it cannot be read, or has no `protocol` and `rows`.
-  """
-  results = files.read_json(path)
-  _check_entries(path, results, {'protocol': str, 'rows': list})
-  for number, row in enumerate(results['rows'], start=1):
-    _check_entries(f'{path} row {number}', row, {'model': str})
-  return results
+  def _write(self, name, content):
+    text = json.dumps(_as_json(content), indent=1)
+    files.write_whole(self.path / name, text)
 
 
 def _check_entries(where, entries, kinds):
   """Raises InputError unless a dict has these entries, of these types."""
-  if not isinstance(entries, dict):
-    raise errors.InputError(
-      f'{where} is {files.describe(entries)}; accepted: a JSON object.'
-    )
   for name, kind in kinds.items():
-    if not isinstance(entries.get(name), kind):
+    found = entries.get(name) if isinstance(entries, dict) else entries
+    if not isinstance(entries, dict) or not isinstance(found, kind):
       raise errors.InputError(
-        f'{where} has {name!r} {files.describe(entries.get(name))}; accepted:'
-        f' what this version writes there, a {kind.__name__}.'
+        f'{where} has {name!r} {files.describe(found)}; accepted: what this'
+        f' version writes there, a {kind.__name__}.'
       )
 
 
 def _as_json(value: Any) -> Any:
   """Converts tuples, paths and scalars of arrays to JSON values."""
-  return json.loads(json.dumps(value, default=_plain))
-
-
-def _plain(value: Any) -> Any:
-  return value.tolist() if hasattr(value, 'tolist') else str(value)
+  plain = lambda x: x.tolist() if hasattr(x, 'tolist') else str(x)
+  return json.loads(json.dumps(value, default=plain))

@@ -142,6 +142,13 @@ def share_tree(tree: chex.ArrayTree) -> chex.ArrayTree:
   return multihost_utils.broadcast_one_to_all(tree, is_source=is_first())
 
 
+def is_any(flag: bool) -> bool:
+  """Returns, in all processes, whether the flag of any process is true."""
+  if not has_others():
+    return flag
+  return bool(np.any(multihost_utils.process_allgather(np.array(flag))))
+
+
 def check_same(terms: Mapping[str, Any]) -> None:
   """Checks that all processes have equal JSON values.
 

@@ -24,7 +24,6 @@ SHAPE, COLOURED = (4, 4, 1), (16, 16, 3)
 EPOCHS = 2
 STEPS = 2  # 40 images in batches of 16; 8 are left out.
 IMAGES = np.random.default_rng(0).integers(0, 256, (40, *SHAPE), np.uint8)
-COLOURS = np.random.default_rng(1).integers(0, 256, (24, *COLOURED), np.uint8)
 FLAGS = discovery.DiscoveryConfig(
   batch_size=16, optimization=config.Optimization(learning_rate=1e-2)
 )
@@ -66,10 +65,10 @@ def _make_coloured(num_factors, nuisance_dim, is_first, normalize=True):
   )
 
 
-def _run(path, chain, flags=FLAGS, make=_make_module, images=IMAGES, **kwargs):
+def _run(path, chain, **kwargs):
   return stages.run(
     chain,
-    discovery.Discovery(flags, make, jnp.asarray(images)),
+    discovery.Discovery(FLAGS, _make_module, jnp.asarray(IMAGES)),
     workdir=quadratic.begin(path),
     evaluate=lambda model: {'dim': model.nuisance_dim},
     checkpoint_every=1,
@@ -151,12 +150,6 @@ def test_resumed_within_a_grown_stage_is_bit_identical(finished, tmp_path):
     chex.assert_trees_all_equal(found.state, expected.state)
 
 
-def test_batch_larger_than_the_data_is_the_users_mistake(tmp_path):
-  flags = dataclasses.replace(FLAGS, batch_size=64)
-  with pytest.raises(errors.InputError, match='--batch_size=64.* 40 '):
-    _run(tmp_path, CHAIN[:1], flags)
-
-
 def test_grown_checkpoint_of_other_sizes_is_refused_by_name(finished):
   chain = (CHAIN[0], dataclasses.replace(CHAIN[1], nuisance_dim=2))
   with pytest.raises(errors.InputError, match='checkpoints/d1/'):
@@ -232,21 +225,3 @@ def test_moments_are_kept_or_start_at_zero(keep):
   np.testing.assert_array_equal(kernel[:2], np.full((2, 6), float(keep)))
   np.testing.assert_array_equal(kernel[2], np.zeros(6))
   assert adam.count == int(keep)
-
-
-@pytest.mark.parametrize(
-  'statistics', [pytest.param('running', marks=pytest.mark.slow), 'batch']
-)
-def test_a_chain_grows_through_a_convolutional_code(tmp_path, statistics):
-  flags = dataclasses.replace(
-    FLAGS, batch_size=8, teacher_statistics=statistics
-  )
-  chain = [dataclasses.replace(stage, epochs=1) for stage in CHAIN[:2]]
-  trained = _run(tmp_path, chain, flags, _make_coloured, COLOURS)
-  for dim, model in enumerate(trained):
-    assert (model.module.num_factors, model.module.nuisance_dim) == (2, dim)
-    chex.assert_tree_all_finite(model.variables)
-    stats = model.state.batch_stats['encoder']['code_norm']
-    assert stats['mean'].shape == (2 + dim,)
-    # Running statistics have left those of a new model.
-    assert np.all(stats['mean'] != 0) and np.all(stats['var'] != 1)

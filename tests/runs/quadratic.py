@@ -119,5 +119,5 @@ def kill_at(stage, epoch):
   return kill
 
 
-def same_hashes(a, b):
-  return [t.sha256 for t in a] == [t.sha256 for t in b]
+def count_programs():
+  return _train._cache_size()

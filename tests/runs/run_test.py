@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import quadratic
 
-from jacsup_jax.core import config
 from jacsup_jax.core import errors
 from jacsup_jax.data import registry
 from jacsup_jax.models import model as models
@@ -23,7 +22,7 @@ def finished(tmp_path_factory):
 
 
 def _change(path, tmp_path, **changes):
-  """Copies the manifest of a run, with another entry of stage d1."""
+  """Copies the manifest of a run, with other entries of stage d1."""
   manifest = json.loads((path / 'manifest.json').read_text())
   manifest['stages']['d1'] |= changes
   (tmp_path / 'manifest.json').write_text(json.dumps(manifest))
@@ -34,7 +33,8 @@ def _change(path, tmp_path, **changes):
 def test_stages_are_restored_as_they_were_trained(finished):
   path, trained = finished
   run = runs.Run.open(path)
-  assert run.stages == ['teacher', 'd1'] and run.experiment == 'quadratic'
+  assert run.stages == ['teacher', 'd1']
+  assert run.find_stage(None) == 'teacher'
   assert run.factor_names == ['y1', 'y2']
   assert run.results is None and run.rows == []
   for expected in trained:
@@ -55,17 +55,9 @@ def test_stages_are_restored_as_they_were_trained(finished):
 def test_epochs_of_a_stage_are_those_it_was_trained_for(finished, tmp_path):
   run = _change(finished[0], tmp_path, epochs=2)
   assert run.stage('d1').epochs == 2
-  weights = config.LossWeights(
-    lambda_y=np.array([0.1, 0.2]),
-    supervision=config.Supervision(jacobian='path'),
-  )
-  stage = config.Stage('x', 'student', 'd1', 2, 5, weights, seed=3)
-  found = config.Stage.from_json(json.loads(json.dumps(stage.to_json())))
-  np.testing.assert_array_equal(found.weights.lambda_y, weights.lambda_y)
-  assert found.weights.supervision == weights.supervision and found.seed == 3
 
 
-def test_unfinished_and_unknown_stages_are_refused(tmp_path):
+def test_stages_that_are_not_finished_are_refused(finished, tmp_path):
   workdir = workdirs.WorkDir(tmp_path)
   data = {'name': 'none', 'fingerprint': '', 'attributes': ['Smiling']}
   workdir.begin('x', {}, data, ['teacher', 'd1'])
@@ -75,21 +67,14 @@ def test_unfinished_and_unknown_stages_are_refused(tmp_path):
     run.restore('d1')
   with pytest.raises(errors.InputError, match='no finished stage'):
     run.find_stage(None)
-  with pytest.raises(errors.InputError, match='unknown stage other'):
-    run.restore('other')
-
-
-def test_stages_that_are_finished_are_listed(finished):
-  run = runs.Run.open(finished[0])
-  assert run.find_stage(None) == 'teacher'
-  with pytest.raises(errors.InputError, match='one of teacher, d1'):
-    run.restore('d2')
+  with pytest.raises(errors.InputError, match='unknown .* of teacher, d1'):
+    runs.Run.open(finished[0]).restore('other')
 
 
 def test_a_directory_without_a_run_is_refused(tmp_path):
   with pytest.raises(errors.InputError, match='holds no run'):
     runs.Run.open(tmp_path / 'nowhere')
-  with pytest.raises(errors.InputError, match='--teacher_workdir=gs://x'):
+  with pytest.raises(errors.InputError, match='--teacher_workdir.*gs://x'):
     runs.Run.open('gs://x', '--teacher_workdir')
 
 
@@ -97,46 +82,38 @@ def test_a_directory_without_a_run_is_refused(tmp_path):
   ('changes', 'match'),
   [
     ({'module': {'name': 'Unknown'}}, "model named 'Unknown'"),
-    ({'module': {'name': 'MlpAutoencoder'}}, 'MlpAutoencoder with the'),
     ({'stage': {'name': 'd1'}}, 'stage of a manifest cannot be read'),
     ({'sha256': '0' * 64}, 'the manifest 000000000000'),
+    ({'nuisance_dim': 3}, r'of shape .*; accepted: \('),
   ],
 )
 def test_nonsense_in_a_manifest_is_refused_in_one_line(
   finished, tmp_path, changes, match
 ):
+  if 'nuisance_dim' in changes:  # A module of another size.
+    module = models.describe_module(finished[1][1].module)
+    changes = {'module': module | changes}
   run = _change(finished[0], tmp_path, **changes)
   with pytest.raises(errors.InputError, match=match) as error:
     run.restore('d1')
   assert '\n' not in str(error.value)
 
 
-def test_a_module_of_another_size_is_refused(finished, tmp_path):
-  module = models.describe_module(finished[1][1].module)
-  run = _change(finished[0], tmp_path, module=module | {'nuisance_dim': 3})
-  with pytest.raises(errors.InputError, match='do not fit its module'):
-    run.restore('d1')
-
-
 def test_data_are_loaded_as_for_the_run(tmp_path, monkeypatch):
   calls = []
-
-  def load(name, split, **options):
-    calls.append((name, split, options))
-
-  monkeypatch.setattr(registry, 'load', load)
+  monkeypatch.setattr(
+    registry, 'load', lambda *args, **kwargs: calls.append((*args, kwargs))
+  )
   data = {
-    'name': 'own',
-    'fingerprint': '',
-    'data_dir': '/data',
+    'name': 'own', 'fingerprint': '', 'data_dir': '/data',
     'options': {'image_shape': [8, 8, 1], 'held_out': 3},
-  }  # pyformat: disable
+  }  # fmt: skip
   workdirs.WorkDir(tmp_path).begin('x', {}, data)
   run = runs.Run.open(tmp_path)
-  options = {'image_shape': (8, 8, 1), 'held_out': 3}
   run.load_data()
   run.load_data('train', data_dir='/moved')
   run.load_data('test', dataset='other', held_out=0)
+  options = {'image_shape': (8, 8, 1), 'held_out': 3}
   assert calls == [
     ('own', 'test', {'data_dir': '/data', **options}),
     ('own', 'train', {'data_dir': '/moved', **options}),

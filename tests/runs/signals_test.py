@@ -12,41 +12,49 @@ import pytest
 from jacsup_jax.runs import signals
 
 
+@pytest.fixture
+def recording():
+  signals.record()
+  yield
+  signals.release()
+
+
 @pytest.mark.parametrize('number', signals.SIGNALS)
 def test_a_signal_is_recorded_and_handlers_are_restored(number):
   before = [signal.getsignal(n) for n in signals.SIGNALS]
-  with signals.recorded():
-    assert signals.received() is None
-    os.kill(os.getpid(), number)
-    assert signals.received() == number
-    error = signals.Interrupted('saved')
-  assert (error.signal, error.exit_status) == (number, 128 + number)
+  signals.record()
+  assert signals.received() is None
+  os.kill(os.getpid(), number)
+  signals.record()
+  assert signals.received() == number
+  assert signals.Interrupted('saved').exit_status == 128 + number
+  signals.release()
   assert signals.received() is None
   assert [signal.getsignal(n) for n in signals.SIGNALS] == before
 
 
-def test_a_signal_is_raised_where_it_may_be():
-  with signals.recorded():
-    with pytest.raises(signals.Interrupted):
-      with signals.raising():
-        os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(10)
-  with signals.recorded():
-    os.kill(os.getpid(), signal.SIGTERM)
-    # It came before.
-    with pytest.raises(signals.Interrupted):
-      with signals.raising():
-        pytest.fail('the block was entered')
+def test_a_signal_is_raised_where_it_may_be(recording):
+  with pytest.raises(signals.Interrupted):
+    with signals.raising():
+      os.kill(os.getpid(), signal.SIGTERM)
+      time.sleep(10)
+
+
+def test_a_signal_that_came_before_is_raised(recording):
+  os.kill(os.getpid(), signal.SIGTERM)
+  with pytest.raises(signals.Interrupted):
+    with signals.raising():
+      pytest.fail('the block was entered')
 
 
 def test_a_second_signal_ends_the_process_at_once():
   code = (
     'import os, signal, time; from jacsup_jax.runs import signals\n'
-    'with signals.recorded():\n'
-    '  os.kill(os.getpid(), signal.SIGTERM)\n'
-    '  print(signals.received().name, flush=True)\n'
-    '  os.kill(os.getpid(), signal.SIGINT)\n'
-    '  time.sleep(600)'
+    'signals.record()\n'
+    'os.kill(os.getpid(), signal.SIGTERM)\n'
+    'print(signals.received().name, flush=True)\n'
+    'os.kill(os.getpid(), signal.SIGINT)\n'
+    'time.sleep(600)'
   )
   done = subprocess.run(
     [sys.executable, '-c', code], capture_output=True, timeout=60, check=False
@@ -56,13 +64,8 @@ def test_a_second_signal_ends_the_process_at_once():
 
 
 def test_other_threads_record_nothing():
-  found = []
-
-  def record():
-    with signals.recorded():
-      found.append(signals.received())
-
-  thread = threading.Thread(target=record)
+  before = signal.getsignal(signal.SIGTERM)
+  thread = threading.Thread(target=signals.record)
   thread.start()
   thread.join()
-  assert found == [None]
+  assert signal.getsignal(signal.SIGTERM) is before
