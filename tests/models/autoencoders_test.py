@@ -1,4 +1,4 @@
-"""Tests of jacsup_jax.networks."""
+"""Tests of autoencoders."""
 
 import chex
 import jax
@@ -7,20 +7,36 @@ import numpy as np
 import pytest
 
 from jacsup_jax.core import codes
-from jacsup_jax.core import codes as latents
 from jacsup_jax.core import errors
-from jacsup_jax.models import autoencoders as networks
+from jacsup_jax.models import autoencoders
+from jacsup_jax.models import classifiers
 
 SHAPE = (4, 4, 1)
 
 
 def _model(num_factors=2, nuisance_dim=1, **kwargs):
   kwargs = {'image_shape': SHAPE, 'widths': (8, 6), **kwargs}
-  return networks.MlpAutoencoder(num_factors, nuisance_dim, **kwargs)
+  return autoencoders.MlpAutoencoder(num_factors, nuisance_dim, **kwargs)
 
 
 def _init(model, seed=0):
-  return networks.init_variables(model, seed, model.image_shape)
+  return autoencoders.init_variables(model, seed)
+
+
+def _make_encode(module, batch_stats=None):
+  def encode(params, images):
+    variables = {'params': params, 'batch_stats': batch_stats or {}}
+    return module.apply(variables, images, method='encode')
+
+  return jax.jit(encode)
+
+
+def _make_decode(module, batch_stats=None):
+  def decode(params, code):
+    variables = {'params': params, 'batch_stats': batch_stats or {}}
+    return module.apply(variables, code, method='decode')
+
+  return jax.jit(decode)
 
 
 def _images(count=5, seed=1, shape=SHAPE):
@@ -42,7 +58,7 @@ def _numpy_layers(x, params, names):
 
 def test_sizes_are_the_papers():
   variables = jax.eval_shape(
-      networks.MlpAutoencoder(2, 14).init,
+      autoencoders.MlpAutoencoder(2, 14).init,
       jax.random.key(0),
       jnp.zeros((1, 28, 28, 1)),
   )
@@ -61,15 +77,15 @@ def test_forward_pass_is_that_of_numpy():
   model = _model()
   params = _init(model)['params']
   images = _images()
-  code = networks.make_encode(model)(params, images)
+  code = _make_encode(model)(params, images)
   flat = _numpy_layers(
       np.reshape(images, (5, 16)),
       params['encoder'],
       ['dense_0', 'dense_1', 'code'],
   )
   # Rounding of float32 in sums of another order.
-  np.testing.assert_allclose(latents.merge(code), flat, rtol=1e-5, atol=1e-6)
-  decoded = networks.make_decode(model)(params, code)
+  np.testing.assert_allclose(codes.merge(code), flat, rtol=1e-5, atol=1e-6)
+  decoded = _make_decode(model)(params, code)
   hidden = _numpy_layers(
       flat, params['decoder'], ['dense_0', 'dense_1', 'dense_2']
   )
@@ -88,41 +104,13 @@ def test_every_layer_starts_within_torchs_bounds():
     assert np.max(np.abs(layer['kernel'])) > 0.9 * bound
 
 
-def test_judge_is_a_perceptron_in_evaluation():
-  model = networks.MlpJudge(10)
-  variables = _init_judge(model)
-  images = _images()
-  logits = model.apply(variables, images)
-  expected = _numpy_layers(
-      np.reshape(images, (5, 16)),
-      variables['params'],
-      ['dense_0', 'dense_1', 'logits'],
-  )
-  np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-5)
-
-
-def _init_judge(model):
-  return networks.init_variables(model, 0, SHAPE)
-
-
-def test_judge_drops_a_fifth_in_training():
-  model = networks.MlpJudge(10)
-  variables = _init_judge(model)
-  apply = lambda key: model.apply(
-      variables, _images(), train=True, rngs={'dropout': jax.random.key(key)}
-  )
-  assert not np.allclose(apply(0), apply(1))
-  np.testing.assert_array_equal(apply(0), apply(0))
-  assert model.dropout_rate == 0.2  # The released code's.
-
-
 def test_other_images_raise():
   model = _model()
   variables = _init(model)
   with pytest.raises(AssertionError):
-    networks.make_encode(model)(variables['params'], jnp.zeros((2, 4, 5, 1)))
+    _make_encode(model)(variables['params'], jnp.zeros((2, 4, 5, 1)))
   with pytest.raises(AssertionError):
-    networks.make_decode(model)(
+    _make_decode(model)(
         variables['params'], codes.Code(jnp.zeros((2, 2)), jnp.zeros((2, 2)))
     )
 
@@ -133,7 +121,7 @@ def test_other_images_raise():
 def test_gradients_reach_every_parameter():
   model = _model()
   params = _init(model)['params']
-  encode, decode = networks.make_encode(model), networks.make_decode(model)
+  encode, decode = _make_encode(model), _make_decode(model)
   images = _images(32)
   grads = jax.grad(
       lambda p: jnp.mean(jnp.square(decode(p, encode(p, images)) - images))
@@ -146,8 +134,8 @@ def test_gradients_reach_every_parameter():
 def test_jacobian_of_the_decoder_is_that_of_reverse_differentiation():
   model = _model()
   params = _init(model)['params']
-  decode = networks.make_decode(model)
-  single = lambda flat: decode(params, latents.split(flat[None], 2))[0]
+  decode = _make_decode(model)
+  single = lambda flat: decode(params, codes.split(flat[None], 2))[0]
   flat = jnp.array([0.3, -0.2, 0.5])
   forward = jax.jacfwd(single)(flat)
   assert forward.shape == (*SHAPE, 3)
@@ -194,7 +182,7 @@ def test_training_normalises_with_the_statistics_of_the_batch():
   variables = _init(model)
   images = _images(64)
   raw = np.asarray(
-      latents.merge(networks.make_encode(_model())(variables['params'], images))
+      codes.merge(_make_encode(_model())(variables['params'], images))
   )
   code, updated = model.apply(
       variables, images, train=True, method='encode', mutable='batch_stats'
@@ -204,7 +192,7 @@ def test_training_normalises_with_the_statistics_of_the_batch():
   # the running statistics, which start at 0 and 1. Codes are of size 0.1 with a
   # spread of 0.01: float32 leaves about four digits after the mean is gone.
   np.testing.assert_allclose(
-      latents.merge(code), (raw - mean) / np.sqrt(var + 1e-5), atol=2e-3
+      codes.merge(code), (raw - mean) / np.sqrt(var + 1e-5), atol=2e-3
   )
   stats = updated['batch_stats']['encoder']['code_norm']
   np.testing.assert_allclose(stats['mean'], 0.1 * mean, rtol=1e-4)
@@ -217,13 +205,13 @@ def test_evaluation_normalises_with_running_statistics():
   stats = {'encoder': {'code_norm': {
       'mean': jnp.array([0.1, 0.2, 0.3]), 'var': jnp.array([1.0, 4.0, 9.0]),
   }}}  # pyformat: disable
-  raw = networks.make_encode(_model())(params, _images())
-  code = networks.make_encode(model, stats)(params, _images())
-  expected = (latents.merge(raw) - np.array([[0.1, 0.2, 0.3]])) / np.sqrt(
+  raw = _make_encode(_model())(params, _images())
+  code = _make_encode(model, stats)(params, _images())
+  expected = (codes.merge(raw) - np.array([[0.1, 0.2, 0.3]])) / np.sqrt(
       np.array([[1.0, 4.0, 9.0]]) + 1e-5
   )
   np.testing.assert_allclose(
-      latents.merge(code), expected, rtol=1e-4, atol=1e-6
+      codes.merge(code), expected, rtol=1e-4, atol=1e-6
   )
 
 
@@ -251,13 +239,13 @@ def test_statistics_over_an_axis_are_those_of_the_whole_batch():
 def test_bfloat16_computes_less_exactly_and_gives_float32():
   model, exact = _model(dtype=jnp.bfloat16), _model()
   params = _init(exact)['params']
-  code = networks.make_encode(model)(params, _images())
-  exact_code = networks.make_encode(exact)(params, _images())
+  code = _make_encode(model)(params, _images())
+  exact_code = _make_encode(exact)(params, _images())
   assert code.factors.dtype == jnp.float32
   # bfloat16 has eight bits.
   np.testing.assert_allclose(code.factors, exact_code.factors, atol=2e-2)
   assert not np.array_equal(code.factors, exact_code.factors)
-  assert networks.make_decode(model)(params, code).dtype == jnp.float32
+  assert _make_decode(model)(params, code).dtype == jnp.float32
 
 
 def test_seeds_give_other_parameters():
@@ -271,11 +259,11 @@ def test_seeds_give_other_parameters():
 
 def _svhn_model(num_factors=2, nuisance_dim=1, **kwargs):
   kwargs = {'widths': (3, 4, 5), **kwargs}
-  return networks.SvhnAutoencoder(num_factors, nuisance_dim, **kwargs)
+  return autoencoders.SvhnAutoencoder(num_factors, nuisance_dim, **kwargs)
 
 
 def test_svhn_sizes_are_the_papers():
-  model = networks.SvhnAutoencoder(2, 16, True)
+  model = autoencoders.SvhnAutoencoder(2, 16, True)
   shapes = jax.tree.map(
       lambda x: x.shape,
       jax.eval_shape(
@@ -300,20 +288,15 @@ def test_svhn_codes_and_images(linear_code):
   model = _svhn_model(linear_code=linear_code)
   variables = _init(model)
   assert set(variables['params']) == {'encoder', 'decoder'}
-  encode, decode = networks.make_encode(model), networks.make_decode(model)
+  encode, decode = _make_encode(model), _make_decode(model)
   images = _images(shape=(32, 32, 3))
   code = encode(variables['params'], images)
   assert (code.factors.shape, code.nuisance.shape) == ((5, 2), (5, 1))
   # Averages of what has passed a ReLU.
-  assert linear_code or np.all(latents.merge(code) >= 0)
+  assert linear_code or np.all(codes.merge(code) >= 0)
   decoded = decode(variables['params'], code)
   assert decoded.shape == images.shape
   assert np.all((decoded > 0) & (decoded < 1))
-  # Pure: the same again, jitted too.
-  np.testing.assert_array_equal(decode(variables['params'], code), decoded)
-  chex.assert_trees_all_close(
-      jax.jit(encode)(variables['params'], images), code, rtol=1e-5, atol=1e-6
-  )
 
 
 @pytest.mark.parametrize(
@@ -328,9 +311,9 @@ def test_other_images_raise_for_svhn():
   model = _svhn_model()
   params = _init(model)['params']
   with pytest.raises(AssertionError):
-    networks.make_encode(model)(params, _images(shape=(16, 32, 3)))
+    _make_encode(model)(params, _images(shape=(16, 32, 3)))
   with pytest.raises(AssertionError):
-    networks.make_decode(model)(
+    _make_decode(model)(
         params, codes.Code(jnp.zeros((1, 2)), jnp.zeros((1, 2)))
     )
 
@@ -340,7 +323,7 @@ def test_gradients_reach_every_parameter_of_svhn(image_shape):
   # A unit that starts below 0 has none with a ReLU.
   model = _svhn_model(image_shape=image_shape, linear_code=True)
   params = _init(model)['params']
-  encode, decode = networks.make_encode(model), networks.make_decode(model)
+  encode, decode = _make_encode(model), _make_decode(model)
   images = _images(8, shape=image_shape)
   grads = jax.grad(
       lambda p: jnp.mean(jnp.square(decode(p, encode(p, images)) - images))
@@ -351,10 +334,10 @@ def test_gradients_reach_every_parameter_of_svhn(image_shape):
 
 
 def test_units_of_a_svhn_code_have_effects_of_their_own():
-  model = networks.SvhnAutoencoder(3, 0, widths=(8, 8, 8))
+  model = autoencoders.SvhnAutoencoder(3, 0, widths=(8, 8, 8))
   params = _init(model)['params']
-  decode = lambda flat: networks.make_decode(model)(
-      params, latents.split(flat[None], 3)
+  decode = lambda flat: _make_decode(model)(
+      params, codes.split(flat[None], 3)
   )[0]
   # Forward differentiation, as the Jacobian of the decoder is drawn.
   columns = jax.jacfwd(decode)(jnp.array([0.3, -0.2, 0.5]))
@@ -374,12 +357,12 @@ def test_svhn_in_bfloat16_gives_float32():
   model, exact = _svhn_model(dtype=jnp.bfloat16), _svhn_model()
   params = _init(exact)['params']
   images = _images(shape=(32, 32, 3))
-  code = networks.make_encode(model)(params, images)
-  exact_code = networks.make_encode(exact)(params, images)
+  code = _make_encode(model)(params, images)
+  exact_code = _make_encode(exact)(params, images)
   assert code.factors.dtype == jnp.float32
   # bfloat16 has eight bits.
   np.testing.assert_allclose(code.factors, exact_code.factors, atol=2e-2)
-  assert networks.make_decode(model)(params, code).dtype == jnp.float32
+  assert _make_decode(model)(params, code).dtype == jnp.float32
 
 
 # Faces.
@@ -387,7 +370,7 @@ def test_svhn_in_bfloat16_gives_float32():
 
 def _face_model(num_factors=2, nuisance_channels=3, **kwargs):
   kwargs = {'image_size': 8, 'first_width': 4, 'last_width': 6, **kwargs}
-  return networks.FaceAutoencoder(num_factors, nuisance_channels, **kwargs)
+  return autoencoders.FaceAutoencoder(num_factors, nuisance_channels, **kwargs)
 
 
 def _face_images(count=3):
@@ -401,7 +384,7 @@ def _kernels(tree):
 
 def test_face_sizes_are_the_papers():
   variables = jax.eval_shape(
-      networks.FaceAutoencoder(40, 512).init,
+      autoencoders.FaceAutoencoder(40, 512).init,
       jax.random.key(0),
       jnp.zeros((1, 256, 256, 3)),
   )
@@ -416,7 +399,7 @@ def test_face_sizes_are_the_papers():
       (4, 4, fan_in + 40, fan_out)
       for fan_in, fan_out in zip(widths, widths[1:])
   ]
-  assert networks.FaceAutoencoder(40, 512).nuisance_dim == 2048
+  assert autoencoders.FaceAutoencoder(40, 512).nuisance_dim == 2048
 
 
 def test_small_face_sizes():
@@ -439,7 +422,7 @@ def test_small_face_sizes():
 def test_image_sizes_are_powers_of_two(size):
   for make in (
       lambda: _face_model(image_size=size),
-      lambda: networks.AttributeJudge(2, size),
+      lambda: classifiers.AttributeJudge(2, size),
   ):
     with pytest.raises(errors.InputError, match=f'size={size}: accepted'):
       make()
@@ -449,20 +432,18 @@ def test_factors_are_means_of_the_last_channels():
   model = _face_model()
   variables = _init(model)
   images = _face_images()
-  code = jax.jit(networks.make_encode(model, variables['batch_stats']))(
+  code = _make_encode(model, variables['batch_stats'])(
       variables['params'], images
   )
   assert code.nuisance.shape == (3, 2, 2, 3)
   # The same parameters, all channels as nuisance.
-  whole = jax.jit(
-      networks.make_encode(_face_model(0, 5), variables['batch_stats'])
-  )(variables['params'], images)
+  whole = _make_encode(_face_model(0, 5), variables['batch_stats'])(variables['params'], images)
   np.testing.assert_array_equal(code.nuisance, whole.nuisance[..., :3])
   np.testing.assert_allclose(
       code.factors, np.mean(whole.nuisance[..., 3:], axis=(1, 2)), rtol=1e-5
   )
   # With zeros for factors the decoder gives other images, in their range.
-  decode = jax.jit(networks.make_decode(model, variables['batch_stats']))
+  decode = _make_decode(model, variables['batch_stats'])
   decoded = decode(variables['params'], code)
   assert decoded.shape == images.shape
   assert np.max(np.abs(decoded)) < 1
@@ -473,9 +454,7 @@ def test_factors_are_means_of_the_last_channels():
 def test_linear_factors_have_no_leaky_relu():
   variables = _init(_face_model())
   images = _face_images()
-  encode = lambda model: jax.jit(
-      networks.make_encode(model, variables['batch_stats'])
-  )(variables['params'], images)
+  encode = lambda model: _make_encode(model, variables['batch_stats'])(variables['params'], images)
   code = encode(_face_model(linear_factors=True))
   whole = np.asarray(encode(_face_model(0, 5)).nuisance)
   assert np.any(whole[..., 3:] < 0)
@@ -518,7 +497,7 @@ def test_gradients_reach_every_parameter_of_faces():
 
 def test_only_the_layers_of_the_code_grow():
   small, large = (
-      networks.init_variables(model, 0, model.image_shape)
+      autoencoders.init_variables(model, 0)
       for model in (_face_model(2, 3), _face_model(2, 5))
   )
   grown = set()
@@ -590,30 +569,3 @@ def test_faces_in_bfloat16_give_float32():
     # bfloat16 has eight bits.
     np.testing.assert_allclose(a, b, atol=3e-2)
     assert not np.array_equal(a, b)
-
-
-def test_attribute_judge():
-  judge = networks.AttributeJudge(5, 16, first_width=4, last_width=8, hidden=6)
-  variables = networks.init_variables(judge, 0, judge.image_shape)
-  # Down to one pixel: 4, 8, 8 and 8 channels, all with BatchNorm.
-  shapes = {name: x['kernel'].shape for name, x in variables['params'].items()}
-  assert shapes == {
-      'down_0': (4, 4, 3, 4),
-      'down_1': (4, 4, 4, 8),
-      'down_2': (4, 4, 8, 8),
-      'down_3': (4, 4, 8, 8),
-      'dense': (8, 6),
-      'logits': (6, 5),
-  }
-  assert len(variables['batch_stats']) == 4
-  images = 2 * _images(3, shape=(16, 16, 3)) - 1
-  logits, updated = jax.jit(
-      lambda v, x: judge.apply(v, x, train=True, mutable='batch_stats')
-  )(variables, images)
-  assert logits.shape == (3, 5)
-  assert logits.dtype == jnp.float32
-  # Training moves the statistics, which evaluation reads.
-  evaluate = jax.jit(judge.apply)
-  before = evaluate(variables, images)
-  assert np.any(before != logits)
-  assert np.any(before != evaluate({**variables, **updated}, images))

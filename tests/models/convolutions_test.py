@@ -1,4 +1,4 @@
-"""Tests of jacsup_jax.convolutions; layers_test compares with PyTorch's."""
+"""Tests of convolutions and their forms; layers_test compares with PyTorch."""
 
 import functools
 
@@ -9,10 +9,11 @@ from jax.test_util import check_grads
 import numpy as np
 import pytest
 
+from jacsup_jax.models import convolution_forms as forms
 from jacsup_jax.models import convolutions
 
-# Batch, height, width, channels in and out; factors of the way up. Maps that
-# are small on the CPU, and some that are not.
+# Batch, height, width, channels in and out; factors of `up`. Maps that the CPU
+# computes as products, and two that it does not.
 MAPS = [
     (3, 2, 2, 4, 3, 2),
     (1, 4, 6, 3, 5, 1),
@@ -20,26 +21,26 @@ MAPS = [
     (2, 10, 12, 3, 5, 2),
     (2, 10, 10, 6, 5, 2),
 ]
-# Name: operands of (x, y, kernel), and forms; others are compared with the
-# first.
+# Name: operands among x, y and the kernel k, and forms, which are compared with
+# the first.
 FORMS = {
     'down': (
         'xk',
-        convolutions.down_natively,
-        convolutions.down_by_products,
-        convolutions.down_by_blocks,
+        forms.down_natively,
+        forms.down_by_products,
+        forms.down_by_blocks,
     ),
     'adjoint': (
         'yk',
-        convolutions.adjoint_natively,
-        convolutions.adjoint_by_products,
-        convolutions.adjoint_by_blocks,
+        forms.adjoint_natively,
+        forms.adjoint_by_products,
+        forms.adjoint_by_blocks,
     ),
     'kernel_gradient': (
         'xy',
-        convolutions.kernel_gradient_natively,
-        convolutions.kernel_gradient_by_products,
-        convolutions.kernel_gradient_transposed,
+        forms.kernel_gradient_natively,
+        forms.kernel_gradient_by_products,
+        forms.kernel_gradient_transposed,
     ),
 }
 
@@ -73,7 +74,7 @@ def test_other_shapes_raise():
 
 def test_reversing_a_kernel_twice_gives_it_back():
   kernel = _draw(MAPS[0])['k']
-  reverse = convolutions.reverse_kernel
+  reverse = forms.reverse_kernel
   assert reverse(kernel).shape == (4, 4, 3, 4)
   np.testing.assert_array_equal(reverse(kernel)[3, 0, 2, 1], kernel[0, 3, 1, 2])
   np.testing.assert_array_equal(reverse(reverse(kernel)), kernel)
@@ -82,7 +83,7 @@ def test_reversing_a_kernel_twice_gives_it_back():
 def test_types_are_kept():
   maps = {n: a.astype(jnp.bfloat16) for n, a in _draw(MAPS[0]).items()}
   assert convolutions.down(maps['x'], maps['k']).dtype == jnp.bfloat16
-  kernel = convolutions.reverse_kernel(maps['k'])
+  kernel = forms.reverse_kernel(maps['k'])
   assert convolutions.up(maps['y'], kernel).dtype == jnp.bfloat16
   constants = convolutions.up_constants(maps['y'][:, 0, 0], kernel, 2, 2)
   assert constants.dtype == jnp.bfloat16
@@ -100,7 +101,7 @@ def test_types_are_kept():
 )
 def test_derivatives_of_all_orders(sizes):
   maps = _draw(sizes)
-  kernel = convolutions.reverse_kernel(maps['k'])
+  kernel = forms.reverse_kernel(maps['k'])
   factors = maps['y'][:, 0, 0]
   shape = maps['y'].shape[1:3]
   # Trilinear in what they are differentiated by: differences are exact but for
@@ -116,7 +117,7 @@ def test_derivatives_of_all_orders(sizes):
   )
 
 
-def test_keeping_is_the_identity_and_so_is_its_derivative():
+def test_keep_is_the_identity_and_so_is_its_derivative():
   x = jnp.array([-1.5, 0.0, 1e30, 3e-30])
   for keep in (convolutions.keep, jax.jit(convolutions.keep)):
     np.testing.assert_array_equal(keep(x), x)
@@ -134,11 +135,14 @@ def test_keeping_is_the_identity_and_so_is_its_derivative():
 @pytest.mark.parametrize('sizes', MAPS)
 @pytest.mark.parametrize('operands_and_forms', FORMS.values(), ids=FORMS.keys())
 def test_forms_agree(operands_and_forms, sizes):
-  operands, natively, *others = operands_and_forms
+  operands, *compiled = operands_and_forms
+  natively, *others = [
+      jax.jit(form, static_argnames='reverse') for form in compiled
+  ]
   maps = _draw(sizes)
   args = [maps[name] for name in operands]
   expected = natively(*args)
-  reverse = convolutions.reverse_kernel
+  reverse = forms.reverse_kernel
   for form in (natively, *others):
     # Sums of up to 200 products in another order.
     close = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-4)
@@ -155,14 +159,14 @@ def test_three_derivatives_are_of_one_form(sizes):
   x, y, kernel = maps['x'], maps['y'], maps['k']
   total = jnp.sum(convolutions.down(x, kernel) * y)
   # <down(x), y> = <x, up(y)>, with in and out exchanged, and reversed.
-  up = convolutions.up(y, convolutions.reverse_kernel(kernel))
+  up = convolutions.up(y, forms.reverse_kernel(kernel))
   np.testing.assert_allclose(jnp.sum(x * up), total, rtol=1e-3)
-  gradient = convolutions.kernel_gradient_natively(x, y)
+  gradient = forms.kernel_gradient_natively(x, y)
   np.testing.assert_allclose(jnp.sum(gradient * kernel), total, rtol=1e-3)
 
 
 @pytest.mark.parametrize('sizes', MAPS)
-def test_constants_are_the_way_up_of_constant_channels(sizes):
+def test_constants_equal_constant_channels(sizes):
   batch, height, width, channels, features, num_factors = sizes
   keys = jax.random.split(jax.random.key(0), 3)
   x = jax.random.normal(keys[0], (batch, height, width, channels))
@@ -174,7 +178,7 @@ def test_constants_are_the_way_up_of_constant_channels(sizes):
   def by_channels(x, factors, kernel):
     shape = (batch, height, width, num_factors)
     maps = jnp.broadcast_to(factors[:, jnp.newaxis, jnp.newaxis], shape)
-    return convolutions.adjoint_natively(
+    return forms.adjoint_natively(
         jnp.concatenate([x, maps], -1), kernel, reverse=True
     )
 
@@ -187,7 +191,7 @@ def test_constants_are_the_way_up_of_constant_channels(sizes):
   @functools.partial(jax.jit, static_argnums=0)
   def value_and_gradients(form, *args):
     out, vjp = jax.vjp(form, *args)
-    # Another cotangent everywhere.
+    # The cotangent differs at every position.
     return out, vjp(jnp.cos(out))
 
   expected = value_and_gradients(by_channels, x, factors, kernel)
@@ -238,14 +242,14 @@ def test_platform_chooses_the_form(name, platform, sizes):
   maps = _draw(sizes)
   operands = (maps['x'], maps['k'])
   if name == 'up':
-    operands = (maps['y'], convolutions.reverse_kernel(maps['k']))
+    operands = (maps['y'], forms.reverse_kernel(maps['k']))
   step = jax.grad(
       lambda *args: jnp.sum(jnp.cos(getattr(convolutions, name)(*args))),
       argnums=(0, 1),
   )
   traced = jax.jit(step).trace(*operands)
   program = traced.lower(lowering_platforms=(platform,)).as_text()
-  # Of small maps products, on the CPU.
+  # Only the CPU computes small maps as products.
   as_products = platform == 'cpu' and sizes == MAPS[0]
   assert ('stablehlo.dot_general' in program) == as_products
   assert ('stablehlo.convolution' in program) != as_products

@@ -1,4 +1,4 @@
-"""Tests of jacsup_jax.layers."""
+"""Tests of layers, beside PyTorch's by definition."""
 
 import functools
 
@@ -68,7 +68,7 @@ def test_first_units_do_not_depend_on_how_many_there_are():
   small = init(jax.random.key(3), (64, 4))
   large = init(jax.random.key(3), (64, 6))
   np.testing.assert_array_equal(large[:, :4], small)
-  # Of a bias too.
+  # So for a bias.
   np.testing.assert_array_equal(
       init(jax.random.key(3), (6,))[:4], init(jax.random.key(3), (4,))
   )
@@ -119,7 +119,7 @@ def test_units_differ_from_one_another_and_by_key():
   assert not np.any(kernel == init(jax.random.key(1), (64, 8)))
 
 
-# Batch, height, width, channels in and out; factors of the way up.
+# Batch, height, width, channels in and out; factors of `up`.
 MAPS = [(3, 2, 2, 4, 3, 2), (1, 4, 6, 3, 5, 1), (5, 6, 2, 1, 2, 3)]
 
 
@@ -365,7 +365,7 @@ def test_pooling_needs_even_sizes():
     layers.pool(jnp.zeros((1, 3, 4, 2)))
 
 
-# Of what BatchNorm must not lose: a mean of thousands of deviations.
+# BatchNorm of values thousands of deviations from zero.
 
 
 def test_batch_norm_keeps_its_digits_far_from_zero():

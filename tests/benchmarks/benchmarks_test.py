@@ -1,0 +1,91 @@
+"""One tiny run of each benchmark."""
+
+import subprocess
+import sys
+
+import jax
+import pytest
+
+from benchmarks import compiled
+from benchmarks import input as reading
+from benchmarks import problems
+from benchmarks import steps
+from benchmarks import timing
+from jacsup_jax.core import errors
+
+DIGITS = {'num_steps': 2, 'image_shape': (4, 4, 1), 'widths': (6,)}
+FACES = {
+    'num_factors': 2, 'nuisance_channels': 3, 'first_width': 4, 'last_width': 6,
+}  # pyformat: disable
+
+
+def _names(table):
+  return [line[:20].strip() for line in table.splitlines()[1:]]
+
+
+def test_table():
+  times = {'ours': [4.0, 2.0, 3.0], 'theirs': [8.0, 6.0, 9.0]}
+  # 128 images in 3 ms; ratios of the same repeat are 2, 3 and 3.
+  assert timing.format_table(times, 128).splitlines() == [
+      '                      ms/step  fastest  images/s  ratio',
+      'ours                     3.00     2.00     42667   1.00',
+      'theirs                   8.00     6.00     16000   3.00',
+  ]
+
+
+def test_digits():
+  batch_size = 2 * jax.device_count()
+  table = steps.measure_digits(batch_size, 1, 1, **DIGITS)
+  assert _names(table) == ['teacher cached', 'teacher in the step']
+
+
+def test_faces():
+  batch_size = 2 * jax.device_count()
+  table = steps.measure_faces(
+      'student', 8, batch_size, 1, num_steps=2, **FACES
+  )
+  assert _names(table) == ['ours']
+
+
+def test_jacobian():
+  table = steps.measure_jacobian(2 * jax.device_count(), 1, 1, **DIGITS)
+  assert _names(table)[:2] == ['secant', 'tangent']
+
+
+def test_grid():
+  table = steps.measure_grid(2 * jax.device_count(), 1, 2, 1, **DIGITS)
+  assert _names(table) == ['at once', 'one by one']
+
+
+@pytest.mark.parametrize('name', problems.FACE_STEPS)
+def test_compiled(name):
+  report = compiled.compile_step(
+      name, 8, jax.devices()[:1], 4, compiled.CHIPS['v5e'], **FACES
+  )
+  assert report.startswith(f'{name}, 8x8 pixels, batch 4 a device')
+  assert 'collectives: none' in report and 'roofline: ' in report
+
+
+def test_reading():
+  assert reading.measure(8, 1, num_images=32) > 0
+
+
+@pytest.mark.parametrize('target', ['', 'tpu', 'tpu:v9:2x2', 'gpu:h100:1'])
+def test_unknown_targets_are_refused(target):
+  with pytest.raises(errors.InputError, match=f'^--target={target}; accepted'):
+    compiled.get_devices(target)
+
+
+def test_a_mistake_is_one_line():
+  done = subprocess.run(
+      [
+          sys.executable, '-m', 'benchmarks.steps', '--what=jacobian',
+          '--against=torch',
+      ],
+      capture_output=True,
+      text=True,
+      check=False,
+  )  # pyformat: disable
+  assert done.returncode == 2
+  assert done.stderr.count('\n') == 1
+  assert done.stderr.startswith('error: --against=torch with --what=jacobian')

@@ -1,0 +1,215 @@
+"""Tests of bound models and of modules described as JSON."""
+
+import dataclasses
+import json
+
+from flax import linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jacsup_jax.core import codes
+from jacsup_jax.core import errors
+from jacsup_jax.models import autoencoders
+from jacsup_jax.models import classifiers
+from jacsup_jax.models import model as models
+
+MODULES = [
+    autoencoders.MlpAutoencoder(2, 1, True, (4, 4, 1), (8, 6)),
+    autoencoders.SvhnAutoencoder(2, 1, image_shape=(8, 8, 3), widths=(3, 4)),
+    autoencoders.FaceAutoencoder(2, 3, 8, 4, 6, dtype=jnp.bfloat16),
+]
+JUDGES = [
+    classifiers.MlpJudge(10, (8,), 0.1, (4, 4, 1)),
+    classifiers.AttributeJudge(5, 16, 4, 8, 6),
+]
+
+
+def _bind(module, seed=0):
+  return models.Model(module, **autoencoders.init_variables(module, seed))
+
+
+@jax.jit
+def _encode(model, images):
+  return model.encode(images)
+
+
+# Values.
+
+
+@pytest.mark.parametrize('module', MODULES, ids=lambda m: type(m).__name__)
+def test_model_applies_its_module(module):
+  model = _bind(module)
+  shape = (3, *module.image_shape)
+  images = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+  code = _encode(model, images)
+  assert code.factors.shape == (3, 2)
+  low, high = model.image_range
+  floats = low + (high - low) * images.astype(np.float64) / 255
+  expected = jax.jit(lambda v, x: module.apply(v, x, method='encode'))(
+      model.variables, floats.astype(np.float32)
+  )
+  # bfloat16 may round an image the other way.
+  tolerance = 1e-5 if module.dtype is jnp.float32 else 2e-2
+  for found, value in zip(code, expected):
+    np.testing.assert_allclose(found, value, rtol=tolerance, atol=tolerance)
+  decoded = jax.jit(lambda model, code: model.decode(code))(model, code)
+  assert decoded.shape == images.shape
+  assert model.image_shape == module.image_shape
+  assert (model.num_factors, model.nuisance_dim) == (2, module.nuisance_dim)
+
+
+@pytest.mark.parametrize('image_range', [(0, 1), (-1, 1)])
+def test_bytes_become_floats_of_the_range(image_range):
+  images = np.array([0, 51, 255], np.uint8).reshape(1, 3, 1, 1)
+  floats = models.to_range(images, image_range)
+  assert floats.dtype == jnp.float32
+  low, high = image_range
+  np.testing.assert_allclose(
+      np.ravel(floats), [low, low + (high - low) / 5, high], rtol=1e-6
+  )
+  np.testing.assert_array_equal(models.to_range(floats, image_range), floats)
+
+
+def test_other_images_are_refused():
+  with pytest.raises(errors.InputError, match='images are int32; accepted'):
+    models.to_range(jnp.zeros((1, 2, 2, 1), jnp.int32), (0, 1))
+  with pytest.raises(ValueError, match='only'):
+    models.to_range(jnp.zeros((1, 2, 2, 1), jnp.uint8), (0, 2))
+
+
+# Gradients.
+
+
+def test_gradients_are_those_of_replaced_parameters():
+  model = _bind(MODULES[0])
+  images = jnp.ones((2, 4, 4, 1))
+
+  def loss(params):
+    bound = dataclasses.replace(model, params=params)
+    return jnp.sum(bound.decode(bound.encode(images)))
+
+  grads = jax.jit(jax.grad(loss))(model.params)
+  assert all(np.any(leaf) for leaf in jax.tree.leaves(grads['decoder']))
+
+
+# Invariants.
+
+
+def test_models_of_one_module_share_a_program():
+  traced = []
+
+  @jax.jit
+  def reconstruct(model, images):
+    traced.append(1)
+    return model.decode(model.encode(images))
+
+  first, second = _bind(MODULES[0], 0), _bind(MODULES[0].clone(), 1)
+  images = np.zeros((1, 4, 4, 1), np.uint8)
+  outputs = [reconstruct(model, images) for model in (first, second)]
+  assert len(traced) == 1
+  assert not np.array_equal(*outputs)
+  # A pytree: of arrays alone, put together again as it was.
+  leaves, structure = jax.tree.flatten(first)
+  assert all(isinstance(leaf, jax.Array) for leaf in leaves)
+  assert jax.tree.unflatten(structure, leaves).module == first.module
+
+
+def test_labels_are_factors_where_the_module_says_so():
+  class Labelled(nn.Module):
+    image_shape = (2, 2, 1)
+    image_range = (0.0, 1.0)
+    factors_are_labels = True
+
+    def encode(self, images, attributes):
+      return codes.Code(attributes, images)
+
+  model = models.Model(Labelled(), {})
+  images, labels = jnp.ones((1, 2, 2, 1)), jnp.array([[1.0, -1.0]])
+  np.testing.assert_array_equal(model.encode(images, labels).factors, labels)
+  with pytest.raises(ValueError, match='without attributes'):
+    model.encode(images)
+  # Others predict them, whatever the labels are.
+  other = _bind(MODULES[0])
+  images = jnp.ones((1, 4, 4, 1))
+  np.testing.assert_array_equal(
+      other.encode(images, labels).factors, other.encode(images).factors
+  )
+
+
+@pytest.mark.parametrize(
+    'module', MODULES + JUDGES, ids=lambda m: type(m).__name__
+)
+def test_descriptions_give_the_module_back(module):
+  text = json.dumps(models.describe_module(module))
+  made = models.make_module(json.loads(text))
+  # Equal hashes share compiled programs.
+  assert (made, hash(made)) == (module, hash(module))
+  spread = module.clone(**(
+      {'axis_name': 'devices'} if hasattr(module, 'axis_name') else {}
+  ))  # pyformat: disable
+  assert models.describe_module(spread) == json.loads(text)
+
+
+def test_missing_fields_have_their_defaults():
+  made = models.make_module(
+      {'name': 'MlpAutoencoder', 'num_factors': 2, 'nuisance_dim': 1}
+  )
+  assert made == autoencoders.MlpAutoencoder(2, 1)
+
+
+@pytest.mark.parametrize(
+    'description, part',
+    [
+        ([], 'named None; accepted: MlpAutoencoder'),
+        ({'name': 'os.system'}, "named 'os.system'; accepted: MlpAutoencoder"),
+        ({'name': 'MlpJudge'}, 'accepted: num_classes, widths'),
+        ({'name': 'MlpJudge', 'num_classes': 2, 'x': 1}, 'fields num_classes, x'),
+        ({'name': 'MlpJudge', 'num_classes': True}, 'num_classes is True'),
+        ({'name': 'MlpJudge', 'num_classes': -1}, 'num_classes is -1'),
+        ({'name': 'MlpJudge', 'num_classes': 10**9}, 'from 0 to 262144'),
+        ({'name': 'MlpJudge', 'num_classes': 2, 'dropout_rate': 2}, 'from 0 to'),
+        ({'name': 'MlpJudge', 'num_classes': 2, 'widths': 3}, 'a list'),
+        (
+            {'name': 'MlpJudge', 'num_classes': 2, 'image_shape': [4, 4]},
+            'accepted: 3 numbers',
+        ),
+        (
+            {'name': 'AttributeJudge', 'num_attributes': 2, 'image_size': 12},
+            'a model AttributeJudge: ',
+        ),
+        (
+            {
+                'name': 'MlpAutoencoder',
+                'num_factors': 2,
+                'nuisance_dim': 1,
+                'dtype': 'object',
+            },
+            "dtype is 'object'; accepted: bfloat16",
+        ),
+        (
+            {
+                'name': 'MlpAutoencoder',
+                'num_factors': 2,
+                'nuisance_dim': 1,
+                'normalize_code': 1,
+            },
+            'accepted: true or false',
+        ),
+    ],
+)
+def test_nonsense_is_one_line(description, part):
+  with pytest.raises(errors.InputError, match='^[^\\n]*$') as caught:
+    models.make_module(description)
+  assert part in str(caught.value)
+
+
+def test_own_modules_are_registered_by_name(monkeypatch):
+  monkeypatch.setattr(models, 'MODULES', dict(models.MODULES))
+
+  @models.register
+  class Own(nn.Module):
+    width: int = 3
+
+  assert models.make_module({'name': 'Own', 'width': 5}) == Own(5)
