@@ -169,5 +169,8 @@ def test_models_that_do_not_predict_their_factors_are_left_out(tmp_path):
   run.begin('any', {}, {'name': 'small'}, ['fader'])
   stage = config.Stage('fader', 'fader', None, 8, 1, config.LossWeights())
   module = fader.FaderAutoencoder(2, 2, image_size=8)
-  run.record_stage('fader', stages.describe_stage(stage, module, '0', 1))
+  state = steps.TrainState(
+    np.int32(1), **autoencoders.init_variables(module, 0), opt_state=()
+  )
+  stages.save_finished(run, steps.Trained(stage, module, state))
   assert 'no finished model to edit with' in _refused(str(tmp_path / 'faders'))

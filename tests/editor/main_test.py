@@ -15,6 +15,7 @@ from jacsup_jax.editor import main
 from jacsup_jax.editor import model_files
 from jacsup_jax.editor import outputs
 from jacsup_jax.editor import photos
+from jacsup_jax.figures import pictures
 
 SIZE = 16
 NAMES = tiny_editors.ATTRIBUTES
@@ -268,22 +269,14 @@ EDIT = ('--input=face.png', '--output=o.png')
         ((*EDIT, '--workdir=none'), '--workdir=none does not exist'),
         ((*EDIT, '--workdir=face.png'), 'not a whole safetensors file'),
         ((*EDIT, '--workdir=photos'), 'holds no run'),
-        (
-            (
-                '--input=face.png', '--output=o.webp',
-                '--grid=Bald:0:1:2,Smiling:0:1:256', '--workdir=large',
-            ),
-            '16383',
-        ),
+    ((EDIT[0], '--output=o.webp', '--sweep=Bald:0:1:9'), '99 a side'),
     ],
 )  # fmt: skip
 def test_mistakes(place, invoke, args, message, monkeypatch):
   (place / 'empty').mkdir()
   if '--input=pipe' in args:
     os.mkfifo(place / 'pipe')
-  if '--workdir=large' in args:  # a model of 128x128, which is not run
-    large = tiny_editors.make_choice(tiny_editors.make_faces(128), 'large')
-    monkeypatch.setattr(choices, 'find', lambda *_, **__: [large])
+  monkeypatch.setitem(pictures._KINDS, '.webp', ('WEBP', 99, {}))
   before = sorted(place.rglob('*'))
   status, _, err = invoke(*args)
   assert status == 2, err
