@@ -23,7 +23,6 @@ from jacsup_jax.data import batches
 from jacsup_jax.data import registry
 from jacsup_jax.evaluation import attribute_judges
 from jacsup_jax.evaluation import reconstruction
-from jacsup_jax.models import model as models
 
 # In units of a factor, whose margin in the hinge loss (11) is 1.
 STRENGTHS = (1.0, 2.0, 3.0, 5.0, 8.0, 12.0, 20.0, 30.0, 40.0, 60.0)
@@ -32,13 +31,13 @@ STRENGTHS = (1.0, 2.0, 3.0, 5.0, 8.0, 12.0, 20.0, 30.0, 40.0, 60.0)
 TOLD_ACCURACY = 0.75
 # For results.json.
 PROTOCOL = (
-    'attribute_flips: y_i set to -strength sign(y_i), counted if the judge then'
-    ' sees the opposite of the label, mean over all images and attributes;'
-    ' _as_asked: counted if it sees the sign that y_i was given;'
-    ' strength has the most flips on the selection split; _told: over the'
-    ' attributes that the judge recognises on real images with a balanced'
-    f' accuracy of at least {TOLD_ACCURACY}; preservation: the other'
-    ' attributes\' judgements that stay those of the reconstruction'
+  'attribute_flips: y_i set to -strength sign(y_i), counted if the judge then'
+  ' sees the opposite of the label, mean over all images and attributes;'
+  ' _as_asked: counted if it sees the sign that y_i was given;'
+  ' strength has the most flips on the selection split; _told: over the'
+  ' attributes that the judge recognises on real images with a balanced'
+  f' accuracy of at least {TOLD_ACCURACY}; preservation: the other'
+  " attributes' judgements that stay those of the reconstruction"
 )
 
 _BATCH_SIZE = attribute_judges.BATCH_SIZE
@@ -63,12 +62,12 @@ class FlipCounts(NamedTuple):
 
 
 def measure(
-    model: models.Model,
-    judge: attribute_judges.AttributeJudge,
-    selection: registry.Dataset,
-    data: registry.Dataset,
-    strengths: Sequence[float] = STRENGTHS,
-    selection_images: int | None = None,
+  model: reconstruction.Autoencoder,
+  judge: attribute_judges.AttributeJudge,
+  selection: registry.Dataset,
+  data: registry.Dataset,
+  strengths: Sequence[float] = STRENGTHS,
+  selection_images: int | None = None,
 ) -> dict[str, Any]:
   """Measures a model: entries of a row, see `summarize`.
 
@@ -80,13 +79,13 @@ def measure(
   check_strengths(strengths)
   bound = (model, judge.module, judge.variables)
   strength, rates = _choose_strength(
-      *bound,
-      jnp.asarray(selection.images[:selection_images]),
-      jnp.asarray(selection.labels[:selection_images]),
-      tuple(strengths),
+    *bound,
+    jnp.asarray(selection.images[:selection_images]),
+    jnp.asarray(selection.labels[:selection_images]),
+    tuple(strengths),
   )
   measured = _measure(
-      *bound, jnp.asarray(data.images), jnp.asarray(data.labels), strength
+    *bound, jnp.asarray(data.images), jnp.asarray(data.labels), strength
   )
   row = summarize(jax.device_get(measured), data.attribute_names)
   if model.factors_are_labels:
@@ -97,13 +96,13 @@ def measure(
 
 
 def count_flips(
-    model: models.Model,
-    classify: attribute_judges.ClassifyFn,
-    images: jax.Array,
-    attributes: jax.Array,
-    strength: float | jax.Array,
-    *,
-    batch_size: int = _BATCH_SIZE,
+  model: reconstruction.Autoencoder,
+  classify: attribute_judges.ClassifyFn,
+  images: jax.Array,
+  attributes: jax.Array,
+  strength: float | jax.Array,
+  *,
+  batch_size: int = _BATCH_SIZE,
 ) -> FlipCounts:
   """Counts how often the judge sees an attribute that was flipped.
 
@@ -151,19 +150,19 @@ def check_strengths(strengths: Sequence[float]) -> None:
   values = np.asarray(strengths, np.float32)
   if values.size == 0 or not np.all((values > 0) & np.isfinite(values)):
     raise errors.InputError(
-        f'the strengths to choose from are {list(strengths)}; accepted: one or'
-        ' more, each above 0 and finite.'
+      f'the strengths to choose from are {list(strengths)}; accepted: one or'
+      ' more, each above 0 and finite.'
     )
 
 
 def choose_strength(
-    model: models.Model,
-    classify: attribute_judges.ClassifyFn,
-    images: jax.Array,
-    attributes: jax.Array,
-    strengths: Sequence[float] = STRENGTHS,
-    *,
-    batch_size: int = _BATCH_SIZE,
+  model: reconstruction.Autoencoder,
+  classify: attribute_judges.ClassifyFn,
+  images: jax.Array,
+  attributes: jax.Array,
+  strengths: Sequence[float] = STRENGTHS,
+  *,
+  batch_size: int = _BATCH_SIZE,
 ) -> tuple[jax.Array, jax.Array]:
   """Chooses a model's alpha: the one with most flips, the smaller of equals.
 
@@ -181,7 +180,7 @@ def choose_strength(
 
   def rate(strength):
     counts = count_flips(
-        model, classify, images, attributes, strength, batch_size=batch_size
+      model, classify, images, attributes, strength, batch_size=batch_size
     )
     return jnp.sum(counts.flipped) / (counts.images * counts.flipped.size)
 
@@ -191,13 +190,13 @@ def choose_strength(
 
 
 def evaluate_faces(
-    model: models.Model,
-    classify: attribute_judges.ClassifyFn,
-    images: jax.Array,
-    attributes: jax.Array,
-    strength: float | jax.Array,
-    *,
-    batch_size: int = _BATCH_SIZE,
+  model: reconstruction.Autoencoder,
+  classify: attribute_judges.ClassifyFn,
+  images: jax.Array,
+  attributes: jax.Array,
+  strength: float | jax.Array,
+  *,
+  batch_size: int = _BATCH_SIZE,
 ) -> dict[str, Any]:
   """Measures an autoencoder of faces. May be jitted.
 
@@ -207,28 +206,28 @@ def evaluate_faces(
     of the signs of the `factors`.
   """
   count = lambda seen, *transform: attribute_judges.count_correct(
-      seen, images, attributes, *transform, batch_size=batch_size
+    seen, images, attributes, *transform, batch_size=batch_size
   )
   # Codes take the place of images, and the signs of their factors a judge's.
   signs = lambda code: jnp.where(code.factors >= 0, 1, -1)
   return {
-      'mse': reconstruction.compute_mse(
-          model, images, attributes, batch_size=batch_size
-      ),
-      'strength': jnp.asarray(strength, jnp.float32),
-      'flips': count_flips(
-          model, classify, images, attributes, strength, batch_size=batch_size
-      ),
-      'judge': count(classify),
-      'judge_reconstructions': count(
-          classify, lambda *batch: model.decode(model.encode(*batch))
-      ),
-      'factors': count(signs, model.encode),
+    'mse': reconstruction.compute_mse(
+      model, images, attributes, batch_size=batch_size
+    ),
+    'strength': jnp.asarray(strength, jnp.float32),
+    'flips': count_flips(
+      model, classify, images, attributes, strength, batch_size=batch_size
+    ),
+    'judge': count(classify),
+    'judge_reconstructions': count(
+      classify, lambda *batch: model.decode(model.encode(*batch))
+    ),
+    'factors': count(signs, model.encode),
   }
 
 
 def summarize(
-    measured: Mapping[str, Any], attribute_names: Sequence[str]
+  measured: Mapping[str, Any], attribute_names: Sequence[str]
 ) -> dict[str, Any]:
   """Turns what `evaluate_faces` measured into entries of a row.
 
@@ -246,16 +245,16 @@ def summarize(
   flipped = np.asarray(flips.flipped) / images
   if flipped.size != len(attribute_names):
     raise ValueError(
-        f'{len(attribute_names)} names for {flipped.size} attributes.'
+      f'{len(attribute_names)} names for {flipped.size} attributes.'
     )
   by_attribute = {
-      'attribute_flips': flipped,
-      'attribute_flips_as_asked': np.asarray(flips.as_asked) / images,
-      'judge_accuracy': measured['judge'].accuracy,
-      'judge_accuracy_reconstructions': (
-          measured['judge_reconstructions'].accuracy
-      ),
-      'factor_accuracy': measured['factors'].accuracy,
+    'attribute_flips': flipped,
+    'attribute_flips_as_asked': np.asarray(flips.as_asked) / images,
+    'judge_accuracy': measured['judge'].accuracy,
+    'judge_accuracy_reconstructions': (
+      measured['judge_reconstructions'].accuracy
+    ),
+    'factor_accuracy': measured['factors'].accuracy,
   }
   others = flipped.size - 1
   if others:
@@ -266,15 +265,15 @@ def summarize(
   name_values = lambda x: dict(zip(attribute_names, x.tolist()))
   mse = float(measured['mse'])
   row = {
-      'mse': mse,
-      'psnr': reconstruction.psnr(mse, peak=2.0),
-      'strength': float(measured['strength']),
-      'attribute_flips_told': (
-          float(np.mean(flipped[told])) if np.any(told) else None
-      ),
-      'attributes_told': int(np.sum(told)),
-      'preservation': None,
-      'judge_balanced_accuracy_by_attribute': name_values(balanced),
+    'mse': mse,
+    'psnr': reconstruction.psnr(mse, peak=2.0),
+    'strength': float(measured['strength']),
+    'attribute_flips_told': (
+      float(np.mean(flipped[told])) if np.any(told) else None
+    ),
+    'attributes_told': int(np.sum(told)),
+    'preservation': None,
+    'judge_balanced_accuracy_by_attribute': name_values(balanced),
   }
   for name, values in by_attribute.items():
     row[name] = float(np.mean(values))
@@ -289,12 +288,12 @@ def _bind(module, variables):
 @functools.partial(jax.jit, static_argnames=('module', 'strengths'))
 def _choose_strength(model, module, variables, images, attributes, strengths):
   return choose_strength(
-      model, _bind(module, variables), images, attributes, strengths
+    model, _bind(module, variables), images, attributes, strengths
   )
 
 
 @functools.partial(jax.jit, static_argnames='module')
 def _measure(model, module, variables, images, attributes, strength):
   return evaluate_faces(
-      model, _bind(module, variables), images, attributes, strength
+    model, _bind(module, variables), images, attributes, strength
   )

@@ -55,7 +55,7 @@ class SignCounts(NamedTuple):
 
   @property
   def balanced_accuracy(self) -> np.ndarray:
-    """`[K]`, mean of sensitivity and specificity; 0.5 for labels of one sign."""
+    """`[K]`, mean of sensitivity and specificity; 0.5 of labels of one sign."""
     present, absent = np.asarray(self.present), np.asarray(self.absent)
     sensitivity = np.asarray(self.present_correct) / np.maximum(present, 1)
     specificity = np.asarray(self.absent_correct) / np.maximum(absent, 1)
@@ -99,11 +99,11 @@ class AttributeJudge:
   def module(self) -> classifiers.AttributeJudge:
     """The network."""
     return classifiers.AttributeJudge(
-        len(self.attribute_names),
-        self.image_size,
-        self.first_width,
-        self.last_width,
-        self.hidden,
+      len(self.attribute_names),
+      self.image_size,
+      self.first_width,
+      self.last_width,
+      self.hidden,
     )
 
   def judge(self, images: jax.Array) -> jax.Array:
@@ -120,19 +120,19 @@ class AttributeJudge:
 
 
 def classify(
-    module: nn.Module, variables: codes.Variables, images: jax.Array
+  module: nn.Module, variables: codes.Variables, images: jax.Array
 ) -> jax.Array:
   """Returns the signs `[B, K]` that a judge sees in images in [-1, 1]."""
   return jnp.where(module.apply(variables, images) > 0, 1, -1)
 
 
 def count_correct(
-    classify_fn: ClassifyFn,
-    images: jax.Array,
-    attributes: jax.Array,
-    transform: Callable[[jax.Array, jax.Array], Any] = lambda x, _: x,
-    *,
-    batch_size: int = BATCH_SIZE,
+  classify_fn: ClassifyFn,
+  images: jax.Array,
+  attributes: jax.Array,
+  transform: Callable[[jax.Array, jax.Array], Any] = lambda x, _: x,
+  *,
+  batch_size: int = BATCH_SIZE,
 ) -> SignCounts:
   """Counts how often a judge is right, also about reconstructions.
 
@@ -159,7 +159,7 @@ def count_correct(
 
 
 def compute_accuracy(
-    judge: AttributeJudge, data: registry.Dataset
+  judge: AttributeJudge, data: registry.Dataset
 ) -> SignCounts:
   """Counts how often a judge is right on a data set, by attribute."""
   return _count_over_parts(judge.module, judge.variables, data)
@@ -171,12 +171,12 @@ def default_directory(dataset: str, image_size: int) -> str:
 
 
 def restore_or_train(
-    directory: str | os.PathLike[str],
-    data: registry.Dataset,
-    selection: registry.Dataset,
-    *,
-    report: judge_training.Report | None = None,
-    **settings: Any,
+  directory: str | os.PathLike[str],
+  data: registry.Dataset,
+  selection: registry.Dataset,
+  *,
+  report: judge_training.Report | None = None,
+  **settings: Any,
 ) -> AttributeJudge:
   """Restores the judge of a directory, or trains and saves one.
 
@@ -193,17 +193,17 @@ def restore_or_train(
   """
   if judge_files.exist(directory):
     judge = restore(
-        directory,
-        attribute_names=data.attribute_names,
-        image_size=data.image_shape[0],
-        dataset=data.name,
+      directory,
+      attribute_names=data.attribute_names,
+      image_size=data.image_shape[0],
+      dataset=data.name,
     )
     for name, wanted in {**settings, 'fingerprint': data.fingerprint}.items():
       found = getattr(judge, name)
       if wanted != found:
         raise errors.InputError(
-            f'the judge in {directory} was trained with {name} {found}, asked'
-            f' for is {wanted}; accepted: the same, or another directory.'
+          f'the judge in {directory} was trained with {name} {found}, asked'
+          f' for is {wanted}; accepted: the same, or another directory.'
         )
     return judge
   judge_files.check_free(directory)
@@ -213,16 +213,16 @@ def restore_or_train(
 
 
 def train(
-    data: registry.Dataset,
-    selection: registry.Dataset,
-    *,
-    seed: int = 0,
-    epochs: int = 10,
-    batch_size: int = 128,
-    first_width: int = 32,
-    last_width: int = 512,
-    hidden: int = 512,
-    report: judge_training.Report | None = None,
+  data: registry.Dataset,
+  selection: registry.Dataset,
+  *,
+  seed: int = 0,
+  epochs: int = 10,
+  batch_size: int = 128,
+  first_width: int = 32,
+  last_width: int = 512,
+  hidden: int = 512,
+  report: judge_training.Report | None = None,
 ) -> AttributeJudge:
   """Trains a judge and keeps its best epoch.
 
@@ -246,9 +246,9 @@ def train(
   """
   if data.attribute_names != selection.attribute_names:
     raise errors.InputError(
-        f'{data.split} has the attributes {", ".join(data.attribute_names)},'
-        f' {selection.split} has {", ".join(selection.attribute_names)};'
-        ' accepted: the same.'
+      f'{data.split} has the attributes {", ".join(data.attribute_names)},'
+      f' {selection.split} has {", ".join(selection.attribute_names)};'
+      ' accepted: the same.'
     )
   best = AttributeJudge(
       data.attribute_names, data.image_shape[0], data.name, data.fingerprint,
@@ -261,12 +261,12 @@ def train(
     if accuracy > best_accuracy:
       best_accuracy = accuracy
       best = dataclasses.replace(
-          best,
-          best_epoch=epoch,
-          accuracy=tuple(counts.accuracy.tolist()),
-          balanced_accuracy=tuple(counts.balanced_accuracy.tolist()),
-          # Copies: the next step takes over the buffers of this state.
-          variables=jax.tree.map(np.array, variables),
+        best,
+        best_epoch=epoch,
+        accuracy=tuple(counts.accuracy.tolist()),
+        balanced_accuracy=tuple(counts.balanced_accuracy.tolist()),
+        # Copies: the next step takes over the buffers of this state.
+        variables=jax.tree.map(np.array, variables),
       )
     if report is not None:
       report(epoch, epochs, {'loss': loss, 'accuracy': accuracy})
@@ -280,11 +280,11 @@ def save(directory: str | os.PathLike[str], judge: AttributeJudge) -> None:
 
 
 def restore(
-    directory: str | os.PathLike[str],
-    *,
-    attribute_names: tuple[str, ...],
-    image_size: int,
-    dataset: str,
+  directory: str | os.PathLike[str],
+  *,
+  attribute_names: tuple[str, ...],
+  image_size: int,
+  dataset: str,
 ) -> AttributeJudge:
   """Restores a judge; InputError if it is damaged or for other data.
 
@@ -296,15 +296,15 @@ def restore(
   """
   judge = judge_files.read(directory, AttributeJudge, 'variables')
   for name, found, wanted in (
-      ('attributes', judge.attribute_names, tuple(attribute_names)),
-      ('image_size', judge.image_size, image_size),
-      ('dataset', judge.dataset, dataset),
+    ('attributes', judge.attribute_names, tuple(attribute_names)),
+    ('image_size', judge.image_size, image_size),
+    ('dataset', judge.dataset, dataset),
   ):
     if found != wanted:
       show = lambda x: ','.join(x) if isinstance(x, tuple) else x
       raise errors.InputError(
-          f'the judge in {directory} was trained for --{name}={show(found)};'
-          f' accepted: one for --{name}={show(wanted)}.'
+        f'the judge in {directory} was trained for --{name}={show(found)};'
+        f' accepted: one for --{name}={show(wanted)}.'
       )
   return judge
 
@@ -316,15 +316,15 @@ def _train_epochs(judge, data):
   optimizer = judge_training.make_optimizer(num_steps)
   variables = autoencoders.init_variables(module, seed)
   state = judge_training.TrainState(
-      jnp.zeros((), jnp.int32),
-      **variables,
-      opt_state=optimizer.init(variables['params']),
+    jnp.zeros((), jnp.int32),
+    **variables,
+    opt_state=optimizer.init(variables['params']),
   )
   train_steps = jax.jit(
-      functools.partial(
-          _train_steps, module=module, optimizer=optimizer, seed=seed
-      ),
-      donate_argnums=0,
+    functools.partial(
+      _train_steps, module=module, optimizer=optimizer, seed=seed
+    ),
+    donate_argnums=0,
   )
   resident = None
   if data.images is not None:
@@ -341,24 +341,24 @@ def _train_epochs(judge, data):
 
 
 def _train_steps(
-    state, images, attributes, indices, *, module, optimizer, seed
+  state, images, attributes, indices, *, module, optimizer, seed
 ):
   """Takes a step per row of `[steps, B]` indices into `[M, ...]` arrays."""
 
   def step(state, batch_indices):
     mirrored = batches.mirror(
-        jnp.take(images, batch_indices, axis=0),
-        batches.step_mirror(seed, state.step, batch_indices.size),
+      jnp.take(images, batch_indices, axis=0),
+      batches.step_mirror(seed, state.step, batch_indices.size),
     )
     batch_images = batches.to_signed_float(mirrored)
     labels = jnp.take(attributes, batch_indices, axis=0)
 
     def objective(params, batch_stats):
       logits, updated = module.apply(
-          {'params': params, 'batch_stats': batch_stats},
-          batch_images,
-          train=True,
-          mutable=['batch_stats'],
+        {'params': params, 'batch_stats': batch_stats},
+        batch_images,
+        train=True,
+        mutable=['batch_stats'],
       )
       present = (labels > 0).astype(logits.dtype)
       loss = optax.sigmoid_binary_cross_entropy(logits, present).mean()
@@ -394,5 +394,5 @@ def _count_over_parts(module, variables, data):
 @functools.partial(jax.jit, static_argnums=0)
 def _count(module, variables, images, attributes):
   return count_correct(
-      functools.partial(classify, module, variables), images, attributes
+    functools.partial(classify, module, variables), images, attributes
   )

@@ -5,9 +5,11 @@ model has images in [0, 1], images are `[M, H, W, C]` uint8, labels `[M]` int
 classes, and the seed is that of the pairs and of noisy judges.
 """
 
+from collections.abc import Callable
 import functools
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
+from flax import linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,9 +17,12 @@ import numpy as np
 from jacsup_jax.core import codes
 from jacsup_jax.core import errors
 from jacsup_jax.data import batches
-from jacsup_jax.evaluation import judges as class_judges
 from jacsup_jax.evaluation import reconstruction
-from jacsup_jax.models import model as models
+
+# `classify(images, key) -> [B] int`: a key switches dropout on, None off.
+ClassifyFn = Callable[[jax.Array, jax.Array | None], jax.Array]
+# The same with the parameters of a judge first.
+JudgeFn = Callable[[codes.Params, jax.Array, jax.Array | None], jax.Array]
 
 # The released code judges pairs within batches of the data in its order.
 SWAP_BATCH_SIZE = 128
@@ -26,12 +31,20 @@ PROTOCOLS = (
 )  # fmt: skip
 # For results.json.
 PROTOCOL = (
-    'class_swaps: pairs within batches of 128 in order, the class of an image'
-    ' is the judge\'s opinion of its reconstruction, equal opinions left out,'
-    ' mean over the judges; _std: standard deviation over the judges (divisor'
-    ' n - 1); _noisy_judge: their dropout on; _true_labels: classes are true'
-    ' labels'
+  'class_swaps: pairs within batches of 128 in order, the class of an image'
+  " is the judge's opinion of its reconstruction, equal opinions left out,"
+  ' mean over the judges; _std: standard deviation over the judges (divisor'
+  ' n - 1); _noisy_judge: their dropout on; _true_labels: classes are true'
+  ' labels'
 )
+
+
+class Ensemble(Protocol):
+  """What judges: a `judges.Judges`, or anything like it."""
+
+  module: nn.Module
+  params: codes.Params
+  image_shape: tuple[int, int, int]
 
 
 class SwapCounts(NamedTuple):
@@ -45,12 +58,12 @@ class SwapCounts(NamedTuple):
 
 
 def measure(
-    model: models.Model,
-    judges: class_judges.Judges,
-    images: jax.Array,
-    labels: jax.Array,
-    *,
-    seed: int = 0,
+  model: reconstruction.Autoencoder,
+  judges: Ensemble,
+  images: jax.Array,
+  labels: jax.Array,
+  *,
+  seed: int = 0,
 ) -> dict[str, Any]:
   """Measures an autoencoder: entries of a row, see `summarize`.
 
@@ -64,22 +77,61 @@ def measure(
   wanted = (*judges.image_shape, 0, 1)
   if found != wanted:
     raise errors.InputError(
-        f'the model has images of (H, W, C, lowest, highest) = {found};'
-        f' accepted: {wanted}, as its judges see.'
+      f'the model has images of (H, W, C, lowest, highest) = {found};'
+      f' accepted: {wanted}, as its judges see.'
     )
   images, labels = jnp.asarray(images), jnp.asarray(labels)
   return summarize(
-      _measure(model, judges.module, judges.params, images, labels, seed)
+    _measure(model, judges.module, judges.params, images, labels, seed)
   )
 
 
+def classify(
+  module: nn.Module,
+  params: codes.Params,
+  images: jax.Array,
+  key: jax.Array | None = None,
+) -> jax.Array:
+  """Returns the classes `[B]` that one judge sees in `[B, H, W, C]` images.
+
+  Images are in [0, 1]; a key switches dropout on.
+  """
+  logits = module.apply(
+    {'params': params},
+    images,
+    train=key is not None,
+    rngs=None if key is None else {'dropout': key},
+  )
+  return jnp.argmax(logits, axis=-1)
+
+
+def compute_accuracy(
+  classify_fn: ClassifyFn,
+  images: jax.Array,
+  labels: jax.Array,
+  transform: Callable[[jax.Array], jax.Array] = lambda x: x,
+) -> jax.Array:
+  """Computes a judge's accuracy in [0, 1] on `[M, H, W, C]` uint8 images.
+
+  `transform` is applied to the images in [0, 1] first, as a reconstruction.
+  """
+
+  def correct(example):
+    image, label = example
+    classes = classify_fn(transform(batches.to_float(image[None])), None)
+    return jnp.mean(classes == label)
+
+  at_once = batches.count_at_once(images.shape[1:])
+  return jnp.mean(jax.lax.map(correct, (images, labels), batch_size=at_once))
+
+
 def count_class_swaps(
-    model: models.Model,
-    classify: class_judges.ClassifyFn,
-    images: jax.Array,
-    labels: jax.Array,
-    *,
-    seed: int | jax.Array = 0,
+  model: reconstruction.Autoencoder,
+  classify: ClassifyFn,
+  images: jax.Array,
+  labels: jax.Array,
+  *,
+  seed: int | jax.Array = 0,
 ) -> SwapCounts:
   """Counts how often an image's class follows swapped factors.
 
@@ -100,7 +152,7 @@ def count_class_swaps(
   """
   num_batches = images.shape[0] // SWAP_BATCH_SIZE
   split = lambda x: x[: num_batches * SWAP_BATCH_SIZE].reshape(
-      num_batches, SWAP_BATCH_SIZE, *x.shape[1:]
+    num_batches, SWAP_BATCH_SIZE, *x.shape[1:]
   )
   keys = jax.random.split(jax.random.key(seed), num_batches)
 
@@ -113,9 +165,9 @@ def count_class_swaps(
     swapped = model.decode(codes.swap_factors(code, permutation))
     opinion, seen = classify(reconstructions, None), classify(swapped, None)
     judged = [
-        (opinion, seen),
-        (classify(reconstructions, own_key), classify(swapped, swap_key)),
-        (batch_labels, seen),
+      (opinion, seen),
+      (classify(reconstructions, own_key), classify(swapped, swap_key)),
+      (batch_labels, seen),
     ]
     pairs, followed = [], []
     for own, after in judged:
@@ -129,13 +181,13 @@ def count_class_swaps(
 
 
 def evaluate_autoencoder(
-    model: models.Model,
-    judge: class_judges.JudgeFn,
-    judge_params: codes.Params,
-    images: jax.Array,
-    labels: jax.Array,
-    *,
-    seed: int | jax.Array = 0,
+  model: reconstruction.Autoencoder,
+  judge: JudgeFn,
+  judge_params: codes.Params,
+  images: jax.Array,
+  labels: jax.Array,
+  *,
+  seed: int | jax.Array = 0,
 ) -> dict[str, jax.Array]:
   """Measures an autoencoder by an ensemble of judges. May be jitted.
 
@@ -151,20 +203,18 @@ def evaluate_autoencoder(
   def with_one_judge(params):
     classify = functools.partial(judge, params)
     counts = count_class_swaps(model, classify, images, labels, seed=seed)
-    accuracy = functools.partial(
-        class_judges.compute_accuracy, classify, images, labels
-    )
+    accuracy = functools.partial(compute_accuracy, classify, images, labels)
     return {
-        'judge_accuracy': accuracy(),
-        'judge_accuracy_reconstructions': accuracy(
-            lambda x: model.decode(model.encode(x))
-        ),
-        **counts._asdict(),
+      'judge_accuracy': accuracy(),
+      'judge_accuracy_reconstructions': accuracy(
+        lambda x: model.decode(model.encode(x))
+      ),
+      **counts._asdict(),
     }
 
   return {
-      'mse': reconstruction.compute_mse(model, images),
-      **jax.vmap(with_one_judge)(judge_params),
+    'mse': reconstruction.compute_mse(model, images),
+    **jax.vmap(with_one_judge)(judge_params),
   }
 
 
@@ -196,5 +246,5 @@ def summarize(measured: dict[str, jax.Array]) -> dict[str, Any]:
 
 @functools.partial(jax.jit, static_argnames=('module', 'seed'))
 def _measure(model, module, params, images, labels, seed):
-  judge = functools.partial(class_judges.classify, module)
+  judge = functools.partial(classify, module)
   return evaluate_autoencoder(model, judge, params, images, labels, seed=seed)

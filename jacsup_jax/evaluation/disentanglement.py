@@ -24,10 +24,10 @@ from jacsup_jax.models import model as models
 
 # What each metric gives.
 SCORES = {
-    'mig': ('mig',),
-    'sap': ('sap',),
-    'dci': ('dci_disentanglement', 'dci_completeness', 'dci_informativeness'),
-    'modularity': ('modularity',),
+  'mig': ('mig',),
+  'sap': ('sap',),
+  'dci': ('dci_disentanglement', 'dci_completeness', 'dci_informativeness'),
+  'modularity': ('modularity',),
 }
 METRICS = tuple(SCORES)
 # The others have a part per label.
@@ -36,12 +36,12 @@ MOST_IMAGES = 10_000
 BINS = 20
 # For results.json.
 PROTOCOL = (
-    f'codes are (factors, nuisance) of at most {MOST_IMAGES} images, drawn by'
-    ' seed 0 where there are more; every value of a label is a class; mig and'
-    f' modularity: {BINS} bins of equal width a unit; sap: thresholds with the'
-    ' highest balanced accuracy; dci: random forests of ten trees, for'
-    f' codes of more than {predictors.WIDEST_FOREST} units a lasso; 80 % of the'
-    ' images fitted, 10 % to choose its depth or penalty, 10 % to report on'
+  f'codes are (factors, nuisance) of at most {MOST_IMAGES} images, drawn by'
+  ' seed 0 where there are more; every value of a label is a class; mig and'
+  f' modularity: {BINS} bins of equal width a unit; sap: thresholds with the'
+  ' highest balanced accuracy; dci: random forests of ten trees, for'
+  f' codes of more than {predictors.WIDEST_FOREST} units a lasso; 80 % of the'
+  ' images fitted, 10 % to choose its depth or penalty, 10 % to report on'
 )
 
 _FEWEST = 20
@@ -58,7 +58,7 @@ class Score:
 
 
 def measure(
-    model: models.Model, data: registry.Dataset, metrics: Sequence[str]
+  model: models.Model, data: registry.Dataset, metrics: Sequence[str]
 ) -> dict[str, Score]:
   """Computes scores of a model's codes of at most `MOST_IMAGES` images.
 
@@ -112,18 +112,18 @@ def check_metrics(metrics: Sequence[str]) -> None:
   """Raises InputError unless metrics are known and different."""
   if set(metrics) - set(METRICS) or len(metrics) > len(set(metrics)):
     raise errors.InputError(
-        f'--metrics={",".join(metrics)}; accepted: any of'
-        f' {", ".join(METRICS)}, each once.'
+      f'--metrics={",".join(metrics)}; accepted: any of'
+      f' {", ".join(METRICS)}, each once.'
     )
 
 
 def compute_scores(
-    metrics: Sequence[str],
-    codes: np.ndarray,
-    labels: np.ndarray,
-    label_names: Sequence[str] | None = None,
-    *,
-    seed: int = 0,
+  metrics: Sequence[str],
+  codes: np.ndarray,
+  labels: np.ndarray,
+  label_names: Sequence[str] | None = None,
+  *,
+  seed: int = 0,
 ) -> dict[str, Score]:
   """Computes the scores that `SCORES` lists for some metrics.
 
@@ -141,17 +141,17 @@ def compute_scores(
   check_metrics(metrics)
   codes, classes, names = _check_arrays(codes, labels, label_names)
   functions = {
-      'mig': compute_mig,
-      'sap': compute_sap,
-      'dci': functools.partial(compute_dci, seed=seed),
-      'modularity': compute_modularity,
+    'mig': compute_mig,
+    'sap': compute_sap,
+    'dci': functools.partial(compute_dci, seed=seed),
+    'modularity': compute_modularity,
   }
   varies = classes.max(axis=0) > 0
   kept = [name for name, does in zip(names, varies) if does]
   constant = tuple(
-      f'{name} is the same in all {len(classes)} examples'
-      for name in names
-      if name not in kept
+    f'{name} is the same in all {len(classes)} examples'
+    for name in names
+    if name not in kept
   )
   bad = int(np.sum(~np.all(np.isfinite(codes), axis=1)))
   scores = {}
@@ -171,7 +171,7 @@ def compute_scores(
 
 
 def describe(
-    scores: dict[str, Score], label_names: Sequence[str]
+  scores: dict[str, Score], label_names: Sequence[str]
 ) -> dict[str, Any]:
   """Returns scores as JSON values, parts of labels by their names."""
   described = {}
@@ -261,7 +261,7 @@ def compute_sap(codes, classes, names) -> tuple[Score]:
   if codes.shape[1] < 2:
     return (_undefined('SAP needs two units or more, and the code has one'),)
   accuracies = [
-      predictors.threshold_accuracies(codes, column) for column in classes.T
+    predictors.threshold_accuracies(codes, column) for column in classes.T
   ]
   gaps = [np.diff(np.sort(found)[-2:]).item() for found in accuracies]
   return (_mean(gaps),)
@@ -292,7 +292,7 @@ def compute_dci(codes, classes, names, *, seed=0) -> tuple[Score, Score, Score]:
 
 
 def dci_of_importance(
-    importance: np.ndarray, names: Sequence[str]
+  importance: np.ndarray, names: Sequence[str]
 ) -> tuple[Score, Score]:
   """Computes disentanglement and completeness from importance `[U, L]`.
 
@@ -300,23 +300,23 @@ def dci_of_importance(
   """
   units, labels = importance.shape
   separate = _undefined(
-      f'disentanglement of DCI needs two labels that vary, found {labels}'
+    f'disentanglement of DCI needs two labels that vary, found {labels}'
   )
   if labels > 1:
     parts = _one_less_entropy(importance)
     separate = _mean(
-        parts,
-        f'no importance of {_name_units(parts)}',
-        weights=importance.sum(axis=1),
+      parts,
+      f'no importance of {_name_units(parts)}',
+      weights=importance.sum(axis=1),
     )
   if units < 2:
     return separate, _undefined(
-        'completeness of DCI needs two units or more, and the code has one'
+      'completeness of DCI needs two units or more, and the code has one'
     )
   parts = _one_less_entropy(importance.T)
   empty = [name for name, part in zip(names, parts) if part is None]
   return separate, _mean(
-      parts, f'no unit is of importance to {", ".join(empty)}'
+    parts, f'no unit is of importance to {", ".join(empty)}'
   )
 
 
@@ -324,20 +324,20 @@ def _check_arrays(codes, labels, label_names):
   """Returns float codes, labels as classes from 0 without gaps, and names."""
   codes, labels = np.asarray(codes), np.asarray(labels)
   for name, array, kinds, accepted in (
-      ('codes', codes, 'fiub', '(M, U) real numbers'),
-      ('labels', labels, 'iub', '(M, L) integers'),
+    ('codes', codes, 'fiub', '(M, U) real numbers'),
+    ('labels', labels, 'iub', '(M, L) integers'),
   ):
     if array.ndim != 2 or not array.size or array.dtype.kind not in kinds:
       raise errors.InputError(
-          f'{name} have the shape {array.shape} and type {array.dtype};'
-          f' accepted: {accepted}, none of the sizes 0.'
+        f'{name} have the shape {array.shape} and type {array.dtype};'
+        f' accepted: {accepted}, none of the sizes 0.'
       )
   names = tuple(label_names or (f'label {i}' for i in range(labels.shape[1])))
   if len(codes) != len(labels) or len(names) != labels.shape[1]:
     raise errors.InputError(
-        f'found {len(codes)} codes, labels of {len(labels)} examples, and'
-        f' {len(names)} names for {labels.shape[1]} labels; accepted: as many'
-        ' of each.'
+      f'found {len(codes)} codes, labels of {len(labels)} examples, and'
+      f' {len(names)} names for {labels.shape[1]} labels; accepted: as many'
+      ' of each.'
     )
   classes = [np.unique(column, return_inverse=True)[1] for column in labels.T]
   return codes.astype(np.float64), np.stack(classes, axis=1), names

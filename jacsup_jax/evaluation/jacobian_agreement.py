@@ -46,10 +46,10 @@ class PrincipalDirections(NamedTuple):
 
 
 def multiply_columns(
-    student_decode: codes.DecodeFn,
-    student_code: codes.Code,
-    teacher_decode: codes.DecodeFn,
-    teacher_code: codes.Code,
+  student_decode: codes.DecodeFn,
+  student_code: codes.Code,
+  teacher_decode: codes.DecodeFn,
+  teacher_code: codes.Code,
 ) -> ColumnProducts:
   """Multiplies a student's columns by its teacher's, factor by factor.
 
@@ -64,16 +64,16 @@ def multiply_columns(
       the shape of images; or see `check_decoder`.
   """
   shapes = [
-      (*code.factors.shape, *check_decoder(decode, code, name))
-      for name, decode, code in (
-          ('student', student_decode, student_code),
-          ('teacher', teacher_decode, teacher_code),
-      )
+    (*code.factors.shape, *check_decoder(decode, code, name))
+    for name, decode, code in (
+      ('student', student_decode, student_code),
+      ('teacher', teacher_decode, teacher_code),
+    )
   ]
   if shapes[0] != shapes[1]:
     raise errors.InputError(
-        'the student has (examples, factors, H, W, C) ='
-        f' {shapes[0]}, the teacher {shapes[1]}; accepted: the same.'
+      'the student has (examples, factors, H, W, C) ='
+      f' {shapes[0]}, the teacher {shapes[1]}; accepted: the same.'
     )
 
   def multiply(codes):
@@ -83,22 +83,21 @@ def multiply_columns(
     def multiply_column(direction):
       columns = student(direction), teacher(direction)
       return [
-          jnp.sum(a * b)
-          for a, b in (columns[:1] * 2, columns[1:] * 2, columns)
+        jnp.sum(a * b) for a, b in (columns[:1] * 2, columns[1:] * 2, columns)
       ]
 
     units = _unit_vectors(codes[0])
     return ColumnProducts(*jax.lax.map(multiply_column, units))
 
   return jax.lax.map(
-      multiply,
-      (student_code, teacher_code),
-      batch_size=batches.count_at_once(shapes[0][2:]),
+    multiply,
+    (student_code, teacher_code),
+    batch_size=batches.count_at_once(shapes[0][2:]),
   )
 
 
 def compute_agreement(
-    products: ColumnProducts, names: Sequence[str]
+  products: ColumnProducts, names: Sequence[str]
 ) -> dict[str, Any]:
   """Averages the agreement of two Jacobians over data.
 
@@ -122,26 +121,26 @@ def compute_agreement(
   cosine = _divide(both, np.sqrt(student * teacher), nonzero & (student > 0))
   norm_error = abs(_divide(np.sqrt(student), np.sqrt(teacher), nonzero) - 1)
   factors = {
-      name: {
-          'cosine': _mean(cosine[:, i]),
-          'norm_error': _mean(norm_error[:, i]),
-          'undefined_cosines': int(np.sum(np.isnan(cosine[:, i]))),
-          'undefined_norm_errors': int(np.sum(np.isnan(norm_error[:, i]))),
-      }
-      for i, name in enumerate(names)
+    name: {
+      'cosine': _mean(cosine[:, i]),
+      'norm_error': _mean(norm_error[:, i]),
+      'undefined_cosines': int(np.sum(np.isnan(cosine[:, i]))),
+      'undefined_norm_errors': int(np.sum(np.isnan(norm_error[:, i]))),
+    }
+    for i, name in enumerate(names)
   }
   over_factors = lambda key: _mean(
-      np.array([f[key] for f in factors.values()], np.float64)
+    np.array([f[key] for f in factors.values()], np.float64)
   )
   return {
-      'cosine': over_factors('cosine'),
-      'norm_error': over_factors('norm_error'),
-      'factors': factors,
+    'cosine': over_factors('cosine'),
+    'norm_error': over_factors('norm_error'),
+    'factors': factors,
   }
 
 
 def compute_column_cosines(
-    decode: codes.DecodeFn, code: codes.Code
+  decode: codes.DecodeFn, code: codes.Code
 ) -> tuple[jax.Array, jax.Array]:
   """Computes the cosines between the columns of one decoder's Jacobian.
 
@@ -163,13 +162,11 @@ def compute_column_cosines(
   image_shape = check_decoder(decode, code)
   needed = 4 * code.factors.shape[1] * math.prod(image_shape)
   _check_memory(
-      f'the {code.factors.shape[1]} columns of images of {image_shape}', needed
+    f'the {code.factors.shape[1]} columns of images of {image_shape}', needed
   )
 
   def compare(code):
-    columns = jax.lax.map(
-        _linearize_factors(decode, code), _unit_vectors(code)
-    )
+    columns = jax.lax.map(_linearize_factors(decode, code), _unit_vectors(code))
     columns = columns.reshape(columns.shape[0], -1)
     norms = jnp.linalg.norm(columns, axis=1, keepdims=True)
     # Scaled first: squares of small ones would not be numbers any more.
@@ -178,7 +175,7 @@ def compute_column_cosines(
     return units @ units.T, defined
 
   cosines, defined = jax.lax.map(
-      compare, code, batch_size=max(1, _COLUMN_BYTES // needed)
+    compare, code, batch_size=max(1, _COLUMN_BYTES // needed)
   )
   count = jnp.sum(defined, axis=0)
   total = jnp.sum(jnp.where(defined, cosines, 0.0), axis=0)
@@ -186,13 +183,13 @@ def compute_column_cosines(
 
 
 def find_principal_directions(
-    decode: codes.DecodeFn,
-    code: codes.Code,
-    count: int,
-    *,
-    seed: int = 0,
-    tolerance: float = 1e-4,
-    most_iterations: int = 200,
+  decode: codes.DecodeFn,
+  code: codes.Code,
+  count: int,
+  *,
+  seed: int = 0,
+  tolerance: float = 1e-4,
+  most_iterations: int = 200,
 ) -> PrincipalDirections:
   """Finds the directions of the nuisance that change images most.
 
@@ -224,28 +221,28 @@ def find_principal_directions(
   dim = math.prod(shape)
   if not 1 <= count <= dim:
     raise errors.InputError(
-        f'{count} principal directions of a nuisance of {dim} units; accepted:'
-        f' {f"from 1 to {dim}" if dim else "a decoder with a nuisance"}.'
+      f'{count} principal directions of a nuisance of {dim} units; accepted:'
+      f' {f"from 1 to {dim}" if dim else "a decoder with a nuisance"}.'
     )
   size = min(dim, count + _MORE_DIRECTIONS)
   _check_memory(f'{size} directions of {dim} units', 4 * size * dim)
   block, _ = jnp.linalg.qr(jax.random.normal(jax.random.key(seed), (dim, size)))
   vectors, values, residuals = _iterate(
-      _make_gram(decode, code), block, count, tolerance, most_iterations
+    _make_gram(decode, code), block, count, tolerance, most_iterations
   )
   vectors = vectors[:count]
   largest = jnp.argmax(jnp.abs(vectors), axis=1, keepdims=True)
   signs = jnp.sign(jnp.take_along_axis(vectors, largest, axis=1))
   return PrincipalDirections(
-      # Rounding may put an eigenvalue of 0 below it.
-      jnp.sqrt(jnp.maximum(values[:count], 0.0)),
-      (vectors * signs).reshape(count, *shape),
-      residuals[:count],
+    # Rounding may put an eigenvalue of 0 below it.
+    jnp.sqrt(jnp.maximum(values[:count], 0.0)),
+    (vectors * signs).reshape(count, *shape),
+    residuals[:count],
   )
 
 
 def check_decoder(
-    decode: codes.DecodeFn, code: codes.Code, name: str = 'decoder'
+  decode: codes.DecodeFn, code: codes.Code, name: str = 'decoder'
 ) -> tuple[int, int, int]:
   """Returns the shape (H, W, C) of what a decoder makes of a code.
 
@@ -258,15 +255,15 @@ def check_decoder(
   factors, nuisance = (jnp.shape(x) for x in code)
   if len(factors) != 2 or 0 in factors or nuisance[:1] != factors[:1]:
     raise errors.InputError(
-        f'the code of the {name} has factors of the shape {factors} and'
-        f' nuisance of {nuisance}; accepted: (examples, factors), one or more,'
-        ' and as many examples.'
+      f'the code of the {name} has factors of the shape {factors} and'
+      f' nuisance of {nuisance}; accepted: (examples, factors), one or more,'
+      ' and as many examples.'
     )
   images = jax.eval_shape(decode, code).shape
   if len(images) != 4 or images[0] != factors[0]:
     raise errors.InputError(
-        f'the {name} decodes {factors[0]} examples to {images}; accepted:'
-        ' (examples, H, W, C).'
+      f'the {name} decodes {factors[0]} examples to {images}; accepted:'
+      ' (examples, H, W, C).'
     )
   return images[1:]
 
@@ -299,14 +296,14 @@ def _iterate(apply, block, count, tolerance, most_iterations):
 def _make_gram(decode, code):
   """Makes the product of the averaged J^T J with a flat direction."""
   _, push = jax.linearize(
-      lambda nuisance: decode(code._replace(nuisance=nuisance)), code.nuisance
+    lambda nuisance: decode(code._replace(nuisance=nuisance)), code.nuisance
   )
   pull = jax.linear_transpose(push, code.nuisance)
 
   def apply(direction):
     tangent = direction.reshape(1, *code.nuisance.shape[1:])
     tangent = jnp.broadcast_to(
-        tangent.astype(code.nuisance.dtype), code.nuisance.shape
+      tangent.astype(code.nuisance.dtype), code.nuisance.shape
     )
     [gradient] = pull(push(tangent))
     return jnp.mean(gradient.reshape(len(gradient), -1), axis=0)
@@ -318,8 +315,7 @@ def _linearize_factors(decode, code):
   """Returns the derivative of one example's image, of its factors."""
   nuisance = code.nuisance[None]
   _, push = jax.linearize(
-      lambda factors: decode(codes.Code(factors[None], nuisance))[0],
-      code.factors,
+    lambda factors: decode(codes.Code(factors[None], nuisance))[0], code.factors
   )
   return push
 
@@ -331,18 +327,15 @@ def _unit_vectors(code):
 def _check_memory(what, needed):
   if needed > _MOST_BYTES:
     raise errors.InputError(
-        f'{what} need {needed / 2**30:.1f} GiB; accepted: up to'
-        f' {_MOST_BYTES / 2**30:.0f} GiB.'
+      f'{what} need {needed / 2**30:.1f} GiB; accepted: up to'
+      f' {_MOST_BYTES / 2**30:.0f} GiB.'
     )
 
 
 def _divide(numerator, denominator, defined):
   """Divides where it is defined; NaN elsewhere."""
   return np.divide(
-      numerator,
-      denominator,
-      out=np.full(numerator.shape, np.nan),
-      where=defined,
+    numerator, denominator, out=np.full(numerator.shape, np.nan), where=defined
   )
 
 

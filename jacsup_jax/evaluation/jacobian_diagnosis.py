@@ -26,11 +26,11 @@ class _Member:
 
 
 def measure(
-    stages: Sequence[config.Stage],
-    stage_models: Sequence[models.Model],
-    images: jax.Array,
-    factor_names: Sequence[str],
-    attributes: jax.Array | None = None,
+  stages: Sequence[config.Stage],
+  stage_models: Sequence[models.Model],
+  images: jax.Array,
+  factor_names: Sequence[str],
+  attributes: jax.Array | None = None,
 ) -> list[dict[str, Any]]:
   """Measures the Jacobians of the models of one run and seed.
 
@@ -52,12 +52,12 @@ def measure(
     `column_cosines`; `principal_directions` of the nuisance, or None.
   """
   members = {
-      stage.name: _Member(stage, model, _encode(model, images, attributes))
-      for stage, model in zip(stages, stage_models, strict=True)
+    stage.name: _Member(stage, model, _encode(model, images, attributes))
+    for stage, model in zip(stages, stage_models, strict=True)
   }
   return [
-      _measure_member(member, members, list(factor_names))
-      for member in members.values()
+    _measure_member(member, members, list(factor_names))
+    for member in members.values()
   ]
 
 
@@ -72,22 +72,22 @@ def row_entries(diagnosed: dict[str, Any]) -> dict[str, float | None]:
 
 
 def format_undefined(
-    diagnosed: Sequence[dict[str, Any]], num_images: int
+  diagnosed: Sequence[dict[str, Any]], num_images: int
 ) -> list[str]:
   """Lists the zero columns of Jacobians, which no mean includes, as lines."""
   lines = []
   for entry in diagnosed:
     for found in filter(None, (entry['supervisor'], entry['first_teacher'])):
       zero = [
-          f'{name} ({factor["undefined_cosines"]})'
-          for name, factor in found['factors'].items()
-          if factor['undefined_cosines']
+        f'{name} ({factor["undefined_cosines"]})'
+        for name, factor in found['factors'].items()
+        if factor['undefined_cosines']
       ]
       if zero:
         lines.append(
-            f'{entry["stage"]} against {found["stage"]}: the cosine of the'
-            ' Jacobians is undefined, as a column is zero, on so many of'
-            f' {num_images} images: {", ".join(zero)}'
+          f'{entry["stage"]} against {found["stage"]}: the cosine of the'
+          ' Jacobians is undefined, as a column is zero, on so many of'
+          f' {num_images} images: {", ".join(zero)}'
         )
   return lines
 
@@ -104,18 +104,18 @@ def _measure_member(member, members, factor_names):
     first = next(filter(_is_teacher, members.values()), None)
   against = supervisor and _compare(member, supervisor, names)
   return {
-      'stage': stage.name,
-      'model': stage.model,
-      'nuisance_dim': stage.nuisance_dim,
-      'supervisor': against,
-      # The first teacher's whole code is its factors.
-      'first_teacher': (
-          against
-          if first is supervisor
-          else first and _compare(member, first, factor_names)
-      ),
-      'column_cosines': _compare_columns(*_split(member, whole), names),
-      'principal_directions': _find_directions(member),
+    'stage': stage.name,
+    'model': stage.model,
+    'nuisance_dim': stage.nuisance_dim,
+    'supervisor': against,
+    # The first teacher's whole code is its factors.
+    'first_teacher': (
+      against
+      if first is supervisor
+      else first and _compare(member, first, factor_names)
+    ),
+    'column_cosines': _compare_columns(*_split(member, whole), names),
+    'principal_directions': _find_directions(member),
   }
 
 
@@ -129,7 +129,7 @@ def _split(member, num_factors):
     return member.model, member.code
   flat = codes.merge(member.code)
   module = member.model.module.clone(
-      num_factors=num_factors, nuisance_dim=flat.shape[1] - num_factors
+    num_factors=num_factors, nuisance_dim=flat.shape[1] - num_factors
   )
   model = dataclasses.replace(member.model, module=module)
   return model, codes.split(flat, num_factors)
@@ -141,9 +141,7 @@ def _compare(student, teacher, names):
   if teacher.code.nuisance.ndim == 2:
     # All units of the teacher, unless fewer are named.
     count = min(len(names), sum(x.shape[1] for x in teacher.code))
-  products = _multiply_columns(
-      *_split(student, count), *_split(teacher, count)
-  )
+  products = _multiply_columns(*_split(student, count), *_split(teacher, count))
   found = jacobian_agreement.compute_agreement(products, names[:count])
   return {'stage': teacher.stage.name, **found}
 
@@ -151,13 +149,13 @@ def _compare(student, teacher, names):
 def _compare_columns(model, code, names):
   cosines, count = jax.device_get(_column_cosines(model, code))
   return {
-      'names': names,
-      'cosines': [
-          # NaN is not JSON.
-          [float(c) if n else None for c, n in zip(*row)]
-          for row in zip(cosines, count)
-      ],
-      'examples': count.tolist(),
+    'names': names,
+    'cosines': [
+      # NaN is not JSON.
+      [float(c) if n else None for c, n in zip(*row)]
+      for row in zip(cosines, count)
+    ],
+    'examples': count.tolist(),
   }
 
 
@@ -170,12 +168,12 @@ def _find_directions(member):
   most = _FLAT_DIRECTION_IMAGES if flat else _MAP_DIRECTION_IMAGES
   code = jax.tree.map(lambda x: x[:most], member.code)
   found = jax.device_get(
-      _principal_directions(member.model, code, min(_NUM_DIRECTIONS, dim))
+    _principal_directions(member.model, code, min(_NUM_DIRECTIONS, dim))
   )
   entry = {
-      'images': len(code.factors),
-      'singular_values': found.singular_values.tolist(),
-      'residuals': found.residuals.tolist(),
+    'images': len(code.factors),
+    'singular_values': found.singular_values.tolist(),
+    'residuals': found.residuals.tolist(),
   }
   if flat:
     entry['directions'] = found.directions.tolist()
@@ -190,7 +188,7 @@ def _encode(model, images, attributes):
 @jax.jit
 def _multiply_columns(student, student_code, teacher, teacher_code):
   return jacobian_agreement.multiply_columns(
-      student.decode, student_code, teacher.decode, teacher_code
+    student.decode, student_code, teacher.decode, teacher_code
   )
 
 
@@ -201,6 +199,4 @@ def _column_cosines(model, code):
 
 @functools.partial(jax.jit, static_argnums=2)
 def _principal_directions(model, code, count):
-  return jacobian_agreement.find_principal_directions(
-      model.decode, code, count
-  )
+  return jacobian_agreement.find_principal_directions(model.decode, code, count)

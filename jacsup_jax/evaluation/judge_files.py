@@ -32,8 +32,8 @@ def check_free(directory: str | os.PathLike[str]) -> None:
   empty = directory.is_dir() and not any(directory.iterdir())
   if directory.exists() and not empty:
     raise errors.InputError(
-        f'{directory} is not a directory of judges; accepted: one that has a'
-        f' {_NAME}, or a new or empty one.'
+      f'{directory} is not a directory of judges; accepted: one that has a'
+      f' {_NAME}, or a new or empty one.'
     )
 
 
@@ -52,24 +52,24 @@ def save(directory: str | os.PathLike[str], judges: Any, tree: str) -> None:
   from safetensors import numpy as safetensors
 
   described = {
-      field.name: getattr(judges, field.name)
-      for field in dataclasses.fields(judges)
-      if field.name != tree
+    field.name: getattr(judges, field.name)
+    for field in dataclasses.fields(judges)
+    if field.name != tree
   }
   arrays = {
-      name: np.ascontiguousarray(array)
-      for name, array in _flatten(getattr(judges, tree)).items()
+    name: np.ascontiguousarray(array)
+    for name, array in _flatten(getattr(judges, tree)).items()
   }
   path = pathlib.Path(directory) / _NAME
   with files.writing(path):
     path.parent.mkdir(parents=True, exist_ok=True)
   files.write_whole(
-      path, safetensors.save(arrays, {'judges': json.dumps(described)})
+    path, safetensors.save(arrays, {'judges': json.dumps(described)})
   )
 
 
 def read(
-    directory: str | os.PathLike[str], kind: type[_Judges], tree: str
+  directory: str | os.PathLike[str], kind: type[_Judges], tree: str
 ) -> _Judges:
   """Reads what `save` saved.
 
@@ -92,17 +92,17 @@ def read(
       arrays = {name: file.get_tensor(name) for name in file.keys()}
   except (OSError, ValueError, safetensors.SafetensorError) as error:
     raise errors.InputError(
-        f'{path} cannot be read ({error}); accepted: judges that this package'
-        ' saved.'
+      f'{path} cannot be read ({error}); accepted: judges that this package'
+      ' saved.'
     ) from error
   if set(described) != names:
     raise errors.InputError(
-        f'{path} describes {", ".join(sorted(described)) or "nothing"}, which'
-        f' is not {kind.__name__}; accepted: {", ".join(sorted(names))}.'
+      f'{path} describes {", ".join(sorted(described)) or "nothing"}, which'
+      f' is not {kind.__name__}; accepted: {", ".join(sorted(names))}.'
     )
   entries = {
-      name: tuple(value) if isinstance(value, list) else value
-      for name, value in described.items()
+    name: tuple(value) if isinstance(value, list) else value
+    for name, value in described.items()
   }
   return kind(**entries, **{tree: _unflatten(arrays)})
 

@@ -31,16 +31,16 @@ def make_optimizer(num_steps: int) -> optax.GradientTransformation:
 
 
 def take_step(
-    state: TrainState,
-    objective: Callable[..., Any],
-    optimizer: optax.GradientTransformation,
+  state: TrainState,
+  objective: Callable[..., Any],
+  optimizer: optax.GradientTransformation,
 ) -> tuple[TrainState, jax.Array]:
   """Takes one optimizer step; returns the state after it, the loss before it.
 
   `objective` is `(params, batch_stats) -> (loss, batch_stats)` on a batch.
   """
   (loss, batch_stats), grads = jax.value_and_grad(objective, has_aux=True)(
-      state.params, state.batch_stats
+    state.params, state.batch_stats
   )
   updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
   params = optax.apply_updates(state.params, updates)

@@ -5,13 +5,11 @@ ensemble over seeds and stored with their accuracy; every score is a mean over
 them. `attribute_judges` has the judges of facial attributes.
 """
 
-from collections.abc import Callable
 import dataclasses
 import functools
 import os
 from typing import Any
 
-from flax import linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -23,14 +21,11 @@ from jacsup_jax.core import errors
 from jacsup_jax.core import trees
 from jacsup_jax.data import batches
 from jacsup_jax.data import registry
+from jacsup_jax.evaluation import class_swaps
 from jacsup_jax.evaluation import judge_files
 from jacsup_jax.evaluation import judge_training
 from jacsup_jax.models import classifiers
 
-# `classify(images, key) -> [B] int`: a key switches dropout on, None off.
-ClassifyFn = Callable[[jax.Array, jax.Array | None], jax.Array]
-# The same with the parameters of a judge first.
-JudgeFn = Callable[[codes.Params, jax.Array, jax.Array | None], jax.Array]
 SEEDS = (0, 1, 2)
 BATCH_SIZE = 128
 
@@ -40,7 +35,7 @@ class JudgeConfig:
   """How a missing judge is trained; the widths are those of face judges."""
 
   judge_epochs: int = config.option(
-      10, 'Epochs of a judge that this run trains.', low=1
+    10, 'Epochs of a judge that this run trains.', low=1
   )
   judge_first_width: int = config.option(
       32, 'Channels of layer 1 of a face judge; each next layer has twice as'
@@ -87,7 +82,7 @@ class Judges:
   def module(self) -> classifiers.MlpJudge:
     """The network."""
     return classifiers.MlpJudge(
-        self.num_classes, image_shape=tuple(self.image_shape)
+      self.num_classes, image_shape=tuple(self.image_shape)
     )
 
   def describe(self) -> dict[str, Any]:
@@ -96,47 +91,8 @@ class Judges:
     return {name: getattr(self, name) for name in names}
 
 
-def classify(
-    module: nn.Module,
-    params: codes.Params,
-    images: jax.Array,
-    key: jax.Array | None = None,
-) -> jax.Array:
-  """Returns the classes `[B]` that one judge sees in `[B, H, W, C]` images.
-
-  Images are in [0, 1]; a key switches dropout on.
-  """
-  logits = module.apply(
-      {'params': params},
-      images,
-      train=key is not None,
-      rngs=None if key is None else {'dropout': key},
-  )
-  return jnp.argmax(logits, axis=-1)
-
-
-def compute_accuracy(
-    classify_fn: ClassifyFn,
-    images: jax.Array,
-    labels: jax.Array,
-    transform: Callable[[jax.Array], jax.Array] = lambda x: x,
-) -> jax.Array:
-  """Computes a judge's accuracy in [0, 1] on `[M, H, W, C]` uint8 images.
-
-  `transform` is applied to the images in [0, 1] first, as a reconstruction.
-  """
-
-  def correct(example):
-    image, label = example
-    classes = classify_fn(transform(batches.to_float(image[None])), None)
-    return jnp.mean(classes == label)
-
-  at_once = batches.count_at_once(images.shape[1:])
-  return jnp.mean(jax.lax.map(correct, (images, labels), batch_size=at_once))
-
-
 def default_directory(
-    dataset: str, data_dir: str | os.PathLike[str] | None
+  dataset: str, data_dir: str | os.PathLike[str] | None
 ) -> str:
   """Returns the default directory of the judges of a data set.
 
@@ -156,14 +112,14 @@ def identify(dataset: str, test: registry.Dataset) -> str:
 
 
 def restore_or_train(
-    directory: str | os.PathLike[str],
-    dataset: str,
-    data_dir: str | os.PathLike[str] | None,
-    *,
-    image_shape: tuple[int, int, int] | None = None,
-    seeds: tuple[int, ...] | None = None,
-    epochs: int | None = None,
-    report: judge_training.Report | None = None,
+  directory: str | os.PathLike[str],
+  dataset: str,
+  data_dir: str | os.PathLike[str] | None,
+  *,
+  image_shape: tuple[int, int, int] | None = None,
+  seeds: tuple[int, ...] | None = None,
+  epochs: int | None = None,
+  report: judge_training.Report | None = None,
 ) -> Judges:
   """Restores the judges of a directory, or trains and saves them.
 
@@ -183,47 +139,47 @@ def restore_or_train(
       with other seeds or epochs than asked for.
   """
   load = functools.partial(
-      registry.load, dataset, data_dir=data_dir, image_shape=image_shape
+    registry.load, dataset, data_dir=data_dir, image_shape=image_shape
   )
   test = load('test')
   dataset = identify(dataset, test)
   if judge_files.exist(directory):
     judges = restore(
-        directory,
-        dataset=dataset,
-        num_classes=test.num_classes,
-        image_shape=test.images.shape[1:],
+      directory,
+      dataset=dataset,
+      num_classes=test.num_classes,
+      image_shape=test.images.shape[1:],
     )
     for name, wanted in (('seeds', seeds), ('epochs', epochs)):
       found = getattr(judges, name)
       if wanted is not None and wanted != found:
         raise errors.InputError(
-            f'the judges in {directory} have {name} {found}, asked for are'
-            f' {wanted}; accepted: the same, or another directory.'
+          f'the judges in {directory} have {name} {found}, asked for are'
+          f' {wanted}; accepted: the same, or another directory.'
         )
     return judges
   judge_files.check_free(directory)
   judges = train(
-      dataset,
-      load('train_minus_validation'),
-      test,
-      seeds=seeds or SEEDS,
-      epochs=epochs or JudgeConfig().judge_epochs,
-      report=report,
+    dataset,
+    load('train_minus_validation'),
+    test,
+    seeds=seeds or SEEDS,
+    epochs=epochs or JudgeConfig().judge_epochs,
+    report=report,
   )
   save(directory, judges)
   return judges
 
 
 def train(
-    dataset: str,
-    data: registry.Dataset,
-    test: registry.Dataset,
-    *,
-    seeds: tuple[int, ...],
-    epochs: int,
-    batch_size: int = BATCH_SIZE,
-    report: judge_training.Report | None = None,
+  dataset: str,
+  data: registry.Dataset,
+  test: registry.Dataset,
+  *,
+  seeds: tuple[int, ...],
+  epochs: int,
+  batch_size: int = BATCH_SIZE,
+  report: judge_training.Report | None = None,
 ) -> Judges:
   """Trains judges of several seeds in one program.
 
@@ -236,18 +192,18 @@ def train(
   """
   if len(data) < batch_size:
     raise errors.InputError(
-        f'--dataset={dataset} has {len(data)} training images, fewer than a'
-        f' batch of the judges; accepted: {batch_size} or more.'
+      f'--dataset={dataset} has {len(data)} training images, fewer than a'
+      f' batch of the judges; accepted: {batch_size} or more.'
     )
   judges = Judges(
-      num_classes=data.num_classes,
-      image_shape=tuple(data.images.shape[1:]),
-      dataset=dataset,
-      seeds=tuple(seeds),
-      epochs=epochs,
-      params={},
-      accuracy=(),
-      sha256='',
+    num_classes=data.num_classes,
+    image_shape=tuple(data.images.shape[1:]),
+    dataset=dataset,
+    seeds=tuple(seeds),
+    epochs=epochs,
+    params={},
+    accuracy=(),
+    sha256='',
   )
   module = judges.module
   num_steps = epochs * batches.count_steps(len(data), batch_size)
@@ -261,13 +217,13 @@ def train(
       report(epoch + 1, epochs, {'loss': float(np.mean(loss))})
   params = jax.device_get(state.params)
   accuracy = _measure_accuracy(
-      module, params, jnp.asarray(test.images), jnp.asarray(test.labels)
+    module, params, jnp.asarray(test.images), jnp.asarray(test.labels)
   )
   return dataclasses.replace(
-      judges,
-      params=params,
-      accuracy=tuple(float(a) for a in accuracy),
-      sha256=trees.hash_tree(params),
+    judges,
+    params=params,
+    accuracy=tuple(float(a) for a in accuracy),
+    sha256=trees.hash_tree(params),
   )
 
 
@@ -282,11 +238,11 @@ def read(directory: str | os.PathLike[str]) -> Judges:
 
 
 def restore(
-    directory: str | os.PathLike[str],
-    *,
-    dataset: str,
-    num_classes: int,
-    image_shape: tuple[int, int, int],
+  directory: str | os.PathLike[str],
+  *,
+  dataset: str,
+  num_classes: int,
+  image_shape: tuple[int, int, int],
 ) -> Judges:
   """Restores judges; InputError if they are damaged or for other data.
 
@@ -302,8 +258,8 @@ def restore(
   if found != wanted:
     describe = '{} ({} classes, images {})'.format
     raise errors.InputError(
-        f'the judge in {directory} was trained for {describe(*found)};'
-        f' accepted: one for {describe(*wanted)}.'
+      f'the judge in {directory} was trained for {describe(*found)};'
+      f' accepted: one for {describe(*wanted)}.'
     )
   return judges
 
@@ -324,25 +280,21 @@ def _make_programs(module, num_steps, batch_size):
 
   def train_epoch(state, seed, epoch, images, labels):
     step = functools.partial(
-        _train_step, module, optimizer, seed, images, labels
+      _train_step, module, optimizer, seed, images, labels
     )
     return jax.lax.scan(
-        step,
-        state,
-        batches.epoch_indices(seed, epoch, images.shape[0], batch_size),
+      step,
+      state,
+      batches.epoch_indices(seed, epoch, images.shape[0], batch_size),
     )
 
   # Counters are shared by the judges: only arrays have an axis of seeds.
-  axes = jax.tree.map(
-      lambda x: 0 if x.shape else None, jax.eval_shape(init, 0)
-  )
+  axes = jax.tree.map(lambda x: 0 if x.shape else None, jax.eval_shape(init, 0))
   return jax.jit(jax.vmap(init, out_axes=axes)), jax.jit(
-      jax.vmap(
-          train_epoch,
-          in_axes=(axes, 0, None, None, None),
-          out_axes=(axes, 0),
-      ),
-      donate_argnums=0,
+    jax.vmap(
+      train_epoch, in_axes=(axes, 0, None, None, None), out_axes=(axes, 0)
+    ),
+    donate_argnums=0,
   )
 
 
@@ -353,13 +305,13 @@ def _train_step(module, optimizer, seed, images, labels, state, indices):
 
   def objective(params, batch_stats):
     logits = module.apply(
-        {'params': params},
-        batch_images,
-        train=True,
-        rngs={'dropout': dropout_key},
+      {'params': params},
+      batch_images,
+      train=True,
+      rngs={'dropout': dropout_key},
     )
     loss = optax.softmax_cross_entropy_with_integer_labels(
-        logits, labels[indices]
+      logits, labels[indices]
     ).mean()
     return loss, batch_stats
 
@@ -369,6 +321,6 @@ def _train_step(module, optimizer, seed, images, labels, state, indices):
 @functools.partial(jax.jit, static_argnums=0)
 @functools.partial(jax.vmap, in_axes=(None, 0, None, None))
 def _measure_accuracy(module, params, images, labels):
-  return compute_accuracy(
-      functools.partial(classify, module, params), images, labels
+  return class_swaps.compute_accuracy(
+    functools.partial(class_swaps.classify, module, params), images, labels
   )

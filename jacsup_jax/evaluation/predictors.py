@@ -39,7 +39,7 @@ def threshold_accuracies(codes: np.ndarray, classes: np.ndarray) -> np.ndarray:
 
 
 def predict(
-    codes: np.ndarray, classes: np.ndarray, seed: int
+  codes: np.ndarray, classes: np.ndarray, seed: int
 ) -> tuple[np.ndarray, float]:
   """Predicts a label from the whole code.
 
@@ -65,7 +65,7 @@ def predict(
     right = np.mean(classes[reported] == classes[fitted][0])
     return np.zeros(codes.shape[1]), float(right)
   score = lambda predict_fn, rows: np.mean(
-      predict_fn(codes[rows]) == classes[rows]
+    predict_fn(codes[rows]) == classes[rows]
   )
   fit = _fit_forests if codes.shape[1] <= WIDEST_FOREST else _fit_lassos
   candidates = fit(codes[fitted], classes[fitted], seed)
@@ -81,13 +81,13 @@ def _fit_forests(codes, classes, seed):
 
   for depth in _DEPTHS:
     forest = ensemble.RandomForestClassifier(
-        10,
-        max_depth=depth,
-        # A split that does not see the best unit would credit others.
-        max_features=None,
-        # For little data threads take longer than trees.
-        n_jobs=-1 if codes.size > 2**17 else 1,
-        random_state=seed,
+      10,
+      max_depth=depth,
+      # A split that does not see the best unit would credit others.
+      max_features=None,
+      # For little data threads take longer than trees.
+      n_jobs=-1 if codes.size > 2**17 else 1,
+      random_state=seed,
     ).fit(codes, classes)
     yield forest.feature_importances_, forest.predict
 
@@ -106,12 +106,15 @@ def _fit_lassos(codes, classes, unused_seed):
   products = units.T @ units
   for penalty in _PENALTIES:
     lasso = linear_model.Lasso(
-        penalty, fit_intercept=False, precompute=products
+      penalty, fit_intercept=False, precompute=products
     ).fit(units, is_class - shares)
     size = np.abs(lasso.coef_).sum(axis=0)
-    yield size / (size.sum() or 1.0), lambda x, weights=lasso.coef_.T: seen[
+    yield (
+      size / (size.sum() or 1.0),
+      lambda x, weights=lasso.coef_.T: seen[
         np.argmax(scaler.transform(x) @ weights + shares, axis=1)
-    ]
+      ],
+    )
 
 
 def _search_one_threshold(classes, before, weights):

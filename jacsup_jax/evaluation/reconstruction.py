@@ -1,22 +1,33 @@
 """Reconstruction error, and passes over data sets in batches.
 
-Models are evaluated with running statistics on uint8 images. Wherever a
-function here or in `class_swaps`, `swap_ceiling` and `attribute_flips` takes a
-`model`, a `models.model.Model` is meant; anything with its `encode`, `decode`
-and `image_range` will do.
+Models are evaluated with running statistics on uint8 images.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jacsup_jax.core import codes
 from jacsup_jax.core import errors
 from jacsup_jax.data import batches
-from jacsup_jax.models import model as models
+
+
+class Autoencoder(Protocol):
+  """What is evaluated: a `models.model.Model`, or anything like it."""
+
+  image_range: tuple[float, float]
+
+  def encode(
+    self, images: jax.Array, attributes: jax.Array | None = None
+  ) -> codes.Code:
+    """Encodes floats `[B, H, W, C]`; labels are for models that need them."""
+
+  def decode(self, code: codes.Code) -> jax.Array:
+    """Decodes to `[B, H, W, C]` in `image_range`."""
 
 
 def psnr(mse: float, peak: float = 1.0) -> float:
@@ -25,11 +36,11 @@ def psnr(mse: float, peak: float = 1.0) -> float:
 
 
 def compute_mse(
-    model: models.Model,
-    images: jax.Array,
-    attributes: jax.Array | None = None,
-    *,
-    batch_size: int | None = None,
+  model: Autoencoder,
+  images: jax.Array,
+  attributes: jax.Array | None = None,
+  *,
+  batch_size: int | None = None,
 ) -> jax.Array:
   """Computes the mean squared reconstruction error. May be jitted.
 
@@ -45,11 +56,13 @@ def compute_mse(
   """
   if batch_size is None:
     batch_size = max(64, batches.count_at_once(images.shape[1:]))
+  in_unit = tuple(model.image_range) == (0, 1)
+  to_float = batches.to_float if in_unit else batches.to_signed_float
   arrays = (images,) if attributes is None else (images, attributes)
 
   def error(batch_images, *rest):
     *batch_attributes, _ = rest
-    batch = models.to_range(batch_images, model.image_range)
+    batch = to_float(batch_images)
     reconstructions = model.decode(model.encode(batch, *batch_attributes))
     return jnp.mean(jnp.square(reconstructions - batch), axis=(1, 2, 3))
 
@@ -61,9 +74,7 @@ measure_mse = jax.jit(compute_mse, static_argnames='batch_size')
 
 
 def map_batches(
-    function: Callable[..., Any],
-    arrays: Sequence[jax.Array],
-    batch_size: int,
+  function: Callable[..., Any], arrays: Sequence[jax.Array], batch_size: int
 ) -> chex.ArrayTree:
   """Applies a function to batches of arrays `[M, ...]`, as one program.
 
@@ -90,15 +101,13 @@ def map_batches(
 
   counted = jnp.arange(steps * batch_size) < num_examples
   return jax.lax.map(
-      lambda args: function(*args),
-      (*map(split, arrays), counted.reshape(steps, batch_size)),
+    lambda args: function(*args),
+    (*map(split, arrays), counted.reshape(steps, batch_size)),
   )
 
 
 def sum_batches(
-    function: Callable[..., Any],
-    arrays: Sequence[jax.Array],
-    batch_size: int,
+  function: Callable[..., Any], arrays: Sequence[jax.Array], batch_size: int
 ) -> chex.ArrayTree:
   """Sums what `map_batches` returns over the batches."""
   mapped = map_batches(function, arrays, batch_size)

@@ -20,14 +20,13 @@ import numpy as np
 from jacsup_jax.core import codes
 from jacsup_jax.data import batches
 from jacsup_jax.evaluation import class_swaps
-from jacsup_jax.evaluation import judges as class_judges
-from jacsup_jax.models import model as models
+from jacsup_jax.evaluation import reconstruction
 
 SHARES = (1.0, 0.75, 0.5, 0.25, 0.0)
 # Which class a swap should bring: a judge's opinion of the donor's
 # reconstruction (as class swaps are counted), image, or teacher's image.
 RULES = ('class_swaps', 'by_image', 'by_teacher_image')
-_TITLES = ('class swaps', 'by donor\'s image', 'by teacher image')
+_TITLES = ('class swaps', "by donor's image", 'by teacher image')
 
 
 class CeilingCounts(NamedTuple):
@@ -48,7 +47,7 @@ class ExactStudent:
     share: r in [0, 1], of the teacher's residual that it keeps.
   """
 
-  teacher: models.Model
+  teacher: reconstruction.Autoencoder
   share: float | jax.Array
   image_range = (0.0, 1.0)
 
@@ -65,11 +64,11 @@ class ExactStudent:
 
 
 def measure(
-    teacher: models.Model,
-    judges: class_judges.Judges,
-    images: jax.Array,
-    rows: Sequence[Mapping[str, Any]],
-    teacher_stage: str = 'teacher',
+  teacher: reconstruction.Autoencoder,
+  judges: class_swaps.Ensemble,
+  images: jax.Array,
+  rows: Sequence[Mapping[str, Any]],
+  teacher_stage: str = 'teacher',
 ) -> dict[str, Any]:
   """Measures what students of this teacher could reach if they met eq. (9).
 
@@ -96,34 +95,34 @@ def measure(
   found = dict(zip(shares, summarize(counts, shares, teacher_mse)))
   unknown = dict.fromkeys(('residual_share', *RULES))
   return {
-      'teacher': teacher_stage,
-      'teacher_mse': teacher_mse,
-      'shares': [found[share] for share in SHARES],
-      'students': [
-          {
-              **found.get(share, unknown),
-              'stage': row['stage'],
-              'mse': row['mse'],
-              'measured_class_swaps': row['class_swaps'],
-          }
-          for row, share in zip(students, own)
-      ],
+    'teacher': teacher_stage,
+    'teacher_mse': teacher_mse,
+    'shares': [found[share] for share in SHARES],
+    'students': [
+      {
+        **found.get(share, unknown),
+        'stage': row['stage'],
+        'mse': row['mse'],
+        'measured_class_swaps': row['class_swaps'],
+      }
+      for row, share in zip(students, own)
+    ],
   }
 
 
 def count_ceiling_swaps(
-    teacher: models.Model,
-    classify: class_judges.ClassifyFn,
-    images: jax.Array,
-    share: float | jax.Array,
-    *,
-    seed: int = 0,
+  teacher: reconstruction.Autoencoder,
+  classify: class_swaps.ClassifyFn,
+  images: jax.Array,
+  share: float | jax.Array,
+  *,
+  seed: int = 0,
 ) -> CeilingCounts:
   """Counts the swaps of the exact student that keeps this share, by a judge."""
 
   def see(transform):
     judge = lambda image: classify(
-        transform(batches.to_float(image[None])), None
+      transform(batches.to_float(image[None])), None
     )[0]
     at_once = batches.count_at_once(images.shape[1:])
     return jax.lax.map(judge, images, batch_size=at_once)
@@ -139,8 +138,8 @@ def count_ceiling_swaps(
       )
   )  # fmt: skip
   own, labels = (
-      class_swaps.PROTOCOLS.index(name)
-      for name in ('class_swaps', 'class_swaps_true_labels')
+    class_swaps.PROTOCOLS.index(name)
+    for name in ('class_swaps', 'class_swaps_true_labels')
   )
   return CeilingCounts(*(
       jnp.stack([of_image[own], of_image[labels], of_teacher_image[labels]])
@@ -149,19 +148,19 @@ def count_ceiling_swaps(
 
 
 def measure_ceiling(
-    teacher: models.Model,
-    judge: class_judges.JudgeFn,
-    judge_params: codes.Params,
-    images: jax.Array,
-    shares: jax.Array,
-    *,
-    seed: int = 0,
+  teacher: reconstruction.Autoencoder,
+  judge: class_swaps.JudgeFn,
+  judge_params: codes.Params,
+  images: jax.Array,
+  shares: jax.Array,
+  *,
+  seed: int = 0,
 ) -> CeilingCounts:
   """Counts for shares `[R]` by N stacked judges: `[R, N, 3]`. May be jitted."""
   count = lambda share: jax.vmap(
-      lambda params: count_ceiling_swaps(
-          teacher, functools.partial(judge, params), images, share, seed=seed
-      )
+    lambda params: count_ceiling_swaps(
+      teacher, functools.partial(judge, params), images, share, seed=seed
+    )
   )(judge_params)
   return jax.lax.map(count, shares)
 
@@ -174,7 +173,7 @@ def share_of_error(mse: float, teacher_mse: float) -> float | None:
 
 
 def summarize(
-    counts: CeilingCounts, shares: Sequence[float], teacher_mse: float
+  counts: CeilingCounts, shares: Sequence[float], teacher_mse: float
 ) -> list[dict[str, Any]]:
   """Turns counts `[R, N, 3]` into JSON values, an entry for each share.
 
@@ -184,10 +183,10 @@ def summarize(
   entries = []
   for share, followed, pairs in zip(shares, *map(np.asarray, counts)):
     rates = {
-        rule: float(np.mean(followed[:, i] / pairs[:, i]))
-        if np.all(pairs[:, i])
-        else None
-        for i, rule in enumerate(RULES)
+      rule: float(np.mean(followed[:, i] / pairs[:, i]))
+      if np.all(pairs[:, i])
+      else None
+      for i, rule in enumerate(RULES)
     }
     mse = (1 - share) ** 2 * teacher_mse
     entries.append({'residual_share': share, 'mse': mse, **rates})
@@ -197,22 +196,20 @@ def summarize(
 def format_ceiling(ceiling: Mapping[str, Any]) -> str:
   """Formats what `measure` returns as the lines of a table."""
   show = lambda value, form, width: (
-      '-' if value is None else format(value, form)
+    '-' if value is None else format(value, form)
   ).rjust(width)
   lines = [
-      'What exact secant supervision by the first teacher can reach, by the'
-      ' residual share r that a student adds to it:',
-      '  '.join(
-          ['student'.rjust(24), '    r', '    MSE', *_TITLES, 'measured']
-      ),
+    'What exact secant supervision by the first teacher can reach, by the'
+    ' residual share r that a student adds to it:',
+    '  '.join(['student'.rjust(24), '    r', '    MSE', *_TITLES, 'measured']),
   ]
   for entry in (*ceiling['shares'], *ceiling['students']):
     cells = [
-        entry.get('stage', '-').rjust(24),
-        show(entry['residual_share'], '.3f', 5),
-        show(entry['mse'], '.4f', 7),
-        *(show(entry[r], '.1%', len(t)) for r, t in zip(RULES, _TITLES)),
-        show(entry.get('measured_class_swaps'), '.1%', 8),
+      entry.get('stage', '-').rjust(24),
+      show(entry['residual_share'], '.3f', 5),
+      show(entry['mse'], '.4f', 7),
+      *(show(entry[r], '.1%', len(t)) for r, t in zip(RULES, _TITLES)),
+      show(entry.get('measured_class_swaps'), '.1%', 8),
     ]
     lines.append('  '.join(cells))
   if any(entry['residual_share'] is None for entry in ceiling['students']):
@@ -222,5 +219,5 @@ def format_ceiling(ceiling: Mapping[str, Any]) -> str:
 
 @functools.partial(jax.jit, static_argnames='module')
 def _measure(teacher, module, params, images, shares):
-  judge = functools.partial(class_judges.classify, module)
+  judge = functools.partial(class_swaps.classify, module)
   return measure_ceiling(teacher, judge, params, images, shares)

@@ -24,43 +24,43 @@ _percent = '{:.1%}'.format
 _three_digits = '{:.3f}'.format
 # Columns of a table: title, and how a value is shown.
 _DIGITS = {
-    'model': ('model', str),
-    'nuisance_dim': ('d', str),
-    'class_swaps': ('class swaps', _percent),
-    'class_swaps_std': ('+- judges', _percent),
-    'class_swaps_noisy_judge': ('noisy judge', _percent),
-    'class_swaps_true_labels': ('true labels', _percent),
-    'mse': ('MSE', '{:.4f}'.format),
-    'psnr': ('PSNR dB', '{:.2f}'.format),
+  'model': ('model', str),
+  'nuisance_dim': ('d', str),
+  'class_swaps': ('class swaps', _percent),
+  'class_swaps_std': ('+- judges', _percent),
+  'class_swaps_noisy_judge': ('noisy judge', _percent),
+  'class_swaps_true_labels': ('true labels', _percent),
+  'mse': ('MSE', '{:.4f}'.format),
+  'psnr': ('PSNR dB', '{:.2f}'.format),
 }
 _FACES = {
-    'model': ('model', str),
-    'nuisance_dim': ('d', str),
-    'attribute_flips': ('flips', _percent),
-    'attribute_flips_told': ('of told', _percent),
-    'attribute_flips_as_asked': ('as asked', _percent),
-    'preservation': ('preserved', _percent),
-    'strength': ('alpha', '{:g}'.format),
-    'mse': ('MSE', _show_error),
-    'psnr': ('PSNR dB', '{:.2f}'.format),
-    'judge_accuracy': ('judge real', _percent),
-    'judge_accuracy_reconstructions': ('recon.', _percent),
+  'model': ('model', str),
+  'nuisance_dim': ('d', str),
+  'attribute_flips': ('flips', _percent),
+  'attribute_flips_told': ('of told', _percent),
+  'attribute_flips_as_asked': ('as asked', _percent),
+  'preservation': ('preserved', _percent),
+  'strength': ('alpha', '{:g}'.format),
+  'mse': ('MSE', _show_error),
+  'psnr': ('PSNR dB', '{:.2f}'.format),
+  'judge_accuracy': ('judge real', _percent),
+  'judge_accuracy_reconstructions': ('recon.', _percent),
 }
 # Shown where any row has a value.
 _DIAGNOSTICS = {
-    'jacobian_cosine': ('Jac. cos', _three_digits),
-    'jacobian_norm_error': ('norm err', _percent),
-    'jacobian_cosine_first_teacher': ('cos of 1st', _three_digits),
-    'jacobian_norm_error_first_teacher': ('err of 1st', _percent),
+  'jacobian_cosine': ('Jac. cos', _three_digits),
+  'jacobian_norm_error': ('norm err', _percent),
+  'jacobian_cosine_first_teacher': ('cos of 1st', _three_digits),
+  'jacobian_norm_error_first_teacher': ('err of 1st', _percent),
 }
 # Shown where any row has them, also undefined: they were asked for.
 _SCORES = {
-    'mig': ('MIG', _three_digits),
-    'sap': ('SAP', _three_digits),
-    'dci_disentanglement': ('DCI d', _three_digits),
-    'dci_completeness': ('DCI c', _three_digits),
-    'dci_informativeness': ('DCI i', _three_digits),
-    'modularity': ('modul.', _three_digits),
+  'mig': ('MIG', _three_digits),
+  'sap': ('SAP', _three_digits),
+  'dci_disentanglement': ('DCI d', _three_digits),
+  'dci_completeness': ('DCI c', _three_digits),
+  'dci_informativeness': ('DCI i', _three_digits),
+  'modularity': ('modul.', _three_digits),
 }
 
 
@@ -84,21 +84,21 @@ def format_rows(rows: Sequence[Row], *, style: str = 'text') -> str:
   """
   columns = dict(_FACES if _are_faces(rows) else _DIGITS)
   for more, has in (
-      (_DIAGNOSTICS, lambda row, name: row.get(name) is not None),
-      (_SCORES, lambda row, name: name in row),
+    (_DIAGNOSTICS, lambda row, name: row.get(name) is not None),
+    (_SCORES, lambda row, name: name in row),
   ):
     columns |= {
-        name: column
-        for name, column in more.items()
-        if any(has(row, name) for row in rows)
+      name: column
+      for name, column in more.items()
+      if any(has(row, name) for row in rows)
     }
   groups = group_seeds(rows)
   cells = [
-      [
-          _show_values([_get(row, name) for row in group], show)
-          for name, (_, show) in columns.items()
-      ]
-      for group in groups
+    [
+      _show_values([_get(row, name) for row in group], show)
+      for name, (_, show) in columns.items()
+    ]
+    for group in groups
   ]
   titles = [title for title, _ in columns.values()]
   return _format_table(titles, cells, describe_deviation(groups), style)
@@ -123,13 +123,13 @@ def format_attributes(rows: Sequence[Row]) -> str:
   groups = group_seeds(rows)
   # Columns of (title, the tables by attribute of each seed).
   columns = [
-      ('judge', [rows[0]['judge_accuracy_by_attribute']]),
-      ('balanced', [rows[0]['judge_balanced_accuracy_by_attribute']]),
+    ('judge', [rows[0]['judge_accuracy_by_attribute']]),
+    ('balanced', [rows[0]['judge_balanced_accuracy_by_attribute']]),
   ]
   for i, group in enumerate(groups, start=1):
     for title, entry in (
-        ('recon.', 'judge_accuracy_reconstructions'),
-        ('flips', 'attribute_flips'),
+      ('recon.', 'judge_accuracy_reconstructions'),
+      ('flips', 'attribute_flips'),
     ):
       seeds = [row[f'{entry}_by_attribute'] for row in group]
       columns.append((f'{title} {i}', seeds))
@@ -137,24 +137,21 @@ def format_attributes(rows: Sequence[Row]) -> str:
   names = sorted(balanced, key=lambda name: -balanced[name])
   width = max(map(len, [*names, 'attribute']))
   cells = [
-      [name.ljust(width)]
-      + [
-          _show_values([s[name] for s in seeds], _percent)
-          for _, seeds in columns
-      ]
-      for name in names
+    [name.ljust(width)]
+    + [_show_values([s[name] for s in seeds], _percent) for _, seeds in columns]
+    for name in names
   ]
   cells.append(
-      ['mean'.ljust(width)]
-      + [
-          _show_values([mean([s[n] for n in names]) for s in seeds], _percent)
-          for _, seeds in columns
-      ]
+    ['mean'.ljust(width)]
+    + [
+      _show_values([mean([s[n] for n in names]) for s in seeds], _percent)
+      for _, seeds in columns
+    ]
   )
   titles = ['attribute'.ljust(width), *(title for title, _ in columns)]
   heading = [
-      f'{i}: {group[0]["model"]}, d = {group[0]["nuisance_dim"]}'
-      for i, group in enumerate(groups, start=1)
+    f'{i}: {group[0]["model"]}, d = {group[0]["nuisance_dim"]}'
+    for i, group in enumerate(groups, start=1)
   ]
   table = _format_table(titles, cells, describe_deviation(groups), 'text')
   return '\n'.join([*heading, table])
@@ -182,19 +179,21 @@ def format_effect(rows: Sequence[Row]) -> str | None:
   pair = supervised[dim], without[dim]
   means = [mean(list(of_seed.values())) for of_seed in pair]
   with_, without_ = (
-      _show_values(list(of_seed.values()), _percent) for of_seed in pair
+    _show_values(list(of_seed.values()), _percent) for of_seed in pair
   )
   # Per seed, since the two share their teacher.
-  spread = deviation([
+  spread = deviation(
+    [
       100 * (score - pair[1][seed])
       for seed, score in pair[0].items()
       if seed in pair[1]
-  ])
+    ]
+  )
   return (
-      f'At d = {dim}, class swaps are {with_} with Jacobian'
-      f' supervision and {without_} without:'
-      f' {100 * (means[0] - means[1]):+.1f}'
-      f'{"" if spread is None else f" ± {spread:.1f}"} points.'
+    f'At d = {dim}, class swaps are {with_} with Jacobian'
+    f' supervision and {without_} without:'
+    f' {100 * (means[0] - means[1]):+.1f}'
+    f'{"" if spread is None else f" ± {spread:.1f}"} points.'
   )
 
 
@@ -252,8 +251,8 @@ def describe_deviation(groups: Sequence[Sequence[Row]]) -> str | None:
   if len(seeds) > 3 and seeds[-1] - seeds[0] == len(seeds) - 1:
     listed = f'{seeds[0]} to {seeds[-1]}'
   return (
-      f'±: standard deviation of the sample (divisor n - 1) over n = {counts}'
-      f' seeds ({listed}).'
+    f'±: standard deviation of the sample (divisor n - 1) over n = {counts}'
+    f' seeds ({listed}).'
   )
 
 
@@ -274,7 +273,7 @@ def _format_table(titles, cells, explanation, style):
     return '\n'.join(lines + (['', explanation] if explanation else []))
   # The titles as a row, so that a table without rows has them too.
   frame = pandas.DataFrame(
-      [[row[0], *(f' {cell}' for cell in row[1:])] for row in [titles, *cells]]
+    [[row[0], *(f' {cell}' for cell in row[1:])] for row in [titles, *cells]]
   )
   text = frame.to_string(index=False, header=False)
   return f'{text}\n{explanation}' if explanation else text
@@ -309,8 +308,8 @@ def _format_face_effect(rows):
   for group in group_seeds(rows):
     chain = chains.get(group[0]['model'])
     found = [
-        mean([row.get(name) for row in group])
-        for name in ('attribute_flips', 'mse')
+      mean([row.get(name) for row in group])
+      for name in ('attribute_flips', 'mse')
     ]
     if chain is not None and None not in found:
       chain[group[0]['nuisance_dim']] = found
@@ -326,15 +325,13 @@ def _format_face_effect(rows):
     return None
   at = 'In the mean over seeds, at' if several else 'At'
   line = (
-      f'{at} d = {dim}, the student keeps {flips / teacher_flips:.1%} of its'
-      f' teacher\'s flips at {error / teacher_error:.1%} of its error'
+    f'{at} d = {dim}, the student keeps {flips / teacher_flips:.1%} of its'
+    f" teacher's flips at {error / teacher_error:.1%} of its error"
   )
   if dim in cycles:
     points = 100 * (flips - cycles[dim][0])
     side = 'above' if points >= 0 else 'below'
-    line += (
-        f', {abs(points):.1f} points {side} the student with cycle losses'
-    )
+    line += f', {abs(points):.1f} points {side} the student with cycle losses'
   return f'{line}.'
 
 
@@ -344,11 +341,11 @@ def _identify(row):
   if isinstance(stage, str):
     stage = stage.removesuffix(f'_seed{row.get("seed")}')
   chosen = {
-      name: value
-      for name, value in row.items()
-      if name.startswith('lambda_')
-      # Modes and the like; other numbers are measured.
-      or (isinstance(value, (str, bool)) and name not in ('stage', 'sha256'))
+    name: value
+    for name, value in row.items()
+    if name.startswith('lambda_')
+    # Modes and the like; other numbers are measured.
+    or (isinstance(value, (str, bool)) and name not in ('stage', 'sha256'))
   }
   items = sorted(map(_show_item, chosen.items()))
   return (stage, row.get('nuisance_dim'), *items)

@@ -45,7 +45,7 @@ class Unit:
 
 
 def measure(
-    model: models.Model, images: np.ndarray, factor_names: Sequence[str]
+  model: models.Model, images: np.ndarray, factor_names: Sequence[str]
 ) -> tuple[Unit, ...]:
   """Measures the units of a model's code.
 
@@ -65,8 +65,8 @@ def measure(
     raise ValueError('no image to measure units on.')
   if model.num_factors != len(factor_names):
     raise ValueError(
-        f'the model has {model.num_factors} factors, and there are'
-        f' {len(factor_names)} names.'
+      f'the model has {model.num_factors} factors, and there are'
+      f' {len(factor_names)} names.'
     )
   batches = []
   for start in range(0, len(images), _BATCH):
@@ -84,7 +84,7 @@ def measure(
 
 
 def from_json(
-    where: str | pathlib.Path, values: Sequence[Any]
+  where: str | pathlib.Path, values: Sequence[Any]
 ) -> tuple[Unit, ...]:
   """Parses units that were stored as `dataclasses.asdict(unit)`.
 
@@ -101,21 +101,21 @@ def from_json(
   try:
     units = tuple(Unit(**value) for value in values)
     is_valid = all(
-        isinstance(unit.name, str)
-        and unit.kind in (FACTOR, NUISANCE)
-        and unit.deviation >= 0
-        and all(
-            math.isfinite(x)
-            for x in (unit.mean, unit.deviation, unit.low, unit.high)
-        )
-        for unit in units
+      isinstance(unit.name, str)
+      and unit.kind in (FACTOR, NUISANCE)
+      and unit.deviation >= 0
+      and all(
+        math.isfinite(x)
+        for x in (unit.mean, unit.deviation, unit.low, unit.high)
+      )
+      for unit in units
     )
   except (TypeError, OverflowError):
     is_valid = False
   if not is_valid:
     raise errors.InputError(
-        f'{where} holds units that are damaged; accepted: those that this'
-        ' package wrote, with finite numbers.'
+      f'{where} holds units that are damaged; accepted: those that this'
+      ' package wrote, with finite numbers.'
     )
   return units
 
@@ -133,6 +133,6 @@ def _describe(values, names, kind):
   lows, highs = np.quantile(values, [_LOW, 1 - _LOW], axis=0)
   means = values.mean(axis=0)
   return [
-      Unit(name, kind, *map(float, own))
-      for name, *own in zip(names, means, deviations, lows, highs)
+    Unit(name, kind, *map(float, own))
+    for name, *own in zip(names, means, deviations, lows, highs)
   ]

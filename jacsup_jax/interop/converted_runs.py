@@ -19,6 +19,7 @@ from jacsup_jax.core import trees
 from jacsup_jax.data import files
 from jacsup_jax.data import registry
 from jacsup_jax.evaluation import attribute_flips
+from jacsup_jax.evaluation import class_swaps
 from jacsup_jax.evaluation import judges
 from jacsup_jax.interop import released
 from jacsup_jax.interop import state_dicts
@@ -229,8 +230,8 @@ def _write_judge(output, found, dataset, data_dir, epochs) -> str:
       f'the judge has layers of {found.module.widths} units; accepted: {usual}.'
     )
   params = found.variables['params']
-  accuracy = judges.compute_accuracy(
-    lambda images, key: judges.classify(found.module, params, images, key),
+  accuracy = class_swaps.compute_accuracy(
+    lambda images, key: class_swaps.classify(found.module, params, images, key),
     jnp.asarray(test.images),
     jnp.asarray(test.labels),
   )

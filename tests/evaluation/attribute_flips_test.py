@@ -39,7 +39,7 @@ def _paint(attributes):
 
 
 ATTRIBUTES = np.array(
-    [[1, 1, -1], [-1, 1, -1], [-1, -1, -1], [1, 1, 1], [-1, 1, -1]], np.int8
+  [[1, 1, -1], [-1, 1, -1], [-1, -1, -1], [1, 1, 1], [-1, 1, -1]], np.int8
 )
 IMAGES = _paint(ATTRIBUTES)
 
@@ -51,9 +51,7 @@ def _encode(images, unused_attributes):
 
 def _decode(code):
   """Paints the factors over the image."""
-  painted = jnp.broadcast_to(
-      code.factors[:, :, None], (*code.factors.shape, 3)
-  )
+  painted = jnp.broadcast_to(code.factors[:, :, None], (*code.factors.shape, 3))
   return code.nuisance.at[:, 0, :K].set(painted)
 
 
@@ -70,7 +68,7 @@ def _classify(images):
 
 def _measure(decode=_decode, classify=_classify, strength=2.0, **kwargs):
   return flips.evaluate_faces(
-      Model(_encode, decode), classify, IMAGES, ATTRIBUTES, strength, **kwargs
+    Model(_encode, decode), classify, IMAGES, ATTRIBUTES, strength, **kwargs
   )
 
 
@@ -92,7 +90,7 @@ def test_counts_by_hand():
     return jnp.stack([first, second, third], axis=1)
 
   count = lambda attributes: flips.count_flips(
-      ORACLE, classify, IMAGES, attributes, 2.0
+    ORACLE, classify, IMAGES, attributes, 2.0
   )
   counts = count(ATTRIBUTES)
   # Attribute 0: asked for -1 where it was +1 (2 images), seen -1 always.
@@ -133,7 +131,7 @@ def test_error_is_of_images_around_zero(painted):
   images[0] = 255
   decode = lambda code: 0.5 * code.nuisance
   mse = reconstruction.compute_mse(
-      Model(_encode, decode), images, ATTRIBUTES[:3], batch_size=2
+    Model(_encode, decode), images, ATTRIBUTES[:3], batch_size=2
   )
   np.testing.assert_allclose(mse, 0.25, rtol=1e-6)
   row = flips.summarize({**painted, 'mse': mse}, NAMES)
@@ -146,20 +144,20 @@ def test_summary_by_hand():
       [4, 4, 1], [4, 2, 1], [6, 6, 9], [3, 3, 9]
   )))  # fmt: skip
   row = flips.summarize(
-      {
-          'mse': jnp.float32(0.04),
-          'strength': jnp.float32(5),
-          'flips': flips.FlipCounts(
-              flipped=jnp.array([10, 2, 6]),
-              as_asked=jnp.array([10, 3, 2]),
-              kept=jnp.array([20, 10, 0]),
-              images=jnp.array(10),
-          ),
-          'judge': counts,
-          'judge_reconstructions': counts,
-          'factors': counts,
-      },
-      NAMES,
+    {
+      'mse': jnp.float32(0.04),
+      'strength': jnp.float32(5),
+      'flips': flips.FlipCounts(
+        flipped=jnp.array([10, 2, 6]),
+        as_asked=jnp.array([10, 3, 2]),
+        kept=jnp.array([20, 10, 0]),
+        images=jnp.array(10),
+      ),
+      'judge': counts,
+      'judge_reconstructions': counts,
+      'factors': counts,
+    },
+    NAMES,
   )
   json.dumps(row)
   np.testing.assert_allclose(row['attribute_flips'], 0.6)
@@ -179,9 +177,9 @@ def test_summary_by_hand():
 def test_summary_without_a_told_attribute(painted):
   counts = attribute_judges.SignCounts(*(jnp.array([n]) for n in (0, 0, 5, 5)))
   measured = {
-      **painted,
-      'flips': flips.FlipCounts(*(jnp.array(n) for n in ([1], [1], [0], 5))),
-      **{n: counts for n in ('judge', 'judge_reconstructions', 'factors')},
+    **painted,
+    'flips': flips.FlipCounts(*(jnp.array(n) for n in ([1], [1], [0], 5))),
+    **{n: counts for n in ('judge', 'judge_reconstructions', 'factors')},
   }
   row = flips.summarize(measured, ('Bald',))
   assert row['attribute_flips_told'] is None and row['attributes_told'] == 0
@@ -196,7 +194,7 @@ def test_strength_that_works_is_chosen():
     return jnp.where(works, jnp.sign(pixels), 0).astype(int)
 
   strength, rates = flips.choose_strength(
-      ORACLE, classify, IMAGES, ATTRIBUTES, (40, 1, 5, 12)
+    ORACLE, classify, IMAGES, ATTRIBUTES, (40, 1, 5, 12)
   )
   assert strength == 5
   np.testing.assert_array_equal(rates, [0, 1, 0, 0])
@@ -204,7 +202,7 @@ def test_strength_that_works_is_chosen():
 
 def test_smaller_of_equal_strengths_is_chosen():
   strength, rates = flips.choose_strength(
-      ORACLE, _classify, IMAGES, ATTRIBUTES, (8, 3, 5)
+    ORACLE, _classify, IMAGES, ATTRIBUTES, (8, 3, 5)
   )
   assert strength == 3
   np.testing.assert_array_equal(rates, 1)
@@ -224,9 +222,7 @@ def test_wrong_shapes_raise(painted):
   with pytest.raises(ValueError, match='2 names for 3'):
     flips.summarize(painted, NAMES[:2])
   with pytest.raises(errors.InputError, match='no image'):
-    flips.count_flips(
-        ORACLE, _classify, IMAGES[:0], ATTRIBUTES[:0], 1.0
-    )
+    flips.count_flips(ORACLE, _classify, IMAGES[:0], ATTRIBUTES[:0], 1.0)
 
 
 # Invariants.
@@ -236,7 +232,7 @@ def test_wrong_shapes_raise(painted):
 def test_batch_size_changes_nothing(batch_size, painted):
   measured = jax.jit(functools.partial(_measure, batch_size=batch_size))()
   for found, expected in zip(
-      jax.tree.leaves(measured), jax.tree.leaves(painted)
+    jax.tree.leaves(measured), jax.tree.leaves(painted)
   ):
     np.testing.assert_allclose(found, expected, atol=1e-7)
 
@@ -249,9 +245,9 @@ def test_one_program_for_all_attributes_and_strengths():
     return _decode(code)
 
   count = jax.jit(
-      functools.partial(
-          flips.count_flips, Model(_encode, decode), _classify, batch_size=2
-      )
+    functools.partial(
+      flips.count_flips, Model(_encode, decode), _classify, batch_size=2
+    )
   )
   one = count(IMAGES, ATTRIBUTES, 1.0)
   # Once for the reconstruction and once for every flip.
@@ -267,7 +263,7 @@ def test_factors_may_be_the_labels():
   encode = lambda images, labels: codes.Code(1.0 * labels, images)
   blank = np.full_like(IMAGES, 128)
   measured = flips.evaluate_faces(
-      Model(encode, _decode), _classify, blank, ATTRIBUTES, 2.0, batch_size=2
+    Model(encode, _decode), _classify, blank, ATTRIBUTES, 2.0, batch_size=2
   )
   row = flips.summarize(measured, NAMES)
   # Nothing is seen in the images, everything in what is decoded.
@@ -302,11 +298,10 @@ def test_blind_judge_gives_chance():
   # It always sees nothing: a flip counts where the attribute was there,
   # 2, 4 and 1 of 5 images.
   row = flips.summarize(
-      _measure(_decode_image_only, lambda x: -jnp.ones((len(x), K), int)),
-      NAMES,
+    _measure(_decode_image_only, lambda x: -jnp.ones((len(x), K), int)), NAMES
   )
   np.testing.assert_allclose(
-      list(row['attribute_flips_by_attribute'].values()), [0.4, 0.8, 0.2]
+    list(row['attribute_flips_by_attribute'].values()), [0.4, 0.8, 0.2]
   )
   assert row['attributes_told'] == 0
 
@@ -334,7 +329,7 @@ def test_decoder_that_flips_all_preserves_nothing():
 def measured(face_judge, faces):
   train, selection = faces
   module = autoencoders.FaceAutoencoder(
-      2, 4, image_size=8, first_width=4, last_width=4
+    2, 4, image_size=8, first_width=4, last_width=4
   )
   model = models.Model(module, **autoencoders.init_variables(module, 0))
   row = flips.measure(model, face_judge, selection, train, (5.0, 1.0), 50)
@@ -348,10 +343,10 @@ def test_strength_is_chosen_on_the_selection(measured, face_judge, faces):
   assert rates[str(row['strength'])] == max(rates.values())
   images, attributes = faces[1].read(range(50))
   counts = flips.count_flips(
-      model, face_judge.judge, images, attributes, row['strength']
+    model, face_judge.judge, images, attributes, row['strength']
   )
   np.testing.assert_allclose(
-      np.sum(counts.flipped) / 100, rates[str(row['strength'])], atol=1e-6
+    np.sum(counts.flipped) / 100, rates[str(row['strength'])], atol=1e-6
   )
 
 
@@ -359,7 +354,7 @@ def test_row_is_of_the_measured_split(measured, face_judge, faces):
   _, row = measured
   counts = attribute_judges.compute_accuracy(face_judge, faces[0])
   np.testing.assert_allclose(
-      list(row['judge_accuracy_by_attribute'].values()), counts.accuracy
+    list(row['judge_accuracy_by_attribute'].values()), counts.accuracy
   )
   assert set(row['factor_accuracy_by_attribute']) == {'Top', 'Red'}
   json.dumps(row, allow_nan=False)

@@ -5,7 +5,6 @@ import functools
 import json
 
 import chex
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -33,13 +32,12 @@ def _restore(directory, **other):
 def test_signs_are_those_of_the_logits():
 
   class Model:
-
     def apply(self, variables, images):
       return variables * images[:, 0, 0]
 
   images = jnp.array([[0.5, -0.5, 0.0]]).reshape(1, 1, 1, 3)
   np.testing.assert_array_equal(
-      attribute_judges.classify(Model(), -2.0, images), [[-1, 1, -1]]
+    attribute_judges.classify(Model(), -2.0, images), [[-1, 1, -1]]
   )
 
 
@@ -53,8 +51,8 @@ def test_accuracy_is_that_of_numpy(face_judge, faces):
   np.testing.assert_allclose(found, correct.mean(axis=0), atol=0.011)
   present = data.labels > 0
   balanced = [
-      (correct[present[:, i], i].mean() + correct[~present[:, i], i].mean()) / 2
-      for i in range(2)
+    (correct[present[:, i], i].mean() + correct[~present[:, i], i].mean()) / 2
+    for i in range(2)
   ]
   np.testing.assert_allclose(face_judge.balanced_accuracy, balanced, atol=0.026)
 
@@ -88,23 +86,19 @@ def test_data_on_disk_train_the_same_judge(face_judge, faces, monkeypatch):
   # 768 images in steps of 32: parts of 3 steps.
   monkeypatch.setattr(attribute_judges, '_CHUNK_IMAGES', 96)
   on_disk = [
-      dataclasses.replace(
-          data, images=None, read_images=data.images.__getitem__
-      )
-      for data in faces
+    dataclasses.replace(data, images=None, read_images=data.images.__getitem__)
+    for data in faces
   ]
   (one, _), (other, _) = (
-      next(attribute_judges._train_epochs(face_judge, data))
-      for data in (faces[0], on_disk[0])
+    next(attribute_judges._train_epochs(face_judge, data))
+    for data in (faces[0], on_disk[0])
   )
   # Programs of other sizes round otherwise; Adam at 1e-3 enlarges that where a
   # gradient is next to 0.
-  chex.assert_trees_all_close(
-      one['params'], other['params'], atol=2e-3
-  )
+  chex.assert_trees_all_close(one['params'], other['params'], atol=2e-3)
   counts = attribute_judges.compute_accuracy(face_judge, on_disk[1])
   chex.assert_trees_all_equal(
-      counts, attribute_judges.compute_accuracy(face_judge, faces[1])
+    counts, attribute_judges.compute_accuracy(face_judge, faces[1])
   )
   assert counts.present[0] + counts.absent[0] == 100
 
@@ -117,7 +111,7 @@ def test_restored_judge_is_the_one_saved(face_judge, tmp_path):
   restored = _restore(tmp_path / 'judge')
   chex.assert_trees_all_equal(restored.variables, face_judge.variables)
   assert dataclasses.replace(restored, variables={}) == dataclasses.replace(
-      face_judge, variables={}
+    face_judge, variables={}
   )
 
 
@@ -145,7 +139,7 @@ def test_judge_of_other_data_is_refused(face_judge, tmp_path, other, expected):
 def test_judge_is_trained_once(face_judge, faces, tmp_path, monkeypatch):
   monkeypatch.setattr(attribute_judges, 'train', lambda *a, **k: face_judge)
   make = functools.partial(
-      attribute_judges.restore_or_train, tmp_path / 'judge', *faces
+    attribute_judges.restore_or_train, tmp_path / 'judge', *faces
   )
   assert make() is face_judge
   monkeypatch.setattr(attribute_judges, 'train', None)  # Not again.
@@ -155,9 +149,9 @@ def test_judge_is_trained_once(face_judge, faces, tmp_path, monkeypatch):
       make(**other)
   with pytest.raises(errors.InputError, match='fingerprint abc'):
     attribute_judges.restore_or_train(
-        tmp_path / 'judge',
-        dataclasses.replace(faces[0], fingerprint='other'),
-        faces[1],
+      tmp_path / 'judge',
+      dataclasses.replace(faces[0], fingerprint='other'),
+      faces[1],
     )
 
 
@@ -181,6 +175,6 @@ def test_judge_learns_what_can_be_told(face_judge, faces):
   assert min(face_judge.accuracy) > 0.9
   # It is at chance where nothing is left to see.
   counts = attribute_judges.count_correct(
-      face_judge.judge, *faces[1].read(range(100)), lambda x, _: 0.0 * x
+    face_judge.judge, *faces[1].read(range(100)), lambda x, _: 0.0 * x
   )
   np.testing.assert_allclose(counts.balanced_accuracy, 0.5)

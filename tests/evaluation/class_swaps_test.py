@@ -15,7 +15,6 @@ import pytest
 from jacsup_jax.core import codes
 from jacsup_jax.core import errors
 from jacsup_jax.evaluation import class_swaps
-from jacsup_jax.evaluation import judges
 from jacsup_jax.evaluation import reconstruction
 from jacsup_jax.models import autoencoders
 from jacsup_jax.models import model as models
@@ -122,7 +121,7 @@ def test_accuracy_counts_matches():
   wrong = labels.at[:2].set((labels[:2] + 1) % CLASSES)
   # Four of six.
   np.testing.assert_allclose(
-      judges.compute_accuracy(_judge, images, wrong), 4 / 6, rtol=1e-6
+    class_swaps.compute_accuracy(_judge, images, wrong), 4 / 6, rtol=1e-6
   )
 
 
@@ -130,9 +129,9 @@ def test_accuracy_is_of_the_transformed_images():
   images, labels = _data(6)
   black = lambda images: 0.0 * images
   np.testing.assert_allclose(
-      judges.compute_accuracy(_judge, images, labels, black),
-      np.mean(np.asarray(labels) == 0),
-      rtol=1e-6,
+    class_swaps.compute_accuracy(_judge, images, labels, black),
+    np.mean(np.asarray(labels) == 0),
+    rtol=1e-6,
   )
 
 
@@ -152,14 +151,16 @@ def test_too_few_images_make_no_pairs():
 
 
 def test_summary_of_hand_made_counts():
-  row = class_swaps.summarize({
+  row = class_swaps.summarize(
+    {
       'mse': jnp.array(0.01),
       # Judges: 1/2 and 3/4; noisy 1 and 0; true labels 1/4 twice.
       'followed': jnp.array([[1, 4, 1], [3, 0, 1]]),
       'pairs': jnp.array([[2, 4, 4], [4, 4, 4]]),
       'judge_accuracy': jnp.array([0.5, 1.0]),
       'judge_accuracy_reconstructions': jnp.array([0.25, 0.75]),
-  })
+    }
+  )
   assert row['class_swaps'] == 0.625
   # Squares of 1/8 twice, over 2 - 1: deviations have the divisor n - 1.
   np.testing.assert_allclose(row['class_swaps_std'], np.sqrt(1 / 32))
@@ -173,14 +174,16 @@ def test_summary_of_hand_made_counts():
 
 
 def test_summary_without_pairs_is_none():
-  row = class_swaps.summarize({
+  row = class_swaps.summarize(
+    {
       'mse': jnp.array(0.01),
       # One judge of two sees one class only.
       'followed': jnp.array([[0, 1, 1], [1, 1, 1]]),
       'pairs': jnp.array([[0, 2, 2], [2, 2, 2]]),
       'judge_accuracy': jnp.ones(2),
       'judge_accuracy_reconstructions': jnp.ones(2),
-  })
+    }
+  )
   for name in ('class_swaps', 'class_swaps_std', 'class_swaps_by_judge'):
     assert row[name] is None
   assert row['class_swaps_pairs'] == [0, 2]
@@ -251,13 +254,13 @@ def test_ensemble_measures_each_judge(with_jit):
 
   def measure(offsets):
     return class_swaps.evaluate_autoencoder(
-        ORACLE, judge, offsets, images, labels
+      ORACLE, judge, offsets, images, labels
     )
 
   measured = (jax.jit(measure) if with_jit else measure)(jnp.array([0, 1]))
   np.testing.assert_array_equal(measured['judge_accuracy'], [1.0, 0.0])
   np.testing.assert_array_equal(
-      measured['judge_accuracy_reconstructions'], [1.0, 0.0]
+    measured['judge_accuracy_reconstructions'], [1.0, 0.0]
   )
   assert measured['pairs'].shape == measured['followed'].shape == (2, 3)
   row = class_swaps.summarize(measured)
@@ -275,13 +278,15 @@ def test_error_does_not_depend_on_the_batches(batch_size):
 
 
 def test_one_judge_has_no_deviation():
-  row = class_swaps.summarize({
+  row = class_swaps.summarize(
+    {
       'mse': jnp.array(0.0),
       'followed': jnp.array([[1, 1, 1]]),
       'pairs': jnp.array([[2, 2, 2]]),
       'judge_accuracy': jnp.ones(1),
       'judge_accuracy_reconstructions': jnp.ones(1),
-  })
+    }
+  )
   assert row['class_swaps'] == 0.5 and row['class_swaps_std'] is None
 
 
@@ -291,14 +296,14 @@ def test_one_judge_has_no_deviation():
 def test_models_of_one_module_share_a_program(class_ensemble):
   module = autoencoders.MlpAutoencoder(2, 1, (8,), image_shape=(4, 4, 1))
   first, second = (
-      models.Model(module, **autoencoders.init_variables(module, seed))
-      for seed in range(2)
+    models.Model(module, **autoencoders.init_variables(module, seed))
+    for seed in range(2)
   )
   random = np.random.default_rng(0)
   images = random.integers(0, 256, (256, 4, 4, 1), np.uint8)
   labels = random.integers(0, 4, 256)
   measure = lambda model, **kwargs: class_swaps.measure(
-      model, class_ensemble, images, labels, **kwargs
+    model, class_ensemble, images, labels, **kwargs
   )
   programs = class_swaps._measure._cache_size()
   row, other = measure(first), measure(second)

@@ -33,7 +33,7 @@ def make_faces(count, seed, split):
   images[attributes[:, 0] > 0, :4] += 100
   images[attributes[:, 1] > 0, ..., 0] += 70
   return registry.Dataset(
-      'corners', split, images, attributes, 'abc', ('Top', 'Red')
+    'corners', split, images, attributes, 'abc', ('Top', 'Red')
   )
 
 
@@ -68,7 +68,7 @@ def trained_face_judge(faces):
   """A face judge, and the reports of its training."""
   reports = []
   judge = attribute_judges.train(
-      *faces, report=lambda *args: reports.append(args), **SMALL_FACE_JUDGE
+    *faces, report=lambda *args: reports.append(args), **SMALL_FACE_JUDGE
   )
   return judge, reports
 

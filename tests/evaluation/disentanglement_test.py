@@ -20,9 +20,9 @@ from jacsup_jax.models import model as models
 
 NAMES = ('first', 'second')
 LOG2 = np.log(2)
-HADAMARD = np.array(
-    [[1, 1, 1, 1], [1, -1, 1, -1], [1, 1, -1, -1], [1, -1, -1, 1]]
-) / 2
+HADAMARD = (
+  np.array([[1, 1, 1, 1], [1, -1, 1, -1], [1, 1, -1, -1], [1, -1, -1, 1]]) / 2
+)
 
 
 def full(classes, labels):
@@ -32,7 +32,7 @@ def full(classes, labels):
 
 def independent(labels, units=None, seed=0):
   return np.random.default_rng(seed).normal(
-      size=(len(labels), units or labels.shape[1])
+    size=(len(labels), units or labels.shape[1])
   )
 
 
@@ -54,7 +54,7 @@ def test_mutual_information_by_hand():
   label = np.array([0, 0, 0, 1, 1, 1, 1, 0])
   expected = 2 * (3 / 8) * np.log(3 / 2) + 2 * (1 / 8) * np.log(1 / 2)
   found = disentanglement.mutual_information(
-      np.stack([unit, label, 0 * unit], axis=1), label[:, None]
+    np.stack([unit, label, 0 * unit], axis=1), label[:, None]
   )
   np.testing.assert_allclose(found[:, 0], [expected, LOG2, 0], atol=1e-12)
 
@@ -69,7 +69,7 @@ def test_mig_by_hand():
   found = score('mig', np.stack([label, unit], 1), labels)
   second = (3 / 4) * np.log(3 / 2) + (1 / 4) * np.log(1 / 2)
   np.testing.assert_allclose(
-      found.parts, [(LOG2 - second) / LOG2, 0], atol=1e-12
+    found.parts, [(LOG2 - second) / LOG2, 0], atol=1e-12
   )
   assert found.value == pytest.approx((1 - second / LOG2) / 2)
 
@@ -77,7 +77,7 @@ def test_mig_by_hand():
 def test_bins_are_of_equal_width():
   codes = np.array([[0.0], [0.24], [0.25], [0.5], [0.99], [1.0]])
   np.testing.assert_array_equal(
-      disentanglement.discretise(codes, 4)[:, 0], [0, 0, 1, 2, 3, 3]
+    disentanglement.discretise(codes, 4)[:, 0], [0, 0, 1, 2, 3, 3]
   )
   assert not disentanglement.discretise(0 * codes + 7, 4).any()
 
@@ -85,7 +85,7 @@ def test_bins_are_of_equal_width():
 def test_modularity_by_hand():
   # 1 - (0.04 + 0) / (0.16 x 2), 1 - 2 / 2, 1; the last unit has nothing.
   score = disentanglement.modularity_of_information(
-      np.array([[0.4, 0.2, 0], [1, 1, 1], [0, 0, 3], [0, 0, 0]])
+    np.array([[0.4, 0.2, 0], [1, 1, 1], [0, 0, 3], [0, 0, 0]])
   )
   np.testing.assert_allclose(score.parts[:3], [0.875, 0, 1], atol=1e-12)
   assert score.parts[3] is None
@@ -102,8 +102,8 @@ def test_one_threshold_by_hand():
       [1, 2, 4, 3, 5],
   ]).T  # fmt: skip
   np.testing.assert_allclose(
-      predictors.threshold_accuracies(codes, classes),
-      [1, 1, (1 / 3 + 1) / 2, 0.5, (2 / 3 + 1) / 2],
+    predictors.threshold_accuracies(codes, classes),
+    [1, 1, (1 / 3 + 1) / 2, 0.5, (2 / 3 + 1) / 2],
   )
 
 
@@ -113,7 +113,7 @@ def test_thresholds_by_hand():
   classes = np.array([0, 0, 1, 1, 2, 2])
   codes = np.array([[0, 3, 1, 2, 4, 5], [0, 0, 0, 0, 0, 0]]).T
   np.testing.assert_allclose(
-      predictors.threshold_accuracies(codes, classes), [2.5 / 3, 1 / 3]
+    predictors.threshold_accuracies(codes, classes), [2.5 / 3, 1 / 3]
   )
 
 
@@ -141,7 +141,7 @@ def test_dci_of_importance_by_hand():
   np.testing.assert_allclose(complete.parts, [1, 0.5])
   assert complete.value == pytest.approx(0.75)
   separate, complete = disentanglement.dci_of_importance(
-      np.array([[0.75, 0.75], [0.25, 0]]), NAMES
+    np.array([[0.75, 0.75], [0.25, 0]]), NAMES
   )
   # The first unit is of both alike and has 6/7 of all importance.
   np.testing.assert_allclose(separate.parts, [0, 1], atol=1e-12)
@@ -156,9 +156,9 @@ def test_dci_of_importance_by_hand():
 def test_labels_as_codes_score_one():
   labels = full(16, 3)
   found = values(
-      disentanglement.compute_scores(
-          disentanglement.METRICS, -3.0 * labels[:, ::-1], labels
-      )
+    disentanglement.compute_scores(
+      disentanglement.METRICS, -3.0 * labels[:, ::-1], labels
+    )
   )
   # The next best unit of 16 classes is right on one of them.
   assert found.pop('sap') == pytest.approx(1 - 1 / 16)
@@ -175,7 +175,7 @@ def test_binary_labels_as_codes_have_dci_of_one(noise):
   # A constant unit, and few or many of noise.
   labels = np.tile(full(2, 3), (40, 1))
   codes = np.concatenate(
-      [labels, np.zeros((len(labels), 1)), independent(labels, noise)], axis=1
+    [labels, np.zeros((len(labels), 1)), independent(labels, noise)], axis=1
   )
   found = disentanglement.compute_dci(codes, labels, list('abc'))
   assert min(score.value for score in found) >= 0.95
@@ -187,9 +187,9 @@ def test_binary_labels_as_codes_have_dci_of_one(noise):
 def test_independent_codes_score_zero():
   labels = np.tile(full(10, 2), (20, 1))
   found = values(
-      disentanglement.compute_scores(
-          disentanglement.METRICS, independent(labels), labels
-      )
+    disentanglement.compute_scores(
+      disentanglement.METRICS, independent(labels), labels
+    )
   )
   for name in ('mig', 'sap', 'dci_disentanglement', 'dci_completeness'):
     assert 0 <= found[name] <= 0.1, name
@@ -202,9 +202,9 @@ def test_independent_codes_score_zero():
 def test_a_rotation_of_all_labels_over_all_units_scores_zero():
   labels = full(6, 4)
   found = values(
-      disentanglement.compute_scores(
-          disentanglement.METRICS, (labels - 2.5) @ HADAMARD, labels
-      )
+    disentanglement.compute_scores(
+      disentanglement.METRICS, (labels - 2.5) @ HADAMARD, labels
+    )
   )
   # The labels are still there.
   assert found.pop('dci_informativeness') > 0.4
@@ -238,7 +238,7 @@ def test_order_sign_scale_and_names_of_classes_do_not_count():
   metrics = ('mig', 'sap', 'modularity')
   first = disentanglement.compute_scores(metrics, codes, labels)
   again = disentanglement.compute_scores(
-      metrics, 4 * codes[:, [2, 0, 1]] + 3, labels * 7 - 5
+    metrics, 4 * codes[:, [2, 0, 1]] + 3, labels * 7 - 5
   )
   for name in metrics:
     assert first[name].value == pytest.approx(again[name].value, abs=1e-12)
@@ -250,8 +250,8 @@ def test_the_same_seed_gives_the_same_dci():
   labels = np.tile(full(3, 2), (20, 1))
   codes = labels @ np.array([[1, 2], [2, 1]]) + independent(labels)
   first, again, other = (
-      disentanglement.compute_scores(['dci'], codes, labels, seed=seed)
-      for seed in (0, 0, 1)
+    disentanglement.compute_scores(['dci'], codes, labels, seed=seed)
+    for seed in (0, 0, 1)
   )
   assert first == again != other
 
@@ -267,7 +267,7 @@ def _strict(score):
 def test_a_constant_label_is_left_out_and_named():
   labels = np.insert(full(3, 3), 1, 4, axis=1)
   found = disentanglement.compute_scores(
-      disentanglement.METRICS, np.delete(labels, 1, 1), labels, list('abcd')
+    disentanglement.METRICS, np.delete(labels, 1, 1), labels, list('abcd')
   )
   for name, score in found.items():
     assert score.reasons == ('b is the same in all 27 examples',), name
@@ -281,7 +281,7 @@ def test_a_constant_label_is_left_out_and_named():
 def test_nothing_is_defined_of_constant_labels():
   codes = independent(np.zeros((30, 2)))
   found = disentanglement.compute_scores(
-      disentanglement.METRICS, codes, np.ones((30, 2), int)
+    disentanglement.METRICS, codes, np.ones((30, 2), int)
   )
   for name, score in found.items():
     assert score.value is None and not _strict(score), name
@@ -291,9 +291,7 @@ def test_nothing_is_defined_of_constant_labels():
 def test_a_constant_unit_is_not_nan():
   labels = full(4, 3)
   codes = np.insert(labels, 0, 9, axis=1)
-  found = disentanglement.compute_scores(
-      disentanglement.METRICS, codes, labels
-  )
+  found = disentanglement.compute_scores(disentanglement.METRICS, codes, labels)
   for name, score in found.items():
     assert np.all(np.isfinite(_strict(score))), name
   assert found['modularity'].parts[0] is None
@@ -305,7 +303,7 @@ def test_a_constant_unit_is_not_nan():
 def test_one_label_has_neither_modularity_nor_disentanglement():
   labels = np.repeat(np.arange(10), 30)[:, None]
   found = disentanglement.compute_scores(
-      disentanglement.METRICS, np.insert(labels, 1, 0, axis=1), labels
+    disentanglement.METRICS, np.insert(labels, 1, 0, axis=1), labels
   )
   for name in ('modularity', 'dci_disentanglement'):
     assert found[name].value is None
@@ -318,7 +316,7 @@ def test_one_label_has_neither_modularity_nor_disentanglement():
 def test_one_unit_has_no_gap():
   labels = np.tile(full(2, 2), (10, 1))
   found = disentanglement.compute_scores(
-      disentanglement.METRICS, labels[:, :1], labels
+    disentanglement.METRICS, labels[:, :1], labels
   )
   for name in ('mig', 'sap', 'dci_completeness'):
     assert found[name].value is None
@@ -332,9 +330,7 @@ def test_few_examples_and_codes_that_are_not_finite():
   assert 'found 4' in found['dci_completeness'].reasons[0]
   codes = labels.astype(float)
   codes[1, 0] = np.nan
-  found = disentanglement.compute_scores(
-      disentanglement.METRICS, codes, labels
-  )
+  found = disentanglement.compute_scores(disentanglement.METRICS, codes, labels)
   for score in found.values():
     assert score.value is None
     assert score.reasons[0] == '1 of 4 codes are not finite'
@@ -344,15 +340,15 @@ def test_few_examples_and_codes_that_are_not_finite():
 
 
 @pytest.mark.parametrize(
-    ('codes', 'labels', 'message'),
-    [
-        (np.zeros((4, 2, 1)), np.zeros((4, 1), int), r'\(4, 2, 1\) .*accepted'),
-        (np.zeros((4, 2)), np.zeros(4, int), r'labels have the shape \(4,\)'),
-        (np.zeros((0, 2)), np.zeros((0, 1), int), 'none of the sizes 0'),
-        (np.zeros((4, 2)), np.zeros((4, 1)), r'float64; .* integers'),
-        (np.zeros((4, 2), 'U1'), np.zeros((4, 1), int), 'real numbers'),
-        (np.zeros((4, 2)), np.zeros((5, 1), int), '4 codes, labels of 5'),
-    ],
+  ('codes', 'labels', 'message'),
+  [
+    (np.zeros((4, 2, 1)), np.zeros((4, 1), int), r'\(4, 2, 1\) .*accepted'),
+    (np.zeros((4, 2)), np.zeros(4, int), r'labels have the shape \(4,\)'),
+    (np.zeros((0, 2)), np.zeros((0, 1), int), 'none of the sizes 0'),
+    (np.zeros((4, 2)), np.zeros((4, 1)), r'float64; .* integers'),
+    (np.zeros((4, 2), 'U1'), np.zeros((4, 1), int), 'real numbers'),
+    (np.zeros((4, 2)), np.zeros((5, 1), int), '4 codes, labels of 5'),
+  ],
 )
 def test_arrays_that_do_not_fit(codes, labels, message):
   for name in disentanglement.METRICS:
@@ -386,7 +382,7 @@ def make_data(count=24):
 @pytest.fixture(scope='module')
 def model():
   module = autoencoders.FaceAutoencoder(
-      3, 4, image_size=8, first_width=4, last_width=4
+    3, 4, image_size=8, first_width=4, last_width=4
   )
   return models.Model(module, **autoencoders.init_variables(module, 0))
 
@@ -396,7 +392,7 @@ def test_codes_are_flat(model):
   codes = disentanglement.compute_codes(model, images)
   code = model.encode(images)
   expected = np.concatenate(
-      [code.factors, np.reshape(code.nuisance, (7, -1))], axis=1
+    [code.factors, np.reshape(code.nuisance, (7, -1))], axis=1
   )
   # Programs of other batches round otherwise.
   np.testing.assert_allclose(codes, expected, rtol=1e-4, atol=1e-5)

@@ -33,8 +33,8 @@ def _linear(matrix, nuisance_matrix=None):
 def _code(batch_size=3, num_factors=2, nuisance=(4,), seed=0):
   keys = jax.random.split(jax.random.key(seed))
   return codes.Code(
-      jax.random.normal(keys[0], (batch_size, num_factors)),
-      jax.random.normal(keys[1], (batch_size, *nuisance)),
+    jax.random.normal(keys[0], (batch_size, num_factors)),
+    jax.random.normal(keys[1], (batch_size, *nuisance)),
   )
 
 
@@ -42,7 +42,7 @@ def _curved(code):
   """Every pixel is a curved function of all units."""
   batch_size = code.factors.shape[0]
   flat = jnp.concatenate(
-      [code.factors, code.nuisance.reshape(batch_size, -1)], axis=1
+    [code.factors, code.nuisance.reshape(batch_size, -1)], axis=1
   )
   weights = jax.random.normal(jax.random.key(1), (flat.shape[1], 12))
   return jnp.tanh(flat @ weights).reshape(batch_size, 3, 2, 2)
@@ -60,14 +60,14 @@ def _jacobians(decode, code):
 
 def _multiply(student, student_code, teacher, teacher_code):
   multiply = lambda *codes: jacobian_agreement.multiply_columns(
-      student, codes[0], teacher, codes[1]
+    student, codes[0], teacher, codes[1]
   )
   return jax.jit(multiply)(student_code, teacher_code)
 
 
 def _agreement(student, teacher, student_code, teacher_code=None):
   products = _multiply(
-      student, student_code, teacher, teacher_code or student_code
+    student, student_code, teacher, teacher_code or student_code
   )
   return jacobian_agreement.compute_agreement(products, NAMES)
 
@@ -79,7 +79,7 @@ def test_agreement_by_hand():
   # Columns (3, 4) against (3, 0): cosine 9 / 15, norms 5 and 3. Columns
   # (0, -1) against (0, 2): opposite, norms 1 and 2.
   found = _agreement(
-      _linear([[3, 0], [4, -1]]), _linear([[3, 0], [0, 2]]), _code()
+    _linear([[3, 0], [4, -1]]), _linear([[3, 0], [0, 2]]), _code()
   )
   first, second = found['factors'].values()
   np.testing.assert_allclose(first['cosine'], 0.6, rtol=1e-6)
@@ -93,7 +93,7 @@ def test_agreement_by_hand():
 def test_column_cosines_by_hand():
   # Columns (1, 0), (1, 1) and (0, -2): 45 degrees, right angle, 135 degrees.
   cosines, count = jacobian_agreement.compute_column_cosines(
-      _linear([[1, 1, 0], [0, 1, -2]]), _code(num_factors=3)
+    _linear([[1, 1, 0], [0, 1, -2]]), _code(num_factors=3)
   )
   root = np.sqrt(0.5)
   expected = [[1, root, 0], [root, 1, -root], [0, -root, 1]]
@@ -105,12 +105,10 @@ def test_principal_directions_by_hand():
   # A diagonal Jacobian has its entries, in order, for singular values.
   matrix = jnp.diag(jnp.array([1.0, 5.0, 0.0, 3.0]))
   found = jacobian_agreement.find_principal_directions(
-      _linear(np.zeros((4, 2)), matrix), _code(), 3
+    _linear(np.zeros((4, 2)), matrix), _code(), 3
   )
   np.testing.assert_allclose(found.singular_values, [5, 3, 1], rtol=1e-5)
-  np.testing.assert_allclose(
-      found.directions, np.eye(4)[[1, 3, 0]], atol=1e-4
-  )
+  np.testing.assert_allclose(found.directions, np.eye(4)[[1, 3, 0]], atol=1e-4)
 
 
 # Against the Jacobian itself.
@@ -122,12 +120,12 @@ def test_products_are_those_of_jacfwd():
   student, _ = _jacobians(_curved, student_code)
   teacher, _ = _jacobians(_curved, teacher_code)
   for found, a, b in (
-      (products.student, student, student),
-      (products.teacher, teacher, teacher),
-      (products.both, student, teacher),
+    (products.student, student, student),
+    (products.teacher, teacher, teacher),
+    (products.both, student, teacher),
   ):
     np.testing.assert_allclose(
-        found, jnp.sum(a * b, axis=1), rtol=1e-4, atol=1e-5
+      found, jnp.sum(a * b, axis=1), rtol=1e-4, atol=1e-5
     )
 
 
@@ -144,9 +142,9 @@ def test_cosines_are_those_of_jacfwd():
 def test_directions_are_those_of_svd(batch_size):
   code = _code(batch_size, nuisance=(2, 2, 2))
   found = jax.jit(
-      lambda code: jacobian_agreement.find_principal_directions(
-          _curved, code, 3, tolerance=1e-6
-      )
+    lambda code: jacobian_agreement.find_principal_directions(
+      _curved, code, 3, tolerance=1e-6
+    )
   )(code)
   _, matrices = _jacobians(_curved, code)
   # The average of J^T J is that of the matrices on top of each other.
@@ -172,7 +170,7 @@ def test_scale_and_nuisance_do_not_turn_a_column():
   # Other nuisance and an image of three times the contrast.
   matrix = np.arange(8.0).reshape(4, 2) - 2
   found = _agreement(
-      _linear(3 * matrix, np.ones((4, 4), np.float32)), _linear(matrix), _code()
+    _linear(3 * matrix, np.ones((4, 4), np.float32)), _linear(matrix), _code()
   )
   np.testing.assert_allclose(found['cosine'], 1, atol=1e-5)
   np.testing.assert_allclose(found['norm_error'], 2, rtol=1e-5)
@@ -193,9 +191,9 @@ def test_examples_are_taken_in_parts(monkeypatch):
 def test_directions_in_the_plane_of_another_have_no_cosine():
   # Pixels of the student that its teacher never touches.
   found = _agreement(
-      _linear([[1, 0], [0, 0], [0, 1], [0, 0]]),
-      _linear([[0, 0], [1, 0], [0, 0], [0, 1]]),
-      _code(),
+    _linear([[1, 0], [0, 0], [0, 1], [0, 0]]),
+    _linear([[0, 0], [1, 0], [0, 0], [0, 1]]),
+    _code(),
   )
   assert found['cosine'] == 0
 
@@ -224,18 +222,18 @@ def test_zero_columns_are_said_and_left_out():
 
 def test_a_nuisance_without_effect_has_no_singular_values():
   found = jacobian_agreement.find_principal_directions(
-      _linear(np.ones((4, 2))), _code(), 2
+    _linear(np.ones((4, 2))), _code(), 2
   )
   np.testing.assert_array_equal(found.singular_values, 0)
   assert np.all(np.isfinite(found.directions))
 
 
 @pytest.mark.parametrize(
-    'decode, message',
-    [
-        (lambda code: _curved(code).ravel(), r'accepted: \(examples, H, W, C'),
-        (lambda code: _curved(code)[:1], r'3 examples to \(1, 3, 2, 2\)'),
-    ],
+  'decode, message',
+  [
+    (lambda code: _curved(code).ravel(), r'accepted: \(examples, H, W, C'),
+    (lambda code: _curved(code)[:1], r'3 examples to \(1, 3, 2, 2\)'),
+  ],
 )
 def test_what_is_no_decoder(decode, message):
   with pytest.raises(errors.InputError, match=message):
@@ -262,8 +260,8 @@ def test_codes_that_do_not_fit():
 def test_what_has_no_room_says_how_much_it_needs():
   # 2^16 columns of 256 x 256 x 3 floats are 48 GiB; nothing is computed.
   shapes = codes.Code(
-      jax.ShapeDtypeStruct((1, 2**16), jnp.float32),
-      jax.ShapeDtypeStruct((1, 0), jnp.float32),
+    jax.ShapeDtypeStruct((1, 2**16), jnp.float32),
+    jax.ShapeDtypeStruct((1, 0), jnp.float32),
   )
   decode = lambda code: jnp.zeros((len(code.factors), 256, 256, 3))
   with pytest.raises(errors.InputError, match='need 48.0 GiB; accepted: up to'):

@@ -31,10 +31,10 @@ def make_stage(name, model, parent, dim):
 @pytest.fixture(scope='module')
 def diagnosed():
   stages = [
-      make_stage('teacher', 'teacher', None, 0),
-      make_stage('student_d01', 'student', 'teacher', 1),
-      make_stage('student_d02', 'student', 'student_d01', 2),
-      make_stage('random', 'random', None, 2),
+    make_stage('teacher', 'teacher', None, 0),
+    make_stage('student_d01', 'student', 'teacher', 1),
+    make_stage('student_d02', 'student', 'student_d01', 2),
+    make_stage('random', 'random', None, 2),
   ]
   stage_models = [make_model(dim, i) for i, dim in enumerate((0, 1, 2, 2))]
   images = np.random.default_rng(0).integers(0, 256, (5, *SHAPE), np.uint8)
@@ -67,9 +67,9 @@ def test_agreement_is_that_of_the_columns(diagnosed):
   expected = jacobian_agreement.compute_agreement(products, ('y1', 'y2'))
   row = jacobian_diagnosis.row_entries(found[1])
   np.testing.assert_allclose(
-      [row['jacobian_cosine'], row['jacobian_norm_error_first_teacher']],
-      [expected['cosine'], expected['norm_error']],
-      rtol=1e-4,
+    [row['jacobian_cosine'], row['jacobian_norm_error_first_teacher']],
+    [expected['cosine'], expected['norm_error']],
+    rtol=1e-4,
   )
   assert set(jacobian_diagnosis.row_entries(found[0]).values()) == {None}
 
@@ -84,7 +84,7 @@ def test_column_cosines_are_of_the_whole_flat_code(diagnosed):
   code = codes.split(codes.merge(model.encode(images)), 4)
   cosines, _ = jacobian_agreement.compute_column_cosines(flat.decode, code)
   np.testing.assert_allclose(
-      found[2]['column_cosines']['cosines'], cosines, atol=1e-4
+    found[2]['column_cosines']['cosines'], cosines, atol=1e-4
   )
 
 
@@ -101,15 +101,15 @@ def test_zero_columns_are_listed(diagnosed):
   stage_models, images, _ = diagnosed
   # A decoder of a constant image.
   dead = dataclasses.replace(
-      stage_models[0],
-      params={**stage_models[0].params, 'decoder': _zeros(stage_models[0])},
+    stage_models[0],
+    params={**stage_models[0].params, 'decoder': _zeros(stage_models[0])},
   )
   stages = [
-      make_stage('teacher', 'teacher', None, 0),
-      make_stage('student_d01', 'student', 'teacher', 1),
+    make_stage('teacher', 'teacher', None, 0),
+    make_stage('student_d01', 'student', 'teacher', 1),
   ]
   found = jacobian_diagnosis.measure(
-      stages, [dead, stage_models[1]], images, ('y1', 'y2')
+    stages, [dead, stage_models[1]], images, ('y1', 'y2')
   )
   [line, _] = jacobian_diagnosis.format_undefined(found, 5)
   assert line.startswith('student_d01 against teacher')

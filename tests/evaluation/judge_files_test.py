@@ -28,7 +28,7 @@ def test_what_is_saved_is_read(tmp_path):
   found = judge_files.read(directory, Judges, 'params')
   assert found.seeds == (0, 1)
   np.testing.assert_array_equal(
-      found.params['dense']['kernel'], [[0, 3], [1, 4], [2, 5]]
+    found.params['dense']['kernel'], [[0, 3], [1, 4], [2, 5]]
   )
 
 

@@ -13,6 +13,7 @@ import pytest
 from jacsup_jax.core import errors
 from jacsup_jax.core import trees
 from jacsup_jax.data import registry
+from jacsup_jax.evaluation import class_swaps
 from jacsup_jax.evaluation import judge_files
 from jacsup_jax.evaluation import judges
 from jacsup_jax.models import classifiers
@@ -36,7 +37,7 @@ def test_classes_are_the_largest_logits():
   }}  # fmt: skip
   images = jnp.array([0.1, 0.9]).reshape(2, 1, 1, 1)
   np.testing.assert_array_equal(
-      judges.classify(model, params, images), [1, 0]
+    class_swaps.classify(model, params, images), [1, 0]
   )
 
 
@@ -62,10 +63,10 @@ def test_judges_of_shuffled_labels_have_chance(quadrants):
   train, test = quadrants
   random = np.random.default_rng(2)
   noise = dataclasses.replace(
-      train, labels=random.integers(0, 4, 512).astype(np.int32)
+    train, labels=random.integers(0, 4, 512).astype(np.int32)
   )
   found = judges.train(
-      'noise', noise, test, seeds=(0, 1), epochs=4, batch_size=64
+    'noise', noise, test, seeds=(0, 1), epochs=4, batch_size=64
   )
   # A quadrant may be taken for another as a whole, but not for its own.
   assert max(found.accuracy) < 0.8
@@ -94,7 +95,7 @@ def test_key_switches_dropout_on(class_ensemble):
   # Images of no class, so that the judge hesitates.
   images = jax.random.uniform(jax.random.key(0), (200, *SHAPE))
   classify = functools.partial(
-      judges.classify, class_ensemble.module, params, images
+    class_swaps.classify, class_ensemble.module, params, images
   )
   np.testing.assert_array_equal(classify(None), classify(None))
   noisy = classify(jax.random.key(0))
@@ -110,7 +111,7 @@ def test_seeds_are_judges_of_their_own(class_ensemble, quadrants):
   # Alone, a judge is what it is in the ensemble, up to rounding in a program
   # of another size, over 32 steps of Adam at 1e-3.
   alone = judges.train(
-      'quadrants', *quadrants, seeds=(1,), epochs=4, batch_size=64
+    'quadrants', *quadrants, seeds=(1,), epochs=4, batch_size=64
   )
   chex.assert_trees_all_close(_of(alone, 0), _of(class_ensemble, 1), atol=2e-3)
 
@@ -120,17 +121,17 @@ def test_restored_judges_are_those_saved(class_ensemble, tmp_path):
   judges.save(tmp_path / 'judge', class_ensemble)
   assert judge_files.exist(tmp_path / 'judge')
   restored = judges.restore(
-      tmp_path / 'judge', dataset='quadrants', num_classes=4, image_shape=SHAPE
+    tmp_path / 'judge', dataset='quadrants', num_classes=4, image_shape=SHAPE
   )
   chex.assert_trees_all_equal(restored.params, class_ensemble.params)
   assert dataclasses.replace(restored, params=None) == dataclasses.replace(
-      class_ensemble, params=None
+    class_ensemble, params=None
   )
 
 
 @pytest.mark.parametrize(
-    'other',
-    [{'dataset': 'digits'}, {'num_classes': 5}, {'image_shape': (4, 5, 1)}],
+  'other',
+  [{'dataset': 'digits'}, {'num_classes': 5}, {'image_shape': (4, 5, 1)}],
 )
 def test_judges_of_other_data_are_refused(class_ensemble, tmp_path, other):
   judges.save(tmp_path, class_ensemble)
@@ -146,7 +147,7 @@ def test_judges_of_other_data_are_refused(class_ensemble, tmp_path, other):
 
 
 def test_judges_are_trained_once_and_without_validation(
-    class_ensemble, quadrants, tmp_path, monkeypatch
+  class_ensemble, quadrants, tmp_path, monkeypatch
 ):
   loaded = []
 
@@ -157,7 +158,7 @@ def test_judges_are_trained_once_and_without_validation(
   monkeypatch.setattr(registry, 'load', load)
   monkeypatch.setattr(judges, 'train', lambda *a, **k: class_ensemble)
   make = functools.partial(
-      judges.restore_or_train, tmp_path / 'judge', 'quadrants', None
+    judges.restore_or_train, tmp_path / 'judge', 'quadrants', None
   )
   assert make(seeds=(0, 1), epochs=4) is class_ensemble
   assert set(loaded) == {'test', 'train_minus_validation'}
@@ -171,7 +172,7 @@ def test_judges_are_trained_once_and_without_validation(
 
 
 def test_directory_of_something_else_is_refused(
-    quadrants, tmp_path, monkeypatch
+  quadrants, tmp_path, monkeypatch
 ):
   (tmp_path / 'letter.txt').write_text('dear')
   monkeypatch.setattr(registry, 'load', lambda *args, **kwargs: quadrants[0])
@@ -187,10 +188,10 @@ def test_every_file_of_arrays_has_judges_of_its_own(tmp_path):
     random = np.random.default_rng(seed)
     path = tmp_path / f'{seed}.npz'
     np.savez(
-        path,
-        images=random.integers(0, 256, (4, 28, 28), np.uint8),
-        labels=np.arange(4) % 2,
-        split=np.array(['train', 'train', 'test', 'test']),
+      path,
+      images=random.integers(0, 256, (4, 28, 28), np.uint8),
+      labels=np.arange(4) % 2,
+      split=np.array(['train', 'train', 'test', 'test']),
     )
     directories.append(judges.default_directory('arrays', path))
   assert directories[0] != directories[1]
@@ -206,7 +207,7 @@ def test_fewer_images_than_a_batch_are_the_users_mistake():
 
 
 @pytest.mark.parametrize(
-    'name', ['judge_epochs', 'judge_first_width', 'judge_hidden']
+  'name', ['judge_epochs', 'judge_first_width', 'judge_hidden']
 )
 def test_settings_are_flags(name):
   with pytest.raises(errors.InputError, match=f'--{name}=0'):

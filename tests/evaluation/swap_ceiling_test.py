@@ -85,11 +85,11 @@ def test_exact_student_by_hand():
   student = swap_ceiling.ExactStudent(_teacher(0.5), 0.5)
   code = student.encode(images)
   np.testing.assert_allclose(
-      student.decode(code).reshape(2, 2), [[0.6, 0.35], [0.15, 0.75]], rtol=1e-6
+    student.decode(code).reshape(2, 2), [[0.6, 0.35], [0.15, 0.75]], rtol=1e-6
   )
   swapped = student.decode(codes.swap_factors(code, jnp.array([1, 0])))
   np.testing.assert_allclose(
-      swapped.reshape(2, 2), [[0.3, 0.35], [0.45, 0.75]], rtol=1e-6
+    swapped.reshape(2, 2), [[0.3, 0.35], [0.45, 0.75]], rtol=1e-6
   )
 
 
@@ -104,16 +104,18 @@ def test_share_of_an_error():
 
 def test_summary_of_hand_made_counts():
   counts = swap_ceiling.CeilingCounts(
-      np.array([[[1, 2, 0], [3, 2, 0]]]), np.array([[[4, 4, 0], [4, 4, 1]]])
+    np.array([[[1, 2, 0], [3, 2, 0]]]), np.array([[[4, 4, 0], [4, 4, 1]]])
   )
-  assert swap_ceiling.summarize(counts, [0.5], 0.04) == [{
+  assert swap_ceiling.summarize(counts, [0.5], 0.04) == [
+    {
       'residual_share': 0.5,
       'mse': 0.01,
       'class_swaps': 0.5,
       'by_image': 0.5,
       # One judge has no pairs.
       'by_teacher_image': None,
-  }]
+    }
+  ]
 
 
 # Invariants.
@@ -124,22 +126,19 @@ def test_error_falls_with_the_share(share, images):
   mse = lambda model: float(reconstruction.compute_mse(model, images))
   student = swap_ceiling.ExactStudent(_teacher(0.5), share)
   np.testing.assert_allclose(
-      mse(student),
-      (1 - share) ** 2 * mse(_teacher(0.5)),
-      rtol=1e-5,
-      atol=1e-12,
+    mse(student), (1 - share) ** 2 * mse(_teacher(0.5)), rtol=1e-5, atol=1e-12
   )
 
 
 def test_pairs_are_those_of_class_swaps(images):
   own = class_swaps.count_class_swaps(
-      _teacher(1.0),
-      lambda images, key: _classify(0, images),
-      images,
-      _classify(0, batches.to_float(images)),
+    _teacher(1.0),
+    lambda images, key: _classify(0, images),
+    images,
+    _classify(0, batches.to_float(images)),
   )
   counts = swap_ceiling.count_ceiling_swaps(
-      _teacher(1.0), lambda images, key: _classify(0, images), images, 0
+    _teacher(1.0), lambda images, key: _classify(0, images), images, 0
   )
   np.testing.assert_array_equal(counts.pairs, own.pairs[0])
 

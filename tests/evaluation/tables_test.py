@@ -8,14 +8,14 @@ import pytest
 from jacsup_jax.evaluation import tables
 
 ROW = {
-    'model': 'student',
-    'nuisance_dim': 14,
-    'class_swaps': 0.5123,
-    'class_swaps_std': 0.004,
-    'class_swaps_noisy_judge': 0.25,
-    'class_swaps_true_labels': 1.0,
-    'mse': 0.01234,
-    'psnr': 19.087,
+  'model': 'student',
+  'nuisance_dim': 14,
+  'class_swaps': 0.5123,
+  'class_swaps_std': 0.004,
+  'class_swaps_noisy_judge': 0.25,
+  'class_swaps_true_labels': 1.0,
+  'mse': 0.01234,
+  'psnr': 19.087,
 }
 
 FACES = {
@@ -80,8 +80,8 @@ def test_effect_is_at_the_largest_d_of_both():
   ]  # fmt: skip
   # 100 (0.5 - 0.255).
   assert tables.format_effect(rows) == (
-      'At d = 2, class swaps are 50.0% with Jacobian supervision and 25.5%'
-      ' without: +24.5 points.'
+    'At d = 2, class swaps are 50.0% with Jacobian supervision and 25.5%'
+    ' without: +24.5 points.'
   )
 
 
@@ -130,18 +130,18 @@ def test_row_of_faces_by_hand():
 
 def test_attributes_by_hand():
   other = {
-      **FACES,
-      'model': 'teacher',
-      'nuisance_dim': 2048,
-      'attribute_flips_by_attribute': {'Bald': 0.5, 'Smiling': 0.75},
+    **FACES,
+    'model': 'teacher',
+    'nuisance_dim': 2048,
+    'attribute_flips_by_attribute': {'Bald': 0.5, 'Smiling': 0.75},
   }
   lines = tables.format_attributes([FACES, other, ROW]).split('\n')
   assert lines[:2] == ['1: student, d = 8192', '2: teacher, d = 2048']
   # The attribute that the judge tells best comes first.
   assert [line.split() for line in lines[3:]] == [
-      ['Smiling', '90.0%', '89.0%', '80.0%', '100.0%', '80.0%', '75.0%'],
-      ['Bald', '98.0%', '60.0%', '97.0%', '25.0%', '97.0%', '50.0%'],
-      ['mean', '94.0%', '74.5%', '88.5%', '62.5%', '88.5%', '62.5%'],
+    ['Smiling', '90.0%', '89.0%', '80.0%', '100.0%', '80.0%', '75.0%'],
+    ['Bald', '98.0%', '60.0%', '97.0%', '25.0%', '97.0%', '50.0%'],
+    ['mean', '94.0%', '74.5%', '88.5%', '62.5%', '88.5%', '62.5%'],
   ]
   assert len({len(line) for line in lines[2:]}) == 1
   with pytest.raises(ValueError, match='attribute_flips_by_attribute'):
@@ -154,20 +154,20 @@ def test_effect_of_faces_is_the_papers():
       'model': model, 'nuisance_dim': dim, 'attribute_flips': flips, 'mse': mse
   }  # fmt: skip
   rows = [
-      row('teacher', 2048, 0.731, 1.82e-3),
-      row('student', 4096, 0.725, 1.3e-3),
-      row('student', 8192, 0.722, 1.08e-3),
-      row('student_cycle', 8192, 0.427, 1.04e-3),
-      row('random', 2048, 0.202, 0.101),
+    row('teacher', 2048, 0.731, 1.82e-3),
+    row('student', 4096, 0.725, 1.3e-3),
+    row('student', 8192, 0.722, 1.08e-3),
+    row('student_cycle', 8192, 0.427, 1.04e-3),
+    row('random', 2048, 0.202, 0.101),
   ]
   assert tables.format_effect(rows) == (
-      "At d = 8192, the student keeps 98.8% of its teacher's flips at 59.3% of"
-      ' its error, 29.5 points above the student with cycle losses.'
+    "At d = 8192, the student keeps 98.8% of its teacher's flips at 59.3% of"
+    ' its error, 29.5 points above the student with cycle losses.'
   )
   # Without a cycle student there is nothing to compare with.
   assert tables.format_effect(rows[:3]) == (
-      "At d = 8192, the student keeps 98.8% of its teacher's flips at 59.3% of"
-      ' its error.'
+    "At d = 8192, the student keeps 98.8% of its teacher's flips at 59.3% of"
+    ' its error.'
   )
   assert tables.format_effect(rows[1:]) is None
   assert tables.format_effect(rows[:1]) is None
@@ -207,8 +207,8 @@ def test_attributes_have_means_and_deviations_by_hand():
 
 def test_an_effect_is_of_pairs():
   without = [
-      {**row, 'model': 'student_no_jacobian', 'class_swaps': swaps}
-      for row, swaps in ((SEED_0, 0.3), (SEED_1, 0.4))
+    {**row, 'model': 'student_no_jacobian', 'class_swaps': swaps}
+    for row, swaps in ((SEED_0, 0.3), (SEED_1, 0.4))
   ]
   # Differences of 20 and 30 points, though each chain varies on its own.
   line = tables.format_effect([SEED_0, SEED_1, *without])
@@ -227,7 +227,6 @@ def test_lines_have_equal_widths(row):
   assert len(tables.format_rows([]).split('\n')) == 1
 
 
-
 @pytest.mark.parametrize(
     'change',
     [
@@ -237,21 +236,24 @@ def test_lines_have_equal_widths(row):
 )  # fmt: skip
 def test_rows_that_differ_in_more_than_seeds_stay_apart(change):
   assert tables.group_seeds([SEED_0, {**SEED_1, **change}]) == [
-      [SEED_0], [{**SEED_1, **change}]
+    [SEED_0],
+    [{**SEED_1, **change}],
   ]
 
 
 def test_rows_of_one_seed_stay_apart():
   # What they differ in no entry says.
   assert tables.group_seeds([SEED_0, {**SEED_0, 'mse': 0.2}, SEED_1]) == [
-      [SEED_0], [{**SEED_0, 'mse': 0.2}], [SEED_1]
+    [SEED_0],
+    [{**SEED_0, 'mse': 0.2}],
+    [SEED_1],
   ]
 
 
 def test_stages_may_have_their_seed_in_their_names_and_epochs_of_their_own():
   rows = [
-      {**row, 'stage': f'student_row1_seed{row["seed"]}', 'epochs': epochs}
-      for row, epochs in ((SEED_0, 3), (SEED_1, 5))
+    {**row, 'stage': f'student_row1_seed{row["seed"]}', 'epochs': epochs}
+    for row, epochs in ((SEED_0, 3), (SEED_1, 5))
   ]
   assert tables.group_seeds(rows) == [rows]
 
@@ -266,7 +268,7 @@ def test_a_single_seed_has_no_deviations():
 def test_order_of_seeds_does_not_matter():
   values = [0.1, 0.7, 0.4]
   np.testing.assert_allclose(
-      tables.deviation(values), tables.deviation(values[::-1])
+    tables.deviation(values), tables.deviation(values[::-1])
   )
 
 

@@ -51,7 +51,7 @@ def test_units_are_those_of_numpy(count):
   images = make_images(count)
   x = images.reshape(count, 4).astype(np.float64)
   values = np.stack(
-      [x[:, 0], np.full(count, 5), 2 * x[:, 1], x[:, 2] + x[:, 3]], axis=1
+    [x[:, 0], np.full(count, 5), 2 * x[:, 1], x[:, 2] + x[:, 3]], axis=1
   )
   units = measure(images)
   assert [(u.name, u.kind) for u in units] == [
@@ -60,9 +60,9 @@ def test_units_are_those_of_numpy(count):
   ]  # fmt: skip
   for unit, own in zip(units, values.T):
     np.testing.assert_allclose(
-        [unit.mean, unit.deviation, unit.low, unit.high],
-        [own.mean(), own.std(), *np.quantile(own, [0.01, 0.99])],
-        rtol=1e-6,
+      [unit.mean, unit.deviation, unit.low, unit.high],
+      [own.mean(), own.std(), *np.quantile(own, [0.01, 0.99])],
+      rtol=1e-6,
     )
   assert units[1].deviation == 0
 
