@@ -39,42 +39,33 @@ from typing import Any
 
 __version__ = '0.1.0'
 
+# Module -> what it has, or itself.
 _SOURCES = {
-  'core.codes': (
-    'Code',
-    'flip_factor',
-    'merge',
-    'split',
-    'swap_factors',
-    'take_partners',
-  ),
-  'core.config': ('LossWeights', 'Supervision'),
-  'core.errors': ('InputError',),
-  'core.growth': ('fold_normalization', 'grow'),
-  'core.jacobian': ('full_loss', 'path_loss', 'secant_loss', 'tangent_loss'),
-  'core': ('jacobian', 'losses', 'regularizers'),
-  'data.registry': ('Dataset',),
-  'models.model': ('Model',),
-  'runs.run': ('Run',),
-  'training.fitting': ('fit_student', 'fit_teacher', 'student_objective'),
-  'training.steps': ('Trained',),
-}  # pyformat: disable
-_MODULE_OF = {name: room for room, names in _SOURCES.items() for name in names}
-_MODULE_OF['load_data'] = 'data.registry'
-
+  'core.codes': 'Code flip_factor merge split swap_factors take_partners',
+  'core.config': 'LossWeights Supervision',
+  'core.errors': 'InputError',
+  'core.growth': 'fold_normalization grow',
+  'core.jacobian': 'jacobian full_loss path_loss secant_loss tangent_loss',
+  'core.losses': 'losses',
+  'core.regularizers': 'regularizers',
+  'data.registry': 'Dataset load_data',
+  'models.model': 'Model',
+  'runs.run': 'Run',
+  'training.fitting': 'fit_student fit_teacher student_objective',
+  'training.steps': 'Trained',
+}
+_MODULE_OF = {
+  name: module for module, names in _SOURCES.items() for name in names.split()
+}
 __all__ = ['evaluate', *sorted(_MODULE_OF)]
 
 
 def __getattr__(name: str) -> Any:
   if name not in _MODULE_OF:
     raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
-  module = importlib.import_module(f'{__name__}.{_MODULE_OF[name]}')
-  if name == 'load_data':
-    value = module.load
-  elif hasattr(module, name):
-    value = getattr(module, name)
-  else:
-    value = importlib.import_module(f'{module.__name__}.{name}')
+  value = importlib.import_module(f'{__name__}.{_MODULE_OF[name]}')
+  if not value.__name__.endswith(f'.{name}'):
+    value = getattr(value, 'load' if name == 'load_data' else name)
   globals()[name] = value
   return value
 
@@ -102,9 +93,6 @@ def evaluate(
   Returns:
     A row like those of results.json: the sizes of the code, `mse`, `psnr` and,
     on classes, `class_swaps` and `judge_accuracy` (rates in [0, 1]).
-
-  Raises:
-    InputError: if the judges were trained for other data.
   """
   # pylint: disable=g-import-not-at-top
   from jacsup_jax.evaluation import class_swaps

@@ -117,13 +117,8 @@ def test_evaluate_of_attributes_has_no_class_swaps():
 
     num_factors, nuisance_dim, image_range = 2, 4, (-1, 1)
     image_shape, factors_are_labels = (8, 8, 3), False
-
-    def encode(self, images, attributes=None):
-      del attributes
-      return js.Code(jnp.zeros((len(images), 2)), jnp.zeros((len(images), 4)))
-
-    def decode(self, code):
-      return jnp.zeros((len(code.factors), 8, 8, 3))
+    encode = lambda self, images, attributes=None: images
+    decode = lambda self, images: jnp.zeros_like(images, jnp.float32)
 
   jax.tree_util.register_static(Half)
   row = js.evaluate(Half(), data)

@@ -8,7 +8,6 @@ when all of it is on the disk.
 from collections.abc import Callable
 import contextlib
 import hashlib
-import itertools
 import json
 import os
 import pathlib
@@ -69,13 +68,10 @@ class StageCheckpoints:
     names = [path.name for path in self.directory.iterdir()]
     return sorted(int(n) for n in names if n.isascii() and n.isdigit())
 
-  def save(
-    self, step: int, state: steps.TrainState, progress: Any = None
-  ) -> str:
-    """Saves a state and JSON; a step that is saved already stays as it is.
+  def save(self, step: int, state: steps.TrainState, progress: Any) -> str:
+    """Saves a state and JSON, and returns the sha256 of its parameters.
 
-    Returns:
-      The sha256 of the parameters.
+    A step that is saved already stays as it is.
 
     Raises:
       StorageError: if it cannot be written; earlier checkpoints are kept.
@@ -120,15 +116,11 @@ class StageCheckpoints:
         `opt_state` is empty, that of the optimizer is not restored.
 
     Raises:
-      InputError: if the checkpoint is missing, damaged, or of other shapes or
-        parameters.
+      InputError: if it is missing, damaged, or of other shapes or parameters.
     """
     existing = self.list_steps()
     if not existing:
-      raise errors.InputError(
-        f'{self.directory} holds no checkpoint, but the manifest lists the'
-        ' stage as finished; accepted: a whole work directory.'
-      )
+      raise self.missing()
     found = self._read(existing[-1], template)
     if found.sha256 != sha256:
       raise errors.InputError(
@@ -140,17 +132,11 @@ class StageCheckpoints:
   def recover(
     self, template: steps.TrainState, note: Callable[[str], None]
   ) -> Found | None:
-    """Restores the newest checkpoint that is whole, for the owner of the run.
+    """Restores the newest whole checkpoint for the run that continues here.
 
-    Newer ones, which are damaged, are noted and renamed to
-    `damaged-STEP-COUNT`; leftovers of a killed save are removed.
-
-    Args:
-      template: see `restore_last`.
-      note: called with a line on those that are damaged.
-
-    Returns:
-      The checkpoint; None if none was ever saved.
+    Newer ones, which are damaged, are renamed to `damaged-STEP-COUNT`, and
+    `note` is called with a line about them; leftovers of a killed save are
+    removed. None is returned if none was ever saved.
 
     Raises:
       InputError: if some were saved and none is whole; nothing is changed.
@@ -170,13 +156,20 @@ class StageCheckpoints:
       )
     self._remove_leftovers()
     for step in damaged:
-      names = (f'damaged-{step}-{count}' for count in itertools.count(1))
-      name = next(n for n in names if not (self.directory / n).exists())
+      count = len([*self.directory.glob(f'damaged-{step}-*')]) + 1
+      name = f'damaged-{step}-{count}'
       (self.directory / str(step)).rename(self.directory / name)
       self._open().reload()
     if damaged:
       note(f'{lines}; resuming from {self.directory / str(found.step)}')
     return found
+
+  def missing(self) -> errors.InputError:
+    """Makes the error for a finished stage without a checkpoint."""
+    return errors.InputError(
+      f'{self.directory} holds no checkpoint, but the manifest lists the stage'
+      ' as finished; accepted: a whole work directory.'
+    )
 
   def _open(self):
     if self._manager is None:
@@ -222,8 +215,13 @@ class StageCheckpoints:
       raise ValueError('its parameters differ from what was saved')
     wanted = template._asdict()
     optimizer = {'opt_state': wanted.pop('opt_state')}
-    if different := _find_difference(model, wanted):
-      raise errors.InputError(f'{self.directory / str(step)} has {different}.')
+    found, wanted = _list_shapes(model), _list_shapes(wanted)
+    for name in sorted({*found, *wanted}):
+      if found.get(name) != wanted.get(name):
+        raise errors.InputError(
+          f'{self.directory / str(step)} has {name} of shape'
+          f' {found.get(name)}; accepted: {wanted.get(name)}.'
+        )
     if jax.tree.leaves(optimizer):
       shapes = jax.tree.map(lambda x: np.empty(x.shape, x.dtype), optimizer)
       optimizer = restore(optimizer=standard(shapes)).optimizer
@@ -238,19 +236,9 @@ class StageCheckpoints:
       shutil.rmtree(path, ignore_errors=True)
 
 
-def _find_difference(found, wanted):
-  """Describes the first array of another path or shape, None if all agree."""
-  found, wanted = (
-    {
-      jax.tree_util.keystr(path): np.shape(leaf)
-      for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
-    }
-    for tree in (found, wanted)
-  )
-  for name in sorted({*found, *wanted}):
-    if found.get(name) != wanted.get(name):
-      return f'{name} of shape {found.get(name)}; accepted: {wanted.get(name)}'
-  return None
+def _list_shapes(tree):
+  leaves = jax.tree_util.tree_leaves_with_path(tree)
+  return {jax.tree_util.keystr(path): np.shape(leaf) for path, leaf in leaves}
 
 
 def _hash_all(model, opt_state, progress):

@@ -14,13 +14,7 @@ _VARIABLES = ('XLA_FLAGS', 'LIBTPU_INIT_ARGS', 'NVIDIA_TF32_OVERRIDE')
 
 
 def describe() -> dict[str, Any]:
-  """Describes where a run computes, for its manifest.
-
-  Returns:
-    `versions` of Python and packages by name, `devices` (a line each), and
-    `environment`: the git commit (None outside a clone), the system, the number
-    of CPU threads, and the variables that change what XLA compiles.
-  """
+  """Returns `versions`, `devices` and `environment` of the manifest."""
   versions = {name: importlib.metadata.version(name) for name in _PACKAGES}
   return {
     'versions': {'python': platform.python_version(), **versions},

@@ -31,10 +31,10 @@ class EventFiles:
     *,
     note: Callable[[str], None] = lambda line: None,
   ):
-    """Prepares event files; nothing is written before the first record.
+    """Prepares event files of the stages in subfolders of a directory.
 
     Args:
-      directory: its subfolders are the stages.
+      directory: of all.
       read_records: returns the records of metrics.jsonl, which are written for
         stages that have no folder yet.
       note: called with a line if files cannot be written.

@@ -4,7 +4,6 @@ The manifest holds each model's description, so that models of any experiment
 are made again here in one way.
 """
 
-import dataclasses
 import os
 from typing import Any
 
@@ -45,12 +44,7 @@ class Run:
 
   @classmethod
   def open(cls, path: str | os.PathLike[str], flag: str = '--workdir') -> 'Run':
-    """Opens the run of a work directory, complete or not.
-
-    Raises:
-      InputError: if it holds no run, or its manifest is damaged; it names the
-        flag.
-    """
+    """Opens the run of a work directory, complete or not."""
     return cls(workdirs.WorkDir(path, flag))
 
   @property
@@ -88,11 +82,7 @@ class Run:
     return [f'y{i + 1}' for i in range(count)]
 
   def find_stage(self, name: str | None) -> str:
-    """Returns the name of a finished stage; None stands for the first one.
-
-    Raises:
-      InputError: if it is not finished, in one line that lists those that are.
-    """
+    """Returns the name of a finished stage; None stands for the first one."""
     if name is None and self.stages:
       return self.stages[0]
     if name in self.stages:
@@ -107,8 +97,7 @@ class Run:
   def stage(self, name: str) -> configs.Stage:
     """Returns a finished stage with the epochs that it was trained for."""
     entry = self.manifest['stages'][self.find_stage(name)]
-    stage = configs.Stage.from_json(entry['stage'])
-    return dataclasses.replace(stage, epochs=entry['epochs'])
+    return configs.Stage.from_json(entry['stage'])
 
   def module(self, stage: str) -> Any:
     """Makes the linen module of a finished stage."""
@@ -133,9 +122,6 @@ class Run:
       stage: its name.
       template: a state of the same shapes (arrays or their shapes), to restore
         the state of the optimizer too; else that is left empty.
-
-    Raises:
-      InputError: see `restore`.
     """
     module = self.module(stage)
     sha256 = self.manifest['stages'][stage]['sha256']
@@ -161,9 +147,6 @@ class Run:
       data_dir: where the data are; by default where the run found them.
       dataset: name of other data of the same shape to load.
       **options: of `registry.load`, instead of those of the run.
-
-    Raises:
-      InputError: see `registry.load`.
     """
     own = self.manifest['dataset']
     if dataset in (None, own['name']):

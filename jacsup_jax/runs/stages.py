@@ -41,7 +41,7 @@ def run(
 
   SIGTERM and SIGINT of any process save the position after the chunk of steps
   that runs. While nothing is unsaved, before the first chunk of a stage is
-  compiled, they have their usual effect.
+  compiled, they end a single process at once.
 
   Args:
     stages: parents before their children.
@@ -67,6 +67,8 @@ def run(
   """
   trained = {model.stage.name: model for model in given}
   for stage in stages:
+    if devices.has_others():  # They would wait for one that ends alone.
+      signals.record()
     try:
       trained[stage.name] = _StageRun(
         stage,
@@ -143,23 +145,17 @@ class _StageRun:
 
   def _begin(self, fresh):
     """Restores the position; returns whether the stage is finished."""
-    name, epochs = self.stage.name, None
-    self.state = fresh
+    name, finished, self.state = self.stage.name, False, fresh
     if devices.is_first():
       found = self.saved.recover(fresh, self.note)
       if found is not None:
         self.state = found.state
-        if found.progress is not None:
-          self.taken = loop.Taken.from_json(found.progress)
+        self.taken = loop.Taken.from_json(found.progress)
       entry = self.workdir.manifest['stages'].get(name)
       if entry and found is None:
-        raise errors.InputError(
-          f'{self.saved.directory} holds no checkpoint, but the manifest lists'
-          ' the stage as finished; accepted: a whole work directory.'
-        )
-      if entry and found.sha256 == entry['sha256']:
-        epochs, self.taken = entry['epochs'], loop.Taken()
-      else:
+        raise self.saved.missing()
+      finished = bool(entry) and found.sha256 == entry['sha256']
+      if not finished:
         # Without a checkpoint the stage begins anew.
         done = int(self.state.step) - self.taken.count if found else -1
         self.workdir.drop_metrics_after(name, done)
@@ -170,13 +166,13 @@ class _StageRun:
         if self.stage.patience and record['stage'] == name
       ]
     self.state = devices.share_tree(self.state)
-    self.validation, epochs, taken = devices.share(
-      [self.validation, epochs, self.taken.to_json()]
+    self.validation, finished, taken = devices.share(
+      [self.validation, finished, self.taken.to_json()]
     )
     self.taken = loop.Taken.from_json(taken)
     done = int(self.state.step) - self.taken.count - self._first_step
-    self.epoch = epochs or done // self.recipe.steps_per_epoch
-    return epochs is not None
+    self.epoch = done // self.recipe.steps_per_epoch
+    return finished
 
   def _is_over(self, epoch):
     """Returns whether `epoch`, from 1, is the last of the stage."""
@@ -216,7 +212,16 @@ class _StageRun:
   def _end_epoch(self, module):
     """Measures, records and saves an epoch whose steps are all taken."""
     epoch = self.epoch + 1
-    record = self._describe_epoch()
+    num_steps, taken = self.recipe.steps_per_epoch, self.taken
+    record = {
+      'stage': self.stage.name,
+      'epoch': epoch,
+      'step': self._first_step + epoch * num_steps,
+      'input_bound': taken.input_bound,
+      **{name: mean.tolist() for name, mean in taken.summarize().items()},
+      'images_per_second': num_steps * self.recipe.batch_size / taken.seconds,
+      'seconds': taken.seconds,
+    }
     if self.stage.patience:
       error = None
       if devices.is_first():
@@ -234,21 +239,7 @@ class _StageRun:
       self.workdir.append_metrics(record)
       self.report(self.stage, record)
       if last or epoch % self.checkpoint_every == 0:
-        self._save()
-
-  def _describe_epoch(self):
-    num_steps, taken = self.recipe.steps_per_epoch, self.taken
-    means = {k: v.tolist() for k, v in taken.summarize().items()}
-    rate = num_steps * self.recipe.batch_size / max(taken.seconds, 1e-9)
-    return {
-      'stage': self.stage.name,
-      'epoch': self.epoch + 1,
-      'step': self._first_step + (self.epoch + 1) * num_steps,
-      'input_bound': taken.input_bound,
-      **means,
-      'images_per_second': rate,
-      'seconds': taken.seconds,
-    }
+        self.saved.save(self._step, self.state, self.taken.to_json())
 
   def _measure(self, module, function):
     """Calls a function of the model; a signal saves the position meanwhile."""
@@ -262,14 +253,10 @@ class _StageRun:
     except signals.Interrupted:
       self._save_and_leave()
 
-  def _save(self):
-    progress = self.taken.to_json() if self.taken.count else None
-    self.saved.save(self._step, self.state, progress)
-
   def _save_and_leave(self) -> NoReturn:
     where = ''
     if devices.is_first():
-      self._save()
+      self.saved.save(self._step, self.state, self.taken.to_json())
       where = f' in {self.saved.directory / str(self._step)}'
     # No process leaves while the first one still saves.
     devices.share(None)
@@ -292,22 +279,20 @@ class _StageRun:
   def _finish(self, module):
     """Returns the trained model, and records that it is finished."""
     state = jax.device_get(self.state)
-    sha256 = trees.hash_tree(state.params)
-    if devices.is_first():
-      name, parent = self.stage.name, self.trained.get(self.stage.parent)
-      recorded = self.workdir.manifest['stages'].get(name)
-      if recorded and recorded['sha256'] != sha256:
-        raise errors.InputError(
-          f'{self.workdir.checkpoints(name)} ends in parameters of sha256'
-          f' {sha256[:12]}; accepted: those of the manifest'
-          f' {recorded["sha256"][:12]}.'
-        )
-      if not recorded:
-        entry = describe_stage(self.stage, module, sha256, self.epoch, parent)
-        self.workdir.record_stage(name, entry)
     # Fewer epochs than planned, if it ended on a plateau.
     stage = dataclasses.replace(self.stage, epochs=self.epoch)
-    return steps.Trained(stage, module, state, sha256)
+    sha256 = trees.hash_tree(state.params)
+    trained = steps.Trained(stage, module, state, sha256)
+    if devices.is_first():
+      recorded = self.workdir.manifest['stages'].get(stage.name)
+      if not recorded:
+        _record(self.workdir, trained, self.trained.get(stage.parent))
+      elif recorded['sha256'] != sha256:
+        raise errors.InputError(
+          f'{self.saved.directory} ends in parameters of sha256 {sha256[:12]};'
+          f' accepted: those of the manifest {recorded["sha256"][:12]}.'
+        )
+    return trained
 
   @property
   def _first_step(self):
@@ -322,31 +307,23 @@ class _StageRun:
 
 def save_finished(workdir: workdirs.WorkDir, trained: steps.Trained) -> None:
   """Saves a model that was trained elsewhere as a finished stage of a run."""
-  stage, step = trained.stage, int(trained.state.step)
-  with checkpoints.StageCheckpoints(workdir.checkpoints(stage.name)) as saved:
-    sha256 = saved.save(step, trained.state)
-  workdir.record_stage(
-    stage.name, describe_stage(stage, trained.module, sha256, stage.epochs)
-  )
+  directory = workdir.checkpoints(trained.stage.name)
+  with checkpoints.StageCheckpoints(directory) as saved:
+    step, progress = int(trained.state.step), loop.Taken().to_json()
+    sha256 = saved.save(step, trained.state, progress)
+  _record(workdir, dataclasses.replace(trained, sha256=sha256))
 
 
-def describe_stage(
-  stage: config.Stage,
-  module: Any,
-  sha256: str,
-  epochs: int,
-  parent: steps.Trained | None = None,
-) -> dict[str, Any]:
-  """Describes a stage for the manifest after so many epochs.
-
-  The `sha256` is that of its parameters; `parent` is the one it grew from.
-  """
-  return {
+def _record(workdir, trained, parent=None):
+  """Records a finished stage in the manifest, as `runs.run.Run` reads it."""
+  stage = trained.stage
+  entry = {
     'stage': stage.to_json(),
-    'module': models.describe_module(module),
+    'module': models.describe_module(trained.module),
     'parent': stage.parent,
     'parent_sha256': parent.sha256 if parent else None,
-    'sha256': sha256,
-    'epochs': epochs,
+    'sha256': trained.sha256,
+    'epochs': stage.epochs,
     'seed': stage.seed,
   }
+  workdir.record_stage(stage.name, entry)

@@ -40,11 +40,7 @@ class WorkDir:
   """
 
   def __init__(self, path: str | os.PathLike[str], flag: str = '--workdir'):
-    """Opens a directory, which may not exist yet; messages name the flag.
-
-    Raises:
-      InputError: if no run can be kept there, or its manifest is damaged.
-    """
+    """Opens a directory, which may not exist yet; messages name the flag."""
     self.path = files.expand_path(flag, path)
     self._name = f'{flag}={path}'
     files.check_directory(self._name, self.path)
@@ -75,10 +71,7 @@ class WorkDir:
     """Keeps other processes from running here, and reads the manifest again.
 
     The directory is made. If nothing is written to it, it is removed again.
-
-    Raises:
-      InputError: if another process has it.
-      StorageError: if it cannot be made.
+    InputError is raised if another process has it.
     """
     made = [p for p in (self.path, *self.path.parents) if not p.exists()]
     lock = filelock.FileLock(self.path / _LOCK, timeout=0)
@@ -103,14 +96,11 @@ class WorkDir:
           path.rmdir()
 
   def check(self, config: Mapping[str, Any], resume: bool = True) -> None:
-    """Checks that a run with this configuration may begin or resume here.
+    """Raises InputError unless a run may begin, or `resume` if it has begun.
 
     Args:
       config: values by flag name, all that decide the result.
       resume: whether a run that has begun here may be resumed.
-
-    Raises:
-      InputError: if not, or if an incomplete run cannot be written to.
     """
     if not self.is_complete:
       files.check_writable(self._name, self.path)
@@ -158,9 +148,6 @@ class WorkDir:
         `data_dir`, where it was.
       planned: names of the stages, in order.
       **entries: further JSON entries.
-
-    Raises:
-      InputError: if the run was begun on other data.
     """
     dataset = _as_json(dataset)
     if self.manifest is not None:
@@ -188,7 +175,7 @@ class WorkDir:
     )
 
   def record_stage(self, name: str, entry: Mapping[str, Any]) -> None:
-    """Adds a finished stage to the manifest; see `stages.describe_stage`."""
+    """Adds a finished stage to the manifest; see `runs.stages`."""
     stages = {**self.manifest['stages'], name: entry}
     self._write_manifest({**self.manifest, 'stages': stages})
 
@@ -205,11 +192,7 @@ class WorkDir:
         raise
 
   def read_metrics(self) -> list[dict[str, Any]]:
-    """Returns the records of metrics.jsonl, without a line that was cut off.
-
-    Raises:
-      InputError: if another line is damaged.
-    """
+    """Returns the records of metrics.jsonl, without a line that was cut off."""
     if not self._metrics.exists():
       return []
     records = []
@@ -243,7 +226,7 @@ class WorkDir:
       experiment: name of the binary.
       protocol: how the rows were measured, in words.
       rows: one per model.
-      **entries: more that the numbers depend on, such as `judges`.
+      **entries: what else the numbers depend on, such as `judges`.
     """
     results = {'experiment': experiment, 'protocol': protocol, **entries}
     self._write('results.json', {**results, 'rows': rows})

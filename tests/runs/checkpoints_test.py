@@ -61,13 +61,6 @@ def test_restored_is_what_was_saved(tmp_path):
     _restore_last(path, '0' * 64, state)
 
 
-def test_a_state_without_an_optimizer(tmp_path):
-  state = _state(0)._replace(opt_state=())
-  with checkpoints.StageCheckpoints(tmp_path) as saved:
-    saved.save(0, state)
-  chex.assert_trees_all_equal(_recover(tmp_path, state).state, state)
-
-
 def test_oldest_are_removed_and_a_saved_step_is_kept(tmp_path):
   _save(tmp_path, 1, 2, 3, 3)
   assert sorted(p.name for p in tmp_path.iterdir()) == ['2', '3']
@@ -107,12 +100,6 @@ def _truncate(path):
   file.write_bytes(file.read_bytes()[:-1])
 
 
-def _empty_all_files(path):
-  for file in path.rglob('*'):
-    if file.is_file():
-      file.write_bytes(b'')
-
-
 def _file_instead(path):
   shutil.rmtree(path)
   path.write_text('')
@@ -130,7 +117,6 @@ def _the_one_before_instead(path):
     lambda path: _flip_bytes(path / 'optimizer'),
     _flip_progress,
     _truncate,
-    _empty_all_files,
     lambda path: (path / 'model' / '_METADATA').unlink(),
     lambda path: shutil.rmtree(path / 'model'),
     lambda path: shutil.rmtree(path / 'progress'),

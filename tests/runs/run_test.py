@@ -52,11 +52,6 @@ def test_stages_are_restored_as_they_were_trained(finished):
     chex.assert_trees_all_equal(whole.state, expected.state)
 
 
-def test_epochs_of_a_stage_are_those_it_was_trained_for(finished, tmp_path):
-  run = _change(finished[0], tmp_path, epochs=2)
-  assert run.stage('d1').epochs == 2
-
-
 def test_stages_that_are_not_finished_are_refused(finished, tmp_path):
   workdir = workdirs.WorkDir(tmp_path)
   data = {'name': 'none', 'fingerprint': '', 'attributes': ['Smiling']}

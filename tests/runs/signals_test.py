@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 
 import pytest
@@ -61,11 +60,3 @@ def test_a_second_signal_ends_the_process_at_once():
   )
   assert done.returncode == 128 + signal.SIGINT
   assert done.stdout == b'SIGTERM\n' and b'interrupted twice' in done.stderr
-
-
-def test_other_threads_record_nothing():
-  before = signal.getsignal(signal.SIGTERM)
-  thread = threading.Thread(target=signals.record)
-  thread.start()
-  thread.join()
-  assert signal.getsignal(signal.SIGTERM) is before
