@@ -11,15 +11,12 @@ from jacsup_jax.core import errors
 from jacsup_jax.figures import pictures
 
 
-def make_images(*shape):
+def _make_images(*shape):
   return np.random.default_rng(0).integers(0, 256, shape, np.uint8)
 
 
-def decode(content):
+def _decode(content):
   return Image.open(io.BytesIO(content))
-
-
-# Value.
 
 
 def test_tiles_are_where_they_belong():
@@ -30,50 +27,30 @@ def test_tiles_are_where_they_belong():
   np.testing.assert_array_equal(tiled[:2, 2:4], images[0, 1])
 
 
-def test_there_and_back():
-  frames = np.arange(4)
-  assert pictures.there_and_back(frames).tolist() == [0, 1, 2, 3, 2, 1]
-  assert pictures.there_and_back(frames[:2]).tolist() == [0, 1]
-
-
-# Invariant.
-
-
 @pytest.mark.parametrize('channels', [1, 3])
-@pytest.mark.parametrize('ending', ['.png', '.webp'])
-def test_files_without_loss(ending, channels):
-  image = make_images(9, 7, channels)
-  found = decode(pictures.encode(image, ending))
-  expected = image if channels == 3 else image.repeat(3, axis=2)
-  np.testing.assert_array_equal(np.asarray(found.convert('RGB')), expected)
-
-
-@pytest.mark.parametrize('channels', [1, 3])
-def test_jpeg_is_near(channels):
+@pytest.mark.parametrize('ending', pictures.STILL)
+def test_files_hold_the_image(ending, channels):
   image = np.full((16, 16, channels), 100, np.uint8)
   image[8:] = 180
-  found = np.asarray(decode(pictures.encode(image, '.jpg')))
-  assert np.abs(found.reshape(image.shape).astype(int) - image).max() < 6
+  found = np.asarray(_decode(pictures.encode(image, ending)).convert('RGB'))
+  tolerance = 5 if ending in ('.jpg', '.jpeg') else 0
+  assert np.abs(found.astype(int) - image).max() <= tolerance
 
 
 @pytest.mark.parametrize('channels', [1, 3])
 @pytest.mark.parametrize('ending', pictures.MOVING)
-def test_animations(ending, channels):
+def test_animations_run_there_and_back(ending, channels):
   # 64 colours: a frame of GIF has room for them.
-  frames = make_images(4, 8, 8, channels)
-  file = decode(pictures.encode_moving(frames, ending, 70))
+  frames = _make_images(4, 8, 8, channels)
+  file = _decode(pictures.encode_moving(frames, ending))
   found = [np.asarray(f.convert('RGB')) for f in ImageSequence.Iterator(file)]
-  expected = frames if channels == 3 else frames.repeat(3, axis=3)
+  expected = np.broadcast_to(frames[[0, 1, 2, 3, 2, 1]], (6, 8, 8, 3))
   np.testing.assert_array_equal(found, expected)
-  assert file.info['loop'] == 0 and file.info['duration'] == 70
-
-
-# Mistakes.
+  assert file.info['loop'] == 0
+  assert file.info['duration'] == pictures.MILLISECONDS
 
 
 def test_pictures_too_large_for_their_kind():
   pictures.check_size('.png', 20, 100_000, 'it')
-  with pytest.raises(
-    errors.InputError, match='it would have 20000x20 .* 16383'
-  ):
+  with pytest.raises(errors.InputError, match='it would .* accepts 16383'):
     pictures.check_size('.webp', 20, 20_000, 'it')
