@@ -25,128 +25,97 @@ from jacsup_jax.data import dataset
 from jacsup_jax.data import files
 
 _REQUIRED = ('images', 'labels', 'split')
-_OPTIONAL = 'num_classes'
-_SPLITS = ('train', 'test')
 _MOST_CLASSES = 1000
 
 
 def load(
-    split: str,
-    *,
-    data_dir: str | os.PathLike | None,
-    image_shape: tuple[int, int, int] | None,
+  split: str,
+  *,
+  data_dir: files.Path | None,
+  image_shape: tuple[int, int, int] | None,
 ) -> dataset.Dataset:
-  """Loads one split of a file, in the order of the file.
+  """Loads one split, in the order of the file; see `registry.load`.
 
-  Args:
-    split: one of `registry.SPLITS`.
-    data_dir: the file, or a folder with no other .npz file.
-    image_shape: (H, W, C) that the images must have, None for any.
-
-  Returns:
-    The split.
-
-  Raises:
-    InputError: if there is no such file, or it does not hold what it should, in
-      one line that says what was found and what is accepted.
+  `data_dir` is the file, or a folder with no other .npz file.
   """
   path = _find(data_dir)
-  content = files.read_arrays(path, _REQUIRED, (_OPTIONAL,))
+  content = files.read_arrays(path, _REQUIRED, ('num_classes',))
   images, labels, splits = (content[name] for name in _REQUIRED)
   if images.ndim == 3:
     images = images[..., np.newaxis]
   if images.ndim != 4 or images.shape[-1] not in (1, 3) or not images.size:
     _refuse(
-        path,
-        f'images of shape {images.shape}',
-        '(M, H, W, 1), (M, H, W, 3) or (M, H, W), none of them 0',
+      path,
+      f'images of shape {images.shape}',
+      '(M, H, W, 1), (M, H, W, 3) or (M, H, W), none of them 0',
     )
-  for name, array in (('labels', labels), ('split', splits)):
-    if array.shape != images.shape[:1]:
+  for name, kinds, accepted in (
+    ('labels', 'iu', 'integers'),
+    ('split', 'SU', 'strings'),
+  ):
+    array = content[name]
+    if array.shape != images.shape[:1] or array.dtype.kind not in kinds:
       _refuse(
-          path,
-          f'{name} of shape {array.shape} for {len(images)} images',
-          f'({len(images)},)',
+        path,
+        f'{name} of type {array.dtype} and shape {array.shape}',
+        f'{len(images)} {accepted}',
       )
-  _check_splits(path, splits)
-  num_classes = _count_classes(path, labels, content.get(_OPTIONAL))
+  splits = splits.astype('U')
+  if set(splits.tolist()) != {'train', 'test'}:
+    found = ', '.join(map(files.describe, np.unique(splits)[:5].tolist()))
+    _refuse(path, f'split {found}', "'train' and 'test', each at least once")
+  num_classes = _count_classes(path, labels, content.get('num_classes'))
   dataset.check_image_shape(f'{path}', images.shape[1:], image_shape)
-  part = 'test' if split == 'test' else 'train'
-  rows = np.flatnonzero(splits.astype('U') == part)
+  rows = np.flatnonzero(splits == ('test' if split == 'test' else 'train'))
   images, labels = _to_uint8(path, images)[rows], labels[rows].astype(np.int32)
   return dataset.make_classes(
-      dataset.ARRAYS, split, images, labels, num_classes
+    dataset.ARRAYS, split, images, labels, num_classes
   )
 
 
 def _find(data_dir) -> pathlib.Path:
-  if data_dir is None:
+  found = []
+  if data_dir is not None:
+    path = files.expand_path('--data_dir', data_dir)
+    found = sorted(path.glob('*.npz')) if os.path.isdir(path) else [path]
+  if len(found) != 1 or not files.exists(found[0]):
+    names = ', '.join(file.name for file in found[:5]) or 'nothing'
     raise errors.InputError(
-        '--dataset=arrays needs --data_dir: accepted is an .npz file with the'
-        f' arrays {", ".join(_REQUIRED)}'
-    )
-  path = files.expand_path('--data_dir', data_dir)
-  if not files.exists(path):
-    raise errors.InputError(
-        f'--data_dir={data_dir} does not exist: accepted for --dataset=arrays'
-        ' is an .npz file, or a folder with one'
-    )
-  if not path.is_dir():
-    return path
-  found = sorted(path.glob('*.npz'))
-  if len(found) != 1:
-    names = ', '.join(file.name for file in found[:5]) or 'none'
-    raise errors.InputError(
-        f'--data_dir={data_dir} is a folder, of .npz files it has {names}:'
-        ' accepted are a file, or a folder with one'
+      f'--dataset=arrays with --data_dir={data_dir} finds {names}; accepted:'
+      ' an .npz file that exists, or a folder with one.'
     )
   return found[0]
 
 
-def _check_splits(path, splits):
-  accepted = f'{" and ".join(map(repr, _SPLITS))}, each at least once'
-  if splits.dtype.kind not in 'SU':
-    _refuse(path, f'split of type {splits.dtype}', f'strings, {accepted}')
-  names = np.unique(splits.astype('U')).tolist()
-  unknown = [files.describe(name) for name in names if name not in _SPLITS]
-  if unknown:
-    _refuse(path, f'split {", ".join(unknown[:5])}', accepted)
-  for name in _SPLITS:
-    if name not in names:
-      _refuse(path, f'no example of split {name!r}', accepted)
-
-
 def _count_classes(path, labels, num_classes) -> int:
-  if labels.dtype.kind not in 'iu':
-    _refuse(path, f'labels of type {labels.dtype}', 'integers')
-  limit, reason = _MOST_CLASSES, ''
-  if num_classes is not None:
-    if num_classes.shape or num_classes.dtype.kind not in 'iu':
-      _refuse(path, f'{_OPTIONAL} {files.describe(num_classes)}', 'one integer')
-    limit, reason = int(num_classes), f', as {_OPTIONAL} is {num_classes}'
-    if not 1 <= limit <= _MOST_CLASSES:
-      _refuse(path, f'{_OPTIONAL} {limit}', f'1 to {_MOST_CLASSES}')
-  lowest, highest = int(labels.min()), int(labels.max())
-  if lowest < 0 or highest >= limit:
+  low, high = int(labels.min()), int(labels.max())
+  count = high + 1 if num_classes is None else num_classes.tolist()
+  if (
+    not isinstance(count, int) or not 0 <= low <= high < count <= _MOST_CLASSES
+  ):
     _refuse(
-        path, f'labels from {lowest} to {highest}', f'0 to {limit - 1}{reason}'
+      path,
+      f'labels from {low} to {high} and num_classes {files.describe(count)}',
+      f'labels from 0, below num_classes, which is at most {_MOST_CLASSES}',
     )
-  return limit if num_classes is not None else highest + 1
+  return count
 
 
 def _to_uint8(path, images) -> np.ndarray:
   if images.dtype == np.uint8:
     return images
-  accepted = 'uint8, or floats in [0, 1] or in [0, 255]'
-  if images.dtype.kind != 'f':
-    _refuse(path, f'images of type {images.dtype}', accepted)
-  lowest, highest = float(images.min()), float(images.max())
-  if not 0 <= lowest <= highest <= 255:  # This refuses NaN, too.
-    found = f'{images.dtype} images from {lowest:g} to {highest:g}'
-    _refuse(path, found, accepted)
-  scale = 255 if highest <= 1 else 1
+  # NaN fails these comparisons, too.
+  if images.dtype.kind != 'f' or not (
+    images.min() >= 0 and images.max() <= 255
+  ):
+    _refuse(
+      path,
+      f'images of type {images.dtype}, or out of range',
+      'uint8, or floats in [0, 1] or in [0, 255]',
+    )
+  scale = 255 if images.max() <= 1 else 1
   return np.round(images.astype(np.float32) * scale).astype(np.uint8)
 
 
 def _refuse(path, found, accepted):
-  raise errors.InputError(f'{path} has {found}: accepted are {accepted}')
+  raise errors.InputError(f'{path} has {found}; accepted: {accepted}.')

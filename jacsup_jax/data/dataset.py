@@ -14,11 +14,11 @@ ARRAYS = 'arrays'  # an .npz file of the user's own
 KNOWN_DATASETS = (DEFAULT_DATASET, 'mnist', 'fashion_mnist', 'kmnist')
 KNOWN_FACES = (DEFAULT_FACES, 'celeba_folder', 'celeb_a')
 SPLITS = ('train', 'train_minus_validation', 'validation', 'test')
-FACE_SPLITS = ('train', 'validation', 'test', 'held_out')
 # Sizes of sets that are not what a command takes by default.
 IMAGE_SHAPES = {'dsprites': (64, 64, 1), 'shapes3d': (64, 64, 3)}
+
 # The last training examples; of fewer than twice as many, the last sixth.
-VALIDATION_SIZE = 10_000
+_VALIDATION_SIZE = 10_000
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -27,7 +27,7 @@ class Dataset:
 
   Attributes:
     name: of the set.
-    split: one of `SPLITS`, or of `FACE_SPLITS` for faces.
+    split: for example train.
     images: `[M, H, W, C]` uint8, or None if they are read when asked for.
     labels: `[M]` int32 classes from 0, or `[M, K]` int8 attributes in {-1, +1}.
     fingerprint: 16 hexadecimal digits that change with the examples and their
@@ -51,7 +51,7 @@ class Dataset:
   label_names: tuple[str, ...] = ()
   image_shape: tuple[int, int, int] | None = None
   read_images: Callable[[np.ndarray], np.ndarray] | None = dataclasses.field(
-      default=None, repr=False
+    default=None, repr=False
   )
 
   def __post_init__(self):
@@ -69,39 +69,33 @@ class Dataset:
     return len(self.labels)
 
   def read(
-      self, rows: Sequence[int] | np.ndarray
+    self, rows: Sequence[int] | np.ndarray
   ) -> tuple[np.ndarray, np.ndarray]:
-    """Reads examples by their positions, in the order asked for.
+    """Reads the examples at `[n]` positions, in the order asked for.
 
     It may be called from several threads.
 
-    Args:
-      rows: `[n]` int, from 0 to M - 1.
-
     Returns:
       images `[n, H, W, C]` uint8, and labels `[n]` or `[n, K]`.
-
-    Raises:
-      IndexError: if a position is not from 0 to M - 1.
-      InputError: if a record is damaged.
     """
     rows = np.asarray(rows, np.int64)
     if rows.size and not 0 <= rows.min() <= rows.max() < len(self):
       raise IndexError(
-          f'positions {rows.min()} to {rows.max()} of {len(self)} examples'
+        f'positions {rows.min()} to {rows.max()} of {len(self)} examples'
       )
-    if self.images is None:
-      return self.read_images(rows), self.labels[rows]
-    return self.images[rows], self.labels[rows]
+    images = (
+      self.read_images(rows) if self.images is None else self.images[rows]
+    )
+    return images, self.labels[rows]
 
 
 def make_classes(
-    name: str,
-    split: str,
-    images: np.ndarray,
-    labels: np.ndarray,
-    num_classes: int,
-    label_names: tuple[str, ...] = (),
+  name: str,
+  split: str,
+  images: np.ndarray,
+  labels: np.ndarray,
+  num_classes: int,
+  label_names: tuple[str, ...] = (),
 ) -> Dataset:
   """Makes a split of a set of classes from its training or test examples.
 
@@ -113,12 +107,14 @@ def make_classes(
       label `shape`.
     num_classes: above every class.
     label_names: of the L labels.
-
-  Returns:
-    The split.
   """
-  rows = _select(split, len(images))
-  images, labels = images[rows], labels[rows]
+  count = len(images)
+  many = count >= 2 * _VALIDATION_SIZE
+  start = count - (_VALIDATION_SIZE if many else count // 6)
+  if split == 'train_minus_validation':
+    images, labels = images[:start], labels[:start]
+  elif split == 'validation':
+    images, labels = images[start:], labels[start:]
   # All labels enter: the class alone may not tell sets apart.
   fingerprint = digest(images, labels)[:16]
   all_labels = None
@@ -128,28 +124,26 @@ def make_classes(
     labels = np.ascontiguousarray(labels[:, label_names.index('shape')])
   images.flags.writeable = labels.flags.writeable = False
   return Dataset(
-      name, split, images, labels, fingerprint, None, num_classes, all_labels,
-      label_names,
-  )  # pyformat: disable
+    name,
+    split,
+    images,
+    labels,
+    fingerprint,
+    num_classes=num_classes,
+    all_labels=all_labels,
+    label_names=label_names,
+  )
 
 
 def check_image_shape(
-    what: str,
-    found: tuple[int | None, ...],
-    accepted: tuple[int, int, int] | None,
+  what: str, found: tuple, accepted: tuple[int, int, int] | None
 ) -> None:
-  """Raises InputError unless a set's images have one shape, the accepted one.
-
-  Args:
-    what: has the images, for the message.
-    found: their shape, None where it varies.
-    accepted: (H, W, C), None for any.
-  """
+  """Raises InputError unless images have one shape, the accepted one if any."""
   if None in found or (accepted and tuple(found) != tuple(accepted)):
     show = lambda shape: 'x'.join(str(size or 'any') for size in shape)
     wanted = 'images of one size' if None in found else show(accepted)
     raise errors.InputError(
-        f'{what} has images of {show(found)}: accepted are {wanted}'
+      f'{what} has images of {show(found)}; accepted: {wanted}.'
     )
 
 
@@ -160,12 +154,3 @@ def digest(*arrays: np.ndarray) -> str:
     sha256.update(f'{array.dtype.str} {array.shape};'.encode())
     sha256.update(np.ascontiguousarray(array).data)
   return sha256.hexdigest()
-
-
-def _select(split: str, count: int) -> slice:
-  """Finds the examples of a split among those of training or test."""
-  size = VALIDATION_SIZE if count >= 2 * VALIDATION_SIZE else count // 6
-  return {
-      'train_minus_validation': slice(0, count - size),
-      'validation': slice(count - size, count),
-  }.get(split, slice(None))

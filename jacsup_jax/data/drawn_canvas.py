@@ -76,9 +76,8 @@ class Canvas:
   def cover(self, distance: np.ndarray, blur: float = 0.0) -> np.ndarray:
     """Computes the part of each pixel inside an outline, `[S, S]` in [0, 1].
 
-    Args:
-      distance: `[S, S]`, to the outline, negative inside.
-      blur: half the width of the edge, besides that of a pixel.
+    The distance to the outline, `[S, S]`, is negative inside. The edge is a
+    pixel and twice `blur` wide.
     """
     if not blur:
       return np.clip(0.5 - distance * self.unit, 0, 1)

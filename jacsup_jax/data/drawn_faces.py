@@ -2,12 +2,6 @@
 
 A face is a pure function of its attributes and of a `Nuisance`, so that the
 same face can be drawn with one attribute changed: what a perfect editor gives.
-Shapes are distances to outlines, cut off softly over one pixel. Only +, -, *, /
-and square roots are used, and uniform random numbers: IEEE arithmetic fixes
-every bit of these, which it does not for sines, and nothing does for fonts.
-
-Lengths are in units of half a head's height, x to the right and y down from the
-middle of the head. Colours are in [0, 1].
 """
 
 import numpy as np
@@ -20,15 +14,29 @@ Nuisance = drawn_canvas.Nuisance
 
 # In the order of CelebA's list.
 ATTRIBUTES = (
-    'Bald', 'Bangs', 'Big_Nose', 'Black_Hair', 'Blond_Hair', 'Bushy_Eyebrows',
-    'Eyeglasses', 'Goatee', 'Mouth_Slightly_Open', 'Mustache', 'Pale_Skin',
-    'Smiling', 'Wearing_Hat', 'Wearing_Lipstick',
+  'Bald',
+  'Bangs',
+  'Big_Nose',
+  'Black_Hair',
+  'Blond_Hair',
+  'Bushy_Eyebrows',
+  'Eyeglasses',
+  'Goatee',
+  'Mouth_Slightly_Open',
+  'Mustache',
+  'Pale_Skin',
+  'Smiling',
+  'Wearing_Hat',
+  'Wearing_Lipstick',
 )
 # No face has both: the first would hide the second, or contradict it.
 EXCLUSIVE = (
-    ('Bald', 'Bangs'), ('Bald', 'Black_Hair'), ('Bald', 'Blond_Hair'),
-    ('Bald', 'Wearing_Hat'), ('Wearing_Hat', 'Bangs'),
-    ('Black_Hair', 'Blond_Hair'),
+  ('Bald', 'Bangs'),
+  ('Bald', 'Black_Hair'),
+  ('Bald', 'Blond_Hair'),
+  ('Bald', 'Wearing_Hat'),
+  ('Wearing_Hat', 'Bangs'),
+  ('Black_Hair', 'Blond_Hair'),
 )
 IMAGE_SIZE = 64
 SPLIT_SIZES = {'train': 12000, 'validation': 1000, 'test': 1000}
@@ -39,16 +47,9 @@ _SEED = 20190506  # seeds every stream, with the split and the index
 def draw(index: int, split: str) -> tuple[np.ndarray, np.ndarray]:
   """Draws an example of the data set.
 
-  Args:
-    index: of the example, in [0, SPLIT_SIZES[split]).
-    split: one of SPLIT_SIZES.
-
   Returns:
     The image, `[64, 64, 3]` uint8, and its attributes, `[K]` int8 in {-1, +1},
     in the order of ATTRIBUTES.
-
-  Raises:
-    InputError: if there is no such example.
   """
   attributes, nuisance = sample(index, split)
   return draw_face(attributes, nuisance, IMAGE_SIZE), attributes
@@ -71,24 +72,17 @@ def sample(index: int, split: str) -> tuple[np.ndarray, Nuisance]:
     Smiling 0.45 / 0.60. Wearing_Lipstick 0.05 / 0.65.
     Mouth_Slightly_Open 0.45 and Pale_Skin 0.30, independent of all.
 
-  Args:
-    index: of the example, in [0, SPLIT_SIZES[split]).
-    split: one of SPLIT_SIZES.
-
   Returns:
     The attributes, `[K]` int8 in {-1, +1}, and the nuisance.
-
-  Raises:
-    InputError: if there is no such example.
   """
   if split not in SPLIT_SIZES:
     raise errors.InputError(
-        f'split {split!r} of drawn faces: accepted are {", ".join(SPLIT_SIZES)}'
+      f'split {split!r} of drawn faces: accepted are {", ".join(SPLIT_SIZES)}'
     )
   if not 0 <= index < SPLIT_SIZES[split]:
     raise errors.InputError(
-        f'example {index} of split {split!r} of drawn faces: accepted are 0 to'
-        f' {SPLIT_SIZES[split] - 1}'
+      f'example {index} of split {split!r} of drawn faces: accepted are 0 to'
+      f' {SPLIT_SIZES[split] - 1}'
     )
   stream = [_SEED, list(SPLIT_SIZES).index(split), index]
   # Two streams, so that another attribute would leave the nuisance alone.
@@ -98,46 +92,31 @@ def sample(index: int, split: str) -> tuple[np.ndarray, Nuisance]:
 
 
 def is_allowed(attributes: np.ndarray) -> bool:
-  """Checks whether a face can have these attributes: none are EXCLUSIVE.
-
-  Args:
-    attributes: `[K]`, in {-1, +1}.
-
-  Returns:
-    Whether `draw_face` accepts them.
-  """
+  """Checks whether a face can have `[K]` attributes: none are EXCLUSIVE."""
   return _find_conflict(attributes) is None
 
 
 def draw_face(
-    attributes: np.ndarray, nuisance: Nuisance, size: int = IMAGE_SIZE
+  attributes: np.ndarray, nuisance: Nuisance, size: int = IMAGE_SIZE
 ) -> np.ndarray:
-  """Draws one face.
+  """Draws one face, `[size, size, 3]` uint8.
 
-  Args:
-    attributes: `[K]`, in {-1, +1}, in the order of ATTRIBUTES.
-    nuisance: what else the face has.
-    size: S, in pixels.
-
-  Returns:
-    `[S, S, 3]` uint8.
-
-  Raises:
-    InputError: if the attributes are not K values of -1 or 1, or EXCLUSIVE.
+  Its attributes are `[K]`, in {-1, +1}, in the order of ATTRIBUTES.
   """
   attributes = np.asarray(attributes)
-  if attributes.shape != (len(ATTRIBUTES),) or not np.isin(
-      attributes, (-1, 1)
-  ).all():
+  if (
+    attributes.shape != (len(ATTRIBUTES),)
+    or not np.isin(attributes, (-1, 1)).all()
+  ):
     raise errors.InputError(
-        f'attributes {attributes.tolist()} of a drawn face: accepted are'
-        f' {len(ATTRIBUTES)} values of -1 or 1'
+      f'attributes {attributes.tolist()} of a drawn face: accepted are'
+      f' {len(ATTRIBUTES)} values of -1 or 1'
     )
   conflict = _find_conflict(attributes)
   if conflict is not None:
     raise errors.InputError(
-        f'a drawn face cannot have both {conflict[0]} and {conflict[1]}:'
-        ' accepted is one of them'
+      f'a drawn face cannot have both {conflict[0]} and {conflict[1]}:'
+      ' accepted is one of them'
     )
   has = dict(zip(ATTRIBUTES, (attributes > 0).tolist()))
   canvas = drawn_canvas.Canvas(nuisance, size)
@@ -166,8 +145,8 @@ def _find_conflict(attributes: np.ndarray) -> tuple[str, str] | None:
   """Finds a pair of EXCLUSIVE that both hold, if any."""
   for first, second in EXCLUSIVE:
     if (
-        attributes[ATTRIBUTES.index(first)] > 0
-        and attributes[ATTRIBUTES.index(second)] > 0
+      attributes[ATTRIBUTES.index(first)] > 0
+      and attributes[ATTRIBUTES.index(second)] > 0
     ):
       return first, second
   return None

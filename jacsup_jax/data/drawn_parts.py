@@ -2,12 +2,13 @@
 
 import numpy as np
 
+from jacsup_jax.data.drawn_canvas import Canvas
+from jacsup_jax.data.drawn_canvas import Nuisance
+
 # Names, not the module: they are on every line.
 from jacsup_jax.data.drawn_canvas import blend
-from jacsup_jax.data.drawn_canvas import Canvas
 from jacsup_jax.data.drawn_canvas import ellipse
 from jacsup_jax.data.drawn_canvas import hue
-from jacsup_jax.data.drawn_canvas import Nuisance
 from jacsup_jax.data.drawn_canvas import rgb
 from jacsup_jax.data.drawn_canvas import segment
 from jacsup_jax.data.drawn_canvas import triangle_wave
@@ -19,6 +20,7 @@ _EYE_Y = -0.06
 
 
 def skin_colour(has: Attributes, nuisance: Nuisance) -> np.ndarray:
+  """Picks the colour of the skin."""
   light, dark = rgb(0.90, 0.68, 0.52), rgb(0.60, 0.39, 0.27)
   skin = blend(light, dark, nuisance.skin_tone)
   if has['Pale_Skin']:
@@ -56,7 +58,7 @@ def _head_distance(canvas: Canvas, nuisance: Nuisance) -> np.ndarray:
 def draw_background(canvas: Canvas, nuisance: Nuisance) -> None:
   """Draws a wall lit from above or below; it does not move with the person."""
   colour = hue(
-      nuisance.background_hue, 0.28, 0.45 + 0.45 * nuisance.background_value
+    nuisance.background_hue, 0.28, 0.45 + 0.45 * nuisance.background_value
   )
   axis = (np.arange(canvas.size, dtype=np.float32) + 0.5) / canvas.size - 0.5
   slope = 0.5 * (nuisance.background_slope - 0.5)
@@ -65,7 +67,7 @@ def draw_background(canvas: Canvas, nuisance: Nuisance) -> None:
 
 
 def draw_back_hair(
-    canvas: Canvas, nuisance: Nuisance, hair: np.ndarray
+  canvas: Canvas, nuisance: Nuisance, hair: np.ndarray
 ) -> None:
   """Draws hair behind the neck; at its shortest it still shows by the ears."""
   width = _head_width(nuisance) + 0.15
@@ -79,7 +81,7 @@ def draw_back_hair(
 
 
 def _shade_hair(
-    canvas: Canvas, hair: np.ndarray, brightness: float
+  canvas: Canvas, hair: np.ndarray, brightness: float
 ) -> np.ndarray:
   """Shades hair with strands and a gloss on the crown, `[3, S, S]`."""
   x, y = canvas.x, canvas.y
@@ -89,9 +91,7 @@ def _shade_hair(
   return hair[:, None, None] * light[None] + 0.05 * gloss[None]
 
 
-def draw_body(
-    canvas: Canvas, nuisance: Nuisance, skin: np.ndarray
-) -> None:
+def draw_body(canvas: Canvas, nuisance: Nuisance, skin: np.ndarray) -> None:
   """Draws the neck, in the shade of the chin, and a shirt."""
   x, y = canvas.x, canvas.y
   neck = np.maximum(np.abs(x) - 0.34, 0.4 - y)
@@ -99,19 +99,17 @@ def draw_body(
   canvas.paint(canvas.cover(neck), skin[:, None, None] * shade[None])
   shirt = hue(nuisance.shirt_hue, 0.60, 0.30 + 0.50 * nuisance.shirt_value)
   shoulders = np.maximum(
-      ellipse(x, y - 1.95, 1.45, 0.90), -ellipse(x, y - 1.08, 0.36, 0.26)
+    ellipse(x, y - 1.95, 1.45, 0.90), -ellipse(x, y - 1.08, 0.36, 0.26)
   )
   light = 1 - 0.18 * x * x + 0.10 * nuisance.light * x
-  canvas.paint(
-      canvas.cover(shoulders), shirt[:, None, None] * light[None]
-  )
+  canvas.paint(canvas.cover(shoulders), shirt[:, None, None] * light[None])
   collar = np.abs(ellipse(x, y - 1.08, 0.40, 0.30)) - 0.035
   collar = np.maximum(collar, 1.14 - y)
   canvas.paint(0.8 * canvas.cover(collar), shirt * np.float32(0.65))
 
 
 def draw_head(
-    canvas: Canvas, has: Attributes, nuisance: Nuisance, skin: np.ndarray
+  canvas: Canvas, has: Attributes, nuisance: Nuisance, skin: np.ndarray
 ) -> None:
   """Draws ears, then the head as a lit ball, with cheeks."""
   x, y, u = canvas.x, canvas.y, canvas.u
@@ -125,9 +123,7 @@ def draw_head(
     canvas.paint(canvas.cover(inner, 0.03), skin * np.float32(0.68))
   head = _head_distance(canvas, nuisance)
   edge = np.clip(1 + head / 0.45, 0, 1)
-  light = (
-      1.03 - 0.20 * edge * edge - 0.04 * y + 0.16 * nuisance.light * x
-  )
+  light = 1.03 - 0.20 * edge * edge - 0.04 * y + 0.16 * nuisance.light * x
   canvas.paint(canvas.cover(head), skin[:, None, None] * light[None])
   raised = 0.05 if has['Smiling'] else 0.0
   rosy = blend(skin, rgb(0.88, 0.36, 0.32), 0.5)
@@ -137,7 +133,7 @@ def draw_head(
   if has['Bald']:
     gloss = ellipse(x - 0.22 * nuisance.light, y + 0.70, 0.26, 0.10)
     canvas.paint(
-        0.55 * canvas.cover(gloss, 0.08), blend(skin, rgb(1, 1, 1), 0.8)
+      0.55 * canvas.cover(gloss, 0.08), blend(skin, rgb(1, 1, 1), 0.8)
     )
 
 
@@ -147,7 +143,7 @@ def _eye_centres(canvas: Canvas) -> list[tuple[float, float]]:
 
 
 def draw_eyes(
-    canvas: Canvas, has: Attributes, nuisance: Nuisance, skin: np.ndarray
+  canvas: Canvas, has: Attributes, nuisance: Nuisance, skin: np.ndarray
 ) -> None:
   """Draws white, iris, pupil, spark and lashes; a smile lifts the lower lid."""
   u, y = canvas.u, canvas.y - _EYE_Y
@@ -155,12 +151,13 @@ def draw_eyes(
   height += 0.025 * nuisance.eye_size
   if nuisance.eye_colour < 0.5:
     iris = blend(
-        rgb(0.25, 0.13, 0.06), rgb(0.25, 0.42, 0.20), nuisance.eye_colour * 2
+      rgb(0.25, 0.13, 0.06), rgb(0.25, 0.42, 0.20), nuisance.eye_colour * 2
     )
   else:
     iris = blend(
-        rgb(0.25, 0.42, 0.20), rgb(0.20, 0.42, 0.72),
-        nuisance.eye_colour * 2 - 1,
+      rgb(0.25, 0.42, 0.20),
+      rgb(0.20, 0.42, 0.72),
+      nuisance.eye_colour * 2 - 1,
     )
   for _, centre in _eye_centres(canvas):
     x = u - centre
@@ -174,8 +171,8 @@ def draw_eyes(
     x = x - 0.2 * canvas.turn
     canvas.paint(white * canvas.cover(ellipse(x, y, 0.092, 0.092)), iris)
     canvas.paint(
-        white * canvas.cover(ellipse(x, y, 0.045, 0.045)),
-        rgb(0.03, 0.03, 0.03),
+      white * canvas.cover(ellipse(x, y, 0.045, 0.045)),
+      rgb(0.03, 0.03, 0.03),
     )
     spark = ellipse(x - 0.035, y + 0.04, 0.028, 0.028)
     canvas.paint(0.9 * white * canvas.cover(spark), rgb(1, 1, 1))
@@ -184,7 +181,7 @@ def draw_eyes(
 
 
 def draw_brows(
-    canvas: Canvas, has: Attributes, nuisance: Nuisance, hair: np.ndarray
+  canvas: Canvas, has: Attributes, nuisance: Nuisance, hair: np.ndarray
 ) -> None:
   """Draws brows, arched; bushy ones are thrice as thick, longer and darker."""
   bushy = has['Bushy_Eyebrows']
@@ -201,7 +198,7 @@ def draw_brows(
 
 
 def draw_nose(
-    canvas: Canvas, has: Attributes, nuisance: Nuisance, skin: np.ndarray
+  canvas: Canvas, has: Attributes, nuisance: Nuisance, skin: np.ndarray
 ) -> None:
   """Draws a bridge with a lit and a dark side, a round tip and nostrils."""
   big = has['Big_Nose']
@@ -211,12 +208,15 @@ def draw_nose(
   dark, lit = skin * np.float32(0.70), blend(skin, rgb(1, 1, 1), 0.30)
   side = -1.0 if nuisance.light >= 0 else 1.0
   bridge = segment(
-      x, y, (side * 0.06, _EYE_Y - 0.04), (side * width * 0.7, bottom - 0.05),
-      0.05 if big else 0.03,
+    x,
+    y,
+    (side * 0.06, _EYE_Y - 0.04),
+    (side * width * 0.7, bottom - 0.05),
+    0.05 if big else 0.03,
   )
   canvas.paint(0.55 * canvas.cover(bridge, 0.03), dark)
   ridge = segment(
-      x, y, (0.0, _EYE_Y), (0.0, bottom - 0.10), 0.055 if big else 0.035
+    x, y, (0.0, _EYE_Y), (0.0, bottom - 0.10), 0.055 if big else 0.035
   )
   canvas.paint(0.45 * canvas.cover(ridge, 0.03), lit)
   below = ellipse(x, y - bottom + 0.02, width + 0.035, 0.32 * width + 0.045)
@@ -231,13 +231,13 @@ def draw_nose(
   canvas.paint(canvas.cover(tip, 0.02), blend(skin, lit, 0.50))
   for wing in (-1.0, 1.0):
     nostril = ellipse(
-        x - wing * 0.55 * width, y - bottom - 0.005, 0.30 * width, 0.032
+      x - wing * 0.55 * width, y - bottom - 0.005, 0.30 * width, 0.032
     )
     canvas.paint(0.85 * canvas.cover(nostril), skin * np.float32(0.35))
 
 
 def draw_mouth(
-    canvas: Canvas, has: Attributes, nuisance: Nuisance, skin: np.ndarray
+  canvas: Canvas, has: Attributes, nuisance: Nuisance, skin: np.ndarray
 ) -> None:
   """Draws lips on a curve whose ends a smile lifts; teeth where it is open."""
   smiling, opened = has['Smiling'], has['Mouth_Slightly_Open']
@@ -258,7 +258,7 @@ def draw_mouth(
   canvas.paint(part * canvas.cover(lips), colour)
   shine = ellipse(x, y - gap - 0.05, 0.12, 0.025)
   canvas.paint(
-      0.35 * canvas.cover(shine, 0.02), blend(colour, rgb(1, 1, 1), 0.5)
+    0.35 * canvas.cover(shine, 0.02), blend(colour, rgb(1, 1, 1), 0.5)
   )
   if opened:
     hollow = np.maximum(np.maximum(-y, y - gap * inside), ends)
@@ -272,14 +272,12 @@ def draw_mouth(
   if smiling:
     for side in (-1.0, 1.0):
       fold = segment(
-          x * side, canvas.y, (0.27, 0.26), (width + 0.07, 0.42), 0.012
+        x * side, canvas.y, (0.27, 0.26), (width + 0.07, 0.42), 0.012
       )
       canvas.paint(0.45 * canvas.cover(fold, 0.02), skin * np.float32(0.6))
 
 
-def draw_facial_hair(
-    canvas: Canvas, has: Attributes, hair: np.ndarray
-) -> None:
+def draw_facial_hair(canvas: Canvas, has: Attributes, hair: np.ndarray) -> None:
   """Draws moustache and goatee, darker than the hair to stand out from skin."""
   x, y = canvas.u - 0.1 * canvas.turn, canvas.y
   colour = hair * np.float32(0.42)
@@ -297,7 +295,7 @@ def draw_facial_hair(
 
 
 def draw_front_hair(
-    canvas: Canvas, has: Attributes, nuisance: Nuisance, hair: np.ndarray
+  canvas: Canvas, has: Attributes, nuisance: Nuisance, hair: np.ndarray
 ) -> None:
   """Draws hair over the skull and by the temples, open over the face."""
   x, y = canvas.x, canvas.y
@@ -325,7 +323,7 @@ def draw_glasses(canvas: Canvas, nuisance: Nuisance) -> None:
     canvas.paint(0.22 * canvas.cover(lens), rgb(0.80, 0.92, 1.0))
     canvas.paint(canvas.cover(np.abs(lens) - 0.038), frame)
     temple = segment(
-        u, y, (centre + side * 0.26, -0.04), (side * 0.74, -0.07), 0.030
+      u, y, (centre + side * 0.26, -0.04), (side * 0.74, -0.07), 0.030
     )
     canvas.paint(canvas.cover(temple), frame)
   middle = -0.25 * canvas.turn
@@ -339,9 +337,7 @@ def draw_hat(canvas: Canvas, nuisance: Nuisance) -> None:
   width = _head_width(nuisance)
   colour = hue(nuisance.hat_hue, 0.65, 0.35 + 0.50 * nuisance.hat_value)
   curve = 0.10 * x * x
-  crown = np.maximum(
-      ellipse(x, y + 0.50, width + 0.08, 0.86), y + 0.52 - curve
-  )
+  crown = np.maximum(ellipse(x, y + 0.50, width + 0.08, 0.86), y + 0.52 - curve)
   light = 1.02 - 0.35 * x * x + 0.20 * nuisance.light * x
   canvas.paint(canvas.cover(crown), colour[:, None, None] * light[None])
   band = np.maximum(crown, -0.74 + curve - y)
@@ -349,6 +345,4 @@ def draw_hat(canvas: Canvas, nuisance: Nuisance) -> None:
   brim = ellipse(x, y + 0.50 - curve, width + 0.32, 0.085)
   shadow = ellipse(x, y + 0.42 - curve, width - 0.04, 0.09)
   canvas.paint(0.35 * canvas.cover(shadow, 0.05), rgb(0.10, 0.06, 0.05))
-  canvas.paint(
-      canvas.cover(brim), colour[:, None, None] * (0.85 * light)[None]
-  )
+  canvas.paint(canvas.cover(brim), colour[:, None, None] * (0.85 * light)[None])

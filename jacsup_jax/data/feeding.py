@@ -11,18 +11,18 @@ from jacsup_jax.data import dataset as dataset_lib
 
 
 def iterate_chunks(
-    dataset: dataset_lib.Dataset,
-    indices: np.ndarray,
-    *,
-    chunk_steps: int,
-    process_index: int = 0,
-    process_count: int = 1,
+  dataset: dataset_lib.Dataset,
+  indices: np.ndarray,
+  *,
+  chunk_steps: int,
+  process_index: int = 0,
+  process_count: int = 1,
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
   """Reads the batches of many steps, a chunk of steps at a time.
 
   While a chunk is used, the steps of the next one are read by several threads;
-  from memory they are taken when asked for. The iterator may be left at any
-  time; closing it, or deleting it, ends the threads.
+  from memory they are taken when asked for. Closing the iterator, or deleting
+  it, ends the threads.
 
   Args:
     dataset: whose examples.
@@ -36,19 +36,13 @@ def iterate_chunks(
     images `[n, b, S, S, 3]` uint8 and attributes `[n, b, K]` int8.
 
   Raises:
-    InputError: if B is not divisible by process_count, or chunk_steps is less
-      than 1.
+    InputError: if B is not divisible by process_count.
   """
   # Not a generator itself: mistakes show at the call, not at the first chunk.
   batch_size = indices.shape[1]
   if batch_size % process_count:
     raise errors.InputError(
-        f'--batch_size={batch_size} is not divisible by {process_count}'
-        ' processes'
-    )
-  if chunk_steps < 1:
-    raise errors.InputError(
-        f'chunks of {chunk_steps} steps: accepted is 1 or more'
+      f'--batch_size={batch_size} is not divisible by {process_count} processes'
     )
   part = batch_size // process_count
   start = process_index * part
@@ -56,19 +50,15 @@ def iterate_chunks(
 
 
 def _iterate(dataset, rows, chunk_steps):
-  if dataset.images is None:
-    # A step is decoded by one thread. One chunk is read ahead: more would
-    # only take memory.
-    threads = min(os.cpu_count() or 1, chunk_steps)
-    options = grain.ReadOptions(
-        num_threads=threads, prefetch_buffer_size=chunk_steps
-    )
-  else:
-    # Threads only get in each other's way where nothing is decoded.
-    options = grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
+  # A step is decoded by one thread. One chunk is read ahead: more would only
+  # take memory. Where nothing is decoded, threads get in each other's way.
+  decodes = dataset.images is None
+  options = grain.ReadOptions(
+    num_threads=min(os.cpu_count() or 1, chunk_steps) if decodes else 0,
+    prefetch_buffer_size=chunk_steps if decodes else 0,
+  )
   steps = grain.MapDataset.source(rows).map(dataset.read)
-  chunks = steps.to_iter_dataset(options).batch(chunk_steps)
-  iterator = iter(chunks)
+  iterator = iter(steps.to_iter_dataset(options).batch(chunk_steps))
   try:
     yield from iterator
   finally:

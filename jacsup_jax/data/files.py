@@ -4,7 +4,7 @@ A mistake in what the user named is an InputError, a file that cannot be written
 a StorageError. Nothing that is read here is ever executed.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 import contextlib
 import json
 import os
@@ -20,74 +20,35 @@ import numpy as np
 
 from jacsup_jax.core import errors
 
-_ENCRYPTED = 0x1
+Path = str | os.PathLike[str]
 
 
-def expand_path(flag: str, text: str | os.PathLike[str]) -> pathlib.Path:
-  """Expands `~` and refuses addresses of other machines.
+def expand_path(flag: str, text: Path) -> pathlib.Path:
+  """Expands `~` in the value of a flag and makes the path absolute.
 
-  Args:
-    flag: name of the flag, for the message, such as `--workdir`.
-    text: its value.
-
-  Returns:
-    The path, absolute.
-
-  Raises:
-    InputError: if the text is empty, has a scheme such as `gs://`, or has a
-      NUL.
+  Raises InputError for addresses such as gs://, NULs and an empty text.
   """
   text = os.fspath(text)
   if re.match(r'[A-Za-z][\w+.-]*://', text):
-    raise errors.InputError(
-        f'{flag}={text} is on another machine; accepted: a path of this one'
-        ' (mount the storage, or copy the folder afterwards).'
-    )
-  if not text or '\0' in text:
-    raise errors.InputError(
-        f'{flag}={text!r} is not a path; accepted: a path of this machine.'
-    )
-  try:
-    return pathlib.Path(text).expanduser().absolute()
-  except RuntimeError as error:  # ~name of a user who does not exist
-    raise errors.InputError(f'{flag}={text}: {error}.') from error
+    reason = 'is on another machine'
+  elif not text or '\0' in text:
+    reason = 'is not a path'
+  else:
+    try:
+      return pathlib.Path(text).expanduser().absolute()
+    except RuntimeError:
+      reason = 'names a user who does not exist'
+  raise errors.InputError(
+    f'{flag}={text!r} {reason}; accepted: a path of this machine.'
+  )
 
 
-def exists(path: str | os.PathLike[str]) -> bool:
+def exists(path: Path) -> bool:
   """Checks whether a path exists; names that no file can have do not."""
   try:
     return pathlib.Path(path).exists()
   except (OSError, ValueError):
     return False
-
-
-def read_bytes(path: str | os.PathLike[str]) -> bytes:
-  """Reads a file; InputError if it is not a regular one that can be read."""
-  check_file(path)
-  try:
-    return pathlib.Path(path).read_bytes()
-  except OSError as error:
-    raise unreadable(path, error) from error
-
-
-def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
-  """Reads a JSON object; InputError if the file holds anything else."""
-  return parse_json(path, read_bytes(path))
-
-
-def parse_json(where: str | os.PathLike[str], content: bytes) -> dict[str, Any]:
-  """Parses a JSON object; InputError, which says where, if it is none."""
-  try:
-    value = json.loads(content)
-  except (ValueError, RecursionError) as error:
-    raise errors.InputError(
-        f'{where} is not JSON ({str(error)[:200]}); accepted: a JSON object.'
-    ) from error
-  if not isinstance(value, dict):
-    raise errors.InputError(
-        f'{where} holds {describe(value)}; accepted: a JSON object.'
-    )
-  return value
 
 
 def describe(value: Any) -> str:
@@ -96,7 +57,21 @@ def describe(value: Any) -> str:
   return text if len(text) <= 60 else f'{text[:57]}...'
 
 
-def check_file(path: str | os.PathLike[str]) -> None:
+def some(names: Sequence[str]) -> str:
+  """Lists the first five names, for a message."""
+  more = ' ...' if len(names) > 5 else ''
+  return ', '.join(describe(name) for name in names[:5]) + more
+
+
+def unreadable(path: Path, error: Exception) -> errors.InputError:
+  """Makes the error for a file that cannot be read."""
+  reason = getattr(error, 'strerror', None) or str(error)
+  return errors.InputError(
+    f'{path} cannot be read ({reason}); accepted: a regular file.'
+  )
+
+
+def check_file(path: Path) -> None:
   """Raises InputError unless a path is a regular file."""
   try:
     mode = os.stat(path).st_mode
@@ -107,28 +82,38 @@ def check_file(path: str | os.PathLike[str]) -> None:
     raise errors.InputError(f'{path} is {found}; accepted: a regular file.')
 
 
-def unreadable(
-    path: str | os.PathLike[str], error: Exception
-) -> errors.InputError:
-  """Makes the error for a file that cannot be read."""
-  reason = getattr(error, 'strerror', None) or str(error)
-  return errors.InputError(
-      f'{path} cannot be read ({reason}); accepted: a regular file.'
-  )
+def read_bytes(path: Path) -> bytes:
+  """Reads a file; InputError if it is not a regular one that can be read."""
+  check_file(path)
+  try:
+    return pathlib.Path(path).read_bytes()
+  except OSError as error:
+    raise unreadable(path, error) from error
 
 
-def open_archive(path: str | os.PathLike[str]) -> zipfile.ZipFile:
-  """Opens a zip file whose entries all stay inside its folder.
+def read_json(path: Path) -> dict[str, Any]:
+  """Reads a JSON object; InputError if the file holds anything else."""
+  return parse_json(path, read_bytes(path))
 
-  Args:
-    path: the file.
 
-  Returns:
-    The archive, which the caller closes.
+def parse_json(where: Path, content: bytes) -> dict[str, Any]:
+  """Parses a JSON object; InputError, which says where, if it is none."""
+  try:
+    value = json.loads(content)
+  except (ValueError, RecursionError) as error:
+    found = f'is not JSON ({str(error)[:200]})'
+  else:
+    if isinstance(value, dict):
+      return value
+    found = f'holds {describe(value)}'
+  raise errors.InputError(f'{where} {found}; accepted: a JSON object.')
 
-  Raises:
-    InputError: if it is not a whole zip file, an entry is encrypted, or its
-      name leads out of the folder.
+
+def open_archive(path: Path) -> zipfile.ZipFile:
+  """Opens a zip file; the caller closes it.
+
+  Raises InputError if it is not a whole zip file, or the name of an entry leads
+  out of the folder.
   """
   check_file(path)
   try:
@@ -136,129 +121,83 @@ def open_archive(path: str | os.PathLike[str]) -> zipfile.ZipFile:
   except OSError as error:
     raise unreadable(path, error) from error
   except Exception as error:  # A damaged directory fails in many ways.
+    # Google Drive sends a web page when its download quota is used up.
     with open(path, 'rb') as file:
-      start = file.read(1024)
-    if b'<' in start[:64] and b'html' in start.lower():
-      reason = (
-          'is a web page, such as Google Drive sends when its download quota'
-          ' is used up: download the file again'
-      )
-    elif start.startswith(b'PK'):
-      reason = 'is cut short or damaged: copy or download it again'
-    else:
-      found = start[:4].hex() or 'nothing'
-      reason = f'is not a zip file: it starts with {found}'
-    raise errors.InputError(f'{path} {reason}') from error
+      start = file.read(40)
+    raise errors.InputError(
+      f'{path} is cut short or damaged, or not a zip file (it begins with'
+      f' {describe(start)}); accepted: the archive as it was published.'
+    ) from error
   for info in archive.infolist():
     parts = re.split(r'[/\\]', info.filename)
     if not parts[0] or ':' in parts[0] or '..' in parts:
-      reason = 'leads out of the folder'
-    elif info.flag_bits & _ENCRYPTED:
-      reason = 'is encrypted'
-    else:
-      continue
-    archive.close()
-    raise errors.InputError(
-        f'{path} has the entry {describe(info.filename)}, which {reason};'
-        ' accepted: the archive as it was published.'
-    )
+      archive.close()
+      raise errors.InputError(
+        f'{path} has the entry {describe(info.filename)}, which leads out of'
+        ' the folder; accepted: the archive as it was published.'
+      )
   return archive
 
 
 def read_arrays(
-    path: str | os.PathLike[str],
-    names: tuple[str, ...],
-    optional: tuple[str, ...] = (),
+  path: Path, names: tuple[str, ...], optional: tuple[str, ...] = ()
 ) -> dict[str, np.ndarray]:
-  """Reads arrays of an .npz file, never Python objects.
+  """Reads arrays of an .npz file, by name; others in the file are not read.
 
-  Args:
-    path: the file.
-    names: of the arrays that it must hold.
-    optional: names of those that it may hold; others are not read.
-
-  Returns:
-    The arrays by name.
-
-  Raises:
-    InputError: if the file is damaged, lacks an array, or one holds Python
-      objects.
+  Raises InputError if the file is damaged, lacks one of `names`, or an array
+  holds Python objects.
   """
   open_archive(path).close()
-  accepted = f'an .npz file with the arrays {", ".join(names)}'
   try:
     with np.load(path, allow_pickle=False) as content:
-      missing = [name for name in names if name not in content]
-      if missing:
-        found = ', '.join(content.files[:9]) or 'no array at all'
-        raise errors.InputError(
-            f'{path} has no {" and no ".join(missing)}, but {found}; accepted:'
-            f' {accepted}.'
-        )
-      wanted = [*names, *(name for name in optional if name in content)]
-      return {name: content[name] for name in wanted}
-  except (errors.InputError, MemoryError):
+      if set(names) <= set(content.files):
+        wanted = [*names, *(name for name in optional if name in content)]
+        return {name: content[name] for name in wanted}
+      found = f'has the arrays {", ".join(content.files[:9]) or "of none"}'
+  except MemoryError:
     raise
   except Exception as error:  # A damaged array fails in many ways.
-    raise errors.InputError(
-        f'{path} cannot be read ({type(error).__name__}: {str(error)[:200]});'
-        f' accepted: {accepted}, without Python objects.'
-    ) from error
+    found = f'cannot be read ({type(error).__name__}: {str(error)[:200]})'
+  raise errors.InputError(
+    f'{path} {found}; accepted: an .npz file with the arrays'
+    f' {", ".join(names)}, without Python objects.'
+  )
 
 
-def check_directory(flag: str, path: str | os.PathLike[str]) -> pathlib.Path:
-  """Checks that a path is a directory or can be made one.
+def check_directory(flag: str, path: Path) -> pathlib.Path:
+  """Returns the nearest directory that exists: a path or one above it.
 
-  Args:
-    flag: how messages name the path, such as `--workdir=runs/a`.
-    path: that will be written to.
-
-  Returns:
-    The nearest directory that exists: the path or one above it.
-
-  Raises:
-    InputError: if the path, or what it would be made in, is a file.
+  Raises InputError, which names `flag`, if the path or one above it is a file.
   """
   try:
     path = pathlib.Path(path).absolute()
     found = next(part for part in (path, *path.parents) if part.exists())
-    is_directory = found.is_dir()
+    if found.is_dir():
+      return found
+    reason = 'is a file' if found == path else f'is below the file {found}'
   except (OSError, ValueError) as error:  # a name that no file can have
-    reason = getattr(error, 'strerror', None) or error
-    raise errors.InputError(
-        f'{flag} cannot name a directory ({reason}); accepted: a directory, or'
-        ' a new name.'
-    ) from error
-  if not is_directory:
-    where = 'is a file' if found == path else f'is below the file {found}'
-    raise errors.InputError(
-        f'{flag} {where}; accepted: a directory, or a new name.'
-    )
-  return found
+    reason = f'is not a path ({getattr(error, "strerror", None) or error})'
+  raise errors.InputError(
+    f'{flag} {reason}; accepted: a directory, or a new name.'
+  )
 
 
-def check_writable(flag: str, path: str | os.PathLike[str]) -> None:
-  """Raises InputError unless a directory can be written to, or be made.
-
-  Nothing is left behind. For the arguments see `check_directory`.
-  """
+def check_writable(flag: str, path: Path) -> None:
+  """Raises InputError unless a directory can be written to, or be made."""
   found = check_directory(flag, path)
   try:
-    # Permissions alone do not tell: a disk may be mounted for reading only.
+    # Permissions alone do not say it: a disk may be mounted for reading only.
     with tempfile.TemporaryFile(dir=found):
       pass
   except OSError as error:
     raise errors.InputError(
-        f'{flag} cannot be written to ({error.strerror}: {found}); accepted: a'
-        ' directory that can.'
+      f'{flag} cannot be written to ({error.strerror}: {found}); accepted: a'
+      ' directory that can.'
     ) from error
 
 
-def write_whole(path: str | os.PathLike[str], content: str | bytes) -> None:
-  """Writes a file, whole or not at all; StorageError if it cannot be written.
-
-  A file that exists is replaced.
-  """
+def write_whole(path: Path, content: str | bytes) -> None:
+  """Writes or replaces a file, whole or not at all; else StorageError."""
   path = pathlib.Path(path)
   temporary = path.with_name(f'.{path.name}.tmp')
   if isinstance(content, str):
@@ -277,7 +216,7 @@ def write_whole(path: str | os.PathLike[str], content: str | bytes) -> None:
 
 
 @contextlib.contextmanager
-def writing(path: str | os.PathLike[str]) -> Iterator[None]:
+def writing(path: Path) -> Iterator[None]:
   """Turns an OSError of the block into a StorageError that names the path."""
   try:
     yield
@@ -285,24 +224,18 @@ def writing(path: str | os.PathLike[str]) -> Iterator[None]:
     raise storage_error(path, error) from error
 
 
-def storage_error(
-    path: str | os.PathLike[str], error: Exception
-) -> errors.StorageError:
+def storage_error(path: Path, error: Exception) -> errors.StorageError:
   """Makes the error for a file that cannot be written, with the free space."""
-  path = pathlib.Path(path)
-  reason = getattr(error, 'strerror', None)
+  path = pathlib.Path(path).absolute()
   # tensorstore hides the code in the middle of long sentences.
   code = re.search(r"os_error_code='([0-9]+)'", str(error))
-  if code:
-    reason = os.strerror(int(code[1]))
+  reason = os.strerror(int(code[1])) if code else None
+  reason = reason or getattr(error, 'strerror', None)
   reason = reason or errors.one_line(str(error))[:300]
-  found = next((p for p in (path, *path.parents) if exists(p)), path)
-  try:
-    usage = shutil.disk_usage(found)
-    room = f'{usage.free / 1e6:,.1f} MB free of {usage.total / 1e6:,.1f} MB'
-  except OSError:
-    room = 'free space unknown'
+  found = next(part for part in (path, *path.parents) if exists(part))
+  usage = shutil.disk_usage(found)
   return errors.StorageError(
-      f'{path} cannot be written ({reason}; {room}). What was saved before is'
-      ' kept; the same command resumes from it.'
+    f'{path} cannot be written ({reason}; {usage.free / 1e6:,.1f} MB free of'
+    f' {usage.total / 1e6:,.1f} MB). What was saved before is kept; the same'
+    ' command resumes from it.'
   )

@@ -26,20 +26,13 @@ class BadImageError(ValueError):
 
 
 def check_fits(image_size: int, height: int, width: int, what: str) -> None:
-  """Raises InputError if a centre square would have to be enlarged too far.
-
-  Args:
-    image_size: S, in pixels.
-    height: of the picture.
-    width: of the picture.
-    what: the picture or its set, for the message.
-  """
+  """Raises InputError if a centre square would have to be enlarged too far."""
   side = min(height, width)
   largest = largest_size(side)
   if image_size > largest:
     raise errors.InputError(
-        f'--image_size={image_size} is larger than the centre square of {what},'
-        f' {side}x{side} pixels: accepted are powers of two from 8 to {largest}'
+      f'--image_size={image_size} is larger than the centre square of {what},'
+      f' {side}x{side} pixels; accepted: powers of two from 8 to {largest}.'
     )
 
 
@@ -52,19 +45,10 @@ def largest_size(side: int) -> int:
 
 
 def decode(content: bytes, image_size: int, what: str) -> np.ndarray:
-  """Decodes a picture and makes it a square of one size.
+  """Decodes a picture and makes it a square, `[S, S, 3]` uint8.
 
-  Args:
-    content: an encoded picture.
-    image_size: S, in pixels.
-    what: its name, for messages.
-
-  Returns:
-    `[S, S, 3]` uint8.
-
-  Raises:
-    BadImageError: if the picture cannot be decoded.
-    InputError: if its centre square is too small for S.
+  Raises BadImageError if the picture, which messages call `what`, cannot be
+  decoded, and InputError if its centre square is too small for S, the size.
   """
   image = open_picture(content, lambda image: image.convert('RGB'))
   check_fits(image_size, image.height, image.width, what)
@@ -72,43 +56,30 @@ def decode(content: bytes, image_size: int, what: str) -> np.ndarray:
 
 
 def open_picture(
-    content: bytes, convert: Callable[[Image.Image], Image.Image]
+  content: bytes, convert: Callable[[Image.Image], Image.Image]
 ) -> Image.Image:
-  """Decodes a picture of at most `MOST_PIXELS`.
+  """Decodes a picture of at most `MOST_PIXELS`, else raises BadImageError.
 
-  Args:
-    content: an encoded picture.
-    convert: from the opened file, of which nothing is decoded yet, to the
-      picture wanted.
-
-  Returns:
-    The result of `convert`.
-
-  Raises:
-    BadImageError: if the picture cannot be decoded.
+  `convert` makes the picture wanted from the opened file, of which nothing is
+  decoded yet.
   """
   try:
     with Image.open(io.BytesIO(content), formats=FORMATS) as image:
-      if image.width * image.height > MOST_PIXELS:
-        raise BadImageError(
-            f'it has {image.width}x{image.height} pixels, accepted are'
-            f' {MOST_PIXELS:,} at most'
-        )
-      return convert(image)
-  except (BadImageError, MemoryError):
+      if image.width * image.height <= MOST_PIXELS:
+        return convert(image)
+  except MemoryError:
     raise
-  except (
-      Image.DecompressionBombError, Image.DecompressionBombWarning
-  ) as error:
-    raise BadImageError(
-        f'it has more pixels than are accepted, {MOST_PIXELS:,} at most'
-    ) from error
+  except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+    pass
   except UnidentifiedImageError as error:
     found = f'none of {", ".join(FORMATS)}' if content else 'empty'
     raise BadImageError(f'it is {found}') from error
   except Exception as error:  # Readers of damaged pictures fail in many ways.
     text = errors.one_line(str(error))[:200]
     raise BadImageError(text or type(error).__name__) from error
+  raise BadImageError(
+    f'it has more pixels than are accepted, {MOST_PIXELS:,} at most'
+  )
 
 
 def resize(image: Image.Image, image_size: int) -> np.ndarray:
@@ -117,12 +88,8 @@ def resize(image: Image.Image, image_size: int) -> np.ndarray:
   The square of a 218x178 picture is its rows 20 to -20, as in the reference
   code. A square of the right size is left as it is.
 
-  Args:
-    image: a picture, grey or in colours.
-    image_size: S, in pixels.
-
   Returns:
-    `[S, S, 3]` uint8, or `[S, S]` for a grey one.
+    `[S, S, 3]` uint8, or `[S, S]` for a grey picture.
   """
   side = min(image.size)
   left, top = (image.width - side) // 2, (image.height - side) // 2
@@ -130,11 +97,3 @@ def resize(image: Image.Image, image_size: int) -> np.ndarray:
   if side != image_size:
     image = image.resize((image_size, image_size), Image.Resampling.LANCZOS)
   return np.array(image)
-
-
-def encode_png(image: np.ndarray) -> bytes:
-  """Encodes `[H, W, 3]` uint8, or `[H, W]` for a grey image, as a PNG."""
-  file = io.BytesIO()
-  # Higher levels take several times as long, for some percent of the size.
-  Image.fromarray(image).save(file, format='PNG', compress_level=1)
-  return file.getvalue()

@@ -1,183 +1,124 @@
-"""Read the IDX files of the MNIST family, and MNIST from this package's own.
+"""Read the IDX files of the MNIST family, without TensorFlow.
 
 MNIST, Fashion-MNIST and KMNIST are each published as four gzipped IDX files
-with the same four names (`FILES`). TFDS extracts and encodes them with
-TensorFlow; the functions here need none, and give the same examples under the
-same keys, so in the same order.
+with the same four names (`FILES`). MNIST's come with this package.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 import gzip
 import hashlib
-import io
-import os
+import math
 import pathlib
-import struct
 import zlib
 
 import numpy as np
 import tensorflow_datasets as tfds
+from tensorflow_datasets.core import hashing
 
 from jacsup_jax.core import errors
 from jacsup_jax.data import files
 
-# TFDS split -> (images, labels).
+# Split -> (images, labels).
 FILES = {
-    'train': ('train-images-idx3-ubyte.gz', 'train-labels-idx1-ubyte.gz'),
-    'test': ('t10k-images-idx3-ubyte.gz', 't10k-labels-idx1-ubyte.gz'),
+  'train': ('train-images-idx3-ubyte.gz', 'train-labels-idx1-ubyte.gz'),
+  'test': ('t10k-images-idx3-ubyte.gz', 't10k-labels-idx1-ubyte.gz'),
 }
 FILE_NAMES = tuple(name for pair in FILES.values() for name in pair)
-
+NAMES = ('mnist', 'fashion_mnist', 'kmnist')
 # MNIST's four files, with their licence.
 SOURCE_DIR = pathlib.Path(__file__).parent / 'mnist_embedded'
-# The sha256 that TFDS registers for them.
-SHA256 = dict(zip(FILE_NAMES, (
-    '440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609',
-    '3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c',
-    '8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6',
-    'f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6',
-)))  # pyformat: disable
+
+# The sha256 of a set's four unpacked files, one after the other. TFDS knows
+# those of the gzipped files, which change when the content is packed again.
+_UNPACKED_SHA256 = {
+  'mnist': ('b2d8f5bf39174ee5ffeefa97e42d673c35432b411bb5d1f74fbbeddae7f1690a'),
+  'fashion_mnist': (
+    '14410854cf7a289477dcfc7df3f8ec24741e281cdcc425ede0d9a748ca630214'
+  ),
+}
 
 
-class MnistEmbedded(tfds.core.GeneratorBasedBuilder):
-  """The MNIST database of handwritten digits, in the order of its files."""
-
-  VERSION = tfds.core.Version('1.0.0')
-
-  def _info(self) -> tfds.core.DatasetInfo:
-    return tfds.core.DatasetInfo(
-        builder=self,
-        description=type(self).__doc__,
-        features=tfds.features.FeaturesDict({
-            'image': tfds.features.Image(
-                shape=(28, 28, 1), encoding_format='png'
-            ),
-            'label': tfds.features.ClassLabel(num_classes=10),
-        }),
-        supervised_keys=('image', 'label'),
-        homepage='http://yann.lecun.com/exdb/mnist/',
-        license='CC BY-SA 3.0',
-        # The last 10,000 training digits are the customary validation set.
-        disable_shuffling=True,
-    )
-
-  def _split_generators(self, dl_manager):
-    del dl_manager  # Nothing is downloaded.
-    return {split: self._generate_examples(split) for split in FILES}
-
-  def _generate_examples(self, split):
-    return generate_examples(SOURCE_DIR, split)
-
-
-def find_originals(name: str, root: pathlib.Path) -> pathlib.Path | None:
-  """Finds the folder of a set's four files, None if they are not there."""
-  for folder in (root, root / name, root / 'downloads' / 'manual'):
-    if all((folder / file).is_file() for file in FILE_NAMES):
-      return folder
-  return None
-
-
-def check_sha256(
-    folder: str | os.PathLike, expected: Mapping[str, str]
-) -> None:
-  """Checks that files are, byte for byte, the ones expected.
-
-  Args:
-    folder: where the files are.
-    expected: sha256 in hexadecimal digits, by file name.
-
-  Raises:
-    InputError: if a file is missing, or its sha256 is another one.
-  """
-  for name, digest in expected.items():
-    content = files.read_bytes(pathlib.Path(folder) / name)
-    found = hashlib.sha256(content).hexdigest()
-    if found != digest:
-      raise errors.InputError(
-          f'{pathlib.Path(folder) / name} is damaged or not the original file:'
-          f' expected sha256 {digest}, found {found} ({len(content)} bytes)'
-      )
-
-
-def read(path: str | os.PathLike) -> np.ndarray:
-  """Reads one gzipped IDX file of unsigned bytes.
-
-  Args:
-    path: the file.
+def find_originals(*folders: pathlib.Path) -> dict[str, pathlib.Path]:
+  """Finds the four files, gzipped or unpacked, in one of some folders.
 
   Returns:
-    uint8 array of the shape that the file's header states, read-only.
-
-  Raises:
-    InputError: if the file is not gzip, is cut short, or is not such an IDX
-      file.
+    Path by name in `FILE_NAMES`; empty if no folder has all four.
   """
-  try:
-    content = gzip.decompress(files.read_bytes(path))
-  except (EOFError, OSError, zlib.error) as error:
+  for folder in folders:
+    found = {
+      name: path
+      for name in FILE_NAMES
+      for path in (folder / name.removesuffix('.gz'), folder / name)
+      if path.is_file()
+    }
+    if len(found) == len(FILE_NAMES):
+      return found
+  return {}
+
+
+def check_originals(name: str, originals: Mapping[str, pathlib.Path]) -> None:
+  """Raises InputError unless files have the published content of a set."""
+  infos = tfds.builder_cls(name).url_infos.values()
+  packed = [files.read_bytes(path) for path in originals.values()]
+  unpacked = b''.join(map(_unpack, originals.values(), packed))
+  if (
+    {_sha256(content) for content in packed} != {i.checksum for i in infos}
+    and _sha256(unpacked) != _UNPACKED_SHA256.get(name)
+  ):  # fmt: skip
     raise errors.InputError(
-        f'{path} is not a whole gzip file: {error}'
-    ) from error
-  # Two zeros, the type (8: unsigned bytes), the number of dimensions, then the
-  # sizes as big-endian uint32.
-  if content[:3] != b'\0\0\x08' or len(content) < 4 + 4 * content[3]:
-    raise errors.InputError(
-        f'{path} is not an IDX file of unsigned bytes: it starts with'
-        f' {content[:4].hex() or "nothing"}, expected 000008'
+      f'{next(iter(originals.values())).parent} has files that are damaged or'
+      f' not those of {name}; accepted: the four original files.'
     )
-  start = 4 + 4 * content[3]
-  shape = np.frombuffer(content[4:start], '>u4').tolist()
-  values = np.frombuffer(content, np.uint8, offset=start)
-  if values.size != np.prod(shape, dtype=object):
-    raise errors.InputError(
-        f'{path} states the shape {tuple(shape)} and holds {values.size} bytes'
-    )
-  return values.reshape(shape)
 
 
-def generate_examples(
-    folder: str | os.PathLike, split: str
-) -> Iterator[tuple[int, dict[str, object]]]:
-  """Yields one split in the form that a TFDS builder writes.
+def read_split(
+  originals: Mapping[str, pathlib.Path], split: str, *, in_order_of_tfds: bool
+) -> tuple[np.ndarray, np.ndarray]:
+  """Reads train or test, in the order of the files or in that of TFDS.
 
-  The image is handed over as an encoded PNG: given an array, TFDS would import
-  TensorFlow to encode it.
-
-  Args:
-    folder: where the four files are.
-    split: a key of `FILES`.
-
-  Yields:
-    (position in the file, `{'image': BytesIO, 'label': int}`).
-
-  Raises:
-    InputError: if the files are unreadable or disagree on their length.
+  Returns:
+    images `[N, H, W, 1]` uint8 and labels `[N]` int32.
   """
-  images_path, labels_path = (pathlib.Path(folder) / f for f in FILES[split])
-  images, labels = read(images_path), read(labels_path)
+  paths = [originals[name] for name in FILES[split]]
+  images, labels = map(read, paths)
   if images.ndim != 3 or labels.shape != images.shape[:1]:
     raise errors.InputError(
-        f'{images_path} holds images {images.shape} and {labels_path.name}'
-        f' labels {labels.shape}: expected [N, H, W] and [N]'
+      f'{paths[0]} has images {images.shape} and {paths[1].name} labels'
+      f' {labels.shape}; accepted: [N, H, W] and [N].'
     )
-  for index, (png, label) in enumerate(zip(_encode_pngs(images), labels)):
-    yield index, {'image': io.BytesIO(png), 'label': int(label)}
+  rows = range(len(labels))
+  if in_order_of_tfds:
+    # TFDS sorts by a hash of the position, salted with the name of the split.
+    rows = sorted(rows, key=hashing.Hasher(split).hash_key)
+  return images[rows, ..., np.newaxis], labels[rows].astype(np.int32)
 
 
-def _encode_pngs(images: np.ndarray) -> Iterator[bytes]:
-  """Encodes `[N, H, W]` uint8 as grey PNGs, twice as fast as Pillow."""
-  count, height, width = images.shape
-  # Each row begins with the number of its filter: 0, none.
-  rows = np.zeros((count, height, 1 + width), np.uint8)
-  rows[:, :, 1:] = images
-  # Width, height, 8 bits, grey, and the only methods that there are.
-  header = struct.pack('>II5B', width, height, 8, 0, 0, 0, 0)
-  start = b'\x89PNG\r\n\x1a\n' + _make_chunk(b'IHDR', header)
-  end = _make_chunk(b'IEND', b'')
-  for image in rows:
-    yield start + _make_chunk(b'IDAT', zlib.compress(image.data, 1)) + end
+def read(path: pathlib.Path) -> np.ndarray:
+  """Reads one IDX file of unsigned bytes, gzipped or unpacked."""
+  content = _unpack(path, files.read_bytes(path))
+  # Two zeros, the type (8: unsigned bytes), the number of dimensions, then the
+  # sizes as big-endian uint32.
+  if content[:3] == b'\0\0\x08' and len(content) >= 4 + 4 * content[3]:
+    start = 4 + 4 * content[3]
+    shape = np.frombuffer(content[4:start], '>u4').tolist()
+    if math.prod(shape) == len(content) - start:
+      return np.frombuffer(content, np.uint8, offset=start).reshape(shape)
+  raise errors.InputError(
+    f'{path} begins with {content[:16].hex() or "nothing"} and has'
+    f' {len(content)} bytes; accepted: a whole IDX file of unsigned bytes.'
+  )
 
 
-def _make_chunk(kind: bytes, content: bytes) -> bytes:
-  checksum = struct.pack('>I', zlib.crc32(kind + content))
-  return struct.pack('>I', len(content)) + kind + content + checksum
+def _unpack(path: pathlib.Path, content: bytes) -> bytes:
+  """Unpacks the content of a file if it is gzipped."""
+  try:
+    is_gzip = content.startswith(b'\x1f\x8b')
+    return gzip.decompress(content) if is_gzip else content
+  except (EOFError, OSError, zlib.error) as error:
+    raise errors.InputError(
+      f'{path} is not a whole gzip file: {error}; accepted: the original file.'
+    ) from error
+
+
+def _sha256(content: bytes) -> str:
+  return hashlib.sha256(content).hexdigest()

@@ -13,38 +13,33 @@ _NUM_COMPONENTS = 50
 def find(images: jax.Array | np.ndarray, num_neighbors: int) -> np.ndarray:
   """Finds the nearest neighbours of each image of a data set.
 
-  By Euclidean distance of the images' first 50 principal components (of all,
-  where there are fewer).
-
-  Args:
-    images: `[M, H, W, C]`, any range.
-    num_neighbors: n, from 1 to M - 1.
+  By Euclidean distance of the first 50 principal components (of all, where
+  there are fewer) of images `[M, H, W, C]`.
 
   Returns:
-    `[M, n]` int32, rows of the neighbours, the nearest first; never the image
-    itself, but for another one that is equal to it.
+    `[M, num_neighbors]` int32, rows of the neighbours, the nearest first; never
+    the image itself, but for another one that is equal to it.
 
   Raises:
     InputError: if there are not so many other images.
   """
   # Two fifths of what a command would import, and few look for neighbours.
-  # pylint: disable=import-outside-toplevel
   from sklearn import decomposition
   from sklearn import neighbors as nearest_neighbors
 
   flat = np.asarray(images).reshape(len(images), -1).astype(np.float32)
   if not 1 <= num_neighbors < len(flat):
     raise errors.InputError(
-        f'--num_neighbors={num_neighbors} of {len(flat)} images; accepted: from'
-        f' 1 to {len(flat) - 1}.'
+      f'--num_neighbors={num_neighbors} of {len(flat)} images; accepted: from'
+      f' 1 to {len(flat) - 1}.'
     )
   if min(flat.shape) > _NUM_COMPONENTS:
     # Eigenvectors of the covariance: the same in each run.
     flat = decomposition.PCA(
-        _NUM_COMPONENTS, svd_solver='covariance_eigh'
+      _NUM_COMPONENTS, svd_solver='covariance_eigh'
     ).fit_transform(flat)
   search = nearest_neighbors.NearestNeighbors(
-      n_neighbors=num_neighbors, algorithm='brute'
+    n_neighbors=num_neighbors, algorithm='brute'
   ).fit(flat)
   # Without arguments an image is not its own neighbour.
   return search.kneighbors(return_distance=False).astype(np.int32)

@@ -3,62 +3,53 @@
 Classes: `mnist_embedded` prepares itself from files of this package; `arrays`
 is your own .npz file (see arrays.py); any other name is a TFDS set of images
 with a class label. It is read from a data folder that holds it; else prepared
-from its original files where they lie in the data folder, in DATA_DIR/NAME or
-in DATA_DIR/downloads/manual; else downloaded, which takes TensorFlow.
-Validation is the last 10,000 training examples, or the last sixth of a training
-set smaller than 20,000; train_minus_validation is the rest, train is both.
+from its original files in the data folder, in DATA_DIR/NAME or in
+DATA_DIR/downloads/manual; else downloaded, which takes TensorFlow. Validation
+is the last 10,000 training examples, or the last sixth of a training set
+smaller than 20,000; train_minus_validation is the rest, train is both.
 
 Faces: `synthetic_faces` is drawn by this package; `celeba_folder` is a folder
 in the layout of CelebA (see celeba.py); `celeb_a` is TFDS's own. train,
 validation and test are the official partitions; with `held_out`, the last
 examples of train are the split held_out instead.
-
-`batches` says which examples make a batch, `feeding` reads batches of large
-sets ahead of use.
 """
 
 from collections.abc import Callable, Sequence
-import os
 
 from absl import logging
 
 from jacsup_jax.core import errors
-from jacsup_jax.data.dataset import ARRAYS
-from jacsup_jax.data.dataset import Dataset
-from jacsup_jax.data.dataset import DEFAULT_DATASET
-from jacsup_jax.data.dataset import DEFAULT_FACES
-from jacsup_jax.data.dataset import FACE_SPLITS
-from jacsup_jax.data.dataset import IMAGE_SHAPES
-from jacsup_jax.data.dataset import KNOWN_DATASETS
-from jacsup_jax.data.dataset import KNOWN_FACES
-from jacsup_jax.data.dataset import SPLITS
-from jacsup_jax.data.dataset import VALIDATION_SIZE
+from jacsup_jax.data import dataset
+from jacsup_jax.data import files
 
-__all__ = (
-    'ARRAYS', 'DEFAULT_DATASET', 'DEFAULT_FACES', 'Dataset', 'FACE_SPLITS',
-    'IMAGE_SHAPES', 'KNOWN_DATASETS', 'KNOWN_FACES', 'SPLITS',
-    'VALIDATION_SIZE', 'load',
-)  # pyformat: disable
+ARRAYS = dataset.ARRAYS
+DEFAULT_DATASET = dataset.DEFAULT_DATASET
+DEFAULT_FACES = dataset.DEFAULT_FACES
+Dataset = dataset.Dataset
+IMAGE_SHAPES = dataset.IMAGE_SHAPES
+KNOWN_FACES = dataset.KNOWN_FACES
+SPLITS = dataset.SPLITS
 
 
 def load(
-    name: str,
-    split: str = 'train',
-    *,
-    data_dir: str | os.PathLike | None = None,
-    image_shape: tuple[int, int, int] | None = None,
-    image_size: int | None = None,
-    attributes: Sequence[str] | None = None,
-    in_memory: bool = True,
-    skip_bad_images: bool = False,
-    held_out: int = 0,
-    report: Callable[[str], None] | None = None,
+  name: str,
+  split: str = 'train',
+  *,
+  data_dir: files.Path | None = None,
+  image_shape: tuple[int, int, int] | None = None,
+  image_size: int | None = None,
+  attributes: Sequence[str] | None = None,
+  in_memory: bool = True,
+  skip_bad_images: bool = False,
+  held_out: int = 0,
+  report: Callable[[str], None] = logging.warning,
 ) -> Dataset:
   """Loads one split of a set, preparing the set first if needed.
 
   Args:
-    name: one of `KNOWN_DATASETS`, `KNOWN_FACES`, `arrays`, or a TFDS name.
-    split: one of `SPLITS`, or of `FACE_SPLITS` for faces.
+    name: of the set, see above.
+    split: train, validation, test; for classes also train_minus_validation, for
+      faces held_out.
     data_dir: the folder of prepared sets, which must exist; by default
       TFDS_DATA_DIR, else ~/tensorflow_datasets. For `arrays` the file; for
       `celeba_folder` the folder, or the archive with the lists beside it.
@@ -68,28 +59,34 @@ def load(
     in_memory: whether all faces are decoded at once, and kept decoded on disk.
     skip_bad_images: whether `celeba_folder` may leave out damaged images.
     held_out: how many faces train gives up.
-    report: receives one line when the set is prepared; by default it is logged.
+    report: receives one line when the set is prepared.
 
   Raises:
-    InputError: if anything asked for is not usable, in one line that says
-      which and what is accepted; nothing is left on disk then.
+    InputError: if anything asked for is not usable.
   """
-  report = report or logging.warning
   # TFDS takes a second to import, and not every command loads data.
-  # pylint: disable=import-outside-toplevel
   if name in KNOWN_FACES:
     from jacsup_jax.data import faces
 
     return faces.load(
-        name, split, data_dir=data_dir, image_size=image_size,
-        attributes=attributes, in_memory=in_memory,
-        skip_bad_images=skip_bad_images, held_out=held_out, report=report,
-    )  # pyformat: disable
+      name,
+      split,
+      data_dir=data_dir,
+      image_size=image_size,
+      attributes=attributes,
+      in_memory=in_memory,
+      skip_bad_images=skip_bad_images,
+      held_out=held_out,
+      report=report,
+    )
   if attributes is not None or image_size is not None or held_out:
-    _refuse_options_of_faces(name)
+    raise errors.InputError(
+      f'--dataset={name} is not a set of faces; --attributes, --image_size and'
+      f' --held_out are accepted for {", ".join(KNOWN_FACES)}.'
+    )
   if split not in SPLITS:
     raise errors.InputError(
-        f'unknown split {split!r}: accepted are {", ".join(SPLITS)}'
+      f'unknown split {split!r}; accepted: {", ".join(SPLITS)}.'
     )
   if name == ARRAYS:
     from jacsup_jax.data import arrays
@@ -98,12 +95,5 @@ def load(
   from jacsup_jax.data import classes
 
   return classes.load(
-      name, split, data_dir=data_dir, image_shape=image_shape, report=report
-  )
-
-
-def _refuse_options_of_faces(name):
-  raise errors.InputError(
-      f'--dataset={name} is not a set of faces: --attributes, --image_size and'
-      f' --held_out are accepted for {", ".join(KNOWN_FACES)}'
+    name, split, data_dir=data_dir, image_shape=image_shape, report=report
   )

@@ -20,13 +20,13 @@ def test_number_of_batches_is_the_papers():
 
 
 @pytest.mark.parametrize(
-    ('shape', 'count'),
-    [
-        ((28, 28, 1), 1000),
-        ((4, 4, 1), 1000),
-        ((32, 32, 3), 255),  # 784,000 / 3,072.
-        ((1024, 1024, 3), 1),
-    ],
+  ('shape', 'count'),
+  [
+    ((28, 28, 1), 1000),
+    ((4, 4, 1), 1000),
+    ((32, 32, 3), 255),  # 784,000 / 3,072.
+    ((1024, 1024, 3), 1),
+  ],
 )
 def test_larger_images_are_taken_fewer_at_a_time(shape, count):
   assert batches.count_at_once(shape) == count
@@ -38,7 +38,7 @@ def test_to_float_values():
   assert floats.dtype == jnp.float32
   # 51 / 255 = 0.2 to within one rounding of float32.
   np.testing.assert_allclose(
-      np.ravel(floats), [0.0, 0.2, 1.0], rtol=1e-7, atol=0
+    np.ravel(floats), [0.0, 0.2, 1.0], rtol=1e-7, atol=0
   )
 
 
@@ -56,7 +56,7 @@ def test_to_signed_float_values():
   assert floats.dtype == jnp.float32
   # 51 / 127.5 - 1 = -0.6; a rounding of 0.4 is one of 1e-7 after subtracting.
   np.testing.assert_allclose(
-      np.ravel(floats), [-1.0, -0.6, 1.0], rtol=0, atol=1e-7
+    np.ravel(floats), [-1.0, -0.6, 1.0], rtol=0, atol=1e-7
   )
 
 
@@ -66,7 +66,7 @@ def test_to_signed_float_stays_in_its_interval_under_jit():
   assert floats.min() == -1.0
   assert floats.max() == 1.0
   np.testing.assert_array_equal(
-      np.rint((floats + 1) * 127.5).astype(np.uint8), images
+    np.rint((floats + 1) * 127.5).astype(np.uint8), images
   )
 
 
@@ -75,8 +75,8 @@ def test_mirror_values():
   mirrored = batches.mirror(images, jnp.array([True, False]))
   assert mirrored.dtype == jnp.uint8
   np.testing.assert_array_equal(
-      mirrored[..., 0],
-      [[[2, 1, 0], [5, 4, 3]], [[6, 7, 8], [9, 10, 11]]],
+    mirrored[..., 0],
+    [[[2, 1, 0], [5, 4, 3]], [[6, 7, 8], [9, 10, 11]]],
   )
 
 
@@ -91,8 +91,8 @@ def test_every_index_comes_once_an_epoch():
 
 def test_dropped_examples_change_with_the_epoch():
   seen = [
-      set(np.ravel(batches.epoch_indices(0, epoch, 10, 4)).tolist())
-      for epoch in range(20)
+    set(np.ravel(batches.epoch_indices(0, epoch, 10, 4)).tolist())
+    for epoch in range(20)
   ]
   assert all(len(indices) == 8 for indices in seen)
   assert set.union(*seen) == set(range(10))
@@ -105,14 +105,14 @@ def test_swap_partners_are_a_permutation():
 
 
 @pytest.mark.parametrize(
-    'function',
-    [
-        lambda seed, count: batches.epoch_indices(seed, count, 60, 6),
-        lambda seed, count: batches.step_permutation(seed, count, 60),
-        lambda seed, count: batches.step_mirror(seed, count, 60),
-        lambda seed, count: batches.step_dropout(seed, count, 60, 2),
-    ],
-    ids=['epoch_indices', 'step_permutation', 'step_mirror', 'step_dropout'],
+  'function',
+  [
+    lambda seed, count: batches.epoch_indices(seed, count, 60, 6),
+    lambda seed, count: batches.step_permutation(seed, count, 60),
+    lambda seed, count: batches.step_mirror(seed, count, 60),
+    lambda seed, count: batches.step_dropout(seed, count, 60, 2),
+  ],
+  ids=['epoch_indices', 'step_permutation', 'step_mirror', 'step_dropout'],
 )
 def test_a_draw_depends_on_seed_and_count_alone(function):
   first = np.asarray(function(1, 2))
@@ -135,10 +135,10 @@ def test_traced_arguments_give_the_same_draws():
   partners = jax.jit(batches.step_permutation, static_argnums=2)
   flags = jax.jit(batches.step_mirror, static_argnums=2)
   np.testing.assert_array_equal(
-      order(1, 2, 50, 8), batches.epoch_indices(1, 2, 50, 8)
+    order(1, 2, 50, 8), batches.epoch_indices(1, 2, 50, 8)
   )
   np.testing.assert_array_equal(
-      partners(1, 2, 8), batches.step_permutation(1, 2, 8)
+    partners(1, 2, 8), batches.step_permutation(1, 2, 8)
   )
   np.testing.assert_array_equal(flags(1, 2, 8), batches.step_mirror(1, 2, 8))
 
@@ -147,7 +147,7 @@ def test_partners_are_uniform():
   # 4,000 draws of 4 partners: each of the 16 cells expects 1,000 with standard
   # deviation sqrt(4000 * 0.25 * 0.75) = 27; 5 of them is 137.
   partners = jax.vmap(lambda step: batches.step_permutation(0, step, 4))(
-      jnp.arange(4_000)
+    jnp.arange(4_000)
   )
   for partner in range(4):
     counts = np.asarray((partners == partner).sum(axis=0))
@@ -158,7 +158,7 @@ def test_mirroring_is_fair():
   # 4,000 draws for each of 4 places: 2,000 with standard deviation
   # sqrt(4000 * 0.25) = 32; 5 of them is 160.
   flags = jax.vmap(lambda step: batches.step_mirror(0, step, 4))(
-      jnp.arange(4_000)
+    jnp.arange(4_000)
   )
   assert flags.dtype == bool
   np.testing.assert_allclose(np.asarray(flags).sum(axis=0), 2_000, atol=160)
@@ -186,7 +186,7 @@ def test_mirroring_twice_is_nothing():
 @pytest.mark.parametrize('batch_size', [0, -4, 101])
 def test_batch_size_that_does_not_fit(batch_size):
   with pytest.raises(
-      ValueError, match=rf'--batch_size={batch_size} .* 100 examples'
+    ValueError, match=rf'--batch_size={batch_size} .* 100 examples'
   ):
     batches.epoch_indices(0, 0, 100, batch_size)
 

@@ -27,7 +27,7 @@ def _faces(split: str, count: int) -> tuple[np.ndarray, np.ndarray]:
 @functools.cache
 def _attributes(count: int) -> np.ndarray:
   return np.stack(
-      [drawn_faces.sample(index, 'train')[0] for index in range(count)]
+    [drawn_faces.sample(index, 'train')[0] for index in range(count)]
   )
 
 
@@ -42,9 +42,9 @@ def _flip(index: int, name: str):
     return None
   off, on = (attributes, flipped) if flipped[k] > 0 else (flipped, attributes)
   return (
-      drawn_faces.draw_face(off, nuisance),
-      drawn_faces.draw_face(on, nuisance),
-      nuisance,
+    drawn_faces.draw_face(off, nuisance),
+    drawn_faces.draw_face(on, nuisance),
+    nuisance,
   )
 
 
@@ -74,14 +74,14 @@ def test_a_neutral_face_is_where_it_should_be():
 
 
 @pytest.mark.parametrize(
-    'name, row, column, darker',
-    [
-        ('Bald', 13, 32, False),  # Hair becomes skin.
-        ('Bangs', 24, 32, True),
-        ('Goatee', 54, 32, True),
-        ('Mustache', 43, 29, True),
-        ('Pale_Skin', 40, 22, False),
-    ],
+  'name, row, column, darker',
+  [
+    ('Bald', 13, 32, False),  # Hair becomes skin.
+    ('Bangs', 24, 32, True),
+    ('Goatee', 54, 32, True),
+    ('Mustache', 43, 29, True),
+    ('Pale_Skin', 40, 22, False),
+  ],
 )
 def test_an_attribute_changes_its_place(name, row, column, darker):
   nuisance = drawn_faces.Nuisance(hair_colour=0.2)
@@ -172,9 +172,9 @@ def test_shift_moves_all_of_the_person():
   # 2 / 3 of 1.5 pixels. The wall stays, so it is made even.
   flat = drawn_faces.Nuisance(background_slope=0.5)
   image = drawn_faces.draw_face(_PLAIN, flat).astype(int)
-  moved = drawn_faces.draw_face(
-      _PLAIN, flat._replace(shift_x=2 / 3)
-  ).astype(int)
+  moved = drawn_faces.draw_face(_PLAIN, flat._replace(shift_x=2 / 3)).astype(
+    int
+  )
   # Coordinates are float32, whence a level here and there.
   assert np.abs(moved[:, 1:] - image[:, :-1]).max() <= 1
 
@@ -192,15 +192,15 @@ def test_every_nuisance_is_visible():
   attributes = _with('Wearing_Hat', 'Eyeglasses')
   for field in drawn_faces.Nuisance._fields:
     ends = [
-        drawn_faces.draw_face(
-            attributes, drawn_faces.Nuisance()._replace(**{field: value})
-        ).astype(int)
-        if field != 'parting'
-        # A hat covers the parting.
-        else drawn_faces.draw_face(
-            _PLAIN, drawn_faces.Nuisance(parting=value)
-        ).astype(int)
-        for value in (0.1, 0.9)
+      drawn_faces.draw_face(
+        attributes, drawn_faces.Nuisance()._replace(**{field: value})
+      ).astype(int)
+      if field != 'parting'
+      # A hat covers the parting.
+      else drawn_faces.draw_face(
+        _PLAIN, drawn_faces.Nuisance(parting=value)
+      ).astype(int)
+      for value in (0.1, 0.9)
     ]
     assert np.abs(ends[0] - ends[1]).max() > 20, field
 
@@ -222,12 +222,15 @@ def test_every_flip_is_visible(name):
 
 
 @pytest.mark.parametrize(
-    'name, rows',
-    [
-        ('Goatee', slice(44, 64)), ('Mustache', slice(34, 52)),
-        ('Mouth_Slightly_Open', slice(38, 60)), ('Bangs', slice(6, 46)),
-        ('Wearing_Lipstick', slice(38, 60)), ('Eyeglasses', slice(22, 46)),
-    ],
+  'name, rows',
+  [
+    ('Goatee', slice(44, 64)),
+    ('Mustache', slice(34, 52)),
+    ('Mouth_Slightly_Open', slice(38, 60)),
+    ('Bangs', slice(6, 46)),
+    ('Wearing_Lipstick', slice(38, 60)),
+    ('Eyeglasses', slice(22, 46)),
+  ],
 )
 def test_a_flip_stays_in_its_place(name, rows):
   for index in range(12):
@@ -253,10 +256,12 @@ def test_a_ridge_classifier_tells_attributes():
   weights = x.T @ np.linalg.solve(x @ x.T + 30 * np.eye(len(x)), y)
   right = np.sign(features(tests) @ weights) == truth
   # The mean of both classes' accuracies: 0.5 is chance.
-  balanced = np.array([
+  balanced = np.array(
+    [
       (right[truth[:, k] > 0, k].mean() + right[truth[:, k] < 0, k].mean()) / 2
       for k in range(len(_NAMES))
-  ])
+    ]
+  )
   scores = dict(zip(_NAMES, balanced.round(3).tolist()))
   for name in ('Bald', 'Black_Hair', 'Blond_Hair', 'Pale_Skin', 'Wearing_Hat'):
     assert scores[name] > 0.85, scores

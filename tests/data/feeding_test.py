@@ -6,6 +6,7 @@ import threading
 import numpy as np
 import pytest
 
+from jacsup_jax.core import errors
 from jacsup_jax.data import feeding
 from jacsup_jax.data import registry
 
@@ -13,74 +14,74 @@ SIZE = 20
 
 
 def _make_dataset(in_memory):
-  images = np.random.default_rng(0).integers(
-      0, 256, (SIZE, 8, 8, 3), np.uint8
-  )
+  images = np.random.default_rng(0).integers(0, 256, (SIZE, 8, 8, 3), np.uint8)
   attributes = np.where(np.arange(SIZE * 2).reshape(SIZE, 2) % 3, 1, -1)
-  attributes = attributes.astype(np.int8)
   dataset = registry.Dataset(
-      name='test', split='train', images=images, labels=attributes,
-      attribute_names=('a', 'b'),
-  )  # pyformat: disable
+    name='test',
+    split='train',
+    images=images,
+    labels=attributes.astype(np.int8),
+    attribute_names=('a', 'b'),
+  )
   if in_memory:
     return dataset
   return dataclasses.replace(
-      dataset, images=None,
-      read_images=lambda rows: images[rows],
-  )  # pyformat: disable
+    dataset, images=None, read_images=lambda rows: images[rows]
+  )
 
 
 def _make_indices(steps=7, batch_size=6):
   return np.random.default_rng(1).integers(0, SIZE, (steps, batch_size))
 
 
-# Values.
+def _iterate(in_memory, indices, **kwargs):
+  dataset = _make_dataset(in_memory)
+  return feeding.iterate_chunks(dataset, indices, **kwargs)
 
 
 @pytest.mark.parametrize('in_memory', [True, False])
 def test_chunks_are_what_read_gives(in_memory):
-  dataset, indices = _make_dataset(in_memory), _make_indices()
-  chunks = list(feeding.iterate_chunks(dataset, indices, chunk_steps=3))
+  indices = _make_indices()
+  chunks = list(_iterate(in_memory, indices, chunk_steps=3))
   assert [len(images) for images, _ in chunks] == [3, 3, 1]
-  expected = [dataset.read(batch) for batch in indices]
+  expected = [_make_dataset(True).read(batch) for batch in indices]
   for position, dtype in ((0, np.uint8), (1, np.int8)):
     found = np.concatenate([chunk[position] for chunk in chunks])
     assert found.dtype == dtype
     np.testing.assert_array_equal(
-        found, np.stack([batch[position] for batch in expected])
+      found, np.stack([batch[position] for batch in expected])
     )
-
-
-# Invariants.
+  assert not list(_iterate(in_memory, indices[:0], chunk_steps=3))
 
 
 @pytest.mark.parametrize('in_memory', [True, False])
 @pytest.mark.parametrize('process_count', [2, 3])
 def test_parts_are_the_whole(in_memory, process_count):
-  dataset, indices = _make_dataset(in_memory), _make_indices()
-  whole = list(feeding.iterate_chunks(dataset, indices, chunk_steps=4))
+  indices = _make_indices()
+  whole = list(_iterate(in_memory, indices, chunk_steps=4))
   parts = [
-      list(
-          feeding.iterate_chunks(
-              dataset, indices, chunk_steps=4,
-              process_index=index, process_count=process_count,
-          )
+    list(
+      _iterate(
+        in_memory,
+        indices,
+        chunk_steps=4,
+        process_index=index,
+        process_count=process_count,
       )
-      for index in range(process_count)
+    )
+    for index in range(process_count)
   ]
   for chunk, *shares in zip(whole, *parts, strict=True):
     for position in (0, 1):
       np.testing.assert_array_equal(
-          np.concatenate([share[position] for share in shares], axis=1),
-          chunk[position],
+        np.concatenate([share[position] for share in shares], axis=1),
+        chunk[position],
       )
 
 
 def test_leaving_early_ends_the_threads():
   before = set(threading.enumerate())
-  chunks = feeding.iterate_chunks(
-      _make_dataset(False), _make_indices(steps=50), chunk_steps=2
-  )
+  chunks = _iterate(False, _make_indices(steps=50), chunk_steps=2)
   next(chunks)
   started = set(threading.enumerate()) - before
   assert started
@@ -91,31 +92,8 @@ def test_leaving_early_ends_the_threads():
   assert next(chunks, None) is None
 
 
-def test_no_steps_no_chunks():
-  dataset = _make_dataset(True)
-  assert not list(
-      feeding.iterate_chunks(dataset, _make_indices(steps=0), chunk_steps=2)
-  )
-
-
-# Bad input.
-
-
-def test_batch_that_does_not_divide():
-  with pytest.raises(ValueError, match='--batch_size=6 .* 4 processes'):
-    feeding.iterate_chunks(
-        _make_dataset(True), _make_indices(), chunk_steps=1, process_count=4
-    )
-
-
-def test_empty_chunks():
-  with pytest.raises(ValueError, match='chunks of 0 steps'):
-    feeding.iterate_chunks(
-        _make_dataset(True), _make_indices(), chunk_steps=0
-    )
-
-
-def test_positions_that_are_not_there():
-  indices = np.full((2, 2), SIZE)
+def test_mistakes_are_refused():
+  with pytest.raises(errors.InputError, match='--batch_size=6 .* 4 processes'):
+    _iterate(True, _make_indices(), chunk_steps=1, process_count=4)
   with pytest.raises(IndexError):
-    next(feeding.iterate_chunks(_make_dataset(False), indices, chunk_steps=1))
+    next(_iterate(False, np.full((2, 2), SIZE), chunk_steps=1))

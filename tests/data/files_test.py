@@ -11,12 +11,12 @@ from jacsup_jax.core import errors
 from jacsup_jax.data import files
 
 ARRAYS = {
-    'fortran': np.asfortranarray(np.arange(6).reshape(2, 3)),
-    'big_endian': np.arange(3, dtype='>f4'),
-    'scalar': np.float64(2.5),
-    'empty': np.zeros((0, 3)),
-    'words': np.array(['a', 'bcd']),
-}  # pyformat: disable
+  'fortran': np.asfortranarray(np.arange(6).reshape(2, 3)),
+  'big_endian': np.arange(3, dtype='>f4'),
+  'scalar': np.float64(2.5),
+  'empty': np.zeros((0, 3)),
+  'words': np.array(['a', 'bcd']),
+}
 
 
 def refuses(message, function, *args, kind=errors.InputError):
@@ -35,29 +35,20 @@ def test_home_is_expanded_and_paths_are_absolute(monkeypatch, tmp_path):
   assert files.expand_path('--a', 'x') == tmp_path / 'x'
 
 
-@pytest.mark.parametrize('text', ['gs://a/b', 's3://a', 'file:///x'])
-def test_addresses_of_other_machines_are_refused(text):
-  message = f'--workdir={text} is on another machine'
-  refuses(message, files.expand_path, '--workdir', text)
-
-
-@pytest.mark.parametrize('text', ['', 'a\0b', '~no_such_user/x'])
-def test_what_is_no_path_is_refused(text):
-  refuses('--workdir=', files.expand_path, '--workdir', text)
+@pytest.mark.parametrize(
+  'text', ['gs://a/b', 'file:///x', '', 'a\0b', '~no_such_user/x']
+)
+def test_what_is_no_path_here_is_refused(text):
+  refuses('--workdir=.*accepted', files.expand_path, '--workdir', text)
 
 
 def test_json_objects_are_read(tmp_path):
   path = tmp_path / 'a.json'
   path.write_text('{"a": [1, NaN]}')
   assert files.read_json(path)['a'][0] == 1
-  for content, message in (
-      (b'{"a": 1', 'a.json is not JSON'),
-      (b'\xff', 'a.json is not JSON'),
-      (b'[1, 2]', r'a.json holds \[1, 2\]; accepted: a JSON object'),
-      (b'[' * 100_000, 'a.json is not JSON'),
-  ):
+  for content in (b'{"a": 1', b'\xff', b'[1, 2]', b'[' * 100_000):
     path.write_bytes(content)
-    refuses(message, files.read_json, path)
+    refuses('a.json .*accepted: a JSON object', files.read_json, path)
 
 
 def test_what_is_no_regular_file_is_refused(tmp_path):
@@ -81,8 +72,8 @@ def test_arrays_are_those_saved(tmp_path, save):
 
 
 def test_values_are_shown_in_few_characters():
-  assert files.describe('a') == "'a'"
   assert len(files.describe('x' * 1000)) == 60
+  assert files.some(list('abcdefg')) == "'a', 'b', 'c', 'd', 'e' ..."
 
 
 # Bad input: archives.
@@ -92,14 +83,7 @@ def test_python_objects_are_never_read(tmp_path):
   path = tmp_path / 'x.npz'
   np.savez(path, a=np.array([{}]))
   refuses('x.npz .*Python objects', files.read_arrays, path, ('a',))
-
-
-def test_missing_arrays_are_named(tmp_path):
-  np.savez(tmp_path / 'x.npz', a=1, b=2)
-  refuses(
-      'has no c and no d, but a, b; accepted: an .npz file with the arrays',
-      files.read_arrays, tmp_path / 'x.npz', ('a', 'c', 'd'),
-  )  # pyformat: disable
+  refuses('the arrays a; .*the arrays b', files.read_arrays, path, ('b',))
 
 
 @pytest.mark.parametrize('save', [np.savez, np.savez_compressed])
@@ -125,7 +109,7 @@ def test_damaged_arrays_are_refused_or_whole(tmp_path, save):
 
 
 @pytest.mark.parametrize(
-    'name', ['../b.png', '/etc/b.png', 'a/../../b.png', 'C:\\b.png']
+  'name', ['../b.png', '/etc/b.png', 'a/../../b.png', 'C:\\b.png']
 )
 def test_entries_that_leave_the_folder_are_refused(name, tmp_path):
   with zipfile.ZipFile(tmp_path / 'x.zip', 'w') as archive:
@@ -133,21 +117,10 @@ def test_entries_that_leave_the_folder_are_refused(name, tmp_path):
   refuses('leads out of the folder', files.open_archive, tmp_path / 'x.zip')
 
 
-@pytest.mark.parametrize(
-    ('content', 'message'),
-    [
-        (
-            b'\n<!DOCTYPE html><html>Quota exceeded</html>',
-            'is a web page, such as Google Drive sends .*quota',
-        ),
-        (b'PK\x03\x04 cut', 'is cut short or damaged'),
-        (b'', 'is not a zip file: it starts with nothing'),
-        (b'Rar!', 'starts with 52617221'),
-    ],
-)
-def test_what_is_no_archive_is_refused(content, message, tmp_path):
+@pytest.mark.parametrize('content', [b'<html>Quota', b'PK\x03\x04 cut', b''])
+def test_what_is_no_archive_is_refused(content, tmp_path):
   (tmp_path / 'x.zip').write_bytes(content)
-  refuses(message, files.open_archive, tmp_path / 'x.zip')
+  refuses('not a zip file', files.open_archive, tmp_path / 'x.zip')
 
 
 # Writing.
@@ -163,10 +136,9 @@ def test_files_are_whole_or_as_before(tmp_path, monkeypatch):
     raise OSError(errno.ENOSPC, 'No space left on device')
 
   monkeypatch.setattr(files.os, 'fsync', refuse)
-  refuses(
-      'a cannot be written .No space left on device; .* MB free of .*resumes',
-      files.write_whole, path, 'half', kind=errors.StorageError,
-  )  # pyformat: disable
+  message = 'a cannot be written .No space left on device; .* MB free of'
+  write = files.write_whole
+  refuses(message, write, path, 'half', kind=errors.StorageError)
   assert path.read_bytes() == b'after'
   assert os.listdir(tmp_path) == ['a']
 
@@ -183,9 +155,9 @@ def test_directories_that_can_be_made_are_accepted(tmp_path):
   assert not os.listdir(tmp_path)
   (tmp_path / 'file').touch()
   for path, message in (
-      (tmp_path / 'file', '--workdir=x is a file'),
-      (tmp_path / 'file' / 'a', '--workdir=x is below the file'),
-      ('a' * 5000, '--workdir=x cannot name a directory'),
-      ('/proc/x', '--workdir=x cannot be written to'),
+    (tmp_path / 'file', '--workdir=x is a file'),
+    (tmp_path / 'file' / 'a', '--workdir=x is below the file'),
+    ('a' * 5000, '--workdir=x is not a path'),
+    ('/proc/x', '--workdir=x cannot be written to'),
   ):
     refuses(message, files.check_writable, '--workdir=x', path)

@@ -32,7 +32,7 @@ def test_lanczos_keeps_a_constant():
 
 def test_squares_of_the_right_size_are_kept():
   image = tiny_faces.make_images()[0][:16]
-  content = image_files.encode_png(image)
+  content = tiny_faces.encode(image)
   np.testing.assert_array_equal(image_files.decode(content, 16, 'x'), image)
 
 
@@ -47,14 +47,14 @@ def test_other_kinds_of_pictures_become_colour(mode):
 
 
 @pytest.mark.parametrize(
-    ('damage', 'message'),
-    [
-        (lambda content: b'', 'empty'),
-        (lambda content: content[: len(content) // 2], '.'),
-        (lambda content: b'<html>', 'none of JPEG, PNG'),
-        (lambda content: content[:100] + b'####' + content[104:], '.'),
-    ],
-    ids=['empty', 'cut', 'text', 'flipped'],
+  ('damage', 'message'),
+  [
+    (lambda content: b'', 'empty'),
+    (lambda content: content[: len(content) // 2], '.'),
+    (lambda content: b'<html>', 'none of JPEG, PNG'),
+    (lambda content: content[:100] + b'####' + content[104:], '.'),
+  ],
+  ids=['empty', 'cut', 'text', 'flipped'],
 )
 def test_damaged_pictures(damage, message):
   content = damage(tiny_faces.encode(tiny_faces.make_images()[0]))
@@ -72,8 +72,10 @@ def _make_png(width, height):
   """Makes a PNG of a header alone."""
   header = struct.pack('>II5B', width, height, 8, 2, 0, 0, 0)
   chunk = lambda name, content: (
-      struct.pack('>I', len(content)) + name + content
-      + struct.pack('>I', zlib.crc32(name + content))
+    struct.pack('>I', len(content))
+    + name
+    + content
+    + struct.pack('>I', zlib.crc32(name + content))
   )  # pyformat: disable
   return b'\x89PNG\r\n\x1a\n' + chunk(b'IHDR', header) + chunk(b'IDAT', b'')
 

@@ -47,7 +47,7 @@ def test_components_keep_the_distances_of_images_of_so_many():
 def test_the_same_images_have_the_same_neighbors_twice():
   images = np.random.default_rng(2).integers(0, 256, (120, 8, 8, 1), np.uint8)
   np.testing.assert_array_equal(
-      neighbors.find(images, 5), neighbors.find(images, 5)
+    neighbors.find(images, 5), neighbors.find(images, 5)
   )
 
 
@@ -59,7 +59,7 @@ def test_neighbors_are_of_the_same_cluster_and_noise_has_none():
   labels = np.arange(200) % 4
   noise = rng.normal(size=(200, 64))
   agreement = lambda flat: np.mean(
-      labels[neighbors.find(_images(flat), 5)] == labels[:, np.newaxis]
+    labels[neighbors.find(_images(flat), 5)] == labels[:, np.newaxis]
   )
   assert agreement(noise + 50 * np.eye(4)[labels] @ np.eye(4, 64)) == 1
   # Chance is 1 / 4.
@@ -72,7 +72,7 @@ def test_neighbors_are_of_the_same_cluster_and_noise_has_none():
 @pytest.mark.parametrize('count', [0, 4, 100])
 def test_so_many_neighbors_there_must_be(count):
   with pytest.raises(
-      errors.InputError,
-      match=f'--num_neighbors={count} of 4 images; accepted: from 1 to 3',
+    errors.InputError,
+    match=f'--num_neighbors={count} of 4 images; accepted: from 1 to 3',
   ):
     neighbors.find(_images([[0], [1], [4], [9]]), count)

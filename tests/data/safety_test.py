@@ -8,9 +8,18 @@ import pytest
 ROOT = pathlib.Path(__file__).parents[2]
 # Each would run what is in a file, or write where a file says.
 REFUSED = {
-    'eval', 'exec', 'numpy.load', 'pickle.load', 'pickle.loads',
-    'pickle.Unpickler', 'joblib.load', 'yaml.load', 'os.system', 'os.popen',
-    'marshal.loads', 'shelve.open',
+  'eval',
+  'exec',
+  'numpy.load',
+  'pickle.load',
+  'pickle.loads',
+  'pickle.Unpickler',
+  'joblib.load',
+  'yaml.load',
+  'os.system',
+  'os.popen',
+  'marshal.loads',
+  'shelve.open',
 }  # pyformat: disable
 # Methods of archives, whatever these are called.
 REFUSED_METHODS = {'extract', 'extractall'}
@@ -37,7 +46,7 @@ def test_nothing_runs_what_it_reads(folder):
 
 
 @pytest.mark.parametrize(
-    'line', ['np.load(path, allow_pickle=True)', 'archive.extractall()']
+  'line', ['np.load(path, allow_pickle=True)', 'archive.extractall()']
 )
 def test_mistakes_would_be_found(line):
   with pytest.raises(AssertionError):

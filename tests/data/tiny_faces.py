@@ -1,7 +1,6 @@
 """A folder of tiny faces in CelebA's layout, for the tests that need one."""
 
 import io
-import pathlib
 import zipfile
 
 import numpy as np
@@ -11,7 +10,7 @@ ATTRIBUTES = ('Bald', 'Male', 'Smiling')
 NAMES = tuple(f'{index:06}.png' for index in range(1, 13))
 # Eight train, three validation, one test.
 PARTITIONS = (0, 0, 1, 0, 0, 2, 0, 1, 0, 0, 1, 0)
-HEIGHT, WIDTH = 20, 16
+TRAIN = [0, 1, 3, 4, 6, 8, 9, 11]
 
 
 def make_attributes():
@@ -22,9 +21,8 @@ def make_attributes():
 
 def make_images():
   """Gives `[12, 20, 16, 3]` uint8."""
-  return np.random.default_rng(0).integers(
-      0, 256, (len(NAMES), HEIGHT, WIDTH, 3), np.uint8
-  )
+  shape = (len(NAMES), 20, 16, 3)
+  return np.random.default_rng(0).integers(0, 256, shape, np.uint8)
 
 
 def encode(image):
@@ -33,21 +31,19 @@ def encode(image):
   return file.getvalue()
 
 
-def write_lists(
-    folder, *, attribute_place='.', partition_place='.', names=NAMES
-):
+def write_lists(folder, *, attribute_place='.', partition_place='.'):
   for place in (attribute_place, partition_place):
     (folder / place).mkdir(parents=True, exist_ok=True)
-  lines = [str(len(names)), ' '.join(ATTRIBUTES)]
+  lines = [str(len(NAMES)), ' '.join(ATTRIBUTES)]
   lines += [
-      f'{name} {"  ".join(map(str, row))}'
-      for name, row in zip(names, make_attributes())
+    f'{name} {"  ".join(map(str, row))}'
+    for name, row in zip(NAMES, make_attributes())
   ]
-  (folder / attribute_place / 'list_attr_celeba.txt').write_text(
-      '\n'.join(lines) + '\n'
-  )
-  (folder / partition_place / 'list_eval_partition.txt').write_text(
-      ''.join(f'{n} {p}\n' for n, p in zip(names, PARTITIONS))
+  attribute_file = folder / attribute_place / 'list_attr_celeba.txt'
+  attribute_file.write_text('\n'.join(lines) + '\n')
+  partition_file = folder / partition_place / 'list_eval_partition.txt'
+  partition_file.write_text(
+    ''.join(f'{name} {part}\n' for name, part in zip(NAMES, PARTITIONS))
   )
 
 
@@ -57,7 +53,6 @@ def write_images(folder):
   images.mkdir(parents=True)
   for name, image in zip(NAMES, make_images()):
     (images / name).write_bytes(encode(image))
-  return images
 
 
 def write_archive(path, *, prefix='img_align_celeba/', extra=()):
@@ -68,8 +63,3 @@ def write_archive(path, *, prefix='img_align_celeba/', extra=()):
       archive.writestr(prefix + name, encode(image))
     for name, content in extra:
       archive.writestr(name, content)
-  return path
-
-
-def list_files(folder: pathlib.Path):
-  return sorted(path.relative_to(folder) for path in folder.rglob('*'))

@@ -1,0 +1,187 @@
+"""Tests of jacsup_jax.data.celeba."""
+
+import numpy as np
+import pytest
+import tiny_faces
+
+from jacsup_jax.core import errors
+from jacsup_jax.data import celeba
+
+ATTRIBUTE_FILE = 'list_attr_celeba.txt'
+PARTITION_FILE = 'list_eval_partition.txt'
+
+
+@pytest.fixture
+def folder(tmp_path):
+  tiny_faces.write_lists(tmp_path)
+  tiny_faces.write_images(tmp_path)
+  return tmp_path
+
+
+@pytest.fixture
+def zipped(tmp_path):
+  tiny_faces.write_lists(tmp_path)
+  tiny_faces.write_archive(tmp_path / 'img_align_celeba.zip')
+  return tmp_path
+
+
+def _open(data_dir, skip_bad_images=False):
+  return celeba.find_source(data_dir, 'root', 16, skip_bad_images)
+
+
+def _refuses(message, data_dir):
+  with pytest.raises(errors.InputError, match=message) as error:
+    _open(data_dir)
+  assert '\n' not in str(error.value) and 'accepted' in str(error.value)
+
+
+def _replace_line(path, number, line):
+  lines = path.read_text().split('\n')
+  lines[number - 1 : number] = [] if line is None else [line]
+  path.write_text('\n'.join(lines))
+
+
+@pytest.mark.parametrize(
+  ('attributes', 'partitions', 'images', 'data_dir'),
+  [
+    ('.', '.', 'img_align_celeba', '.'),
+    ('.', '.', 'other.zip', 'other.zip'),
+    ('Anno', 'Eval', 'Img/img_align_celeba.zip', '.'),
+    ('Anno', 'Eval', 'Img/x.zip', 'Img/x.zip'),
+  ],
+)
+def test_all_layouts_hold_the_same(
+  attributes, partitions, images, data_dir, tmp_path
+):
+  tiny_faces.write_lists(
+    tmp_path, attribute_place=attributes, partition_place=partitions
+  )
+  if images.endswith('.zip'):
+    # Without a folder, and with what macOS adds.
+    extra = [('.DS_Store', b''), ('__MACOSX/._000001.png', b'x')]
+    tiny_faces.write_archive(tmp_path / images, prefix='', extra=extra)
+  else:
+    tiny_faces.write_images((tmp_path / images).parent)
+  source = _open(tmp_path / data_dir)
+  assert source.attribute_names == tiny_faces.ATTRIBUTES
+  for split, rows in zip(celeba.SPLITS, (tiny_faces.TRAIN, [2, 7, 10], [5])):
+    found = list(source.generate(split))
+    np.testing.assert_array_equal(
+      [example.attributes for example in found],
+      tiny_faces.make_attributes()[rows],
+    )
+    # Rows 2 to -2 of 20x16 are the centre square.
+    np.testing.assert_array_equal(
+      [example.image for example in found],
+      tiny_faces.make_images()[rows, 2:-2],
+    )
+
+
+@pytest.mark.parametrize('archive', [False, True])
+def test_key_changes_with_the_content(archive, tmp_path):
+  tiny_faces.write_lists(tmp_path)
+  path = tmp_path / 'img_align_celeba.zip'
+  write = tiny_faces.write_archive if archive else tiny_faces.write_images
+  write(path if archive else tmp_path)
+  keys = [_open(tmp_path).key]
+  assert _open(tmp_path).key == keys[0]
+  if archive:
+    write(path)
+    assert _open(tmp_path).key == keys[0]
+  else:
+    (tmp_path / 'img_align_celeba' / tiny_faces.NAMES[3]).write_bytes(b'')
+    keys.append(_open(tmp_path).key)
+  _replace_line(tmp_path / PARTITION_FILE, 1, f'{tiny_faces.NAMES[0]} 1')
+  keys.append(_open(tmp_path).key)
+  assert len(set(keys)) == len(keys)
+
+
+# Bad input.
+
+
+def test_nothing_there(tmp_path):
+  _refuses('needs --data_dir', None)
+  _refuses(f'none has no {ATTRIBUTE_FILE}', tmp_path / 'none')
+  tiny_faces.write_lists(tmp_path)
+  _refuses('has no img_align_celeba', tmp_path)
+
+
+@pytest.mark.parametrize(
+  ('number', 'line', 'message'),
+  [
+    (1, '<!DOCTYPE html>', 'begins with .*<!DOCTYPE html>'),
+    (1, '13', 'begins .*12 lines follow'),
+    (2, 'Bald Male Bald', 'begins with .*each once'),
+    (2, 'Bald Male', 'line 3: .* 2 of -1, 1'),
+    (5, '000003.png 1 1', "line 5: found '000003.png 1 1'"),
+    (5, '', "line 5: found ''"),
+    (6, '000004.png 1 0 1', "line 6: found '000004.png 1 0 1'"),
+    (7, '000001.png 1 1 1', 'line 7: .*each once'),
+  ],
+)
+def test_damaged_attribute_file(number, line, message, folder):
+  _replace_line(folder / ATTRIBUTE_FILE, number, line)
+  _refuses(f'{ATTRIBUTE_FILE} {message}', folder)
+
+
+@pytest.mark.parametrize(
+  ('number', 'line', 'message'),
+  [
+    (2, '000002.png 3', "line 2: found '000002.png 3'"),
+    (3, '000001.png 0', 'line 3: .*each once'),
+    (3, '000099.png 0', "lacks '000003.png' and .* addition '000099.png'"),
+    (4, None, "lacks '000004.png' and has in addition nothing"),
+  ],
+)
+def test_damaged_partition_file(number, line, message, folder):
+  _replace_line(folder / PARTITION_FILE, number, line)
+  _refuses(f'{PARTITION_FILE} {message}', folder)
+
+
+def test_images_that_do_not_fit_the_list(folder):
+  images = folder / 'img_align_celeba'
+  for name in tiny_faces.NAMES[2:9]:
+    (images / name).unlink()
+  (images / 'more.png').write_bytes(b'')
+  _refuses(
+    "lacks '000003.png', '000004.png', '000005.png', '000006.png',"
+    r" '000007.png' \.\.\. and has in addition 'more.png'",
+    folder,
+  )
+
+
+def test_archives_are_checked(zipped):
+  # More of this is in files_test.
+  path = zipped / 'img_align_celeba.zip'
+  tiny_faces.write_archive(path, extra=[('../000013.png', b'')])
+  _refuses('has the entry .*leads out of the folder', zipped)
+  tiny_faces.write_archive(path, extra=[('b/000001.png', b'')])
+  _refuses("'000001.png' twice", zipped)
+
+
+def test_damaged_lists_never_raise_anything_else(folder):
+  rng = np.random.default_rng(0)
+  for name in (ATTRIBUTE_FILE, PARTITION_FILE):
+    whole = (folder / name).read_bytes()
+    for _ in range(60):
+      content = bytearray(whole)
+      content[rng.integers(len(whole))] = rng.integers(256)
+      (folder / name).write_bytes(content)
+      try:
+        _open(folder)
+      except errors.InputError as error:
+        assert str(error).isprintable()
+    (folder / name).write_bytes(whole)
+
+
+def test_a_damaged_entry_is_a_bad_image(zipped):
+  path = zipped / 'img_align_celeba.zip'
+  content = bytearray(path.read_bytes())
+  # In the middle of the first image.
+  content[200] ^= 1
+  path.write_bytes(content)
+  with pytest.raises(errors.InputError, match='000001.png cannot be decoded'):
+    list(_open(zipped).generate('train'))
+  first, second, *_ = _open(zipped, skip_bad_images=True).generate('train')
+  assert first.image is None and first.name == '000001.png'
+  assert second.image is not None
