@@ -18,6 +18,7 @@ from flax import linen as nn
 import jax.numpy as jnp
 
 from experiments import cli
+from experiments import face_flags
 from experiments import flags
 from experiments import judge
 from experiments import progress
@@ -46,7 +47,7 @@ class Config:
       dataset=registry.DEFAULT_FACES
   )
   data: flags.FaceDataConfig = flags.FaceDataConfig(image_size=256)
-  model: flags.FaceModelConfig = flags.FaceModelConfig()
+  model: face_flags.FaceModelConfig = face_flags.FaceModelConfig()
   judge: judges.JudgeConfig = judges.JudgeConfig()
   run: flags.RunConfig = flags.RunConfig(
       workdir=pathlib.Path('runs/celeba'), checkpoint_every=5
@@ -89,13 +90,7 @@ def main(config: Config) -> None:
 def train_and_evaluate(
     experiment: str, config: Config, stages: Sequence[config_lib.Stage]
 ) -> None:
-  """Trains, measures and draws a run, or what is missing of it.
-
-  Args:
-    experiment: name of the binary.
-    config: its flags.
-    stages: of the run.
-  """
+  """Trains, measures and draws a run, or what is missing of it."""
   run, chain, split = config.run, config.chain, config.result.eval_split
   chosen_on = session.choose_selection_split(split, config.data.held_out)
   devices.check_batch_size(chain.batch_size)
@@ -108,7 +103,7 @@ def train_and_evaluate(
         report=progress.announce, **load_options,
     )  # fmt: skip
     train = devices.in_turn(
-        lambda: load('train', in_memory=chain.cache != 'none')
+        functools.partial(load, 'train', in_memory=chain.cache != 'none')
     )
     given, train_stages = prepare_training(config, stages, train, workdir)
     if workdir is None:  # The first of several processes does all else.
@@ -132,8 +127,7 @@ def train_and_evaluate(
       trained = train_stages(evaluate=evaluate_and_draw, report=report)
 
     rows, trained = [], session.by_seed([*given, *trained])
-    dims = len(train.attribute_names), chain.nuisance_dims[0]
-    random = make_module(config, *dims)
+    random = make_module(config, data.labels.shape[1], chain.nuisance_dims[0])
     for model in session.add_random(trained, lambda own: own[0], random):
       measured = attribute_flips.measure(
           model.model, face_judge, selection, data,

@@ -166,12 +166,6 @@ def run(main: Callable[[Any], None], default: Any) -> None:
     _end(f'error: {files.storage_error(path, error)}', 1)
   except RuntimeError as error:
     line = errors.one_line(str(error))
-    if 'nable to initialize backend' in line or 'nknown backend' in line:
-      asked = os.environ.get('JAX_PLATFORMS', '')
-      _end(
-          f'error: JAX_PLATFORMS={asked}: {line}; accepted: devices of this'
-          ' machine that the installed JAX supports.', 2
-      )  # pyformat: disable
     if 'RESOURCE_EXHAUSTED' in line:
       _end(
           f'error: the device is out of memory ({line[:200]}); accepted: a'
@@ -324,6 +318,17 @@ def _set_up_jax(settings: Mapping[str, Any]) -> None:
         settings['process_count'],
         settings['process_id'],
     )
+  asked = os.environ.get('JAX_PLATFORMS')
+  if asked:
+    try:
+      jax.devices()
+    # JAX has an assertion where no platform of several starts.
+    except (RuntimeError, AssertionError) as error:
+      raise errors.InputError(
+          f'JAX_PLATFORMS={asked}: no such device starts'
+          f' ({str(error)[:200] or "JAX does not say why"}); accepted: cpu, or'
+          ' a device of this machine that the installed JAX supports.'
+      ) from error
 
 
 def _end(line, status):

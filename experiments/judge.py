@@ -23,8 +23,6 @@ from experiments import progress
 from jacsup_jax.core import config as config_lib
 from jacsup_jax.core import options
 from jacsup_jax.data import registry
-from jacsup_jax.evaluation import attribute_judges
-from jacsup_jax.evaluation import judge_files
 from jacsup_jax.evaluation import judges
 
 _LARGEST = {'low': 1, 'high': config_lib.LARGEST_WIDTH}
@@ -116,7 +114,7 @@ def restore_or_train_faces(
     selection: registry.Dataset,
     missing: judges.JudgeConfig | None = None,
     **settings: Any,
-) -> attribute_judges.AttributeJudge:
+) -> Any:
   """Restores the judge of a set of faces, or trains and saves one.
 
   Args:
@@ -125,7 +123,15 @@ def restore_or_train_faces(
     selection: on which its epoch is chosen.
     missing: how one that is missing is trained; one that is there may differ.
     **settings: of `attribute_judges.restore_or_train`.
+
+  Returns:
+    An `attribute_judges.AttributeJudge`.
   """
+  # Imported here: experiments of classes need neither.
+  # pylint: disable=import-outside-toplevel
+  from jacsup_jax.evaluation import attribute_judges
+  from jacsup_jax.evaluation import judge_files
+
   directory = directory or attribute_judges.default_directory(
       train.name, train.image_shape[0]
   )

@@ -92,12 +92,12 @@ class Progress:
     self._start(stage)
     self._left[stage.name] = stage.epochs - epoch
     self._seconds.append(record['seconds'])
-    values = {
-        # Replicas have a list of values.
-        name: f'{np.mean(record[name]):.4f}'
-        for name in ('loss', 'eval_mse', 'eval_class_swaps')
-        if record.get(name) is not None
-    }
+    values = {}
+    for name in ('loss', 'eval_mse', 'eval_class_swaps'):
+      # Replicas have a list of values; a measure may be undefined.
+      known = [x for x in np.ravel(record.get(name)) if x is not None]
+      if known:
+        values[name] = f'{np.mean(known):.4f}'
     if self._draw:
       self._update_bar(stage, epoch, values)
       return

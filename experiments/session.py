@@ -19,7 +19,6 @@ from jacsup_jax.data import registry
 from jacsup_jax.evaluation import tables
 from jacsup_jax.models import autoencoders
 from jacsup_jax.models import model as model_lib
-from jacsup_jax.runs import run as run_lib
 from jacsup_jax.runs import workdir as workdirs
 from jacsup_jax.training import devices
 from jacsup_jax.training import steps
@@ -85,6 +84,10 @@ def restore_teachers(
   Raises:
     InputError: if there is none, or one of another shape or of other seeds.
   """
+  # Imported here: few runs are given a teacher.
+  # pylint: disable=import-outside-toplevel
+  from jacsup_jax.runs import run as run_lib
+
   flag = f'--teacher_workdir={directory}'
   run = run_lib.Run.open(directory, '--teacher_workdir')
   theirs = {
