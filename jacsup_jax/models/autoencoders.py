@@ -29,6 +29,7 @@ from jacsup_jax.core import codes
 from jacsup_jax.core import errors
 from jacsup_jax.core import options
 from jacsup_jax.models import layers
+from jacsup_jax.models import model
 
 
 class MlpEncoder(nn.Module):
@@ -95,6 +96,7 @@ class FlatAutoencoder(nn.Module):
     return self.decode(self.encode(images))
 
 
+@model.register
 class MlpAutoencoder(FlatAutoencoder):
   """The autoencoder of Section 3 and appendix A.1 of Lezama (2019).
 
@@ -171,6 +173,7 @@ class SvhnDecoder(nn.Module):
     return nn.sigmoid(layers.widen(x))
 
 
+@model.register
 class SvhnAutoencoder(FlatAutoencoder):
   """The autoencoder of appendix A.5 of Lezama (2019).
 
@@ -274,6 +277,7 @@ class FaceDecoder(nn.Module):
     return last(x, code.factors, train)
 
 
+@model.register
 class FaceAutoencoder(nn.Module):
   """The autoencoder of Section 4 and appendix A.2 of Lezama (2019).
 

@@ -7,8 +7,10 @@ import jax.numpy as jnp
 
 from jacsup_jax.core import options
 from jacsup_jax.models import layers
+from jacsup_jax.models import model
 
 
+@model.register
 class MlpJudge(nn.Module):
   """The released code's digit classifier: 784-256-256-10, dropout 0.2.
 
@@ -41,6 +43,7 @@ class MlpJudge(nn.Module):
     )(x)
 
 
+@model.register
 class AttributeJudge(nn.Module):
   """A classifier of facial attributes, for evaluation.
 

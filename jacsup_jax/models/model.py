@@ -10,7 +10,6 @@ from collections.abc import Mapping
 import dataclasses
 import functools
 import types
-import typing
 from typing import Any
 
 from flax import linen as nn
@@ -19,23 +18,11 @@ import jax.numpy as jnp
 
 from jacsup_jax.core import codes
 from jacsup_jax.core import errors
-from jacsup_jax.models import autoencoders
-from jacsup_jax.models import classifiers
 
 # Modules that `make_module` makes, by the name of their class.
-MODULES: dict[str, type[nn.Module]] = {
-    cls.__name__: cls
-    for cls in (
-        autoencoders.MlpAutoencoder,
-        autoencoders.SvhnAutoencoder,
-        autoencoders.FaceAutoencoder,
-        classifiers.MlpJudge,
-        classifiers.AttributeJudge,
-    )
-}
+MODULES: dict[str, type[nn.Module]] = {}
 # Sizes are checked before arrays of them are made.
 _LARGEST_SIZE = 2**18
-_DTYPES = ('bfloat16', 'float16', 'float32', 'float64')
 # They say how a batch is spread over devices, or belong to linen.
 _NOT_DESCRIBED = ('axis_name', 'parent', 'name')
 
@@ -191,66 +178,32 @@ def make_module(description: Mapping[str, Any]) -> nn.Module:
         f'a model named {name!r}; accepted: {", ".join(MODULES)}.'
     )
   cls = MODULES[name]
-  fields = {field.name: field for field in _list_fields(cls)}
-  required = {
-      key for key, field in fields.items()
-      if field.default is dataclasses.MISSING
-  }
-  given = set(description) - {'name'}
-  if not required <= given <= set(fields):
-    raise errors.InputError(
-        f'a model {name} with the fields {", ".join(sorted(map(str, given)))};'
-        f' accepted: {", ".join(fields)}.'
-    )
-  values = {
-      key: _read_value(f'{name}.{key}', fields[key].type, description[key])
-      for key in fields
-      if key in given
-  }
+  kinds = {field.name: field.type for field in _list_fields(cls)}
+  values = {key: description[key] for key in description if key != 'name'}
   try:
-    return cls(**values)
-  except (ValueError, TypeError) as error:
-    raise errors.InputError(f'a model {name}: {error}') from error
+    return cls(**{k: _read_value(kinds[k], v) for k, v in values.items()})
+  except (ValueError, TypeError, KeyError, AttributeError) as error:
+    shown = ', '.join(f'{k}={v!r}' for k, v in values.items())
+    raise errors.InputError(
+        f'a model {name}({shown}) cannot be made ({error}); accepted: the'
+        f' fields {", ".join(kinds)}, each of its type.'
+    ) from error
 
 
 def _list_fields(cls):
   return [f for f in dataclasses.fields(cls) if f.name not in _NOT_DESCRIBED]
 
 
-def _read_value(label, kind, value):
+def _read_value(kind, value):
   """Converts a JSON value to the type of a module's field."""
   if kind is jnp.dtype:
-    if value in _DTYPES:
-      # Not `jnp.dtype(value)`: it hashes unlike the default of the modules, and
-      # programs would be compiled twice.
-      return getattr(jnp, value)
-    raise errors.InputError(
-        f'{label} is {value!r}; accepted: {", ".join(_DTYPES)}.'
-    )
-  if isinstance(kind, types.GenericAlias) and isinstance(value, list):
-    (*items, last) = typing.get_args(kind)
-    if last is not ... and len(value) != len(items) + 1:
-      raise errors.InputError(
-          f'{label} is {value!r}; accepted: {len(items) + 1} numbers.'
-      )
-    return tuple(_read_value(label, int, item) for item in value)
-  if kind is bool and isinstance(value, bool):
-    return value
-  is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-  if kind is float and is_number and 0 <= value <= 1:
-    return float(value)
-  if kind is int and isinstance(value, int) and is_number:
-    if 0 <= value <= _LARGEST_SIZE:
-      return value
-  raise errors.InputError(
-      f'{label} is {value!r}; accepted: {_describe_kind(kind)}.'
-  )
-
-
-def _describe_kind(kind):
-  if kind is bool:
-    return 'true or false'
-  if kind is float:
-    return 'a number from 0 to 1'
-  number = f'a whole number from 0 to {_LARGEST_SIZE}'
-  return number if kind is int else f'a list, each {number}'
+    # Not `jnp.dtype(value)`: it hashes unlike the default of the modules, and
+    # programs would be compiled twice.
+    return getattr(jnp, jnp.dtype(value).name)
+  if isinstance(kind, types.GenericAlias):
+    return tuple(_read_value(int, item) for item in value)
+  if type(value) is not kind and not (kind is float and type(value) is int):
+    raise TypeError(f'{value!r} is no {kind.__name__}')
+  if kind is int and not 0 <= value <= _LARGEST_SIZE:
+    raise ValueError(f'{value} is not from 0 to {_LARGEST_SIZE}')
+  return kind(value)

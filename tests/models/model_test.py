@@ -159,50 +159,30 @@ def test_missing_fields_have_their_defaults():
   assert made == autoencoders.MlpAutoencoder(2, 1)
 
 
+_DIGITS = {'name': 'MlpAutoencoder', 'num_factors': 2, 'nuisance_dim': 1}
+_JUDGE = {'name': 'MlpJudge', 'num_classes': 2}
+
+
 @pytest.mark.parametrize(
-    'description, part',
+    'description',
     [
-        ([], 'named None; accepted: MlpAutoencoder'),
-        ({'name': 'os.system'}, "named 'os.system'; accepted: MlpAutoencoder"),
-        ({'name': 'MlpJudge'}, 'accepted: num_classes, widths'),
-        ({'name': 'MlpJudge', 'num_classes': 2, 'x': 1}, 'fields num_classes, x'),
-        ({'name': 'MlpJudge', 'num_classes': True}, 'num_classes is True'),
-        ({'name': 'MlpJudge', 'num_classes': -1}, 'num_classes is -1'),
-        ({'name': 'MlpJudge', 'num_classes': 10**9}, 'from 0 to 262144'),
-        ({'name': 'MlpJudge', 'num_classes': 2, 'dropout_rate': 2}, 'from 0 to'),
-        ({'name': 'MlpJudge', 'num_classes': 2, 'widths': 3}, 'a list'),
-        (
-            {'name': 'MlpJudge', 'num_classes': 2, 'image_shape': [4, 4]},
-            'accepted: 3 numbers',
-        ),
-        (
-            {'name': 'AttributeJudge', 'num_attributes': 2, 'image_size': 12},
-            'a model AttributeJudge: ',
-        ),
-        (
-            {
-                'name': 'MlpAutoencoder',
-                'num_factors': 2,
-                'nuisance_dim': 1,
-                'dtype': 'object',
-            },
-            "dtype is 'object'; accepted: bfloat16",
-        ),
-        (
-            {
-                'name': 'MlpAutoencoder',
-                'num_factors': 2,
-                'nuisance_dim': 1,
-                'normalize_code': 1,
-            },
-            'accepted: true or false',
-        ),
+        [],
+        {'name': 'os.system'},
+        {'name': 'MlpJudge'},
+        _JUDGE | {'x': 1},
+        _JUDGE | {'num_classes': True},
+        _JUDGE | {'num_classes': 10**9},
+        _JUDGE | {'dropout_rate': 'high'},
+        _JUDGE | {'widths': 3},
+        _DIGITS | {'dtype': 'nothing'},
+        _DIGITS | {'normalize_code': 1},
+        {'name': 'AttributeJudge', 'num_attributes': 2, 'image_size': 12},
     ],
 )
-def test_nonsense_is_one_line(description, part):
-  with pytest.raises(errors.InputError, match='^[^\\n]*$') as caught:
+def test_nonsense_is_one_line(description):
+  with pytest.raises(errors.InputError) as caught:
     models.make_module(description)
-  assert part in str(caught.value)
+  assert 'accepted' in str(caught.value) and '\n' not in str(caught.value)
 
 
 def test_own_modules_are_registered_by_name(monkeypatch):
