@@ -27,7 +27,7 @@ from jacsup_jax.training import replicas
 from jacsup_jax.training import steps
 
 FLAGS = flags.FLAGS
-_SUPERVISIONS = {
+SUPERVISIONS = {
     'secant': config.Supervision(),
     'tangent': config.Supervision('tangent'),
     'path, 3 nodes': config.Supervision('path'),
@@ -135,7 +135,7 @@ def measure_jacobian(
   )
   programs = {
       name: make(config.LossWeights(supervision=each)).make_program(num_steps)
-      for name, each in _SUPERVISIONS.items()
+      for name, each in SUPERVISIONS.items()
   }
   times = timing.measure(programs, repeats, num_steps)
   return timing.format_table(times, batch_size)

@@ -8,7 +8,6 @@ import pytest
 
 from benchmarks import compiled
 from benchmarks import input as reading
-from benchmarks import problems
 from benchmarks import steps
 from benchmarks import timing
 from jacsup_jax.core import errors
@@ -42,22 +41,32 @@ def test_digits():
 def test_faces():
   batch_size = 2 * jax.device_count()
   table = steps.measure_faces(
-      'student', 8, batch_size, 1, num_steps=2, **FACES
+      'phase_one', 8, batch_size, 1, num_steps=2, **FACES
   )
   assert _names(table) == ['ours']
 
 
-def test_jacobian():
+def test_jacobian(monkeypatch):
+  few = {name: steps.SUPERVISIONS[name] for name in ('secant', 'full')}
+  monkeypatch.setattr(steps, 'SUPERVISIONS', few)
   table = steps.measure_jacobian(2 * jax.device_count(), 1, 1, **DIGITS)
-  assert _names(table)[:2] == ['secant', 'tangent']
+  assert _names(table) == ['secant', 'full']
 
 
+@pytest.mark.slow
 def test_grid():
   table = steps.measure_grid(2 * jax.device_count(), 1, 2, 1, **DIGITS)
   assert _names(table) == ['at once', 'one by one']
 
 
-@pytest.mark.parametrize('name', problems.FACE_STEPS)
+@pytest.mark.parametrize(
+    'name',
+    [
+        'phase_one',
+        pytest.param('phase_two', marks=pytest.mark.slow),
+        pytest.param('student', marks=pytest.mark.slow),
+    ],
+)
 def test_compiled(name):
   report = compiled.compile_step(
       name, 8, jax.devices()[:1], 4, compiled.CHIPS['v5e'], **FACES

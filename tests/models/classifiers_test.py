@@ -29,7 +29,10 @@ def test_judge_drops_a_fifth_in_training():
   model = classifiers.MlpJudge(10, image_shape=(4, 4, 1))
   variables = autoencoders.init_variables(model, 0)
   apply = lambda key: model.apply(
-      variables, _images(5, (4, 4, 1)), train=True, rngs={'dropout': jax.random.key(key)}
+      variables,
+      _images(5, (4, 4, 1)),
+      train=True,
+      rngs={'dropout': jax.random.key(key)},
   )
   assert not np.allclose(apply(0), apply(1))
   np.testing.assert_array_equal(apply(0), apply(0))
@@ -37,7 +40,7 @@ def test_judge_drops_a_fifth_in_training():
 
 
 def test_attribute_judge():
-  judge = classifiers.AttributeJudge(5, 16, first_width=4, last_width=8, hidden=6)
+  judge = classifiers.AttributeJudge(5, 16, 4, 8, hidden=6)
   variables = autoencoders.init_variables(judge, 0)
   # Down to one pixel: 4, 8, 8 and 8 channels, all with BatchNorm.
   shapes = {name: x['kernel'].shape for name, x in variables['params'].items()}

@@ -132,7 +132,7 @@ def test_keep_is_the_identity_and_so_is_its_derivative():
 # Invariants.
 
 
-@pytest.mark.parametrize('sizes', MAPS)
+@pytest.mark.parametrize('sizes', [MAPS[1], MAPS[4]])
 @pytest.mark.parametrize('operands_and_forms', FORMS.values(), ids=FORMS.keys())
 def test_forms_agree(operands_and_forms, sizes):
   operands, *compiled = operands_and_forms
@@ -153,7 +153,7 @@ def test_forms_agree(operands_and_forms, sizes):
       close(form(args[0], reverse(args[1]), reverse=True), expected)
 
 
-@pytest.mark.parametrize('sizes', MAPS)
+@pytest.mark.parametrize('sizes', [MAPS[0], MAPS[3]])
 def test_three_derivatives_are_of_one_form(sizes):
   maps = _draw(sizes)
   x, y, kernel = maps['x'], maps['y'], maps['k']
@@ -165,7 +165,7 @@ def test_three_derivatives_are_of_one_form(sizes):
   np.testing.assert_allclose(jnp.sum(gradient * kernel), total, rtol=1e-3)
 
 
-@pytest.mark.parametrize('sizes', MAPS)
+@pytest.mark.parametrize('sizes', [MAPS[0], MAPS[1], MAPS[3]])
 def test_constants_equal_constant_channels(sizes):
   batch, height, width, channels, features, num_factors = sizes
   keys = jax.random.split(jax.random.key(0), 3)

@@ -13,7 +13,7 @@ from jacsup_jax.models import layers
 # Values.
 
 
-@pytest.mark.parametrize('fan_in', [4, 64, 784])
+@pytest.mark.parametrize('fan_in', [4, 784])
 def test_kernel_fills_the_bounds_of_torch(fan_in):
   kernel = layers.uniform_by_unit(fan_in)(jax.random.key(0), (fan_in, 32))
   # torch's Linear: uniform in +-1/sqrt(fan_in), whose spread is bound/sqrt(3).
@@ -120,7 +120,7 @@ def test_units_differ_from_one_another_and_by_key():
 
 
 # Batch, height, width, channels in and out; factors of `up`.
-MAPS = [(3, 2, 2, 4, 3, 2), (1, 4, 6, 3, 5, 1), (5, 6, 2, 1, 2, 3)]
+MAPS = [(3, 2, 2, 4, 3, 2), (1, 4, 6, 3, 5, 1)]
 
 
 def _torch_conv(x, weight, bias):
