@@ -1,9 +1,9 @@
 """Measures training steps, in turn with what they are compared with.
 
-  python -m benchmarks.steps --what=mnist_step --against=torch
-  python -m benchmarks.steps --what=celeba_step --step=student --against=torch
-  python -m benchmarks.steps --what=mnist_grid
-  python -m benchmarks.steps --what=jacobian
+python -m benchmarks.steps --what=mnist_step --against=torch
+python -m benchmarks.steps --what=celeba_step --step=student --against=torch
+python -m benchmarks.steps --what=mnist_grid
+python -m benchmarks.steps --what=jacobian
 """
 
 from collections.abc import Callable

@@ -1,0 +1,1 @@
+"""Models as linen modules, and how they are bound to their variables."""

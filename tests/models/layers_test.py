@@ -9,7 +9,6 @@ import pytest
 
 from jacsup_jax.models import layers
 
-
 # Values.
 
 
