@@ -30,22 +30,18 @@ def _train(module, name, dim, parent=None, seed=0):
 
 def _make_digits(num_factors=2, channels=1):
   """Returns a run of digits: a teacher and two students."""
-  shape, trained = (8, 8, channels), []
+  shape, trained, records = (8, 8, channels), [], []
   for dim, name in enumerate(('teacher', 'student_d01', 'student_d02')):
     module = autoencoders.MlpAutoencoder(
       num_factors, dim, image_shape=shape, widths=(8,)
     )
     parent = trained[-1].stage.name if trained else None
     trained.append(_train(module, name, dim, parent))
+    records.append({'stage': name, 'epoch': 1, 'step': dim, 'eval_mse': 0.1})
   images = np.random.default_rng(0).integers(0, 256, (64, *shape), np.uint8)
   labels = np.arange(64, dtype=np.int32) % 10
   data = registry.Dataset('small', 'test', images, labels, 'f')
-  records = [
-    {'stage': one.stage.name, 'epoch': 1, 'step': i, 'eval_mse': 0.1}
-    for i, one in enumerate(trained)
-  ]
-  path = pathlib.Path('digits')
-  return drawing.Loaded(path, trained, data, records=records)
+  return drawing.Loaded(pathlib.Path('digits'), trained, data, (), records)
 
 
 digits = pytest.fixture(_make_digits, scope='module')
@@ -59,15 +55,16 @@ def people():
   data = registry.Dataset('faces', 'test', images, labels, 'f', NAMES)
   sizes = {'image_size': 8, 'first_width': 4, 'last_width': 4}
   module = autoencoders.FaceAutoencoder(3, 2, linear_factors=True, **sizes)
-  names = ('teacher', 'student_d08')
   trained = [
-    _train(module, name, 8, parent)
-    for name, parent in zip(names, (None, 'teacher'))
+    _train(module, 'teacher', 8),
+    _train(module, 'student_d08', 8, 'teacher'),
   ]
-  rates = dict(zip(NAMES, (0.0, 0.1, 0.2)))
   row = {'nuisance_dim': 8, 'mse': 0.1, 'attribute_flips': 0.5, 'strength': 2.0}
-  row['attribute_flips_by_attribute'] = rates
-  rows = [{**row, 'stage': name, 'model': name[:7]} for name in names]
+  row['attribute_flips_by_attribute'] = dict(zip(NAMES, (0.0, 0.1, 0.2)))
+  rows = [
+    {**row, 'stage': one.stage.name, 'model': one.stage.model}
+    for one in trained
+  ]
   return drawing.Loaded(pathlib.Path('faces'), trained, data, rows)
 
 
@@ -77,57 +74,45 @@ def faders(people):
       3, 2, image_size=8, first_width=4, last_width=4, discriminator_width=4,
       discriminator_hidden=4,
   )  # fmt: skip
+  trained = [_train(module, 'fader', 8)]
   row = {'stage': 'fader', 'model': 'fader', 'strength': 5.0}
   record = {'stage': 'fader', 'epoch': 1, 'step': 1, 'eval_mse': 0.1}
-  record |= {'adversarial_weight': 0.1, 'reconstruction': 0.1}
-  return drawing.Loaded(
-    pathlib.Path('fader'),
-    [_train(module, 'fader', 8)],
-    people.data,
-    [people.rows[0] | row],
-    [{**record, 'discriminator_accuracy': 0.6}],
+  measured = ('discriminator_accuracy', 'adversarial_weight', 'reconstruction')
+  return dataclasses.replace(
+    people,
+    path=pathlib.Path('fader'),
+    trained=trained,
+    rows=[people.rows[0] | row],
+    records=[record | dict.fromkeys(measured, 0.1)],
   )
+
+
+@pytest.fixture
+def draw(monkeypatch, tmp_path):
+  """Draws runs that are loaded already; returns the files' names."""
+  monkeypatch.setattr(figures, 'load', lambda own, unused_data_dir: own)
+
+  def draw_loaded(runs, *names, formats=('png',)):
+    written = figures.draw(runs, names, None, tmp_path, formats)
+    assert {*written} <= {*tmp_path.iterdir()}
+    return [path.name for path in written]
+
+  return draw_loaded
 
 
 def _list(own):
   return {one.name: one.draw for one in drawing.list_drawings(own)}
 
 
-def _run(own, path, **run_config):
-  """Returns what stands for `runs.run.Run` of models in memory."""
-  by_name = {one.stage.name: one for one in own.trained}
-  return types.SimpleNamespace(
-    path=path,
-    config=run_config,
-    stages=list(by_name),
-    rows=list(own.rows),
-    find_stage=lambda unused_name: next(iter(by_name)),
-    stage=lambda name: by_name[name].stage,
-    trained=lambda name: by_name[name],
-    load_data=lambda *unused_args: own.data,
-    workdir=types.SimpleNamespace(read_metrics=lambda: list(own.records)),
-  )
-
-
-# Which figures there are, by what a run holds.
-
-
-def test_a_run_of_digits_is_drawn(digits, tmp_path):
-  run = _run(digits, tmp_path)
-  written = figures.draw([run], formats=('png', 'svg'))
-  assert sorted(written) == sorted((tmp_path / 'figures').iterdir())
-  assert {path.stem for path in written} == {
-      'figure_1a', 'figure_1b', 'figure_1d', 'figure_2', 'reconstructions',
-      'swaps_teacher', 'swaps_student',
+def test_a_run_of_digits_is_drawn(digits, draw):
+  assert set(draw([digits])) == {
+      'figure_1a.png', 'figure_1b.png', 'figure_1d.png', 'figure_2.png',
+      'reconstructions.png', 'swaps_teacher.png', 'swaps_student.png',
   }  # fmt: skip
-  folder = tmp_path / 'new'
-  assert figures.draw([run], ['2'], folder=folder) == [folder / 'figure_2.png']
-
-
-def test_models_that_are_missing_are_left_out(digits):
+  found = draw([digits], '2', formats=('pdf', 'svg'))
+  assert found == ['figure_2.pdf', 'figure_2.svg']
   alone = dataclasses.replace(digits, trained=digits.trained[:1])
-  names = ('figure_1a', 'reconstructions', 'swaps_teacher')
-  assert sorted(_list(alone)) == sorted(names)
+  assert set(_list(alone)) == {'figure_1a', 'reconstructions', 'swaps_teacher'}
   module = digits.trained[1].module
   names = ('student_no_jacobian_d01', 'student_from_scratch_d01')
   others = [_train(module, name, 1) for name in names]
@@ -170,19 +155,26 @@ def test_runs_of_faces_and_of_fader_networks(people, faders):
     found[name]()
 
 
-def test_the_first_seed_and_its_given_teacher_are_drawn(
-  digits, tmp_path, monkeypatch
-):
+def test_the_first_seed_and_its_given_teacher_are_drawn(digits, monkeypatch):
   teacher, *students = digits.trained
   other = _train(students[0].module, 'student_d01_seed1', 1, 'teacher', 1)
-  own = dataclasses.replace(digits, trained=[*students, other])
-  run = _run(own, tmp_path, teacher_workdir='given')
-  given = _run(dataclasses.replace(digits, trained=[teacher]), tmp_path)
+  by_name = {one.stage.name: one for one in (*students, other)}
+  run = types.SimpleNamespace(
+    path=None,
+    config={'teacher_workdir': 'given'},
+    stages=list(by_name),
+    rows=[{'seed': 0}, {'seed': 1}],
+    find_stage=lambda unused_name: 'student_d01',
+    stage=lambda name: by_name[name].stage,
+    trained=by_name.get,
+    load_data=lambda *unused_args: digits.data,
+    workdir=types.SimpleNamespace(read_metrics=list),
+  )
+  given = types.SimpleNamespace(trained={'teacher': teacher}.get)
   monkeypatch.setattr(figures.run_lib.Run, 'open', lambda *unused: given)
-  assert figures.load(run).trained == [teacher, *students]
-
-
-# Pixels.
+  own = figures.load(run)
+  assert own.trained == [teacher, *students]
+  assert own.rows == [{'seed': 0}]
 
 
 def test_figure_2_varies_the_unit_that_each_student_found(digits):
@@ -212,37 +204,29 @@ def test_figure_8_compares_two_models_at_their_own_strengths(people):
   assert np.abs(above[:, :8] - below[:, :8]).max() > 1e-4
 
 
-# Several runs.
-
-
-def test_runs_of_faces_together(people, faders, tmp_path):
-  runs = [_run(people, tmp_path / 'ours'), _run(faders, tmp_path / 'theirs')]
-  folder = tmp_path / 'ours' / 'figures'
-  names = ('figure_4.png', 'figure_7.png', 'figure_8.png')
-  assert figures.draw(runs) == [folder / name for name in names]
+def test_runs_of_faces_together(people, faders, draw):
+  found = draw([people, faders])
+  assert found == ['figure_4.png', 'figure_7.png', 'figure_8.png']
   data = dataclasses.replace(people.data, fingerprint='others')
   others = dataclasses.replace(people, data=data)
-  with pytest.raises(errors.InputError, match='other are of other attributes'):
-    figures.draw([runs[0], _run(others, tmp_path / 'other')])
+  with pytest.raises(errors.InputError, match='are of other attributes'):
+    draw([people, others])
 
 
-def test_front_shows_digits_and_faces(digits, people, tmp_path):
-  runs = [_run(own, tmp_path) for own in (digits, people)]
-  [path] = figures.draw(runs, ['front'])
-  assert path.name == 'front.png'
+def test_front_shows_digits_and_faces(digits, people, draw):
+  assert draw([digits, people], 'front') == ['front.png']
   unmeasured = dataclasses.replace(people, rows=[])
-  for wrong in ([runs[0]] * 2, [_run(unmeasured, tmp_path)]):
+  for wrong in ([digits, digits], [unmeasured]):
     with pytest.raises(errors.InputError, match='front with .* complete run'):
-      figures.draw(wrong, ['front'])
+      draw(wrong, 'front')
 
 
-def test_mistakes_are_named(digits, tmp_path):
-  run = _run(digits, tmp_path)
+def test_mistakes_are_named(digits, draw):
   with pytest.raises(errors.InputError, match='cannot give 5; accepted: 1, 2'):
-    figures.draw([run], ['1', '5'])
-  with pytest.raises(errors.InputError, match='output_dir=/proc/here cannot'):
-    figures.draw([run], folder=pathlib.Path('/proc/here'))
+    draw([digits], '1', '5')
   with pytest.raises(errors.InputError, match='cannot give 4'):
-    figures.draw([run, run], ['4'])
+    draw([digits, digits], '4')
+  with pytest.raises(errors.InputError, match='output_dir=/proc/here cannot'):
+    figures.draw([], folder=pathlib.Path('/proc/here'))
   with pytest.raises(errors.InputError, match='--format is empty'):
     figures.FiguresConfig(format=())
