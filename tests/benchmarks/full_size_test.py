@@ -13,7 +13,7 @@ import zipfile
 
 import pytest
 
-ROOT = pathlib.Path(__file__).parents[1]
+ROOT = pathlib.Path(__file__).parents[2]
 REAL = ROOT.parent / 'shared' / 'data' / 'celeba256'
 FLAGFILES = ROOT / 'experiments' / 'flagfiles'
 BATCH_SIZE = 8
