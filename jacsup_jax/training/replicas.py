@@ -151,7 +151,7 @@ class Replicas(discovery.Discovery):
     compiled = devices.compile_epoch(
         self._flags.parallel,
         self.batch_size,
-        _ReplicaSteps(
+        ReplicaSteps(
             program,
             own_batches=bool(self._seeds),
             own_teacher=supervisor is not None
@@ -193,7 +193,7 @@ class Replicas(discovery.Discovery):
 
 
 @dataclasses.dataclass(frozen=True)
-class _ReplicaSteps:
+class ReplicaSteps:
   """The steps of a stage, mapped over replicas."""
 
   program: discovery_steps.DiscoverySteps

@@ -1,0 +1,226 @@
+"""Tests of jacsup_jax.training.objectives, for facial attributes."""
+
+import dataclasses
+import functools
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jacsup_jax.core import codes
+from jacsup_jax.core import config
+from jacsup_jax.core import losses
+from jacsup_jax.models import autoencoders
+from jacsup_jax.training import objectives
+
+MODULE = autoencoders.FaceAutoencoder(
+    num_factors=2, nuisance_channels=3, image_size=8, first_width=4,
+    last_width=4,
+)  # pyformat: disable
+WEIGHTS = config.AttributeLossWeights(
+    lambda_reconstruction=2.0,
+    lambda_prediction=3.0,
+    lambda_xcov=5.0,
+    lambda_attribute_cycle=7.0,
+    lambda_nuisance_cycle=11.0,
+    lambda_y=13.0,
+    lambda_diff=17.0,
+)
+PERMUTATION = jnp.array([3, 0, 1, 2])
+
+
+@pytest.fixture(scope='module')
+def variables():
+  return autoencoders.init_variables(MODULE, 0)
+
+
+@pytest.fixture(scope='module')
+def images():
+  return jax.random.uniform(jax.random.key(1), (4, 8, 8, 3), minval=-1.0)
+
+
+@pytest.fixture(scope='module')
+def attributes():
+  return jnp.array([[1.0, -1.0], [-1.0, -1.0], [1.0, 1.0], [-1.0, 1.0]])
+
+
+@functools.partial(jax.jit, static_argnames='method')
+def _apply(variables, x, method):
+  """A method in training mode, without new statistics."""
+  y, _ = MODULE.apply(
+      variables, x, train=True, method=method, mutable='batch_stats'
+  )
+  return y
+
+
+@pytest.fixture(scope='module')
+def own_outputs(variables, images):
+  """A model's outputs as its own teacher, swaps by statistics of their own."""
+  code = _apply(variables, images, 'encode')
+  swapped = codes.swap_factors(code, PERMUTATION)
+  changes = _apply(variables, swapped, 'decode') - _apply(
+      variables, code, 'decode'
+  )
+  return objectives.TeacherOutputs(code.factors, changes[None])
+
+
+@functools.partial(jax.jit, static_argnames=('name', 'weights'))
+def _objective(variables, inputs, name='attribute', weights=WEIGHTS):
+  function = getattr(objectives, f'{name}_objective')
+  return function(
+      variables['params'],
+      variables['batch_stats'],
+      inputs,
+      module=MODULE,
+      weights=weights,
+  )
+
+
+@pytest.fixture(scope='module')
+def inputs(images, attributes):
+  return objectives.Inputs(
+      images, PERMUTATION[None], attributes=attributes
+  )
+
+
+def _grads(variables, inputs, name='attribute'):
+  return jax.grad(
+      lambda params: _objective({**variables, 'params': params}, inputs, name),
+      has_aux=True,
+  )(variables['params'])[0]
+
+
+# Values.
+
+
+def test_teacher_sums_its_weighted_terms(
+    variables, images, attributes, inputs
+):
+  loss, (metrics, _) = _objective(variables, inputs)
+  code = _apply(variables, images, 'encode')
+  decoded = _apply(variables, code, 'decode')
+  expected = {
+      'reconstruction': jnp.mean(jnp.square(images - decoded)),
+      'attribute_hinge': jnp.mean(
+          jnp.maximum(1 - code.factors * attributes, 0)
+      ),
+      'cross_covariance': losses.cross_covariance_loss(*code),
+  }
+  for name, value in expected.items():
+    np.testing.assert_allclose(metrics[name], value, rtol=1e-5)
+  np.testing.assert_allclose(
+      loss,
+      2 * expected['reconstruction']
+      + 3 * expected['attribute_hinge']
+      + 5 * expected['cross_covariance'],
+      rtol=1e-5,
+  )
+  assert set(metrics) == {'loss', *expected}
+
+
+def test_student_adds_the_terms_of_its_teacher(variables, inputs, own_outputs):
+  # A teacher whose factors are 1 less and whose change is 0.5 larger.
+  teacher = objectives.TeacherOutputs(
+      own_outputs.factors - 1, own_outputs.changes + 0.5
+  )
+  without, _ = _objective(variables, inputs)
+  loss, (metrics, _) = _objective(variables, inputs._replace(teacher=teacher))
+  np.testing.assert_allclose(metrics['factor_matching'], 1.0, rtol=1e-5)
+  np.testing.assert_allclose(metrics['jacobian'], 0.25, rtol=1e-5)
+  np.testing.assert_allclose(loss, without + 13 + 17 * 0.25, rtol=1e-5)
+
+
+@pytest.mark.parametrize('form', ['tangent', 'path', 'full'])
+def test_student_is_supervised_in_other_ways(
+    variables, inputs, own_outputs, form
+):
+  supervision = config.Supervision(form, jacobian_nodes=2)
+  weights = dataclasses.replace(WEIGHTS, supervision=supervision)
+  code = _apply(variables, inputs.images, 'encode')
+  own = objectives.compute_changes(
+      supervision,
+      functools.partial(_apply, variables, method='decode'),
+      code,
+      code.factors[PERMUTATION][None],
+  ).changes
+  # A teacher whose factors are 1 less and whose every change is 0.5 larger.
+  teacher = objectives.TeacherOutputs(own_outputs.factors - 1, own + 0.5)
+  _, (metrics, _) = _objective(
+      variables, inputs._replace(teacher=teacher), weights=weights
+  )
+  np.testing.assert_allclose(metrics['factor_matching'], 1.0, rtol=1e-5)
+  # Summed over the factors of the full Jacobian.
+  count = MODULE.num_factors if form == 'full' else 1
+  np.testing.assert_allclose(metrics['jacobian'], 0.25 * count, rtol=1e-3)
+  assert own.shape == (count, *inputs.images.shape)
+
+
+def test_cycle_compares_codes_with_those_encoded_again(
+    variables, images, inputs
+):
+  loss, (metrics, _) = _objective(variables, inputs, 'cycle')
+  code = _apply(variables, images, 'encode')
+  swapped = codes.swap_factors(code, PERMUTATION)
+  cycled = _apply(variables, _apply(variables, swapped, 'decode'), 'encode')
+  attribute_cycle = jnp.mean(
+      jnp.maximum(1 - swapped.factors * cycled.factors, 0)
+  )
+  # Sum over the 2 x 2 x 3 units, mean over the 4 images.
+  nuisance_cycle = jnp.sum(jnp.square(code.nuisance - cycled.nuisance)) / 4
+  np.testing.assert_allclose(
+      metrics['attribute_cycle'], attribute_cycle, rtol=1e-4
+  )
+  np.testing.assert_allclose(
+      metrics['nuisance_cycle'], nuisance_cycle, rtol=1e-4
+  )
+  np.testing.assert_allclose(
+      loss, 7 * attribute_cycle + 11 * nuisance_cycle, rtol=1e-4
+  )
+
+
+# Gradients.
+
+
+def test_cycle_reaches_the_decoder_alone(variables, inputs):
+  grads = _grads(variables, inputs, 'cycle')
+  for leaf in jax.tree.leaves(grads['encoder']):
+    np.testing.assert_array_equal(leaf, 0.0)
+  for path, leaf in jax.tree_util.tree_leaves_with_path(grads['decoder']):
+    assert np.any(leaf != 0), path
+
+
+def test_student_reaches_all_of_its_parameters(variables, inputs, own_outputs):
+  teacher = jax.tree.map(lambda x: x + 0.1, own_outputs)
+  grads = _grads(variables, inputs._replace(teacher=teacher))
+  for path, leaf in jax.tree_util.tree_leaves_with_path(grads):
+    assert np.all(np.isfinite(leaf)) and np.any(leaf != 0), path
+
+
+# Invariants.
+
+
+def test_student_equal_to_its_teacher_has_no_terms_of_it(
+    variables, inputs, own_outputs
+):
+  inputs = inputs._replace(teacher=own_outputs)
+  _, (metrics, _) = _objective(variables, inputs)
+  np.testing.assert_allclose(metrics['factor_matching'], 0.0, atol=1e-10)
+  np.testing.assert_allclose(metrics['jacobian'], 0.0, atol=1e-10)
+
+
+def test_running_statistics_follow_real_images_alone(
+    variables, inputs, own_outputs
+):
+  stats = lambda *args: _objective(variables, *args)[1][1]
+  of_teacher = stats(inputs)
+  of_student = stats(inputs._replace(teacher=own_outputs))
+  chex.assert_trees_all_equal(of_student, of_teacher)
+  chex.assert_trees_all_equal(stats(inputs, 'cycle'), variables['batch_stats'])
+  for part in ('encoder', 'decoder'):
+    for new, old in zip(
+        jax.tree.leaves(of_teacher[part]),
+        jax.tree.leaves(variables['batch_stats'][part]),
+    ):
+      assert np.any(new != old)

@@ -1,0 +1,251 @@
+"""Tests of jacsup_jax.training.attributes."""
+
+import dataclasses
+
+import chex
+import jax
+import numpy as np
+import pytest
+
+from jacsup_jax.core import config
+from jacsup_jax.core import errors
+from jacsup_jax.data import dataset as datasets
+from jacsup_jax.models import autoencoders
+from jacsup_jax.training import attributes
+from jacsup_jax.training import chains
+from jacsup_jax.training import loop
+from jacsup_jax.training import steps
+
+FLAGS = attributes.AttributesConfig(
+    nuisance_dims=(8, 12, 20), epochs=1, cycle_epochs=1, student_epochs=1,
+    batch_size=4,
+)  # pyformat: disable
+STAGES = attributes.make_stages(FLAGS)
+replace = dataclasses.replace
+
+
+def _make_dataset(num_examples=10):
+  random = np.random.default_rng(0)
+  return datasets.Dataset(
+      'small',
+      'train',
+      random.integers(0, 256, (num_examples, 8, 8, 3), np.uint8),
+      random.choice([-1, 1], (num_examples, 2)).astype(np.int8),
+      attribute_names=('Bald', 'Smiling'),
+  )
+
+
+def _make_module(nuisance_dim):
+  return autoencoders.FaceAutoencoder(
+      2, nuisance_dim // 4, image_size=8, first_width=4, last_width=4
+  )
+
+
+def _recipe(flags=FLAGS):
+  return attributes.Attributes(flags, _make_module, _make_dataset())
+
+
+def _train(stages, flags=FLAGS, given=()):
+  """Trains stages in memory; returns them and their metrics by name."""
+  recipe, trained, metrics = _recipe(flags), {}, {}
+  trained |= {each.stage.name: each for each in given}
+  for stage in stages:
+    module, state = recipe.create(stage, trained)
+    epoch_fn = recipe.make_epoch(stage, module, trained)
+    state, metrics[stage.name] = epoch_fn(state, int(state.step) // 2)
+    trained[stage.name] = steps.Trained(stage, module, jax.device_get(state))
+  return trained, metrics
+
+
+@pytest.fixture(scope='module')
+def chain():
+  return _train(STAGES)
+
+
+# Values.
+
+
+def test_chain_of_stages():
+  assert [
+      (s.name, s.parent, s.supervisor, s.nuisance_dim) for s in STAGES
+  ] == [
+      ('teacher_phase_1', None, None, 8),
+      ('teacher', 'teacher_phase_1', 'teacher_phase_1', 8),
+      ('student_d12', 'teacher', 'teacher', 12),
+      # Supervised by the teacher, as released.
+      ('student_d20', 'student_d12', 'teacher', 20),
+  ]
+  stages = attributes.make_stages(replace(FLAGS, supervisor='parent'))
+  assert stages[-1].supervisor == 'student_d12'
+  stages = attributes.make_stages(
+      replace(FLAGS, cycle_epochs=0, students=(), seeds=2)
+  )
+  assert [s.name for s in stages] == ['teacher_seed0', 'teacher_seed1']
+  given = replace(FLAGS, teacher_workdir='runs/other')
+  assert attributes.make_stages(given) == STAGES[2:]
+  scratch = replace(FLAGS, students=('student_from_scratch',))
+  [stage] = attributes.make_stages(scratch)[2:]
+  assert (stage.parent, stage.supervisor, stage.epochs) == (None, 'teacher', 2)
+
+
+def test_weights_of_each_kind_of_model():
+  weigh = lambda model: attributes.make_weights(
+      replace(FLAGS, student_lambda_xcov=0.3), model
+  )
+  # lambda_1 to lambda_5 of Section 4.2, and those of eq. (9).
+  first, teacher = weigh('teacher_phase_1'), weigh('teacher')
+  assert first == config.AttributeLossWeights(1e2, 0.1, 0.1)
+  assert teacher == config.AttributeLossWeights(1e2, 0.1, 0.1, 1e-4, 1e-5)
+  student = config.AttributeLossWeights(1e2, 0, 0.3, 0, 0, 1.0, 50.0)
+  assert weigh('student') == weigh('student_from_scratch') == student
+  alone = replace(student, lambda_y=0.0, lambda_diff=0.0)
+  assert weigh('student_no_jacobian') == alone
+  assert weigh('student_cycle') == replace(
+      alone, lambda_attribute_cycle=1e-4, lambda_nuisance_cycle=1e-5
+  )
+
+
+@pytest.mark.parametrize(
+    ('changes', 'message'),
+    [
+        ({'nuisance_dims': ()}, '--nuisance_dims='),
+        ({'nuisance_dims': (8, 8)}, '--nuisance_dims=8,8'),
+        ({'nuisance_dims': (8, 14)}, '--nuisance_dims=8,14'),
+        ({'nuisance_dims': (0, 8)}, '--nuisance_dims=0'),
+        ({'nuisance_dims': (8,)}, '--students=student with --nuisance_dims=8'),
+        ({'epochs': 0}, '--students=student with --epochs=0'),
+        ({'students': ('pupil',)}, '--students=pupil'),
+        ({'adam_b1': 1.0}, '--adam_b1=1.0'),
+        ({'cache': 'disk'}, '--cache=disk'),
+    ],
+)
+def test_mistakes_name_the_flag(changes, message):
+  with pytest.raises(errors.InputError, match=f'{message}.*accepted'):
+    replace(FLAGS, **changes)
+
+
+def test_data_and_sizes_are_checked():
+  with pytest.raises(errors.InputError, match='--batch_size=64.* 10 '):
+    _recipe(replace(FLAGS, batch_size=64))
+  weights = replace(FLAGS.weights, supervision=config.Supervision('full'))
+  stages = attributes.make_stages(replace(FLAGS, weights=weights))
+  attributes.check_sizes(FLAGS, stages, 2, (8, 8, 3))
+  with pytest.raises(errors.InputError, match='--jacobian=full'):
+    attributes.check_sizes(FLAGS, stages, 40, (256, 256, 3))
+
+
+def test_stages_have_the_terms_of_their_weights(chain):
+  trained, metrics = chain
+  has = lambda name: [name in metrics[stage.name] for stage in STAGES]
+  assert has('attribute_hinge') == [True] * 4
+  assert has('nuisance_cycle') == [False, True, False, False]
+  assert has('jacobian') == [False, False, True, True]
+  assert [trained[s.name].state.step for s in STAGES] == [2, 4, 6, 8]
+
+
+# Invariants.
+
+
+def _grow(chain, **changes):
+  trained, _ = chain
+  module, state = _recipe(replace(FLAGS, **changes)).create(STAGES[2], trained)
+  return trained['teacher'], module, state
+
+
+def test_growth_enlarges_what_the_code_touches(chain):
+  teacher, _, state = _grow(chain)
+  shapes = lambda tree: {
+      jax.tree_util.keystr(path): np.shape(leaf)
+      for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+  }
+  old, new = shapes(teacher.state._asdict()), shapes(state._asdict())
+  grown = {name for name in old if old[name] != new[name]}
+  # Kernel, bias, scale, bias of the norm, mean and variance of the encoder's
+  # last layer, and the decoder's first kernel; twice more in Adam's moments.
+  assert len(grown) == 3 * 5 + 2
+  for name in grown:
+    assert ("['encoder']" in name and "['down_1']" in name) or (
+        "['decoder']" in name and "['up_0']" in name
+    ), name
+
+
+def test_growth_keeps_factors_and_weights(chain):
+  teacher, _, state = _grow(chain)
+  old = teacher.state.params['encoder']['down_1']
+  new = state.params['encoder']['down_1']
+  for name in ('kernel', 'bias'):
+    # Channels: 2 of nuisance, 1 new, 2 factors.
+    kept = np.delete(np.asarray(new[name]), 2, axis=-1)
+    np.testing.assert_array_equal(kept, old[name])
+  assert state.step == teacher.state.step
+
+
+def test_preserving_growth_starts_at_the_teachers_images(chain):
+  teacher, module, state = _grow(chain, growth='preserving')
+  images = jax.random.uniform(jax.random.key(0), (3, 8, 8, 3), minval=-1.0)
+
+  def autoencode(model):
+    code = model.encode(images)
+    return code.factors, model.decode(code)
+
+  # Matrix products of another width may be summed in another order.
+  chex.assert_trees_all_close(
+      autoencode(steps.Trained(None, module, state).model),
+      autoencode(teacher.model),
+      atol=1e-6,
+  )
+
+
+@pytest.mark.parametrize('keep', [True, False])
+def test_moments_are_kept_or_new(chain, keep):
+  _, _, state = _grow(chain, keep_moments=keep)
+  [adam] = [s for s in state.opt_state['decoder'] if hasattr(s, 'mu')]
+  assert (adam.count > 0) == keep
+  # The phases of a teacher share their optimizer.
+  trained, _ = chain
+  recipe = _recipe(replace(FLAGS, keep_moments=keep))
+  _, state = recipe.create(STAGES[1], trained)
+  chex.assert_trees_all_equal(state, trained['teacher_phase_1'].state)
+
+
+def test_students_of_a_given_teacher_are_the_same(chain):
+  trained, _ = chain
+  again, _ = _train(STAGES[2:3], given=[trained['teacher']])
+  chex.assert_trees_all_equal(
+      again['student_d12'].state, trained['student_d12'].state
+  )
+
+
+@pytest.mark.parametrize('cache', ['device', 'host'])
+def test_parts_and_chunks_give_the_same_steps(chain, monkeypatch, cache):
+  trained, _ = chain
+  monkeypatch.setattr(chains, '_CHUNK_BYTES', 1)  # Chunks of one step.
+  recipe = _recipe(replace(FLAGS, cache=cache))
+  module, state = recipe.create(STAGES[0], {})
+  epoch_fn = recipe.make_epoch(STAGES[0], module, {})
+  assert epoch_fn.is_fed == (cache == 'host')
+  polls = iter([False, True])
+  taken = loop.Taken()
+  epoch_fn = replace(epoch_fn, part_steps=1)
+  state = loop.run(epoch_fn, state, 0, taken, should_stop=lambda: next(polls))
+  assert taken.count == 1
+  state = loop.run(epoch_fn, jax.device_get(state), 0, taken)
+  expected = trained['teacher_phase_1'].state
+  # Of one program to the bit; Adam's first steps are as large as its rate.
+  tolerance = 1e-4 if cache == 'host' else 0
+  chex.assert_trees_all_close(state.params, expected.params, atol=tolerance)
+
+
+@pytest.mark.parametrize('cache', ['device', 'host'])
+def test_an_epoch_compiles_once(chain, caplog, cache):
+  recipe = _recipe(replace(FLAGS, cache=cache))
+  module, state = recipe.create(STAGES[0], {})
+  epoch_fn = recipe.make_epoch(STAGES[0], module, {})
+  state = jax.device_get(state)  # As a restored one.
+  counts = []
+  with jax.log_compiles():
+    for epoch in range(3):
+      state, _ = epoch_fn(state, epoch)
+      found = [m for m in caplog.messages if 'Finished XLA comp' in m]
+      counts.append(len(found))
+  assert counts == 3 * counts[:1]

@@ -1,0 +1,329 @@
+"""Tests of jacsup_jax.training.discovery, chains and fitting."""
+
+import dataclasses
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jacsup_jax.core import config
+from jacsup_jax.core import errors
+from jacsup_jax.data import dataset as datasets
+from jacsup_jax.models import autoencoders
+from jacsup_jax.training import discovery
+from jacsup_jax.training import fitting
+from jacsup_jax.training import loop
+from jacsup_jax.training import steps
+
+SHAPE = (4, 4, 1)
+IMAGES = np.random.default_rng(0).integers(0, 256, (40, *SHAPE), np.uint8)
+DATA = datasets.Dataset('small', 'train', IMAGES, np.zeros(40, np.int32))
+FLAGS = discovery.DiscoveryConfig(
+    nuisance_dim=1,
+    epochs=1,
+    batch_size=16,
+    optimization=config.Optimization(learning_rate=1e-2),
+)
+replace = dataclasses.replace
+
+
+def _make_module(num_factors, nuisance_dim, is_first=False):
+  return autoencoders.MlpAutoencoder(
+      num_factors,
+      nuisance_dim,
+      is_first,
+      image_shape=SHAPE,
+      widths=(8, 6),
+  )
+
+
+def _recipe(flags=FLAGS):
+  return discovery.Discovery(flags, _make_module, jnp.asarray(IMAGES))
+
+
+def _train(stages, flags=FLAGS, given=()):
+  """Trains stages in memory; returns them by name."""
+  recipe, trained = _recipe(flags), {each.stage.name: each for each in given}
+  for stage in stages:
+    module, state = recipe.create(stage, trained)
+    epoch_fn = recipe.make_epoch(stage, module, trained)
+    first = int(state.step) // recipe.steps_per_epoch
+    for epoch in range(stage.epochs):
+      state, metrics = epoch_fn(state, first + epoch)
+    trained[stage.name] = steps.Trained(stage, module, jax.device_get(state))
+  return trained, metrics
+
+
+@pytest.fixture(scope='module')
+def chain():
+  trained, _ = _train(discovery.make_stages(FLAGS))
+  return trained
+
+
+# Values.
+
+
+def test_chain_of_stages():
+  flags = replace(FLAGS, nuisance_dim=5, grow_by=2, teacher_epochs=7, seed=3)
+  teacher, *students = discovery.make_stages(flags)
+  assert (teacher.name, teacher.epochs, teacher.seed) == ('teacher', 7, 3)
+  assert teacher.supervisor is None
+  assert [(s.name, s.parent, s.nuisance_dim) for s in students] == [
+      ('student_d02', 'teacher', 2),
+      ('student_d04', 'student_d02', 4),
+      ('student_d05', 'student_d04', 5),
+  ]
+  # A given teacher is not in the chain.
+  flags = replace(flags, teacher_workdir='runs/other')
+  assert discovery.make_stages(flags) == students
+
+
+def test_kinds_of_students():
+  weights = config.LossWeights(
+      lambda_hsic=0.5, lambda_check=0.1, lambda_orthogonal=0.2
+  )
+  flags = replace(
+      FLAGS, nuisance_dim=2, epochs=3, weights=weights,
+      students=discovery.STUDENTS, grow_when='plateau', patience=4,
+  )  # pyformat: disable
+  stages = {stage.name: stage for stage in discovery.make_stages(flags)}
+  assert stages['student_d02'].weights == weights
+  alone = stages['student_no_jacobian_d02'].weights
+  assert not alone.needs_teacher and alone.lambda_hsic == 0.5
+  free = stages['student_unconstrained_d02'].weights
+  assert free == replace(
+      weights, lambda_y=0.0, lambda_diff=0.0, lambda_xcov=0.0, lambda_hsic=0.0,
+      lambda_check=0.0, lambda_orthogonal=0.0,
+  )  # pyformat: disable
+  scratch = stages['student_from_scratch_d02']
+  assert (scratch.parent, scratch.supervisor) == (None, 'teacher')
+  assert scratch.epochs == 2 * 3 and scratch.weights == weights
+  assert {stage.patience for stage in stages.values()} == {4}
+
+
+def test_seeds_are_more_stages():
+  flags = replace(FLAGS, seed=4, seeds=2, students=('student_from_scratch',))
+  assert [
+      (s.name, s.supervisor, s.seed) for s in discovery.make_stages(flags)
+  ] == [
+      ('teacher_seed4', None, 4),
+      ('student_from_scratch_d01_seed4', 'teacher_seed4', 4),
+      ('teacher_seed5', None, 5),
+      ('student_from_scratch_d01_seed5', 'teacher_seed5', 5),
+  ]
+
+
+@pytest.mark.parametrize(
+    ('changes', 'message'),
+    [
+        ({'students': ('pupil',)}, '--students=pupil'),
+        ({'students': ()}, '--students='),
+        ({'nuisance_dim': 0}, '--nuisance_dim=0'),
+        ({'grow_by': 2}, '--grow_by=2 with --nuisance_dim=1'),
+        ({'num_factors': 10**6}, '--num_factors=1000000'),
+        ({'epochs': 0}, '--epochs=0'),
+        ({'teacher_epochs': 0}, '--teacher_epochs=0'),
+        ({'parallel': 'xmap'}, '--parallel=xmap'),
+        ({'seed': -1}, '--seed=-1'),
+        (
+            {
+                'keep_moments': True,
+                'optimization': config.Optimization(optimizer='muon'),
+            },
+            '--keep_moments with --optimizer=muon',
+        ),
+        (
+            {
+                'keep_moments': True,
+                'optimization': config.Optimization(
+                    learning_rate_schedule='cosine'
+                ),
+            },
+            '--keep_moments with --learning_rate_schedule=cosine',
+        ),
+        (
+            {
+                'grow_when': 'plateau',
+                'optimization': config.Optimization(
+                    learning_rate_schedule='cosine'
+                ),
+            },
+            '--grow_when=plateau with --learning_rate_schedule=cosine',
+        ),
+        (
+            # They would compare two statistics of one teacher.
+            {
+                'teacher_statistics': 'batch',
+                'weights': config.LossWeights(lambda_check=0.1),
+            },
+            '--teacher_statistics=batch with --lambda_check',
+        ),
+    ],
+)
+def test_mistakes_name_the_flag(changes, message):
+  with pytest.raises(errors.InputError, match=f'{message}.*accepted'):
+    replace(FLAGS, **changes)
+
+
+def test_full_jacobians_have_a_size_limit():
+  full = config.LossWeights(supervision=config.Supervision('full'))
+  flags = replace(FLAGS, nuisance_dim=3, weights=full)
+  stages = discovery.make_stages(flags)
+  discovery.check_sizes(flags, stages, SHAPE)
+  # 16 images of 2^20 values by 2 to 4 units, of 4 bytes.
+  with pytest.raises(errors.InputError, match='--jacobian=full'):
+    discovery.check_sizes(flags, stages, (1024, 1024, 1))
+  flags = replace(flags, weights=config.LossWeights(lambda_orthogonal=0.1))
+  stages = discovery.make_stages(flags)
+  with pytest.raises(errors.InputError, match='--lambda_orthogonal'):
+    discovery.check_sizes(flags, stages, (1024, 1024, 1))
+
+
+def test_batch_larger_than_the_data_is_refused():
+  with pytest.raises(errors.InputError, match='--batch_size=64.* 40 '):
+    _recipe(replace(FLAGS, batch_size=64))
+
+
+# Invariants.
+
+
+def test_student_begins_with_its_parents_weights_and_steps(chain):
+  teacher = chain['teacher']
+  _, student = discovery.make_stages(FLAGS)
+  module, state = _recipe().create(student, chain)
+  assert (module.num_factors, module.nuisance_dim) == (2, 1)
+  assert state.step == teacher.state.step == 2
+  kernel = state.params['encoder']['code']['kernel']
+  old = teacher.state.params['encoder']['code']['kernel']
+  np.testing.assert_array_equal(kernel[:, :2], old)
+  assert not jax.tree.leaves(state.batch_stats)
+  # A new optimizer, unless its moments are kept.
+  adam = lambda state: [s for s in state.opt_state if hasattr(s, 'mu')][0]
+  assert adam(state).count == 0
+  _, kept = _recipe(replace(FLAGS, keep_moments=True)).create(student, chain)
+  assert adam(kept).count == 2
+
+
+@pytest.mark.parametrize(
+    ('growth', 'fold', 'is_folded'),
+    [
+        ('random', None, False),
+        ('random', True, True),
+        ('preserving', None, True),
+        ('preserving', False, False),
+    ],
+)
+def test_normalization_is_folded_or_dropped(chain, growth, fold, is_folded):
+  flags = replace(FLAGS, growth=growth, fold_normalization=fold)
+  module, state = _recipe(flags).create(discovery.make_stages(FLAGS)[1], chain)
+  student = steps.Trained(None, module, state).model
+  teacher = chain['teacher'].model
+  same = np.allclose(
+      student.encode(IMAGES).factors, teacher.encode(IMAGES).factors, atol=1e-5
+  )
+  assert same == is_folded
+
+
+def test_teacher_is_not_trained_by_its_student(chain):
+  before = jax.tree.map(np.array, chain['teacher'].state)
+  _train(discovery.make_stages(FLAGS)[1:], given=[chain['teacher']])
+  chex.assert_trees_all_equal(before, chain['teacher'].state)
+
+
+def test_same_seed_gives_the_same_bits_and_another_does_not(chain):
+  flags = replace(FLAGS, seeds=2)
+  trained, _ = _train(discovery.make_stages(flags))
+  first, second = (
+      trained[f'student_d01_seed{seed}'].state.params for seed in (0, 1)
+  )
+  chex.assert_trees_all_equal(first, chain['student_d01'].state.params)
+  bias = lambda params: params['decoder']['dense_0']['bias']
+  assert not np.array_equal(bias(first), bias(second))
+
+
+def test_resumed_stage_is_bit_identical(chain):
+  stage = discovery.make_stages(FLAGS)[1]
+  many = replace(FLAGS, batch_size=4)  # 10 steps.
+  module, state = _recipe(many).create(stage, chain)
+  epoch_fn = _recipe(many).make_epoch(stage, module, chain)
+  copy = jax.tree.map(jnp.array, state)
+  whole, parts = loop.Taken(), loop.Taken()
+  expected = loop.run(epoch_fn, copy, 1, whole)
+  short = replace(epoch_fn, part_steps=2)
+  polls = iter([False, False, False, True])
+  state = loop.run(short, state, 1, parts, should_stop=lambda: next(polls))
+  assert parts.count == 6
+  state = jax.device_get(state)  # As from a checkpoint.
+  state = loop.run(short, state, 1, parts)
+  chex.assert_trees_all_equal(state, expected)
+  chex.assert_trees_all_equal(parts.summarize(), whole.summarize())
+
+
+def test_recipe_of_neighbors_and_a_checked_student():
+  flags = replace(
+      FLAGS,
+      epochs=2,
+      first_teacher='neighbors',
+      neighbors=config.NeighborWeights(num_neighbors=3),
+      students=('student_from_scratch',),
+      weights=config.LossWeights(lambda_check=0.02, ramp=config.Ramp('linear')),
+      optimization=replace(
+          FLAGS.optimization, learning_rate_schedule='cosine'
+      ),
+  )
+  teacher, student = discovery.make_stages(flags)
+  trained, metrics = _train([teacher], flags)
+  assert {'neighbor_reconstruction', 'neighbor_embedding'} < set(metrics)
+  _, metrics = _train([student], flags, trained.values())
+  assert metrics['swap_check'] > 0
+
+
+def test_an_epoch_compiles_once(chain, caplog):
+  stage = discovery.make_stages(FLAGS)[1]
+  flags = replace(FLAGS, weights=config.LossWeights(0.3, 0.2, 0.1))
+  stage = replace(stage, weights=flags.weights)  # Not seen before.
+  module, state = _recipe(flags).create(stage, chain)
+  state = jax.device_get(state)  # As a restored one.
+  epoch_fn = _recipe(flags).make_epoch(stage, module, chain)
+  counts = []
+  with jax.log_compiles():
+    for epoch in range(1, 4):
+      state, _ = epoch_fn(state, epoch)
+      found = [m for m in caplog.messages if 'Finished XLA comp' in m]
+      counts.append(len(found))
+  assert counts[0] >= 1 and counts == 3 * counts[:1]
+
+
+# In memory.
+
+
+def test_fitted_students_are_those_of_the_recipe(chain):
+  teacher = fitting.fit_teacher(
+      DATA, epochs=1, module=_make_module(2, 0, True), flags=FLAGS
+  )
+  student = fitting.fit_student(teacher, DATA, epochs=1, flags=FLAGS)
+  chex.assert_trees_all_equal(
+      student.state.params, chain['student_d01'].state.params
+  )
+  assert student.stage.name == 'student_d01' and len(student.sha256) == 64
+  again = fitting.fit_student(student, DATA, 2, epochs=1, flags=FLAGS)
+  assert again.module.nuisance_dim == 3 and again.state.step == 6
+  # The default module is the paper's, for any shape.
+  assert fitting.fit_teacher(DATA, 3, 1, flags=FLAGS).module.num_factors == 3
+
+
+@pytest.mark.parametrize('check', [0.0, 0.5])
+def test_student_objective_is_a_pure_function(chain, check):
+  weights = config.LossWeights(lambda_check=check)
+  student, teacher = chain['student_d01'].model, chain['teacher'].model
+  objective = fitting.student_objective(student, teacher, weights)
+  permutation = jnp.roll(jnp.arange(40), 1)
+  loss, grads = jax.jit(jax.value_and_grad(objective))(
+      student.params, jnp.asarray(IMAGES), permutation
+  )
+  floats = objective(student.params, IMAGES / np.float32(255), permutation)
+  np.testing.assert_allclose(loss, floats, rtol=1e-5)
+  chex.assert_tree_all_finite(grads)
+  assert all(np.any(leaf != 0) for leaf in jax.tree.leaves(grads))
