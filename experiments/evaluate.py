@@ -224,8 +224,9 @@ def _measure_faces(config, run, models, unused_is_own):
         f'{directory} has no judge; accepted: --judge_workdir=DIRECTORY of one'
         ' that experiments.celeba or experiments.judge trained.'
     )
-  face_judge = attribute_judges.restore(
+  face_judge = judge_files.restore(
       directory,
+      attribute_judges.AttributeJudge,
       attribute_names=tuple(own['attributes']),
       image_size=size,
       dataset=own['name'],

@@ -44,20 +44,11 @@ _BATCH_SIZE = attribute_judges.BATCH_SIZE
 
 
 class FlipCounts(NamedTuple):
-  """Flips that a judge confirmed, by attribute.
+  """Flips that a judge confirmed: `[K]` int by attribute, of `images` []."""
 
-  flipped: `[K]` int, images in which attribute i was seen as the opposite of
-    its label.
-  as_asked: `[K]` int, images in which it was seen with the sign that the factor
-    was given.
-  kept: `[K]` int, judgements of all other attributes that stayed those of the
-    reconstruction when attribute i was flipped; out of (K - 1) per image.
-  images: scalar int, how many.
-  """
-
-  flipped: jax.Array
-  as_asked: jax.Array
-  kept: jax.Array
+  flipped: jax.Array  # seen as the opposite of the label
+  as_asked: jax.Array  # seen with the sign that the factor was given
+  kept: jax.Array  # judgements of the K - 1 others that stayed the same
   images: jax.Array
 
 
@@ -73,10 +64,14 @@ def measure(
 
   The strength is chosen on the first `selection_images` (None: all) of the
   selection, flips are counted on the data, and `selection_flips_by_strength` is
-  added. `factor_accuracy` is None if the factors are the labels. Models of one
-  module share a program.
+  added. `factor_accuracy` is None if the factors are the labels.
   """
-  check_strengths(strengths)
+  values = np.asarray(strengths, np.float32)
+  if not values.size or not np.all((values > 0) & np.isfinite(values)):
+    raise errors.InputError(
+      f'the strengths to choose from are {list(strengths)}; accepted: one or'
+      ' more, each above 0 and finite.'
+    )
   bound = (model, judge.module, judge.variables)
   strength, rates = _choose_strength(
     *bound,
@@ -108,15 +103,9 @@ def count_flips(
 
   Section 4.3 of Lezama (2019): for every image and every attribute i, y_i is
   set to -alpha sign(y_i) and the code is decoded. A flip counts if the judge
-  then sees the opposite of the image's label. The paper does not say what the
-  judge is compared with; its 20.2 % for random weights is what the labels give,
-  since the rarer sign of an attribute has 20 % of CelebA on average and noise
-  is always judged the same. The sign that the factor was given is counted too:
-  it credits a factor that errs about the image, and gives an untrained model
-  any value, by the signs that its factors happen to have.
-
-  Returns:
-    FlipCounts over all images and attributes.
+  then sees the opposite of the image's label: the paper's 20.2 % for random
+  weights is what the labels give. The sign that the factor was given is counted
+  too; it credits a factor that errs about the image.
   """
   chex.assert_rank(attributes, 2)
   chex.assert_equal_shape_prefix([images, attributes], 1)
@@ -145,16 +134,6 @@ def count_flips(
   return reconstruction.sum_batches(count, (images, attributes), batch_size)
 
 
-def check_strengths(strengths: Sequence[float]) -> None:
-  """Raises InputError unless there are strengths, all positive and finite."""
-  values = np.asarray(strengths, np.float32)
-  if values.size == 0 or not np.all((values > 0) & np.isfinite(values)):
-    raise errors.InputError(
-      f'the strengths to choose from are {list(strengths)}; accepted: one or'
-      ' more, each above 0 and finite.'
-    )
-
-
 def choose_strength(
   model: reconstruction.Autoencoder,
   classify: attribute_judges.ClassifyFn,
@@ -166,16 +145,8 @@ def choose_strength(
 ) -> tuple[jax.Array, jax.Array]:
   """Chooses a model's alpha: the one with most flips, the smaller of equals.
 
-  For images that the model is not evaluated on.
-
-  Returns:
-    The strength (a scalar), and `[len(strengths)]` the share of flips of each
-    in rising order of strength.
-
-  Raises:
-    InputError: see `check_strengths`.
+  Also returns `[len(strengths)]`, the share of flips of each in rising order.
   """
-  check_strengths(strengths)
   strengths = jnp.sort(jnp.asarray(strengths, jnp.float32))
 
   def rate(strength):
@@ -198,13 +169,7 @@ def evaluate_faces(
   *,
   batch_size: int = _BATCH_SIZE,
 ) -> dict[str, Any]:
-  """Measures an autoencoder of faces. May be jitted.
-
-  Returns:
-    What `summarize` takes: scalars `mse` and `strength`, `flips` (FlipCounts),
-    and SignCounts of the `judge` on images, of the `judge_reconstructions` and
-    of the signs of the `factors`.
-  """
+  """Measures an autoencoder of faces, for `summarize`. May be jitted."""
   count = lambda seen, *transform: attribute_judges.count_correct(
     seen, images, attributes, *transform, batch_size=batch_size
   )
@@ -231,26 +196,18 @@ def summarize(
 ) -> dict[str, Any]:
   """Turns what `evaluate_faces` measured into entries of a row.
 
-  Returns:
-    JSON values, rates in [0, 1]: `mse`, `psnr`, `strength`; means over
-    attributes `attribute_flips`, `attribute_flips_as_asked`, `preservation`
-    (None for a single attribute), `judge_accuracy`,
-    `judge_accuracy_reconstructions` and `factor_accuracy`, each also by name in
-    `..._by_attribute`; `judge_balanced_accuracy_by_attribute`;
-    `attribute_flips_told`, the mean over the `attributes_told` whose balanced
-    accuracy is at least `TOLD_ACCURACY` (None if there are none).
+  They are JSON values: `mse`, `psnr`, `strength`; means over attributes in
+  [0, 1], each also by name in `..._by_attribute`; `preservation` is None for a
+  single attribute, `attribute_flips_told` if the judge tells none with a
+  balanced accuracy of `TOLD_ACCURACY`.
   """
-  flips = measured['flips']
+  flips, judge = measured['flips'], measured['judge']
   images = int(flips.images)
   flipped = np.asarray(flips.flipped) / images
-  if flipped.size != len(attribute_names):
-    raise ValueError(
-      f'{len(attribute_names)} names for {flipped.size} attributes.'
-    )
   by_attribute = {
     'attribute_flips': flipped,
     'attribute_flips_as_asked': np.asarray(flips.as_asked) / images,
-    'judge_accuracy': measured['judge'].accuracy,
+    'judge_accuracy': judge.accuracy,
     'judge_accuracy_reconstructions': (
       measured['judge_reconstructions'].accuracy
     ),
@@ -260,20 +217,19 @@ def summarize(
   if others:
     kept = np.asarray(flips.kept) / (images * others)
     by_attribute['preservation'] = kept
-  balanced = measured['judge'].balanced_accuracy
-  told = balanced >= TOLD_ACCURACY
-  name_values = lambda x: dict(zip(attribute_names, x.tolist()))
+  told = judge.balanced_accuracy >= TOLD_ACCURACY
+  name_values = lambda x: dict(zip(attribute_names, x.tolist(), strict=True))
   mse = float(measured['mse'])
   row = {
     'mse': mse,
     'psnr': reconstruction.psnr(mse, peak=2.0),
     'strength': float(measured['strength']),
-    'attribute_flips_told': (
-      float(np.mean(flipped[told])) if np.any(told) else None
-    ),
+    'attribute_flips_told': float(flipped[told].mean()) if any(told) else None,
     'attributes_told': int(np.sum(told)),
     'preservation': None,
-    'judge_balanced_accuracy_by_attribute': name_values(balanced),
+    'judge_balanced_accuracy_by_attribute': name_values(
+      judge.balanced_accuracy
+    ),
   }
   for name, values in by_attribute.items():
     row[name] = float(np.mean(values))

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import dataclasses
 import functools
 import os
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import chex
 from flax import linen as nn
@@ -65,20 +65,14 @@ class SignCounts(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class AttributeJudge:
-  """A trained judge: how it was trained, its accuracy and its variables.
+  """A trained judge of K attributes, in order, on `[S, S, 3]` in [-1, 1].
 
-  Attributes:
-    attribute_names: of the K attributes that it recognises, in order.
-    image_size: S, of its input: `[S, S, 3]` in [-1, 1].
-    dataset: name of the one that it was trained on.
-    fingerprint: of the images that it was trained on.
-    seed: see `train`, as `epochs`, `batch_size` and the widths.
-    best_epoch: whose weights these are, counted from 1.
-    accuracy: of each attribute on the selection split.
-    balanced_accuracy: mean of sensitivity and specificity of each, there.
-    sha256: of the variables.
+  `fingerprint` is that of the images that it was trained on; `best_epoch`,
+  counted from 1, that of its weights; `accuracy` and `balanced_accuracy` those
+  of each attribute on the selection split; `sha256` that of `variables`.
   """
 
+  tree: ClassVar[str] = 'variables'
   attribute_names: tuple[str, ...]
   image_size: int
   dataset: str
@@ -106,10 +100,6 @@ class AttributeJudge:
       self.hidden,
     )
 
-  def judge(self, images: jax.Array) -> jax.Array:
-    """Returns the signs `[B, K]` of `[B, S, S, 3]` images in [-1, 1]."""
-    return classify(self.module, self.variables, images)
-
   def describe(self) -> dict[str, Any]:
     """Returns what identifies the judge, for results.json."""
     names = (
@@ -136,12 +126,9 @@ def count_correct(
 ) -> SignCounts:
   """Counts how often a judge is right, also about reconstructions.
 
-  Args:
-    classify_fn: the judge, or another function to signs of attributes.
-    images: `[M, S, S, 3]` uint8.
-    attributes: `[M, K]` int in {-1, +1}.
-    transform: (images in [-1, 1], labels) -> what is judged.
-    batch_size: images that are judged at once.
+  Images are `[M, S, S, 3]` uint8, attributes `[M, K]` int in {-1, +1};
+  `transform` makes (images in [-1, 1], labels) what is judged, `batch_size` at
+  once.
   """
   chex.assert_rank(attributes, 2)
   chex.assert_equal_shape_prefix([images, attributes], 1)
@@ -162,7 +149,15 @@ def compute_accuracy(
   judge: AttributeJudge, data: registry.Dataset
 ) -> SignCounts:
   """Counts how often a judge is right on a data set, by attribute."""
-  return _count_over_parts(judge.module, judge.variables, data)
+  parts = [(data.images, data.labels)]
+  if data.images is None:
+    starts = range(_CHUNK_IMAGES, len(data), _CHUNK_IMAGES)
+    parts = map(data.read, np.split(np.arange(len(data)), starts))
+  counts = [
+    jax.device_get(_count(judge.module, judge.variables, *part))
+    for part in parts
+  ]
+  return jax.tree.map(lambda *x: sum(np.asarray(n) for n in x), *counts)
 
 
 def default_directory(dataset: str, image_size: int) -> str:
@@ -180,36 +175,22 @@ def restore_or_train(
 ) -> AttributeJudge:
   """Restores the judge of a directory, or trains and saves one.
 
-  Args:
-    directory: where it is or will be.
-    data: to train on.
-    selection: other images, on which the epoch is chosen.
-    report: called after every epoch of training.
-    **settings: arguments of `train`, which an existing judge must match.
+  Settings are arguments of `train`, which an existing judge must match.
 
   Raises:
     InputError: if an existing judge is for other data or was trained otherwise;
       if the directory holds something else.
   """
-  if judge_files.exist(directory):
-    judge = restore(
-      directory,
-      attribute_names=data.attribute_names,
-      image_size=data.image_shape[0],
-      dataset=data.name,
-    )
-    for name, wanted in {**settings, 'fingerprint': data.fingerprint}.items():
-      found = getattr(judge, name)
-      if wanted != found:
-        raise errors.InputError(
-          f'the judge in {directory} was trained with {name} {found}, asked'
-          f' for is {wanted}; accepted: the same, or another directory.'
-        )
-    return judge
-  judge_files.check_free(directory)
-  judge = train(data, selection, report=report, **settings)
-  save(directory, judge)
-  return judge
+  return judge_files.restore_or_train(
+    directory,
+    AttributeJudge,
+    lambda: train(data, selection, report=report, **settings),
+    attribute_names=data.attribute_names,
+    image_size=data.image_shape[0],
+    dataset=data.name,
+    fingerprint=data.fingerprint,
+    **settings,
+  )
 
 
 def train(
@@ -230,17 +211,6 @@ def train(
   that falls from 1e-3 to 0 by a cosine; images mirrored with chance 1/2. The
   best epoch, the first of equals, has the highest accuracy on the selection.
 
-  Args:
-    data: to train on.
-    selection: other images, with the same attributes.
-    seed: of initialisation, data order and mirroring.
-    epochs: of training.
-    batch_size: of a step.
-    first_width: see `classifiers.AttributeJudge`, as the next two.
-    last_width: of the network.
-    hidden: of the network.
-    report: called after every epoch.
-
   Raises:
     InputError: if the two data sets differ in attributes.
   """
@@ -256,7 +226,8 @@ def train(
   )  # fmt: skip
   best_accuracy = -1.0
   for epoch, (variables, loss) in enumerate(_train_epochs(best, data), start=1):
-    counts = _count_over_parts(best.module, variables, selection)
+    judge = dataclasses.replace(best, variables=variables)
+    counts = compute_accuracy(judge, selection)
     accuracy = float(np.mean(counts.accuracy))
     if accuracy > best_accuracy:
       best_accuracy = accuracy
@@ -270,60 +241,23 @@ def train(
       )
     if report is not None:
       report(epoch, epochs, {'loss': loss, 'accuracy': accuracy})
-  best_sha256 = trees.hash_tree(best.variables)
-  return dataclasses.replace(best, sha256=best_sha256)
-
-
-def save(directory: str | os.PathLike[str], judge: AttributeJudge) -> None:
-  """Saves a judge to a directory, whole or not at all."""
-  judge_files.save(directory, judge, 'variables')
-
-
-def restore(
-  directory: str | os.PathLike[str],
-  *,
-  attribute_names: tuple[str, ...],
-  image_size: int,
-  dataset: str,
-) -> AttributeJudge:
-  """Restores a judge; InputError if it is damaged or for other data.
-
-  Args:
-    directory: that `save` wrote to.
-    attribute_names: that it must recognise, in this order.
-    image_size: S, of the images to judge.
-    dataset: name of the one to judge.
-  """
-  judge = judge_files.read(directory, AttributeJudge, 'variables')
-  for name, found, wanted in (
-    ('attributes', judge.attribute_names, tuple(attribute_names)),
-    ('image_size', judge.image_size, image_size),
-    ('dataset', judge.dataset, dataset),
-  ):
-    if found != wanted:
-      show = lambda x: ','.join(x) if isinstance(x, tuple) else x
-      raise errors.InputError(
-        f'the judge in {directory} was trained for --{name}={show(found)};'
-        f' accepted: one for --{name}={show(wanted)}.'
-      )
-  return judge
+  return dataclasses.replace(best, sha256=trees.hash_tree(best.variables))
 
 
 def _train_epochs(judge, data):
   """Yields the variables after each epoch, and its mean loss."""
-  module, seed, batch_size = judge.module, judge.seed, judge.batch_size
+  seed, batch_size = judge.seed, judge.batch_size
   num_steps = judge.epochs * batches.count_steps(len(data), batch_size)
   optimizer = judge_training.make_optimizer(num_steps)
-  variables = autoencoders.init_variables(module, seed)
+  variables = autoencoders.init_variables(judge.module, seed)
   state = judge_training.TrainState(
     jnp.zeros((), jnp.int32),
     **variables,
     opt_state=optimizer.init(variables['params']),
   )
-  train_steps = jax.jit(
-    functools.partial(
-      _train_steps, module=module, optimizer=optimizer, seed=seed
-    ),
+  objective = functools.partial(_compute_loss, judge.module, seed)
+  take_steps = jax.jit(
+    functools.partial(judge_training.take_steps, objective, optimizer),
     donate_argnums=0,
   )
   resident = None
@@ -332,41 +266,26 @@ def _train_epochs(judge, data):
   for epoch in range(judge.epochs):
     indices = batches.epoch_indices(seed, epoch, len(data), batch_size)
     losses = []
-    parts = _read_parts(data, resident, np.asarray(indices))
-    for images, attributes, part in parts:
-      state, loss = train_steps(state, images, attributes, part)
+    for part in _read_parts(data, resident, np.asarray(indices)):
+      state, loss = take_steps(state, *part)
       losses.append(np.asarray(loss))
     variables = {'params': state.params, 'batch_stats': state.batch_stats}
     yield variables, float(np.mean(np.concatenate(losses)))
 
 
-def _train_steps(
-  state, images, attributes, indices, *, module, optimizer, seed
-):
-  """Takes a step per row of `[steps, B]` indices into `[M, ...]` arrays."""
-
-  def step(state, batch_indices):
-    mirrored = batches.mirror(
-      jnp.take(images, batch_indices, axis=0),
-      batches.step_mirror(seed, state.step, batch_indices.size),
-    )
-    batch_images = batches.to_signed_float(mirrored)
-    labels = jnp.take(attributes, batch_indices, axis=0)
-
-    def objective(params, batch_stats):
-      logits, updated = module.apply(
-        {'params': params, 'batch_stats': batch_stats},
-        batch_images,
-        train=True,
-        mutable=['batch_stats'],
-      )
-      present = (labels > 0).astype(logits.dtype)
-      loss = optax.sigmoid_binary_cross_entropy(logits, present).mean()
-      return loss, updated['batch_stats']
-
-    return judge_training.take_step(state, objective, optimizer)
-
-  return jax.lax.scan(step, state, indices)
+def _compute_loss(module, seed, params, batch_stats, step, images, labels):
+  mirrored = batches.mirror(
+    images, batches.step_mirror(seed, step, images.shape[0])
+  )
+  logits, updated = module.apply(
+    {'params': params, 'batch_stats': batch_stats},
+    batches.to_signed_float(mirrored),
+    train=True,
+    mutable=['batch_stats'],
+  )
+  present = (labels > 0).astype(logits.dtype)
+  loss = optax.sigmoid_binary_cross_entropy(logits, present).mean()
+  return loss, updated['batch_stats']
 
 
 def _read_parts(data, resident, indices):
@@ -379,16 +298,6 @@ def _read_parts(data, resident, indices):
     part = indices[start : start + steps]
     images, attributes = data.read(part.ravel())
     yield images, attributes, np.arange(part.size).reshape(part.shape)
-
-
-def _count_over_parts(module, variables, data):
-  """Sums the counts of the parts of a data set; one part fits in memory."""
-  parts = [(data.images, data.labels)]
-  if data.images is None:
-    starts = range(_CHUNK_IMAGES, len(data), _CHUNK_IMAGES)
-    parts = map(data.read, np.split(np.arange(len(data)), starts))
-  parts = [jax.device_get(_count(module, variables, *part)) for part in parts]
-  return jax.tree.map(lambda *x: sum(np.asarray(n) for n in x), *parts)
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -48,10 +48,7 @@ class Ensemble(Protocol):
 
 
 class SwapCounts(NamedTuple):
-  """Judged pairs, and those whose class followed the factors.
-
-  Each is `[3]` int, by the order of `PROTOCOLS`.
-  """
+  """Judged pairs and those that followed, each `[3]` int, by `PROTOCOLS`."""
 
   followed: jax.Array
   pairs: jax.Array
@@ -67,11 +64,7 @@ def measure(
 ) -> dict[str, Any]:
   """Measures an autoencoder: entries of a row, see `summarize`.
 
-  Models of one module share a program.
-
-  Raises:
-    InputError: if the judges see images of another shape, or the model has
-      images in another range.
+  InputError if the judges see images of another shape or range.
   """
   found = (*model.image_shape, *model.image_range)
   wanted = (*judges.image_shape, 0, 1)
@@ -146,9 +139,6 @@ def count_class_swaps(
     every pass, as the released code left it.
   class_swaps_true_labels: pairs of different true labels; a swap counts if the
     judge sees the donor's label in the swapped image.
-
-  Returns:
-    SwapCounts over the data set, by the one judge.
   """
   num_batches = images.shape[0] // SWAP_BATCH_SIZE
   split = lambda x: x[: num_batches * SWAP_BATCH_SIZE].reshape(
@@ -189,15 +179,11 @@ def evaluate_autoencoder(
   *,
   seed: int | jax.Array = 0,
 ) -> dict[str, jax.Array]:
-  """Measures an autoencoder by an ensemble of judges. May be jitted.
+  """Measures an autoencoder by N judges, whose parameters are stacked.
 
-  `judge` is `(params, images, key) -> [B] int`; `judge_params` are those of N
-  judges, stacked: leaves `[N, ...]`.
-
-  Returns:
-    Scalar `mse`; `[N]` `judge_accuracy` on the images and
-    `judge_accuracy_reconstructions`; `[N, 3]` `followed` and `pairs`, see
-    `count_class_swaps`.
+  Returns a scalar `mse`; `[N]` `judge_accuracy` on the images and
+  `judge_accuracy_reconstructions`; `[N, 3]` `followed` and `pairs`. May be
+  jitted.
   """
 
   def with_one_judge(params):
@@ -221,11 +207,10 @@ def evaluate_autoencoder(
 def summarize(measured: dict[str, jax.Array]) -> dict[str, Any]:
   """Turns what `evaluate_autoencoder` measured into entries of a row.
 
-  Returns:
-    JSON values: `mse`, `psnr`; each protocol's rate as the mean over judges,
-    None where a judge is left without pairs; for the headline `class_swaps`
-    also the rate and the pairs of each judge, and the standard deviation of the
-    rates (divisor n - 1; None for one judge).
+  They are JSON values: `mse`, `psnr`; each protocol's rate as the mean over
+  judges, None where a judge is left without pairs; for `class_swaps` also the
+  rate and the pairs of each judge, and the standard deviation of the rates
+  (divisor n - 1; None for one judge).
   """
   measured = {name: np.asarray(value) for name, value in measured.items()}
   mse = float(measured['mse'])

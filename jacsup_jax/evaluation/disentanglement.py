@@ -1,15 +1,12 @@
 """Scores of how codes and labels go together: MIG, SAP, DCI and modularity.
 
-`U` units of a code, `L` labels: the ground-truth factors of the literature.
-(Factors are the first units of a code in this package.) Every value of a label
-is a class. A score is a mean over parts, one per label or per unit. Arguments
-of the functions of one metric: codes `[M, U]` finite; classes `[M, L]` int from
-0, each label with two classes or more; names of the labels.
+A score is a mean over parts, one per label or per unit of the code. Functions
+of one metric take codes `[M, U]`, finite; classes `[M, L]` int from 0, each
+label with two or more; and the labels' names.
 """
 
 from collections.abc import Sequence
 import dataclasses
-import functools
 from typing import Any
 
 import jax
@@ -62,20 +59,15 @@ def measure(
 ) -> dict[str, Score]:
   """Computes scores of a model's codes of at most `MOST_IMAGES` images.
 
-  Args:
-    model: whose units are (factors, nuisance), a feature map flattened.
-    data: with its labels, see `list_labels`.
-    metrics: of `METRICS`.
-
-  Returns:
-    See `compute_scores`; undefined for models whose factors are the labels.
+  They are undefined for models whose factors are the labels.
   """
   check_metrics(metrics)
   if model.factors_are_labels:
     undefined = Score(None, reasons=('its factors are the labels',))
     return {s: undefined for metric in metrics for s in SCORES[metric]}
   labels, names = list_labels(data)
-  chosen = choose_images(len(labels))
+  order = np.random.default_rng(0).permutation(len(labels))
+  chosen = np.sort(order[:MOST_IMAGES])
   codes = compute_codes(model, jnp.asarray(data.images[chosen]))
   return compute_scores(metrics, np.asarray(codes), labels[chosen], names)
 
@@ -88,12 +80,6 @@ def list_labels(data: registry.Dataset) -> tuple[np.ndarray, tuple[str, ...]]:
     return data.all_labels, data.label_names
   name = 'digit' if data.name in _DIGITS else 'class'
   return data.labels[:, np.newaxis], (name,)
-
-
-def choose_images(count: int) -> np.ndarray:
-  """Returns the indices, in order, of the images that are measured."""
-  order = np.random.default_rng(0).permutation(count)
-  return np.sort(order[:MOST_IMAGES])
 
 
 @jax.jit
@@ -122,36 +108,29 @@ def compute_scores(
   codes: np.ndarray,
   labels: np.ndarray,
   label_names: Sequence[str] | None = None,
-  *,
-  seed: int = 0,
 ) -> dict[str, Score]:
   """Computes the scores that `SCORES` lists for some metrics.
 
-  Args:
-    metrics: of `METRICS`.
-    codes: `[M, U]` real numbers.
-    labels: `[M, L]` int, of any values; constant ones are left out and named.
-    label_names: L names for reasons; 'label 0' and so on by default.
-    seed: of what is drawn, in DCI alone.
+  Codes are `[M, U]` real numbers, labels `[M, L]` int of any values; constant
+  ones are left out and named.
 
   Raises:
-    InputError: if a metric is unknown; if the arrays have other ranks or types,
-      or different numbers of examples.
+    InputError: if a metric is unknown or the arrays do not fit.
   """
   check_metrics(metrics)
   codes, classes, names = _check_arrays(codes, labels, label_names)
   functions = {
     'mig': compute_mig,
     'sap': compute_sap,
-    'dci': functools.partial(compute_dci, seed=seed),
+    'dci': compute_dci,
     'modularity': compute_modularity,
   }
   varies = classes.max(axis=0) > 0
   kept = [name for name, does in zip(names, varies) if does]
   constant = tuple(
     f'{name} is the same in all {len(classes)} examples'
-    for name in names
-    if name not in kept
+    for name, does in zip(names, varies)
+    if not does
   )
   bad = int(np.sum(~np.all(np.isfinite(codes), axis=1)))
   scores = {}
@@ -189,16 +168,14 @@ def compute_mig(codes, classes, names) -> tuple[Score]:
   """Computes the mutual information gap, Chen et al. (2018); parts of labels.
 
   The information of the unit that has the most of a label, less that of the
-  next, over the label's entropy. Information is the plug-in estimate of codes
-  in bins of equal width, as in Locatello et al. (2019) for codes without a
-  posterior. In [0, 1]; 0 for a rotation that spreads labels over all units.
+  next, over the label's entropy; of codes in bins of equal width, as in
+  Locatello et al. (2019). In [0, 1].
   """
   if codes.shape[1] < 2:
     return (_undefined('MIG needs two units or more, and the code has one'),)
   ordered = np.sort(mutual_information(discretise(codes), classes), axis=0)
   entropy = np.diagonal(mutual_information(classes, classes))
-  parts = (ordered[-1] - ordered[-2]) / entropy
-  return (_mean(parts.tolist()),)
+  return (_mean((ordered[-1] - ordered[-2]) / entropy),)
 
 
 def compute_modularity(codes, classes, names) -> tuple[Score]:
@@ -214,13 +191,12 @@ def modularity_of_information(information: np.ndarray) -> Score:
   """Computes modularity, Ridgeway & Mozer (2018), from information `[U, L]`.
 
   1 - sum over the other labels of m_ul^2 / (theta_u^2 (L - 1)), with theta_u
-  the largest m_ul of unit u. In [0, 1]. How large theta_u is does not count, so
-  random rotations of five labels had 0.8.
+  the largest m_ul of unit u. In [0, 1]; random rotations of five labels: 0.8.
   """
   top = information.max(axis=1)
   rest = np.sum(information**2, axis=1) - top**2
-  scale = top**2 * (information.shape[1] - 1)
-  parts = [float(1 - r / t) if t > 0 else None for r, t in zip(rest, scale)]
+  with np.errstate(invalid='ignore'):
+    parts = 1 - rest / (top**2 * (information.shape[1] - 1))
   return _mean(parts, f'no information in {_name_units(parts)}')
 
 
@@ -235,7 +211,6 @@ def discretise(codes: np.ndarray, bins: int = BINS) -> np.ndarray:
 
 def mutual_information(units: np.ndarray, classes: np.ndarray) -> np.ndarray:
   """Computes the information `[U, L]` of `[M, U]` bins on labels, in nats."""
-  # pylint: disable=import-outside-toplevel
   from sklearn import metrics
 
   table = np.zeros((units.shape[1], classes.shape[1]))
@@ -246,8 +221,7 @@ def mutual_information(units: np.ndarray, classes: np.ndarray) -> np.ndarray:
     score = metrics.mutual_info_score(None, None, contingency=counts)
     table[unit, label] = score
   # Rounding may leave what should be 0 just above it.
-  table[table < 1e-12] = 0
-  return table
+  return np.where(table < 1e-12, 0, table)
 
 
 def compute_sap(codes, classes, names) -> tuple[Score]:
@@ -260,32 +234,29 @@ def compute_sap(codes, classes, names) -> tuple[Score]:
   """
   if codes.shape[1] < 2:
     return (_undefined('SAP needs two units or more, and the code has one'),)
-  accuracies = [
-    predictors.threshold_accuracies(codes, column) for column in classes.T
-  ]
-  gaps = [np.diff(np.sort(found)[-2:]).item() for found in accuracies]
+  gaps = []
+  for column in classes.T:
+    accuracies = predictors.threshold_accuracies(codes, column)
+    gaps.append(np.diff(np.sort(accuracies)[-2:]).item())
   return (_mean(gaps),)
 
 
-def compute_dci(codes, classes, names, *, seed=0) -> tuple[Score, Score, Score]:
+def compute_dci(codes, classes, names) -> tuple[Score, Score, Score]:
   """Computes disentanglement, completeness and informativeness.
 
-  Eastwood & Williams (2018). A predictor of a label from the code (see
-  `predictors.predict`) says how important each unit is to it. Disentanglement
-  of a unit is 1 less the entropy (base L) of its importance over labels,
-  weighted by its share of all importance; completeness of a label 1 less the
-  entropy (base U) of the units' importance to it; informativeness the accuracy
-  on new examples.
+  Eastwood & Williams (2018), by the units' importance to `predictors.predict`.
+  Disentanglement of a unit is 1 less the entropy (base L) of its importance
+  over labels, weighted by its share of all importance; completeness of a label
+  1 less the entropy (base U) of the units' importance to it; informativeness
+  the accuracy on new examples.
   """
-  reason = None
   if len(codes) < _FEWEST:
     reason = f'DCI needs {_FEWEST} examples or more, found {len(codes)}'
-  elif not classes.shape[1]:
-    reason = 'DCI needs a label that varies, found 0'
-  if reason:
     return (_undefined(reason),) * 3
+  if not classes.shape[1]:
+    return (_undefined('DCI needs a label that varies, found 0'),) * 3
   importance, accuracies = zip(*(
-      predictors.predict(codes, column, seed) for column in classes.T
+      predictors.predict(codes, column) for column in classes.T
   ))  # fmt: skip
   scores = dci_of_importance(np.stack(importance, axis=1), names)
   return (*scores, _mean(accuracies))
@@ -314,31 +285,21 @@ def dci_of_importance(
       'completeness of DCI needs two units or more, and the code has one'
     )
   parts = _one_less_entropy(importance.T)
-  empty = [name for name, part in zip(names, parts) if part is None]
-  return separate, _mean(
-    parts, f'no unit is of importance to {", ".join(empty)}'
-  )
+  empty = ', '.join(np.array(names)[np.isnan(parts)])
+  return separate, _mean(parts, f'no unit is of importance to {empty}')
 
 
 def _check_arrays(codes, labels, label_names):
   """Returns float codes, labels as classes from 0 without gaps, and names."""
   codes, labels = np.asarray(codes), np.asarray(labels)
-  for name, array, kinds, accepted in (
-    ('codes', codes, 'fiub', '(M, U) real numbers'),
-    ('labels', labels, 'iub', '(M, L) integers'),
-  ):
-    if array.ndim != 2 or not array.size or array.dtype.kind not in kinds:
-      raise errors.InputError(
-        f'{name} have the shape {array.shape} and type {array.dtype};'
-        f' accepted: {accepted}, none of the sizes 0.'
-      )
-  names = tuple(label_names or (f'label {i}' for i in range(labels.shape[1])))
-  if len(codes) != len(labels) or len(names) != labels.shape[1]:
+  fit = codes.ndim == labels.ndim == 2 and codes.size and labels.size
+  if not fit or len(codes) != len(labels) or labels.dtype.kind not in 'iub':
     raise errors.InputError(
-      f'found {len(codes)} codes, labels of {len(labels)} examples, and'
-      f' {len(names)} names for {labels.shape[1]} labels; accepted: as many'
-      ' of each.'
+      f'codes have the shape {codes.shape}, labels {labels.shape} and type'
+      f' {labels.dtype}; accepted: (M, U) real numbers and (M, L) integers,'
+      ' none of the sizes 0.'
     )
+  names = tuple(label_names or (f'label {i}' for i in range(labels.shape[1])))
   classes = [np.unique(column, return_inverse=True)[1] for column in labels.T]
   return codes.astype(np.float64), np.stack(classes, axis=1), names
 
@@ -348,28 +309,27 @@ def _undefined(reason):
 
 
 def _mean(parts, reason='', weights=None):
-  """Returns the score of the mean of the defined parts; why some are not."""
-  defined = np.array([part is not None for part in parts], bool)
+  """Returns the score of the mean of all parts but NaN; why some are NaN."""
+  parts = np.array(parts, float)
+  defined = ~np.isnan(parts)
   value = None
   if defined.any():
-    known = np.array(parts, float)[defined]
     weights = None if weights is None else weights[defined]
-    value = float(np.average(known, weights=weights))
-  return Score(value, tuple(parts), () if defined.all() else (reason,))
+    value = float(np.average(parts[defined], weights=weights))
+  shown = np.where(defined, parts.astype(object), None)
+  return Score(value, tuple(shown), () if defined.all() else (reason,))
 
 
 def _name_units(parts):
   """Names the units whose part is undefined, the first few of many."""
-  units = [unit for unit, part in enumerate(parts) if part is None]
+  units = np.flatnonzero(np.isnan(parts))
   shown = ', '.join(map(str, units[:5])) + (', ...' if len(units) > 5 else '')
   return f'{len(units)} of the units ({shown})'
 
 
 def _one_less_entropy(importance):
-  """Returns 1 less the entropy of each row's shares; None for rows of 0."""
-  parts = []
-  for row in importance:
-    share = row[row > 0] / (row.sum() or 1.0)
-    entropy = -np.sum(share * np.log(share)) / np.log(len(row))
-    parts.append(float(1 - entropy) if len(share) else None)
-  return parts
+  """Returns 1 less the entropy of each row's shares; NaN for rows of 0."""
+  from scipy import stats
+
+  with np.errstate(invalid='ignore'):
+    return 1 - stats.entropy(importance, base=importance.shape[1], axis=1)

@@ -1,10 +1,8 @@
 """What a decoder's Jacobian shows: agreement, columns, principal directions.
 
-Jacobian supervision asks that a student's image changes with its factors as its
-teacher's does, eq. (1) of Lezama (2019), and trains it by differences of
-images, eq. (9). Here the derivative itself is measured, exactly, for any pure
-function `decode(code) -> images` that treats examples independently. A column
-is the derivative of an image with respect to one factor.
+The derivative itself is measured, exactly, for any pure function `decode(code)
+-> [B, H, W, C]` that treats examples independently; codes are `[B, K]` factors
+and nuisance of any shape. A column is the derivative with respect to a factor.
 """
 
 from collections.abc import Sequence
@@ -53,18 +51,14 @@ def multiply_columns(
 ) -> ColumnProducts:
   """Multiplies a student's columns by its teacher's, factor by factor.
 
-  Both sides of eq. (1) of Lezama (2019), each at its own model's code: `[B, K]`
-  factors and nuisance of any shape.
-
-  Returns:
-    ColumnProducts, in squared units of the images over those of the factors.
+  Both sides of eq. (1) of Lezama (2019), each at its own model's code, in
+  squared units of the images over those of the factors.
 
   Raises:
-    InputError: if the two differ in the number of examples or factors, or in
-      the shape of images; or see `check_decoder`.
+    InputError: if the two differ in examples, factors or image shape.
   """
   shapes = [
-    (*code.factors.shape, *check_decoder(decode, code, name))
+    (*code.factors.shape, *_check_decoder(decode, code, name))
     for name, decode, code in (
       ('student', student_decode, student_code),
       ('teacher', teacher_decode, teacher_code),
@@ -105,10 +99,6 @@ def compute_agreement(
   error of its norm, | ||J_S|| - ||J_T|| | / ||J_T||, are averaged over the
   examples where they are defined: not where a column is zero.
 
-  Args:
-    products: see `multiply_columns`.
-    names: of the K factors.
-
   Returns:
     JSON values: `cosine` and `norm_error`, means over factors; `factors`, those
     of each by its name, with the numbers of examples left out,
@@ -146,20 +136,13 @@ def compute_column_cosines(
 
   Factors may move the image together (1), against each other (-1), or
   independently (0); averaged over the examples where both columns are not zero.
-
-  Args:
-    decode: `code -> [B, H, W, C]`.
-    code: `[B, K]` factors and nuisance of any shape.
-
-  Returns:
-    `[K, K]` cosines, 0 where no example defines one, and `[K, K]` int, the
-    number of examples that do.
+  Returns `[K, K]` cosines, 0 where no example defines one, and `[K, K]` int,
+  the number of examples that do.
 
   Raises:
-    InputError: if the columns of one image take too much memory; or see
-      `check_decoder`.
+    InputError: if the columns of one image take too much memory.
   """
-  image_shape = check_decoder(decode, code)
+  image_shape = _check_decoder(decode, code)
   needed = 4 * code.factors.shape[1] * math.prod(image_shape)
   _check_memory(
     f'the {code.factors.shape[1]} columns of images of {image_shape}', needed
@@ -198,14 +181,8 @@ def find_principal_directions(
   singular vectors. Orthogonal iteration of a block: each step takes a product
   with J and one with J^T for every direction, and J itself is never formed.
 
-  Args:
-    decode: `code -> [B, H, W, C]`.
-    code: `[B, K]` factors and nuisance of any shape.
-    count: n, how many directions.
-    seed: of the first block.
-    tolerance: ends the iteration: largest ||G v - s^2 v|| of those asked for,
-      relative to the largest eigenvalue.
-    most_iterations: ends it too.
+  The iteration ends where the largest ||G v - s^2 v|| of the `count` directions
+  asked for, relative to the largest eigenvalue, is below the tolerance.
 
   Returns:
     PrincipalDirections. Singular values are the root mean square, over
@@ -214,15 +191,15 @@ def find_principal_directions(
 
   Raises:
     InputError: if there are fewer units than directions, or these take too
-      much memory; or see `check_decoder`.
+      much memory.
   """
-  check_decoder(decode, code)
+  _check_decoder(decode, code)
   shape = code.nuisance.shape[1:]
   dim = math.prod(shape)
   if not 1 <= count <= dim:
     raise errors.InputError(
       f'{count} principal directions of a nuisance of {dim} units; accepted:'
-      f' {f"from 1 to {dim}" if dim else "a decoder with a nuisance"}.'
+      f' from 1 to {dim}.'
     )
   size = min(dim, count + _MORE_DIRECTIONS)
   _check_memory(f'{size} directions of {dim} units', 4 * size * dim)
@@ -241,23 +218,16 @@ def find_principal_directions(
   )
 
 
-def check_decoder(
+def _check_decoder(
   decode: codes.DecodeFn, code: codes.Code, name: str = 'decoder'
 ) -> tuple[int, int, int]:
-  """Returns the shape (H, W, C) of what a decoder makes of a code.
-
-  Nothing is computed.
-
-  Raises:
-    InputError: if the code does not have factors `[B, K]` and a nuisance
-      `[B, ...]`, or is not decoded to images `[B, H, W, C]`.
-  """
+  """Returns the (H, W, C) that are decoded; InputError if codes do not fit."""
   factors, nuisance = (jnp.shape(x) for x in code)
   if len(factors) != 2 or 0 in factors or nuisance[:1] != factors[:1]:
     raise errors.InputError(
       f'the code of the {name} has factors of the shape {factors} and'
-      f' nuisance of {nuisance}; accepted: (examples, factors), one or more,'
-      ' and as many examples.'
+      f' nuisance of {nuisance}; accepted: (examples, factors) and as many'
+      ' examples.'
     )
   images = jax.eval_shape(decode, code).shape
   if len(images) != 4 or images[0] != factors[0]:

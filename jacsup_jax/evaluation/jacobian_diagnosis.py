@@ -6,6 +6,7 @@ import functools
 from typing import Any
 
 import jax
+import numpy as np
 
 from jacsup_jax.core import codes
 from jacsup_jax.core import config
@@ -39,12 +40,8 @@ def measure(
   and on its factors if the nuisance is a map. All but teachers are also
   compared with the first teacher on its factors.
 
-  Args:
-    stages: parents before their children.
-    stage_models: one per stage.
-    images: `[M, H, W, C]` uint8, M of some 16 to 256.
-    factor_names: of the first teacher's factors.
-    attributes: `[M, K]` labels, for models whose factors are the labels.
+  Images are `[M, H, W, C]` uint8, M of some 16 to 256; attributes `[M, K]` are
+  for models whose factors are the labels.
 
   Returns:
     JSON values per model: `stage`, `model`, `nuisance_dim`; `supervisor` and
@@ -148,15 +145,9 @@ def _compare(student, teacher, names):
 
 def _compare_columns(model, code, names):
   cosines, count = jax.device_get(_column_cosines(model, code))
-  return {
-    'names': names,
-    'cosines': [
-      # NaN is not JSON.
-      [float(c) if n else None for c, n in zip(*row)]
-      for row in zip(cosines, count)
-    ],
-    'examples': count.tolist(),
-  }
+  # NaN is not JSON.
+  known = np.where(count > 0, cosines.astype(object), None)
+  return {'names': names, 'cosines': known.tolist(), 'examples': count.tolist()}
 
 
 def _find_directions(member):

@@ -1,14 +1,15 @@
 """A directory that holds judges: one safetensors file.
 
-Judges are a frozen dataclass; one field is a tree of arrays, and the others,
-which are JSON values, go into the file's metadata.
+Judges are a frozen dataclass; the field that its `tree` names is a tree of
+arrays, and the others, which are JSON values, go into the file's metadata.
 """
 
+from collections.abc import Callable
 import dataclasses
 import json
 import os
 import pathlib
-from typing import Any, TypeVar
+from typing import Any
 
 from flax import traverse_util
 import numpy as np
@@ -16,7 +17,6 @@ import numpy as np
 from jacsup_jax.core import errors
 from jacsup_jax.data import files
 
-_Judges = TypeVar('_Judges')
 _NAME = 'judge.safetensors'
 
 
@@ -25,41 +25,18 @@ def exist(directory: str | os.PathLike[str]) -> bool:
   return files.exists(pathlib.Path(directory) / _NAME)
 
 
-def check_free(directory: str | os.PathLike[str]) -> None:
-  """Raises InputError unless a directory is new, or empty and writable."""
-  directory = pathlib.Path(directory)
-  files.check_writable(str(directory), directory)
-  empty = directory.is_dir() and not any(directory.iterdir())
-  if directory.exists() and not empty:
-    raise errors.InputError(
-      f'{directory} is not a directory of judges; accepted: one that has a'
-      f' {_NAME}, or a new or empty one.'
-    )
-
-
-def save(directory: str | os.PathLike[str], judges: Any, tree: str) -> None:
-  """Saves judges to a directory, whole or not at all.
-
-  Args:
-    directory: made if it is missing.
-    judges: a dataclass.
-    tree: name of its field of nested dicts of arrays.
-
-  Raises:
-    StorageError: if the file cannot be written.
-  """
+def save(directory: str | os.PathLike[str], judges: Any) -> None:
+  """Saves judges, whole or not at all; StorageError where that fails."""
   # pylint: disable=import-outside-toplevel
   from safetensors import numpy as safetensors
 
   described = {
     field.name: getattr(judges, field.name)
     for field in dataclasses.fields(judges)
-    if field.name != tree
+    if field.name != judges.tree
   }
-  arrays = {
-    name: np.ascontiguousarray(array)
-    for name, array in _flatten(getattr(judges, tree)).items()
-  }
+  flat = traverse_util.flatten_dict(getattr(judges, judges.tree), sep='/')
+  arrays = {name: np.ascontiguousarray(array) for name, array in flat.items()}
   path = pathlib.Path(directory) / _NAME
   with files.writing(path):
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -68,24 +45,20 @@ def save(directory: str | os.PathLike[str], judges: Any, tree: str) -> None:
   )
 
 
-def read(
-  directory: str | os.PathLike[str], kind: type[_Judges], tree: str
-) -> _Judges:
-  """Reads what `save` saved.
-
-  Args:
-    directory: of the judges.
-    kind: their dataclass.
-    tree: name of its field of arrays.
+def restore(
+  directory: str | os.PathLike[str], kind: type, **wanted: Any
+) -> Any:
+  """Restores judges of a kind; `wanted` is what their fields must be.
 
   Raises:
-    InputError: if the file is missing, damaged, or has judges of another kind.
+    InputError: if the file is missing, damaged, or has judges of another kind
+      or with other fields.
   """
   # pylint: disable=import-outside-toplevel
   import safetensors
 
   path = pathlib.Path(directory) / _NAME
-  names = {field.name for field in dataclasses.fields(kind)} - {tree}
+  names = {field.name for field in dataclasses.fields(kind)} - {kind.tree}
   try:
     with safetensors.safe_open(path, 'numpy') as file:
       described = json.loads((file.metadata() or {}).get('judges', '{}'))
@@ -100,16 +73,35 @@ def read(
       f'{path} describes {", ".join(sorted(described)) or "nothing"}, which'
       f' is not {kind.__name__}; accepted: {", ".join(sorted(names))}.'
     )
-  entries = {
-    name: tuple(value) if isinstance(value, list) else value
-    for name, value in described.items()
-  }
-  return kind(**entries, **{tree: _unflatten(arrays)})
+  for name, value in described.items():
+    if isinstance(value, list):
+      described[name] = tuple(value)
+  for name, value in wanted.items():
+    if described[name] != value:
+      raise errors.InputError(
+        f'the judge in {directory} was trained for {name} {described[name]};'
+        f' accepted: one for {value}, or another directory.'
+      )
+  tree = traverse_util.unflatten_dict(arrays, sep='/')
+  return kind(**described, **{kind.tree: tree})
 
 
-def _flatten(tree):
-  return traverse_util.flatten_dict(tree, sep='/')
-
-
-def _unflatten(arrays):
-  return traverse_util.unflatten_dict(arrays, sep='/')
+def restore_or_train(
+  directory: str | os.PathLike[str],
+  kind: type,
+  train: Callable[[], Any],
+  **wanted: Any,
+) -> Any:
+  """Restores the judges of a directory, or trains and saves them there."""
+  if exist(directory):
+    return restore(directory, kind, **wanted)
+  directory = pathlib.Path(directory)
+  files.check_writable(str(directory), directory)
+  if directory.is_dir() and any(directory.iterdir()):
+    raise errors.InputError(
+      f'{directory} is not a directory of judges; accepted: one that has a'
+      f' {_NAME}, or a new or empty one.'
+    )
+  judges = train()
+  save(directory, judges)
+  return judges

@@ -1,10 +1,11 @@
-"""One step in the training of a judge, of classes or of attributes."""
+"""The steps that train a judge, of classes or of attributes."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import chex
 import jax
+import jax.numpy as jnp
 import optax
 
 from jacsup_jax.core import codes
@@ -30,18 +31,30 @@ def make_optimizer(num_steps: int) -> optax.GradientTransformation:
   return optax.adam(optax.cosine_decay_schedule(_LEARNING_RATE, num_steps))
 
 
-def take_step(
-  state: TrainState,
+def take_steps(
   objective: Callable[..., Any],
   optimizer: optax.GradientTransformation,
+  state: TrainState,
+  images: jax.Array,
+  labels: jax.Array,
+  indices: jax.Array,
 ) -> tuple[TrainState, jax.Array]:
-  """Takes one optimizer step; returns the state after it, the loss before it.
+  """Takes a step per row of `[steps, B]` indices into `[M, ...]` arrays.
 
-  `objective` is `(params, batch_stats) -> (loss, batch_stats)` on a batch.
+  `objective` is `(params, batch_stats, step, images, labels) -> (loss,
+  batch_stats)` on a batch. Returns the state, and the losses `[steps]`.
   """
-  (loss, batch_stats), grads = jax.value_and_grad(objective, has_aux=True)(
-    state.params, state.batch_stats
-  )
-  updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-  params = optax.apply_updates(state.params, updates)
-  return TrainState(state.step + 1, params, batch_stats, opt_state), loss
+
+  def step(state, rows):
+    (loss, batch_stats), grads = jax.value_and_grad(objective, has_aux=True)(
+      state.params,
+      state.batch_stats,
+      state.step,
+      jnp.take(images, rows, axis=0),
+      jnp.take(labels, rows, axis=0),
+    )
+    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    return TrainState(state.step + 1, params, batch_stats, opt_state), loss
+
+  return jax.lax.scan(step, state, indices)

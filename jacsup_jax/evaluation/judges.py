@@ -8,7 +8,7 @@ them. `attribute_judges` has the judges of facial attributes.
 import dataclasses
 import functools
 import os
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -28,6 +28,8 @@ from jacsup_jax.models import classifiers
 
 SEEDS = (0, 1, 2)
 BATCH_SIZE = 128
+
+save = judge_files.save
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,19 +58,13 @@ class JudgeConfig:
 
 @dataclasses.dataclass(frozen=True)
 class Judges:
-  """An ensemble of N class judges.
+  """An ensemble of N class judges, of (H, W, C) images in [0, 1].
 
-  Attributes:
-    num_classes: that they tell apart.
-    image_shape: (H, W, C) of their input, in [0, 1].
-    dataset: that they were trained on.
-    seeds: N of them.
-    epochs: that they were trained for.
-    params: stacked, leaves `[N, ...]`.
-    accuracy: of each on the test split.
-    sha256: of `params`.
+  Leaves of `params` are stacked, `[N, ...]`; `accuracy` is that of each judge
+  on the test split; `sha256` is that of `params`.
   """
 
+  tree: ClassVar[str] = 'params'
   num_classes: int
   image_shape: tuple[int, int, int]
   dataset: str
@@ -81,9 +77,7 @@ class Judges:
   @property
   def module(self) -> classifiers.MlpJudge:
     """The network."""
-    return classifiers.MlpJudge(
-      self.num_classes, image_shape=tuple(self.image_shape)
-    )
+    return classifiers.MlpJudge(self.num_classes, image_shape=self.image_shape)
 
   def describe(self) -> dict[str, Any]:
     """Returns what identifies the judges, for results.json."""
@@ -123,16 +117,9 @@ def restore_or_train(
 ) -> Judges:
   """Restores the judges of a directory, or trains and saves them.
 
-  They are trained without the validation split, so that it is new to them.
-
-  Args:
-    directory: where they are or will be.
-    dataset: name of the data set that they are for.
-    data_dir: see `registry.load`.
-    image_shape: (H, W, C) that the images must have; None accepts any.
-    seeds: one judge each; None accepts those that are there, or trains three.
-    epochs: passes over the data; None accepts any, or trains 10.
-    report: called after every epoch of training.
+  They are trained without the validation split, so that it is new to them. None
+  accepts the seeds and epochs of those that are there, or trains three of 10
+  epochs; `image_shape` is what the images must have, None for any.
 
   Raises:
     InputError: if those that are there are for other data, or were trained
@@ -142,33 +129,22 @@ def restore_or_train(
     registry.load, dataset, data_dir=data_dir, image_shape=image_shape
   )
   test = load('test')
-  dataset = identify(dataset, test)
-  if judge_files.exist(directory):
-    judges = restore(
-      directory,
-      dataset=dataset,
-      num_classes=test.num_classes,
-      image_shape=test.images.shape[1:],
-    )
-    for name, wanted in (('seeds', seeds), ('epochs', epochs)):
-      found = getattr(judges, name)
-      if wanted is not None and wanted != found:
-        raise errors.InputError(
-          f'the judges in {directory} have {name} {found}, asked for are'
-          f' {wanted}; accepted: the same, or another directory.'
-        )
-    return judges
-  judge_files.check_free(directory)
-  judges = train(
-    dataset,
+  wanted = {
+    'dataset': identify(dataset, test),
+    'num_classes': test.num_classes,
+    'image_shape': tuple(test.images.shape[1:]),
+  }
+  wanted |= {} if seeds is None else {'seeds': seeds}
+  wanted |= {} if epochs is None else {'epochs': epochs}
+  make = lambda: train(
+    wanted['dataset'],
     load('train_minus_validation'),
     test,
     seeds=seeds or SEEDS,
     epochs=epochs or JudgeConfig().judge_epochs,
     report=report,
   )
-  save(directory, judges)
-  return judges
+  return judge_files.restore_or_train(directory, Judges, make, **wanted)
 
 
 def train(
@@ -195,15 +171,9 @@ def train(
       f'--dataset={dataset} has {len(data)} training images, fewer than a'
       f' batch of the judges; accepted: {batch_size} or more.'
     )
+  shape = tuple(data.images.shape[1:])
   judges = Judges(
-    num_classes=data.num_classes,
-    image_shape=tuple(data.images.shape[1:]),
-    dataset=dataset,
-    seeds=tuple(seeds),
-    epochs=epochs,
-    params={},
-    accuracy=(),
-    sha256='',
+    data.num_classes, shape, dataset, tuple(seeds), epochs, {}, (), ''
   )
   module = judges.module
   num_steps = epochs * batches.count_steps(len(data), batch_size)
@@ -227,95 +197,48 @@ def train(
   )
 
 
-def save(directory: str | os.PathLike[str], judges: Judges) -> None:
-  """Saves judges to a directory, whole or not at all."""
-  judge_files.save(directory, judges, 'params')
-
-
-def read(directory: str | os.PathLike[str]) -> Judges:
-  """Reads judges for any data; InputError if there are none or damaged."""
-  return judge_files.read(directory, Judges, 'params')
-
-
-def restore(
-  directory: str | os.PathLike[str],
-  *,
-  dataset: str,
-  num_classes: int,
-  image_shape: tuple[int, int, int],
-) -> Judges:
-  """Restores judges; InputError if they are damaged or for other data.
-
-  Args:
-    directory: that `save` wrote to.
-    dataset: that the judges are to judge.
-    num_classes: of the data set.
-    image_shape: (H, W, C) of the data set.
-  """
-  judges = read(directory)
-  found = (judges.dataset, judges.num_classes, judges.image_shape)
-  wanted = (dataset, num_classes, tuple(image_shape))
-  if found != wanted:
-    describe = '{} ({} classes, images {})'.format
-    raise errors.InputError(
-      f'the judge in {directory} was trained for {describe(*found)};'
-      f' accepted: one for {describe(*wanted)}.'
-    )
-  return judges
-
-
-def _init_params(module, seed):
-  images = jnp.zeros((1, *module.image_shape))
-  return module.init(jax.random.key(seed), images)['params']
-
-
 def _make_programs(module, num_steps, batch_size):
   """Makes jitted functions that start judges and train them for an epoch."""
   optimizer = judge_training.make_optimizer(num_steps)
 
   def init(seed):
-    params = _init_params(module, seed)
+    images = jnp.zeros((1, *module.image_shape))
+    params = module.init(jax.random.key(seed), images)['params']
     step = jnp.zeros((), jnp.int32)
     return judge_training.TrainState(step, params, {}, optimizer.init(params))
 
   def train_epoch(state, seed, epoch, images, labels):
-    step = functools.partial(
-      _train_step, module, optimizer, seed, images, labels
-    )
-    return jax.lax.scan(
-      step,
+    return judge_training.take_steps(
+      functools.partial(_compute_loss, module, seed),
+      optimizer,
       state,
+      images,
+      labels,
       batches.epoch_indices(seed, epoch, images.shape[0], batch_size),
     )
 
   # Counters are shared by the judges: only arrays have an axis of seeds.
   axes = jax.tree.map(lambda x: 0 if x.shape else None, jax.eval_shape(init, 0))
-  return jax.jit(jax.vmap(init, out_axes=axes)), jax.jit(
-    jax.vmap(
-      train_epoch, in_axes=(axes, 0, None, None, None), out_axes=(axes, 0)
-    ),
-    donate_argnums=0,
+  train_seeds = jax.vmap(
+    train_epoch, in_axes=(axes, 0, None, None, None), out_axes=(axes, 0)
+  )
+  return (
+    jax.jit(jax.vmap(init, out_axes=axes)),
+    jax.jit(train_seeds, donate_argnums=0),
   )
 
 
-def _train_step(module, optimizer, seed, images, labels, state, indices):
+def _compute_loss(module, seed, params, batch_stats, step, images, labels):
   # Independent of the keys of initialisation and data order.
-  dropout_key = jax.random.fold_in(jax.random.key(~seed), state.step)
-  batch_images = batches.to_float(images[indices])
-
-  def objective(params, batch_stats):
-    logits = module.apply(
-      {'params': params},
-      batch_images,
-      train=True,
-      rngs={'dropout': dropout_key},
-    )
-    loss = optax.softmax_cross_entropy_with_integer_labels(
-      logits, labels[indices]
-    ).mean()
-    return loss, batch_stats
-
-  return judge_training.take_step(state, objective, optimizer)
+  key = jax.random.fold_in(jax.random.key(~seed), step)
+  logits = module.apply(
+    {'params': params},
+    batches.to_float(images),
+    train=True,
+    rngs={'dropout': key},
+  )
+  losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+  return losses.mean(), batch_stats
 
 
 @functools.partial(jax.jit, static_argnums=0)

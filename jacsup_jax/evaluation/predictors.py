@@ -1,8 +1,4 @@
-"""How well a code predicts one label: by one unit, or by all of them.
-
-For the scores SAP and DCI of `disentanglement`. scikit-learn is imported where
-it is used.
-"""
+"""How well a code predicts one label: by one unit (SAP), or by all (DCI)."""
 
 import numpy as np
 
@@ -15,20 +11,16 @@ _PENALTIES = (0.1, 0.03, 0.01, 0.003, 0.001)
 def threshold_accuracies(codes: np.ndarray, classes: np.ndarray) -> np.ndarray:
   """Computes the best balanced accuracy `[U]` of thresholds on each unit.
 
-  Not a linear SVM per unit and label: with 12 ms each, scikit-learn needs a
-  quarter of an hour for a face code of 2,088 units and 40 labels.
-
-  Args:
-    codes: `[M, U]` finite.
-    classes: `[M]` int from 0, each of the C classes at least once.
+  Codes are `[M, U]`, classes `[M]` int from 0 without gaps. Not a linear SVM
+  per unit and label: with 12 ms each, scikit-learn needs a quarter of an hour
+  for a face code of 2,088 units and 40 labels.
   """
   # Each class counts the same, however many examples it has.
   weights = 1 / np.bincount(classes)
   search = _search_one_threshold if len(weights) == 2 else _search_thresholds
-  width = max(1, 2**23 // len(codes))  # Units that are sorted at a time.
   found = []
-  for start in range(0, codes.shape[1], width):
-    values = codes[:, start : start + width]
+  # Some units at a time, to bound memory.
+  for values in np.split(codes, range(512, codes.shape[1], 512), axis=1):
     order = np.argsort(values, axis=0, kind='stable')
     values = np.take_along_axis(values, order, axis=0)
     # A threshold lies between different values only.
@@ -38,9 +30,7 @@ def threshold_accuracies(codes: np.ndarray, classes: np.ndarray) -> np.ndarray:
   return np.concatenate(found) / len(weights)
 
 
-def predict(
-  codes: np.ndarray, classes: np.ndarray, seed: int
-) -> tuple[np.ndarray, float]:
+def predict(codes: np.ndarray, classes: np.ndarray) -> tuple[np.ndarray, float]:
   """Predicts a label from the whole code.
 
   Up to `WIDEST_FOREST` units by a random forest, where importance is the
@@ -48,35 +38,28 @@ def predict(
   units, where it is the size of the weights. 80 % of the examples are fitted,
   10 % choose the depth or penalty, the simplest of equals, 10 % are reported.
 
-  Args:
-    codes: `[M, U]` finite.
-    classes: `[M]` int.
-    seed: of the split and the trees.
-
-  Returns:
-    `[U]` importance with a sum of 1, or 0 where there is nothing to find, and
-    the accuracy on new examples.
+  Returns `[U]` importance with a sum of 1, or 0 where there is nothing to find,
+  and the accuracy on new examples.
   """
-  order = np.random.default_rng(seed).permutation(len(codes))
+  order = np.random.default_rng(0).permutation(len(codes))
   ends = np.round(np.cumsum((0.8, 0.1)) * len(codes)).astype(int)
   fitted, choosing, reported = np.split(order, ends)
   if len(np.unique(classes[fitted])) < 2:
     # Only one class to fit: there is nothing to find.
     right = np.mean(classes[reported] == classes[fitted][0])
     return np.zeros(codes.shape[1]), float(right)
-  score = lambda predict_fn, rows: np.mean(
-    predict_fn(codes[rows]) == classes[rows]
-  )
   fit = _fit_forests if codes.shape[1] <= WIDEST_FOREST else _fit_lassos
-  candidates = fit(codes[fitted], classes[fitted], seed)
+  candidates = fit(codes[fitted], classes[fitted])
+  score = lambda candidate, rows: np.mean(
+    candidate[1](codes[rows]) == classes[rows]
+  )
   # max is the first of equals.
-  importance, predict_fn = max(candidates, key=lambda c: score(c[1], choosing))
-  return importance, float(score(predict_fn, reported))
+  best = max(candidates, key=lambda candidate: score(candidate, choosing))
+  return best[0], float(score(best, reported))
 
 
-def _fit_forests(codes, classes, seed):
+def _fit_forests(codes, classes):
   """Yields importance and a predict function, for forests of rising depth."""
-  # pylint: disable=import-outside-toplevel
   from sklearn import ensemble
 
   for depth in _DEPTHS:
@@ -87,14 +70,13 @@ def _fit_forests(codes, classes, seed):
       max_features=None,
       # For little data threads take longer than trees.
       n_jobs=-1 if codes.size > 2**17 else 1,
-      random_state=seed,
+      random_state=0,
     ).fit(codes, classes)
     yield forest.feature_importances_, forest.predict
 
 
-def _fit_lassos(codes, classes, unused_seed):
+def _fit_lassos(codes, classes):
   """Yields importance and a predict function, for falling penalties."""
-  # pylint: disable=import-outside-toplevel
   from sklearn import linear_model
   from sklearn import preprocessing
 

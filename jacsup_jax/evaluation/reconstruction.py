@@ -42,17 +42,11 @@ def compute_mse(
   *,
   batch_size: int | None = None,
 ) -> jax.Array:
-  """Computes the mean squared reconstruction error. May be jitted.
+  """Computes the mean squared reconstruction error, a scalar. May be jitted.
 
-  Args:
-    model: to evaluate.
-    images: `[M, H, W, C]` uint8.
-    attributes: `[M, K]` labels, for models whose factors are the labels.
-    batch_size: images at once; by default 1,000 of 28x28, fewer larger ones.
-
-  Returns:
-    Scalar, mean over images, pixels and channels, in the squared units of
-    `model.image_range`: errors in [-1, 1] are four times those in [0, 1].
+  Images are `[M, H, W, C]` uint8; attributes `[M, K]` are for models whose
+  factors are the labels. The error is in the squared units of
+  `model.image_range`: in [-1, 1] it is four times that in [0, 1].
   """
   if batch_size is None:
     batch_size = max(64, batches.count_at_once(images.shape[1:]))
@@ -78,14 +72,9 @@ def map_batches(
 ) -> chex.ArrayTree:
   """Applies a function to batches of arrays `[M, ...]`, as one program.
 
-  Args:
-    function: `(*batch, counted) -> tree`; `counted` `[B]` bool says which
-      examples are real: the last batch is filled up with others of the data.
-    arrays: M of 1 or more each.
-    batch_size: B, at most; no more than M are used.
-
-  Returns:
-    The trees of all batches, stacked: leaves `[batches, ...]`.
+  `function` is `(*batch, counted) -> tree`; `counted` `[B]` bool says which
+  examples are real: the last batch is filled up with others of the data.
+  Returns the trees of all batches, stacked: leaves `[batches, ...]`.
   """
   num_examples = arrays[0].shape[0]
   if num_examples == 0:

@@ -1,23 +1,20 @@
 """Tables of results as text: rows of results.json in, lines out.
 
 Rows that differ by their seeds alone are one line, of their means and standard
-deviations. Every deviation after "±" or "+-" is that of a sample, with the
-divisor n - 1. pandas is imported where it is used.
+deviations, with the divisor n - 1.
 """
 
 from collections.abc import Mapping, Sequence
-import math
 from typing import Any
+
+import numpy as np
 
 Row = Mapping[str, Any]
 
 
 def _show_error(value):
   """Shows 0.00182 as 1.82e-3, as the paper does."""
-  if not math.isfinite(value):  # Of a training that diverged.
-    return str(value)
-  mantissa, exponent = f'{value:.2e}'.split('e')
-  return f'{mantissa}e{int(exponent)}'
+  return f'{value:.2e}'.replace('e-0', 'e-').replace('e+0', 'e')
 
 
 _percent = '{:.1%}'.format
@@ -71,90 +68,65 @@ def format_results(results: Mapping[str, Any]) -> str:
   return f'{table}\n{effect}' if effect else table
 
 
-def format_rows(rows: Sequence[Row], *, style: str = 'text') -> str:
+def format_rows(rows: Sequence[Row]) -> str:
   """Formats rows of digits or of faces as a table.
 
-  Args:
-    rows: of results.json; a value that is missing or None is shown as '-'.
-    style: 'text' of aligned columns, or 'markdown'.
-
-  Returns:
-    Lines: a heading and one per row, or per rows that differ by seed alone;
-    then one that explains their deviations.
+  Lines: a heading and one per row, or per rows that differ by seed alone; then
+  one that explains their deviations. What is missing or None is '-'.
   """
   columns = dict(_FACES if _are_faces(rows) else _DIGITS)
-  for more, has in (
-    (_DIAGNOSTICS, lambda row, name: row.get(name) is not None),
-    (_SCORES, lambda row, name: name in row),
-  ):
-    columns |= {
-      name: column
-      for name, column in more.items()
-      if any(has(row, name) for row in rows)
-    }
+  for name, column in _DIAGNOSTICS.items():
+    if any(row.get(name) is not None for row in rows):
+      columns[name] = column
+  for name, column in _SCORES.items():
+    if any(name in row for row in rows):
+      columns[name] = column
   groups = group_seeds(rows)
   cells = [
     [
-      _show_values([_get(row, name) for row in group], show)
+      _show_values([row.get(name) for row in group], show)
       for name, (_, show) in columns.items()
     ]
     for group in groups
   ]
-  titles = [title for title, _ in columns.values()]
-  return _format_table(titles, cells, describe_deviation(groups), style)
+  return _format_table([title for title, _ in columns.values()], cells, groups)
 
 
 def format_attributes(rows: Sequence[Row]) -> str:
   """Formats the flips of every attribute, next to its judge's accuracy.
 
   A line per attribute, in falling order of the judge's balanced accuracy, and
-  their means. For each model: the judge's accuracy on its reconstructions, and
-  its flips; lines before the table number the models.
-
-  Args:
-    rows: of results.json, measured by one judge on one data set.
-
-  Raises:
-    ValueError: if no row has flips by attribute.
+  their means. For each model, numbered before the table: the judge's accuracy
+  on its reconstructions, and its flips. All rows are measured by one judge.
   """
   rows = [row for row in rows if row.get('attribute_flips_by_attribute')]
-  if not rows:
-    raise ValueError('no row has attribute_flips_by_attribute.')
   groups = group_seeds(rows)
-  # Columns of (title, the tables by attribute of each seed).
-  columns = [
-    ('judge', [rows[0]['judge_accuracy_by_attribute']]),
-    ('balanced', [rows[0]['judge_balanced_accuracy_by_attribute']]),
-  ]
+  # Title -> the tables by attribute of each seed.
+  columns = {
+    'judge': [rows[0]['judge_accuracy_by_attribute']],
+    'balanced': [rows[0]['judge_balanced_accuracy_by_attribute']],
+  }
+  heading = []
   for i, group in enumerate(groups, start=1):
+    heading.append(f'{i}: {group[0]["model"]}, d = {group[0]["nuisance_dim"]}')
     for title, entry in (
-      ('recon.', 'judge_accuracy_reconstructions'),
-      ('flips', 'attribute_flips'),
+      (f'recon. {i}', 'judge_accuracy_reconstructions_by_attribute'),
+      (f'flips {i}', 'attribute_flips_by_attribute'),
     ):
-      seeds = [row[f'{entry}_by_attribute'] for row in group]
-      columns.append((f'{title} {i}', seeds))
-  [balanced] = columns[1][1]
+      columns[title] = [row[entry] for row in group]
+  [balanced] = columns['balanced']
   names = sorted(balanced, key=lambda name: -balanced[name])
   width = max(map(len, [*names, 'attribute']))
-  cells = [
-    [name.ljust(width)]
-    + [_show_values([s[name] for s in seeds], _percent) for _, seeds in columns]
-    for name in names
-  ]
-  cells.append(
-    ['mean'.ljust(width)]
-    + [
-      _show_values([mean([s[n] for n in names]) for s in seeds], _percent)
-      for _, seeds in columns
+  cells = []
+  for line, averaged in (*((name, [name]) for name in names), ('mean', names)):
+    values = [
+      [mean([seed[name] for name in averaged]) for seed in seeds]
+      for seeds in columns.values()
     ]
-  )
-  titles = ['attribute'.ljust(width), *(title for title, _ in columns)]
-  heading = [
-    f'{i}: {group[0]["model"]}, d = {group[0]["nuisance_dim"]}'
-    for i, group in enumerate(groups, start=1)
-  ]
-  table = _format_table(titles, cells, describe_deviation(groups), 'text')
-  return '\n'.join([*heading, table])
+    shown = [_show_values(seeds, _percent) for seeds in values]
+    cells.append([line.ljust(width), *shown])
+  titles = ['attribute'.ljust(width), *columns]
+  return '\n'.join([*heading, _format_table(titles, cells, groups)])
 
 
 def format_effect(rows: Sequence[Row]) -> str | None:
@@ -176,24 +148,15 @@ def format_effect(rows: Sequence[Row]) -> str | None:
   dim = max(supervised.keys() & without.keys(), default=None)
   if dim is None:
     return None
-  pair = supervised[dim], without[dim]
-  means = [mean(list(of_seed.values())) for of_seed in pair]
-  with_, without_ = (
-    _show_values(list(of_seed.values()), _percent) for of_seed in pair
-  )
+  own, other = supervised[dim], without[dim]
+  pair = [list(of_seed.values()) for of_seed in (own, other)]
+  points = 100 * (mean(pair[0]) - mean(pair[1]))
   # Per seed, since the two share their teacher.
-  spread = deviation(
-    [
-      100 * (score - pair[1][seed])
-      for seed, score in pair[0].items()
-      if seed in pair[1]
-    ]
-  )
+  spread = deviation([100 * (own[x] - other[x]) for x in own if x in other])
   return (
-    f'At d = {dim}, class swaps are {with_} with Jacobian'
-    f' supervision and {without_} without:'
-    f' {100 * (means[0] - means[1]):+.1f}'
-    f'{"" if spread is None else f" ± {spread:.1f}"} points.'
+    f'At d = {dim}, class swaps are {_show_values(pair[0], _percent)} with'
+    f' Jacobian supervision and {_show_values(pair[1], _percent)} without:'
+    f' {points:+.1f}{"" if spread is None else f" ± {spread:.1f}"} points.'
   )
 
 
@@ -201,15 +164,9 @@ def group_seeds(rows: Sequence[Row]) -> list[list[Row]]:
   """Groups rows that differ by their seeds alone, and by what was measured.
 
   Rows of a group have the same model, stage (whose name may end in its seed),
-  size and weights; the epochs of a stage that ends on a plateau are measured.
-  Rows of one seed differ in something that their entries do not show; such a
-  group is taken apart.
-
-  Args:
-    rows: of results.json.
-
-  Returns:
-    Groups in the order of their first rows.
+  size and weights. Rows of one seed differ in something that their entries do
+  not show; such a group is taken apart. Groups are in the order of their first
+  rows.
   """
   groups = {}
   for row in rows:
@@ -219,25 +176,19 @@ def group_seeds(rows: Sequence[Row]) -> list[list[Row]]:
     seeds = {row['seed'] for row in group if 'seed' in row}
     whole = len(group) == 1 or len(seeds) == len(group)
     found += [group] if whole else [[row] for row in group]
-  places = {id(row): i for i, row in enumerate(rows)}
-  return sorted(found, key=lambda group: places[id(group[0])])
+  return sorted(found, key=lambda group: rows.index(group[0]))
 
 
 def mean(values: Sequence[float | None]) -> float | None:
-  """Returns the mean of the values that are there, None without any."""
-  known = _known(values)
-  # NaN, of a training that diverged, is not left out.
-  return float(known.mean(skipna=False)) if len(known) else None
+  """Returns the mean of the values that are not None, None without any."""
+  known = [value for value in values if value is not None]
+  return float(np.mean(known)) if known else None
 
 
 def deviation(values: Sequence[float | None]) -> float | None:
-  """Returns the standard deviation of a sample, whose divisor is n - 1.
-
-  Args:
-    values: None where one is missing; fewer than two give None.
-  """
-  known = _known(values)
-  return float(known.std(skipna=False)) if len(known) > 1 else None
+  """Returns the standard deviation of a sample of two or more, else None."""
+  known = [value for value in values if value is not None]
+  return float(np.std(known, ddof=1)) if len(known) > 1 else None
 
 
 def describe_deviation(groups: Sequence[Sequence[Row]]) -> str | None:
@@ -256,34 +207,17 @@ def describe_deviation(groups: Sequence[Sequence[Row]]) -> str | None:
   )
 
 
-def _known(values):
-  # pylint: disable=import-outside-toplevel
+def _format_table(titles, cells, groups):
+  """Aligns columns, and explains the deviations of the groups below."""
   import pandas
 
-  return pandas.Series([v for v in values if v is not None], dtype=float)
-
-
-def _format_table(titles, cells, explanation, style):
-  # pylint: disable=import-outside-toplevel
-  import pandas
-
-  if style == 'markdown':
-    rows = [titles, ['---'] * len(titles), *cells]
-    lines = [f'| {" | ".join(row)} |' for row in rows]
-    return '\n'.join(lines + (['', explanation] if explanation else []))
   # The titles as a row, so that a table without rows has them too.
   frame = pandas.DataFrame(
     [[row[0], *(f' {cell}' for cell in row[1:])] for row in [titles, *cells]]
   )
   text = frame.to_string(index=False, header=False)
+  explanation = describe_deviation(groups)
   return f'{text}\n{explanation}' if explanation else text
-
-
-def _get(row, name):
-  """Returns an entry; of older rows, deviations over judges had divisor n."""
-  if name == 'class_swaps_std' and row.get('class_swaps_by_judge'):
-    return deviation(row['class_swaps_by_judge'])
-  return row.get(name)
 
 
 def _show_values(values, show):
@@ -291,7 +225,6 @@ def _show_values(values, show):
   known = [value for value in values if value is not None]
   if not known:
     return '-'
-  # What names the rows is the same in all.
   if len(known) == 1 or isinstance(known[0], str) or show is str:
     return show(known[0])
   return f'{show(mean(known))} ± {show(deviation(known))}'
@@ -337,23 +270,14 @@ def _format_face_effect(rows):
 
 def _identify(row):
   """Returns what rows that differ by their seeds alone have in common."""
-  stage = row.get('stage')
-  if isinstance(stage, str):
-    stage = stage.removesuffix(f'_seed{row.get("seed")}')
-  chosen = {
-    name: value
-    for name, value in row.items()
-    if name.startswith('lambda_')
+  chosen = []
+  for name, value in row.items():
+    if name == 'stage' and isinstance(value, str):
+      value = value.removesuffix(f'_seed{row.get("seed")}')
     # Modes and the like; other numbers are measured.
-    or (isinstance(value, (str, bool)) and name not in ('stage', 'sha256'))
-  }
-  items = sorted(map(_show_item, chosen.items()))
-  return (stage, row.get('nuisance_dim'), *items)
-
-
-def _show_item(item):
-  name, value = item
-  # Weights may have passed through float32; NaN does not equal itself.
-  if isinstance(value, float) and math.isfinite(value):
-    value = f'{value:.6g}'
-  return f'{name} {value}'
+    is_mode = isinstance(value, (str, bool)) and name != 'sha256'
+    if is_mode or name == 'nuisance_dim' or name.startswith('lambda_'):
+      # Weights may have passed through float32.
+      shown = f'{value:.6g}' if isinstance(value, float) else value
+      chosen.append(f'{name} {shown}')
+  return tuple(sorted(chosen))

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 import dataclasses
-import math
 import pathlib
 from typing import Any
 
@@ -25,49 +24,25 @@ _LEAST_DEVIATION = 1e-6
 
 @dataclasses.dataclass(frozen=True)
 class Unit:
-  """One unit of a code and its statistics on the training data.
+  """One unit of a code and its statistics on the training data."""
 
-  Attributes:
-    name: of an attribute, or `y1`, `y2`, ... and `z1`, `z2`, ...
-    kind: `FACTOR` or `NUISANCE`.
-    mean: over the images.
-    deviation: standard deviation; 0 if the unit is constant.
-    low: 1 % quantile.
-    high: 99 % quantile.
-  """
-
-  name: str
-  kind: str
+  name: str  # of an attribute, or `y1`, `y2`, ... and `z1`, `z2`, ...
+  kind: str  # `FACTOR` or `NUISANCE`
   mean: float
-  deviation: float
-  low: float
-  high: float
+  deviation: float  # standard deviation; 0 if the unit is constant
+  low: float  # 1 % quantile
+  high: float  # 99 % quantile
 
 
 def measure(
   model: models.Model, images: np.ndarray, factor_names: Sequence[str]
 ) -> tuple[Unit, ...]:
-  """Measures the units of a model's code.
+  """Measures the units of a model's code on its first `NUM_IMAGES` images.
 
-  Args:
-    model: an autoencoder that predicts its factors.
-    images: `[M, H, W, C]` uint8 training images; the first `NUM_IMAGES` count.
-    factor_names: of the K factors.
-
-  Returns:
-    The factors, then the nuisance units `z1`, `z2`, ... if the code is flat.
-
-  Raises:
-    ValueError: if there is no image, or the model does not have K factors.
+  Images are `[M, H, W, C]` uint8, of the training data. Returns the factors,
+  then the nuisance units `z1`, `z2`, ... if the code is flat.
   """
   images = images[:NUM_IMAGES]
-  if not len(images):
-    raise ValueError('no image to measure units on.')
-  if model.num_factors != len(factor_names):
-    raise ValueError(
-      f'the model has {model.num_factors} factors, and there are'
-      f' {len(factor_names)} names.'
-    )
   batches = []
   for start in range(0, len(images), _BATCH):
     own = images[start : start + _BATCH]
@@ -86,28 +61,14 @@ def measure(
 def from_json(
   where: str | pathlib.Path, values: Sequence[Any]
 ) -> tuple[Unit, ...]:
-  """Parses units that were stored as `dataclasses.asdict(unit)`.
-
-  Args:
-    where: the file, for the message.
-    values: JSON values.
-
-  Returns:
-    The units.
-
-  Raises:
-    InputError: if a value is not a unit with finite numbers.
-  """
+  """Parses units that were stored as `dataclasses.asdict(unit)` in a file."""
   try:
     units = tuple(Unit(**value) for value in values)
-    is_valid = all(
+    numbers = [(u.mean, u.deviation, u.low, u.high) for u in units]
+    is_valid = np.all(np.isfinite(numbers)) and all(
       isinstance(unit.name, str)
       and unit.kind in (FACTOR, NUISANCE)
       and unit.deviation >= 0
-      and all(
-        math.isfinite(x)
-        for x in (unit.mean, unit.deviation, unit.low, unit.high)
-      )
       for unit in units
     )
   except (TypeError, OverflowError):

@@ -5,6 +5,7 @@ An image is two pixels: the first is 20 times its class, the second its style.
 
 import dataclasses
 import functools
+import json
 from typing import Any
 
 import jax
@@ -125,16 +126,6 @@ def test_accuracy_counts_matches():
   )
 
 
-def test_accuracy_is_of_the_transformed_images():
-  images, labels = _data(6)
-  black = lambda images: 0.0 * images
-  np.testing.assert_allclose(
-    class_swaps.compute_accuracy(_judge, images, labels, black),
-    np.mean(np.asarray(labels) == 0),
-    rtol=1e-6,
-  )
-
-
 def test_incomplete_last_batch_is_left_out():
   size = class_swaps.SWAP_BATCH_SIZE
   images, labels = _data(size + 100)
@@ -143,11 +134,6 @@ def test_incomplete_last_batch_is_left_out():
   images = images.at[:, 0, 0, 0].set((20 * labels).astype(jnp.uint8))
   _, pairs = _count(ORACLE, data=(images, labels))
   assert pairs[0] == pairs[2] == 0
-
-
-def test_too_few_images_make_no_pairs():
-  _, pairs = _count(ORACLE, data=_data(100))
-  np.testing.assert_array_equal(pairs, [0, 0, 0])
 
 
 def test_summary_of_hand_made_counts():
@@ -171,23 +157,6 @@ def test_summary_of_hand_made_counts():
   assert row['judge_accuracy'] == 0.75
   assert row['judge_accuracy_reconstructions'] == 0.5
   np.testing.assert_allclose(row['psnr'], 20.0, rtol=1e-6)
-
-
-def test_summary_without_pairs_is_none():
-  row = class_swaps.summarize(
-    {
-      'mse': jnp.array(0.01),
-      # One judge of two sees one class only.
-      'followed': jnp.array([[0, 1, 1], [1, 1, 1]]),
-      'pairs': jnp.array([[0, 2, 2], [2, 2, 2]]),
-      'judge_accuracy': jnp.ones(2),
-      'judge_accuracy_reconstructions': jnp.ones(2),
-    }
-  )
-  for name in ('class_swaps', 'class_swaps_std', 'class_swaps_by_judge'):
-    assert row[name] is None
-  assert row['class_swaps_pairs'] == [0, 2]
-  assert row['class_swaps_true_labels'] == 0.5
 
 
 # Oracle and anti-oracle.
@@ -227,14 +196,6 @@ def test_noisy_judge_has_its_own_keys():
   np.testing.assert_allclose(followed[1] / pairs[1], 0.1, atol=0.04)
 
 
-def test_judge_of_one_opinion_leaves_no_pairs():
-  blind = lambda images, key: jnp.zeros(images.shape[0], jnp.int32)
-  followed, pairs = _count(ORACLE, blind)
-  assert pairs[0] == pairs[1] == 0 and followed[0] == 0
-  # True labels do not depend on the judge.
-  assert pairs[2] == _count(ORACLE)[1][2]
-
-
 # Invariants.
 
 
@@ -244,8 +205,7 @@ def test_pairs_are_those_of_the_seed():
   assert not np.array_equal(first[1], _count(ORACLE, seed=1)[1])
 
 
-@pytest.mark.parametrize('with_jit', [True, False])
-def test_ensemble_measures_each_judge(with_jit):
+def test_ensemble_measures_each_judge():
   images, labels = _data()
 
   def judge(offset, images, key):
@@ -257,7 +217,7 @@ def test_ensemble_measures_each_judge(with_jit):
       ORACLE, judge, offsets, images, labels
     )
 
-  measured = (jax.jit(measure) if with_jit else measure)(jnp.array([0, 1]))
+  measured = jax.jit(measure)(jnp.array([0, 1]))
   np.testing.assert_array_equal(measured['judge_accuracy'], [1.0, 0.0])
   np.testing.assert_array_equal(
     measured['judge_accuracy_reconstructions'], [1.0, 0.0]
@@ -269,7 +229,7 @@ def test_ensemble_measures_each_judge(with_jit):
   assert row['class_swaps_true_labels'] == 0.5
 
 
-@pytest.mark.parametrize('batch_size', [64, 200, None])
+@pytest.mark.parametrize('batch_size', [200, None])
 def test_error_does_not_depend_on_the_batches(batch_size):
   images, _ = _data(300)
   shifted = Model(_encode, lambda code: _decode(code) + 0.25)
@@ -277,43 +237,18 @@ def test_error_does_not_depend_on_the_batches(batch_size):
   np.testing.assert_allclose(mse, 1 / 16, rtol=1e-5)
 
 
-def test_one_judge_has_no_deviation():
-  row = class_swaps.summarize(
-    {
-      'mse': jnp.array(0.0),
-      'followed': jnp.array([[1, 1, 1]]),
-      'pairs': jnp.array([[2, 2, 2]]),
-      'judge_accuracy': jnp.ones(1),
-      'judge_accuracy_reconstructions': jnp.ones(1),
-    }
-  )
-  assert row['class_swaps'] == 0.5 and row['class_swaps_std'] is None
-
-
 # Models and judges of this package.
 
 
-def test_models_of_one_module_share_a_program(class_ensemble):
-  module = autoencoders.MlpAutoencoder(2, 1, (8,), image_shape=(4, 4, 1))
-  first, second = (
-    models.Model(module, **autoencoders.init_variables(module, seed))
-    for seed in range(2)
-  )
-  random = np.random.default_rng(0)
-  images = random.integers(0, 256, (256, 4, 4, 1), np.uint8)
-  labels = random.integers(0, 4, 256)
-  measure = lambda model, **kwargs: class_swaps.measure(
-    model, class_ensemble, images, labels, **kwargs
-  )
-  programs = class_swaps._measure._cache_size()
-  row, other = measure(first), measure(second)
-  assert class_swaps._measure._cache_size() == programs + 1
-  assert row == measure(first) and row['mse'] != other['mse']
-  error = np.mean((np.asarray(
-      first.decode(first.encode(images))
-  ) - images / np.float32(255)) ** 2)  # fmt: skip
+def test_rows_of_a_model(class_ensemble, untrained):
+  model, images = untrained
+  labels = np.random.default_rng(0).integers(0, 4, len(images))
+  row = class_swaps.measure(model, class_ensemble, images, labels)
+  reconstructions = np.asarray(model.decode(model.encode(images)))
+  error = np.mean((reconstructions - images / np.float32(255)) ** 2)
   np.testing.assert_allclose(row['mse'], error, rtol=1e-5)
   assert len(row['class_swaps_pairs']) == 2
+  json.dumps(row)
 
 
 def test_judges_of_other_images_are_refused(class_ensemble):

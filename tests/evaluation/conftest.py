@@ -6,11 +6,13 @@ import pytest
 from jacsup_jax.data import registry
 from jacsup_jax.evaluation import attribute_judges
 from jacsup_jax.evaluation import judges
+from jacsup_jax.models import autoencoders
+from jacsup_jax.models import model as models
 
 QUADRANTS = (4, 4, 1)
 SMALL_FACE_JUDGE = {
     'first_width': 4, 'last_width': 8, 'hidden': 8, 'batch_size': 32,
-    'epochs': 8,
+    'epochs': 4,
 }  # fmt: skip
 
 
@@ -59,8 +61,19 @@ def class_ensemble(trained_class_judges):
 
 
 @pytest.fixture(scope='session')
+def untrained():
+  """An untrained model of quadrants, and a batch of images."""
+  module = autoencoders.MlpAutoencoder(2, 1, (8,), image_shape=QUADRANTS)
+  model = models.Model(module, **autoencoders.init_variables(module, 0))
+  images = np.random.default_rng(0).integers(
+    0, 256, (128, *QUADRANTS), np.uint8
+  )
+  return model, images
+
+
+@pytest.fixture(scope='session')
 def faces():
-  return make_faces(768, 0, 'train'), make_faces(100, 1, 'validation')
+  return make_faces(384, 0, 'train'), make_faces(100, 1, 'validation')
 
 
 @pytest.fixture(scope='session')

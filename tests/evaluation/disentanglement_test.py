@@ -212,20 +212,6 @@ def test_a_rotation_of_all_labels_over_all_units_scores_zero():
     assert 0 <= value <= 0.1, name
 
 
-def test_a_random_rotation_scores_less_than_the_labels():
-  rng = np.random.default_rng(0)
-  labels = rng.integers(0, 10, (1000, 5))
-  rotation, _ = np.linalg.qr(rng.normal(size=(5, 5)))
-  arrays = (labels - 4.5) @ rotation, labels
-  # A unit may happen to be of one label in the main, so that 0.1 is not
-  # certain; the labels themselves have 0.9 and 1.
-  assert score('sap', *arrays).value <= 0.25
-  assert score('mig', *arrays).value <= 0.25
-  # Its definition forgives what is small beside the most: 0 needs units that
-  # have as much of each label.
-  assert score('modularity', *arrays).value > 0.5
-
-
 # Invariants.
 
 
@@ -244,16 +230,6 @@ def test_order_sign_scale_and_names_of_classes_do_not_count():
     assert first[name].value == pytest.approx(again[name].value, abs=1e-12)
   flipped = score('sap', -codes, labels)
   assert first['sap'].value == pytest.approx(flipped.value)
-
-
-def test_the_same_seed_gives_the_same_dci():
-  labels = np.tile(full(3, 2), (20, 1))
-  codes = labels @ np.array([[1, 2], [2, 1]]) + independent(labels)
-  first, again, other = (
-    disentanglement.compute_scores(['dci'], codes, labels, seed=seed)
-    for seed in (0, 0, 1)
-  )
-  assert first == again != other
 
 
 # What is undefined is said, and never NaN.
@@ -276,16 +252,6 @@ def test_a_constant_label_is_left_out_and_named():
       assert [part is None for part in score.parts] == [0, 1, 0, 0]
   assert found['mig'].value == pytest.approx(1)
   assert found['modularity'].value == pytest.approx(1)
-
-
-def test_nothing_is_defined_of_constant_labels():
-  codes = independent(np.zeros((30, 2)))
-  found = disentanglement.compute_scores(
-    disentanglement.METRICS, codes, np.ones((30, 2), int)
-  )
-  for name, score in found.items():
-    assert score.value is None and not _strict(score), name
-    assert any('the same in all 30' in reason for reason in score.reasons)
 
 
 def test_a_constant_unit_is_not_nan():
@@ -342,27 +308,22 @@ def test_few_examples_and_codes_that_are_not_finite():
 @pytest.mark.parametrize(
   ('codes', 'labels', 'message'),
   [
-    (np.zeros((4, 2, 1)), np.zeros((4, 1), int), r'\(4, 2, 1\) .*accepted'),
-    (np.zeros((4, 2)), np.zeros(4, int), r'labels have the shape \(4,\)'),
+    (np.zeros((4, 2, 1)), np.zeros((4, 1), int), r'\(4, 2, 1\), .*accepted'),
+    (np.zeros((4, 2)), np.zeros(4, int), r'labels \(4,\)'),
     (np.zeros((0, 2)), np.zeros((0, 1), int), 'none of the sizes 0'),
     (np.zeros((4, 2)), np.zeros((4, 1)), r'float64; .* integers'),
-    (np.zeros((4, 2), 'U1'), np.zeros((4, 1), int), 'real numbers'),
-    (np.zeros((4, 2)), np.zeros((5, 1), int), '4 codes, labels of 5'),
+    (np.zeros((4, 2)), np.zeros((5, 1), int), r'\(4, 2\), labels \(5, 1\)'),
   ],
 )
 def test_arrays_that_do_not_fit(codes, labels, message):
-  for name in disentanglement.METRICS:
-    with pytest.raises(errors.InputError, match=message):
-      disentanglement.compute_scores([name], codes, labels)
+  with pytest.raises(errors.InputError, match=message):
+    disentanglement.compute_scores(['mig'], codes, labels)
 
 
-def test_names_that_do_not_fit():
-  codes, labels = np.zeros((40, 2)), full(2, 2)
-  with pytest.raises(errors.InputError, match='3 names for 2 labels'):
-    disentanglement.compute_scores(['mig'], codes[:4], labels, list('abc'))
-  for metrics in (['mig', 'fid'], ['mig', 'mig']):
-    with pytest.raises(errors.InputError, match='any of mig, sap, dci, modul'):
-      disentanglement.check_metrics(metrics)
+@pytest.mark.parametrize('metrics', [['mig', 'fid'], ['mig', 'mig']])
+def test_unknown_metrics_are_refused(metrics):
+  with pytest.raises(errors.InputError, match='any of mig, sap, dci, modul'):
+    disentanglement.check_metrics(metrics)
 
 
 # Of models.
@@ -423,10 +384,3 @@ def test_labels_of_classes_are_named():
   data = registry.Dataset('mnist', 'test', np.zeros((2, 1, 1, 1)), np.arange(2))
   labels, names = disentanglement.list_labels(data)
   assert labels.tolist() == [[0], [1]] and names == ('digit',)
-
-
-def test_images_are_chosen_once_and_for_all():
-  assert disentanglement.choose_images(5).tolist() == [0, 1, 2, 3, 4]
-  first, again = (disentanglement.choose_images(20_000) for _ in range(2))
-  assert len(first) == disentanglement.MOST_IMAGES
-  assert np.all(np.diff(first) > 0) and np.array_equal(first, again)

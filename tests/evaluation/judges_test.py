@@ -14,7 +14,6 @@ from jacsup_jax.core import errors
 from jacsup_jax.core import trees
 from jacsup_jax.data import registry
 from jacsup_jax.evaluation import class_swaps
-from jacsup_jax.evaluation import judge_files
 from jacsup_jax.evaluation import judges
 from jacsup_jax.models import classifiers
 
@@ -59,32 +58,11 @@ def test_judges_learn_what_can_be_told(class_ensemble):
   assert min(class_ensemble.accuracy) > 0.98
 
 
-def test_judges_of_shuffled_labels_have_chance(quadrants):
-  train, test = quadrants
-  random = np.random.default_rng(2)
-  noise = dataclasses.replace(
-    train, labels=random.integers(0, 4, 512).astype(np.int32)
-  )
-  found = judges.train(
-    'noise', noise, test, seeds=(0, 1), epochs=4, batch_size=64
-  )
-  # A quadrant may be taken for another as a whole, but not for its own.
-  assert max(found.accuracy) < 0.8
-
-
 def test_epochs_are_reported(trained_class_judges):
   _, reports = trained_class_judges
   assert [report[:2] for report in reports] == [(i, 4) for i in range(1, 5)]
   losses = [metrics['loss'] for _, _, metrics in reports]
   assert losses[-1] < losses[0] < 2
-
-
-def test_description_identifies_the_judges(class_ensemble):
-  described = class_ensemble.describe()
-  assert described['dataset'] == 'quadrants'
-  assert described['seeds'] == (0, 1)
-  assert described['sha256'] == trees.hash_tree(class_ensemble.params)
-  json.dumps(described)
 
 
 # Invariants.
@@ -104,46 +82,10 @@ def test_key_switches_dropout_on(class_ensemble):
   np.testing.assert_array_equal(noisy, classify(jax.random.key(0)))
 
 
-def test_seeds_are_judges_of_their_own(class_ensemble, quadrants):
+def test_seeds_are_judges_of_their_own(class_ensemble):
   for leaf in jax.tree.leaves(class_ensemble.params):
     assert leaf.shape[0] == 2
     assert not np.array_equal(leaf[0], leaf[1])
-  # Alone, a judge is what it is in the ensemble, up to rounding in a program
-  # of another size, over 32 steps of Adam at 1e-3.
-  alone = judges.train(
-    'quadrants', *quadrants, seeds=(1,), epochs=4, batch_size=64
-  )
-  chex.assert_trees_all_close(_of(alone, 0), _of(class_ensemble, 1), atol=2e-3)
-
-
-def test_restored_judges_are_those_saved(class_ensemble, tmp_path):
-  assert not judge_files.exist(tmp_path / 'judge')
-  judges.save(tmp_path / 'judge', class_ensemble)
-  assert judge_files.exist(tmp_path / 'judge')
-  restored = judges.restore(
-    tmp_path / 'judge', dataset='quadrants', num_classes=4, image_shape=SHAPE
-  )
-  chex.assert_trees_all_equal(restored.params, class_ensemble.params)
-  assert dataclasses.replace(restored, params=None) == dataclasses.replace(
-    class_ensemble, params=None
-  )
-
-
-@pytest.mark.parametrize(
-  'other',
-  [{'dataset': 'digits'}, {'num_classes': 5}, {'image_shape': (4, 5, 1)}],
-)
-def test_judges_of_other_data_are_refused(class_ensemble, tmp_path, other):
-  judges.save(tmp_path, class_ensemble)
-  wanted = {
-      'dataset': 'quadrants', 'num_classes': 4, 'image_shape': SHAPE, **other
-  }  # fmt: skip
-  with pytest.raises(errors.InputError) as error:
-    judges.restore(tmp_path, **wanted)
-  message = str(error.value)
-  assert str(tmp_path) in message and '\n' not in message
-  assert 'quadrants (4 classes, images (4, 4, 1))' in message
-  assert str(next(iter(other.values()))) in message
 
 
 def test_judges_are_trained_once_and_without_validation(
@@ -164,22 +106,17 @@ def test_judges_are_trained_once_and_without_validation(
   assert set(loaded) == {'test', 'train_minus_validation'}
   assert [p.name for p in tmp_path.iterdir()] == ['judge']
   monkeypatch.setattr(judges, 'train', None)  # Not again.
-  assert make(seeds=(0, 1), epochs=4).sha256 == class_ensemble.sha256
+  restored = make(seeds=(0, 1), epochs=4)
+  chex.assert_trees_all_equal(restored.params, class_ensemble.params)
+  assert dataclasses.replace(restored, params=None) == dataclasses.replace(
+    class_ensemble, params=None
+  )
   assert make().seeds == (0, 1)
+  assert restored.sha256 == trees.hash_tree(restored.params)
+  json.dumps(restored.describe())
   for other in ({'seeds': (6,)}, {'epochs': 2}):
-    with pytest.raises(errors.InputError, match='accepted: the same'):
+    with pytest.raises(errors.InputError, match='accepted: one for'):
       make(**other)
-
-
-def test_directory_of_something_else_is_refused(
-  quadrants, tmp_path, monkeypatch
-):
-  (tmp_path / 'letter.txt').write_text('dear')
-  monkeypatch.setattr(registry, 'load', lambda *args, **kwargs: quadrants[0])
-  monkeypatch.setattr(judges, 'train', None)
-  with pytest.raises(errors.InputError, match=str(tmp_path)):
-    judges.restore_or_train(tmp_path, 'quadrants', None)
-  assert [p.name for p in tmp_path.iterdir()] == ['letter.txt']
 
 
 def test_every_file_of_arrays_has_judges_of_its_own(tmp_path):
@@ -204,11 +141,3 @@ def test_fewer_images_than_a_batch_are_the_users_mistake():
   data = registry.Dataset('small', 'train', images, labels)
   with pytest.raises(errors.InputError, match='=small has 5 .* 128 or'):
     judges.train('small', data, data, seeds=(0,), epochs=1)
-
-
-@pytest.mark.parametrize(
-  'name', ['judge_epochs', 'judge_first_width', 'judge_hidden']
-)
-def test_settings_are_flags(name):
-  with pytest.raises(errors.InputError, match=f'--{name}=0'):
-    judges.JudgeConfig(**{name: 0})

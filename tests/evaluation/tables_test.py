@@ -2,7 +2,6 @@
 
 import math
 
-import numpy as np
 import pytest
 
 from jacsup_jax.evaluation import tables
@@ -96,27 +95,6 @@ def test_effect_needs_a_score_of_both():
   assert tables.format_effect(rows) is None
 
 
-def test_effect_compares_equal_d():
-  # Chains of other lengths have no common largest d to compare at.
-  rows = [
-      {**ROW, 'nuisance_dim': 1, 'class_swaps': 0.9},
-      {**ROW, 'nuisance_dim': 2, 'class_swaps': 0.5},
-      {**ROW, 'model': 'student_no_jacobian', 'nuisance_dim': 1,
-       'class_swaps': 0.8},
-  ]  # fmt: skip
-  line = tables.format_effect(rows)
-  # 100 (0.9 - 0.8) at d = 1, or no line; never 0.5 against 0.8.
-  assert line is None or '+10.0 points' in line
-
-
-def test_results_end_with_the_effect():
-  rows = [ROW, {**ROW, 'model': 'student_no_jacobian'}]
-  lines = tables.format_results({'rows': rows}).split('\n')
-  assert len(lines) == 4
-  assert '+0.0 points' in lines[-1]
-  assert len(tables.format_results({'rows': [ROW]}).split('\n')) == 2
-
-
 def test_row_of_faces_by_hand():
   heading, line = tables.format_rows([FACES]).split('\n')
   assert line.split() == [
@@ -144,8 +122,6 @@ def test_attributes_by_hand():
     ['mean', '94.0%', '74.5%', '88.5%', '62.5%', '88.5%', '62.5%'],
   ]
   assert len({len(line) for line in lines[2:]}) == 1
-  with pytest.raises(ValueError, match='attribute_flips_by_attribute'):
-    tables.format_attributes([ROW])
 
 
 def test_effect_of_faces_is_the_papers():
@@ -256,42 +232,3 @@ def test_stages_may_have_their_seed_in_their_names_and_epochs_of_their_own():
     for row, epochs in ((SEED_0, 3), (SEED_1, 5))
   ]
   assert tables.group_seeds(rows) == [rows]
-
-
-def test_a_single_seed_has_no_deviations():
-  rows = [SEED_0, {**SEED_0, 'model': 'random'}]
-  text = tables.format_rows(rows)
-  assert '±' not in text and len(text.split('\n')) == 3
-  assert tables.describe_deviation([[SEED_0]]) is None
-
-
-def test_order_of_seeds_does_not_matter():
-  values = [0.1, 0.7, 0.4]
-  np.testing.assert_allclose(
-    tables.deviation(values), tables.deviation(values[::-1])
-  )
-
-
-def test_all_deviations_have_the_same_divisor():
-  # Over seeds 0.5 and 0.7, and over two judges of each seed, 0.1 apart, of
-  # which an older row has the deviation with divisor n.
-  rows = [
-      {**row, 'class_swaps_std': 0.05,
-       'class_swaps_by_judge': [row['class_swaps'] - 0.05,
-                                row['class_swaps'] + 0.05]}
-      for row in (SEED_0, SEED_1)
-  ]  # fmt: skip
-  line = tables.format_rows(rows).split('\n')[1]
-  # 0.1 sqrt(2), and 0.05 sqrt(2) with a deviation of 0 over seeds.
-  assert '60.0% ± 14.1%' in line and '7.1% ± 0.0%' in line
-
-
-def test_markdown_has_the_same_cells():
-  rows = [SEED_0, SEED_1, {'model': 'random'}]
-  text = tables.format_rows(rows).split('\n')
-  lines = tables.format_rows(rows, style='markdown').split('\n')
-  assert lines[1] == '|' + 8 * ' --- |' and lines[-1] == text[-1]
-  cells = lambda line: [cell.strip() for cell in line.strip('|').split('|')]
-  assert cells(lines[2])[2] == '60.0% ± 14.1%'
-  assert cells(lines[3]) == ['random', *7 * ['-']]
-  assert cells(lines[0])[:3] == ['model', 'd', 'class swaps']
