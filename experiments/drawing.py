@@ -7,7 +7,6 @@ and models of it, and returns a figure.
 from collections.abc import Callable, Iterable, Mapping, Sequence
 import dataclasses
 import functools
-import os
 import pathlib
 import textwrap
 from typing import Any, NamedTuple
@@ -162,11 +161,11 @@ def list_drawings(own: Loaded) -> list[Drawing]:
 
 def save(
   drawings: Iterable[Drawing],
-  folder: str | os.PathLike[str],
+  folder: pathlib.Path,
   formats: Sequence[str] = ('png',),
 ) -> list[pathlib.Path]:
   """Draws figures and writes each in all formats of `panels.FORMATS`."""
-  folder, written = pathlib.Path(folder), []
+  written = []
   with files.writing(folder):
     folder.mkdir(parents=True, exist_ok=True)
   for one in drawings:
@@ -355,20 +354,16 @@ def draw_comparison(
   Images are those of one run; the models, with their rows, may be of others.
   """
   names = find_best(ours[1], 5)
-  # In units of each model's own alpha.
   values = np.linspace(-1, 1, 9)
   both = [
     sweep_attributes(own, trained, names, row['strength'] * values)
     for trained, row in (ours, fader)
   ]
   strengths = f'{ours[1]["strength"]:g} and {fader[1]["strength"]:g}'
-  return grids.compared_sweeps(
-    np.stack(both, axis=1),
-    values,
-    names,
-    ['student', 'Fader Networks'],
-    xlabel=f'value of the factor $y_i$, in units of alpha ({strengths})',
-  )
+  label = f'value of the factor $y_i$, in units of alpha ({strengths})'
+  models = ['student', 'Fader Networks']
+  images = np.stack(both, axis=1)
+  return grids.compared_sweeps(images, values, names, models, xlabel=label)
 
 
 def _take(code, index):

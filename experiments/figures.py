@@ -7,7 +7,6 @@ python -m experiments.figures --workdir=runs/celeba64,runs/celeba64_fader
 
 from collections.abc import Sequence
 import dataclasses
-import os
 import pathlib
 
 import numpy as np
@@ -76,8 +75,8 @@ class FiguresConfig:
 def draw(
   runs: Sequence[run_lib.Run],
   names: Sequence[str] = (),
-  data_dir: str | os.PathLike[str] | None = None,
-  folder: str | os.PathLike[str] | None = None,
+  data_dir: pathlib.Path | None = None,
+  folder: pathlib.Path | None = None,
   formats: Sequence[str] = ('png',),
 ) -> list[pathlib.Path]:
   """Draws the figures of a run, or those that several runs give together.
@@ -85,10 +84,9 @@ def draw(
   Arguments are as the flags, see `FiguresConfig`. Returns the files written.
 
   Raises:
-    InputError: if the runs cannot give a figure that is named, if one is
-      damaged or has no finished stage, or if the folder cannot be written.
+    InputError: if a run is damaged or cannot give a figure that is named.
   """
-  folder = pathlib.Path(folder or runs[0].path / 'figures')
+  folder = folder or runs[0].path / 'figures'
   # Before models are restored, which may take minutes.
   files.check_writable(f'--output_dir={folder}', folder)
   loaded = [load(run, data_dir) for run in runs]
@@ -112,7 +110,7 @@ def draw(
 
 
 def load(
-  run: run_lib.Run, data_dir: str | os.PathLike[str] | None = None
+  run: run_lib.Run, data_dir: pathlib.Path | None = None
 ) -> drawing.Loaded:
   """Restores the models of a run's first seed, and loads its data.
 
@@ -180,8 +178,7 @@ def _make_front(loaded):
   ):
     raise errors.InputError(
       f'--figure=front with {", ".join(str(own.path) for own in loaded)};'
-      ' accepted: a run of digits with a teacher of two factors, a complete one'
-      ' of faces with its measured teacher, or one of each.'
+      ' accepted: a complete run of digits of two factors, of faces, or both.'
     )
   one = drawing.make('front', 'front', _draw_front, digits, people)
   # Twice a README's width, in pixels.

@@ -25,7 +25,6 @@ def factor_grid(
   horizontal values of the first factor, and upwards over the `[rows]` vertical
   ones of the second. Images are `[rows, cols, H, W, C]`.
   """
-  chex.assert_rank(images, 5)
   rows, cols, height, width, _ = images.shape
   chex.assert_shape([horizontal, vertical], [(cols,), (rows,)])
   side = panels.SINGLE_COLUMN
@@ -53,7 +52,6 @@ def traversals(
   Images are `[rows, blocks, cols, H, W, C]`: a row per unit, a block per
   example, a column per value. `xlabel` says what varies along a row.
   """
-  chex.assert_rank(images, 6)
   rows, blocks, cols, height, width, _ = images.shape
   tile = (panels.DOUBLE_COLUMN - 0.6) / (blocks * cols)
   figure = panels.new_figure(
@@ -76,7 +74,6 @@ def reconstructions(rows: Mapping[str, np.ndarray]) -> mpl_figure.Figure:
   `rows` maps the name of a row to its `[n, H, W, C]` images.
   """
   images = np.stack(list(rows.values()))
-  chex.assert_rank(images, 5)
   count, height, width, _ = images.shape[1:]
   tile = min(0.45, (panels.DOUBLE_COLUMN - 2) / count)
   room = count * tile + 2.0, len(rows) * tile * height / width

@@ -1,11 +1,10 @@
-"""Encode images of models as picture files, with Pillow: still and moving.
+"""Encode images of models as picture files, with Pillow.
 
 Images are `[H, W, C]` uint8, grey or RGB.
 """
 
 import io
 
-import chex
 import numpy as np
 from PIL import Image
 
@@ -18,12 +17,8 @@ _KINDS = {
   '.jpg': ('JPEG', 65500, {'quality': 95, 'subsampling': 0}),
   '.jpeg': ('JPEG', 65500, {'quality': 95, 'subsampling': 0}),
   '.webp': ('WEBP', 16383, {'lossless': True}),
-  '.gif': ('GIF', 65535, {}),
 }
 STILL = ('.png', '.jpg', '.jpeg', '.webp')
-MOVING = ('.gif', '.webp')
-# A strip of nine frames goes there and back in two seconds.
-MILLISECONDS = 120
 
 
 def check_size(ending: str, height: int, width: int, what: str) -> None:
@@ -38,7 +33,6 @@ def check_size(ending: str, height: int, width: int, what: str) -> None:
 
 def tile(images: np.ndarray) -> np.ndarray:
   """Tiles `[rows, cols, H, W, C]` images to one, `[rows*H, cols*W, C]`."""
-  chex.assert_rank(images, 5)
   rows, cols, height, width, channels = images.shape
   return images.transpose(0, 2, 1, 3, 4).reshape(
     rows * height, cols * width, channels
@@ -50,20 +44,6 @@ def encode(image: np.ndarray, ending: str) -> bytes:
   name, _, options = _KINDS[ending]
   file = io.BytesIO()
   to_picture(image).save(file, name, **options)
-  return file.getvalue()
-
-
-def encode_moving(frames: np.ndarray, ending: str) -> bytes:
-  """Encodes `[N, H, W, C]` frames as an animation that runs there and back.
-
-  It repeats forever. A GIF has 256 colours in each frame.
-  """
-  name, _, options = _KINDS[ending]
-  options = {**options, 'duration': MILLISECONDS, 'loop': 0}
-  # Neither end is shown twice in a row.
-  first, *others = map(to_picture, [*frames, *frames[-2:0:-1]])
-  file = io.BytesIO()
-  first.save(file, name, save_all=True, append_images=others, **options)
   return file.getvalue()
 
 

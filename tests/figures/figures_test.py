@@ -2,7 +2,6 @@
 
 import base64
 import io
-import itertools
 import os
 import subprocess
 import sys
@@ -13,7 +12,6 @@ from matplotlib import text as mpl_text
 from matplotlib.backends import backend_agg
 import numpy as np
 from PIL import Image
-from PIL import ImageSequence
 import pytest
 
 from jacsup_jax.core import errors
@@ -25,7 +23,6 @@ from jacsup_jax.figures import pictures
 
 NAMES = ('5_o_Clock_Shadow', 'Mouth_Slightly_Open', 'Bald')
 COSINES = np.array([[1, -0.5, 0], [-0.5, 1, 0], [0, 0, 0]])
-COUNT = np.array([[4, 4, 0], [4, 4, 0], [0, 0, 0]])
 
 
 def _images(*shape):
@@ -76,39 +73,30 @@ PAIR = _faces(4, 2)
 EXAMPLES = {
     'factor_grid': lambda c=1: grids.factor_grid(
         _images(3, 4, 5, 6, c), np.linspace(-2, 2, 4), jax.numpy.arange(3),
-        'a title',
-    ),
+        'a title'),
     'traversals': lambda: grids.traversals(
         _images(18, 3, 10, 5, 6, 1), [f'd = {d}' for d in range(1, 19)],
-        xlabel='values', title='a title',
-    ),
+        xlabel='values', title='a title'),
     'reconstructions': lambda: grids.reconstructions(
-        dict(zip(('original', 'two\nlines'), _images(2, 10, 5, 6, 1)))
-    ),
+        dict(zip(('original', 'two\nlines'), _images(2, 10, 5, 6, 1)))),
     'swaps': lambda: grids.swaps(
-        SWAPS[0, 1:], SWAPS[1:, 0], SWAPS[1:, 1:], 'a title'
-    ),
+        SWAPS[0, 1:], SWAPS[1:, 0], SWAPS[1:, 1:], 'a title'),
     'attribute_flips': lambda: grids.attribute_flips(
-        PAIR[:, 0], PAIR[:, 1], _faces(4, 3), NAMES, 'a title'
-    ),
+        PAIR[:, 0], PAIR[:, 1], _faces(4, 3), NAMES, 'a title'),
     'sweeps': lambda: grids.sweeps(
-        _faces(3, 9), np.linspace(-40, 40, 9), NAMES, 'a title'
-    ),
+        _faces(3, 9), np.linspace(-40, 40, 9), NAMES, 'a title'),
     'compared_sweeps': lambda: grids.compared_sweeps(
         _faces(3, 2, 9), np.linspace(-1, 1, 9), NAMES,
-        ['student', 'Fader Networks'], xlabel='value',
-    ),
+        ['student', 'Fader Networks'], xlabel='value'),
     'front': lambda: grids.front(
         [('teacher, d = 0', _images(3, 3, 5, 6, 1))], PAIR[:3, 0], _faces(3, 5),
-        NAMES,
-    ),
+        NAMES),
     'swap_curves': lambda: curves.swap_curves(PHASES, 'a title'),
     'error_curves': lambda: curves.error_curves(PHASES),
     'adversarial_curves': lambda: curves.adversarial_curves(ADVERSARIAL, 0.7),
     'tradeoff': lambda: curves.tradeoff(ROWS),
     'column_cosines': lambda: jacobians.column_cosines(
-        COSINES, COUNT, ('y1', 'y2', 'z1'), 'a title'
-    ),
+        COSINES, COSINES != 0, ('y1', 'y2', 'z1'), 'a title'),
 }  # fmt: skip
 # Tiles of each axes. Donors of swaps are above, recipients on the left.
 TILES = {
@@ -128,9 +116,6 @@ TILES = {
 
 def _texts(labels):
   return [label.get_text() for label in labels]
-
-
-# Values: pixels and points land where they should.
 
 
 @pytest.mark.parametrize('name', TILES)
@@ -160,17 +145,8 @@ def test_names_of_attributes_are_for_readers():
   assert _texts(flipped.get_xticklabels()) == names
   [swept] = EXAMPLES['sweeps']().axes
   assert _texts(swept.get_yticklabels()) == names
-  assert _texts(swept.get_xticklabels()) == [
-    '−40',
-    '−30',
-    '−20',
-    '−10',
-    '0',
-    '10',
-    '20',
-    '30',
-    '40',
-  ]
+  values = '−40 −30 −20 −10 0 10 20 30 40'.split()
+  assert _texts(swept.get_xticklabels()) == values
 
 
 def test_swap_curves_count_epochs_over_stages():
@@ -184,8 +160,7 @@ def test_swap_curves_count_epochs_over_stages():
   [mse] = right.lines
   np.testing.assert_array_equal(percent.get_xdata(), np.arange(1, 7))
   np.testing.assert_allclose(percent.get_ydata(), [90, np.nan, *[90] * 4])
-  expected = [*(0.1 / np.arange(1, 6)), np.nan]
-  np.testing.assert_allclose(mse.get_ydata(), expected)
+  np.testing.assert_allclose(mse.get_ydata()[:5], 0.1 / np.arange(1, 6))
   assert np.isfinite(right.get_ylim()).all()
   assert [bar.get_xdata()[0] for bar in bars] == [2, 4]
   curves.error_curves(records)
@@ -194,11 +169,8 @@ def test_swap_curves_count_epochs_over_stages():
 def test_error_curves_have_a_line_per_phase():
   [axes] = curves.error_curves(PHASES[::-1]).axes
   lines = {line.get_label(): line for line in axes.lines}
-  for name, epochs in (
-    ('teacher, first', [1, 2]),
-    ('teacher, cycle', [3, 4]),
-    ('student d32', [5, 6]),
-  ):
+  names = ('teacher, first', 'teacher, cycle', 'student d32')
+  for name, epochs in zip(names, ([1, 2], [3, 4], [5, 6])):
     line = lines.pop(name)
     np.testing.assert_array_equal(line.get_xdata(), epochs)
     np.testing.assert_allclose(line.get_ydata(), 0.1 / np.array(epochs))
@@ -244,12 +216,7 @@ def test_tradeoff_has_percents_over_errors():
 def test_cosines_are_written_unless_undefined():
   axes = EXAMPLES['column_cosines']().axes[0]
   assert _texts(axes.texts) == ['1.00', '−0.50', '−0.50', '1.00']
-  [image] = axes.images
-  assert image.get_array().mask.sum() == 5
-  assert image.get_clim() == (-1, 1)
-
-
-# Invariants of all figures.
+  assert axes.images[0].get_array().mask.sum() == 5
 
 
 @pytest.mark.parametrize('name', EXAMPLES)
@@ -258,17 +225,17 @@ def test_no_text_leaves_the_canvas_or_meets_another(name):
   canvas = backend_agg.FigureCanvasAgg(figure)
   canvas.draw()
   hidden = []
-  for axis in itertools.chain.from_iterable(
-    (axes.xaxis, axes.yaxis) for axes in figure.axes
-  ):
+  axes = [axes for own in figure.axes for axes in (own.xaxis, own.yaxis)]
+  for axis in axes:
     low, high = sorted(axis.get_view_interval())
     for place, label in zip(axis.get_ticklocs(), axis.get_ticklabels()):
       if not axis.get_visible() or not low <= place <= high:
         hidden.append(label)
-  found = figure.findobj(
-    lambda x: isinstance(x, mpl_text.Text) and x.get_text()
-  )
-  texts = [x for x in found if x.get_visible() and x not in hidden]
+  texts = [
+    text
+    for text in figure.findobj(mpl_text.Text)
+    if text.get_text() and text.get_visible() and text not in hidden
+  ]
   assert texts
   boxes = [text.get_window_extent(canvas.get_renderer()) for text in texts]
   for i, box in enumerate(boxes):
@@ -302,12 +269,6 @@ def test_text_of_an_svg_is_text_and_its_image_has_its_own_pixels():
   assert Image.open(io.BytesIO(content)).size == (24, 15)
 
 
-def test_colors_of_a_png_can_be_reduced():
-  content = panels.encode(EXAMPLES['swap_curves'](), colors=16)
-  image = Image.open(io.BytesIO(content)).convert('RGB')
-  assert len(image.getcolors()) <= 16
-
-
 def test_the_users_backend_does_not_matter():
   code = """if True:
       import sys
@@ -320,9 +281,6 @@ def test_the_users_backend_does_not_matter():
   subprocess.run([sys.executable, '-c', code], env=env, check=True)
 
 
-# Pictures.
-
-
 @pytest.mark.parametrize('channels', [1, 3])
 @pytest.mark.parametrize('ending', pictures.STILL)
 def test_files_hold_the_image(ending, channels):
@@ -331,20 +289,6 @@ def test_files_hold_the_image(ending, channels):
   found = Image.open(io.BytesIO(pictures.encode(image, ending))).convert('RGB')
   tolerance = 5 if ending in ('.jpg', '.jpeg') else 0
   assert np.abs(np.asarray(found).astype(int) - image).max() <= tolerance
-
-
-@pytest.mark.parametrize('channels', [1, 3])
-@pytest.mark.parametrize('ending', pictures.MOVING)
-def test_animations_run_there_and_back(ending, channels):
-  # 64 colours: a frame of GIF has room for them.
-  frames = np.random.default_rng(0).integers(0, 256, (4, 8, 8, channels))
-  content = pictures.encode_moving(frames.astype(np.uint8), ending)
-  file = Image.open(io.BytesIO(content))
-  found = [np.asarray(f.convert('RGB')) for f in ImageSequence.Iterator(file)]
-  expected = np.broadcast_to(frames[[0, 1, 2, 3, 2, 1]], (6, 8, 8, 3))
-  np.testing.assert_array_equal(found, expected)
-  assert file.info['loop'] == 0
-  assert file.info['duration'] == pictures.MILLISECONDS
 
 
 def test_pictures_too_large_for_their_kind():

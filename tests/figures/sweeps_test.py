@@ -1,7 +1,5 @@
 """Tests of jacsup_jax.figures.sweeps, with images whose pixels are the code."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -30,7 +28,7 @@ def test_quantile_values_between_literal_quantiles():
 
 def test_units_swaps_and_flips_are_where_they_belong():
   def decode(function, *args):
-    images = jax.jit(functools.partial(function, _decode))(*args)
+    images = jax.jit(function, static_argnums=0)(_decode, *args)
     assert images.shape[2:] == (1, 3, 1)
     return images[:, :, 0, :, 0]
 
@@ -45,10 +43,6 @@ def test_units_swaps_and_flips_are_where_they_belong():
   np.testing.assert_array_equal(
     decode(sweeps.vary_unit, TWO, 2, jnp.array([-1.0, -2.0])),
     [[[1, 2, -1], [1, 2, -2]], [[10, 20, -1], [10, 20, -2]]],
-  )
-  np.testing.assert_array_equal(
-    decode(sweeps.vary_unit, TWO, 1, jnp.array([0.0])),
-    [[[1, 0, 3]], [[10, 0, 30]]],
   )
   # A row has the factors of one, a column the nuisance of one.
   np.testing.assert_array_equal(
@@ -80,9 +74,3 @@ def test_feature_maps_are_kept_while_factors_vary():
   images = sweeps.vary_unit(decode, code, 2, jnp.array([0.0, 1.0]))
   np.testing.assert_array_equal(images[:, 0], nuisance)
   np.testing.assert_array_equal(images[:, 1], nuisance + 1)
-  one = jax.tree.map(lambda x: x[:1], code)
-  grid = sweeps.vary_factors(
-    decode, one, (0, 2), jnp.zeros(2), jnp.array([0.0, 1.0, 2.0])
-  )
-  for i, row in enumerate(grid):
-    np.testing.assert_array_equal(row, np.stack([nuisance[0] + i] * 2))
