@@ -1,9 +1,9 @@
 """Converts released PyTorch weights to runs and judges, and models back.
 
 A file becomes a work directory that the other commands read (a file of a judge,
-a directory of judges); a stage of a work directory becomes a file. Files that
-end in .safetensors need no PyTorch, others do. Names and shapes of the tensors
-are those of the released code, and say which network it is.
+a directory of judges); a stage of a work directory becomes a file. Names and
+shapes of the tensors are those of the released code, and say which network it
+is. Files that end in .safetensors need no PyTorch.
 
   python -m experiments.convert --input=model.pth --output=runs/released
   python -m experiments.convert --input=runs/mnist --output=student.safetensors
@@ -27,14 +27,12 @@ class Config:
 
   input: pathlib.Path | None = options.option(
     None,
-    'A state dict (*.safetensors, else a file of PyTorch), or a work'
-    ' directory.',
+    'A state dict (*.safetensors, or of PyTorch), or a work directory.',
     group='what',
   )
   output: pathlib.Path | None = options.option(
     None,
-    'Where to write: a new directory for a file, a new file (*.safetensors,'
-    ' else a file of PyTorch) for a directory.',
+    'A new directory for a file, a new file for a directory.',
     group='output',
   )
   stage: str | None = options.option(
@@ -42,12 +40,9 @@ class Config:
       group='what',
   )  # fmt: skip
   num_factors: int = options.option(
-    2,
-    'File of a student on digits: k, which its shapes do not tell.',
-    low=1,
-    high=config_lib.LARGEST_WIDTH,
-    group='what',
-  )
+      2, 'File of a student on digits: k, which its shapes do not tell.',
+      low=1, high=config_lib.LARGEST_WIDTH, group='what',
+  )  # fmt: skip
   dataset: str | None = options.option(
     None,
     'File: the training data of its model; default: mnist_embedded, for faces'
@@ -61,12 +56,9 @@ class Config:
     (), 'File of faces: names of the factors, in their order.', group='data'
   )
   epochs: int = options.option(
-    100,
-    'File: epochs that its model was trained for, shown in tables.',
-    low=1,
-    high=config_lib.LARGEST_INTEGER,
-    group='what',
-  )
+      100, 'File: epochs that its model was trained for, shown in tables.',
+      low=1, high=config_lib.LARGEST_INTEGER, group='what',
+  )  # fmt: skip
 
   def __post_init__(self):
     options.check(self)
@@ -74,24 +66,16 @@ class Config:
 
 def main(config: Config) -> None:
   """Converts a file or a stage of a run."""
-  if config.input is None or config.output is None:
+  given = dataclasses.asdict(config)
+  source, output, stage = (given.pop(n) for n in ('input', 'output', 'stage'))
+  if source is None or output is None:
     raise errors.InputError(
       '--input or --output is missing; accepted: both, see --help.'
     )
-  if os.path.isdir(config.input):
-    line = converted_runs.export_model(
-      config.input, config.output, config.stage
-    )
+  if os.path.isdir(source):
+    line = converted_runs.export_model(source, output, stage)
   else:
-    line = converted_runs.import_model(
-      config.input,
-      config.output,
-      num_factors=config.num_factors,
-      dataset=config.dataset,
-      data_dir=config.data_dir,
-      attributes=config.attributes,
-      epochs=config.epochs,
-    )
+    line = converted_runs.import_model(source, output, **given)
   progress.say(line)
 
 

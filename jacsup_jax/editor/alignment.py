@@ -1,8 +1,7 @@
 """Crop the square around a face, placed as in CelebA's aligned pictures.
 
-Faces and eyes are found by dlib with the weights of face_recognition_models.
-Both packages are optional (`pip install 'jacsup_jax[align]'`); nothing is
-downloaded.
+Faces and eyes are found by dlib with the weights of face_recognition_models,
+which are optional (`pip install 'jacsup_jax[align]'`).
 """
 
 from collections.abc import Callable
@@ -17,7 +16,7 @@ from PIL import Image
 EYES = np.array([[69.5, 91.5], [108.0, 91.5]]) / 178
 # Faces are searched in a picture of at most this side, which takes a second.
 _SEARCHED_SIDE = 800
-# Side of the square in pixels: no model takes more.
+# Larger photos are reduced: no model takes more pixels.
 _LARGEST_SIDE = 4096
 _CORNERS = np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
 
@@ -36,7 +35,7 @@ def find_aligner() -> Callable[[np.ndarray], np.ndarray | None] | None:
     return None
   folder = pathlib.Path(spec.submodule_search_locations[0]) / 'models'
   try:
-    import dlib  # pylint: disable=import-outside-toplevel
+    import dlib
 
     find_faces = dlib.get_frontal_face_detector()
     find_landmarks = dlib.shape_predictor(
@@ -46,13 +45,15 @@ def find_aligner() -> Callable[[np.ndarray], np.ndarray | None] | None:
     return None
 
   def align(image):
-    eyes = _find_eyes(find_faces, find_landmarks, image)
-    return None if eyes is None else cut_square(image, eyes)
+    picture = Image.fromarray(image)
+    picture.thumbnail((_LARGEST_SIDE, _LARGEST_SIDE))
+    eyes = _find_eyes(find_faces, find_landmarks, picture)
+    return None if eyes is None else cut_square(np.asarray(picture), eyes)
 
   return align
 
 
-def cut_square(image: np.ndarray, eyes: np.ndarray) -> np.ndarray | None:
+def cut_square(image: np.ndarray, eyes: np.ndarray) -> np.ndarray:
   """Crops the square in which the eyes lie where CelebA has them.
 
   The picture is rotated, moved and scaled, never sheared. Beyond its border the
@@ -61,44 +62,34 @@ def cut_square(image: np.ndarray, eyes: np.ndarray) -> np.ndarray | None:
   Args:
     image: `[H, W, 3]` uint8.
     eyes: `[2, 2]`, centres of the left and the right eye as x, y in pixels; 0,
-      0 is the outer corner of the first pixel.
+      0 is the outer corner of the first pixel. At least a pixel apart.
 
   Returns:
-    `[s, s, 3]` uint8, s the size of the square in the picture, at most
-    `_LARGEST_SIDE`; None if the eyes are less than a pixel apart.
+    `[s, s, 3]` uint8, s the size of the square in the picture.
   """
-  eyes = np.asarray(eyes, np.float64)
-  apart = np.hypot(*(eyes[1] - eyes[0]))
-  if apart < 1:
-    return None
-  template = EYES[1, 0] - EYES[0, 0]
-  if apart / template > _LARGEST_SIDE:
-    image, eyes = _reduce(image, eyes, _LARGEST_SIDE * template / apart)
   # Picture pixels per side of the square: a rotation and a scale.
-  across = (eyes[1] - eyes[0]) / template
-  turn = np.array([[across[0], -across[1]], [across[1], across[0]]])
+  x, y = (eyes[1] - eyes[0]) / (EYES[1, 0] - EYES[0, 0])
+  turn = np.array([[x, -y], [y, x]])
   start = eyes.mean(axis=0) - turn @ EYES.mean(axis=0)
   corners = start + _CORNERS @ turn.T
   # The filter reads two pixels beyond the corners.
   low = np.floor(corners.min(axis=0)).astype(int) - 2
   high = np.ceil(corners.max(axis=0)).astype(int) + 2
-  pixels = min(_LARGEST_SIDE, round(np.hypot(*across)))
-  (a, b), (c, d) = turn / pixels
-  x, y = start - low
-  square = _crop(image, low, high).transform(
-    (pixels, pixels),
-    Image.Transform.AFFINE,
-    (a, b, x, c, d, y),
-    Image.Resampling.BICUBIC,
+  patch = image.take(np.arange(low[1], high[1]), 0, mode='clip')
+  patch = patch.take(np.arange(low[0], high[0]), 1, mode='clip')
+  size = round(np.hypot(x, y))
+  matrix = np.column_stack([turn / size, start - low]).ravel()
+  square = Image.fromarray(patch).transform(
+    (size, size), Image.Transform.AFFINE, matrix, Image.Resampling.BICUBIC
   )
   return np.array(square)
 
 
-def _find_eyes(find_faces, find_landmarks, image):
+def _find_eyes(find_faces, find_landmarks, picture):
   """Finds the eyes of the largest face, see `cut_square`; None without one."""
-  picture = Image.fromarray(image)
-  picture.thumbnail((_SEARCHED_SIDE, _SEARCHED_SIDE), Image.Resampling.BICUBIC)
-  searched = np.array(picture)
+  small = picture.copy()
+  small.thumbnail((_SEARCHED_SIDE, _SEARCHED_SIDE))
+  searched = np.array(small)
   # Small faces only if there are no others: it takes four times as long.
   faces = find_faces(searched, 0) or find_faces(searched, 1)
   if not faces:
@@ -108,20 +99,5 @@ def _find_eyes(find_faces, find_landmarks, image):
   points = np.array([[point.x, point.y] for point in found.parts()]) + 0.5
   # Outer and inner corner of the right eye, then of the left eye, then a nose.
   eyes = np.stack([points[2:4].mean(axis=0), points[0:2].mean(axis=0)])
-  return eyes * np.array([image.shape[1], image.shape[0]]) / picture.size
-
-
-def _reduce(image, eyes, ratio):
-  size = np.array([image.shape[1], image.shape[0]])
-  smaller = np.maximum(1, size * ratio).astype(int)
-  picture = Image.fromarray(image)
-  picture = picture.resize(tuple(smaller), Image.Resampling.LANCZOS)
-  return np.array(picture), eyes * smaller / size
-
-
-def _crop(image, low, high):
-  """Crops a rectangle; pixels beyond the border repeat those of the border."""
-  height, width = image.shape[:2]
-  rows = np.clip(np.arange(low[1], high[1]), 0, height - 1)
-  columns = np.clip(np.arange(low[0], high[0]), 0, width - 1)
-  return Image.fromarray(image[rows[:, None], columns])
+  eyes = eyes * np.array(picture.size) / small.size
+  return eyes if np.hypot(*(eyes[1] - eyes[0])) >= 1 else None

@@ -55,24 +55,23 @@ def find(
       f'--workdir={workdir} does not exist; accepted: a run, a folder of'
       ' runs, or a file written with --export.'
     )
-  is_run = (path / _MANIFEST).exists()
-  if stage is not None and not is_run:
+  if (path / _MANIFEST).exists():
+    return _make_unique(_make_run_choices(path, stage, data_dir))
+  if stage is not None:
     raise errors.InputError(
       f'--stage={stage}, and --workdir={workdir} is not a run; accepted: the'
       ' work directory of a run.'
     )
-  if not path.is_dir():
-    return [_make_file_choice(path, path.stem)]
-  if is_run:
-    return _make_unique(_make_run_choices(path, stage, data_dir))
-  return _make_unique(_find_runs(path, data_dir))
+  if path.is_dir():
+    return _make_unique(_find_runs(path, data_dir))
+  return [_make_file_choice(path, path.stem)]
 
 
 def _find_runs(root, data_dir):
   """Lists the models of the runs of a folder, at most two levels below it."""
   choices, skipped = [], 0
-  manifests = (root.glob(f'{depth}{_MANIFEST}') for depth in ('*/', '*/*/'))
-  for path in sorted(path.parent for own in manifests for path in own):
+  manifests = (*root.glob(f'*/{_MANIFEST}'), *root.glob(f'*/*/{_MANIFEST}'))
+  for path in sorted(manifest.parent for manifest in manifests):
     try:
       choices += _make_run_choices(path, None, data_dir)
     except errors.InputError:  # Damaged, or with nothing to edit with.
@@ -92,46 +91,32 @@ def _make_run_choices(path, stage, data_dir):
   """Lists the finished stages of a run, the best one to edit with first."""
   run = runs.Run.open(path)
   names = _list_stages(run)
-  if not names:
+  if not names or stage not in (None, *names):
     raise errors.InputError(
-      f'--workdir={path} has no finished model to edit with; accepted: a run'
-      ' with a finished teacher or student.'
-    )
-  if stage is not None and stage not in names:
-    raise errors.InputError(
-      f'--stage={stage}: {path} has no finished model of that name;'
-      f' accepted: {", ".join(names)}.'
+      f'--workdir={path} has no finished model {stage or ""} to edit with;'
+      f' accepted: {", ".join(names) or "a run with a teacher or student"}.'
     )
   first = stage or names[-1]
-  name = run.path.name
   return [
     editor.Choice(
-      id=_make_id(f'{name}.{own}'),
-      group=name,
-      title=own,
-      load=functools.partial(_load, run, own, data_dir),
+      id=_make_id(f'{run.path.name}.{name}'),
+      group=run.path.name,
+      title=name,
+      load=functools.partial(_load, run, name, data_dir),
       open_samples=lambda unused_editor: _open(run, _SPLIT, data_dir),
     )
-    for own in sorted(names, key=lambda own: own != first)
+    for name in sorted(names, key=lambda own: own != first)
   ]
 
 
 def _make_file_choice(path, title):
   """Makes the choice of an exported file; samples are drawn faces or digits."""
-  return editor.Choice(
-    id=_make_id(path.stem),
-    group='',
-    title=title,
-    load=functools.partial(model_files.read, path),
-    open_samples=_open_packaged,
-  )
+  load = functools.partial(model_files.read, path)
+  return editor.Choice(_make_id(path.stem), '', title, load, _open_packaged)
 
 
 def _list_stages(run):
   """Lists the finished stages that predict their factors, the best one last."""
-  names = [
-    name for name in run.stages if not run.module(name).factors_are_labels
-  ]
 
   # Teachers, then other students, then supervised ones; the first seed last.
   def rank(name):
@@ -139,25 +124,21 @@ def _list_stages(run):
     kind = (stage.model.startswith('student'), stage.model == 'student')
     return *kind, -stage.seed
 
+  names = [own for own in run.stages if not run.module(own).factors_are_labels]
   return sorted(names, key=rank)
 
 
 def _load(run, stage, data_dir):
+  """Loads a stage; its units are measured and stored the first time."""
   model = run.restore(stage)
-  units = _load_units(run, stage, model, data_dir)
-  return editor.Editor(model, units, f'{run.path.name}, {stage}')
-
-
-def _load_units(run, stage, model, data_dir):
-  """Loads the units of a stage; measures and stores them the first time."""
+  title = f'{run.path.name}, {stage}'
   path = run.path / _SCALES
   sha256 = run.manifest['stages'][stage]['sha256']
   entries = files.read_json(path) if path.exists() else {}
   entry = entries.get(stage)
   if isinstance(entry, dict) and entry.get('sha256') == sha256:
     units = unit_scales.from_json(path, entry.get('units'))
-    if [u.name for u in units[: model.num_factors]] == run.factor_names:
-      return units
+    return editor.Editor(model, units, title)
   data = _open(run, 'train', data_dir)
   images = data.read(range(min(unit_scales.NUM_IMAGES, data.count)))
   units = unit_scales.measure(model, images, run.factor_names)
@@ -169,7 +150,7 @@ def _load_units(run, stage, model, data_dir):
     files.write_whole(path, json.dumps(entries, indent=1))
   except errors.StorageError as error:
     _log.warning('%s is not kept: %s', _SCALES, error)
-  return units
+  return editor.Editor(model, units, title)
 
 
 def _open(run, split, data_dir):
@@ -203,12 +184,11 @@ def _make_id(name):
 
 def _make_unique(choices):
   """Appends a number to each id that occurred before."""
-  seen, unique = set(), []
+  unique = {}
   for choice in choices:
     own, number = choice.id, 1
-    while own in seen:
+    while own in unique:
       number += 1
       own = f'{choice.id}-{number}'
-    seen.add(own)
-    unique.append(dataclasses.replace(choice, id=own))
-  return unique
+    unique[own] = dataclasses.replace(choice, id=own)
+  return list(unique.values())

@@ -31,18 +31,12 @@ class Encoded(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Editor:
-  """A model and the units of its code that can be moved.
+  """A model and the U units of its code that can be moved."""
 
-  Attributes:
-    model: an autoencoder that predicts its factors.
-    units: U of them in the order of the code, factors first; nuisance units
-      only if the code is flat.
-    title: the run and the stage, for display.
-  """
-
-  model: models.Model
+  model: models.Model  # an autoencoder that predicts its factors
+  # In the order of the code, factors first; nuisance only of a flat code.
   units: tuple[unit_scales.Unit, ...]
-  title: str = ''
+  title: str = ''  # the run and the stage, for display
 
   @property
   def image_shape(self) -> tuple[int, int, int]:
@@ -50,16 +44,10 @@ class Editor:
     return tuple(self.model.image_shape)
 
   def encode(self, images: np.ndarray) -> Encoded:
-    """Encodes images and reconstructs them.
-
-    Args:
-      images: `[B, H, W, C]` uint8.
-
-    Returns:
-      The input of `edit` and `edit_in_turn`.
+    """Encodes and reconstructs images, `[B, H, W, C]` uint8.
 
     Raises:
-      InputError: if the images do not have the model's shape.
+      InputError: if they do not have the model's shape.
     """
     images = jnp.asarray(images)
     if images.shape[1:] != self.image_shape:
@@ -96,16 +84,7 @@ class Editor:
   def edit_in_turn(
     self, encoded: Encoded, strengths: np.ndarray, keep_detail: float = 0.0
   ) -> np.ndarray:
-    """Decodes images at N settings, one setting after the other.
-
-    Args:
-      encoded: B images.
-      strengths: `[N, U]`, in standard deviations.
-      keep_detail: see `edit`.
-
-    Returns:
-      `[B, N, H, W, C]` uint8.
-    """
+    """Edits at N settings, `[N, U]` strengths: `[B, N, H, W, C]` uint8."""
     strengths = np.asarray(strengths, np.float32)
     chex.assert_shape(strengths, (None, len(self.units)))
     deviations = np.array([unit.deviation for unit in self.units], np.float32)
@@ -123,34 +102,20 @@ class Samples(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Choice:
-  """An editor that can be chosen, and is loaded when it is.
+  """An editor that can be chosen, and is loaded when it is."""
 
-  Attributes:
-    id: letters, digits, `_`, `-` and `.`; stable, since links contain it.
-    group: the run it belongs to, for display.
-    title: its name in the group, for display.
-    load: returns the editor; raises InputError.
-    open_samples: takes the editor and returns images to edit; raises InputError
-      if there are none.
-  """
-
-  id: str
-  group: str
-  title: str
-  load: Callable[[], Editor]
-  open_samples: Callable[[Editor], Samples]
+  id: str  # letters, digits, `_`, `-` and `.`; stable, since links contain it
+  group: str  # the run it belongs to, for display
+  title: str  # its name in the group, for display
+  load: Callable[[], Editor]  # raises InputError
+  open_samples: Callable[[Editor], Samples]  # to edit; raises InputError
 
 
 def move(code: codes.Code, steps: jax.Array) -> codes.Code:
-  """Adds steps to the units of a code.
+  """Adds steps to the units of a code of `[B, K]` factors.
 
-  Args:
-    code: B examples: `[B, K]` factors, nuisance of any shape.
-    steps: `[U]` in the units' own scale, factors first, then the units of a
-      flat nuisance. With U = K the nuisance is left as it is.
-
-  Returns:
-    The moved code.
+  `steps`, `[U]` in the units' own scale, has factors first, then the units of a
+  flat nuisance. With U = K the nuisance, of any shape, is left as it is.
   """
   chex.assert_rank([code.factors, steps], [2, 1])
   num_factors = code.factors.shape[-1]

@@ -1,6 +1,7 @@
 """Read what --input names: a photo, a folder of photos, or a sample."""
 
 from collections.abc import Callable
+import functools
 import logging
 import os
 import pathlib
@@ -40,27 +41,12 @@ def list_inputs(
   own: editor.Editor,
   align: photos.AlignFn | None,
 ) -> list[Input]:
-  """Lists the images that --input names.
+  """Lists the images that --input names: one, or those of a folder by name.
 
-  Args:
-    text: a file, a folder, or `sample:N`.
-    choice: opens the samples.
-    own: the editor that the images are for.
-    align: see `photos.read`.
-
-  Returns:
-    One image, or those of the folder sorted by name; none is read yet.
-
-  Raises:
-    InputError: if there is none.
+  None is read yet. Raises InputError if there is none.
   """
   if text.startswith('sample:'):
-    if not re.fullmatch(r'sample:[0-9]{1,9}', text):
-      raise errors.InputError(
-        f'--input={text[:80]}; accepted: sample:N, N a whole number from 0.'
-      )
-    row = int(text.removeprefix('sample:'))
-    return [Input(text, lambda: _read_sample(choice.open_samples(own), row))]
+    return [Input(text, lambda: _read_sample(text, choice.open_samples(own)))]
   path = pathlib.Path(text)
   if not is_folder(text):
     return [Input(text, lambda: _read_photo(path, own, align))]
@@ -69,7 +55,7 @@ def list_inputs(
   except OSError as error:
     raise files.unreadable(path, error) from error
   found = [
-    path / name
+    Input(name, functools.partial(_read_photo, path / name, own, align))
     for name in names
     if name.lower().endswith(_ENDINGS) and not name.startswith('.')
   ]
@@ -78,30 +64,21 @@ def list_inputs(
       f'--input={path} has no pictures; accepted: a folder with files of'
       f' {", ".join(_ENDINGS)}.'
     )
-  return [
-    Input(one.name, lambda one=one: _read_photo(one, own, align))
-    for one in found
-  ]
+  return found
 
 
 def _read_photo(path, own, align):
-  files.check_file(path)
-  try:
-    with open(path, 'rb') as file:
-      # One byte more than is accepted: `photos.read` refuses it by its size.
-      content = file.read(photos.MOST_BYTES + 1)
-  except OSError as error:
-    raise files.unreadable(path, error) from error
+  content = files.read_bytes(path)
   found = photos.read(content, own.image_shape, str(path), align=align)
   if align is not None and not found.is_aligned:
     _log.warning('%s: no face found; its centre square is taken.', path)
   return found.image
 
 
-def _read_sample(samples, row):
-  if row >= samples.count:
+def _read_sample(text, samples):
+  number = text.removeprefix('sample:')
+  if not re.fullmatch('[0-9]{1,9}', number) or int(number) >= samples.count:
     raise errors.InputError(
-      f'--input=sample:{row}: there are {samples.count} images; accepted:'
-      f' sample:0 to sample:{samples.count - 1}.'
+      f'--input={text[:80]}; accepted: sample:0 to sample:{samples.count - 1}.'
     )
-  return samples.read([row])[0]
+  return samples.read([int(number)])[0]

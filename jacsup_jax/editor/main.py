@@ -18,18 +18,9 @@ from jacsup_jax.editor import requests
 from jacsup_jax.editor import service
 from jacsup_jax.figures import pictures
 
-# Flags of an edit; the page has sliders instead.
-_EDIT_FLAGS = (
-    'input', 'output', 'set', 'sweep', 'grid', 'animate', 'keep_detail',
-    'side_by_side', 'align', 'export', 'half',
-)  # fmt: skip
-
 
 def main(argv: Sequence[str] | None = None) -> int:
-  """Runs the editor.
-
-  Args:
-    argv: flags; by default those of the process.
+  """Runs the editor with flags, by default those of the process.
 
   Returns:
     Exit status: 0 if everything asked for is done, 2 after a user's mistake, 1
@@ -48,25 +39,20 @@ def main(argv: Sequence[str] | None = None) -> int:
       signal.signal(signal.SIGTERM, signal.default_int_handler)
       _edit_or_export(args)
     return 0
-  except errors.InputError as error:
+  except (errors.InputError, errors.RunError) as error:
     print(f'error: {error}', file=sys.stderr)
-    return 2
-  except errors.RunError as error:
-    print(f'error: {error}', file=sys.stderr)
-    return 1
+    return 2 if isinstance(error, errors.InputError) else 1
   except KeyboardInterrupt:
     return 128 + signal.SIGINT
 
 
 def _is_page(args):
-  given = [
-    f'--{name}'
-    for name in _EDIT_FLAGS
-    if getattr(args, name) not in (None, False, '', 0.0)
-  ]
+  given = [name for name in flags.EDIT_FLAGS if getattr(args, name)]
+  # An empty name is a mistake that is refused later.
+  given += ['input'] if args.input == '' else []
   if args.serve and given:
     raise errors.InputError(
-      f'--serve with {given[0]}; accepted: without it, since edits are made'
+      f'--serve with --{given[0]}; accepted: without it, since edits are made'
       ' in the page.'
     )
   return not given
@@ -74,7 +60,6 @@ def _is_page(args):
 
 def _serve(args):
   # aiohttp takes a while to import, and edits do not need it.
-  # pylint: disable=import-outside-toplevel
   from jacsup_jax.editor import server
 
   choices = choices_lib.find(
@@ -94,51 +79,44 @@ def _edit_or_export(args):
     args.workdir, stage=args.stage, data_dir=args.data_dir
   )[0]
   own = choice.load()
-  request = _make_request(args, own)
-  align = _find_aligner(args, own)
   if args.export is not None:
     path = _make_folder(args.export)
-    model_files.write(path, own, half=args.half)
+    model_files.write(path, own)
     print(f'saved {own.title or "the model"} in {path}')
   if args.input is None:
     return
+  request = _make_request(args, own)
+  align = _find_aligner(args, own)
   inputs = inputs_lib.list_inputs(args.input, choice, own, align)
   if inputs_lib.is_folder(args.input):
     _edit_folder(args, own, inputs, request)
   else:
-    _edit(args, own, inputs[0], request)
+    _edit(args.output, own, inputs[0], request)
+    description = outputs.describe(own.units, request)
+    print(f'saved {args.output}: {description}')
 
 
 def _check(args):
   """Checks what can be checked before a model is loaded."""
   requests.check_keep_detail(args.keep_detail, '--keep_detail')
-  is_edit = args.output is not None or args.animate is not None
-  swept = args.sweep is not None or args.grid is not None
+  swept = args.sweep is not None, args.grid is not None
   rules = {
-    'nothing to write; accepted: --output, --animate or --export.': (
-      not is_edit and args.export is None
+    'nothing to write; accepted: --output or --export.': (
+      args.output is None and args.export is None
     ),
-    '--input goes with --output or --animate; accepted: both.': (
-      is_edit != (args.input is not None)
+    '--input goes with --output; accepted: both.': (
+      (args.output is None) != (args.input is None)
     ),
-    '--animate without --sweep; accepted: both.': (
-      args.animate is not None and args.sweep is None
-    ),
-    '--half without --export; accepted: both.': (
-      args.half and args.export is None
-    ),
-    '--sweep and --grid; accepted: one of them.': (
-      args.sweep is not None and args.grid is not None
-    ),
+    '--sweep and --grid; accepted: one of them.': all(swept),
     '--side_by_side without a single edit; accepted: with --output, without'
     ' --sweep and --grid.': (
-      args.side_by_side and (swept or args.output is None)
+      args.side_by_side and (any(swept) or args.output is None)
     ),
   }
   for message, is_broken in rules.items():
     if is_broken:
       raise errors.InputError(message)
-  for name in ('output', 'animate', 'export'):
+  for name in ('output', 'export'):
     if getattr(args, name) is not None:
       _check_place(args, name, getattr(args, name))
 
@@ -151,19 +129,16 @@ def _check_place(args, name, value):
       raise errors.InputError(
         f'{flag} is the input itself; accepted: another place.'
       )
-  accepted = {'output': pictures.STILL, 'animate': pictures.MOVING}.get(name)
-  if inputs_lib.is_folder(args.input) and accepted:
-    if name == 'animate' or path.suffix.lower() in pictures.STILL:
-      raise errors.InputError(
-        f'{flag} for a folder of photos; accepted: --output with a folder.'
-      )
-    files.check_writable(flag, path)
-    return
-  if accepted and path.suffix.lower() not in accepted:
+  is_picture = path.suffix.lower() in pictures.STILL
+  if name == 'output' and is_picture == inputs_lib.is_folder(args.input):
     raise errors.InputError(
-      f'{flag} ends in {path.suffix!r}; accepted: {", ".join(accepted)}.'
+      f'{flag} for --input={args.input}; accepted: a folder for a folder of'
+      f' photos, else a name that ends in {", ".join(pictures.STILL)}.'
     )
-  files.check_writable(f'{flag}: {path.parent}', path.parent)
+  if name == 'output' and not is_picture:
+    files.check_writable(flag, path)
+  else:
+    files.check_writable(f'{flag}: {path.parent}', path.parent)
 
 
 def _find_aligner(args, own):
@@ -195,30 +170,23 @@ def _make_request(args, own):
   request = outputs.Request(
     strengths, tuple(sweeps), args.keep_detail, args.side_by_side
   )
-  if args.output is not None:
-    rows, cols = request.shape
-    height, width, _ = own.image_shape
-    ending = pathlib.Path(args.output).suffix.lower()
-    if inputs_lib.is_folder(args.input):
-      ending = '.png'
-    pictures.check_size(
-      ending, rows * height, cols * width, f'--output={args.output}'
-    )
+  rows, cols = request.shape
+  height, width, _ = own.image_shape
+  ending = pathlib.Path(args.output).suffix.lower()
+  if inputs_lib.is_folder(args.input):
+    ending = '.png'
+  pictures.check_size(
+    ending, rows * height, cols * width, f'--output={args.output}'
+  )
   return request
 
 
-def _edit(args, own, item, request):
-  """Edits one image."""
+def _edit(path, own, item, request):
+  """Edits one image, and writes it whole or not at all."""
   tiles = outputs.make_tiles(own, item.load(), request)
-  description = outputs.describe(own.units, request)
-  if args.output is not None:
-    path = _make_folder(args.output)
-    outputs.write_still(path, tiles)
-    print(f'saved {path}: {description}')
-  if args.animate is not None:
-    path = _make_folder(args.animate)
-    outputs.write_moving(path, tiles)
-    print(f'saved {path}: {description}, and back')
+  path = _make_folder(path)
+  image = pictures.tile(tiles)
+  files.write_whole(path, pictures.encode(image, path.suffix.lower()))
 
 
 def _edit_folder(args, own, inputs, request):
@@ -228,13 +196,11 @@ def _edit_folder(args, own, inputs, request):
   for item, name in zip(inputs, names):
     path = pathlib.Path(args.output) / name
     try:
-      tiles = outputs.make_tiles(own, item.load(), request)
+      _edit(path, own, item, request)
     except errors.InputError as error:
       skipped += 1
       logging.getLogger(__name__).warning('skipped: %s', error)
       continue
-    _make_folder(path)
-    outputs.write_still(path, tiles)
     print(f'{pathlib.Path(args.input) / item.name} -> {path}', flush=True)
   description = outputs.describe(own.units, request)
   print(f'saved {len(inputs) - skipped} in {args.output}: {description}')

@@ -27,20 +27,8 @@ _ENTRY = 'jacsup_jax_editor'
 _ACCEPTED = 'accepted: a file written with --export'
 
 
-def write(
-  path: str | os.PathLike[str], own: editor.Editor, *, half: bool = False
-) -> None:
-  """Writes an editor, whole or not at all.
-
-  Args:
-    path: the file; an existing one is replaced.
-    own: the editor.
-    half: whether weights are stored as float16, at half the size; they are
-      read as float32 again.
-
-  Raises:
-    StorageError: if the file cannot be written.
-  """
+def write(path: str | os.PathLike[str], own: editor.Editor) -> None:
+  """Writes an editor, whole or not at all; an existing file is replaced."""
   entry = {
     'title': own.title,
     'model': models.describe_module(own.model.module),
@@ -49,9 +37,8 @@ def write(
   flat = traverse_util.flatten_dict(
     jax.device_get(own.model.variables), sep='/'
   )
-  dtype = np.float16 if half else np.float32
   tensors = {
-    name: np.ascontiguousarray(x, dtype=dtype) for name, x in flat.items()
+    name: np.ascontiguousarray(x, np.float32) for name, x in flat.items()
   }
   files.write_whole(
     path, safetensors_numpy.save(tensors, {_ENTRY: json.dumps(entry)})
@@ -59,13 +46,7 @@ def write(
 
 
 def read(path: str | os.PathLike[str]) -> editor.Editor:
-  """Reads an editor.
-
-  Args:
-    path: a file that `write` wrote.
-
-  Returns:
-    The editor, with float32 weights.
+  """Reads an editor that `write` wrote, with float32 weights.
 
   Raises:
     InputError: if there is no such file, or it is damaged.
@@ -81,33 +62,10 @@ def read(path: str | os.PathLike[str]) -> editor.Editor:
       f'{path} is not a whole safetensors file ({str(error)[:200]});'
       f' {_ACCEPTED}.'
     ) from error
-  entry = header.get('__metadata__', {}).get(_ENTRY)
-  if entry is None:
-    raise errors.InputError(
-      f'{path} has weights but does not say of which model; {_ACCEPTED}.'
-    )
+  entry = header.get('__metadata__', {}).get(_ENTRY, '')
   entry = files.parse_json(f'{path} ({_ENTRY})', entry.encode())
-  title, units = entry.get('title'), entry.get('units')
-  if not isinstance(title, str) or not isinstance(units, list):
-    raise errors.InputError(f'{path} has no title or no units; {_ACCEPTED}.')
-  module = _make_module(path, entry.get('model'))
-  units = unit_scales.from_json(path, units)
-  most = module.num_factors + (
-    0
-    if isinstance(module, autoencoders.FaceAutoencoder)
-    else module.nuisance_dim
-  )
-  if len(units) not in (module.num_factors, most):
-    raise errors.InputError(
-      f'{path} has {len(units)} units for a model of {module.num_factors}'
-      f' factors; accepted: {module.num_factors} or {most}.'
-    )
-  return editor.Editor(_fill(path, module, tensors), units, title)
-
-
-def _make_module(path, description):
   try:
-    module = models.make_module(description)
+    module = models.make_module(entry.get('model'))
   except errors.InputError as error:
     raise errors.InputError(f'{path} has {error}') from error
   # A classifier has no decoder; Fader Networks do not predict their factors.
@@ -116,10 +74,19 @@ def _make_module(path, description):
       f'{path} has a model {type(module).__name__}; accepted: an autoencoder'
       ' that predicts its factors.'
     )
-  return module
+  units = unit_scales.from_json(path, entry.get('units'))
+  is_flat = not isinstance(module, autoencoders.FaceAutoencoder)
+  most = module.num_factors + is_flat * module.nuisance_dim
+  if len(units) not in (module.num_factors, most):
+    raise errors.InputError(
+      f'{path} has {len(units)} units for a model of {module.num_factors}'
+      f' factors; accepted: {module.num_factors} or {most}.'
+    )
+  model = _make_model(path, module, tensors)
+  return editor.Editor(model, units, str(entry.get('title')))
 
 
-def _fill(path, module, tensors):
+def _make_model(path, module, tensors):
   """Makes a model from tensors after checking their names and shapes."""
   try:
     shapes = jax.eval_shape(lambda: autoencoders.init_variables(module, 0))
@@ -137,9 +104,7 @@ def _fill(path, module, tensors):
         f'{path}: {name} is {found}; accepted: {accepted}.'
       )
     if not np.isfinite(tensors[name]).all():
-      raise errors.InputError(
-        f'{path}: {name} has numbers that are not finite; {_ACCEPTED}.'
-      )
+      raise errors.InputError(f'{path}: {name} is not finite; {_ACCEPTED}.')
   filled = {name: jnp.asarray(x, jnp.float32) for name, x in tensors.items()}
   variables = traverse_util.unflatten_dict(filled, sep='/')
   return models.Model(

@@ -1,4 +1,4 @@
-"""Render edits as pictures: single, side by side, a strip, a grid, animated."""
+"""Render edits as pictures: single, side by side, a strip or a grid."""
 
 from collections.abc import Sequence
 import dataclasses
@@ -6,11 +6,9 @@ import pathlib
 
 import numpy as np
 
-from jacsup_jax.data import files
 from jacsup_jax.editor import editor
 from jacsup_jax.editor import requests
 from jacsup_jax.evaluation import unit_scales
-from jacsup_jax.figures import pictures
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -34,21 +32,16 @@ class Request:
   @property
   def shape(self) -> tuple[int, int]:
     """Rows and columns of the tiles."""
-    if self.sweeps:
-      counts = [len(sweep.values) for sweep in self.sweeps]
-      return (1, *counts) if len(counts) == 1 else (counts[1], counts[0])
+    counts = [len(sweep.values) for sweep in self.sweeps]
+    if counts:
+      return counts[1] if len(counts) == 2 else 1, counts[0]
     return 1, 3 if self.side_by_side else 1
 
 
 def make_tiles(
   own: editor.Editor, image: np.ndarray, request: Request
 ) -> np.ndarray:
-  """Makes the edits of an image.
-
-  Args:
-    own: the editor.
-    image: `[H, W, C]` uint8.
-    request: the edits.
+  """Makes the edits of an image, `[H, W, C]` uint8.
 
   Returns:
     `[rows, cols, H, W, C]` uint8, row 0 on top.
@@ -65,58 +58,25 @@ def make_tiles(
   return edits.reshape(*request.shape, *image.shape)[::-1]
 
 
-def write_still(path: pathlib.Path, tiles: np.ndarray) -> None:
-  """Writes tiles as one picture, whole or not at all.
-
-  Args:
-    path: the file; an existing one is replaced.
-    tiles: `[rows, cols, H, W, C]` uint8.
-
-  Raises:
-    StorageError: if it cannot be written.
-  """
-  content = pictures.encode(pictures.tile(tiles), path.suffix.lower())
-  files.write_whole(path, content)
-
-
-def write_moving(path: pathlib.Path, tiles: np.ndarray) -> None:
-  """Writes a strip as an animation, forth and back, whole or not at all.
-
-  Args:
-    path: the file; an existing one is replaced.
-    tiles: `[1, cols, H, W, C]` uint8.
-
-  Raises:
-    StorageError: if it cannot be written.
-  """
-  content = pictures.encode_moving(tiles[0], path.suffix.lower())
-  files.write_whole(path, content)
-
-
 def describe(units: Sequence[unit_scales.Unit], request: Request) -> str:
   """Describes in one line which units are moved, and how far."""
-  held = [
+  parts = [
     f'{unit.name} {strength:+g}'
     for unit, strength in zip(units, request.strengths)
     if strength
   ]
-  ways = ('from left to right', 'upwards')
-  swept = [
-    f'{units[unit].name} {", ".join(f"{value:+.3g}" for value in values)} {way}'
-    for (unit, values), way in zip(request.sweeps, ways)
-  ]
-  return '; '.join([*held, *swept]) or 'nothing is moved'
+  for (unit, values), way in zip(
+    request.sweeps, ('from left to right', 'upwards')
+  ):
+    text = ', '.join(f'{value:+.3g}' for value in values)
+    parts.append(f'{units[unit].name} {text} {way}')
+  return '; '.join(parts) or 'nothing is moved'
 
 
 def name_outputs(names: Sequence[str]) -> list[str]:
-  """Names the .png outputs for the files of a folder.
+  """Names the .png outputs for the files of a folder, all different.
 
-  Args:
-    names: of the files.
-
-  Returns:
-    As many names, all different: `a.png` for `a.jpg`, and `a.jpg.png` if two
-    files differ only in their endings.
+  `a.png` for `a.jpg`, or `a.jpg.png` if two files differ only in their endings.
   """
   stems = [pathlib.PurePath(name).stem for name in names]
   # Some file systems do not distinguish A from a.

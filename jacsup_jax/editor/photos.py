@@ -42,22 +42,12 @@ def read(
 
   The photo is rotated as its EXIF orientation says. Transparent pixels become
   white, 16 bits become 8, and the first frame of an animation is used. The
-  centre square is resized as in training.
+  centre square is resized as in training, or the square of `align`, if it is
+  large enough and the model's images have colours.
 
   A model of grey images is taken to be one of digits, white on black: a photo
   with a bright border is ink on paper, so the median of the border becomes
   black and the darkest ink white. A photo with a dark border is left as it is.
-
-  Args:
-    content: an encoded picture.
-    image_shape: (H, W, C) of the model.
-    name: of the photo, for messages.
-    align: finds a face and crops the square around it, see `alignment`. If
-      there is no face that is large enough, the centre square is taken. Unused
-      for models of grey images.
-
-  Returns:
-    The image, and whether it was aligned.
 
   Raises:
     InputError: if the file is not a picture, is damaged, too large or too
@@ -106,7 +96,10 @@ def _decode(content, name):
 def _to_upright_colours(image):
   image.load()
   # Read after loading: Pillow rotates TIFF files itself and drops the tag.
-  orientation = _read_orientation(image)
+  try:
+    orientation = image.getexif().get(ExifTags.Base.Orientation)
+  except Exception:  # Damaged EXIF fails in many ways; the picture is whole.
+    orientation = None
   if image.mode == 'F' or image.mode.startswith('I'):
     plain = _from_wide(image)
   elif image.has_transparency_data:
@@ -117,16 +110,9 @@ def _to_upright_colours(image):
     plain = image.convert('RGB')
   # Other EXIF tags cannot always be written again.
   plain.info.clear()
-  plain.getexif()[ExifTags.Base.Orientation] = orientation
+  if orientation in range(1, 9):
+    plain.getexif()[ExifTags.Base.Orientation] = orientation
   return ImageOps.exif_transpose(plain)
-
-
-def _read_orientation(image):
-  try:
-    orientation = image.getexif().get(ExifTags.Base.Orientation)
-  except Exception:  # Damaged EXIF fails in many ways; the picture is whole.
-    return 1
-  return orientation if orientation in range(1, 9) else 1
 
 
 def _from_wide(image):
@@ -136,12 +122,7 @@ def _from_wide(image):
     raise images.BadImageError(
       'it has 32 bits per pixel; accepted are 8 and 16'
     )
-  half = _LARGEST_16_BIT // 2
-  scaled = (values.astype(np.uint32) * 255 + half) // _LARGEST_16_BIT
-  # The grey level that stands for transparent.
-  transparent = image.info.get('transparency')
-  if isinstance(transparent, int):
-    scaled[values == transparent] = 255
+  scaled = np.round(values * (255 / _LARGEST_16_BIT))
   return Image.fromarray(scaled.astype(np.uint8)).convert('RGB')
 
 

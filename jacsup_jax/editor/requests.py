@@ -13,10 +13,9 @@ from jacsup_jax.evaluation import unit_scales
 
 # Standard deviations: far beyond any plausible face, far within float32.
 LARGEST_STRENGTH = 100.0
-# Values of one sweep, tiles of a grid, and tiles of a strip of the page.
+# Values of one sweep, and tiles of a grid.
 MOST_VALUES = 256
 MOST_TILES = 1024
-MOST_STRIP_TILES = 15
 _MOST_NAMES = 12
 
 
@@ -30,16 +29,8 @@ class Sweep(NamedTuple):
 def find_unit(units: Sequence[unit_scales.Unit], name: str, where: str) -> int:
   """Finds a unit by name; case, spaces and underscores do not matter.
 
-  Args:
-    units: of an editor.
-    name: `Wearing_Hat`, `wearing hat`, `y1`, ...
-    where: the flag or field, for the message.
-
-  Returns:
-    Its index.
-
-  Raises:
-    InputError: if there is none, with the nearest names, or it is constant.
+  `where` is the flag or field, for messages. Raises InputError with the nearest
+  names if there is no such unit, and if it is constant.
   """
   folded = [_fold(unit.name) for unit in units]
   key = _fold(name)
@@ -69,15 +60,7 @@ def check_keep_detail(value: Any, where: str) -> float:
 def parse_strengths(
   units: Sequence[unit_scales.Unit], text: str, where: str
 ) -> np.ndarray:
-  """Parses `Smiling:+2,Eyeglasses:-1`.
-
-  Args:
-    units: U units of an editor.
-    text: names with strengths; empty for none.
-    where: the flag, for messages.
-
-  Returns:
-    `[U]` float32 strengths.
+  """Parses `Smiling:+2,Eyeglasses:-1`, or nothing, to `[U]` float32 strengths.
 
   Raises:
     InputError: see `find_unit`; or if the text has another form, a strength is
@@ -103,42 +86,33 @@ def parse_sweeps(
   count: int,
   held: np.ndarray,
 ) -> list[Sweep]:
-  """Parses `Smiling:-3:3:5`, or several of these: lowest, highest, count.
+  """Parses `count` of `Smiling:-3:3:5`: lowest, highest, number of values.
 
-  Args:
-    units: U units of an editor.
-    text: of the flag.
-    where: the flag, for messages.
-    count: number of sweeps that are required.
-    held: `[U]`, strengths of the other units.
-
-  Returns:
-    `count` sweeps, both ends included.
-
-  Raises:
-    InputError: see `parse_strengths`; or if there are too many values.
+  Units that `held`, `[U]` strengths, moves cannot be swept. Raises InputError
+  as `parse_strengths` does, or if there are too many values.
   """
-  parts = _split(text)
-  example = ','.join(['Smiling:-3:3:5', 'Male:-3:3:5'][:count])
-  if len(parts) != count:
+  parts = [part.rsplit(':', 3) for part in _split(text)]
+  if len(parts) != count or any(len(part) != 4 for part in parts):
+    example = ','.join(['Smiling:-3:3:5', 'Male:-3:3:5'][:count])
     raise errors.InputError(
-      f'{where} has {len(parts)} units; accepted: {count}, as in {example}.'
+      f'{where}={text[:80]}; accepted: {count} times NAME:LOW:HIGH:COUNT, as in'
+      f' {example}.'
     )
   sweeps = []
-  for part in parts:
-    fields = part.rsplit(':', 3)
-    if len(fields) != 4:
-      raise errors.InputError(
-        f'{where} has {part!r}; accepted: NAME:LOW:HIGH:COUNT, as in {example}.'
-      )
-    unit = find_unit(units, fields[0], where)
+  for name, low, high, number in parts:
+    unit = find_unit(units, name, where)
     own = f'{where}: {units[unit].name}'
     if held[unit] or any(sweep.unit == unit for sweep in sweeps):
       raise errors.InputError(
         f'{own} has two settings; accepted: each unit once.'
       )
-    low, high = (_check_strength(_to_number(x), own) for x in fields[1:3])
-    values = np.linspace(low, high, _count(fields[3], own), dtype=np.float32)
+    if number not in map(str, range(2, MOST_VALUES + 1)):
+      raise errors.InputError(
+        f'{own} has {number[:40]!r} values; accepted: a whole number from 2 to'
+        f' {MOST_VALUES}.'
+      )
+    ends = [_check_strength(_to_number(end), own) for end in (low, high)]
+    values = np.linspace(*ends, int(number), dtype=np.float32)
     sweeps.append(Sweep(unit, values))
   tiles = math.prod(len(sweep.values) for sweep in sweeps)
   if tiles > MOST_TILES:
@@ -151,17 +125,10 @@ def parse_sweeps(
 def read_request(
   request: Mapping[str, Any], units: Sequence[unit_scales.Unit]
 ) -> tuple[np.ndarray, float]:
-  """Reads a request of the page.
-
-  Args:
-    request: `strengths` by unit name and `keep_detail`, both optional; and for
-      a strip `strip`, an object with the `unit` that runs, its `low` and `high`
-      strength and the `count` of tiles.
-    units: U units of the model.
+  """Reads `strengths` by unit name and `keep_detail`, both optional.
 
   Returns:
-    `[N, U]` float32 strengths, N = 1 without a strip, and the share of detail
-    to keep.
+    `[U]` float32 strengths, and the share of detail to keep.
 
   Raises:
     InputError: if there is no such unit, or a number is invalid.
@@ -173,56 +140,39 @@ def read_request(
     )
   values = _make_strengths(units, strengths.items(), 'strengths')
   detail = check_keep_detail(request.get('keep_detail', 0.0), 'keep_detail')
-  strip = request.get('strip')
-  if strip is None:
-    return values[None], detail
-  if not isinstance(strip, dict) or not isinstance(strip.get('unit'), str):
-    raise errors.InputError('strip has no unit; accepted: the name of one.')
-  unit = find_unit(units, strip['unit'], 'strip')
-  low, high = (
-    _check_strength(strip.get(end), f'strip: {end}') for end in ('low', 'high')
-  )
-  count = strip.get('count')
-  if type(count) is not int or not 2 <= count <= MOST_STRIP_TILES:
-    raise errors.InputError(
-      f'strip: count is {files.describe(count)}; accepted: a whole number'
-      f' from 2 to {MOST_STRIP_TILES}.'
-    )
-  return sweep(values, [(unit, np.linspace(low, high, count))]), detail
+  return values, detail
 
 
-def sweep(
-  base: np.ndarray, moves: Sequence[tuple[int, np.ndarray]]
-) -> np.ndarray:
+def sweep(base: np.ndarray, sweeps: Sequence[Sweep]) -> np.ndarray:
   """Makes the grid of strengths in which some units run over values.
 
   Args:
     base: `[U]`, strengths of the units that stay.
-    moves: pairs of a unit and its `[n]` values; the last pair runs fastest.
+    sweeps: of n values each; the last one runs fastest.
 
   Returns:
     `[N, U]` float32, N the product of all n.
   """
-  values = np.meshgrid(*(own for _, own in moves), indexing='ij')
-  strengths = np.tile(base, (values[0].size, 1)).astype(np.float32)
-  for (unit, _), own in zip(moves, values):
-    strengths[:, unit] = own.ravel()
+  grids = np.meshgrid(*(values for _, values in sweeps), indexing='ij')
+  strengths = np.tile(base, (grids[0].size, 1)).astype(np.float32)
+  for (unit, _), grid in zip(sweeps, grids):
+    strengths[:, unit] = grid.ravel()
   return strengths
 
 
 def _make_strengths(units, pairs, where):
   """Makes `[U]` float32 from pairs of a name and a strength."""
-  strengths = np.zeros(len(units), np.float32)
-  found = set()
+  strengths = {}
   for name, value in pairs:
     unit = find_unit(units, name, where)
-    if unit in found:
+    if unit in strengths:
       raise errors.InputError(
         f'{where} has {units[unit].name} twice; accepted: each unit once.'
       )
-    found.add(unit)
     strengths[unit] = _check_strength(value, f'{where}: {units[unit].name}')
-  return strengths
+  return np.array(
+    [strengths.get(i, 0.0) for i in range(len(units))], np.float32
+  )
 
 
 def _check_strength(value, where):
@@ -233,19 +183,6 @@ def _check_strength(value, where):
     f'{where} has the strength {files.describe(value)}; accepted: standard'
     f' deviations from {-LARGEST_STRENGTH:g} to {LARGEST_STRENGTH:g}.'
   )
-
-
-def _count(text, where):
-  try:
-    count = int(text)
-  except ValueError:
-    count = 0
-  if not 2 <= count <= MOST_VALUES:
-    raise errors.InputError(
-      f'{where} has {text[:40]!r} values; accepted: a whole number from 2 to'
-      f' {MOST_VALUES}.'
-    )
-  return count
 
 
 def _to_number(text):
@@ -269,14 +206,12 @@ def _fold(name):
 
 
 def _suggest(units, folded, key):
-  """Lists the units that a name may stand for; all if there are few."""
+  """Lists the units that a name may stand for; the first ones if none is."""
   near = difflib.get_close_matches(key, folded, n=3, cutoff=0.5)
   # A name that contains the key is near, however long it is.
   near += [own for own in folded if key and key in own and own not in near]
   names = [units[folded.index(own)].name for own in near[:_MOST_NAMES]]
   if names:
     return f'the nearest are {", ".join(names)}.'
-  names = [unit.name for unit in units]
-  if len(names) > _MOST_NAMES:
-    names = [*names[: _MOST_NAMES - 1], '...', names[-1]]
-  return f'{", ".join(names)}.'
+  names = [unit.name for unit in units[:_MOST_NAMES]]
+  return f'{", ".join(names)}{", ..." if len(units) > _MOST_NAMES else ""}.'

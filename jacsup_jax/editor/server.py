@@ -6,12 +6,10 @@ only this machine can connect.
 
 import asyncio
 from collections.abc import Callable
-import contextlib
 import errno
 import ipaddress
 import logging
 import pathlib
-import signal
 import socket
 from typing import Any
 from urllib import parse
@@ -26,8 +24,6 @@ from jacsup_jax.editor import wire
 _log = logging.getLogger(__name__)
 _LARGEST_PHOTO = photos.MOST_BYTES
 _LARGEST_REQUEST = 64 * 2**10
-_UPLOAD_SECONDS = 120
-_MOST_UPLOADS = 4  # in memory at the same time
 _OTHER_PORTS = 20
 _PAGE = pathlib.Path(__file__).with_name('page')
 _HEADERS = {
@@ -41,8 +37,6 @@ _HEADERS = {
   # Instead of aiohttp's, which names versions.
   'Server': 'jacsup_jax',
 }
-_service_key = web.AppKey('service', object)  # service.Service
-_uploads_key = web.AppKey('uploads', asyncio.Semaphore)
 
 
 def make_app(service: Any, *, local_only: bool = True) -> web.Application:
@@ -57,62 +51,72 @@ def make_app(service: Any, *, local_only: bool = True) -> web.Application:
     GET  /api/models/MODEL/photos/PHOTO/original    also .../reconstruction
     POST /api/edit                                  see `Service.edit`
 
-  Pictures are lossless WebP. Refusals are answered by {error}, one line.
-
-  Args:
-    service: a `service.Service`, closed with the application.
-    local_only: whether only requests under a name of this machine are answered,
-      so that no foreign page can make a browser send requests here under its
-      own name.
-
-  Returns:
-    The application.
+  Pictures are lossless WebP. Refusals are answered by {error}, one line. With
+  `local_only`, requests are answered only under a name of this machine, so that
+  no foreign page can make a browser send them under its own name. The service,
+  a `service.Service`, is closed with the application.
   """
   app = web.Application(
     middlewares=[_answer_errors, _make_guard(local_only)],
     client_max_size=_LARGEST_REQUEST,
   )
-  app[_service_key] = service
-  app[_uploads_key] = asyncio.Semaphore(_MOST_UPLOADS)
+
+  async def add_photo(request):
+    if (request.content_length or 0) > _LARGEST_PHOTO:
+      raise web.HTTPRequestEntityTooLarge(
+        _LARGEST_PHOTO, request.content_length
+      )
+    content = await request.clone(client_max_size=_LARGEST_PHOTO).read()
+    align = request.query.get('align') == '1'
+    return await service.add_photo(
+      **request.match_info, content=content, align=align
+    )
+
+  async def edit(request):
+    content = await request.read()
+    return await service.edit(files.parse_json('the request', content))
+
+  async def get_page(unused_request):
+    return web.FileResponse(_PAGE / 'index.html')
+
+  with_names = lambda function: _answer(lambda own: function(**own.match_info))
+  model = '/api/models/{model}'
+  photo = f'{model}/photos/{{photo}}/{{which}}'
   app.add_routes(
     [
-      web.get('/', _get_page),
+      web.get('/', get_page),
       web.static('/static', _PAGE),
-      web.get('/api/models', _list_models),
-      web.get('/api/models/{model}', _describe_model),
-      web.get('/api/models/{model}/samples', _draw_samples),
-      web.post('/api/models/{model}/photos', _add_photo),
-      web.get('/api/models/{model}/photos/{photo}/{which}', _draw_photo),
-      web.post('/api/edit', _edit),
+      web.get('/api/models', with_names(service.list_models)),
+      web.get(model, with_names(service.describe)),
+      web.get(f'{model}/samples', with_names(service.draw_samples)),
+      web.get(photo, with_names(service.draw_photo)),
+      web.post(f'{model}/photos', _answer(add_photo)),
+      web.post('/api/edit', _answer(edit)),
     ]
   )
   app.on_response_prepare.append(_add_headers)
-  app.cleanup_ctx.append(_run_service)
+  app.cleanup_ctx.append(lambda unused_app: _run_service(service))
   return app
 
 
 def serve(
-  service: Any,
-  *,
-  host: str = '127.0.0.1',
-  port: int = 8000,
-  announce: Callable[[str], None] = _log.info,
+  service: Any, *, host: str, port: int, announce: Callable[[str], None]
 ) -> None:
-  """Serves the page until SIGINT or SIGTERM.
+  """Serves the page of a `service.Service` until SIGINT or SIGTERM.
 
-  Args:
-    service: a `service.Service`; its first model is loaded before the page is
-      served.
-    host: address to listen on.
-    port: port to listen on, or the next free one; 0 takes any.
-    announce: called with lines for the user, such as the address.
-
-  Raises:
-    InputError: if there is no such host or no free port, or the only model
-      cannot be loaded.
+  Calls `announce` with lines for the user. Raises InputError as `listen` does.
   """
-  with contextlib.closing(listen(host, port)) as listening:
-    asyncio.run(_serve(service, host, listening, announce))
+  with listen(host, port) as listening:
+    name = f'[{host}]' if ':' in host else host
+    own = listening.getsockname()[1]
+    announce(f'the editor is at http://{name}:{own}/ (Ctrl-C stops it)')
+    web.run_app(
+      make_app(service, local_only=is_local(host)),
+      sock=listening,
+      shutdown_timeout=2.0,
+      access_log=None,
+      print=None,
+    )
   announce('stopped.')
 
 
@@ -132,20 +136,18 @@ def listen(host: str, port: int) -> socket.socket:
     try:
       listening = socket.create_server((host, own), family=family)
     except (OSError, OverflowError, UnicodeError) as error:
+      cause = error
       if getattr(error, 'errno', None) == errno.EADDRINUSE:
         continue
-      raise errors.InputError(
-        f'--host={host} --port={own}: cannot listen there ({error});'
-        ' accepted: an address of this machine, such as 127.0.0.1, and a port'
-        ' from 1024 to 65535, or 0 for any.'
-      ) from error
+      break
     if own != port:
       _log.warning('port %d is busy; using %d.', port, own)
     return listening
   raise errors.InputError(
-    f'--port={port} and the next {_OTHER_PORTS - 1} are busy; accepted: a free'
-    ' port, or 0 for any.'
-  )
+    f'--host={host} --port={port}: cannot listen there, nor on the next ports'
+    f' ({cause}); accepted: an address of this machine, such as 127.0.0.1, and'
+    ' a port from 1024 to 65535, or 0 for any.'
+  ) from cause
 
 
 def is_local(host: str) -> bool:
@@ -156,46 +158,6 @@ def is_local(host: str) -> bool:
     return ipaddress.ip_address(host).is_loopback
   except ValueError:
     return False
-
-
-async def _serve(service, host, listening, announce):
-  stopped = asyncio.Event()
-  for number in (signal.SIGINT, signal.SIGTERM):
-    asyncio.get_running_loop().add_signal_handler(number, stopped.set)
-  stop = asyncio.create_task(stopped.wait())
-  models = service.list_models()['models']
-  first = ' '.join(filter(None, (models[0]['group'], models[0]['title'])))
-  announce(f'loading {first} ...')
-  loading = asyncio.create_task(service.describe(models[0]['id']))
-  await asyncio.wait((loading, stop), return_when=asyncio.FIRST_COMPLETED)
-  if not loading.done():
-    loading.cancel()
-    service.close()
-    return
-  try:
-    await loading
-  except errors.InputError as error:
-    if len(models) == 1:
-      service.close()
-      raise
-    _log.warning('%s cannot be chosen: %s', first, error)
-  # Handlers are cancelled with their requests: nobody waits for the rest of a
-  # strip then.
-  runner = web.AppRunner(
-    make_app(service, local_only=is_local(host)),
-    access_log=None,
-    handler_cancellation=True,
-    shutdown_timeout=2.0,
-  )
-  await runner.setup()
-  try:
-    await web.SockSite(runner, listening).start()
-    name = f'[{host}]' if ':' in host else host
-    port = listening.getsockname()[1]
-    announce(f'the editor is at http://{name}:{port}/ (Ctrl-C stops it)')
-    await stop
-  finally:
-    await runner.cleanup()
 
 
 @web.middleware
@@ -249,64 +211,27 @@ async def _add_headers(request, response):
   response.headers['Cache-Control'] = 'no-store' if api else 'no-cache'
 
 
-async def _run_service(app):
+async def _run_service(service):
   """Drops expired photos even if there are no requests; closes the service."""
 
   async def drop():
     while True:
       await asyncio.sleep(60)
-      app[_service_key].drop_expired()
+      service.photos.drop_expired()
 
   task = asyncio.create_task(drop())
   yield
   task.cancel()
-  app[_service_key].close()
+  service.close()
 
 
-async def _get_page(unused_request):
-  return web.FileResponse(_PAGE / 'index.html')
+def _answer(function):
+  """Makes a handler that answers with a picture, or with JSON."""
 
+  async def handle(request):
+    found = await function(request)
+    if isinstance(found, bytes):
+      return web.Response(body=found, content_type='image/webp')
+    return web.json_response(found)
 
-async def _list_models(request):
-  return web.json_response(request.app[_service_key].list_models())
-
-
-async def _describe_model(request):
-  service = request.app[_service_key]
-  return web.json_response(await service.describe(**request.match_info))
-
-
-async def _draw_samples(request):
-  service = request.app[_service_key]
-  return _picture(await service.draw_samples(**request.match_info))
-
-
-async def _draw_photo(request):
-  service = request.app[_service_key]
-  return _picture(await service.draw_photo(**request.match_info))
-
-
-async def _edit(request):
-  content = files.parse_json('the request', await request.read())
-  return _picture(await request.app[_service_key].edit(content))
-
-
-async def _add_photo(request):
-  if (request.content_length or 0) > _LARGEST_PHOTO:
-    raise web.HTTPRequestEntityTooLarge(_LARGEST_PHOTO, request.content_length)
-  async with request.app[_uploads_key]:
-    try:
-      async with asyncio.timeout(_UPLOAD_SECONDS):
-        content = await request.clone(client_max_size=_LARGEST_PHOTO).read()
-    except TimeoutError as error:
-      raise web.HTTPRequestTimeout from error
-    added = await request.app[_service_key].add_photo(
-      **request.match_info,
-      content=content,
-      align=request.query.get('align') == '1',
-    )
-  return web.json_response(added, status=201)
-
-
-def _picture(content):
-  return web.Response(body=content, content_type='image/webp')
+  return handle

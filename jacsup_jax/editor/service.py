@@ -8,11 +8,10 @@ import asyncio
 import collections
 from collections.abc import Callable, Mapping, Sequence
 from concurrent import futures
-import dataclasses
 import re
 import secrets
 import time
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -26,47 +25,27 @@ from jacsup_jax.editor import wire
 # Samples of a model that the page offers to start from.
 NUM_SAMPLES = 24
 _MOST_MODELS = 4
-_SAMPLE = re.compile(r'sample-(0|[1-9][0-9]{0,3})')
+_SAMPLE = re.compile('sample-([0-9]{1,4})')
 
 
-@dataclasses.dataclass(frozen=True)
-class Photo:
-  """An image that is being edited.
+class Photo(NamedTuple):
+  """An image that is being edited."""
 
-  Attributes:
-    image: `[H, W, C]` uint8, as prepared for the model.
-    reconstruction: `[H, W, C]` uint8.
-    encoded: the image, B = 1.
-  """
-
-  image: np.ndarray
-  reconstruction: np.ndarray
-  encoded: editor.Encoded
+  image: np.ndarray  # [H, W, C] uint8, as prepared for the model
+  reconstruction: np.ndarray  # [H, W, C] uint8
+  encoded: editor.Encoded  # B = 1
 
 
-@dataclasses.dataclass(frozen=True)
-class Loaded:
-  """A model in memory.
-
-  Attributes:
-    editor: the model.
-    samples: `[N, H, W, C]` uint8; N may be 0.
-    without_samples: why there are none, else empty.
-  """
+class Loaded(NamedTuple):
+  """A model in memory."""
 
   editor: editor.Editor
-  samples: np.ndarray
-  without_samples: str
+  samples: np.ndarray  # [N, H, W, C] uint8; N may be 0
+  without_samples: str  # why there are none, else empty
 
 
 class PhotoStore:
-  """The most recently used photos, in memory; for one event loop.
-
-  Attributes:
-    most: photos to keep; the least recently used one is dropped first.
-    seconds: from the last use of a photo until it is dropped.
-    clock: returns seconds.
-  """
+  """The `most` recently used photos of the last `seconds`, in memory."""
 
   def __init__(
     self,
@@ -92,10 +71,9 @@ class PhotoStore:
   def get(self, model: str, photo_id: str) -> Photo | None:
     """Returns a photo, which counts as a use; None if it is not stored."""
     self.drop_expired()
-    if (model, photo_id) not in self._photos:
-      return None
-    _, photo = self._photos[model, photo_id]
-    self.put(model, photo_id, photo)
+    _, photo = self._photos.get((model, photo_id), (0.0, None))
+    if photo is not None:
+      self.put(model, photo_id, photo)
     return photo
 
   def drop_expired(self) -> None:
@@ -119,18 +97,12 @@ class Service:
     align: photos.AlignFn | None = None,
     store: PhotoStore | None = None,
   ):
-    """Creates a service; no model is loaded yet.
-
-    Args:
-      choices: at least one, with different ids.
-      align: see `alignment.find_aligner`; None if it is not installed.
-      store: of photos; by default a new one.
-    """
+    self.photos = PhotoStore() if store is None else store
     self._choices = {choice.id: choice for choice in choices}
     self._align = align
-    self._photos = PhotoStore() if store is None else store
-    self._models: dict[str, Loaded] = {}  # least recently used first
-    self._loading: dict[str, asyncio.Task] = {}
+    # Least recently used first.
+    self._models: dict[str, Loaded] = collections.OrderedDict()
+    self._loading = asyncio.Lock()
     self._computing = futures.ThreadPoolExecutor(1, 'computing')
     self._preparing = futures.ThreadPoolExecutor(1, 'preparing')
 
@@ -139,11 +111,7 @@ class Service:
     for pool in (self._computing, self._preparing):
       pool.shutdown(wait=False, cancel_futures=True)
 
-  def drop_expired(self) -> None:
-    """Drops the photos that have not been used for too long."""
-    self._photos.drop_expired()
-
-  def list_models(self) -> dict[str, Any]:
+  async def list_models(self) -> dict[str, Any]:
     """Lists the models as JSON."""
     return {
       'models': [
@@ -157,13 +125,10 @@ class Service:
   async def describe(self, model: str) -> dict[str, Any]:
     """Loads a model and describes its sliders, images and samples as JSON."""
     loaded = await self._load(model)
-    height, width, channels = loaded.editor.image_shape
     return {
       'id': model,
       'title': loaded.editor.title or self._choices[model].title,
-      'height': height,
-      'width': width,
-      'channels': channels,
+      'channels': loaded.editor.image_shape[-1],
       'samples': len(loaded.samples),
       'without_samples': loaded.without_samples,
       'units': list(map(wire.describe_unit, loaded.editor.units)),
@@ -183,12 +148,7 @@ class Service:
   async def add_photo(
     self, model: str, content: bytes, align: bool
   ) -> dict[str, Any]:
-    """Prepares and encodes a photo for a model.
-
-    Args:
-      model: its id.
-      content: of the file.
-      align: whether to align it by the face in it.
+    """Prepares and encodes a photo for a model, aligned by the face in it.
 
     Returns:
       As JSON the id of the photo, and whether a face was found.
@@ -219,14 +179,10 @@ class Service:
     return wire.encode(images[which])
 
   async def edit(self, request: Mapping[str, Any]) -> bytes:
-    """Draws an edit, or a strip of edits side by side.
+    """Draws an edit.
 
-    Args:
-      request: `model` and `photo` by their ids, and what
-        `requests.read_request` reads.
-
-    Returns:
-      The picture.
+    The request has a `model` and a `photo` by their ids, and what
+    `requests.read_request` reads.
     """
     model, photo_id = request.get('model'), request.get('photo')
     if not isinstance(model, str) or not isinstance(photo_id, str):
@@ -236,43 +192,26 @@ class Service:
     loaded = await self._load(model)
     strengths, detail = requests.read_request(request, loaded.editor.units)
     photo = await self._find(loaded, model, photo_id)
-    # One tile at a time: a slider that moves meanwhile comes in between, and
-    # one program serves edits and strips.
-    tiles = [
-      await self._run(
-        self._computing, loaded.editor.edit, photo.encoded, own, detail
-      )
-      for own in strengths
-    ]
-    draw = lambda: wire.encode(np.concatenate(tiles, axis=2)[0])
-    return await self._run(self._computing, draw)
+    edit = lambda: loaded.editor.edit(photo.encoded, strengths, detail)[0]
+    return await self._run(self._computing, lambda: wire.encode(edit()))
 
   async def _load(self, model) -> Loaded:
     if model not in self._choices:
       raise wire.NotFoundError(f'no model {files.describe(model)} here.')
-    loaded = self._models.pop(model, None)
-    if loaded is None:
-      if model not in self._loading:
-        self._loading[model] = asyncio.create_task(self._load_new(model))
-      # Loading continues if this request is cancelled: others will ask again.
-      loaded = await asyncio.shield(self._loading[model])
-      self._models.pop(model, None)
-    self._models[model] = loaded
+    if model not in self._models:
+      async with self._loading:
+        # Another request may have loaded it meanwhile.
+        if model not in self._models:
+          self._models[model] = await self._run(
+            self._preparing, _load, self._choices[model]
+          )
+    self._models.move_to_end(model)
     while len(self._models) > _MOST_MODELS:
-      del self._models[next(iter(self._models))]
-    return loaded
-
-  async def _load_new(self, model):
-    try:
-      loaded = await self._run(self._preparing, _load, self._choices[model])
-      # Before the task is dropped below, so that no request loads it again.
-      self._models[model] = loaded
-      return loaded
-    finally:
-      del self._loading[model]
+      self._models.popitem(last=False)
+    return self._models[model]
 
   async def _find(self, loaded, model, photo_id) -> Photo:
-    photo = self._photos.get(model, photo_id)
+    photo = self.photos.get(model, photo_id)
     if photo is not None:
       return photo
     sample = _SAMPLE.fullmatch(photo_id)
@@ -280,12 +219,13 @@ class Service:
       raise wire.NotFoundError(
         'the photo is no longer stored here; add it again.'
       )
-    number = int(sample[1])
-    if number >= len(loaded.samples):
+    if int(sample[1]) >= len(loaded.samples):
       raise wire.NotFoundError(
-        f'no sample {number}; there are {len(loaded.samples)}, from 0 on.'
+        f'no {photo_id}; there are {len(loaded.samples)}, from 0 on.'
       )
-    return await self._keep(loaded, model, photo_id, loaded.samples[number])
+    return await self._keep(
+      loaded, model, photo_id, loaded.samples[int(sample[1])]
+    )
 
   async def _keep(self, loaded, model, photo_id, image):
     def encode():
@@ -293,7 +233,7 @@ class Service:
       return Photo(image, loaded.editor.reconstruct(encoded)[0], encoded)
 
     photo = await self._run(self._computing, encode)
-    self._photos.put(model, photo_id, photo)
+    self.photos.put(model, photo_id, photo)
     return photo
 
   async def _run(self, pool, function, *args):

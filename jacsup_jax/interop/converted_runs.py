@@ -1,13 +1,9 @@
 """Convert files of released weights to runs and judges, and back."""
 
 from collections.abc import Sequence
-import contextlib
 import hashlib
 import os
-import pathlib
 import shutil
-import tempfile
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +14,6 @@ from jacsup_jax.core import errors
 from jacsup_jax.core import trees
 from jacsup_jax.data import files
 from jacsup_jax.data import registry
-from jacsup_jax.evaluation import attribute_flips
 from jacsup_jax.evaluation import class_swaps
 from jacsup_jax.evaluation import judges
 from jacsup_jax.interop import released
@@ -30,9 +25,7 @@ from jacsup_jax.runs import stages
 from jacsup_jax.runs import workdir as workdirs
 from jacsup_jax.training import steps
 
-_EXPERIMENT = 'convert'
 _FACES = 'celeba_folder'
-_SELECTION_IMAGES = 256
 
 
 def import_model(
@@ -80,11 +73,9 @@ def import_model(
     shape = found.module.image_shape
     train = registry.load(name, 'train', data_dir=data_dir, image_shape=shape)
     options = {'image_shape': list(shape)}
-    fingerprint = train.fingerprint
-    data = {'name': name, 'fingerprint': fingerprint, 'options': options}
+    data = {'name': name, 'fingerprint': train.fingerprint, 'options': options}
   data['data_dir'] = data_dir and os.path.abspath(data_dir)
-  with open(source, 'rb') as file:
-    sha256 = hashlib.file_digest(file, 'sha256').hexdigest()
+  sha256 = hashlib.sha256(files.read_bytes(source)).hexdigest()
   converted = {'file': os.path.basename(source), 'sha256': sha256}
   stage = _write_run(output, found, data, epochs, converted)
   return f'{_describe(found.module)}: stage {stage} of the run in {output}'
@@ -95,12 +86,7 @@ def export_model(
   output: str | os.PathLike[str],
   stage: str | None = None,
 ) -> str:
-  """Converts a stage of a run to a file.
-
-  Args:
-    source: the work directory.
-    output: the file, which must not exist; see `state_dicts.write`.
-    stage: by default the last finished one.
+  """Converts a stage of a run, by default the last one, to a new file.
 
   Returns:
     A line that describes what was written.
@@ -160,96 +146,59 @@ def _describe(module):
 
 def _write_run(output, found, data, epochs, converted) -> str:
   """Writes a run of one finished stage, whole or not at all."""
-  module = found.module
-  is_faces = isinstance(module, autoencoders.FaceAutoencoder)
-  is_teacher = is_faces or module.normalize_code
-  stage = config.Stage(
-    'teacher' if is_teacher else f'student_d{module.nuisance_dim:02d}',
-    'teacher' if is_teacher else 'student',
-    parent=None,
-    nuisance_dim=module.nuisance_dim,
-    epochs=epochs,
-    weights=(
-      config.AttributeLossWeights() if is_faces else config.LossWeights()
-    ),
-  )
-  flags: dict[str, Any] = {
-      'dataset': data['name'], 'eval_split': 'test', 'seed': 0, 'seeds': 1,
-      'epochs': epochs,
-  }  # fmt: skip
-  if is_faces:  # as experiments.celeba measures
-    flags |= {
-      'held_out': 0,
-      'strengths': attribute_flips.STRENGTHS,
-      'selection_images': _SELECTION_IMAGES,
-    }
+  module, nuisance_dim = found.module, found.module.nuisance_dim
+  flags = {'dataset': data['name'], 'seed': 0, 'seeds': 1, 'epochs': epochs}
+  weights = config.LossWeights()
+  name = model = 'teacher'
+  if isinstance(module, autoencoders.FaceAutoencoder):
+    weights = config.AttributeLossWeights()
+    flags['selection_images'] = 256  # as experiments.celeba measures
+  elif not module.normalize_code:
+    name, model = f'student_d{nuisance_dim:02d}', 'student'
+  stage = config.Stage(name, model, None, nuisance_dim, epochs, weights)
   state = steps.TrainState(
     np.int32(found.steps), **found.variables, opt_state=()
   )
-  workdirs.WorkDir(output, '--output')  # refuses paths that Orbax cannot read
-  with _made_whole(output) as scratch:
-    run = workdirs.WorkDir(scratch)
-    run.begin(_EXPERIMENT, flags, data, [stage.name], converted=converted)
-    stages.save_finished(run, steps.Trained(stage, module, state))
-  return stage.name
-
-
-@contextlib.contextmanager
-def _made_whole(directory):
-  """Yields a new folder that becomes the directory if the block succeeds."""
-  with files.writing(directory):
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    scratch = pathlib.Path(
-      tempfile.mkdtemp(dir=directory.parent, prefix='.convert-')
-    )
+  run = workdirs.WorkDir(output, '--output')
   try:
-    yield scratch
-    with files.writing(directory):
-      scratch.chmod(0o755)  # mkdtemp makes it private to the user.
-      scratch.rename(directory)
-  finally:
-    shutil.rmtree(scratch, ignore_errors=True)
+    run.begin('convert', flags, data, [name], converted=converted)
+    stages.save_finished(run, steps.Trained(stage, module, state))
+  except BaseException:
+    shutil.rmtree(output, ignore_errors=True)
+    raise
+  return name
 
 
 def _write_judge(output, found, dataset, data_dir, epochs) -> str:
   """Writes a directory with one judge, and measures it."""
-  test = registry.load(
-    dataset,
-    'test',
-    data_dir=data_dir,
-    image_shape=found.module.image_shape,
-  )
-  if test.num_classes != found.module.num_classes:
+  module, params = found.module, found.variables['params']
+  shape = module.image_shape
+  test = registry.load(dataset, 'test', data_dir=data_dir, image_shape=shape)
+  usual = classifiers.MlpJudge(test.num_classes, image_shape=shape)
+  if module != usual:
     raise errors.InputError(
-      f'--dataset={dataset} has {test.num_classes} classes, and the judge'
-      f' {found.module.num_classes}; accepted: a data set with as many.'
+      f'the judge has {module.num_classes} classes and layers of'
+      f' {module.widths} units; accepted: {usual.num_classes} classes, as'
+      f' --dataset={dataset} has, and {usual.widths}.'
     )
-  usual = classifiers.MlpJudge(test.num_classes).widths
-  if found.module.widths != usual:
-    raise errors.InputError(
-      f'the judge has layers of {found.module.widths} units; accepted: {usual}.'
-    )
-  params = found.variables['params']
   accuracy = class_swaps.compute_accuracy(
-    lambda images, key: class_swaps.classify(found.module, params, images, key),
+    lambda images, key: class_swaps.classify(module, params, images, key),
     jnp.asarray(test.images),
     jnp.asarray(test.labels),
   )
   params = jax.tree.map(lambda x: x[None], params)
-  judges.save(
-    output,
-    judges.Judges(
-      num_classes=test.num_classes,
-      image_shape=found.module.image_shape,
-      dataset=judges.identify(dataset, test),
-      seeds=(0,),
-      epochs=epochs,
-      params=params,
-      accuracy=(float(accuracy),),
-      sha256=trees.hash_tree(params),
-    ),
+  made = judges.Judges(
+    num_classes=module.num_classes,
+    image_shape=shape,
+    dataset=judges.identify(dataset, test),
+    seeds=(0,),
+    epochs=epochs,
+    params=params,
+    accuracy=(float(accuracy),),
+    sha256=trees.hash_tree(params),
   )
+  judges.save(output, made)
   return (
-    f'{_describe(found.module)}: {float(accuracy):.2%} right on the test split'
-    f' of {dataset}; in {output}'
+    f'{_describe(module)}: {float(accuracy):.2%} right on the test split of'
+    f' {dataset}; in {output}'
   )

@@ -15,13 +15,12 @@ leaf, and both directions follow it:
 """
 
 from collections.abc import Callable, Iterable, Mapping
-import functools
 import math
 import statistics
 from typing import NamedTuple
 
-import chex
 from flax import linen as nn
+from flax import traverse_util
 import jax
 import numpy as np
 
@@ -33,21 +32,14 @@ from jacsup_jax.models import classifiers
 
 StateDict = Mapping[str, np.ndarray]
 _Change = Callable[[np.ndarray], np.ndarray]
-_COUNT = 'num_batches_tracked'
 
 
 class Converted(NamedTuple):
-  """A model of the released code.
-
-  Attributes:
-    module: the linen module.
-    variables: of the module, numpy arrays.
-    steps: batches that its BatchNorm has seen; 0 if the file does not say.
-  """
+  """A model of the released code."""
 
   module: nn.Module
-  variables: codes.Variables
-  steps: int
+  variables: codes.Variables  # of numpy arrays
+  steps: int  # batches that its BatchNorm has seen; 0 if the file has no count
 
 
 class _Entry(NamedTuple):
@@ -66,8 +58,8 @@ def from_state_dict(
 
   Args:
     where: the file, for messages.
-    state: arrays `[...]` by name; floats of any size, counts of batches as
-      whole numbers, which old files lack.
+    state: arrays `[...]` by name; floats of any size, and counts of batches as
+      whole numbers, which may be missing.
     num_factors: k of a student on digits, whose shapes give only k + d.
 
   Returns:
@@ -80,26 +72,20 @@ def from_state_dict(
   """
   module = _find_module(where, state, num_factors)
   entries = _list_entries(module)
-  counters = [name for name in map(_counter_after, entries) if name]
+  counters = {_counter_after(entry) for entry in entries}
   _check_names_and_shapes(where, state, _list_shapes(where, module), counters)
-  variables = {'params': {}, 'batch_stats': {}}
+  flat, steps = {}, 0
   for entry in entries:
     array = _to_float32(where, entry.name, state[entry.name])
-    tree = variables
-    for key in entry.path[:-1]:
-      tree = tree.setdefault(key, {})
-    tree[entry.path[-1]] = np.ascontiguousarray(entry.to_ours(array))
-  counts = [
-    _to_count(where, name, state[name]) for name in counters if name in state
-  ]
-  return Converted(module, variables, max(counts, default=0))
+    flat[entry.path] = np.ascontiguousarray(entry.to_ours(array))
+    steps = max(steps, int(state.get(_counter_after(entry), 0)))
+  variables = {'params': {}, 'batch_stats': {}}
+  variables |= traverse_util.unflatten_dict(flat)
+  return Converted(module, variables, steps)
 
 
 def to_state_dict(converted: Converted) -> dict[str, np.ndarray]:
   """Converts a model to a state dict, in PyTorch's order.
-
-  Args:
-    converted: a module of the released code with variables of its shapes.
 
   Returns:
     float32 arrays `[...]` by name, and int64 counts of batches.
@@ -108,13 +94,9 @@ def to_state_dict(converted: Converted) -> dict[str, np.ndarray]:
     InputError: if the released code has no such module.
   """
   module, variables, steps = converted
-  chex.assert_trees_all_equal_shapes(
-    dict(variables), {'batch_stats': {}} | _template(module)
-  )
-  state = {}
+  flat, state = traverse_util.flatten_dict(dict(variables)), {}
   for entry in _list_entries(module):
-    leaf = functools.reduce(lambda tree, key: tree[key], entry.path, variables)
-    array = np.asarray(leaf, np.float32)
+    array = np.asarray(flat[entry.path], np.float32)
     state[entry.name] = np.ascontiguousarray(entry.to_theirs(array))
     if counter := _counter_after(entry):
       state[counter] = np.asarray(steps, np.int64)
@@ -229,7 +211,7 @@ def _norm(name, path):
 def _counter_after(entry):
   """Names the count of batches that follows an entry, None if none does."""
   prefix, _, name = entry.name.rpartition('.')
-  return f'{prefix}.{_COUNT}' if name == 'running_var' else None
+  return f'{prefix}.num_batches_tracked' if name == 'running_var' else None
 
 
 def _find_module(where, state, num_factors) -> nn.Module:
@@ -308,24 +290,19 @@ def _find_faces(where, state):
   )
 
 
-def _template(module) -> codes.Variables:
-  return jax.eval_shape(lambda: autoencoders.init_variables(module, 0))
-
-
 def _list_shapes(where, module) -> dict[str, tuple[int, ...]]:
   """Lists the shape of each tensor except counts, in PyTorch's order."""
   try:
-    template = _template(module)
+    template = jax.eval_shape(lambda: autoencoders.init_variables(module, 0))
   except (ValueError, TypeError, ZeroDivisionError) as error:
     raise errors.InputError(
       f'{where} is of a model that cannot be built ({str(error)[:200]});'
       ' accepted: one of the released networks.'
     ) from error
-  shapes = {}
+  flat, shapes = traverse_util.flatten_dict(template), {}
   for entry in _list_entries(module):
-    leaf = functools.reduce(lambda tree, key: tree[key], entry.path, template)
     # A view of one number takes no memory.
-    view = np.broadcast_to(np.float32(0), leaf.shape)
+    view = np.broadcast_to(np.float32(0), flat[entry.path].shape)
     shapes[entry.name] = entry.to_theirs(view).shape
   return shapes
 
@@ -333,18 +310,14 @@ def _list_shapes(where, module) -> dict[str, tuple[int, ...]]:
 def _check_names_and_shapes(where, state, expected, counters):
   """Raises InputError that names the first tensor that does not fit."""
   found = {name: array.shape for name, array in state.items()}
-  wrong = [name for name in expected if found.get(name) != expected[name]]
-  wrong += [name for name in found if name not in {*expected, *counters}]
-  missing = [name for name in counters if name not in state]
-  if len(missing) < len(counters):  # PyTorch before 0.4.1 had no counts.
-    wrong += missing
-    expected = expected | dict.fromkeys(missing, ())
-  if wrong:
-    name = wrong[0]
-    raise errors.InputError(
-      f'{where} has {files.describe(name)} of shape {found.get(name)};'
-      f' accepted: {expected.get(name)}.'
-    )
+  # PyTorch before 0.4.1 had no counts.
+  expected = expected | {name: () for name in found if name in counters}
+  for name in {**expected, **found}:
+    if found.get(name) != expected.get(name):
+      raise errors.InputError(
+        f'{where} has {files.describe(name)} of shape {found.get(name)};'
+        f' accepted: {expected.get(name)}.'
+      )
 
 
 def _to_float32(where, name, array) -> np.ndarray:
@@ -361,12 +334,3 @@ def _to_float32(where, name, array) -> np.ndarray:
       ' has; accepted: finite floats, of a variance at least 0.'
     )
   return converted
-
-
-def _to_count(where, name, array) -> int:
-  if array.dtype.kind not in 'iu' or math.prod(array.shape) != 1 or array < 0:
-    raise errors.InputError(
-      f'{where} has {name} of type {array.dtype} and shape {array.shape};'
-      ' accepted: one whole number of at least 0.'
-    )
-  return int(array.item())

@@ -38,9 +38,6 @@ def find_dots(image):
   return np.array(found) / len(image)
 
 
-# Value.
-
-
 @pytest.mark.parametrize(
   'eyes',
   [
@@ -67,17 +64,6 @@ def test_a_square_that_is_upright_is_a_crop():
   # Bicubic at the middles of pixels: these themselves, but for rounding.
   assert square.shape == (178, 178, 3)
   assert np.abs(square.astype(int) - image[20:-20]).max() <= 1
-
-
-def test_squares_are_bounded(monkeypatch):
-  monkeypatch.setattr(alignment, '_LARGEST_SIDE', 64)
-  eyes = np.array([[80, 90], [120, 90]])
-  square = alignment.cut_square(make_dots(eyes, 200, 220), eyes)
-  assert 60 <= len(square) <= 64
-  np.testing.assert_allclose(find_dots(square), alignment.EYES, atol=0.02)
-
-
-# Of the detector.
 
 
 def test_without_its_packages_there_is_none(monkeypatch):

@@ -65,9 +65,6 @@ def _float(images):
   return images.astype(np.float64) / 127.5 - 1
 
 
-# Values.
-
-
 def test_it_is_small_and_of_drawn_faces(demo):
   own, _, _ = demo
   assert choices.DEMO.stat().st_size < 2_000_000
@@ -81,9 +78,6 @@ def test_it_reconstructs_faces_that_it_has_not_seen(demo):
   error = _float(own.reconstruct(encoded)) - np.asarray(encoded.images)
   # 0.019 of the test split; of these, their mean has 0.15.
   assert np.mean(error**2) < 0.03
-
-
-# Oracle and anti-oracle.
 
 
 @pytest.mark.parametrize('attribute', LEFT)

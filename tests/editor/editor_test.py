@@ -69,9 +69,6 @@ def _images(count=2, shape=SHAPE):
 _faces = tiny_editors.make_faces
 
 
-# Values.
-
-
 @pytest.mark.parametrize('unit', range(NUM_UNITS))
 @pytest.mark.parametrize('strength', [-1.0, 0.5])
 def test_a_linear_decoder_moves_by_deviations(unit, strength):
@@ -118,9 +115,6 @@ def test_images_of_another_shape_are_refused(shape):
     _make().encode(_images(2, shape))
 
 
-# Gradients.
-
-
 def test_the_gradient_by_a_step_is_the_column():
   own = _make()
   code = own.encode(_images(1)).code
@@ -131,9 +125,6 @@ def test_the_gradient_by_a_step_is_the_column():
   found = jax.grad(pixel)(jnp.zeros(NUM_UNITS))
   back = own.model.params['back'].reshape(NUM_UNITS, *SHAPE)
   np.testing.assert_allclose(found, back[:, 1, 2, 0], rtol=1e-5)
-
-
-# Invariants.
 
 
 @pytest.mark.parametrize('make', [_make, _faces])
@@ -180,9 +171,6 @@ def test_one_program_for_each_shape():
   assert editor._edit._cache_size() == before + 1
   own.edit_in_turn(encoded, np.zeros((2, NUM_UNITS)))
   assert editor._edit._cache_size() == before + 2
-
-
-# Oracle.
 
 
 def test_the_inverse_of_a_decoder_is_a_perfect_editor():

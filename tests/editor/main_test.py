@@ -1,10 +1,7 @@
 """The command line of the editor; models are not trained."""
 
-import os
-
 import numpy as np
 from PIL import Image
-from PIL import ImageSequence
 import pytest
 import tiny_editors
 
@@ -85,12 +82,6 @@ def test_a_single_edit(place, invoke, own):
   assert [path.name for path in (place / 'new/folder').iterdir()] == ['out.png']
 
 
-def test_all_of_the_detail_is_the_photo(place, invoke):
-  args = '--input=face.png', '--keep_detail=1', '--output=o.webp'
-  assert invoke(*args)[0] == 0
-  np.testing.assert_array_equal(read('o.webp'), read('face.png'))
-
-
 def test_side_by_side(place, invoke, own):
   args = '--input=face.png', '--set=Bald:1', '--output=o.png'
   assert invoke(*args, '--side_by_side')[0] == 0
@@ -101,58 +92,37 @@ def test_side_by_side(place, invoke, own):
   np.testing.assert_array_equal(read('o.png'), np.hstack(expected))
 
 
-def test_a_strip_and_its_animation(place, invoke, own):
-  status, out, _ = invoke(
-      '--input=face.png', '--sweep=Smiling:-3:3:3', '--set=Bald:1',
-      '--output=o.png', '--animate=o.webp',
-  )  # fmt: skip
-  assert status == 0
-  assert 'o.png: Bald +1; Smiling -3, +0, +3 from left to right\n' in out
-  image = read('face.png')
-  expected = [make_edit(own, image, Bald=1, Smiling=s) for s in (-3, 0, 3)]
-  np.testing.assert_array_equal(read('o.png'), np.hstack(expected))
-  frames = [
-    np.asarray(frame.convert('RGB'))
-    for frame in ImageSequence.Iterator(Image.open('o.webp'))
-  ]
-  np.testing.assert_array_equal(frames, [*expected, expected[1]])
-
-
-def test_a_grid(place, invoke, own):
-  status, out, _ = invoke(
-    '--input=face.png', '--grid=Smiling:-2:2:3,Bald:0:1:2', '--output=o.png'
+@pytest.mark.parametrize('rows', [(), (1, 0)])
+def test_a_strip_and_a_grid(place, invoke, own, rows):
+  flags = (
+    '--grid=Smiling:-2:2:3,Bald:0:1:2' if rows else '--sweep=Smiling:-2:2:3'
   )
-  assert status == 0 and 'Bald +0, +1 upwards' in out
+  status, out, _ = invoke('--input=face.png', flags, '--output=o.png')
+  assert status == 0 and ('Bald +0, +1 upwards' in out) == bool(rows)
+  assert 'o.png: Smiling -2, +0, +2 from left to right' in out
+  image = read('face.png')
   # Bald rises upwards.
   expected = [
-    [make_edit(own, read('face.png'), Bald=b, Smiling=s) for s in (-2, 0, 2)]
-    for b in (1, 0)
+    [make_edit(own, image, Bald=bald, Smiling=s) for s in (-2, 0, 2)]
+    for bald in rows or (0,)
   ]
   np.testing.assert_array_equal(
     read('o.png'), np.vstack([np.hstack(row) for row in expected])
   )
 
 
-def test_samples(place, invoke, own):
-  assert invoke('--input=sample:7', '--keep_detail=1', '--output=o.png')[0] == 0
+def test_samples_of_the_demo_model(place, invoke, monkeypatch):
+  monkeypatch.setattr(choices, 'DEMO', place / 'model')
+  args = '--input=sample:7', '--keep_detail=1', '--output=o.png'
+  assert invoke(*args, workdir=None)[0] == 0
   expected = drawn_faces.draw_face(*drawn_faces.sample(7, 'test'), SIZE)
   np.testing.assert_array_equal(read('o.png'), expected)
-
-
-def test_the_demo_model(place, invoke, monkeypatch):
-  monkeypatch.setattr(choices, 'DEMO', place / 'model')
-  args = '--input=sample:0', '--output=o.png'
-  assert invoke(*args, workdir=None)[0] == 0
-  assert read('o.png').shape == (SIZE, SIZE, 3)
 
 
 def test_export(place, invoke, own):
   status, out, _ = invoke('--export=new/whole')
   assert (status, out) == (0, 'saved tiny faces in new/whole\n')
-  assert invoke('--export=half', '--half')[0] == 0
-  sizes = [(place / name).stat().st_size for name in ('new/whole', 'half')]
-  assert sizes[1] < 0.7 * sizes[0]
-  assert model_files.read('half').units == own.units
+  assert model_files.read('new/whole').units == own.units
 
 
 # Folders.
@@ -229,53 +199,33 @@ EDIT = ('--input=face.png', '--output=o.png')
     [
         (('--input=face.png',), 'nothing to write'),
         (('--input=face.png', '--export=x'), '--input goes with --output'),
-        (('--output=o.png',), '--input goes with --output'),
-        (('--set=Bald:1',), 'nothing to write'),
         (('--input=', '--output=o.png'), 'is a directory'),
         (('--input=none.png', '--output=o.png'), 'none.png cannot be read'),
         (('--input=photos/notes.txt', '--output=o.png'), 'not an image we can'),
-        (('--input=pipe', '--output=o.png'), 'a pipe or device'),
         (('--input=empty', '--output=edits'), 'has no pictures'),
-        (('--input=sample:-1', '--output=o.png'), 'sample:N'),
-        (('--input=sample:x', '--output=o.png'), 'sample:N'),
+        (('--input=sample:-1', '--output=o.png'), 'sample:0 to sample:999'),
         (('--input=sample:1000', '--output=o.png'), 'sample:0 to sample:999'),
-        (('--input=sample:' + '9' * 99, '--output=o.png'), 'sample:N'),
-        (('--input=face.png', '--output=o.txt'), "ends in '.txt'"),
-        (('--input=face.png', '--output=o'), "ends in ''; accepted: .png"),
+        (('--input=face.png', '--output=o.txt'), 'ends in .png, .jpg'),
         (('--input=face.png', '--output=gs://a/o.png'), 'another machine'),
         (('--input=face.png', '--output=face.png'), 'is the input itself'),
         (('--input=face.png', '--output=model/o.png'), 'is a file'),
-        (('--input=face.png', '--output=/proc/o.png'), 'cannot be written'),
         (('--input=photos', '--output=photos'), 'is the input itself'),
-        (('--input=photos', '--output=o.png'), 'for a folder of photos'),
+        (('--input=photos', '--output=o.png'), 'a folder for a folder'),
         (('--input=photos', '--output=model'), 'is a file'),
-        (
-            ('--input=photos', '--sweep=Bald:0:1:3', '--animate=o.gif'),
-            'for a folder of photos',
-        ),
         ((*EDIT, '--set=Smilin:1'), 'the nearest are Smiling'),
         ((*EDIT, '--set=Bald:1', '--sweep=Bald:0:1:3'), 'two settings'),
         ((*EDIT, '--sweep=Bald:0:1:3', '--grid=Bald:0:1:3'), 'one of them'),
         ((*EDIT, '--sweep=Bald:0:1:3', '--side_by_side'), 'a single edit'),
-        ((*EDIT, '--keep_detail=1.5'), '--keep_detail is 1.5'),
         ((*EDIT, '--keep_detail=nan'), '--keep_detail is nan'),
         ((*EDIT, '--keep_detail=x'), "invalid float value: 'x'; accepted"),
-        ((*EDIT, '--colour=red'), 'unrecognized arguments: --colour=red'),
-        ((*EDIT, '--animate=o.gif'), '--animate without --sweep'),
-        ((*EDIT, '--sweep=Bald:0:1:3', '--animate=o.mp4'), "ends in '.mp4'"),
-        ((*EDIT, '--half'), '--half without --export'),
         ((*EDIT, '--stage=d1'), '--stage=d1, and'),
         (('--serve', *EDIT), '--serve with --input'),
         ((*EDIT, '--workdir=none'), '--workdir=none does not exist'),
-        ((*EDIT, '--workdir=face.png'), 'not a whole safetensors file'),
-        ((*EDIT, '--workdir=photos'), 'holds no run'),
-    ((EDIT[0], '--output=o.webp', '--sweep=Bald:0:1:9'), '99 a side'),
+        ((EDIT[0], '--output=o.webp', '--sweep=Bald:0:1:9'), '99 a side'),
     ],
 )  # fmt: skip
 def test_mistakes(place, invoke, args, message, monkeypatch):
   (place / 'empty').mkdir()
-  if '--input=pipe' in args:
-    os.mkfifo(place / 'pipe')
   monkeypatch.setitem(pictures._KINDS, '.webp', ('WEBP', 99, {}))
   before = sorted(place.rglob('*'))
   status, _, err = invoke(*args)
@@ -299,15 +249,3 @@ def test_an_output_is_replaced_whole_or_not_at_all(place, invoke, monkeypatch):
   assert not list(place.glob('.*'))
   assert invoke(*EDIT)[0] == 0
   assert read('o.png').shape == (SIZE, SIZE, 3)
-
-
-# Invariant.
-
-
-def test_help_says_what_happens_without_flags(capsys):
-  with pytest.raises(SystemExit) as info:
-    main.main(['--help'])
-  assert info.value.code == 0
-  out = capsys.readouterr().out
-  assert 'Without --input and --export, the editor is served' in out
-  assert 'jacsup-edit --workdir=' in out

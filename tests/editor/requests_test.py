@@ -16,7 +16,6 @@ def make_units(*names, deviation=1.0):
 
 
 UNITS = make_units('Bald', 'Mouth_Slightly_Open', 'Smiling', 'Wearing_Hat')
-STRIP = {'unit': 'Bald', 'low': -1, 'high': 1, 'count': 3}
 
 
 def parse(text, units=UNITS):
@@ -27,9 +26,6 @@ def parse_sweeps(text, count=1, held=(0, 0, 0, 0)):
   return requests.parse_sweeps(
     UNITS, text, '--sweep', count=count, held=np.array(held)
   )
-
-
-# Value.
 
 
 @pytest.mark.parametrize(
@@ -72,17 +68,12 @@ def test_sweep_runs_the_last_unit_fastest():
 
 def test_requests_of_the_page():
   strengths, detail = requests.read_request({}, UNITS)
-  np.testing.assert_array_equal(strengths, [[0, 0, 0, 0]])
+  np.testing.assert_array_equal(strengths, [0, 0, 0, 0])
   assert detail == 0
   request = {'strengths': {'Smiling': 2, 'Bald': 9}, 'keep_detail': 0.5}
-  strengths, detail = requests.read_request(request | {'strip': STRIP}, UNITS)
-  np.testing.assert_array_equal(
-    strengths, [[-1, 0, 2, 0], [0, 0, 2, 0], [1, 0, 2, 0]]
-  )
+  strengths, detail = requests.read_request(request, UNITS)
+  np.testing.assert_array_equal(strengths, [9, 0, 2, 0])
   assert detail == 0.5
-
-
-# Mistakes.
 
 
 @pytest.mark.parametrize(
@@ -93,11 +84,8 @@ def test_requests_of_the_page():
     ('xyz:2', 'Bald, Mouth_Slightly_Open, Smiling, Wearing_Hat'),
     (':2', "called ''"),
     ('Smiling', 'NAME:STRENGTH'),
-    ('Smiling=2', 'NAME:STRENGTH'),
-    ('Smiling:', "strength ''"),
     ('Smiling:much', "strength 'much'; accepted: standard"),
     ('Smiling:nan', 'strength nan'),
-    ('Smiling:inf', 'strength inf'),
     ('Smiling:-1e999', 'strength -inf'),
     ('Smiling:101', 'from -100 to 100'),
     ('Smiling:1,smiling:2', 'has Smiling twice'),
@@ -112,19 +100,14 @@ def test_bad_strengths(text, message):
 @pytest.mark.parametrize(
   ('text', 'count', 'message'),
   [
-    ('Smiling:-3:3:0', 1, "'0' values; accepted: a whole number from 2"),
-    ('Smiling:-3:3:1', 1, "'1' values"),
-    ('Smiling:-3:3:-7', 1, "'-7' values"),
+    ('Smiling:-3:3:1', 1, "'1' values; accepted: a whole number from 2"),
     ('Smiling:-3:3:100000', 1, "'100000' values"),
     ('Smiling:-3:3:2.5', 1, "'2.5' values"),
-    ('Smiling:-3:3:' + '9' * 5000, 1, 'values'),
     ('Smiling:-3:3', 1, 'NAME:LOW:HIGH:COUNT'),
     ('Smiling:-3:nan:5', 1, 'strength nan'),
-    ('Smiling:-3:x:5', 1, "strength 'x'"),
     ('Smling:-3:3:5', 1, 'the nearest are Smiling'),
-    ('', 1, '0 units; accepted: 1'),
-    ('Smiling:-3:3:5,Bald:-3:3:5', 1, '2 units; accepted: 1'),
-    ('Smiling:-3:3:5', 2, '1 units; accepted: 2'),
+    ('', 1, 'accepted: 1 times'),
+    ('Smiling:-3:3:5', 2, 'accepted: 2 times'),
     ('Smiling:-3:3:5,Smiling:-3:3:5', 2, 'Smiling has two settings'),
     ('Smiling:-3:3:200,Wearing_Hat:-3:3:200', 2, '40,000 images'),
     ('Bald:-3:3:5', 1, 'Bald has two settings'),
@@ -142,19 +125,11 @@ def test_bad_sweeps(text, count, message):
         {'strengths': [1]},
         {'strengths': {'Smilling': 1}},
         *({'strengths': {'Bald': bad}} for bad in (
-            '1', True, None, float('nan'), -float('inf'), 10**4000, 101, [1],
+            '1', True, None, float('nan'), 10**4000, 101,
         )),
-        *({'keep_detail': bad} for bad in (
-            1.1, -0.1, float('nan'), None, True, '1',
-        )),
-        {'strip': [1]},
-        *({'strip': STRIP | bad} for bad in (
-            {'unit': None}, {'unit': ['Bald']}, {'unit': 'x'}, {'low': None},
-            {'high': float('nan')}, {'count': 1}, {'count': 100_000},
-            {'count': 2.5}, {'count': True},
-        )),
+        *({'keep_detail': bad} for bad in (1.1, float('nan'), None, True)),
     ],
-    ids=str,
+    ids=range(12),
 )  # fmt: skip
 def test_bad_requests_of_the_page(request_):
   with pytest.raises(errors.InputError, match='accepted'):
@@ -164,9 +139,3 @@ def test_bad_requests_of_the_page(request_):
 def test_a_constant_unit_cannot_be_moved():
   with pytest.raises(errors.InputError, match='z3 is the same for all'):
     parse('z3:1', make_units('z3', deviation=0.0))
-
-
-def test_of_many_names_only_some_are_listed():
-  units = make_units(*(f'unit{i}' for i in range(1000)))
-  with pytest.raises(errors.InputError, match=r'unit0, .*, \.\.\., unit999\.'):
-    parse('abc:1', units)

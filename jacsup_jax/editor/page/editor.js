@@ -1,29 +1,24 @@
 // The page: what is chosen and set, and what happens when that changes.
 
 import * as server from './server.js';
-import {Sliders, showStrength} from './sliders.js';
+import {Sliders, make, showStrength} from './sliders.js';
 
 const $ = (id) => document.getElementById(id);
-const STRIP_PAUSE = 200; // a dragged slider's own picture comes first
-const STRIP_TILES = 7;
 const SMOOTH_FROM = 128; // smaller images are enlarged with sharp pixels
 
 let offer = null; // answer of /api/models
 let model = null; // the chosen model, with its units
 let photo = null; // {id, sample, file}: `sample` its number or `file` its File
 let set = {strengths: {}, detail: 0};
-let chosen = null; // unit of the strip
 let loading = new AbortController();
 let telling = null;
-const stripShown = {key: null, asked: null};
 
-const sliders = new Sliders($('groups'), onMove, choose);
+const sliders = new Sliders($('groups'), onMove);
 const edits = new server.Latest((bitmap, content) => {
   draw($('edit'), bitmap);
   say('');
   $('edit').dispatchEvent(new CustomEvent('painted', {detail: content}));
 }, onFailure);
-const strips = new server.Latest(showStrip, onFailure);
 
 // Errors: one line, until something succeeds.
 
@@ -43,7 +38,6 @@ async function attempt(work) {
   const own = new AbortController();
   loading = own;
   edits.cancel();
-  strips.cancel();
   $('main').setAttribute('aria-busy', 'true');
   try {
     await work(own.signal);
@@ -75,7 +69,6 @@ function useModel(id, sample = null, wanted = null) {
       sliders.build(model.units, model.groups);
       $('filter').value = '';
       filter();
-      chosen = null;
       document.title = `${model.title} – Editor`;
       $('can_align').hidden = !offer.can_align || model.channels !== 3;
       await showSamples(signal);
@@ -130,31 +123,21 @@ async function showSamples(signal) {
   const bitmap = await server.drawSamples(model.id, signal);
   if (signal.aborted) return;
   for (let number = 0; number < model.samples; number += 1) {
-    const label = document.createElement('label');
-    label.title = `Sample ${number}`;
-    const choice = document.createElement('input');
-    Object.assign(choice, {type: 'radio', name: 'sample', value: number});
-    choice.className = 'hidden_input';
-    choice.setAttribute('aria-label', label.title);
+    const title = `Sample ${number}`;
+    const label = make('label', {title});
+    const choice = make('input', {
+      type: 'radio', name: 'sample', value: number, className: 'hidden_input',
+      ariaLabel: title,
+    });
     choice.addEventListener('change', () =>
       attempt((own) => take({sample: number}, own)),
     );
-    const canvas = document.createElement('canvas');
+    const canvas = make('canvas');
     draw(canvas, bitmap, number, model.samples);
     label.append(choice, canvas);
     $('samples').append(label);
   }
 }
-
-// Settings.
-
-// The same text for the same settings, in whatever order they were made.
-const key = (own) =>
-  JSON.stringify(own, (_, value) =>
-    value && typeof value === 'object' && !Array.isArray(value)
-      ? Object.entries(value).sort(([a], [b]) => (a < b ? -1 : 1))
-      : value,
-  );
 
 // Takes over the settings that the model has.
 function begin(wanted) {
@@ -163,47 +146,32 @@ function begin(wanted) {
     const own = sliders.fit(name, value);
     if (own) set.strengths[name] = own;
   }
-  showSet();
-  choose(Object.keys(set.strengths)[0] ?? sliders.movable[0]);
+  sliders.setAll(set.strengths);
+  $('detail').value = Math.round(set.detail * 100);
+  showDetail();
 }
 
 function onMove(name, value) {
   if (value) set.strengths[name] = value;
   else delete set.strengths[name];
-  choose(name);
   refresh();
 }
 
-function choose(name) {
-  chosen = name ?? null;
-  sliders.choose(chosen);
-  refreshStrip();
-}
-
 // What is shown.
-
-function showSet() {
-  sliders.setAll(set.strengths);
-  $('detail').value = Math.round(set.detail * 100);
-  showDetail();
-}
 
 function showDetail() {
   $('detail_value').textContent = `${$('detail').value} %`;
   $('detail').style.setProperty('--at', $('detail').value / 100);
 }
 
-const request = () => ({
-  model: model.id,
-  photo: photo.id,
-  strengths: {...set.strengths},
-  keep_detail: set.detail,
-});
-
 function refresh() {
   if (!photo) return;
-  edits.ask(request());
-  refreshStrip();
+  edits.ask({
+    model: model.id,
+    photo: photo.id,
+    strengths: {...set.strengths},
+    keep_detail: set.detail,
+  });
   clearTimeout(telling);
   // Screen readers announce the last of several values only.
   telling = setTimeout(() => {
@@ -212,41 +180,6 @@ function refresh() {
     $('edit').setAttribute('aria-label', `Edit of ${describe()}`);
     history.replaceState(null, '', makeLink());
   }, 300);
-}
-
-function refreshStrip() {
-  if (!photo || !chosen) return;
-  const unit = sliders.unit(chosen);
-  // Steps of 1, 1.5 or 2, which the slider has too.
-  const reach = [6, 4.5, 3].find((own) => own <= unit.reach) ?? 3;
-  const content = request();
-  const current = content.strengths[chosen] ?? 0;
-  delete content.strengths[chosen];
-  content.strip = {
-    unit: chosen, low: -reach, high: reach, count: STRIP_TILES,
-  };
-  $('strip_title').textContent = `Strip of ${unit.label}`;
-  [...$('strip').children].forEach((tile, number) => {
-    const own = -reach + (2 * reach * number) / (STRIP_TILES - 1);
-    const text = showStrength(own);
-    tile.value = own;
-    tile.lastChild.textContent = text;
-    tile.setAttribute('aria-label', `${unit.label} ${text} σ`);
-    tile.setAttribute('aria-pressed', String(own === current));
-  });
-  stripShown.asked = key(content);
-  const isOld = stripShown.asked !== stripShown.key;
-  $('strip').classList.toggle('old', isOld);
-  if (isOld) strips.ask(content, STRIP_PAUSE);
-}
-
-function showStrip(bitmap, content) {
-  [...$('strip').children].forEach((tile, number) =>
-    draw(tile.firstChild, bitmap, number, STRIP_TILES),
-  );
-  stripShown.key = key(content);
-  $('strip').hidden = false;
-  $('strip').classList.toggle('old', stripShown.key !== stripShown.asked);
 }
 
 function describe() {
@@ -282,9 +215,8 @@ function download() {
   const what = photo.file ? 'photo' : `sample-${photo.sample}`;
   const name = [what, ...moved].join('_').replace(/[^\w.+-]+/g, '-');
   $('edit').toBlob((blob) => {
-    const link = document.createElement('a');
-    link.href = URL.createObjectURL(blob);
-    link.download = `${name.slice(0, 120)}.png`;
+    const download = `${name.slice(0, 120)}.png`;
+    const link = make('a', {href: URL.createObjectURL(blob), download});
     link.click();
     setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
   }, 'image/png');
@@ -358,26 +290,13 @@ function listen() {
     event.preventDefault();
     usePhoto(event.dataTransfer.files[0]);
   });
-  for (let number = 0; number < STRIP_TILES; number += 1) {
-    const tile = document.createElement('button');
-    tile.type = 'button';
-    tile.append(
-      document.createElement('canvas'), document.createElement('span'),
-    );
-    tile.addEventListener('click', () => {
-      sliders.set(chosen, tile.value);
-      onMove(chosen, Number(tile.value));
-    });
-    $('strip').append(tile);
-  }
 }
 
 function showModels() {
   let group = null;
   for (const own of offer.models) {
     if (own.group && own.group !== group?.label) {
-      group = document.createElement('optgroup');
-      group.label = own.group;
+      group = make('optgroup', {label: own.group});
       $('model').append(group);
     }
     const place = own.group ? group : $('model');

@@ -1,12 +1,7 @@
 // Requests to the server.
 
 // The server answered with a refusal.
-export class Refused extends Error {
-  constructor(status, line) {
-    super(line);
-    this.status = status;
-  }
-}
+export class Refused extends Error {}
 
 async function ask(path, options) {
   const response = await fetch(path, options);
@@ -17,7 +12,7 @@ async function ask(path, options) {
   } catch {
     // Not JSON: the status is all we know.
   }
-  throw new Refused(response.status, line);
+  throw new Refused(line);
 }
 
 const askJson = async (path, options) => (await ask(path, options)).json();
@@ -58,7 +53,6 @@ export class Latest {
   #fail;
   #waiting = null;
   #sending = null; // AbortController of the request under way
-  #timer = null;
 
   // `show(picture, content)`, `fail(error)`.
   constructor(show, fail) {
@@ -66,23 +60,15 @@ export class Latest {
     this.#fail = fail;
   }
 
-  // Sends a request, after a pause in which it may be replaced.
-  ask(content, pause = 0) {
+  ask(content) {
     this.#waiting = content;
-    clearTimeout(this.#timer);
-    if (pause) this.#timer = setTimeout(() => this.#start(), pause);
-    else this.#start();
+    if (!this.#sending) this.#run();
   }
 
   cancel() {
     this.#waiting = null;
     this.#sending?.abort();
     this.#sending = null;
-    clearTimeout(this.#timer);
-  }
-
-  #start() {
-    if (!this.#sending) this.#run();
   }
 
   async #run() {

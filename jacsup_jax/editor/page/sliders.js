@@ -1,5 +1,8 @@
 // Sliders of a model's units, in groups.
 
+export const make = (tag, options = {}) =>
+  Object.assign(document.createElement(tag), options);
+
 // `+1.5`, with a true minus sign.
 export function showStrength(value) {
   const sign = value > 0 ? '+' : value < 0 ? '−' : '';
@@ -10,14 +13,11 @@ export class Sliders {
   #place;
   #rows = new Map(); // by the name of a unit
   #onMove;
-  #onChoose;
 
-  // `onMove(name, value)` when a slider moves; `onChoose(name)` when it gets the
-  // focus.
-  constructor(place, onMove, onChoose) {
+  // `onMove(name, value)` when a slider moves.
+  constructor(place, onMove) {
     this.#place = place;
     this.#onMove = onMove;
-    this.#onChoose = onChoose;
   }
 
   build(units, groups) {
@@ -26,33 +26,27 @@ export class Sliders {
     for (const group of groups) {
       const own = units.filter((unit) => unit.group === group);
       if (!own.length) continue;
-      const set = document.createElement('fieldset');
-      const title = document.createElement('legend');
-      title.textContent = group;
-      set.append(title, ...own.map((unit) => this.#buildRow(unit)));
+      const set = make('fieldset');
+      set.append(make('legend', {textContent: group}));
+      set.append(...own.map((unit) => this.#buildRow(unit)));
       this.#place.append(set);
     }
   }
 
   #buildRow(unit) {
-    const make = (tag, options) =>
-      Object.assign(document.createElement(tag), options);
     const {name, label, reach} = unit;
     const id = `unit_${this.#rows.size}`; // A name may hold any characters.
     const row = make('div', {className: 'unit'});
     const slider = make('input', {
       type: 'range', id, min: -reach, max: reach, step: 0.1, value: 0,
     });
-    const output = make('output', {htmlFor: id});
     // The slider announces its value itself.
-    output.setAttribute('aria-live', 'off');
+    const output = make('output', {htmlFor: id, ariaLive: 'off'});
+    const title = `Reset ${label}`;
     const reset = make('button', {
-      type: 'button',
-      className: 'reset_one',
-      textContent: '↺',
-      title: `Reset ${label}`,
+      type: 'button', className: 'reset_one', textContent: '↺', title,
+      ariaLabel: title,
     });
-    reset.setAttribute('aria-label', `Reset ${label}`);
     row.append(make('label', {htmlFor: id, textContent: label}));
     row.append(slider, output, reset);
     this.#rows.set(name, {unit, row, slider, output, reset});
@@ -72,7 +66,6 @@ export class Sliders {
       this.#show(name);
       this.#onMove(name, Number(slider.value));
     });
-    slider.addEventListener('focus', () => this.#onChoose(name));
     slider.addEventListener('dblclick', moveToZero);
     slider.addEventListener('keydown', (event) => {
       if (event.key === 'Delete' || event.key === 'Backspace') moveToZero();
@@ -85,12 +78,6 @@ export class Sliders {
     return row;
   }
 
-  // Names of the units that can be moved.
-  get movable() {
-    const rows = [...this.#rows.values()];
-    return rows.filter(({unit}) => unit.reach).map(({unit}) => unit.name);
-  }
-
   unit(name) {
     return this.#rows.get(name)?.unit;
   }
@@ -101,19 +88,15 @@ export class Sliders {
   }
 
   setAll(strengths) {
-    for (const name of this.movable) this.set(name, strengths[name] ?? 0);
+    for (const [name, {unit}] of this.#rows) {
+      if (unit.reach) this.set(name, strengths[name] ?? 0);
+    }
   }
 
   // Returns the nearest strength that a slider can show; 0 if there is none.
   fit(name, value) {
     const reach = this.unit(name)?.reach ?? 0;
     return Math.round(Math.max(-reach, Math.min(reach, value)) * 10) / 10;
-  }
-
-  choose(name) {
-    for (const [own, {row}] of this.#rows) {
-      row.classList.toggle('chosen', own === name);
-    }
   }
 
   // Shows only sliders whose name contains the text; returns how many.
