@@ -3,16 +3,14 @@
 Measured with running statistics. Throughout, the model has images in [-1, 1]
 and a factor per attribute, `classify(images) -> [B, K]` in {-1, +1} is the
 judge, images are `[M, S, S, 3]` uint8, attributes `[M, K]` int labels in
-{-1, +1}, the strength alpha is in units of the factors, and `batch_size` images
-are decoded at once. Models are handed the labels too, which only those use
-whose factors are the labels, as Fader Networks.
+{-1, +1}, the strength alpha is in units of the factors. Models are handed the
+labels too, which only those use whose factors are the labels.
 """
 
 from collections.abc import Mapping, Sequence
 import functools
 from typing import Any, NamedTuple
 
-import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -96,8 +94,6 @@ def count_flips(
   images: jax.Array,
   attributes: jax.Array,
   strength: float | jax.Array,
-  *,
-  batch_size: int = _BATCH_SIZE,
 ) -> FlipCounts:
   """Counts how often the judge sees an attribute that was flipped.
 
@@ -107,14 +103,11 @@ def count_flips(
   weights is what the labels give. The sign that the factor was given is counted
   too; it credits a factor that errs about the image.
   """
-  chex.assert_rank(attributes, 2)
-  chex.assert_equal_shape_prefix([images, attributes], 1)
   strength = jnp.asarray(strength, jnp.float32)
 
   def count(batch_images, labels, counted):
     code = model.encode(batches.to_signed_float(batch_images), labels)
     seen = classify(model.decode(code))
-    chex.assert_equal_shape([code.factors, seen, labels])
 
     def flip(index):
       flipped = codes.flip_factor(code, index, strength)
@@ -131,7 +124,7 @@ def count_flips(
     counts = jax.lax.map(flip, jnp.arange(code.factors.shape[1]))
     return FlipCounts(*counts, jnp.sum(counted))
 
-  return reconstruction.sum_batches(count, (images, attributes), batch_size)
+  return reconstruction.sum_batches(count, (images, attributes), _BATCH_SIZE)
 
 
 def choose_strength(
@@ -140,8 +133,6 @@ def choose_strength(
   images: jax.Array,
   attributes: jax.Array,
   strengths: Sequence[float] = STRENGTHS,
-  *,
-  batch_size: int = _BATCH_SIZE,
 ) -> tuple[jax.Array, jax.Array]:
   """Chooses a model's alpha: the one with most flips, the smaller of equals.
 
@@ -150,9 +141,7 @@ def choose_strength(
   strengths = jnp.sort(jnp.asarray(strengths, jnp.float32))
 
   def rate(strength):
-    counts = count_flips(
-      model, classify, images, attributes, strength, batch_size=batch_size
-    )
+    counts = count_flips(model, classify, images, attributes, strength)
     return jnp.sum(counts.flipped) / (counts.images * counts.flipped.size)
 
   rates = jax.lax.map(rate, strengths)
@@ -166,23 +155,19 @@ def evaluate_faces(
   images: jax.Array,
   attributes: jax.Array,
   strength: float | jax.Array,
-  *,
-  batch_size: int = _BATCH_SIZE,
 ) -> dict[str, Any]:
   """Measures an autoencoder of faces, for `summarize`. May be jitted."""
   count = lambda seen, *transform: attribute_judges.count_correct(
-    seen, images, attributes, *transform, batch_size=batch_size
+    seen, images, attributes, *transform
   )
   # Codes take the place of images, and the signs of their factors a judge's.
   signs = lambda code: jnp.where(code.factors >= 0, 1, -1)
   return {
     'mse': reconstruction.compute_mse(
-      model, images, attributes, batch_size=batch_size
+      model, images, attributes, batch_size=_BATCH_SIZE
     ),
     'strength': jnp.asarray(strength, jnp.float32),
-    'flips': count_flips(
-      model, classify, images, attributes, strength, batch_size=batch_size
-    ),
+    'flips': count_flips(model, classify, images, attributes, strength),
     'judge': count(classify),
     'judge_reconstructions': count(
       classify, lambda *batch: model.decode(model.encode(*batch))

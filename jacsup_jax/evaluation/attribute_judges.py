@@ -1,8 +1,7 @@
 """Face judges: classifiers that say which attributes an image shows.
 
-The paper's judge was never released. This one is trained on the same images as
-the autoencoders, kept at its best epoch on other images, and stored with its
-accuracy there, attribute by attribute: a flip says little where the judge errs.
+Kept at its best epoch on other images than it is trained on, and stored with
+its accuracy there, attribute by attribute: a flip says little where it errs.
 """
 
 from collections.abc import Callable
@@ -11,7 +10,6 @@ import functools
 import os
 from typing import Any, ClassVar, NamedTuple
 
-import chex
 from flax import linen as nn
 import jax
 import jax.numpy as jnp
@@ -37,10 +35,7 @@ _CHUNK_IMAGES = 4096  # read at once of a data set that is not in memory
 
 
 class SignCounts(NamedTuple):
-  """Agreement with labels, by attribute and by the label's sign.
-
-  Each is `[K]` int. Counts of parts of a data set add up.
-  """
+  """Agreement with labels by attribute, `[K]` int, and by the label's sign."""
 
   present: jax.Array
   present_correct: jax.Array
@@ -50,15 +45,15 @@ class SignCounts(NamedTuple):
   @property
   def accuracy(self) -> np.ndarray:
     """`[K]`, share of the examples whose sign is right."""
-    correct = np.asarray(self.present_correct) + np.asarray(self.absent_correct)
-    return correct / (np.asarray(self.present) + np.asarray(self.absent))
+    present, right, absent, right_absent = map(np.asarray, self)
+    return (right + right_absent) / (present + absent)
 
   @property
   def balanced_accuracy(self) -> np.ndarray:
     """`[K]`, mean of sensitivity and specificity; 0.5 of labels of one sign."""
-    present, absent = np.asarray(self.present), np.asarray(self.absent)
-    sensitivity = np.asarray(self.present_correct) / np.maximum(present, 1)
-    specificity = np.asarray(self.absent_correct) / np.maximum(absent, 1)
+    present, right, absent, right_absent = map(np.asarray, self)
+    sensitivity = right / np.maximum(present, 1)
+    specificity = right_absent / np.maximum(absent, 1)
     both = (present > 0) & (absent > 0)
     return np.where(both, (sensitivity + specificity) / 2, 0.5)
 
@@ -121,28 +116,22 @@ def count_correct(
   images: jax.Array,
   attributes: jax.Array,
   transform: Callable[[jax.Array, jax.Array], Any] = lambda x, _: x,
-  *,
-  batch_size: int = BATCH_SIZE,
 ) -> SignCounts:
   """Counts how often a judge is right, also about reconstructions.
 
   Images are `[M, S, S, 3]` uint8, attributes `[M, K]` int in {-1, +1};
-  `transform` makes (images in [-1, 1], labels) what is judged, `batch_size` at
-  once.
+  `transform` makes (images in [-1, 1], labels) what is judged.
   """
-  chex.assert_rank(attributes, 2)
-  chex.assert_equal_shape_prefix([images, attributes], 1)
 
   def count(batch_images, labels, counted):
     seen = classify_fn(transform(batches.to_signed_float(batch_images), labels))
-    chex.assert_equal_shape([seen, labels])
     correct = seen == labels
     present = counted[:, None] & (labels > 0)
     absent = counted[:, None] & (labels < 0)
     masks = (present, present & correct, absent, absent & correct)
     return SignCounts(*(jnp.sum(mask, axis=0) for mask in masks))
 
-  return reconstruction.sum_batches(count, (images, attributes), batch_size)
+  return reconstruction.sum_batches(count, (images, attributes), BATCH_SIZE)
 
 
 def compute_accuracy(
@@ -175,11 +164,8 @@ def restore_or_train(
 ) -> AttributeJudge:
   """Restores the judge of a directory, or trains and saves one.
 
-  Settings are arguments of `train`, which an existing judge must match.
-
-  Raises:
-    InputError: if an existing judge is for other data or was trained otherwise;
-      if the directory holds something else.
+  InputError if an existing judge is for other data or if its settings, which
+  are arguments of `train`, differ.
   """
   return judge_files.restore_or_train(
     directory,

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 import math
 from typing import Any, NamedTuple
 
-import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -20,11 +19,10 @@ from jacsup_jax.data import batches
 
 # Columns that are held at a time, unless those of one image are more.
 _COLUMN_BYTES = 2**26
-# The most for the columns of one image, or a block of directions.
-_MOST_BYTES = 2**32
 # Extra directions: orthogonal iteration converges by the ratio of the last
 # singular value asked for to the first one left out.
 _MORE_DIRECTIONS = 4
+_MOST_ITERATIONS = 200
 
 
 class ColumnProducts(NamedTuple):
@@ -54,20 +52,19 @@ def multiply_columns(
   Both sides of eq. (1) of Lezama (2019), each at its own model's code, in
   squared units of the images over those of the factors.
 
-  Raises:
-    InputError: if the two differ in examples, factors or image shape.
+  InputError if the two differ in examples, factors or image shape.
   """
   shapes = [
-    (*code.factors.shape, *_check_decoder(decode, code, name))
-    for name, decode, code in (
-      ('student', student_decode, student_code),
-      ('teacher', teacher_decode, teacher_code),
+    (*code.factors.shape, *jax.eval_shape(decode, code).shape[1:])
+    for decode, code in (
+      (student_decode, student_code),
+      (teacher_decode, teacher_code),
     )
   ]
-  if shapes[0] != shapes[1]:
+  if shapes[0] != shapes[1] or len(shapes[0]) != 5:
     raise errors.InputError(
-      'the student has (examples, factors, H, W, C) ='
-      f' {shapes[0]}, the teacher {shapes[1]}; accepted: the same.'
+      f'the student has the sizes {shapes[0]}, the teacher {shapes[1]};'
+      ' accepted: the same (examples, factors, H, W, C).'
     )
 
   def multiply(codes):
@@ -80,7 +77,7 @@ def multiply_columns(
         jnp.sum(a * b) for a, b in (columns[:1] * 2, columns[1:] * 2, columns)
       ]
 
-    units = _unit_vectors(codes[0])
+    units = jnp.eye(codes[0].factors.size)
     return ColumnProducts(*jax.lax.map(multiply_column, units))
 
   return jax.lax.map(
@@ -105,28 +102,25 @@ def compute_agreement(
     `undefined_cosines` and `undefined_norm_errors`. None is a mean of nothing.
   """
   student, teacher, both = (np.asarray(x, np.float64) for x in products)
-  chex.assert_equal_shape([student, teacher, both])
-  chex.assert_shape(student, (None, len(names)))
   nonzero = np.isfinite(teacher) & np.isfinite(student) & (teacher > 0)
   cosine = _divide(both, np.sqrt(student * teacher), nonzero & (student > 0))
   norm_error = abs(_divide(np.sqrt(student), np.sqrt(teacher), nonzero) - 1)
   factors = {
     name: {
-      'cosine': _mean(cosine[:, i]),
-      'norm_error': _mean(norm_error[:, i]),
-      'undefined_cosines': int(np.sum(np.isnan(cosine[:, i]))),
-      'undefined_norm_errors': int(np.sum(np.isnan(norm_error[:, i]))),
+      'cosine': _mean(cosines),
+      'norm_error': _mean(norm_errors),
+      'undefined_cosines': int(np.sum(np.isnan(cosines))),
+      'undefined_norm_errors': int(np.sum(np.isnan(norm_errors))),
     }
-    for i, name in enumerate(names)
+    for name, cosines, norm_errors in zip(
+      names, cosine.T, norm_error.T, strict=True
+    )
   }
-  over_factors = lambda key: _mean(
-    np.array([f[key] for f in factors.values()], np.float64)
-  )
-  return {
-    'cosine': over_factors('cosine'),
-    'norm_error': over_factors('norm_error'),
-    'factors': factors,
+  means = {
+    key: _mean(np.array([f[key] for f in factors.values()], np.float64))
+    for key in ('cosine', 'norm_error')
   }
+  return {**means, 'factors': factors}
 
 
 def compute_column_cosines(
@@ -138,18 +132,14 @@ def compute_column_cosines(
   independently (0); averaged over the examples where both columns are not zero.
   Returns `[K, K]` cosines, 0 where no example defines one, and `[K, K]` int,
   the number of examples that do.
-
-  Raises:
-    InputError: if the columns of one image take too much memory.
   """
-  image_shape = _check_decoder(decode, code)
+  image_shape = jax.eval_shape(decode, code).shape[1:]
   needed = 4 * code.factors.shape[1] * math.prod(image_shape)
-  _check_memory(
-    f'the {code.factors.shape[1]} columns of images of {image_shape}', needed
-  )
 
   def compare(code):
-    columns = jax.lax.map(_linearize_factors(decode, code), _unit_vectors(code))
+    columns = jax.lax.map(
+      _linearize_factors(decode, code), jnp.eye(code.factors.size)
+    )
     columns = columns.reshape(columns.shape[0], -1)
     norms = jnp.linalg.norm(columns, axis=1, keepdims=True)
     # Scaled first: squares of small ones would not be numbers any more.
@@ -170,30 +160,17 @@ def find_principal_directions(
   code: codes.Code,
   count: int,
   *,
-  seed: int = 0,
   tolerance: float = 1e-4,
-  most_iterations: int = 200,
 ) -> PrincipalDirections:
   """Finds the directions of the nuisance that change images most.
 
   The first eigenvectors of G = J^T J, averaged over the examples, where J is
-  the Jacobian with respect to the nuisance; for one example these are its right
-  singular vectors. Orthogonal iteration of a block: each step takes a product
-  with J and one with J^T for every direction, and J itself is never formed.
-
-  The iteration ends where the largest ||G v - s^2 v|| of the `count` directions
-  asked for, relative to the largest eigenvalue, is below the tolerance.
-
-  Returns:
-    PrincipalDirections. Singular values are the root mean square, over
-    examples, of the change of the whole image per unit along the direction.
-    A direction's largest element is positive.
-
-  Raises:
-    InputError: if there are fewer units than directions, or these take too
-      much memory.
+  the Jacobian with respect to the nuisance, by orthogonal iteration: J is
+  never formed. It ends where the largest ||G v - s^2 v|| of the `count`
+  directions asked for is below the tolerance times the largest eigenvalue.
+  Singular values are the root mean square, over examples, of the change of the
+  whole image per unit along the direction, whose largest element is positive.
   """
-  _check_decoder(decode, code)
   shape = code.nuisance.shape[1:]
   dim = math.prod(shape)
   if not 1 <= count <= dim:
@@ -202,10 +179,9 @@ def find_principal_directions(
       f' from 1 to {dim}.'
     )
   size = min(dim, count + _MORE_DIRECTIONS)
-  _check_memory(f'{size} directions of {dim} units', 4 * size * dim)
-  block, _ = jnp.linalg.qr(jax.random.normal(jax.random.key(seed), (dim, size)))
+  block, _ = jnp.linalg.qr(jax.random.normal(jax.random.key(0), (dim, size)))
   vectors, values, residuals = _iterate(
-    _make_gram(decode, code), block, count, tolerance, most_iterations
+    _make_gram(decode, code), block, count, tolerance
   )
   vectors = vectors[:count]
   largest = jnp.argmax(jnp.abs(vectors), axis=1, keepdims=True)
@@ -218,27 +194,7 @@ def find_principal_directions(
   )
 
 
-def _check_decoder(
-  decode: codes.DecodeFn, code: codes.Code, name: str = 'decoder'
-) -> tuple[int, int, int]:
-  """Returns the (H, W, C) that are decoded; InputError if codes do not fit."""
-  factors, nuisance = (jnp.shape(x) for x in code)
-  if len(factors) != 2 or 0 in factors or nuisance[:1] != factors[:1]:
-    raise errors.InputError(
-      f'the code of the {name} has factors of the shape {factors} and'
-      f' nuisance of {nuisance}; accepted: (examples, factors) and as many'
-      ' examples.'
-    )
-  images = jax.eval_shape(decode, code).shape
-  if len(images) != 4 or images[0] != factors[0]:
-    raise errors.InputError(
-      f'the {name} decodes {factors[0]} examples to {images}; accepted:'
-      ' (examples, H, W, C).'
-    )
-  return images[1:]
-
-
-def _iterate(apply, block, count, tolerance, most_iterations):
+def _iterate(apply, block, count, tolerance):
   """Returns `[n, D]` eigenvectors of `apply`, eigenvalues and residuals."""
 
   def improve(carry):
@@ -257,7 +213,7 @@ def _iterate(apply, block, count, tolerance, most_iterations):
 
   def is_unfinished(carry):
     _, _, error, iteration = carry
-    return (error > tolerance) & (iteration < most_iterations)
+    return (error > tolerance) & (iteration < _MOST_ITERATIONS)
 
   first = improve((block, None, jnp.inf, 0))
   return jax.lax.while_loop(is_unfinished, improve, first)[1]
@@ -271,11 +227,8 @@ def _make_gram(decode, code):
   pull = jax.linear_transpose(push, code.nuisance)
 
   def apply(direction):
-    tangent = direction.reshape(1, *code.nuisance.shape[1:])
-    tangent = jnp.broadcast_to(
-      tangent.astype(code.nuisance.dtype), code.nuisance.shape
-    )
-    [gradient] = pull(push(tangent))
+    direction = direction.reshape(code.nuisance.shape[1:])
+    [gradient] = pull(push(jnp.broadcast_to(direction, code.nuisance.shape)))
     return jnp.mean(gradient.reshape(len(gradient), -1), axis=0)
 
   return apply
@@ -288,18 +241,6 @@ def _linearize_factors(decode, code):
     lambda factors: decode(codes.Code(factors[None], nuisance))[0], code.factors
   )
   return push
-
-
-def _unit_vectors(code):
-  return jnp.eye(code.factors.shape[-1], dtype=code.factors.dtype)
-
-
-def _check_memory(what, needed):
-  if needed > _MOST_BYTES:
-    raise errors.InputError(
-      f'{what} need {needed / 2**30:.1f} GiB; accepted: up to'
-      f' {_MOST_BYTES / 2**30:.0f} GiB.'
-    )
 
 
 def _divide(numerator, denominator, defined):

@@ -52,10 +52,8 @@ def measure(
     stage.name: _Member(stage, model, _encode(model, images, attributes))
     for stage, model in zip(stages, stage_models, strict=True)
   }
-  return [
-    _measure_member(member, members, list(factor_names))
-    for member in members.values()
-  ]
+  names = list(factor_names)
+  return [_measure_member(own, members, names) for own in members.values()]
 
 
 def row_entries(diagnosed: dict[str, Any]) -> dict[str, float | None]:
@@ -171,9 +169,7 @@ def _find_directions(member):
   return entry
 
 
-@jax.jit
-def _encode(model, images, attributes):
-  return model.encode(images, attributes)
+_encode = jax.jit(models.Model.encode)
 
 
 @jax.jit

@@ -1,8 +1,7 @@
 """Class judges: classifiers that say which digit, or other class, an image is.
 
-A swap score means little without its judge, so judges are trained as an
-ensemble over seeds and stored with their accuracy; every score is a mean over
-them. `attribute_judges` has the judges of facial attributes.
+They are an ensemble over seeds, stored with their accuracy; every score is a
+mean over them.
 """
 
 import dataclasses
@@ -28,6 +27,7 @@ from jacsup_jax.models import classifiers
 
 SEEDS = (0, 1, 2)
 BATCH_SIZE = 128
+_WIDTH = {'low': 1, 'high': config.LARGEST_WIDTH}
 
 save = judge_files.save
 
@@ -40,17 +40,16 @@ class JudgeConfig:
     10, 'Epochs of a judge that this run trains.', low=1
   )
   judge_first_width: int = config.option(
-      32, 'Channels of layer 1 of a face judge; each next layer has twice as'
-      ' many.', low=1, high=config.LARGEST_WIDTH,
-  )  # fmt: skip
+    32,
+    'Channels of layer 1 of a face judge; each next layer has twice as many.',
+    **_WIDTH,
+  )
   judge_last_width: int = config.option(
-      512, 'Most channels of a layer of a face judge.',
-      low=1, high=config.LARGEST_WIDTH,
-  )  # fmt: skip
+    512, 'Most channels of a layer of a face judge.', **_WIDTH
+  )
   judge_hidden: int = config.option(
-      512, 'Units of the dense layer of a face judge.',
-      low=1, high=config.LARGEST_WIDTH,
-  )  # fmt: skip
+    512, 'Units of the dense layer of a face judge.', **_WIDTH
+  )
 
   def __post_init__(self):
     config.check_options(self)
@@ -122,8 +121,7 @@ def restore_or_train(
   epochs; `image_shape` is what the images must have, None for any.
 
   Raises:
-    InputError: if those that are there are for other data, or were trained
-      with other seeds or epochs than asked for.
+    InputError: if those that are there are for other data, seeds or epochs.
   """
   load = functools.partial(
     registry.load, dataset, data_dir=data_dir, image_shape=image_shape

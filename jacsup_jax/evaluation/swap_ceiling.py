@@ -8,29 +8,17 @@ student carries more of the recipient's image into the swapped one.
 from collections.abc import Mapping, Sequence
 import dataclasses
 import functools
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jacsup_jax.core import codes
-from jacsup_jax.data import batches
 from jacsup_jax.evaluation import class_swaps
 from jacsup_jax.evaluation import reconstruction
 
 SHARES = (1.0, 0.75, 0.5, 0.25, 0.0)
-# Which class a swap should bring: a judge's opinion of the donor's
-# reconstruction (as class swaps are counted), image, or teacher's image.
-RULES = ('class_swaps', 'by_image', 'by_teacher_image')
-_TITLES = ('class swaps', "by donor's image", 'by teacher image')
-
-
-class CeilingCounts(NamedTuple):
-  """Judged pairs and those that followed, each `[..., 3]` int, by `RULES`."""
-
-  followed: jax.Array
-  pairs: jax.Array
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,19 +60,24 @@ def measure(
 
   Returns:
     JSON values: `teacher`, `teacher_mse`; `shares`, an entry for each of
-    `SHARES`, and `students`, an entry for each student; see `summarize`.
+    `SHARES`, and `students`, an entry for each student: `residual_share`,
+    `mse`, and `class_swaps` as `class_swaps` counts them.
   """
   [teacher_mse] = [row['mse'] for row in rows if row['stage'] == teacher_stage]
   students = [row for row in rows if row['model'].startswith('student')]
   own = [share_of_error(row['mse'], teacher_mse) for row in students]
   shares = sorted({*SHARES, *own} - {None}, reverse=True)
-  counts = _count(
-      teacher, judges.module, judges.params, jnp.asarray(images),
-      jnp.array(shares),
-  )  # fmt: skip
-  found = dict(zip(shares, summarize(counts, shares, teacher_mse)))
-  # Of a student with more error than its teacher.
-  found[None] = dict.fromkeys(('residual_share', *RULES))
+  rates = measure_rates(teacher, judges, jnp.asarray(images), shares)
+  found = {
+    share: {
+      'residual_share': share,
+      'mse': (1 - share) ** 2 * teacher_mse,
+      'class_swaps': rate,
+    }
+    for share, rate in zip(shares, rates)
+  }
+  # A student with more error than its teacher.
+  found[None] = {'residual_share': None, 'class_swaps': None}
   entries = []
   for row, share in zip(students, own):
     about = {'stage': row['stage'], 'mse': row['mse']}
@@ -98,36 +91,6 @@ def measure(
   }
 
 
-def count_ceiling_swaps(
-  teacher: reconstruction.Autoencoder,
-  classify: class_swaps.ClassifyFn,
-  images: jax.Array,
-  share: float | jax.Array,
-) -> CeilingCounts:
-  """Counts the swaps of the exact student that keeps this share, by a judge."""
-  at_once = batches.count_at_once(images.shape[1:])
-  student = ExactStudent(teacher, share)
-
-  def count(transform):
-    see = lambda image: classify(
-      transform(batches.to_float(image[None])), None
-    )[0]
-    # A judge's opinions serve as the true labels.
-    opinions = jax.lax.map(see, images, batch_size=at_once)
-    return class_swaps.count_class_swaps(student, classify, images, opinions)
-
-  by_image = count(lambda x: x)
-  by_teacher_image = count(lambda x: teacher.decode(teacher.encode(x)))
-  own = class_swaps.PROTOCOLS.index('class_swaps')
-  labels = class_swaps.PROTOCOLS.index('class_swaps_true_labels')
-  return CeilingCounts(
-    *(
-      jnp.stack([first[own], first[labels], second[labels]])
-      for first, second in zip(by_image, by_teacher_image)
-    )
-  )
-
-
 def share_of_error(mse: float, teacher_mse: float) -> float | None:
   """Returns the share r whose student has this error, None if there is none."""
   if not 0 <= mse <= teacher_mse or teacher_mse == 0:
@@ -135,30 +98,28 @@ def share_of_error(mse: float, teacher_mse: float) -> float | None:
   return 1 - float(np.sqrt(mse / teacher_mse))
 
 
-def summarize(
-  counts: CeilingCounts, shares: Sequence[float], teacher_mse: float
-) -> list[dict[str, Any]]:
-  """Turns counts `[R, N, 3]` of N judges into JSON values for each share.
-
-  Entries have `residual_share`, `mse` and, by `RULES`, the mean over judges,
-  None where a judge is left without pairs.
-  """
-  entries = []
-  for share, followed, pairs in zip(shares, *map(np.asarray, counts)):
-    entry = {'residual_share': share, 'mse': (1 - share) ** 2 * teacher_mse}
-    for rule, own, all_pairs in zip(RULES, followed.T, pairs.T):
-      has_pairs = np.all(all_pairs)
-      entry[rule] = float(np.mean(own / all_pairs)) if has_pairs else None
-    entries.append(entry)
-  return entries
+def measure_rates(
+  teacher: reconstruction.Autoencoder,
+  judges: class_swaps.Ensemble,
+  images: jax.Array,
+  shares: Sequence[float],
+) -> list[float | None]:
+  """Measures class swaps of exact students, None where a judge has no pairs."""
+  counts = _count(
+    teacher, judges.module, judges.params, images, jnp.array(shares)
+  )
+  followed, pairs = map(np.asarray, counts)
+  return [
+    float(np.mean(own / all_pairs)) if np.all(all_pairs) else None
+    for own, all_pairs in zip(followed, pairs)
+  ]
 
 
 def format_ceiling(ceiling: Mapping[str, Any]) -> str:
   """Formats what `measure` returns as the lines of a table."""
   columns = {'stage': ('student', 24, ''), 'residual_share': ('r', 5, '.3f')}
   columns['mse'] = ('MSE', 7, '.4f')
-  for rule, title in zip(RULES, _TITLES):
-    columns[rule] = (title, len(title), '.1%')
+  columns['class_swaps'] = ('class swaps', 11, '.1%')
   columns['measured_class_swaps'] = ('measured', 8, '.1%')
   lines = [
     'What exact secant supervision by the first teacher can reach, by the'
@@ -177,15 +138,18 @@ def format_ceiling(ceiling: Mapping[str, Any]) -> str:
 
 @functools.partial(jax.jit, static_argnames='module')
 def _count(teacher, module, params, images, shares):
-  """Counts for shares `[R]` by N stacked judges: `[R, N, 3]`."""
+  """Counts swaps and pairs `[R, N]`, of shares `[R]` by N stacked judges."""
+  # Opinions are counted alone, so that true labels do not matter.
+  labels = jnp.zeros(len(images), jnp.int32)
 
   def count(share):
-    by_one = lambda params: count_ceiling_swaps(
-      teacher,
-      functools.partial(class_swaps.classify, module, params),
-      images,
-      share,
-    )
+    student = ExactStudent(teacher, share)
+
+    def by_one(own):
+      judge = functools.partial(class_swaps.classify, module, own)
+      counts = class_swaps.count_class_swaps(student, judge, images, labels)
+      return [count[0] for count in counts]
+
     return jax.vmap(by_one)(params)
 
   return jax.lax.map(count, shares)

@@ -43,7 +43,7 @@ def test_accuracy_is_that_of_numpy(face_judge, faces):
 
 def test_best_epoch_is_kept(trained_face_judge, faces):
   face_judge, reports = trained_face_judge
-  assert [report[:2] for report in reports] == [(i, 4) for i in range(1, 5)]
+  assert [report[:2] for report in reports] == [(i, 8) for i in range(1, 9)]
   losses, accuracies = zip(*(
       (metrics['loss'], metrics['accuracy']) for _, _, metrics in reports
   ))  # fmt: skip
@@ -64,11 +64,11 @@ def test_data_on_disk_are_read_in_parts(face_judge, faces, monkeypatch):
     dataclasses.replace(data, images=None, read_images=data.images.__getitem__)
     for data in faces
   )
-  # 12 steps of 32: parts of 3 steps, each of the images of its indices.
-  indices = np.random.default_rng(0).permutation(384).reshape(12, 32)
+  # 24 steps of 32: parts of 3 steps, each of the images of its indices.
+  indices = np.random.default_rng(0).permutation(768).reshape(24, 32)
   parts = list(attribute_judges._read_parts(data, None, indices))
-  assert len(parts) == 4
-  for part, (images, labels, own) in zip(np.split(indices, 4), parts):
+  assert len(parts) == 8
+  for part, (images, labels, own) in zip(np.split(indices, 8), parts):
     np.testing.assert_array_equal(images[own], faces[0].images[part])
     np.testing.assert_array_equal(labels[own], faces[0].labels[part])
   counts = attribute_judges.compute_accuracy(face_judge, selection)
@@ -83,7 +83,7 @@ def test_judge_is_trained_once(face_judge, faces, tmp_path, monkeypatch):
   )
   assert make() is face_judge
   monkeypatch.setattr(attribute_judges, 'train', None)  # Not again.
-  restored = make(seed=0, epochs=4)
+  restored = make(seed=0, epochs=8)
   assert [p.name for p in tmp_path.iterdir()] == ['judge']
   chex.assert_trees_all_equal(restored.variables, face_judge.variables)
   assert dataclasses.replace(restored, variables={}) == dataclasses.replace(

@@ -12,7 +12,7 @@ from jacsup_jax.models import model as models
 QUADRANTS = (4, 4, 1)
 SMALL_FACE_JUDGE = {
     'first_width': 4, 'last_width': 8, 'hidden': 8, 'batch_size': 32,
-    'epochs': 4,
+    'epochs': 8,
 }  # fmt: skip
 
 
@@ -73,7 +73,7 @@ def untrained():
 
 @pytest.fixture(scope='session')
 def faces():
-  return make_faces(384, 0, 'train'), make_faces(100, 1, 'validation')
+  return make_faces(768, 0, 'train'), make_faces(100, 1, 'validation')
 
 
 @pytest.fixture(scope='session')

@@ -12,7 +12,6 @@ import pytest
 
 from jacsup_jax.core import codes
 from jacsup_jax.core import errors
-from jacsup_jax.data import batches
 from jacsup_jax.evaluation import jacobian_agreement
 
 NAMES = ('first', 'second')
@@ -90,17 +89,6 @@ def test_agreement_by_hand():
   np.testing.assert_allclose(found['norm_error'], 7 / 12, rtol=1e-6)
 
 
-def test_column_cosines_by_hand():
-  # Columns (1, 0), (1, 1) and (0, -2): 45 degrees, right angle, 135 degrees.
-  cosines, count = jacobian_agreement.compute_column_cosines(
-    _linear([[1, 1, 0], [0, 1, -2]]), _code(num_factors=3)
-  )
-  root = np.sqrt(0.5)
-  expected = [[1, root, 0], [root, 1, -root], [0, -root, 1]]
-  np.testing.assert_allclose(cosines, expected, atol=1e-6)
-  np.testing.assert_array_equal(count, 3)
-
-
 def test_principal_directions_by_hand():
   # A diagonal Jacobian has its entries, in order, for singular values.
   matrix = jnp.diag(jnp.array([1.0, 5.0, 0.0, 3.0]))
@@ -160,21 +148,6 @@ def test_directions_are_those_of_svd(batch_size):
 # Invariants.
 
 
-def test_a_decoder_agrees_with_itself():
-  found = _agreement(_curved, _curved, _code())
-  np.testing.assert_allclose(found['cosine'], 1, atol=1e-5)
-  np.testing.assert_allclose(found['norm_error'], 0, atol=1e-5)
-
-
-def test_examples_are_taken_in_parts(monkeypatch):
-  # Two at a time and one more, as all of a large image would not fit.
-  code = _code(5)
-  whole = _multiply(_curved, code, _curved, code)
-  monkeypatch.setattr(batches, 'count_at_once', lambda shape: 2)
-  parts = _multiply(_curved, code, _curved, code)
-  chex.assert_trees_all_close(whole, parts, rtol=1e-5)
-
-
 # Oracle and anti-oracle.
 
 
@@ -201,28 +174,12 @@ def test_zero_columns_are_said_and_left_out():
 
 
 def test_codes_that_do_not_fit():
-  find = jacobian_agreement.find_principal_directions
-  multiply = jacobian_agreement.multiply_columns
   code = _code()
-  flat = code._replace(factors=code.factors[:, 0])
-  with pytest.raises(errors.InputError, match=r'the shape \(3,\) and'):
-    jacobian_agreement.compute_column_cosines(_curved, flat)
-  with pytest.raises(errors.InputError, match='as many examples'):
-    find(_curved, code._replace(nuisance=code.nuisance[:2]), 1)
   with pytest.raises(errors.InputError, match='5 principal .* from 1 to 4'):
-    find(_curved, code, 5)
-  with pytest.raises(errors.InputError, match='accepted: .examples, H, W, C'):
-    find(lambda code: _curved(code).ravel(), code, 1)
+    jacobian_agreement.find_principal_directions(_curved, code, 5)
+  multiply = jacobian_agreement.multiply_columns
   with pytest.raises(errors.InputError, match='the teacher'):
     multiply(_curved, code, _curved, _code(num_factors=3))
-
-
-def test_what_has_no_room_says_how_much_it_needs():
-  # 2^16 columns of 256 x 256 x 3 floats are 48 GiB; nothing is computed.
-  shapes = codes.Code(
-    jax.ShapeDtypeStruct((1, 2**16), jnp.float32),
-    jax.ShapeDtypeStruct((1, 0), jnp.float32),
-  )
-  decode = lambda code: jnp.zeros((len(code.factors), 256, 256, 3))
-  with pytest.raises(errors.InputError, match='need 48.0 GiB; accepted: up to'):
-    jacobian_agreement.compute_column_cosines(decode, shapes)
+  flat = lambda code: _curved(code).ravel()
+  with pytest.raises(errors.InputError, match='accepted: .* H, W, C'):
+    multiply(flat, code, flat, code)

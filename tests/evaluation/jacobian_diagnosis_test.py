@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jacsup_jax.core import codes
 from jacsup_jax.core import config
 from jacsup_jax.evaluation import jacobian_agreement
 from jacsup_jax.evaluation import jacobian_diagnosis
@@ -72,20 +71,6 @@ def test_agreement_is_that_of_the_columns(diagnosed):
     rtol=1e-4,
   )
   assert set(jacobian_diagnosis.row_entries(found[0]).values()) == {None}
-
-
-def test_column_cosines_are_of_the_whole_flat_code(diagnosed):
-  stage_models, images, found = diagnosed
-  assert found[2]['column_cosines']['names'] == ['y1', 'y2', 'z1', 'z2']
-  model = stage_models[2]
-  flat = dataclasses.replace(model, module=model.module.clone(
-      num_factors=4, nuisance_dim=0
-  ))  # fmt: skip
-  code = codes.split(codes.merge(model.encode(images)), 4)
-  cosines, _ = jacobian_agreement.compute_column_cosines(flat.decode, code)
-  np.testing.assert_allclose(
-    found[2]['column_cosines']['cosines'], cosines, atol=1e-4
-  )
 
 
 def test_directions_are_of_the_nuisance(diagnosed):

@@ -78,11 +78,3 @@ def test_what_is_no_judge_is_refused_by_name(tmp_path, content):
   with pytest.raises(errors.InputError, match=NAME) as error:
     judge_files.restore(tmp_path, Judges)
   assert '\n' not in str(error.value)
-
-
-def test_a_file_cut_short_is_refused(tmp_path):
-  judge_files.save(tmp_path, JUDGES)
-  path = tmp_path / NAME
-  path.write_bytes(path.read_bytes()[:-8])
-  with pytest.raises(errors.InputError, match=NAME):
-    judge_files.restore(tmp_path, Judges)

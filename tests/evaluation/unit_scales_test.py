@@ -1,7 +1,6 @@
 """Tests of evaluation.unit_scales."""
 
 import dataclasses
-import json
 
 import jax
 import jax.numpy as jnp
@@ -70,20 +69,9 @@ def test_units_are_those_of_numpy(count):
 # Invariants.
 
 
-def test_only_the_first_images_count():
-  many = make_images(unit_scales.NUM_IMAGES + 70)
-  assert measure(many) == measure(many[: unit_scales.NUM_IMAGES])
-
-
 def test_a_map_of_nuisance_gives_no_unit():
   units = measure(make_images(10), Model(has_map=True))
   assert [unit.name for unit in units] == ['Smiling', 'Male']
-
-
-def test_units_are_read_as_they_were_written():
-  units = measure(make_images(33))
-  text = json.dumps([dataclasses.asdict(unit) for unit in units])
-  assert unit_scales.from_json('file', json.loads(text)) == units
 
 
 @pytest.mark.parametrize(
