@@ -12,7 +12,7 @@
 - `num_classes`: optional, one number, above every label; the largest label and
   one by default.
 
-Other arrays in the file are not read. Python objects are refused.
+Python objects are refused.
 """
 
 import os

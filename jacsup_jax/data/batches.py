@@ -49,11 +49,9 @@ def count_at_once(image_shape: tuple[int, int, int]) -> int:
 def epoch_indices(
   seed: Int, epoch: Int, num_examples: int, batch_size: int
 ) -> jax.Array:
-  """Shuffles the examples of one epoch into batches.
+  """Shuffles indices of M examples into batches, `[M // B, B]` int32.
 
-  Returns:
-    `[M // B, B]` int32, indices of M examples, each at most once: which are
-    left out with the incomplete last batch changes with the epoch.
+  Which are left out with the incomplete last batch changes with the epoch.
   """
   steps = count_steps(num_examples, batch_size)
   order = jax.random.permutation(

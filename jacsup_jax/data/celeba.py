@@ -17,7 +17,7 @@ import zipfile
 import numpy as np
 
 from jacsup_jax.core import errors
-from jacsup_jax.data import face_store
+from jacsup_jax.data import dataset
 from jacsup_jax.data import files
 from jacsup_jax.data import images as image_files
 
@@ -39,20 +39,12 @@ def find_source(
   root: pathlib.Path,
   image_size: int,
   skip_bad_images: bool,
-) -> face_store.Source:
+) -> dataset.FaceSource:
   """Reads the lists of a folder and checks that they fit its images.
 
-  No image is read yet.
-
-  Args:
-    data_dir: the folder, or the archive of the images with the lists beside it.
-    root: the folder of prepared sets.
-    image_size: S, in pixels.
-    skip_bad_images: whether images that cannot be decoded are left out. The key
-      is the same: a prepared set says which it left out.
-
-  Raises:
-    InputError: if something is missing, damaged, or does not fit.
+  No image is read yet. The folder may be given as its archive of images,
+  with the lists beside it. With `skip_bad_images`, those that cannot be decoded
+  are left out.
   """
   if data_dir is None:
     raise errors.InputError(
@@ -63,11 +55,8 @@ def find_source(
   folder = path.parent if is_archive else path
   attribute_file = _find(folder, ('', 'Anno/', '../Anno/'), _ATTRIBUTE_FILE)
   partition_file = _find(folder, ('', 'Eval/', '../Eval/'), _PARTITION_FILE)
-  images = (
-    path
-    if is_archive
-    else _find(folder, ('', 'Img/'), _IMAGES, f'{_IMAGES}.zip')
-  )
+  names = (path.name,) if is_archive else (_IMAGES, f'{_IMAGES}.zip')
+  images = _find(folder, ('', 'Img/'), *names)
   attribute_names, rows = _read_attributes(attribute_file)
   partitions = _read_rows(
     partition_file, _read_lines(partition_file), 1, 1, ('0', '1', '2')
@@ -78,13 +67,6 @@ def find_source(
   by_split = {split: [] for split in SPLITS}
   for name in rows:
     by_split[SPLITS[partitions[name][0]]].append(name)
-
-  # The images themselves are not read for the key.
-  sha256 = hashlib.sha256()
-  for file in (attribute_file, partition_file):
-    sha256.update(hashlib.sha256(file.read_bytes()).digest())
-  for name in rows:
-    sha256.update(f'{name} {members[name][1]};'.encode())
 
   def generate(split):
     archive = None if images.is_dir() else files.open_archive(images)
@@ -98,8 +80,19 @@ def find_source(
         yield from pool.map(make, names[start : start + _AHEAD])
 
   splits = tuple(split for split in SPLITS if by_split[split])
-  key = sha256.hexdigest()
-  return face_store.Source(root, key, attribute_names, splits, generate)
+  key = _compute_key((attribute_file, partition_file), members, rows)
+  key += '-skip' * skip_bad_images
+  return dataset.FaceSource(root, key, attribute_names, splits, generate)
+
+
+def _compute_key(lists, members, names) -> str:
+  """Computes a sha256 of lists and images, of which none is read."""
+  sha256 = hashlib.sha256()
+  for path in lists:
+    sha256.update(hashlib.sha256(path.read_bytes()).digest())
+  for name in names:
+    sha256.update(f'{name} {members[name][1]};'.encode())
+  return sha256.hexdigest()[:12]
 
 
 def _make_example(
@@ -110,21 +103,21 @@ def _make_example(
   image_size: int,
   skip_bad_images: bool,
   name: str,
-) -> face_store.Example:
+) -> dataset.Face:
   attributes = np.array(rows[name], np.int8)
   try:
     content = _read_image(images, archive, members[name][0])
     image = image_files.decode(content, image_size, name)
   except image_files.BadImageError as error:
     if skip_bad_images:
-      return face_store.Example(None, attributes, name=name)
+      return dataset.Face(None, attributes, name=name)
     raise errors.InputError(
-      f'{images}: {name} cannot be decoded ({error}): replace it, or leave such'
-      ' images out with --skip_bad_images.'
+      f'{images}: {name} cannot be decoded ({error}); accepted: whole images,'
+      ' or --skip_bad_images, which leaves such out.'
     ) from error
   source = f'{name};'.encode() + attributes.tobytes()
   source += hashlib.sha256(content).digest()
-  return face_store.Example(image, attributes, source)
+  return dataset.Face(image, attributes, source)
 
 
 def _read_image(images, archive, member) -> bytes:

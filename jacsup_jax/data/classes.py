@@ -66,15 +66,11 @@ def load(
 
 
 def choose_rows(num_examples: int, part: str) -> range:
-  """Chooses the records of a part of dSprites or Shapes3D: train or test.
-
-  Of fewer than 20,000 records, the last sixth is the test split.
-  """
-  size = _TEST_SIZE if num_examples >= 2 * _TEST_SIZE else num_examples // 6
-  start = num_examples - size
-  if part == 'test':
-    return range(start, num_examples)
-  return range(min(start, _MOST_TRAINING))
+  """Chooses records for train or test: of fewer than 20,000, the last sixth."""
+  many = num_examples >= 2 * _TEST_SIZE
+  start = num_examples - (_TEST_SIZE if many else num_examples // 6)
+  train, test = range(min(start, _MOST_TRAINING)), range(start, num_examples)
+  return test if part == 'test' else train
 
 
 def _check_features(name, builder, accepted) -> tuple[tuple[int, ...], int]:

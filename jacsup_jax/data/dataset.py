@@ -1,8 +1,10 @@
 """Define a split of an image set, and the names of sets and splits."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 import dataclasses
 import hashlib
+import pathlib
+from typing import NamedTuple
 
 import numpy as np
 
@@ -73,10 +75,8 @@ class Dataset:
   ) -> tuple[np.ndarray, np.ndarray]:
     """Reads the examples at `[n]` positions, in the order asked for.
 
-    It may be called from several threads.
-
-    Returns:
-      images `[n, H, W, C]` uint8, and labels `[n]` or `[n, K]`.
+    It may be called from several threads. Returns images `[n, H, W, C]` uint8,
+    and labels `[n]` or `[n, K]`.
     """
     rows = np.asarray(rows, np.int64)
     if rows.size and not 0 <= rows.min() <= rows.max() < len(self):
@@ -87,6 +87,25 @@ class Dataset:
       self.read_images(rows) if self.images is None else self.images[rows]
     )
     return images, self.labels[rows]
+
+
+class Face(NamedTuple):
+  """One face, or the name of an image that is left out."""
+
+  image: np.ndarray | None  # [S, S, 3] uint8; None if it is left out
+  attributes: np.ndarray  # [K] int8 in {-1, +1}
+  source: bytes = b''  # enters the sha256 of the sources
+  name: str = ''
+
+
+class FaceSource(NamedTuple):
+  """Where faces of one size come from."""
+
+  root: pathlib.Path  # the folder of prepared sets
+  key: str  # tells sources apart
+  attribute_names: tuple[str, ...]
+  splits: tuple[str, ...]
+  generate: Callable[[str], Iterator[Face]]  # of a split, in order
 
 
 def make_classes(

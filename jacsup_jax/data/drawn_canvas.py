@@ -46,14 +46,10 @@ class Nuisance(NamedTuple):
 
 
 class Canvas:
-  """An image being painted, and where its pixels are on the person.
+  """An image `[3, S, S]` being painted, and where its pixels are on the person.
 
-  Attributes:
-    pixels: `[3, S, S]` float32, the image.
-    x, y: `[S, S]` float32, coordinates of the pixels, in half heads.
-    u: `[S, S]` float32, x from the middle of the face, which yaw moves.
-    unit: pixels in half a head.
-    turn: what yaw moves the middle of the face by.
+  x and y are their coordinates, and u is x from the middle of the face, which
+  yaw moves by `turn`; `[S, S]` float32. `unit` pixels are half a head.
   """
 
   def __init__(self, nuisance: Nuisance, size: int):

@@ -45,11 +45,9 @@ _SEED = 20190506  # seeds every stream, with the split and the index
 
 
 def draw(index: int, split: str) -> tuple[np.ndarray, np.ndarray]:
-  """Draws an example of the data set.
+  """Draws an example: its image `[64, 64, 3]` uint8, and its attributes.
 
-  Returns:
-    The image, `[64, 64, 3]` uint8, and its attributes, `[K]` int8 in {-1, +1},
-    in the order of ATTRIBUTES.
+  These are `[K]` int8 in {-1, +1}, in the order of ATTRIBUTES.
   """
   attributes, nuisance = sample(index, split)
   return draw_face(attributes, nuisance, IMAGE_SIZE), attributes
@@ -59,21 +57,7 @@ def sample(index: int, split: str) -> tuple[np.ndarray, Nuisance]:
   """Draws the attributes and the nuisance of an example at random.
 
   The nuisance is independent of the attributes, and its entries of each other:
-  all are uniform. The attributes depend on a hidden coin, of two looks; the
-  probabilities below are for one look / the other.
-
-    Bald 0.30 / 0.04.
-    Wearing_Hat 0.25 of those not Bald.
-    Bangs 0.30 / 0.60 of those neither Bald nor with a hat.
-    Black_Hair 0.40 of those not Bald; Blond_Hair 0.30 / 0.45 of those not Bald;
-    never both, and neither is brown, red or grey.
-    Goatee 0.50 / 0.04. Mustache 0.65 with a Goatee; 0.30 / 0.04 without.
-    Big_Nose 0.50 / 0.30. Bushy_Eyebrows 0.60 / 0.25. Eyeglasses 0.35 / 0.25.
-    Smiling 0.45 / 0.60. Wearing_Lipstick 0.05 / 0.65.
-    Mouth_Slightly_Open 0.45 and Pale_Skin 0.30, independent of all.
-
-  Returns:
-    The attributes, `[K]` int8 in {-1, +1}, and the nuisance.
+  all are uniform. The attributes depend on a hidden coin, of two looks.
   """
   if split not in SPLIT_SIZES:
     raise errors.InputError(
@@ -99,10 +83,7 @@ def is_allowed(attributes: np.ndarray) -> bool:
 def draw_face(
   attributes: np.ndarray, nuisance: Nuisance, size: int = IMAGE_SIZE
 ) -> np.ndarray:
-  """Draws one face, `[size, size, 3]` uint8.
-
-  Its attributes are `[K]`, in {-1, +1}, in the order of ATTRIBUTES.
-  """
+  """Draws one face, `[size, size, 3]` uint8, from `[K]` attributes."""
   attributes = np.asarray(attributes)
   if (
     attributes.shape != (len(ATTRIBUTES),)

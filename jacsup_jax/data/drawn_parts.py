@@ -4,8 +4,6 @@ import numpy as np
 
 from jacsup_jax.data.drawn_canvas import Canvas
 from jacsup_jax.data.drawn_canvas import Nuisance
-
-# Names, not the module: they are on every line.
 from jacsup_jax.data.drawn_canvas import blend
 from jacsup_jax.data.drawn_canvas import ellipse
 from jacsup_jax.data.drawn_canvas import hue

@@ -22,15 +22,13 @@ from jacsup_jax.data import files
 from jacsup_jax.data import images as image_files
 from jacsup_jax.data import prepared
 
-_IMAGE_SIZE = 64  # by default, as in the paper
-
 
 def load(
   name: str,
   split: str,
   *,
   data_dir: files.Path | None,
-  image_size: int | None,
+  image_size: int,
   attributes: Sequence[str] | None,
   in_memory: bool,
   skip_bad_images: bool,
@@ -38,52 +36,41 @@ def load(
   report: Callable[[str], None],
 ) -> dataset.Dataset:
   """Loads one split of a set of faces; see `registry.load`."""
-  image_size = _IMAGE_SIZE if image_size is None else image_size
   config_lib.check_image_size(image_size)
-  if name == 'celeba_folder':
-    source = celeba.find_source(
-      data_dir, prepared.find_root(None), image_size, skip_bad_images
-    )
-  elif name == 'celeb_a':
-    source = _find_celeb_a(data_dir, image_size, report)
-  else:
-    source = _find_drawn(data_dir, image_size)
+  source = _find_source(name, data_dir, image_size, skip_bad_images, report)
   stored_split = 'train' if split == 'held_out' and held_out else split
   if stored_split not in source.splits or held_out < 0:
     raise errors.InputError(
       f'there is no split {split!r} with --held_out={held_out}; accepted:'
       f' {", ".join(source.splits)}, and held_out with --held_out above 0.'
     )
-  columns = _find_columns(attributes, source.attribute_names)
-  folder = source.root / name / f'{source.key[:12]}-{image_size}px'
+  known = source.attribute_names
+  names = known if attributes is None else tuple(attributes)
+  if not names or len(set(names) & set(known)) < len(names):
+    raise errors.InputError(
+      f'--attributes={",".join(names)}; accepted: one or more of'
+      f' {", ".join(known)}, each once.'
+    )
+  folder = source.root / name / f'{source.key}-{image_size}px'
   if not files.exists(folder):
     face_store.prepare(folder, source, report)
-  notes = face_store.read_notes(folder)
-  skipped = [file for note in notes.values() for file in note['skipped']]
-  if skipped:
-    bad = f'{len(skipped)} images cannot be decoded: {files.some(skipped)}'
-    if not skip_bad_images:
-      raise errors.InputError(
-        f'{bad}; accepted: none, or --skip_bad_images, which leaves them out.'
-      )
-    report(f'Left out: {bad}.')
-
-  images, values = face_store.read(folder, stored_split, image_size)
-  part = _select(split, held_out, len(values))
-  values = np.ascontiguousarray(values[part][:, columns])
-  values.flags.writeable = False
-  mapped, images = images[part], None
-  if in_memory:
-    images = np.array(mapped)
-    images.flags.writeable = False
-  names = tuple(source.attribute_names[column] for column in columns)
-  # What was prepared from TFDS's own set is known by the files of that.
-  is_celeb_a = name == 'celeb_a'
-  digest = source.key if is_celeb_a else notes[stored_split]['sources_sha256']
-  key = (
-    f'{digest} {stored_split} {image_size} {part.start} {part.stop}'
-    f' {" ".join(names)}'
-  )
+  mapped, values, digest = face_store.read(folder, stored_split, image_size)
+  start = len(values) - (held_out if stored_split == 'train' else 0)
+  if start < 1:
+    raise errors.InputError(
+      f'--held_out={held_out} of {len(values)} examples; accepted: fewer.'
+    )
+  is_held_out = split != stored_split
+  part = slice(start, len(values)) if is_held_out else slice(0, start)
+  columns = [known.index(name) for name in names]
+  mapped, values = mapped[part], np.array(values[part][:, columns], order='C')
+  images = np.array(mapped) if in_memory else None
+  for array in (values, *([images] if in_memory else [])):
+    array.flags.writeable = False
+  if name == 'celeb_a':
+    digest = source.key  # It is known by the files of TFDS.
+  key = (digest, stored_split, image_size, part.start, part.stop, *names)
+  key = ' '.join(map(str, key))
   return dataset.Dataset(
     name=name,
     split=split,
@@ -96,7 +83,16 @@ def load(
   )
 
 
-def _find_celeb_a(data_dir, image_size, report) -> face_store.Source:
+def _find_source(name, data_dir, image_size, skip_bad_images, report):
+  if name == 'celeba_folder':
+    root = prepared.find_root(None)
+    return celeba.find_source(data_dir, root, image_size, skip_bad_images)
+  if name == 'celeb_a':
+    return _find_celeb_a(data_dir, image_size, report)
+  return _find_drawn(data_dir, image_size)
+
+
+def _find_celeb_a(data_dir, image_size, report) -> dataset.FaceSource:
   name, root = 'celeb_a', prepared.find_root(data_dir)
   builder = prepared.find_builder(name, root)
   features = builder.info.features
@@ -110,9 +106,9 @@ def _find_celeb_a(data_dir, image_size, report) -> face_store.Source:
       (example,) = take([row])
       image = image_files.resize(Image.fromarray(example['image']), image_size)
       values = list(example['attributes'].values())
-      yield face_store.Example(image, np.where(values, 1, -1).astype(np.int8))
+      yield dataset.Face(image, np.where(values, 1, -1).astype(np.int8))
 
-  return face_store.Source(
+  return dataset.FaceSource(
     prepared.find_root(None),
     prepared.compute_key(builder.data_dir),
     tuple(features['attributes'].keys()),
@@ -121,7 +117,7 @@ def _find_celeb_a(data_dir, image_size, report) -> face_store.Source:
   )
 
 
-def _find_drawn(data_dir, image_size) -> face_store.Source:
+def _find_drawn(data_dir, image_size) -> dataset.FaceSource:
   side = drawn_faces.IMAGE_SIZE
   image_files.check_fits(image_size, side, side, dataset.DEFAULT_FACES)
   # Other code draws another set.
@@ -136,37 +132,12 @@ def _find_drawn(data_dir, image_size) -> face_store.Source:
       image, attributes = drawn_faces.draw(index, split)
       source = attributes.tobytes() + hashlib.sha256(image.tobytes()).digest()
       image = image_files.resize(Image.fromarray(image), image_size)
-      yield face_store.Example(image, attributes, source)
+      yield dataset.Face(image, attributes, source)
 
-  return face_store.Source(
+  return dataset.FaceSource(
     prepared.find_root(data_dir),
-    code.hexdigest(),
+    code.hexdigest()[:12],
     drawn_faces.ATTRIBUTES,
     tuple(drawn_faces.SPLIT_SIZES),
     generate,
   )
-
-
-def _find_columns(
-  wanted: Sequence[str] | None, names: tuple[str, ...]
-) -> list[int]:
-  wanted = names if wanted is None else wanted
-  if not wanted or len(set(wanted) & set(names)) < len(wanted):
-    raise errors.InputError(
-      f'--attributes={",".join(wanted)}; accepted: one or more of'
-      f' {", ".join(names)}, each once.'
-    )
-  return [names.index(name) for name in wanted]
-
-
-def _select(split: str, held_out: int, count: int) -> slice:
-  """Finds the part of the stored split that a split is."""
-  if split not in ('train', 'held_out') or not held_out:
-    return slice(0, count)
-  if held_out >= count:
-    raise errors.InputError(
-      f'--held_out={held_out} of {count} training examples; accepted: 0 to'
-      f' {count - 1}.'
-    )
-  start = count - held_out
-  return slice(0, start) if split == 'train' else slice(start, count)

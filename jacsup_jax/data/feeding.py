@@ -27,16 +27,12 @@ def iterate_chunks(
   Args:
     dataset: whose examples.
     indices: `[steps, B]` int, the examples of each global batch, in order.
-    chunk_steps: steps in a chunk; the last chunk may have fewer.
+    chunk_steps: steps n in a chunk; the last chunk may have fewer.
     process_index: which part of each batch this process reads.
-    process_count: parts that a batch has, each of b = B / process_count
-      consecutive examples.
+    process_count: parts of a batch, each of b = B / process_count examples.
 
   Yields:
     images `[n, b, S, S, 3]` uint8 and attributes `[n, b, K]` int8.
-
-  Raises:
-    InputError: if B is not divisible by process_count.
   """
   # Not a generator itself: mistakes show at the call, not at the first chunk.
   batch_size = indices.shape[1]

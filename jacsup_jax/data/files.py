@@ -24,10 +24,7 @@ Path = str | os.PathLike[str]
 
 
 def expand_path(flag: str, text: Path) -> pathlib.Path:
-  """Expands `~` in the value of a flag and makes the path absolute.
-
-  Raises InputError for addresses such as gs://, NULs and an empty text.
-  """
+  """Expands `~` in the value of a flag and makes the path absolute."""
   text = os.fspath(text)
   if re.match(r'[A-Za-z][\w+.-]*://', text):
     reason = 'is on another machine'
@@ -110,11 +107,7 @@ def parse_json(where: Path, content: bytes) -> dict[str, Any]:
 
 
 def open_archive(path: Path) -> zipfile.ZipFile:
-  """Opens a zip file; the caller closes it.
-
-  Raises InputError if it is not a whole zip file, or the name of an entry leads
-  out of the folder.
-  """
+  """Opens a whole zip file of which no entry leads out of the folder."""
   check_file(path)
   try:
     archive = zipfile.ZipFile(path)
@@ -142,11 +135,7 @@ def open_archive(path: Path) -> zipfile.ZipFile:
 def read_arrays(
   path: Path, names: tuple[str, ...], optional: tuple[str, ...] = ()
 ) -> dict[str, np.ndarray]:
-  """Reads arrays of an .npz file, by name; others in the file are not read.
-
-  Raises InputError if the file is damaged, lacks one of `names`, or an array
-  holds Python objects.
-  """
+  """Reads arrays of an .npz file, by name, and never Python objects."""
   open_archive(path).close()
   try:
     with np.load(path, allow_pickle=False) as content:
@@ -165,10 +154,7 @@ def read_arrays(
 
 
 def check_directory(flag: str, path: Path) -> pathlib.Path:
-  """Returns the nearest directory that exists: a path or one above it.
-
-  Raises InputError, which names `flag`, if the path or one above it is a file.
-  """
+  """Returns the nearest directory that exists: a path or one above it."""
   try:
     path = pathlib.Path(path).absolute()
     found = next(part for part in (path, *path.parents) if part.exists())

@@ -86,10 +86,7 @@ def resize(image: Image.Image, image_size: int) -> np.ndarray:
   """Cuts the centre square and resizes it, with a Lanczos filter.
 
   The square of a 218x178 picture is its rows 20 to -20, as in the reference
-  code. A square of the right size is left as it is.
-
-  Returns:
-    `[S, S, 3]` uint8, or `[S, S]` for a grey picture.
+  code. Gives `[S, S, 3]` uint8, or `[S, S]` for a grey picture.
   """
   side = min(image.size)
   left, top = (image.width - side) // 2, (image.height - side) // 2

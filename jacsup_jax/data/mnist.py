@@ -39,11 +39,7 @@ _UNPACKED_SHA256 = {
 
 
 def find_originals(*folders: pathlib.Path) -> dict[str, pathlib.Path]:
-  """Finds the four files, gzipped or unpacked, in one of some folders.
-
-  Returns:
-    Path by name in `FILE_NAMES`; empty if no folder has all four.
-  """
+  """Finds the four files, by name, in one of some folders; else none."""
   for folder in folders:
     found = {
       name: path
@@ -74,11 +70,7 @@ def check_originals(name: str, originals: Mapping[str, pathlib.Path]) -> None:
 def read_split(
   originals: Mapping[str, pathlib.Path], split: str, *, in_order_of_tfds: bool
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Reads train or test, in the order of the files or in that of TFDS.
-
-  Returns:
-    images `[N, H, W, 1]` uint8 and labels `[N]` int32.
-  """
+  """Reads images `[N, H, W, 1]` uint8 and labels `[N]` int32."""
   paths = [originals[name] for name in FILES[split]]
   images, labels = map(read, paths)
   if images.ndim != 3 or labels.shape != images.shape[:1]:

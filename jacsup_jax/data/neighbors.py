@@ -19,9 +19,6 @@ def find(images: jax.Array | np.ndarray, num_neighbors: int) -> np.ndarray:
   Returns:
     `[M, num_neighbors]` int32, rows of the neighbours, the nearest first; never
     the image itself, but for another one that is equal to it.
-
-  Raises:
-    InputError: if there are not so many other images.
   """
   # Two fifths of what a command would import, and few look for neighbours.
   from sklearn import decomposition

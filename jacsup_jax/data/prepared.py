@@ -81,8 +81,6 @@ def prepare(
     report(f'Preparing {name} in {root}, once; it may take some minutes.')
     builder = find_builder(name, root)
     builder.download_and_prepare(file_format='array_record')
-  except MemoryError as error:
-    raise _out_of_memory(f'preparing {name}', error) from error
   except Exception as error:  # Downloading and writing fail in many ways.
     # Another process may have been first.
     if not find_builder(name, root).is_prepared():
@@ -105,7 +103,9 @@ def reading(name: str, directory: files.Path) -> Iterator[None]:
   except (errors.InputError, errors.RunError, ImportError):
     raise
   except MemoryError as error:
-    raise _out_of_memory(f'reading {name} from {directory}', error) from error
+    raise errors.RunError(
+      f'{name} takes more memory than there is ({error}): end other programs.'
+    ) from error
   except Exception as error:
     # Damaged records show as errors of array_record, protobuf, Pillow or
     # OpenCV, which share no class. A missing record is damage, too; other
@@ -127,11 +127,7 @@ def reading(name: str, directory: files.Path) -> Iterator[None]:
 def open_split(
   name: str, builder: tfds.core.DatasetBuilder, split: str
 ) -> tuple[int, Callable[[Sequence[int]], list[Any]]]:
-  """Opens a split of a prepared set.
-
-  Returns:
-    The number of examples, and a function from positions to decoded examples.
-  """
+  """Counts a split's examples; makes a function from positions to examples."""
   if split not in builder.info.splits:
     raise errors.InputError(
       f'{name} has no split {split!r}; accepted:'
@@ -157,13 +153,6 @@ def compute_key(directory: files.Path) -> str:
     elif '.array_record' in path.name:
       sha256.update(f'{path.name} {path.stat().st_size};'.encode())
   return sha256.hexdigest()
-
-
-def _out_of_memory(doing: str, error: MemoryError) -> errors.RunError:
-  return errors.RunError(
-    f'{doing} takes more memory than there is ({_describe(error)}): end other'
-    ' programs, or use a smaller set.'
-  )
 
 
 def _describe(error: Exception) -> str:

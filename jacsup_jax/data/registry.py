@@ -47,32 +47,26 @@ def load(
   """Loads one split of a set, preparing the set first if needed.
 
   Args:
-    name: of the set, see above.
-    split: train, validation, test; for classes also train_minus_validation, for
-      faces held_out.
-    data_dir: the folder of prepared sets, which must exist; by default
-      TFDS_DATA_DIR, else ~/tensorflow_datasets. For `arrays` the file; for
-      `celeba_folder` the folder, or the archive with the lists beside it.
-    image_shape: (H, W, C) that the images must have, None for any.
+    name: see above.
+    split: see above.
+    data_dir: the folder of prepared sets (default: TFDS_DATA_DIR, else
+      ~/tensorflow_datasets), the file of `arrays` or that `celeba_folder`.
+    image_shape: (H, W, C) that images must have, None for any.
     image_size: S of faces, a power of two from 8; 64 by default.
-    attributes: names of the attributes wanted of faces, in order; default all.
-    in_memory: whether all faces are decoded at once, and kept decoded on disk.
+    attributes: names of the attributes of faces, in order; all by default.
+    in_memory: whether all faces are read at once, not when asked for.
     skip_bad_images: whether `celeba_folder` may leave out damaged images.
     held_out: how many faces train gives up.
     report: receives one line when the set is prepared.
-
-  Raises:
-    InputError: if anything asked for is not usable.
   """
-  # TFDS takes a second to import, and not every command loads data.
-  if name in KNOWN_FACES:
+  if name in KNOWN_FACES:  # TFDS takes a second to import.
     from jacsup_jax.data import faces
 
     return faces.load(
       name,
       split,
       data_dir=data_dir,
-      image_size=image_size,
+      image_size=64 if image_size is None else image_size,
       attributes=attributes,
       in_memory=in_memory,
       skip_bad_images=skip_bad_images,
