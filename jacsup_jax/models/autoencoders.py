@@ -182,9 +182,9 @@ class SvhnAutoencoder(FlatAutoencoder):
   transposed 4x4 convolution of stride 2 and padding 1, and ReLU. Our choices
   where the paper leaves it open:
 
-  - The code is k + d numbers, not maps, as the paper's figures and errors
-    imply. So the last pooling averages the whole map (4x4 of 32x32 images), and
-    the decoder reads each number as a constant channel of a 2x2 map.
+  - The code is k + d numbers, not maps, as the paper's figures imply. The last
+    pooling averages the whole map (4x4 of 32x32 images), and the decoder reads
+    each number as a constant channel of a 2x2 map.
   - The decoder's blocks have no pooling, although the paper names it: it would
     undo their doubling.
   - The decoder ends in a sigmoid, as images are in [0, 1], and has no
@@ -296,10 +296,8 @@ class FaceAutoencoder(nn.Module):
     nuisance_channels: of the 2x2 map before them; d is four times as many. Only
       the encoder's last layer and the decoder's first depend on it.
     image_size: S, a power of two, 8 or larger.
-    first_width: channels of the encoder's first layer; each later one has twice
-      as many.
-    last_width: the largest width of a hidden layer. The decoder's widths are
-      the reverse.
+    first_width: channels of the encoder's first layer; later ones double it.
+    last_width: the largest width. The decoder's widths are the reverse.
     linear_factors: leaves out the LeakyReLU of the factors.
   """
 
