@@ -26,15 +26,13 @@ class Config:
   """The flags of this binary."""
 
   input: pathlib.Path | None = options.option(
-    None,
-    'A state dict (*.safetensors, or of PyTorch), or a work directory.',
-    group='what',
-  )
+      None, 'A state dict (*.safetensors, or of PyTorch) or a work directory.',
+      group='what',
+  )  # fmt: skip
   output: pathlib.Path | None = options.option(
-    None,
-    'A new directory for a file, a new file for a directory.',
-    group='output',
-  )
+      None, 'A new directory for a file, a new file for a directory.',
+      group='output',
+  )  # fmt: skip
   stage: str | None = options.option(
       None, 'Work directory: the model; default: the last finished one.',
       group='what',
@@ -44,11 +42,9 @@ class Config:
       low=1, high=config_lib.LARGEST_WIDTH, group='what',
   )  # fmt: skip
   dataset: str | None = options.option(
-    None,
-    'File: the training data of its model; default: mnist_embedded, for faces'
-    ' celeba_folder.',
-    group='data',
-  )
+      None, 'File: the training data of its model; default: mnist_embedded, for'
+      ' faces celeba_folder.', group='data',
+  )  # fmt: skip
   data_dir: pathlib.Path | None = options.option(
     None, 'File: where those data are.', group='data'
   )

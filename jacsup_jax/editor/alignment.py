@@ -22,12 +22,10 @@ _CORNERS = np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
 
 
 def find_aligner() -> Callable[[np.ndarray], np.ndarray | None] | None:
-  """Makes the function that aligns photos, if its packages are installed.
+  """Makes the function that aligns photos; None without its packages.
 
-  Returns:
-    A function from `[H, W, 3]` uint8 to `[s, s, 3]` uint8, the square around
-    the largest face, or to None if it finds no face. None instead of it if dlib
-    or its weights are missing.
+  It turns `[H, W, 3]` uint8 into `[s, s, 3]` uint8, the square around the
+  largest face, or into None if it finds no face.
   """
   # Not imported: the package needs a module of old versions of setuptools.
   spec = importlib.util.find_spec('face_recognition_models')
@@ -56,16 +54,10 @@ def find_aligner() -> Callable[[np.ndarray], np.ndarray | None] | None:
 def cut_square(image: np.ndarray, eyes: np.ndarray) -> np.ndarray:
   """Crops the square in which the eyes lie where CelebA has them.
 
-  The picture is rotated, moved and scaled, never sheared. Beyond its border the
-  last pixels are repeated, as in CelebA.
-
-  Args:
-    image: `[H, W, 3]` uint8.
-    eyes: `[2, 2]`, centres of the left and the right eye as x, y in pixels; 0,
-      0 is the outer corner of the first pixel. At least a pixel apart.
-
-  Returns:
-    `[s, s, 3]` uint8, s the size of the square in the picture.
+  The picture, `[H, W, 3]` uint8, is rotated and moved, and its last pixels are
+  repeated beyond the border, as in CelebA. `eyes`, `[2, 2]`, are the centres of
+  the left and the right eye as x, y in pixels, at least one apart; 0, 0 is the
+  outer corner of the first pixel. Returns `[s, s, 3]` uint8.
   """
   # Picture pixels per side of the square: a rotation and a scale.
   x, y = (eyes[1] - eyes[0]) / (EYES[1, 0] - EYES[0, 0])

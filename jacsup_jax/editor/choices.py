@@ -34,15 +34,10 @@ def find(
 ) -> list[editor.Choice]:
   """Lists the models that flags name, the default one first.
 
-  Args:
-    workdir: a run, a folder of runs, or a file of `model_files.write`; by
-      default the demo model.
-    stage: the stage of the run to list first; by default its last student, a
-      supervised one if there is any, else its last teacher.
-    data_dir: of the runs' data.
-
-  Returns:
-    At least one choice; ids are unique.
+  `workdir` is a run, a folder of runs, or a file of `model_files.write`; None,
+  the demo model. The `stage` of the run is listed first, by default its last
+  student, a supervised one if there is any, else its last teacher. `data_dir`
+  is that of the runs' data.
 
   Raises:
     InputError: if there is no such run, file or stage.
@@ -56,14 +51,14 @@ def find(
       ' runs, or a file written with --export.'
     )
   if (path / _MANIFEST).exists():
-    return _make_unique(_make_run_choices(path, stage, data_dir))
+    return _make_run_choices(path, path.resolve().name, stage, data_dir)
   if stage is not None:
     raise errors.InputError(
       f'--stage={stage}, and --workdir={workdir} is not a run; accepted: the'
       ' work directory of a run.'
     )
   if path.is_dir():
-    return _make_unique(_find_runs(path, data_dir))
+    return _find_runs(path, data_dir)
   return [_make_file_choice(path, path.stem)]
 
 
@@ -73,7 +68,8 @@ def _find_runs(root, data_dir):
   manifests = (*root.glob(f'*/{_MANIFEST}'), *root.glob(f'*/*/{_MANIFEST}'))
   for path in sorted(manifest.parent for manifest in manifests):
     try:
-      choices += _make_run_choices(path, None, data_dir)
+      group = str(path.relative_to(root))
+      choices += _make_run_choices(path, group, None, data_dir)
     except errors.InputError:  # Damaged, or with nothing to edit with.
       skipped += 1
   if not choices:
@@ -87,20 +83,20 @@ def _find_runs(root, data_dir):
   return choices
 
 
-def _make_run_choices(path, stage, data_dir):
+def _make_run_choices(path, group, stage, data_dir):
   """Lists the finished stages of a run, the best one to edit with first."""
   run = runs.Run.open(path)
   names = _list_stages(run)
   if not names or stage not in (None, *names):
     raise errors.InputError(
-      f'--workdir={path} has no finished model {stage or ""} to edit with;'
+      f'--workdir={path} has no finished model {stage or "to edit with"};'
       f' accepted: {", ".join(names) or "a run with a teacher or student"}.'
     )
   first = stage or names[-1]
   return [
     editor.Choice(
-      id=_make_id(f'{run.path.name}.{name}'),
-      group=run.path.name,
+      id=_make_id(f'{group}.{name}'),
+      group=group,
       title=name,
       load=functools.partial(_load, run, name, data_dir),
       open_samples=lambda unused_editor: _open(run, _SPLIT, data_dir),
@@ -180,15 +176,3 @@ def _open_packaged(own):
 
 def _make_id(name):
   return re.sub(r'[^A-Za-z0-9_.-]+', '.', name).strip('.') or 'model'
-
-
-def _make_unique(choices):
-  """Appends a number to each id that occurred before."""
-  unique = {}
-  for choice in choices:
-    own, number = choice.id, 1
-    while own in unique:
-      number += 1
-      own = f'{choice.id}-{number}'
-    unique[own] = dataclasses.replace(choice, id=own)
-  return list(unique.values())

@@ -1,8 +1,7 @@
 """Edit images by moving units of a trained model's code.
 
-A unit is a factor, or a nuisance unit of a flat code. Strengths are standard
-deviations of the unit on the training data, so that a strength of 1 is equally
-large for every unit of every model.
+A unit is a factor, or a nuisance unit of a flat code; strengths are standard
+deviations of the unit on the training data.
 """
 
 from collections.abc import Callable, Sequence
@@ -44,11 +43,7 @@ class Editor:
     return tuple(self.model.image_shape)
 
   def encode(self, images: np.ndarray) -> Encoded:
-    """Encodes and reconstructs images, `[B, H, W, C]` uint8.
-
-    Raises:
-      InputError: if they do not have the model's shape.
-    """
+    """Encodes and reconstructs `[B, H, W, C]` uint8 of the model's shape."""
     images = jnp.asarray(images)
     if images.shape[1:] != self.image_shape:
       raise errors.InputError(
@@ -68,16 +63,10 @@ class Editor:
     """Decodes images with their units moved.
 
     Equation (7) of Lezama (2019) in deviations: a factor y becomes
-    y + strength * deviation. The detail that the reconstruction lacks can be
-    added back.
+    y + strength * deviation.
 
-    Args:
-      encoded: B images.
-      strengths: `[U]`, in standard deviations.
-      keep_detail: in [0, 1], the share of (image - reconstruction) to add.
-
-    Returns:
-      `[B, H, W, C]` uint8.
+    `strengths`, `[U]`, are in standard deviations; `keep_detail` in [0, 1] is
+    the share of (image - reconstruction) to add. Returns `[B, H, W, C]` uint8.
     """
     return self.edit_in_turn(encoded, strengths[None], keep_detail)[:, 0]
 

@@ -22,9 +22,8 @@ from jacsup_jax.figures import pictures
 def main(argv: Sequence[str] | None = None) -> int:
   """Runs the editor with flags, by default those of the process.
 
-  Returns:
-    Exit status: 0 if everything asked for is done, 2 after a user's mistake, 1
-    if a file could not be written.
+  Returns the exit status: 2 after a user's mistake, 1 if a file could not be
+  written, else 0.
   """
   handler = logging.StreamHandler()
   handler.setFormatter(logging.Formatter('note: %(message)s'))
@@ -62,22 +61,23 @@ def _serve(args):
   # aiohttp takes a while to import, and edits do not need it.
   from jacsup_jax.editor import server
 
-  choices = choices_lib.find(
-    args.workdir, stage=args.stage, data_dir=args.data_dir
-  )
   server.serve(
-    service.Service(choices, align=alignment.find_aligner()),
+    service.Service(_find_choices(args), align=alignment.find_aligner()),
     host=args.host,
     port=args.port,
     announce=lambda line: print(line, flush=True),
   )
 
 
+def _find_choices(args):
+  return choices_lib.find(
+    args.workdir, stage=args.stage, data_dir=args.data_dir
+  )
+
+
 def _edit_or_export(args):
   _check(args)
-  choice = choices_lib.find(
-    args.workdir, stage=args.stage, data_dir=args.data_dir
-  )[0]
+  choice = _find_choices(args)[0]
   own = choice.load()
   if args.export is not None:
     path = _make_folder(args.export)
@@ -99,23 +99,15 @@ def _edit_or_export(args):
 def _check(args):
   """Checks what can be checked before a model is loaded."""
   requests.check_keep_detail(args.keep_detail, '--keep_detail')
-  swept = args.sweep is not None, args.grid is not None
-  rules = {
-    'nothing to write; accepted: --output or --export.': (
-      args.output is None and args.export is None
-    ),
-    '--input goes with --output; accepted: both.': (
-      (args.output is None) != (args.input is None)
-    ),
-    '--sweep and --grid; accepted: one of them.': all(swept),
-    '--side_by_side without a single edit; accepted: with --output, without'
-    ' --sweep and --grid.': (
-      args.side_by_side and (any(swept) or args.output is None)
-    ),
-  }
-  for message, is_broken in rules.items():
-    if is_broken:
-      raise errors.InputError(message)
+  several = [args.sweep, args.grid, args.side_by_side or None]
+  if args.output is None and args.export is None:
+    raise errors.InputError('nothing to write; accepted: --output or --export.')
+  if (args.output is None) != (args.input is None):
+    raise errors.InputError('--input goes with --output; accepted: both.')
+  if several.count(None) < 2:
+    raise errors.InputError(
+      'several of --sweep, --grid and --side_by_side; accepted: one of them.'
+    )
   for name in ('output', 'export'):
     if getattr(args, name) is not None:
       _check_place(args, name, getattr(args, name))
@@ -161,12 +153,13 @@ def _find_aligner(args, own):
 def _make_request(args, own):
   strengths = requests.parse_strengths(own.units, args.set, '--set')
   sweeps = []
-  for name, count in (('sweep', 1), ('grid', 2)):
-    text = getattr(args, name)
-    if text is not None:
-      sweeps = requests.parse_sweeps(
-        own.units, text, f'--{name}', count=count, held=strengths
-      )
+  name, text, count = 'sweep', args.sweep, 1
+  if args.grid is not None:
+    name, text, count = 'grid', args.grid, 2
+  if text is not None:
+    sweeps = requests.parse_sweeps(
+      own.units, text, f'--{name}', count=count, held=strengths
+    )
   request = outputs.Request(
     strengths, tuple(sweeps), args.keep_detail, args.side_by_side
   )

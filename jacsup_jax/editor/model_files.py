@@ -46,11 +46,7 @@ def write(path: str | os.PathLike[str], own: editor.Editor) -> None:
 
 
 def read(path: str | os.PathLike[str]) -> editor.Editor:
-  """Reads an editor that `write` wrote, with float32 weights.
-
-  Raises:
-    InputError: if there is no such file, or it is damaged.
-  """
+  """Reads an editor that `write` wrote; InputError if it is damaged."""
   content = files.read_bytes(path)
   try:
     tensors = safetensors_numpy.load(content)
@@ -91,10 +87,7 @@ def _make_model(path, module, tensors):
   try:
     shapes = jax.eval_shape(lambda: autoencoders.init_variables(module, 0))
   except (ValueError, TypeError, ZeroDivisionError, OverflowError) as error:
-    raise errors.InputError(
-      f'{path} has a model that cannot be built ({str(error)[:200]});'
-      f' {_ACCEPTED}.'
-    ) from error
+    raise errors.InputError(f'{path} has no model ({error!r:.200}).') from error
   expected = traverse_util.flatten_dict(shapes, sep='/')
   for name in sorted({*expected, *tensors}):
     found = _shape(tensors.get(name))

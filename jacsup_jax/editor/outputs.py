@@ -13,21 +13,14 @@ from jacsup_jax.evaluation import unit_scales
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Request:
-  """What is made from each image.
+  """What is made from each image."""
 
-  Attributes:
-    strengths: `[U]`, of all units of the editor.
-    sweeps: one for a strip, two for a grid (the first from left to right, the
-      second upwards), none for a single edit.
-    keep_detail: see `editor.Editor.edit`.
-    side_by_side: whether a single edit has the original and its reconstruction
-      on its left.
-  """
-
-  strengths: np.ndarray
+  strengths: np.ndarray  # [U], of all units of the editor
+  # One for a strip, two for a grid (the first from left to right, the second
+  # upwards), none for a single edit.
   sweeps: tuple[requests.Sweep, ...] = ()
   keep_detail: float = 0.0
-  side_by_side: bool = False
+  side_by_side: bool = False  # original, reconstruction and a single edit
 
   @property
   def shape(self) -> tuple[int, int]:
@@ -41,11 +34,7 @@ class Request:
 def make_tiles(
   own: editor.Editor, image: np.ndarray, request: Request
 ) -> np.ndarray:
-  """Makes the edits of an image, `[H, W, C]` uint8.
-
-  Returns:
-    `[rows, cols, H, W, C]` uint8, row 0 on top.
-  """
+  """Edits `[H, W, C]` uint8: `[rows, cols, H, W, C]` uint8, row 0 on top."""
   encoded = own.encode(image[None])
   if not request.sweeps:
     edit = own.edit(encoded, request.strengths, request.keep_detail)

@@ -56,27 +56,23 @@ def read(
   height, width, channels = image_shape
   if height != width or channels not in (1, 3):
     raise errors.InputError(
-      f'the model takes images of shape {list(image_shape)}, which photos'
-      ' cannot be converted to; accepted: models of square images with 1 or 3'
-      ' channels.'
+      f'the model takes images of shape {list(image_shape)}; accepted for'
+      ' photos: models of square images with 1 or 3 channels.'
     )
   image = _decode(content, name)
   if align is not None and channels == 3:
     square = align(np.asarray(image))
     if square is not None and images.largest_size(len(square)) >= height:
-      return Prepared(
-        images.resize(Image.fromarray(square), height), is_aligned=True
-      )
+      return Prepared(images.resize(Image.fromarray(square), height), True)
   if images.largest_size(min(image.size)) < height:
     raise errors.InputError(
       f'{name} has {image.width}x{image.height} pixels; accepted: a shorter'
-      f' side of at least {height // 2 + 1}, for a model of'
-      f' {height}x{height}.'
+      f' side of at least {height // 2 + 1}, for a model of {height}.'
     )
   if channels == 3:
-    return Prepared(images.resize(image, height), is_aligned=False)
+    return Prepared(images.resize(image, height), False)
   grey = images.resize(image.convert('L'), height)
-  return Prepared(_to_white_on_black(grey)[..., None], is_aligned=False)
+  return Prepared(_to_white_on_black(grey)[..., None], False)
 
 
 def _decode(content, name):

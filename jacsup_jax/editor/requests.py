@@ -62,9 +62,8 @@ def parse_strengths(
 ) -> np.ndarray:
   """Parses `Smiling:+2,Eyeglasses:-1`, or nothing, to `[U]` float32 strengths.
 
-  Raises:
-    InputError: see `find_unit`; or if the text has another form, a strength is
-      out of range, or a unit occurs twice.
+  Raises InputError as `find_unit` does, or if the text has another form, a
+  strength is out of range, or a unit occurs twice.
   """
   pairs = []
   for part in _split(text):
@@ -127,31 +126,20 @@ def read_request(
 ) -> tuple[np.ndarray, float]:
   """Reads `strengths` by unit name and `keep_detail`, both optional.
 
-  Returns:
-    `[U]` float32 strengths, and the share of detail to keep.
-
-  Raises:
-    InputError: if there is no such unit, or a number is invalid.
+  Returns `[U]` float32 strengths, and the share of detail to keep.
   """
   strengths = request.get('strengths', {})
   if not isinstance(strengths, dict):
-    raise errors.InputError(
-      'strengths are not an object; accepted: numbers by unit name.'
-    )
-  values = _make_strengths(units, strengths.items(), 'strengths')
+    raise errors.InputError('strengths: accepted: numbers by unit name.')
   detail = check_keep_detail(request.get('keep_detail', 0.0), 'keep_detail')
-  return values, detail
+  return _make_strengths(units, strengths.items(), 'strengths'), detail
 
 
 def sweep(base: np.ndarray, sweeps: Sequence[Sweep]) -> np.ndarray:
   """Makes the grid of strengths in which some units run over values.
 
-  Args:
-    base: `[U]`, strengths of the units that stay.
-    sweeps: of n values each; the last one runs fastest.
-
-  Returns:
-    `[N, U]` float32, N the product of all n.
+  Returns `[N, U]` float32 of N settings; the last sweep runs fastest, and other
+  units stay at `base`, `[U]`.
   """
   grids = np.meshgrid(*(values for _, values in sweeps), indexing='ij')
   strengths = np.tile(base, (grids[0].size, 1)).astype(np.float32)
@@ -207,11 +195,10 @@ def _fold(name):
 
 def _suggest(units, folded, key):
   """Lists the units that a name may stand for; the first ones if none is."""
-  near = difflib.get_close_matches(key, folded, n=3, cutoff=0.5)
   # A name that contains the key is near, however long it is.
-  near += [own for own in folded if key and key in own and own not in near]
-  names = [units[folded.index(own)].name for own in near[:_MOST_NAMES]]
-  if names:
-    return f'the nearest are {", ".join(names)}.'
-  names = [unit.name for unit in units[:_MOST_NAMES]]
-  return f'{", ".join(names)}{", ..." if len(units) > _MOST_NAMES else ""}.'
+  near = [own for own in folded if key and key in own]
+  near = near or difflib.get_close_matches(key, folded, n=3, cutoff=0.5)
+  names = [units[folded.index(own)].name for own in near or folded]
+  shown = ', '.join(names[:_MOST_NAMES])
+  more = ', ...' if len(names) > _MOST_NAMES else ''
+  return f'{"the nearest are " if near else ""}{shown}{more}.'

@@ -62,10 +62,6 @@ def make_app(service: Any, *, local_only: bool = True) -> web.Application:
   )
 
   async def add_photo(request):
-    if (request.content_length or 0) > _LARGEST_PHOTO:
-      raise web.HTTPRequestEntityTooLarge(
-        _LARGEST_PHOTO, request.content_length
-      )
     content = await request.clone(client_max_size=_LARGEST_PHOTO).read()
     align = request.query.get('align') == '1'
     return await service.add_photo(
@@ -95,7 +91,15 @@ def make_app(service: Any, *, local_only: bool = True) -> web.Application:
     ]
   )
   app.on_response_prepare.append(_add_headers)
-  app.cleanup_ctx.append(lambda unused_app: _run_service(service))
+
+  async def run_service(unused_app):
+    # Photos expire even if there are no requests.
+    task = asyncio.create_task(service.drop_expired())
+    yield
+    task.cancel()
+    service.close()
+
+  app.cleanup_ctx.append(run_service)
   return app
 
 
@@ -173,12 +177,6 @@ async def _answer_errors(request, handler):
     if error.status < 400:
       raise
     status, line = error.status, error.reason
-    if status == 413:
-      line = (
-        'the request is too large; accepted: photos of at most'
-        f' {_LARGEST_PHOTO:,} bytes, other requests of at most'
-        f' {_LARGEST_REQUEST:,}.'
-      )
   except Exception as error:  # Ours; the server continues.
     _log.exception('a request failed')
     status, line = 500, f'the server failed: {type(error).__name__}.'
@@ -186,18 +184,19 @@ async def _answer_errors(request, handler):
 
 
 def _make_guard(local_only):
+  def is_own(headers):
+    try:
+      host = parse.urlsplit(f'//{headers.get("Host", "")}')
+      # A foreign page can send requests, though it cannot read the answers.
+      origin = parse.urlsplit(headers.get('Origin', f'//{host.netloc}'))
+    except ValueError:  # Brackets that are not an IPv6 address.
+      return False
+    is_named = not local_only or is_local(host.hostname or '')
+    return is_named and origin.netloc == host.netloc
+
   @web.middleware
   async def guard(request, handler):
-    try:
-      host = parse.urlsplit(f'//{request.headers.get("Host", "")}')
-      is_refused = local_only and not is_local(host.hostname or '')
-      # A foreign page can send requests, though it cannot read the answers.
-      origin = request.headers.get('Origin')
-      if origin is not None and parse.urlsplit(origin).netloc != host.netloc:
-        is_refused = True
-    except ValueError:  # Brackets that are not an IPv6 address.
-      is_refused = True
-    if is_refused:
+    if not is_own(request.headers):
       raise web.HTTPForbidden(reason='Requested by a foreign name or page')
     return await handler(request)
 
@@ -209,20 +208,6 @@ async def _add_headers(request, response):
   # The page's files are revalidated, so that all are of one version.
   api = request.path.startswith('/api/')
   response.headers['Cache-Control'] = 'no-store' if api else 'no-cache'
-
-
-async def _run_service(service):
-  """Drops expired photos even if there are no requests; closes the service."""
-
-  async def drop():
-    while True:
-      await asyncio.sleep(60)
-      service.photos.drop_expired()
-
-  task = asyncio.create_task(drop())
-  yield
-  task.cancel()
-  service.close()
 
 
 def _answer(function):

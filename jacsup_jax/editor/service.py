@@ -6,12 +6,11 @@ loop never waits, and sliders keep moving during somebody else's upload.
 
 import asyncio
 import collections
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent import futures
-import re
 import secrets
 import time
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 
@@ -25,7 +24,6 @@ from jacsup_jax.editor import wire
 # Samples of a model that the page offers to start from.
 NUM_SAMPLES = 24
 _MOST_MODELS = 4
-_SAMPLE = re.compile('sample-([0-9]{1,4})')
 
 
 class Photo(NamedTuple):
@@ -47,12 +45,7 @@ class Loaded(NamedTuple):
 class PhotoStore:
   """The `most` recently used photos of the last `seconds`, in memory."""
 
-  def __init__(
-    self,
-    most: int = 64,
-    seconds: float = 30 * 60,
-    clock: Callable[[], float] = time.monotonic,
-  ):
+  def __init__(self, most=64, seconds=30 * 60, clock=time.monotonic):
     self.most, self.seconds, self.clock = most, seconds, clock
     # (model, photo) -> (time of last use, photo), least recently used first.
     self._photos = collections.OrderedDict()
@@ -111,6 +104,12 @@ class Service:
     for pool in (self._computing, self._preparing):
       pool.shutdown(wait=False, cancel_futures=True)
 
+  async def drop_expired(self) -> NoReturn:
+    """Drops once a minute the photos that have not been used for too long."""
+    while True:
+      await asyncio.sleep(60)
+      self.photos.drop_expired()
+
   async def list_models(self) -> dict[str, Any]:
     """Lists the models as JSON."""
     return {
@@ -150,20 +149,13 @@ class Service:
   ) -> dict[str, Any]:
     """Prepares and encodes a photo for a model, aligned by the face in it.
 
-    Returns:
-      As JSON the id of the photo, and whether a face was found.
+    Returns as JSON its id, and whether a face was found.
     """
     loaded = await self._load(model)
-    if align and self._align is None:
-      raise errors.InputError(
-        'no face detector is installed; accepted: photos as they are.'
-      )
     shape = loaded.editor.image_shape
     find_face = self._align if align else None
-    image, is_aligned = await self._run(
-      self._preparing,
-      lambda: photos.read(content, shape, 'the photo', align=find_face),
-    )
+    read = lambda: photos.read(content, shape, 'the photo', align=find_face)
+    image, is_aligned = await self._run(self._preparing, read)
     photo_id = secrets.token_urlsafe(12)
     await self._keep(loaded, model, photo_id, image)
     return {'photo': photo_id, 'is_aligned': is_aligned}
@@ -214,18 +206,12 @@ class Service:
     photo = self.photos.get(model, photo_id)
     if photo is not None:
       return photo
-    sample = _SAMPLE.fullmatch(photo_id)
-    if not sample:
+    samples = {f'sample-{i}': own for i, own in enumerate(loaded.samples)}
+    if photo_id not in samples:
       raise wire.NotFoundError(
         'the photo is no longer stored here; add it again.'
       )
-    if int(sample[1]) >= len(loaded.samples):
-      raise wire.NotFoundError(
-        f'no {photo_id}; there are {len(loaded.samples)}, from 0 on.'
-      )
-    return await self._keep(
-      loaded, model, photo_id, loaded.samples[int(sample[1])]
-    )
+    return await self._keep(loaded, model, photo_id, samples[photo_id])
 
   async def _keep(self, loaded, model, photo_id, image):
     def encode():

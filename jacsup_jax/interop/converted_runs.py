@@ -43,23 +43,10 @@ def import_model(
   The run has one stage, planned and finished: the other commands evaluate it,
   edit with it, and grow students from it.
 
-  Args:
-    source: the file, see `state_dicts.read`.
-    output: the directory, which must not exist.
-    num_factors: k of a student on digits.
-    dataset: the model's training data; by default mnist_embedded, for faces
-      celeba_folder.
-    data_dir: see `registry.load`.
-    attributes: names of the factors of faces, in order.
-    epochs: that the model was trained for.
-
-  Returns:
-    A line that describes what was written.
-
-  Raises:
-    InputError: if the file is not of a released network, or does not go with
-      the other arguments; nothing is written then.
-    StorageError: if the directory cannot be written.
+  `source` is a file of `state_dicts.read`, `output` a new directory; options
+  are flags of experiments.convert. Returns a line that describes what was
+  written. Raises InputError if the file is not of a released network, or does
+  not go with the options; nothing is written then.
   """
   output = _check_new(output)
   state = state_dicts.read(source)
@@ -88,13 +75,8 @@ def export_model(
 ) -> str:
   """Converts a stage of a run, by default the last one, to a new file.
 
-  Returns:
-    A line that describes what was written.
-
-  Raises:
-    InputError: if there is no such stage, or the released code has no such
-      model; nothing is written then.
-    StorageError: if the file cannot be written.
+  Returns a line that describes what was written. Raises InputError if there is
+  no such stage, or the released code has no such model.
   """
   output = _check_new(output)
   if not os.fspath(output).endswith(state_dicts.SAFETENSORS):
@@ -102,11 +84,10 @@ def export_model(
   run = runs.Run.open(source, '--input')
   name = run.find_stage(stage or next(reversed(run.stages), None))
   trained = run.trained(name)
-  state = released.to_state_dict(
-    released.Converted(
-      trained.module, trained.model.variables, int(trained.state.step)
-    )
-  )
+  step = int(trained.state.step)
+  variables = trained.model.variables
+  found = released.Converted(trained.module, variables, step)
+  state = released.to_state_dict(found)
   with files.writing(output):
     output.parent.mkdir(parents=True, exist_ok=True)
   state_dicts.write(output, state)
@@ -126,9 +107,8 @@ def _describe_faces(module, dataset, attributes):
   names = list(attributes)
   if not len(names) == len(set(names)) == module.num_factors:
     raise errors.InputError(
-      f'--attributes={",".join(names)}: {len(set(names))} names, and the model'
-      f' has {module.num_factors} factors; accepted: a name for each, in'
-      ' their order.'
+      f'--attributes={",".join(names)}, and the model has {module.num_factors}'
+      ' factors; accepted: a name for each, in their order.'
     )
   options = {'image_size': module.image_size, 'attributes': names}
   return {
@@ -188,15 +168,11 @@ def _write_judge(output, found, dataset, data_dir, epochs) -> str:
   )
   params = jax.tree.map(lambda x: x[None], params)
   made = judges.Judges(
-    num_classes=module.num_classes,
-    image_shape=shape,
-    dataset=judges.identify(dataset, test),
-    seeds=(0,),
-    epochs=epochs,
-    params=params,
-    accuracy=(float(accuracy),),
-    sha256=trees.hash_tree(params),
-  )
+      num_classes=module.num_classes, image_shape=shape,
+      dataset=judges.identify(dataset, test), seeds=(0,), epochs=epochs,
+      params=params, accuracy=(float(accuracy),),
+      sha256=trees.hash_tree(params),
+  )  # fmt: skip
   judges.save(output, made)
   return (
     f'{_describe(module)}: {float(accuracy):.2%} right on the test split of'

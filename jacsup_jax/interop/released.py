@@ -16,7 +16,6 @@ leaf, and both directions follow it:
 
 from collections.abc import Callable, Iterable, Mapping
 import math
-import statistics
 from typing import NamedTuple
 
 from flax import linen as nn
@@ -56,19 +55,13 @@ def from_state_dict(
 ) -> Converted:
   """Converts a state dict to variables of the module that its names imply.
 
-  Args:
-    where: the file, for messages.
-    state: arrays `[...]` by name; floats of any size, and counts of batches as
-      whole numbers, which may be missing.
-    num_factors: k of a student on digits, whose shapes give only k + d.
-
-  Returns:
-    The module and its float32 variables.
+  `state` has floats `[...]` of any size by name, and counts of batches, which
+  may be missing; `num_factors` is k of a student on digits, whose shapes give
+  only k + d; `where` is the file, for messages.
 
   Raises:
-    InputError: if the names are of none of the released networks, the first
-      tensor that is missing, superfluous or of another shape, or numbers that
-      no model has.
+    InputError: if the names are of none of the released networks; names the
+      first tensor that does not fit, or has numbers that no model has.
   """
   module = _find_module(where, state, num_factors)
   entries = _list_entries(module)
@@ -85,13 +78,9 @@ def from_state_dict(
 
 
 def to_state_dict(converted: Converted) -> dict[str, np.ndarray]:
-  """Converts a model to a state dict, in PyTorch's order.
+  """Converts a model to float32 arrays `[...]` by name, in PyTorch's order.
 
-  Returns:
-    float32 arrays `[...]` by name, and int64 counts of batches.
-
-  Raises:
-    InputError: if the released code has no such module.
+  Raises InputError if the released code has no such module.
   """
   module, variables, steps = converted
   flat, state = traverse_util.flatten_dict(dict(variables)), {}
@@ -129,12 +118,8 @@ def _permuted(order, change, axis):
 def _list_mlp(module) -> Iterable[_Entry]:
   last, nuisance_dim = len(module.widths), module.nuisance_dim
   # Where in their code each unit of ours is: they put a new unit first.
-  order = np.concatenate(
-    [
-      nuisance_dim + np.arange(module.num_factors),
-      np.arange(nuisance_dim)[::-1],
-    ]
-  )
+  order = np.r_[: module.num_factors + nuisance_dim]
+  order = np.r_[order[nuisance_dim:], order[:nuisance_dim][::-1]]
   of_vector = _permuted(order, _SAME, 0)
   for i in range(last):
     yield from _dense(f'encoder.{2 * i}', ('encoder', f'dense_{i}'))
@@ -184,10 +169,9 @@ def _list_entries(module) -> list[_Entry]:
   # The released encoder of faces has a LeakyReLU after the factors.
   is_linear = getattr(module, 'linear_factors', False)
   if type(module) not in _ENTRIES or is_linear:
-    kind = type(module).__name__ + (' with linear_factors' if is_linear else '')
     raise errors.InputError(
-      f'a model {kind} is none of the released networks; accepted:'
-      f' {", ".join(cls.__name__ for cls in _ENTRIES)}, without'
+      f'a model {type(module).__name__} is none of the released networks;'
+      f' accepted: {", ".join(cls.__name__ for cls in _ENTRIES)}, without'
       ' linear_factors.'
     )
   return list(_ENTRIES[type(module)](module))
@@ -226,7 +210,7 @@ def _find_module(where, state, num_factors) -> nn.Module:
   while f'encoder.{2 * depth}.weight' in state:
     depth += 1
   if not depth:
-    names = ', '.join(map(str, list(state)[:3])) or 'nothing'
+    names = ', '.join(list(state)[:3]) or 'nothing'
     raise errors.InputError(
       f'{where} has {names[:200]}; accepted: a state dict of a released'
       ' network, with encoder.0.weight (digits), model.out.weight (a judge)'
@@ -242,12 +226,9 @@ def _find_module(where, state, num_factors) -> nn.Module:
       ' accepted: fewer factors than units.'
     )
   return autoencoders.MlpAutoencoder(
-    factors,
-    size - factors,
-    normalize_code=is_teacher,
-    image_shape=shape,
-    widths=tuple(widths),
-  )
+      factors, size - factors, normalize_code=is_teacher,
+      image_shape=shape, widths=tuple(widths),
+  )  # fmt: skip
 
 
 def _list_sizes(where, state, names):
@@ -274,15 +255,11 @@ def _find_faces(where, state):
   )
   if len(down) < 2 or len(up) < 2:
     raise errors.InputError(
-      f'{where} has {len(down)} and {len(up)} convolutions; accepted: an'
-      ' encoder and a decoder of at least two.'
+      f'{where} has {len(down)} and {len(up)} convolutions; accepted: two each.'
     )
-  # Every decoder layer but the first tells k; one may be damaged.
-  num_factors = statistics.median_low(
-    after[0] - before[1] for before, after in zip(up, up[1:])
-  )
+  num_factors = max(1, up[1][0] - up[0][1])
   return autoencoders.FaceAutoencoder(
-    max(1, num_factors),
+    num_factors,
     max(1, down[-1][0] - num_factors),
     image_size=2 ** (len(down) + 1),
     first_width=max(1, down[0][0]),
@@ -295,10 +272,7 @@ def _list_shapes(where, module) -> dict[str, tuple[int, ...]]:
   try:
     template = jax.eval_shape(lambda: autoencoders.init_variables(module, 0))
   except (ValueError, TypeError, ZeroDivisionError) as error:
-    raise errors.InputError(
-      f'{where} is of a model that cannot be built ({str(error)[:200]});'
-      ' accepted: one of the released networks.'
-    ) from error
+    raise errors.InputError(f'{where} has no such model: {error}.') from error
   flat, shapes = traverse_util.flatten_dict(template), {}
   for entry in _list_entries(module):
     # A view of one number takes no memory.

@@ -52,14 +52,7 @@ def write(
 ) -> None:
   """Writes contiguous arrays `[...]` by name, whole or not at all.
 
-  Args:
-    path: `*.safetensors`, else a file as `torch.save` writes it; an existing
-      file is replaced.
-    state: the arrays.
-
-  Raises:
-    InputError: if PyTorch is needed and not installed.
-    StorageError: if the file cannot be written.
+  `*.safetensors` need no PyTorch; other files are as `torch.save` writes them.
   """
   if os.fspath(path).endswith(SAFETENSORS):
     # Readers of PyTorch's tensors look for this entry.

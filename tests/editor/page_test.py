@@ -1,7 +1,6 @@
 """The editor's page in a real browser, without a window."""
 
 import asyncio
-import contextlib
 import dataclasses
 import io
 import shutil
@@ -52,32 +51,10 @@ _MOVE = """async ([name, values]) => {
 }"""
 
 
-@contextlib.contextmanager
-def serving(choices, align=None):
-  """Serves a page from a thread of its own; yields its address."""
-  loop = asyncio.new_event_loop()
-  thread = threading.Thread(target=loop.run_forever, daemon=True)
-  thread.start()
-
-  async def start():
-    app = server.make_app(service_lib.Service(choices, align=align))
-    own = test_utils.TestServer(app)
-    await own.start_server()
-    return own
-
-  run = lambda work: asyncio.run_coroutine_threadsafe(work, loop).result(120)
-  own = run(start())
-  try:
-    yield f'http://127.0.0.1:{own.port}/'
-  finally:
-    run(own.close())
-    loop.call_soon_threadsafe(loop.stop)
-    thread.join()
-    loop.close()
-
-
 @pytest.fixture(name='address', scope='module')
 def fixture_address():
+  """Serves the page from a thread of its own; yields its address."""
+
   def fail():
     raise errors.InputError('the checkpoint is damaged.')
 
@@ -93,8 +70,17 @@ def fixture_address():
     found.append(image)
     return image[:16, 16:] if len(found) == 1 else None
 
-  with serving(choices, align) as address:
-    yield address
+  loop = asyncio.new_event_loop()
+  thread = threading.Thread(target=loop.run_forever, daemon=True)
+  thread.start()
+  run = lambda work: asyncio.run_coroutine_threadsafe(work, loop).result(120)
+  app = server.make_app(service_lib.Service(choices, align=align))
+  own = test_utils.TestServer(app)
+  run(own.start_server())
+  yield f'http://127.0.0.1:{own.port}/'
+  run(own.close())
+  loop.call_soon_threadsafe(loop.stop)
+  thread.join()
 
 
 @pytest.fixture(name='browser', scope='module')

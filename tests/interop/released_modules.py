@@ -67,11 +67,8 @@ class Faces(nn.Module):
     self.dec_layers = nn.ModuleList(
       nn.Sequential(
         nn.ConvTranspose2d(fan_in + num_factors, features, 4, 2, 1, bias=False),
-        *(
-          [nn.BatchNorm2d(features), nn.ReLU()]
-          if i < len(widths)
-          else [nn.Tanh()]
-        ),
+        *([nn.BatchNorm2d(features)] if i < len(widths) else []),
+        nn.ReLU() if i < len(widths) else nn.Tanh(),
       )
       for i, (fan_in, features) in enumerate(zip(sizes, sizes[1:]))
     )
@@ -90,16 +87,16 @@ class Faces(nn.Module):
     return x
 
 
-def make(kind: str, small: bool = True) -> nn.Module:
-  """Makes a network with random weights and statistics, for evaluation."""
+def make(kind: str) -> nn.Module:
+  """Makes a small network with random weights and statistics."""
   torch.manual_seed(0)
-  sizes = [16, 8, 6, 4] if small else [784, 256, 128, 64]
+  sizes = [16, 8, 6, 4]
   if kind == 'mnist_teacher':
     module = Digits([*sizes, 2], 2, True)
   elif kind == 'mnist_student':
     module = Digits([*sizes, 5], 2, False)
   elif kind == 'mnist_judge':
-    module = Judge([16, 6, 5, 4] if small else [784, 256, 256, 10])
+    module = Judge([16, 6, 5, 4])
   else:
     module = Faces([4, 8], 5, 3)
   for norm in module.modules():

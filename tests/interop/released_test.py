@@ -8,7 +8,6 @@ import pathlib
 
 import jax
 import jax.numpy as jnp
-import ml_dtypes
 import numpy as np
 import pytest
 from safetensors import numpy as safetensors_numpy
@@ -93,17 +92,10 @@ def refuses(state, *parts, **options):
     assert part in message, message
 
 
-# Values.
-
-
-@pytest.mark.parametrize('kind', KINDS)
-def test_the_module_is_found_by_the_tensors(kind):
-  assert convert(kind)[0].module == MODULES[kind]
-
-
 @pytest.mark.parametrize('kind', AUTOENCODERS)
 def test_outputs_are_pytorchs(kind):
   converted, measured = convert(kind)
+  assert converted.module == MODULES[kind]
   assert converted.steps == (0 if kind == 'mnist_student' else 77)
   model = as_model(converted)
   code = _encode(model, jnp.asarray(channels_last(measured['images'])))
@@ -121,6 +113,7 @@ def test_outputs_are_pytorchs(kind):
 
 def test_logits_are_pytorchs():
   converted, measured = convert('mnist_judge')
+  assert converted.module == MODULES['mnist_judge']
   images = jnp.asarray(channels_last(measured['images']))
   logits = converted.module.apply(
     {'params': converted.variables['params']}, images
@@ -142,7 +135,7 @@ def test_units_are_in_the_order_of_their_discovery():
   np.testing.assert_array_equal(kernel, np.tile(order[:, None], (1, 4)))
 
 
-@pytest.mark.parametrize('dtype', ['float16', 'float64', ml_dtypes.bfloat16])
+@pytest.mark.parametrize('dtype', ['float16', 'float64'])
 def test_other_floats_become_float32(tmp_path, dtype):
   state, _ = stored('mnist_student')
   other = {name: x.astype(dtype) for name, x in state.items()}
@@ -152,9 +145,6 @@ def test_other_floats_become_float32(tmp_path, dtype):
     released.from_state_dict('it', state_dicts.read(path))
   )
   equal_bits(back, {n: other[n].astype(np.float32) for n in state})
-
-
-# Gradient.
 
 
 @pytest.mark.parametrize('kind', AUTOENCODERS)
@@ -176,9 +166,6 @@ def test_gradient_with_respect_to_factors_is_pytorchs(kind):
     rtol=1e-4,
     atol=1e-4,
   )
-
-
-# Invariants.
 
 
 @pytest.mark.parametrize('kind', KINDS)
@@ -210,19 +197,6 @@ def test_pytorch_still_computes_what_is_stored(kind, tmp_path):
   equal_bits(state_dicts.read(tmp_path / kind), state)
 
 
-def test_counts_may_be_missing_as_in_old_files():
-  state, _ = stored('celeba')
-  old = {n: x for n, x in state.items() if not n.endswith('batches_tracked')}
-  converted = released.from_state_dict('it', old)
-  assert converted.steps == 0
-  back = released.to_state_dict(converted)
-  assert set(back) == set(state)
-  equal_bits({name: back[name] for name in old}, old)
-
-
-# Anti-oracle.
-
-
 @pytest.mark.parametrize('kind', ['mnist_student', 'celeba'])
 def test_another_orientation_would_be_seen(kind):
   state, measured = stored(kind)
@@ -241,25 +215,26 @@ def test_another_orientation_would_be_seen(kind):
   assert np.abs(difference).max() > 100 * _TOLERANCE
 
 
-# Mistakes.
-
-
-def test_the_first_differing_tensor_is_named():
-  state, _ = stored('mnist_teacher')
-  del state['encoder.7.running_var']
-  refuses(state, "'encoder.7.running_var' of shape None", '(2,)')
-  state, _ = stored('mnist_teacher')
-  state['decoder.0.weight'] = np.zeros((4, 3), np.float32)
-  state['decoder.2.weight'] = np.zeros((1, 1), np.float32)
-  refuses(state, "'decoder.0.weight' of shape (4, 3)", 'accepted: (4, 2)')
-  state = {**stored('mnist_student')[0], 'more': np.zeros(1)}
-  refuses(state, "'more' of shape (1,)", 'accepted: None')
-  state, _ = stored('celeba')
-  state['dec_layers.1.0.weight'] = np.zeros((12, 4, 4, 4), np.float32)
-  refuses(state, "'dec_layers.1.0.weight' of shape (12,", '(11, 4, 4')
-  state, _ = stored('celeba')
-  del state['enc_layers.1.1.num_batches_tracked']
-  refuses(state, "'enc_layers.1.1.num_batches_tracked' of shape None")
+@pytest.mark.parametrize(
+  ('kind', 'name', 'array', 'part'),
+  [
+    ('mnist_teacher', 'encoder.7.running_var', None, '(2,)'),
+    ('mnist_teacher', 'decoder.0.weight', np.zeros((4, 3)), 'accepted: (4, 2)'),
+    ('mnist_student', 'more', np.zeros(1), 'accepted: None'),
+    ('celeba', 'dec_layers.2.0.weight', np.zeros((9, 3, 4, 4)), '(7, 3, 4'),
+    ('mnist_teacher', 'encoder.0.bias', np.full(8, np.nan), 'finite floats'),
+    ('mnist_teacher', 'encoder.0.bias', np.full(8, 1e300), 'finite floats'),
+    ('mnist_teacher', 'encoder.0.bias', np.zeros(8, np.int64), 'type int64'),
+    ('mnist_teacher', 'encoder.7.running_var', np.array([1.0, -1]), 'variance'),
+  ],
+)
+def test_the_first_tensor_that_does_not_fit_is_named(kind, name, array, part):
+  state, _ = stored(kind)
+  if array is None:
+    del state[name]
+  else:
+    state[name] = array
+  refuses(state, name, part)
 
 
 @pytest.mark.parametrize(
@@ -268,24 +243,10 @@ def test_the_first_differing_tensor_is_named():
     ({}, 'nothing; accepted: a state dict of a released network'),
     ({'fc.weight': np.zeros((2, 2))}, 'fc.weight; accepted'),
     ({'encoder.0.weight': np.zeros(3)}, 'accepted: a matrix'),
-    ({'encoder.0.weight': np.zeros((4, 0))}, 'accepted: a matrix'),
   ],
 )
 def test_other_tensors_are_refused(changes, part):
   refuses(changes, part)
-
-
-def test_numbers_that_no_model_has():
-  state, _ = stored('mnist_teacher')
-  for name, array, part in (
-      ('encoder.0.bias', np.full(8, np.nan, np.float32), 'finite floats'),
-      ('encoder.0.bias', np.full(8, 1e300), 'finite floats'),
-      ('encoder.0.bias', np.zeros(8, np.int64), 'type int64'),
-      ('encoder.7.running_var', np.float32([1, -1]), 'variance at least 0'),
-      ('encoder.7.num_batches_tracked', np.float32(1), 'whole number'),
-      ('encoder.7.num_batches_tracked', np.int64(-1), 'whole number'),
-  ):  # fmt: skip
-    refuses({**state, name: np.asarray(array)}, name, part)
 
 
 def test_a_student_needs_a_nuisance():
