@@ -8,14 +8,15 @@ Figure 4, and copies figures.
   python -m experiments.reproduce --figure=1,2 --runs_dir=results --norun
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 import dataclasses
 import pathlib
+import re
 import shlex
 import shutil
 import subprocess
 import sys
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 from experiments import cli
 from experiments import paper_numbers
@@ -29,65 +30,40 @@ from jacsup_jax.runs import signals
 _FLAGFILES = pathlib.Path('experiments') / 'flagfiles'
 
 
-class Run(NamedTuple):
-  """A run of a binary; its name is that of its flagfile and work directory."""
-
-  binary: str
-  name: str
-  teacher: str | None = None  # name of the run whose teacher it takes
-
-
+# Runs by scale, parents first: name of the flagfile and of the work directory
+# -> the run whose teacher it takes.
 _DIGITS = {
-    'quick': (Run('mnist', 'mnist_quick'),),
-    'full': (
-        Run('mnist', 'mnist_table1'), Run('mnist', 'mnist_table1_no_jacobian')
-    ),
-}  # fmt: skip
+  'quick': {'mnist_quick': None},
+  'full': {'mnist_table1': None, 'mnist_table1_no_jacobian': None},
+}
 _FACES = {
-    'quick': (Run('celeba', 'celeba_quick'),),
-    'full': (
-        Run('celeba', 'celeba_teacher'),
-        Run('celeba', 'celeba_student', 'celeba_teacher'),
-    ),
+  'quick': {'celeba_quick': None},
+  'full': {'celeba_teacher': None, 'celeba_student': 'celeba_teacher'},
 }
-_COMPARED_FACES = {
-    'quick': (*_FACES['quick'], Run('celeba', 'celeba_quick_fader')),
-    'full': (
-        *_FACES['full'],
-        Run('celeba', 'celeba_fader'),
-        Run('celeba', 'celeba_fader_8192'),
-    ),
+_FADERS = {
+  'quick': {'celeba_quick_fader': None},
+  'full': {'celeba_fader': None, 'celeba_fader_8192': None},
 }
-_HOUSES = {
-    'quick': (Run('svhn', 'svhn_quick'),),
-    'full': (Run('svhn', 'svhn_paper'),),
-}
+_COMPARED_FACES = {scale: _FACES[scale] | _FADERS[scale] for scale in _FACES}
+_HOUSES = {'quick': {'svhn_quick': None}, 'full': {'svhn_paper': None}}
 
-
-def _ablation(name):
-  return {
-      'quick': (Run('ablation', f'{name}_quick'),),
-      'full': (Run('ablation', name),),
-  }
-
-
-# Runs by scale, parents first.
 TABLES = {
-    '1': _DIGITS,
-    '2': _COMPARED_FACES,
-    '4': _ablation('mnist_table4'),
-    '5': _ablation('celeba_table5'),
-    '6': _ablation('celeba_table6'),
+  '1': _DIGITS,
+  '2': _COMPARED_FACES,
+  **{
+    name[-1]: {'quick': {f'{name}_quick': None}, 'full': {name: None}}
+    for name in ('mnist_table4', 'celeba_table5', 'celeba_table6')
+  },
 }
 # Runs by scale, and the pattern of their files in figures/.
 FIGURES = {
-    '1': (_DIGITS, 'figure_1[abcd]*.png'),
-    '2': (_DIGITS, 'figure_2*.png'),
-    '4': (_COMPARED_FACES, 'figure_4.png'),
-    '5': (_FACES, 'figure_5*.png'),
-    '7': (_COMPARED_FACES, 'reconstructions.png'),
-    '8': (_COMPARED_FACES, 'figure_8*.png'),
-    **{n: (_HOUSES, f'figure_{n}*.png') for n in ('9', '10', '11', '12')},
+  '1': (_DIGITS, 'figure_1[abcd]*.png'),
+  '2': (_DIGITS, 'figure_2*.png'),
+  '4': (_COMPARED_FACES, 'figure_4.png'),
+  '5': (_FACES, 'figure_5*.png'),
+  '7': (_COMPARED_FACES, 'reconstructions.png'),
+  '8': (_COMPARED_FACES, 'figure_8*.png'),
+  **{n: (_HOUSES, f'figure_{n}*.png') for n in ('9', '10', '11', '12')},
 }
 
 
@@ -96,29 +72,29 @@ class Config:
   """The flags of this binary."""
 
   table: tuple[str, ...] = options.option(
-      (), 'Tables of the paper.', choices=tuple(TABLES), group='what'
+    (), 'Tables of the paper.', choices=tuple(TABLES), group='what'
   )
   figure: tuple[str, ...] = options.option(
-      (), 'Figures of the paper.', choices=tuple(FIGURES), group='what'
+    (), 'Figures of the paper.', choices=tuple(FIGURES), group='what'
   )
   scale: Literal['quick', 'full'] = options.option(
-      'quick',
-      'quick: minutes on two cores, reduced models, data that need no download;'
-      ' full: the runs of the paper.',
-      group='what',
+    'quick',
+    'quick: minutes on two cores, reduced models, data that need no download;'
+    ' full: the runs of the paper.',
+    group='what',
   )
   run: bool = options.option(
-      True, 'Make missing runs; otherwise print their commands.', group='what'
+    True, 'Make missing runs; otherwise print their commands.', group='what'
   )
   dataset: str | None = options.option(
       None, 'Data set of the runs; default: that of their flagfiles.',
       group='data',
   )  # fmt: skip
   data_dir: pathlib.Path | None = options.option(
-      None, 'Where the data are, see the runs.', group='data'
+    None, 'Where the data are, see the runs.', group='data'
   )
   runs_dir: pathlib.Path = options.option(
-      pathlib.Path('runs'), 'Directory of the runs.', group='output'
+    pathlib.Path('runs'), 'Directory of the runs.', group='output'
   )
   output: pathlib.Path | None = options.option(
       None, 'Directory of tables and figures; default: RUNS_DIR/reproduce.',
@@ -127,26 +103,31 @@ class Config:
 
 
 def main(config: Config) -> None:
+  """Makes the runs that are missing, writes tables and copies figures."""
   if not config.table and not config.figure:
     raise errors.InputError(
-        'neither --table nor --figure is given; accepted: --table of'
-        f' {", ".join(TABLES)}, --figure of {", ".join(FIGURES)}.'
+      'neither --table nor --figure is given; accepted: --table of'
+      f' {", ".join(TABLES)}, --figure of {", ".join(FIGURES)}.'
     )
   output = config.output or config.runs_dir / 'reproduce'
   # Before a run of hours.
   files.check_writable(f'--output={output}', output)
-  needed = [run for n in config.table for run in TABLES[n][config.scale]]
-  needed += [run for n in config.figure for run in FIGURES[n][0][config.scale]]
+  needed = {}
+  for runs in [
+    *(TABLES[n] for n in config.table),
+    *(FIGURES[n][0] for n in config.figure),
+  ]:
+    needed |= runs[config.scale]
   missing = [
-      _make_command(config, run)
-      for run in dict.fromkeys(needed)
-      if not files.exists(config.runs_dir / run.name / 'results.json')
+    _make_command(config, name, teacher)
+    for name, teacher in needed.items()
+    if not files.exists(config.runs_dir / name / 'results.json')
   ]
   if missing and not config.run:
     commands = '; '.join(shlex.join(('python', *c)) for c in missing)
     raise errors.InputError(
-        f'{len(missing)} runs are missing in --runs_dir={config.runs_dir} and'
-        f' --norun is given; these commands make them: {commands}'
+      f'{len(missing)} runs are missing in --runs_dir={config.runs_dir} and'
+      f' --norun is given; these commands make them: {commands}'
     )
   for command in missing:
     run_command(command)
@@ -174,24 +155,18 @@ def run_command(command: Sequence[str]) -> None:
     raise
   if status:
     progress.say(
-        f'error: {command[1]} ended with status {status}; the same command'
-        ' continues it.',
-        sys.stderr,
+      f'error: {command[1]} ended with status {status}; the same command'
+      ' continues it.',
+      sys.stderr,
     )
     sys.exit(status if status == 2 else 1)
 
 
 def read_rows(paths: Sequence[pathlib.Path]) -> list[dict[str, Any]]:
-  """Reads the rows of runs that were measured alike.
+  """Reads the rows of work directories that were measured alike.
 
   A model that two runs have, such as a teacher that one took from the other, is
   listed once.
-
-  Args:
-    paths: of work directories with a results.json.
-
-  Returns:
-    Rows of results.json, in order.
 
   Raises:
     InputError: if one cannot be read, or they differ in protocol or judges.
@@ -208,85 +183,76 @@ def read_rows(paths: Sequence[pathlib.Path]) -> list[dict[str, Any]]:
         rows.setdefault(key if sha256 else (*key, path), row)
     except (KeyError, TypeError, AttributeError) as error:
       raise errors.InputError(
-          f'{path / "results.json"} lacks {error}; accepted: the results of a'
-          ' run.'
+        f'{path / "results.json"} lacks {error}; accepted: the results of a'
+        ' run.'
       ) from error
     first = first or (path, measured)
     if measured != first[1]:
       raise errors.InputError(
-          f'{path} was measured by {measured}, {first[0]} by {first[1]};'
-          ' accepted in one table: the same protocol and judges.'
+        f'{path} was measured by {measured}, {first[0]} by {first[1]};'
+        ' accepted in one table: the same protocol and judges.'
       )
   return list(rows.values())
 
 
-def _make_command(config, run):
+def _make_command(config, name, teacher):
   """Returns the arguments of Python that make a run."""
+  binary = 'ablation' if re.search('table[456]', name) else name.split('_')[0]
   command = [
-      '-m', f'experiments.{run.binary}',
-      f'--flagfile={_FLAGFILES / run.name}.flags',
-      f'--workdir={config.runs_dir / run.name}',
+      '-m', f'experiments.{binary}',
+      f'--flagfile={_FLAGFILES / name}.flags',
+      f'--workdir={config.runs_dir / name}',
   ]  # fmt: skip
-  if run.teacher is not None:
-    command.append(f'--teacher_workdir={config.runs_dir / run.teacher}')
-  for name in ('dataset', 'data_dir'):
-    if getattr(config, name) is not None:
-      command.append(f'--{name}={getattr(config, name)}')
-  return tuple(command)
+  if teacher is not None:
+    command.append(f'--teacher_workdir={config.runs_dir / teacher}')
+  for flag in ('dataset', 'data_dir'):
+    if getattr(config, flag) is not None:
+      command.append(f'--{flag}={getattr(config, flag)}')
+  return command
 
 
 def _write_table(config, table, output):
   """Writes and prints a table of complete runs."""
-  runs = TABLES[str(table.number)][config.scale]
-  rows = read_rows([config.runs_dir / run.name for run in runs])
+  names = TABLES[str(table.number)][config.scale]
+  rows = read_rows([config.runs_dir / name for name in names])
   text = paper_tables.format_markdown(table, rows)
-  text += f'\nRuns: {", ".join(run.name for run in runs)}.\n'
+  text += f'\nRuns: {", ".join(names)}.\n'
   path = output / f'table{table.number}'
   files.write_whole(path.with_suffix('.md'), text)
   files.write_whole(
-      path.with_suffix('.csv'), paper_tables.format_csv(table, rows)
+    path.with_suffix('.csv'), paper_tables.format_csv(table, rows)
   )
   if table.number == 2:
     # pylint: disable=import-outside-toplevel
     from jacsup_jax.figures import curves
     from jacsup_jax.figures import panels
 
-    figure = curves.tradeoff([*rows, *_points_of_paper(table)])
+    of_paper = [
+      {**row._asdict(), table.rate_name: row.rate, 'source': 'paper'}
+      for row in table.rows
+    ]
+    figure = curves.tradeoff([*rows, *of_paper])
     files.write_whole(output / 'figure_4.png', panels.encode(figure))
   progress.say(text)
-
-
-def _points_of_paper(table) -> list[Mapping[str, Any]]:
-  return [
-      {
-          'model': row.model,
-          'nuisance_dim': row.nuisance_dim,
-          'mse': row.mse,
-          table.rate_name: row.rate,
-          'source': 'paper',
-      }
-      for row in table.rows
-  ]
 
 
 def _copy_figures(config, number, output):
   """Copies the pictures of a figure that runs have drawn."""
   runs, pattern = FIGURES[number]
-  folders = [config.runs_dir / run.name for run in runs[config.scale]]
-  found = 0
+  folders = [config.runs_dir / name for name in runs[config.scale]]
+  found = False
   for folder in folders:
     # results/ keeps pictures beside results.json, runs in figures/.
-    for place in (folder / 'figures', folder):
-      for path in sorted(place.glob(pattern)):
-        copy = output / f'{folder.name}_{path.name}'
-        with files.writing(copy):
-          shutil.copyfile(path, copy)
-        progress.say(f'Figure {number}: {copy}')
-        found += 1
+    for path in [*folder.glob(f'figures/{pattern}'), *folder.glob(pattern)]:
+      copy = output / f'{folder.name}_{path.name}'
+      with files.writing(copy):
+        shutil.copyfile(path, copy)
+      progress.say(f'Figure {number}: {copy}')
+      found = True
   if not found:
     raise errors.InputError(
-        f'--figure={number}: {", ".join(map(str, folders))} have no'
-        f' figures/{pattern}; accepted: complete runs that drew it.'
+      f'--figure={number}: {", ".join(map(str, folders))} have no'
+      f' figures/{pattern}; accepted: complete runs that drew it.'
     )
 
 
