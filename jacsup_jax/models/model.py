@@ -201,6 +201,8 @@ def _read_value(kind, value):
     # programs would be compiled twice.
     return getattr(jnp, jnp.dtype(value).name)
   if isinstance(kind, types.GenericAlias):
+    if kind.__args__[-1] is not Ellipsis and len(value) != len(kind.__args__):
+      raise TypeError(f'{value!r} is not of {len(kind.__args__)} numbers')
     return tuple(_read_value(int, item) for item in value)
   if type(value) is not kind and not (kind is float and type(value) is int):
     raise TypeError(f'{value!r} is no {kind.__name__}')
