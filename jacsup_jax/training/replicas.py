@@ -51,7 +51,7 @@ def stack_weights(
         ' lambda_diff and lambda_xcov; accepted: 1 or more that differ in these'
         ' alone.'
     )
-  return jax.tree.map(lambda *values: np.array(values, np.float32), *weights)
+  return jax.tree.map(lambda *values: np.array(values), *weights)
 
 
 def count_replicas(stage: config.Stage) -> int | None:

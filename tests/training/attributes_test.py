@@ -131,7 +131,9 @@ def test_data_and_sizes_are_checked():
   stages = attributes.make_stages(replace(FLAGS, weights=weights))
   attributes.check_sizes(FLAGS, stages, 2, (8, 8, 3))
   with pytest.raises(errors.InputError, match='--jacobian=full'):
-    attributes.check_sizes(FLAGS, stages, 40, (256, 256, 3))
+    attributes.check_sizes(
+        replace(FLAGS, batch_size=128), stages, 40, (256, 256, 3)
+    )
 
 
 def test_stages_have_the_terms_of_their_weights(chain):
