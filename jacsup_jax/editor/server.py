@@ -91,16 +91,16 @@ def make_app(service: Any, *, local_only: bool = True) -> web.Application:
     ]
   )
   app.on_response_prepare.append(_add_headers)
-
-  async def run_service(unused_app):
-    # Photos expire even if there are no requests.
-    task = asyncio.create_task(service.drop_expired())
-    yield
-    task.cancel()
-    service.close()
-
-  app.cleanup_ctx.append(run_service)
+  app.cleanup_ctx.append(lambda unused_app: _run_service(service))
   return app
+
+
+async def _run_service(service):
+  # Photos expire even if there are no requests.
+  task = asyncio.create_task(service.drop_expired())
+  yield
+  task.cancel()
+  service.close()
 
 
 def serve(
