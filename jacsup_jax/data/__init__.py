@@ -1,0 +1,1 @@
+"""Image sets by name, and the batches made of them."""

@@ -99,10 +99,8 @@ def test_no_file(tmp_path):
   [
     ({'images': None}, 'has the arrays labels, split'),
     ({'images': np.zeros((16, 4), np.uint8)}, r'images of shape \(16, 4\)'),
-    ({'images': np.zeros((16, 3, 4, 6), np.uint8)}, 'images of shape'),
     ({'images': np.zeros((0, 4, 6, 3), np.uint8)}, 'images of shape'),
     ({'labels': np.arange(15)}, r'shape \(15,\); accepted: 16 integers'),
-    ({'labels': np.zeros((16, 1), int)}, r'shape \(16, 1\)'),
     ({'labels': np.arange(16) / 4}, 'labels of type float64 .*integers'),
     ({'labels': np.arange(16) - 1}, 'labels from -1 to 14'),
     ({'labels': np.arange(16) * 100}, 'labels from 0 to 1500 .* 1000'),
@@ -116,7 +114,6 @@ def test_no_file(tmp_path):
     ({'images': np.full((16, *SHAPE), -0.5)}, 'float64, or out of range'),
     ({'images': np.full((16, *SHAPE), 256.0)}, r'\[0, 1\] or in \[0, 255\]'),
     ({'images': np.full((16, *SHAPE), np.nan)}, 'out of range'),
-    ({'images': np.full((16, *SHAPE), 9)}, 'images of type int64'),
     ({'images': np.full((16, *SHAPE), 'a')}, 'images of type'),
   ],
 )

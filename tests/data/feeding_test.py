@@ -59,16 +59,9 @@ def test_chunks_are_what_read_gives(in_memory):
 def test_parts_are_the_whole(in_memory, process_count):
   indices = _make_indices()
   whole = list(_iterate(in_memory, indices, chunk_steps=4))
+  options = {'chunk_steps': 4, 'process_count': process_count}
   parts = [
-    list(
-      _iterate(
-        in_memory,
-        indices,
-        chunk_steps=4,
-        process_index=index,
-        process_count=process_count,
-      )
-    )
+    list(_iterate(in_memory, indices, process_index=index, **options))
     for index in range(process_count)
   ]
   for chunk, *shares in zip(whole, *parts, strict=True):

@@ -10,13 +10,7 @@ import pytest
 from jacsup_jax.core import errors
 from jacsup_jax.data import files
 
-ARRAYS = {
-  'fortran': np.asfortranarray(np.arange(6).reshape(2, 3)),
-  'big_endian': np.arange(3, dtype='>f4'),
-  'scalar': np.float64(2.5),
-  'empty': np.zeros((0, 3)),
-  'words': np.array(['a', 'bcd']),
-}
+ARRAYS = {'x': np.arange(6).reshape(2, 3), 'words': np.array(['a', 'bcd'])}
 
 
 def refuses(message, function, *args, kind=errors.InputError):
@@ -60,17 +54,6 @@ def test_what_is_no_regular_file_is_refused(tmp_path):
   assert not files.exists('a\0b') and not files.exists('a' * 5000)
 
 
-@pytest.mark.parametrize('save', [np.savez, np.savez_compressed])
-def test_arrays_are_those_saved(tmp_path, save):
-  path = tmp_path / 'x.npz'
-  save(path, **ARRAYS)
-  found = files.read_arrays(path, tuple(ARRAYS), ('more',))
-  assert list(found) == list(ARRAYS)
-  for name, expected in ARRAYS.items():
-    assert found[name].dtype == expected.dtype
-    np.testing.assert_array_equal(found[name], expected)
-
-
 def test_values_are_shown_in_few_characters():
   assert len(files.describe('x' * 1000)) == 60
   assert files.some(list('abcdefg')) == "'a', 'b', 'c', 'd', 'e' ..."
@@ -90,6 +73,7 @@ def test_python_objects_are_never_read(tmp_path):
 def test_damaged_arrays_are_refused_or_whole(tmp_path, save):
   path = tmp_path / 'x.npz'
   save(path, **ARRAYS)
+  assert list(files.read_arrays(path, ('words',), ('x', 'y'))) == ['words', 'x']
   whole, rng = path.read_bytes(), np.random.default_rng(0)
   for cut in range(0, len(whole), 97):
     path.write_bytes(whole[:cut])
@@ -100,8 +84,8 @@ def test_damaged_arrays_are_refused_or_whole(tmp_path, save):
     content[rng.integers(len(whole))] ^= 1 << rng.integers(8)
     path.write_bytes(content)
     try:
-      found = files.read_arrays(path, ('fortran',))['fortran']
-      np.testing.assert_array_equal(found, ARRAYS['fortran'])
+      found = files.read_arrays(path, ('x',))['x']
+      np.testing.assert_array_equal(found, ARRAYS['x'])
     except errors.InputError as error:
       assert 'x.npz' in str(error) and '\n' not in str(error)
       refused += 1
@@ -141,12 +125,8 @@ def test_files_are_whole_or_as_before(tmp_path, monkeypatch):
   refuses(message, write, path, 'half', kind=errors.StorageError)
   assert path.read_bytes() == b'after'
   assert os.listdir(tmp_path) == ['a']
-
-
-def test_the_code_of_tensorstore_is_explained():
-  error = ValueError("... [os_error_code='28'] ...")
-  found = files.storage_error('/tmp/x', error)
-  assert 'No space left on device' in str(found)
+  error = files.storage_error(path, ValueError("os_error_code='28'"))
+  assert 'No space left on device' in str(error)
 
 
 def test_directories_that_can_be_made_are_accepted(tmp_path):

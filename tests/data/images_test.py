@@ -15,25 +15,11 @@ from jacsup_jax.data import images as image_files
 
 def test_the_square_of_celeba_is_rows_20_to_minus_20():
   image = np.random.default_rng(0).integers(0, 256, (218, 178, 3), np.uint8)
-  expected = image[20:-20]
-  assert expected.shape == (178, 178, 3)
   found = image_files.resize(Image.fromarray(image), 178)
-  np.testing.assert_array_equal(found, expected)
+  np.testing.assert_array_equal(found, image[20:-20])
   # Wider than high: the same of the columns.
   found = image_files.resize(Image.fromarray(image.transpose(1, 0, 2)), 178)
-  np.testing.assert_array_equal(found, expected.transpose(1, 0, 2))
-
-
-def test_lanczos_keeps_a_constant():
-  image = np.full((218, 178, 3), (10, 200, 90), np.uint8)
-  found = image_files.resize(Image.fromarray(image), 64)
-  np.testing.assert_array_equal(found, image[:64, :64])
-
-
-def test_squares_of_the_right_size_are_kept():
-  image = tiny_faces.make_images()[0][:16]
-  content = tiny_faces.encode(image)
-  np.testing.assert_array_equal(image_files.decode(content, 16, 'x'), image)
+  np.testing.assert_array_equal(found, image[20:-20].transpose(1, 0, 2))
 
 
 @pytest.mark.parametrize('mode', ['L', 'RGBA', 'CMYK', 'P'])
@@ -46,38 +32,21 @@ def test_other_kinds_of_pictures_become_colour(mode):
   np.testing.assert_allclose(image, np.full((8, 8, 3), 50), atol=3)
 
 
-@pytest.mark.parametrize(
-  ('damage', 'message'),
-  [
-    (lambda content: b'', 'empty'),
-    (lambda content: content[: len(content) // 2], '.'),
-    (lambda content: b'<html>', 'none of JPEG, PNG'),
-    (lambda content: content[:100] + b'####' + content[104:], '.'),
-  ],
-  ids=['empty', 'cut', 'text', 'flipped'],
-)
-def test_damaged_pictures(damage, message):
-  content = damage(tiny_faces.encode(tiny_faces.make_images()[0]))
-  with pytest.raises(image_files.BadImageError, match=message):
-    image_files.decode(content, 8, 'x')
-
-
 def test_pictures_are_not_enlarged():
   content = tiny_faces.encode(tiny_faces.make_images()[0])
-  with pytest.raises(ValueError, match='=32 is larger than .* x, 16x16'):
+  with pytest.raises(errors.InputError, match='=32 is larger than .* x, 16x16'):
     image_files.decode(content, 32, 'x')
 
 
 def _make_png(width, height):
   """Makes a PNG of a header alone."""
-  header = struct.pack('>II5B', width, height, 8, 2, 0, 0, 0)
-  chunk = lambda name, content: (
-    struct.pack('>I', len(content))
-    + name
-    + content
-    + struct.pack('>I', zlib.crc32(name + content))
-  )  # pyformat: disable
-  return b'\x89PNG\r\n\x1a\n' + chunk(b'IHDR', header) + chunk(b'IDAT', b'')
+  header = b'IHDR' + struct.pack('>II5B', width, height, 8, 2, 0, 0, 0)
+  chunks = [
+    struct.pack('>I', len(chunk) - 4) + chunk + struct.pack('>I', crc)
+    for chunk in (header, b'IDAT')
+    for crc in [zlib.crc32(chunk)]
+  ]
+  return b'\x89PNG\r\n\x1a\n' + b''.join(chunks)
 
 
 @pytest.mark.filterwarnings('error::PIL.Image.DecompressionBombWarning')
@@ -94,6 +63,9 @@ def test_damaged_pictures_never_raise_anything_else(kind):
   Image.fromarray(tiny_faces.make_images()[0]).save(file, format=kind)
   whole = file.getvalue()
   assert image_files.decode(whole, 8, 'x').shape == (8, 8, 3)
+  for content in (b'', b'<html>', whole[: len(whole) // 2]):
+    with pytest.raises(image_files.BadImageError):
+      image_files.decode(content, 8, 'x')
   for _ in range(60):
     content = bytearray(whole)
     content[rng.integers(min(len(whole), 300))] ^= 1 << rng.integers(8)

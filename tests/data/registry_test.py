@@ -45,15 +45,14 @@ def test_a_dataset_of_ones_own():
 
 def test_fingerprints_see_values_order_and_shapes():
   images, labels = np.arange(80, dtype=np.uint8).reshape(5, 4, 4), np.arange(5)
-  other = images.copy()
-  other[0, 0, 0] ^= 1
-  digests = {
-    dataset_lib.digest(images, labels),
-    dataset_lib.digest(other, labels),
-    dataset_lib.digest(images, labels[::-1]),
-    dataset_lib.digest(images.reshape(5, 2, 8), labels),
-  }
-  assert len(digests) == 4
+  others = [
+    (images ^ 1, labels),
+    (images, labels[::-1]),
+    (images[:, ::-1], labels),
+  ]
+  others.append((images.reshape(5, 2, 8), labels))
+  digests = {dataset_lib.digest(*pair) for pair in [(images, labels), *others]}
+  assert len(digests) == 5
 
 
 def test_validation_is_the_end_of_train():
@@ -138,7 +137,6 @@ def test_importing_the_registry_is_cheap():
     ("'dev'.*train_minus_validation", 'mnist_embedded', {'split': 'dev'}),
     ("'minst' is unknown, did you mean mnist", 'minst', {}),
     ('is unknown', '', {}),
-    ('is unknown', '../mnist', {}),
     ('is unknown', 'huggingface:mnist', {}),
     ('--dataset=mnist/x cannot be made by TFDS', 'mnist/x', {}),
     ('32x32x3', 'svhn_cropped', {'image_shape': (28, 28, 1)}),
@@ -154,9 +152,7 @@ def test_what_does_not_fit(message, name, options, tmp_path):
 
 
 def test_missing_folder(tmp_path):
-  (tmp_path / 'file').touch()
-  for name in ('none', 'file'):
-    _refuses(f'--data_dir=.*{name}', 'mnist', data_dir=tmp_path / name)
+  _refuses('--data_dir=.*none is not', 'mnist', data_dir=tmp_path / 'none')
 
 
 def test_downloads_need_tensorflow(tmp_path, monkeypatch):
