@@ -38,13 +38,13 @@ class FaderLossWeights(config.Weights):
   """Weights of the terms of Fader Networks."""
 
   lambda_adversarial: float = options.option(
-      1e-4, 'Weight lambda_E of Fader Networks, at the end of its ramp.', low=0
+    1e-4, 'Weight lambda_E of Fader Networks, at the end of its ramp.', low=0
   )
   adversarial_ramp_steps: int = options.option(
-      500_000,
-      'Steps over which that weight rises from 0; scale it with the epochs. 0:'
-      ' no ramp.',
-      low=0,
+    500_000,
+    'Steps over which that weight rises from 0; scale it with the epochs. 0:'
+    ' no ramp.',
+    low=0,
   )
 
 
@@ -53,10 +53,10 @@ class FaderConfig:
   """The flags of Fader Networks."""
 
   fader_epochs: int = options.option(
-      0, 'Epochs of Fader Networks of the teacher\'s size; 0: without.', low=0
+    0, "Epochs of Fader Networks of the teacher's size; 0: without.", low=0
   )
   fader_learning_rate: float = options.option(
-      2e-4, 'Learning rate of Adam for Fader Networks.', low=0
+    2e-4, 'Learning rate of Adam for Fader Networks.', low=0
   )
   weights: FaderLossWeights = FaderLossWeights()
 
@@ -74,7 +74,7 @@ def make_stages(flags: FaderConfig, nuisance_dim: int) -> list[config.Stage]:
 def make_flags(chain, flags: FaderConfig):
   """Returns the flags of a chain of Section 4, as the baseline is trained."""
   return dataclasses.replace(
-      chain, learning_rate=flags.fader_learning_rate, weight_decay=0.0
+    chain, learning_rate=flags.fader_learning_rate, weight_decay=0.0
   )
 
 
@@ -95,10 +95,10 @@ class LatentDiscriminator(nn.Module):
 
   @nn.compact
   def __call__(
-      self,
-      nuisance: jax.Array,
-      uniform: jax.Array | None = None,
-      train: bool = False,
+    self,
+    nuisance: jax.Array,
+    uniform: jax.Array | None = None,
+    train: bool = False,
   ) -> jax.Array:
     """Predicts attributes.
 
@@ -113,19 +113,19 @@ class LatentDiscriminator(nn.Module):
     """
     chex.assert_shape(nuisance, (None, 2, 2, None))
     x = layers.DownBlock(
-        self.width, axis_name=self.axis_name, dtype=self.dtype, name='down_0'
+      self.width, axis_name=self.axis_name, dtype=self.dtype, name='down_0'
     )(nuisance, train)
     x = x.reshape(x.shape[0], -1)
-    x = layers.dense(
-        x.shape[-1], self.hidden, dtype=self.dtype, name='dense'
-    )(x)
+    x = layers.dense(x.shape[-1], self.hidden, dtype=self.dtype, name='dense')(
+      x
+    )
     x = layers.leaky_relu(x)
     if uniform is not None:
       chex.assert_equal_shape([uniform, x])
       kept = uniform >= self.dropout_rate
       x = jnp.where(kept, x / (1 - self.dropout_rate), 0.0)
     return layers.dense(
-        self.hidden, self.num_attributes, dtype=self.dtype, name='logits'
+      self.hidden, self.num_attributes, dtype=self.dtype, name='logits'
     )(x)
 
 
@@ -177,27 +177,27 @@ class FaderAutoencoder(nn.Module):
     depth = self.image_size.bit_length() - 3
     widths = layers.doubled_widths(self.first_width, self.last_width, depth)
     self.encoder = autoencoders.FaceEncoder(
-        widths,
-        self.nuisance_channels,
-        0,
-        self.image_shape,
-        self.axis_name,
-        self.dtype,
+      widths,
+      self.nuisance_channels,
+      0,
+      self.image_shape,
+      self.axis_name,
+      self.dtype,
     )
     self.decoder = autoencoders.FaceDecoder(
-        widths[::-1], self.axis_name, self.dtype
+      widths[::-1], self.axis_name, self.dtype
     )
     self.discriminator = LatentDiscriminator(
-        self.num_factors,
-        self.discriminator_width,
-        self.discriminator_hidden,
-        axis_name=self.axis_name,
-        # As the code, which is not rounded below float32.
-        dtype=jnp.promote_types(self.dtype, jnp.float32),
+      self.num_factors,
+      self.discriminator_width,
+      self.discriminator_hidden,
+      axis_name=self.axis_name,
+      # As the code, which is not rounded below float32.
+      dtype=jnp.promote_types(self.dtype, jnp.float32),
     )
 
   def encode(
-      self, images: jax.Array, attributes: jax.Array, train: bool = False
+    self, images: jax.Array, attributes: jax.Array, train: bool = False
   ) -> codes.Code:
     """Encodes images; `attributes` `[B, K]` are the factors of their codes."""
     chex.assert_shape(attributes, (images.shape[0], self.num_factors))
@@ -210,10 +210,10 @@ class FaderAutoencoder(nn.Module):
     return self.decoder(code, train)
 
   def discriminate(
-      self,
-      nuisance: jax.Array,
-      uniform: jax.Array | None = None,
-      train: bool = False,
+    self,
+    nuisance: jax.Array,
+    uniform: jax.Array | None = None,
+    train: bool = False,
   ) -> jax.Array:
     """Returns the logits of `LatentDiscriminator`."""
     return self.discriminator(nuisance, uniform, train)
@@ -225,13 +225,13 @@ class FaderAutoencoder(nn.Module):
 
 
 def discriminator_objective(
-    params: codes.Params,
-    batch_stats: chex.ArrayTree,
-    nuisance: jax.Array,
-    attributes: jax.Array,
-    uniform: jax.Array,
-    *,
-    module: nn.Module,
+  params: codes.Params,
+  batch_stats: chex.ArrayTree,
+  nuisance: jax.Array,
+  attributes: jax.Array,
+  uniform: jax.Array,
+  *,
+  module: nn.Module,
 ) -> objectives.Result:
   """Computes the cross-entropy of the discriminator.
 
@@ -250,30 +250,30 @@ def discriminator_objective(
     (fraction of correct signs) with the batch statistics.
   """
   logits, batch_stats = objectives.apply_train(
-      module,
-      params,
-      batch_stats,
-      'discriminate',
-      jax.lax.stop_gradient(nuisance),
-      uniform,
+    module,
+    params,
+    batch_stats,
+    'discriminate',
+    jax.lax.stop_gradient(nuisance),
+    uniform,
   )
   loss = jnp.mean(losses.attribute_cross_entropy_loss(logits, attributes))
   right = (logits > 0) == (attributes > 0)
   metrics = {
-      'discriminator': loss,
-      'discriminator_accuracy': jnp.mean(right.astype(jnp.float32)),
+    'discriminator': loss,
+    'discriminator_accuracy': jnp.mean(right.astype(jnp.float32)),
   }
   return loss, (metrics, batch_stats)
 
 
 def autoencoder_objective(
-    params: codes.Params,
-    batch_stats: chex.ArrayTree,
-    code: codes.Code,
-    inputs: objectives.Inputs,
-    weight: jax.Array,
-    *,
-    module: nn.Module,
+  params: codes.Params,
+  batch_stats: chex.ArrayTree,
+  code: codes.Code,
+  inputs: objectives.Inputs,
+  weight: jax.Array,
+  *,
+  module: nn.Module,
 ) -> objectives.Result:
   """Computes the reconstruction error and the adversarial term.
 
@@ -292,18 +292,16 @@ def autoencoder_objective(
   Returns:
     Scalar loss, and the terms with the batch statistics.
   """
-  apply = functools.partial(
-      objectives.apply_train, module, params, batch_stats
-  )
+  apply = functools.partial(objectives.apply_train, module, params, batch_stats)
   reconstructions, batch_stats = apply('decode', code)
   logits, _ = apply('discriminate', code.nuisance, None)
   terms = {
-      'reconstruction': jnp.mean(
-          losses.reconstruction_loss(inputs.images, reconstructions)
-      ),
-      'adversarial': jnp.mean(
-          losses.attribute_cross_entropy_loss(logits, -inputs.attributes)
-      ),
+    'reconstruction': jnp.mean(
+      losses.reconstruction_loss(inputs.images, reconstructions)
+    ),
+    'adversarial': jnp.mean(
+      losses.attribute_cross_entropy_loss(logits, -inputs.attributes)
+    ),
   }
   loss = terms['reconstruction'] + weight * terms['adversarial']
   metrics = {'loss': loss, **terms, 'adversarial_weight': weight}
@@ -311,7 +309,7 @@ def autoencoder_objective(
 
 
 def compute_adversarial_weight(
-    step: jax.Array, weights: FaderLossWeights
+  step: jax.Array, weights: FaderLossWeights
 ) -> jax.Array:
   """Returns the adversarial weight of a step, along its ramp from 0."""
   if not weights.adversarial_ramp_steps:
@@ -321,13 +319,13 @@ def compute_adversarial_weight(
 
 
 def train_step(
-    state: steps.TrainState,
-    inputs: objectives.Inputs,
-    uniform: jax.Array,
-    *,
-    module: nn.Module,
-    weights: FaderLossWeights,
-    optimizer: optax.GradientTransformation,
+  state: steps.TrainState,
+  inputs: objectives.Inputs,
+  uniform: jax.Array,
+  *,
+  module: nn.Module,
+  weights: FaderLossWeights,
+  optimizer: optax.GradientTransformation,
 ) -> tuple[steps.TrainState, codes.Metrics]:
   """Takes one step: the discriminator's update, then the autoencoder's.
 
@@ -344,38 +342,50 @@ def train_step(
     The state after the step, and scalar metrics, each before its update.
   """
   average = functools.partial(
-      attribute_steps.average_over, axis_name=module.axis_name
+    attribute_steps.average_over, axis_name=module.axis_name
   )
   bind = lambda **parts: {**state.params, **parts}
 
   def encode(encoder):
     return objectives.apply_train(
-        module, bind(encoder=encoder), state.batch_stats, 'encode',
-        inputs.images, inputs.attributes,
+      module,
+      bind(encoder=encoder),
+      state.batch_stats,
+      'encode',
+      inputs.images,
+      inputs.attributes,
     )  # pyformat: disable
 
   # Once for both updates: the first leaves the encoder unchanged.
   code, pull_back, batch_stats = jax.vjp(
-      encode, state.params['encoder'], has_aux=True
+    encode, state.params['encoder'], has_aux=True
   )
   grads, (predicted, batch_stats) = jax.grad(
-      lambda discriminator: discriminator_objective(
-          bind(discriminator=discriminator), batch_stats, code.nuisance,
-          inputs.attributes, uniform, module=module,
-      ),
-      has_aux=True,
+    lambda discriminator: discriminator_objective(
+      bind(discriminator=discriminator),
+      batch_stats,
+      code.nuisance,
+      inputs.attributes,
+      uniform,
+      module=module,
+    ),
+    has_aux=True,
   )(state.params['discriminator'])  # pyformat: disable
   state = attribute_steps.apply_gradients(
-      state, {'discriminator': average(grads)}, optimizer
+    state, {'discriminator': average(grads)}, optimizer
   )
   weight = compute_adversarial_weight(state.step, weights)
   (decoder_grads, code_grads), (metrics, batch_stats) = jax.grad(
-      lambda decoder, code: autoencoder_objective(
-          {**state.params, 'decoder': decoder}, batch_stats, code, inputs,
-          weight, module=module,
-      ),
-      argnums=(0, 1),
-      has_aux=True,
+    lambda decoder, code: autoencoder_objective(
+      {**state.params, 'decoder': decoder},
+      batch_stats,
+      code,
+      inputs,
+      weight,
+      module=module,
+    ),
+    argnums=(0, 1),
+    has_aux=True,
   )(state.params['decoder'], code)  # pyformat: disable
   (encoder_grads,) = pull_back(code_grads)
   grads = {'encoder': encoder_grads, 'decoder': decoder_grads}
@@ -390,16 +400,16 @@ class FaderSteps(attribute_steps.FaceSteps):
   def draw(self, step, inputs, constants, shard):
     """Adds the numbers that decide the dropout instead of swaps."""
     uniform = batches.step_dropout(
-        constants.seed, step, self.batch_size, self.module.discriminator_hidden
+      constants.seed, step, self.batch_size, self.module.discriminator_hidden
     )
     return inputs, shard(uniform)
 
   def train_step(self, state, inputs, optimizer):
     """Takes one step, see `train_step`."""
     return train_step(
-        state,
-        *inputs,
-        module=self.module,
-        weights=self.weights,
-        optimizer=optimizer,
+      state,
+      *inputs,
+      module=self.module,
+      weights=self.weights,
+      optimizer=optimizer,
     )

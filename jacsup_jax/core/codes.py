@@ -59,7 +59,7 @@ def merge(code: Code) -> jax.Array:
 
 
 def take_partners(
-    values: jax.Array, permutation: jax.Array, axis_name: str | None = None
+  values: jax.Array, permutation: jax.Array, axis_name: str | None = None
 ) -> jax.Array:
   """Returns the rows of every example's partner.
 
@@ -78,7 +78,7 @@ def take_partners(
 
 
 def swap_factors(
-    code: Code, permutation: jax.Array, axis_name: str | None = None
+  code: Code, permutation: jax.Array, axis_name: str | None = None
 ) -> Code:
   """Gives every example the factors of its partner: (y, z) -> (y_j, z).
 
@@ -96,7 +96,7 @@ def swap_factors(
 
 
 def flip_factor(
-    code: Code, index: int | jax.Array, strength: float | jax.Array
+  code: Code, index: int | jax.Array, strength: float | jax.Array
 ) -> Code:
   """Sets one factor to `strength` times its opposite sign.
 

@@ -36,21 +36,22 @@ class Ramp:
   """How the weights of a student's terms rise within its stage."""
 
   ramp: str = option(
-      'constant',
-      'How the weights of all terms of a student except reconstruction rise'
-      ' within each stage.',
-      choices=RAMPS,
+    'constant',
+    'How the weights of all terms of a student except reconstruction rise'
+    ' within each stage.',
+    choices=RAMPS,
   )
   ramp_start: float = option(
-      0.0,
-      'Fraction of the weights at the first step of a stage; unused with'
-      ' --ramp=constant.',
-      low=0,
-      high=1,
+    0.0,
+    'Fraction of the weights at the first step of a stage; unused with'
+    ' --ramp=constant.',
+    low=0,
+    high=1,
   )
   ramp_epochs: int | None = option(
-      None, 'Epochs until the full weights are reached; default: the stage.',
-      low=1,
+    None,
+    'Epochs until the full weights are reached; default: the stage.',
+    low=1,
   )  # pyformat: disable
 
   def __post_init__(self):
@@ -65,31 +66,33 @@ class Supervision:
   """
 
   jacobian: str = option(
-      'secant',
-      'How a student\'s Jacobian is compared with its teacher\'s, eq. (9):'
-      ' secant (the paper\'s), the change of the image under a swap of factors;'
-      ' tangent, the directional derivative towards the swap; path, that'
-      ' derivative averaged along the swap over --jacobian_nodes points; full,'
-      ' the whole Jacobian, for small codes and images.',
-      choices=JACOBIANS,
+    'secant',
+    "How a student's Jacobian is compared with its teacher's, eq. (9):"
+    " secant (the paper's), the change of the image under a swap of factors;"
+    ' tangent, the directional derivative towards the swap; path, that'
+    ' derivative averaged along the swap over --jacobian_nodes points; full,'
+    ' the whole Jacobian, for small codes and images.',
+    choices=JACOBIANS,
   )
   jacobian_nodes: int = option(
-      3,
-      'Nodes of the Gauss-Legendre quadrature of --jacobian=path.',
-      low=1,
-      high=100,  # NumPy's nodes are tested up to 100.
+    3,
+    'Nodes of the Gauss-Legendre quadrature of --jacobian=path.',
+    low=1,
+    high=100,  # NumPy's nodes are tested up to 100.
   )
   num_swaps: int = option(
-      1, 'Permutations of the batch per step; their losses are averaged.',
-      low=1, high=64,
+    1,
+    'Permutations of the batch per step; their losses are averaged.',
+    low=1,
+    high=64,
   )  # pyformat: disable
 
   def __post_init__(self):
     check_options(self)
     if self.jacobian == 'full' and self.num_swaps != 1:
       raise errors.InputError(
-          f'--num_swaps={self.num_swaps} with --jacobian=full, which uses no'
-          ' swaps; accepted: 1.'
+        f'--num_swaps={self.num_swaps} with --jacobian=full, which uses no'
+        ' swaps; accepted: 1.'
       )
 
 
@@ -118,41 +121,41 @@ class LossWeights(Weights):
   lambda_diff: float = option(0.1, 'Weight of the Jacobian term (9).', low=0)
   lambda_xcov: float = option(1e-3, 'Weight of cross-covariance (10).', low=0)
   xcov: str = option(
-      'squared',
-      'Cross-covariance as in the paper (squared: sum of squares, eq. (10)) or'
-      ' as in the released code (norm: root of that sum).',
-      choices=('squared', 'norm'),
+    'squared',
+    'Cross-covariance as in the paper (squared: sum of squares, eq. (10)) or'
+    ' as in the released code (norm: root of that sum).',
+    choices=('squared', 'norm'),
   )
   lambda_hsic: float = option(
-      0.0,
-      'Weight of HSIC between factors and nuisance, a kernel measure of'
-      ' dependence; also applied to students without Jacobian supervision.',
-      low=0,
+    0.0,
+    'Weight of HSIC between factors and nuisance, a kernel measure of'
+    ' dependence; also applied to students without Jacobian supervision.',
+    low=0,
   )
   hsic_bandwidth: float | None = option(
-      None,
-      'Bandwidth of the Gaussian kernels of HSIC; default: the median distance'
-      ' in the batch.',
-      low=0,
+    None,
+    'Bandwidth of the Gaussian kernels of HSIC; default: the median distance'
+    ' in the batch.',
+    low=0,
   )
   lambda_orthogonal: float = option(
-      0.0,
-      'Weight of the squared cosines between the Jacobian columns of factors'
-      ' and nuisance units; also applied to students without Jacobian'
-      ' supervision.',
-      low=0,
+    0.0,
+    'Weight of the squared cosines between the Jacobian columns of factors'
+    ' and nuisance units; also applied to students without Jacobian'
+    ' supervision.',
+    low=0,
   )
   lambda_orthogonal_factors: float = option(
-      0.0,
-      'Weight of the squared cosines between the Jacobian columns of factors;'
-      ' also applied to students without Jacobian supervision.',
-      low=0,
+    0.0,
+    'Weight of the squared cosines between the Jacobian columns of factors;'
+    ' also applied to students without Jacobian supervision.',
+    low=0,
   )
   lambda_check: float = option(
-      0.0,
-      'Weight of the swap check: squared error between the teacher\'s encoding'
-      ' of a student\'s swapped image and the donor\'s factors.',
-      low=0,
+    0.0,
+    "Weight of the swap check: squared error between the teacher's encoding"
+    " of a student's swapped image and the donor's factors.",
+    low=0,
   )
   supervision: Supervision = Supervision()
   ramp: Ramp = Ramp()
@@ -170,12 +173,18 @@ class LossWeights(Weights):
 
 
 jax.tree_util.register_dataclass(
-    LossWeights,
-    data_fields=['lambda_y', 'lambda_diff', 'lambda_xcov'],
-    meta_fields=[
-        'xcov', 'lambda_hsic', 'hsic_bandwidth', 'lambda_orthogonal',
-        'lambda_orthogonal_factors', 'lambda_check', 'supervision', 'ramp',
-    ],
+  LossWeights,
+  data_fields=['lambda_y', 'lambda_diff', 'lambda_xcov'],
+  meta_fields=[
+    'xcov',
+    'lambda_hsic',
+    'hsic_bandwidth',
+    'lambda_orthogonal',
+    'lambda_orthogonal_factors',
+    'lambda_check',
+    'supervision',
+    'ramp',
+  ],
 )  # pyformat: disable
 
 
@@ -184,18 +193,18 @@ class NeighborWeights(Weights):
   """Weights of a first teacher that maps neighbours to nearby factors."""
 
   num_neighbors: int = option(
-      10, 'Nearest neighbours per image, see --first_teacher.', low=1
+    10, 'Nearest neighbours per image, see --first_teacher.', low=1
   )
   lambda_neighbor: float = option(
-      0.1,
-      'Weight of the neighbour embedding loss, see --first_teacher.',
-      low=0,
+    0.1,
+    'Weight of the neighbour embedding loss, see --first_teacher.',
+    low=0,
   )
   neighbor_scale: float = option(
-      20.0,
-      'Factor scale of the neighbour embedding loss: the extent of the code in'
-      ' units of the distance between neighbours.',
-      low=0,
+    20.0,
+    'Factor scale of the neighbour embedding loss: the extent of the code in'
+    ' units of the distance between neighbours.',
+    low=0,
   )
 
 
@@ -207,31 +216,31 @@ class AttributeLossWeights(Weights):
   """
 
   lambda_reconstruction: float = option(
-      1e2, 'lambda_1: weight of reconstruction, eq. (8).', low=0
+    1e2, 'lambda_1: weight of reconstruction, eq. (8).', low=0
   )
   lambda_prediction: float = option(
-      1e-1, 'lambda_2: weight of attribute prediction, eq. (11).', low=0
+    1e-1, 'lambda_2: weight of attribute prediction, eq. (11).', low=0
   )
   lambda_xcov: float = option(
-      1e-1, 'lambda_3: weight of cross-covariance, eq. (10).', low=0
+    1e-1, 'lambda_3: weight of cross-covariance, eq. (10).', low=0
   )
   lambda_attribute_cycle: float = option(
-      0.0, 'lambda_4: weight of the attribute cycle, eq. (12).', low=0
+    0.0, 'lambda_4: weight of the attribute cycle, eq. (12).', low=0
   )
   lambda_nuisance_cycle: float = option(
-      0.0, 'lambda_5: weight of the nuisance cycle, eq. (13).', low=0
+    0.0, 'lambda_5: weight of the nuisance cycle, eq. (13).', low=0
   )
   lambda_y: float = option(
-      0.0, 'Weight of a student\'s factor matching, eq. (9).', low=0
+    0.0, "Weight of a student's factor matching, eq. (9).", low=0
   )
   lambda_diff: float = option(
-      0.0, 'Weight of a student\'s Jacobian term, eq. (9).', low=0
+    0.0, "Weight of a student's Jacobian term, eq. (9).", low=0
   )
   xcov: str = option(
-      'squared',
-      'Cross-covariance as in the paper (squared: sum of squares, eq. (10)) or'
-      ' as in the released code (norm: root of that sum).',
-      choices=('squared', 'norm'),
+    'squared',
+    'Cross-covariance as in the paper (squared: sum of squares, eq. (10)) or'
+    ' as in the released code (norm: root of that sum).',
+    choices=('squared', 'norm'),
   )
   supervision: Supervision = Supervision()
 
@@ -249,20 +258,20 @@ class Optimization:
   """The optimizer; see `training.optimizers`."""
 
   optimizer: str = option(
-      'adam',
-      'adam (the paper\'s), or muon, which makes the updates of matrices'
-      ' orthogonal: fewer but slower steps, with a --learning_rate near 0.02.',
-      choices=OPTIMIZERS,
+    'adam',
+    "adam (the paper's), or muon, which makes the updates of matrices"
+    ' orthogonal: fewer but slower steps, with a --learning_rate near 0.02.',
+    choices=OPTIMIZERS,
   )
   learning_rate: float = option(3e-4, 'Learning rate.', low=0)
   learning_rate_schedule: str = option(
-      'constant',
-      'constant, or cosine: the learning rate falls to 0 within each stage.',
-      choices=('constant', 'cosine'),
+    'constant',
+    'constant, or cosine: the learning rate falls to 0 within each stage.',
+    choices=('constant', 'cosine'),
   )
   adam_b1: float = option(0.9, 'beta_1 of Adam.', low=0, high=MAX_DECAY)
   weight_decay: float = option(
-      1e-6, 'Weight decay, added to the gradient as L2.', low=0
+    1e-6, 'Weight decay, added to the gradient as L2.', low=0
   )
 
   def __post_init__(self):
@@ -307,8 +316,8 @@ class Stage:
     entries = dataclasses.asdict(self)
     kind = type(self.weights).__name__
     weights = {
-        name: value.tolist() if hasattr(value, 'tolist') else value
-        for name, value in entries['weights'].items()
+      name: value.tolist() if hasattr(value, 'tolist') else value
+      for name, value in entries['weights'].items()
     }
     return entries | {'weights': {'kind': kind, **weights}}
 
@@ -326,8 +335,8 @@ class Stage:
       return cls(**{**entries, 'weights': _from_json(kind, weights)})
     except (KeyError, TypeError, ValueError) as error:
       raise errors.InputError(
-          f'a stage of a manifest cannot be read ({error!r}); accepted: the'
-          ' entries that this version writes.'
+        f'a stage of a manifest cannot be read ({error!r}); accepted: the'
+        ' entries that this version writes.'
       ) from error
 
 

@@ -31,8 +31,8 @@ def one_line(text: str) -> str:
     half = _LONGEST_MESSAGE // 2
     text = f'{text[:half]} [...] {text[-half:]}'
   return ''.join(
-      c if c.isprintable() else c.encode('unicode_escape').decode()
-      for c in ' '.join(text.split())
+    c if c.isprintable() else c.encode('unicode_escape').decode()
+    for c in ' '.join(text.split())
   )
 
 

@@ -19,11 +19,11 @@ INITIALIZATIONS = ('random', 'preserving')
 
 
 def grow(
-    small: chex.ArrayTree,
-    fresh: chex.ArrayTree,
-    *,
-    position: int,
-    initialization: Initialization = 'random',
+  small: chex.ArrayTree,
+  fresh: chex.ArrayTree,
+  *,
+  position: int,
+  initialization: Initialization = 'random',
 ) -> chex.ArrayTree:
   """Enlarges a trained tree to the shapes of a fresh one.
 
@@ -53,8 +53,8 @@ def grow(
   """
   if initialization not in INITIALIZATIONS:
     raise errors.InputError(
-        f'initialization is {initialization!r}; accepted:'
-        f' {", ".join(INITIALIZATIONS)}.'
+      f'initialization is {initialization!r}; accepted:'
+      f' {", ".join(INITIALIZATIONS)}.'
     )
   _check_same_structure(small, fresh)
 
@@ -75,7 +75,7 @@ def grow(
 
 
 def fold_normalization(
-    variables: codes.Variables, epsilon: float = 1e-5
+  variables: codes.Variables, epsilon: float = 1e-5
 ) -> codes.Variables:
   """Folds a first teacher's BatchNorm into the linear layer before it.
 
@@ -95,10 +95,9 @@ def fold_normalization(
   params = variables['params']
   last = params['encoder']['code']
   folded = {
-      'kernel': last['kernel'] * jnp.expand_dims(
-          scale, range(last['kernel'].ndim - 1)
-      ),
-      'bias': (last['bias'] - stats['mean']) * scale,
+    'kernel': last['kernel']
+    * jnp.expand_dims(scale, range(last['kernel'].ndim - 1)),
+    'bias': (last['bias'] - stats['mean']) * scale,
   }
   encoder = {**params['encoder'], 'code': folded}
   return {'params': {**params, 'encoder': encoder}, 'batch_stats': {}}
@@ -108,17 +107,17 @@ def _check_same_structure(small, fresh):
   if jax.tree.structure(small) == jax.tree.structure(fresh):
     return
   in_small, in_fresh = (
-      {
-          jax.tree_util.keystr(path)
-          for path, _ in jax.tree_util.tree_leaves_with_path(tree)
-      }
-      for tree in (small, fresh)
+    {
+      jax.tree_util.keystr(path)
+      for path, _ in jax.tree_util.tree_leaves_with_path(tree)
+    }
+    for tree in (small, fresh)
   )
   only_small = sorted(in_small - in_fresh)
   only_fresh = sorted(in_fresh - in_small)
   raise errors.InputError(
-      'the trees to grow between differ: only in the trained one'
-      f' {only_small[:3]}, only in the larger one {only_fresh[:3]}.'
+    'the trees to grow between differ: only in the trained one'
+    f' {only_small[:3]}, only in the larger one {only_fresh[:3]}.'
   )
 
 
@@ -136,7 +135,7 @@ def _grown_axis(path, old_shape, new_shape, position):
     raise errors.InputError(f'{shapes}; accepted: one axis may be larger.')
   if not 0 <= position <= old_shape[axis]:
     raise errors.InputError(
-        f'{shapes}; position {position} is not within 0 to {old_shape[axis]}.'
+      f'{shapes}; position {position} is not within 0 to {old_shape[axis]}.'
     )
   return axis
 

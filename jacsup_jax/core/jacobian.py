@@ -39,14 +39,14 @@ class Changes(NamedTuple):
 
 
 def compute(
-    decode: codes.DecodeFn,
-    code: codes.Code,
-    targets: jax.Array,
-    *,
-    form: str = 'secant',
-    nodes: int = 3,
-    joint: bool = False,
-    images: jax.Array | None = None,
+  decode: codes.DecodeFn,
+  code: codes.Code,
+  targets: jax.Array,
+  *,
+  form: str = 'secant',
+  nodes: int = 3,
+  joint: bool = False,
+  images: jax.Array | None = None,
 ) -> Changes:
   """Computes the changes of a decoder's images in one of the forms.
 
@@ -77,9 +77,9 @@ def compute(
 
 
 def make_targets(
-    factors: jax.Array,
-    permutations: jax.Array,
-    axis_name: str | None = None,
+  factors: jax.Array,
+  permutations: jax.Array,
+  axis_name: str | None = None,
 ) -> jax.Array:
   """Returns the factors of every example after each swap.
 
@@ -97,12 +97,12 @@ def make_targets(
 
 
 def secant(
-    decode: codes.DecodeFn,
-    code: codes.Code,
-    targets: jax.Array,
-    *,
-    joint: bool = False,
-    images: jax.Array | None = None,
+  decode: codes.DecodeFn,
+  code: codes.Code,
+  targets: jax.Array,
+  *,
+  joint: bool = False,
+  images: jax.Array | None = None,
 ) -> Changes:
   """Computes D(target, z) - D(y, z); see `compute`.
 
@@ -120,7 +120,7 @@ def secant(
 
 
 def tangent(
-    decode: codes.DecodeFn, code: codes.Code, targets: jax.Array
+  decode: codes.DecodeFn, code: codes.Code, targets: jax.Array
 ) -> Changes:
   """Computes J(y, z) (target - y); see `compute`."""
   decode_at = _bind_nuisance(decode, code)
@@ -133,11 +133,11 @@ def tangent(
 
 
 def path(
-    decode: codes.DecodeFn,
-    code: codes.Code,
-    targets: jax.Array,
-    *,
-    nodes: int,
+  decode: codes.DecodeFn,
+  code: codes.Code,
+  targets: jax.Array,
+  *,
+  nodes: int,
 ) -> Changes:
   """Computes the mean of J from y to target, times (target - y).
 
@@ -150,7 +150,7 @@ def path(
   def change(target):
     direction = target - code.factors
     derivative = lambda t: jax.jvp(
-        decode_at, (code.factors + t * direction,), (direction,)
+      decode_at, (code.factors + t * direction,), (direction,)
     )[1]
     at_points = _map_first(derivative, points.astype(direction.dtype))
     return jnp.tensordot(weights.astype(at_points.dtype), at_points, axes=1)
@@ -159,10 +159,10 @@ def path(
 
 
 def full(
-    decode: codes.DecodeFn,
-    code: codes.Code,
-    *,
-    max_bytes: int = MAX_FULL_BYTES,
+  decode: codes.DecodeFn,
+  code: codes.Code,
+  *,
+  max_bytes: int = MAX_FULL_BYTES,
 ) -> Changes:
   """Computes all columns of J(y, z), `[K, B, ...]`; see `compute`.
 
@@ -180,11 +180,11 @@ def full(
 
 
 def check_full_size(
-    image_shape: tuple[int, ...],
-    num_factors: int,
-    dtype: jnp.dtype = jnp.float32,
-    max_bytes: int = MAX_FULL_BYTES,
-    name: str = '--jacobian=full',
+  image_shape: tuple[int, ...],
+  num_factors: int,
+  dtype: jnp.dtype = jnp.float32,
+  max_bytes: int = MAX_FULL_BYTES,
+  name: str = '--jacobian=full',
 ) -> None:
   """Checks that a full Jacobian of a batch (B, H, W, C) is not too large.
 
@@ -194,10 +194,10 @@ def check_full_size(
   needed = num_factors * math.prod(image_shape) * jnp.dtype(dtype).itemsize
   if needed > max_bytes:
     raise errors.InputError(
-        f'{name}: the full Jacobian of images {tuple(image_shape)} by'
-        f' {num_factors} units of the code needs {needed} bytes'
-        f' per decoder; accepted: up to {max_bytes} (a smaller batch, image or'
-        ' code, or --jacobian=secant, tangent or path).'
+      f'{name}: the full Jacobian of images {tuple(image_shape)} by'
+      f' {num_factors} units of the code needs {needed} bytes'
+      f' per decoder; accepted: up to {max_bytes} (a smaller batch, image or'
+      ' code, or --jacobian=secant, tangent or path).'
     )
 
 
@@ -211,17 +211,17 @@ def compare(student: jax.Array, teacher: jax.Array) -> jax.Array:
   """
   if student.shape != teacher.shape:
     raise errors.InputError(
-        f'changes of the student\'s images have shape {student.shape}, of the'
-        f' teacher\'s {teacher.shape}; accepted: the same shape for both.'
+      f"changes of the student's images have shape {student.shape}, of the"
+      f" teacher's {teacher.shape}; accepted: the same shape for both."
     )
   return losses.jacobian_loss(student, teacher)
 
 
 def decode_swapped(
-    decode: codes.DecodeFn,
-    code: codes.Code,
-    permutation: jax.Array,
-    axis_name: str | None = None,
+  decode: codes.DecodeFn,
+  code: codes.Code,
+  permutation: jax.Array,
+  axis_name: str | None = None,
 ) -> tuple[jax.Array, jax.Array]:
   """Decodes codes as they are and with their partners' factors, as one batch.
 
@@ -236,12 +236,12 @@ def decode_swapped(
 
 
 def secant_loss(
-    student_decode: codes.DecodeFn,
-    student_code: codes.Code,
-    teacher_decode: codes.DecodeFn,
-    teacher_code: codes.Code,
-    permutation: jax.Array,
-    axis_name: str | None = None,
+  student_decode: codes.DecodeFn,
+  student_code: codes.Code,
+  teacher_decode: codes.DecodeFn,
+  teacher_code: codes.Code,
+  permutation: jax.Array,
+  axis_name: str | None = None,
 ) -> jax.Array:
   """Computes the squared difference of two decoders' changes under a swap.
 
@@ -266,18 +266,23 @@ def secant_loss(
     InputError: if factors are not `[B, K]`, or images differ in shape.
   """
   return _compare_targets(
-      functools.partial(secant, joint=True), student_decode, student_code,
-      teacher_decode, teacher_code, permutation, axis_name,
+    functools.partial(secant, joint=True),
+    student_decode,
+    student_code,
+    teacher_decode,
+    teacher_code,
+    permutation,
+    axis_name,
   )  # pyformat: disable
 
 
 def tangent_loss(
-    student_decode: codes.DecodeFn,
-    student_code: codes.Code,
-    teacher_decode: codes.DecodeFn,
-    teacher_code: codes.Code,
-    permutation: jax.Array,
-    axis_name: str | None = None,
+  student_decode: codes.DecodeFn,
+  student_code: codes.Code,
+  teacher_decode: codes.DecodeFn,
+  teacher_code: codes.Code,
+  permutation: jax.Array,
+  axis_name: str | None = None,
 ) -> jax.Array:
   """Computes the squared difference of two directional derivatives to a swap.
 
@@ -287,20 +292,25 @@ def tangent_loss(
   those of `secant_loss`.
   """
   return _compare_targets(
-      tangent, student_decode, student_code,
-      teacher_decode, teacher_code, permutation, axis_name,
+    tangent,
+    student_decode,
+    student_code,
+    teacher_decode,
+    teacher_code,
+    permutation,
+    axis_name,
   )  # pyformat: disable
 
 
 def path_loss(
-    student_decode: codes.DecodeFn,
-    student_code: codes.Code,
-    teacher_decode: codes.DecodeFn,
-    teacher_code: codes.Code,
-    permutation: jax.Array,
-    axis_name: str | None = None,
-    *,
-    nodes: int = 3,
+  student_decode: codes.DecodeFn,
+  student_code: codes.Code,
+  teacher_decode: codes.DecodeFn,
+  teacher_code: codes.Code,
+  permutation: jax.Array,
+  axis_name: str | None = None,
+  *,
+  nodes: int = 3,
 ) -> jax.Array:
   """Computes the squared difference of two mean Jacobians along a swap.
 
@@ -310,18 +320,23 @@ def path_loss(
   result and errors are those of `secant_loss`, and `nodes` of the quadrature.
   """
   return _compare_targets(
-      functools.partial(path, nodes=nodes), student_decode, student_code,
-      teacher_decode, teacher_code, permutation, axis_name,
+    functools.partial(path, nodes=nodes),
+    student_decode,
+    student_code,
+    teacher_decode,
+    teacher_code,
+    permutation,
+    axis_name,
   )  # pyformat: disable
 
 
 def full_loss(
-    student_decode: codes.DecodeFn,
-    student_code: codes.Code,
-    teacher_decode: codes.DecodeFn,
-    teacher_code: codes.Code,
-    *,
-    max_bytes: int = MAX_FULL_BYTES,
+  student_decode: codes.DecodeFn,
+  student_code: codes.Code,
+  teacher_decode: codes.DecodeFn,
+  teacher_code: codes.Code,
+  *,
+  max_bytes: int = MAX_FULL_BYTES,
 ) -> jax.Array:
   """Computes the squared Frobenius norm of the difference of two Jacobians.
 
@@ -342,8 +357,13 @@ def full_loss(
 
 
 def _compare_targets(
-    changes_fn, student_decode, student_code, teacher_decode, teacher_code,
-    permutation, axis_name,
+  changes_fn,
+  student_decode,
+  student_code,
+  teacher_decode,
+  teacher_code,
+  permutation,
+  axis_name,
 ):  # pyformat: disable
   def changes_of(decode, code):
     targets = make_targets(code.factors, permutation, axis_name)
@@ -387,14 +407,14 @@ def _map_first(function, values):
 def _check_factors(factors):
   if factors.ndim != 2:
     raise errors.InputError(
-        f'factors of shape {factors.shape}; accepted: [B, K], of rank 2.'
+      f'factors of shape {factors.shape}; accepted: [B, K], of rank 2.'
     )
 
 
 def _check_rows(images, code):
   if images.ndim < 2 or images.shape[0] != code.factors.shape[0]:
     raise errors.InputError(
-        f'the decoder returned images of shape {images.shape} for factors of'
-        f' shape {code.factors.shape}; accepted: [B, ...], one image per code.'
+      f'the decoder returned images of shape {images.shape} for factors of'
+      f' shape {code.factors.shape}; accepted: [B, ...], one image per code.'
     )
   return images

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 
 def reconstruction_loss(
-    images: jax.Array, reconstructions: jax.Array
+  images: jax.Array, reconstructions: jax.Array
 ) -> jax.Array:
   """Computes the squared reconstruction error.
 
@@ -30,7 +30,7 @@ def reconstruction_loss(
 
 
 def factor_matching_loss(
-    student_factors: jax.Array, teacher_factors: jax.Array
+  student_factors: jax.Array, teacher_factors: jax.Array
 ) -> jax.Array:
   """Computes the squared distance of a student's factors from its teacher's.
 
@@ -51,7 +51,7 @@ def factor_matching_loss(
 
 
 def jacobian_loss(
-    student_changes: jax.Array, teacher_changes: jax.Array
+  student_changes: jax.Array, teacher_changes: jax.Array
 ) -> jax.Array:
   """Computes the squared difference of two decoders' changes under swaps.
 
@@ -72,7 +72,7 @@ def jacobian_loss(
 
 
 def swap_check_loss(
-    seen_factors: jax.Array, partner_factors: jax.Array
+  seen_factors: jax.Array, partner_factors: jax.Array
 ) -> jax.Array:
   """Computes the squared error of a teacher's encoding of swapped images.
 
@@ -94,11 +94,11 @@ def swap_check_loss(
 
 
 def neighbor_embedding_loss(
-    factors: jax.Array,
-    neighbor_factors: jax.Array,
-    *,
-    scale: float = 20.0,
-    axis_name: str | None = None,
+  factors: jax.Array,
+  neighbor_factors: jax.Array,
+  *,
+  scale: float = 20.0,
+  axis_name: str | None = None,
 ) -> jax.Array:
   """Computes the InfoNCE loss of neighbours against the rest of a batch.
 
@@ -127,22 +127,22 @@ def neighbor_embedding_loss(
     others = jax.lax.all_gather(others, axis_name, tiled=True)
   log_similarity = lambda squares: -jnp.log1p(scale**2 * squares)
   squares = jnp.sum(
-      jnp.square(factors[:, None, :] - others[None, :, :]), axis=2
+    jnp.square(factors[:, None, :] - others[None, :, :]), axis=2
   )
   is_self = jnp.arange(others.shape[0])[None, :] == own[:, None]
   to_all = jnp.where(is_self, -jnp.inf, log_similarity(squares))
   positive = log_similarity(
-      jnp.sum(jnp.square(factors - neighbor_factors), axis=1)
+    jnp.sum(jnp.square(factors - neighbor_factors), axis=1)
   )
   return jax.nn.logsumexp(to_all, axis=1) - positive
 
 
 def cross_covariance_loss(
-    factors: jax.Array,
-    nuisance: jax.Array,
-    *,
-    squared: bool = True,
-    axis_name: str | None = None,
+  factors: jax.Array,
+  nuisance: jax.Array,
+  *,
+  squared: bool = True,
+  axis_name: str | None = None,
 ) -> jax.Array:
   """Computes the size of the covariance between factors and nuisance.
 
@@ -165,7 +165,7 @@ def cross_covariance_loss(
   nuisance = nuisance.reshape(nuisance.shape[0], -1)
   chex.assert_equal_shape_prefix([factors, nuisance], 1)
   batch_mean = lambda x: _global_mean(
-      jnp.mean(x, axis=0, keepdims=True), axis_name
+    jnp.mean(x, axis=0, keepdims=True), axis_name
   )
   factors = factors - batch_mean(factors)
   nuisance = nuisance - batch_mean(nuisance)
@@ -180,7 +180,7 @@ def cross_covariance_loss(
 
 
 def attribute_cross_entropy_loss(
-    logits: jax.Array, attributes: jax.Array
+  logits: jax.Array, attributes: jax.Array
 ) -> jax.Array:
   """Computes the cross-entropy of a discriminator of attributes.
 
@@ -202,7 +202,7 @@ def attribute_cross_entropy_loss(
 
 
 def attribute_hinge_loss(
-    factors: jax.Array, attributes: jax.Array
+  factors: jax.Array, attributes: jax.Array
 ) -> jax.Array:
   """Computes the hinge loss of predicted attributes, with margin 1.
 
@@ -222,7 +222,7 @@ def attribute_hinge_loss(
 
 
 def attribute_cycle_loss(
-    swapped_factors: jax.Array, cycled_factors: jax.Array
+  swapped_factors: jax.Array, cycled_factors: jax.Array
 ) -> jax.Array:
   """Computes the hinge loss of the factors re-encoded after a swap.
 
@@ -240,7 +240,7 @@ def attribute_cycle_loss(
 
 
 def nuisance_cycle_loss(
-    nuisance: jax.Array, cycled_nuisance: jax.Array
+  nuisance: jax.Array, cycled_nuisance: jax.Array
 ) -> jax.Array:
   """Computes the squared distance of the nuisance re-encoded after a swap.
 

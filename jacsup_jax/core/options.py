@@ -14,13 +14,13 @@ _LARGEST_IMAGE = 4096
 
 
 def option(
-    default: Any,
-    help: str,  # pylint: disable=redefined-builtin
-    *,
-    low: float | None = None,
-    high: float | None = None,
-    choices: Sequence[str] | None = None,
-    group: str = 'training',
+  default: Any,
+  help: str,  # pylint: disable=redefined-builtin
+  *,
+  low: float | None = None,
+  high: float | None = None,
+  choices: Sequence[str] | None = None,
+  group: str = 'training',
 ) -> Any:
   """Makes a dataclass field that is a flag.
 
@@ -66,8 +66,8 @@ def check_image_size(image_size: int) -> None:
   """Raises InputError unless a size in pixels is a power of two from 8."""
   if not 8 <= image_size <= _LARGEST_IMAGE or image_size & (image_size - 1):
     raise errors.InputError(
-        f'--image_size={image_size}: accepted are powers of two from 8 to'
-        f' {_LARGEST_IMAGE}'
+      f'--image_size={image_size}: accepted are powers of two from 8 to'
+      f' {_LARGEST_IMAGE}'
     )
 
 
@@ -78,8 +78,7 @@ def _check_choice(field, value):
     accepted = ', '.join(map(str, choices))
     each = ', each at most once' if isinstance(value, tuple) else ''
     raise errors.InputError(
-        f'--{field.name}={",".join(map(str, found))}; accepted:'
-        f' {accepted}{each}.'
+      f'--{field.name}={",".join(map(str, found))}; accepted: {accepted}{each}.'
     )
 
 
@@ -89,14 +88,14 @@ def _check_range(field, value):
   high = field.metadata.get('high', math.inf)
   for entry in entries:
     if isinstance(entry, bool) or not isinstance(
-        entry, (int, float, np.number, np.ndarray)
+      entry, (int, float, np.number, np.ndarray)
     ):
       continue
     for number in np.ravel(entry).tolist():
       # The comparison also refuses NaN.
       if not (low <= number <= high and math.isfinite(number)):
         raise errors.InputError(
-            f'--{field.name}={number}; accepted: {_describe_range(low, high)}.'
+          f'--{field.name}={number}; accepted: {_describe_range(low, high)}.'
         )
 
 

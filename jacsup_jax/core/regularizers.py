@@ -14,11 +14,11 @@ from jacsup_jax.core import jacobian
 
 
 def hsic_loss(
-    factors: jax.Array,
-    nuisance: jax.Array,
-    *,
-    bandwidth: float | None = None,
-    axis_name: str | None = None,
+  factors: jax.Array,
+  nuisance: jax.Array,
+  *,
+  bandwidth: float | None = None,
+  axis_name: str | None = None,
 ) -> jax.Array:
   """Computes HSIC, a kernel measure of dependence of factors and nuisance.
 
@@ -47,18 +47,18 @@ def hsic_loss(
   chex.assert_equal_shape_prefix([factors, nuisance], 1)
   if axis_name is not None:
     factors, nuisance = jax.lax.all_gather(
-        (factors, nuisance), axis_name, tiled=True
+      (factors, nuisance), axis_name, tiled=True
     )
   count = factors.shape[0]
   if count < 2:
     raise errors.InputError(
-        f'HSIC of a batch of {count}; accepted: 2 examples or more.'
+      f'HSIC of a batch of {count}; accepted: 2 examples or more.'
     )
   center = lambda x: (
-      x
-      - jnp.mean(x, axis=0, keepdims=True)
-      - jnp.mean(x, axis=1, keepdims=True)
-      + jnp.mean(x)
+    x
+    - jnp.mean(x, axis=0, keepdims=True)
+    - jnp.mean(x, axis=1, keepdims=True)
+    + jnp.mean(x)
   )
   kernels = [_gaussian_kernel(x, bandwidth) for x in (factors, nuisance)]
   # tr(K H L H) = tr((H K H) L), a sum over all pairs.
@@ -66,10 +66,10 @@ def hsic_loss(
 
 
 def column_losses(
-    decode: codes.DecodeFn,
-    code: codes.Code,
-    *,
-    max_bytes: int = jacobian.MAX_FULL_BYTES,
+  decode: codes.DecodeFn,
+  code: codes.Code,
+  *,
+  max_bytes: int = jacobian.MAX_FULL_BYTES,
 ) -> tuple[jax.Array, jax.Array]:
   """Computes squared cosines between columns of a decoder's Jacobian.
 
@@ -100,7 +100,7 @@ def column_losses(
     return decode(codes.Code(factors, nuisance.reshape(code.nuisance.shape)))
 
   columns = jacobian.full(
-      decode_units, codes.Code(units, units[:, :0]), max_bytes=max_bytes
+    decode_units, codes.Code(units, units[:, :0]), max_bytes=max_bytes
   ).changes
   columns = columns.reshape(*columns.shape[:2], -1)
   products = jnp.einsum('ibp,jbp->bij', columns[:count], columns)
@@ -109,7 +109,7 @@ def column_losses(
   # A unit that has just grown may have no effect.
   has_effect = scales > jnp.finfo(scales.dtype).tiny
   cosines = jnp.where(
-      has_effect, jnp.square(products) / jnp.where(has_effect, scales, 1.0), 0.0
+    has_effect, jnp.square(products) / jnp.where(has_effect, scales, 1.0), 0.0
   )
   # The cosine of a factor with itself is 1.
   others = 1 - jnp.eye(count, dtype=cosines.dtype)
@@ -117,8 +117,8 @@ def column_losses(
   mean = lambda x, pairs: jnp.sum(x, axis=(1, 2)) / max(1, pairs)
   nuisance = cosines[:, :, count:]
   return (
-      mean(nuisance, count * nuisance.shape[2]),
-      mean(between, count * (count - 1)),
+    mean(nuisance, count * nuisance.shape[2]),
+    mean(between, count * (count - 1)),
   )
 
 

@@ -41,7 +41,7 @@ class FaceConstants(NamedTuple):
 
 
 def create_train_state(
-    variables: codes.Variables, optimizer: optax.GradientTransformation
+  variables: codes.Variables, optimizer: optax.GradientTransformation
 ) -> steps.TrainState:
   """Creates the state of step 0, with one optimizer state per part.
 
@@ -53,20 +53,20 @@ def create_train_state(
     TrainState of step 0 (a scalar), `opt_state` a dict by part.
   """
   return steps.TrainState(
-      step=jnp.zeros((), jnp.int32),
-      params=variables['params'],
-      batch_stats=variables['batch_stats'],
-      opt_state={
-          part: optimizer.init(params)
-          for part, params in variables['params'].items()
-      },
+    step=jnp.zeros((), jnp.int32),
+    params=variables['params'],
+    batch_stats=variables['batch_stats'],
+    opt_state={
+      part: optimizer.init(params)
+      for part, params in variables['params'].items()
+    },
   )
 
 
 def apply_gradients(
-    state: steps.TrainState,
-    grads: Mapping[str, codes.Params],
-    optimizer: optax.GradientTransformation,
+  state: steps.TrainState,
+  grads: Mapping[str, codes.Params],
+  optimizer: optax.GradientTransformation,
 ) -> steps.TrainState:
   """Updates the parts of the parameters for which gradients are given.
 
@@ -84,19 +84,19 @@ def apply_gradients(
   params, opt_state = dict(state.params), dict(state.opt_state)
   for part, part_grads in grads.items():
     updates, opt_state[part] = optimizer.update(
-        part_grads, opt_state[part], params[part]
+      part_grads, opt_state[part], params[part]
     )
     params[part] = optax.apply_updates(params[part], updates)
   return state._replace(params=params, opt_state=opt_state)
 
 
 def train_step(
-    state: steps.TrainState,
-    inputs: objectives.Inputs,
-    *,
-    module: nn.Module,
-    weights: config.AttributeLossWeights,
-    optimizer: optax.GradientTransformation,
+  state: steps.TrainState,
+  inputs: objectives.Inputs,
+  *,
+  module: nn.Module,
+  weights: config.AttributeLossWeights,
+  optimizer: optax.GradientTransformation,
 ) -> tuple[steps.TrainState, codes.Metrics]:
   """Takes one step: the first update, and the second if it has a weight.
 
@@ -117,7 +117,7 @@ def train_step(
   average = functools.partial(average_over, axis_name=module.axis_name)
   options = {'module': module, 'weights': weights}
   grads, (metrics, batch_stats) = jax.grad(
-      objectives.attribute_objective, has_aux=True
+    objectives.attribute_objective, has_aux=True
   )(state.params, state.batch_stats, inputs, **options)
   state = apply_gradients(state, average(grads), optimizer)
   state = state._replace(step=state.step + 1, batch_stats=batch_stats)
@@ -127,11 +127,11 @@ def train_step(
   def cycle_loss(decoder):
     params = {**state.params, 'decoder': decoder}
     return objectives.cycle_objective(
-        params, state.batch_stats, inputs, **options
+      params, state.batch_stats, inputs, **options
     )
 
   grads, (cycle_metrics, _) = jax.grad(cycle_loss, has_aux=True)(
-      state.params['decoder']
+    state.params['decoder']
   )
   state = apply_gradients(state, {'decoder': average(grads)}, optimizer)
   loss = metrics['loss'] + cycle_metrics['loss']
@@ -168,13 +168,13 @@ class FaceSteps:
   is_fed: bool = False
 
   def __call__(
-      self,
-      state: steps.TrainState,
-      constants: FaceConstants,
-      rows: chex.ArrayTree,
-      bounds: jax.Array,
-      *,
-      shard: Callable[[jax.Array], jax.Array] = lambda x: x,
+    self,
+    state: steps.TrainState,
+    constants: FaceConstants,
+    rows: chex.ArrayTree,
+    bounds: jax.Array,
+    *,
+    shard: Callable[[jax.Array], jax.Array] = lambda x: x,
   ) -> tuple[steps.TrainState, codes.Metrics]:
     """Takes a step per row within bounds.
 
@@ -194,7 +194,7 @@ class FaceSteps:
     def take_step(state, row):
       if not self.is_fed:
         row = jax.tree.map(
-            lambda x: jnp.take(x, shard(row), axis=0), constants.data
+          lambda x: jnp.take(x, shard(row), axis=0), constants.data
         )
       inputs = self.make_inputs(state.step, row, constants, shard)
       return self.train_step(state, inputs, optimizer)
@@ -204,19 +204,19 @@ class FaceSteps:
   def train_step(self, state, inputs, optimizer):
     """Takes one step, see `train_step`."""
     return train_step(
-        state,
-        inputs,
-        module=self.module,
-        weights=self.weights,
-        optimizer=optimizer,
+      state,
+      inputs,
+      module=self.module,
+      weights=self.weights,
+      optimizer=optimizer,
     )
 
   def make_inputs(
-      self,
-      step: jax.Array,
-      data: FaceData,
-      constants: FaceConstants,
-      shard: Callable[[jax.Array], jax.Array] = lambda x: x,
+    self,
+    step: jax.Array,
+    data: FaceData,
+    constants: FaceConstants,
+    shard: Callable[[jax.Array], jax.Array] = lambda x: x,
   ) -> objectives.Inputs:
     """Mirrors one batch, draws its swaps, and applies its teacher.
 
@@ -229,16 +229,14 @@ class FaceSteps:
     Returns:
       Inputs of this device's examples.
     """
-    mirrored = shard(
-        batches.step_mirror(constants.seed, step, self.batch_size)
-    )
+    mirrored = shard(batches.step_mirror(constants.seed, step, self.batch_size))
     # As bytes until they are used: floats would be four times as much to read
     # for everything that needs the images.
     images = batches.to_signed_float(
-        jax.lax.optimization_barrier(batches.mirror(data.images, mirrored))
+      jax.lax.optimization_barrier(batches.mirror(data.images, mirrored))
     )
     inputs = objectives.Inputs(
-        images, attributes=data.attributes.astype(jnp.float32)
+      images, attributes=data.attributes.astype(jnp.float32)
     )
     return self.draw(step, inputs, constants, shard)
 
@@ -246,7 +244,7 @@ class FaceSteps:
     """Adds the swaps of a batch, and its teacher's outputs if needed."""
     supervision = self.weights.supervision
     drawn = batches.step_permutations(
-        constants.seed, step, self.batch_size, supervision.num_swaps
+      constants.seed, step, self.batch_size, supervision.num_swaps
     )
     permutations = jnp.stack([shard(row) for row in drawn])
     inputs = inputs._replace(permutations=permutations)
@@ -254,11 +252,11 @@ class FaceSteps:
       return inputs
     apply = functools.partial(self.teacher_module.apply, constants.teacher)
     teacher = objectives.compute_teacher_outputs(
-        functools.partial(apply, method='encode'),
-        functools.partial(apply, method='decode'),
-        inputs.images,
-        permutations,
-        supervision,
-        self.module.axis_name,
+      functools.partial(apply, method='encode'),
+      functools.partial(apply, method='decode'),
+      inputs.images,
+      permutations,
+      supervision,
+      self.module.axis_name,
     )
     return inputs._replace(teacher=teacher)

@@ -43,73 +43,69 @@ class AttributesConfig(chains.ChainConfig):
   """The flags of a chain of Section 4, with the paper's values."""
 
   epochs: int = _option(
-      100,
-      'Epochs of the teacher without cycle losses (its first phase); 0: no'
-      ' teacher and no students, for a baseline alone.',
-      low=0,
+    100,
+    'Epochs of the teacher without cycle losses (its first phase); 0: no'
+    ' teacher and no students, for a baseline alone.',
+    low=0,
   )
   cycle_epochs: int = _option(
-      100, 'Epochs of the teacher with cycle losses; 0: without.', low=0
+    100, 'Epochs of the teacher with cycle losses; 0: without.', low=0
   )
-  student_epochs: int = _option(
-      200, 'Epochs of a student at each size.', low=1
-  )
+  student_epochs: int = _option(200, 'Epochs of a student at each size.', low=1)
   nuisance_dims: tuple[int, ...] = _option(
-      (2048, 4096, 8192),
-      'd of the teacher, and after each growth; multiples of 4, since the'
-      ' nuisance is a map of 2x2.',
-      low=4,
-      high=_LARGEST_DIM,
+    (2048, 4096, 8192),
+    'd of the teacher, and after each growth; multiples of 4, since the'
+    ' nuisance is a map of 2x2.',
+    low=4,
+    high=_LARGEST_DIM,
   )
   students: tuple[str, ...] = _option(
-      ('student',),
-      'Chains to grow from the teacher: student (with Jacobian supervision),'
-      ' student_cycle (with cycle losses instead), student_no_jacobian'
-      ' (neither), student_from_scratch (with Jacobian supervision, but not'
-      ' grown: the last size at once, for as many epochs as a chain); empty'
-      ' for the teacher alone.',
-      choices=STUDENTS,
+    ('student',),
+    'Chains to grow from the teacher: student (with Jacobian supervision),'
+    ' student_cycle (with cycle losses instead), student_no_jacobian'
+    ' (neither), student_from_scratch (with Jacobian supervision, but not'
+    ' grown: the last size at once, for as many epochs as a chain); empty'
+    ' for the teacher alone.',
+    choices=STUDENTS,
   )
   supervisor: str = _option(
-      'teacher',
-      'Which Jacobian supervises the growths after the first: teacher (as'
-      ' released), or parent, of the student grown from.',
-      choices=('teacher', 'parent'),
+    'teacher',
+    'Which Jacobian supervises the growths after the first: teacher (as'
+    ' released), or parent, of the student grown from.',
+    choices=('teacher', 'parent'),
   )
   weights: config.AttributeLossWeights = config.AttributeLossWeights(
-      lambda_attribute_cycle=1e-4,
-      lambda_nuisance_cycle=1e-5,
-      lambda_y=1.0,
-      lambda_diff=50.0,
+    lambda_attribute_cycle=1e-4,
+    lambda_nuisance_cycle=1e-5,
+    lambda_y=1.0,
+    lambda_diff=50.0,
   )
   student_lambda_prediction: float = _option(
-      0.0, 'Weight of attribute prediction for all students.', low=0
+    0.0, 'Weight of attribute prediction for all students.', low=0
   )
   student_lambda_xcov: float = _option(
-      0.0, 'Weight of cross-covariance for all students.', low=0
+    0.0, 'Weight of cross-covariance for all students.', low=0
   )
   learning_rate: float = _option(2e-3, 'Learning rate of Adam.', low=0)
-  adam_b1: float = _option(
-      0.5, 'beta_1 of Adam.', low=0, high=config.MAX_DECAY
-  )
+  adam_b1: float = _option(0.5, 'beta_1 of Adam.', low=0, high=config.MAX_DECAY)
   weight_decay: float = _option(
-      0.0, 'Weight decay, added to the gradient as L2.', low=0
+    0.0, 'Weight decay, added to the gradient as L2.', low=0
   )
   growth: str = _option(
-      'random',
-      'New channels: random (the paper\'s), or preserving (the student\'s'
-      ' decoder starts equal to its teacher\'s).',
-      choices=growth.INITIALIZATIONS,
+    'random',
+    "New channels: random (the paper's), or preserving (the student's"
+    " decoder starts equal to its teacher's).",
+    choices=growth.INITIALIZATIONS,
   )
   keep_moments: bool = _option(
-      True, 'Keep Adam\'s moments through a growth, instead of new ones.'
+    True, "Keep Adam's moments through a growth, instead of new ones."
   )
   cache: str = _option(
-      'device',
-      'Where the training images are kept: device, on every device; host, in'
-      ' main memory; none, read from the prepared set while training.',
-      choices=('device', 'host', 'none'),
-      group='data',
+    'device',
+    'Where the training images are kept: device, on every device; host, in'
+    ' main memory; none, read from the prepared set while training.',
+    choices=('device', 'host', 'none'),
+    group='data',
   )
 
   def __post_init__(self):
@@ -117,32 +113,32 @@ class AttributesConfig(chains.ChainConfig):
     dims, shown = self.nuisance_dims, ','.join(map(str, self.nuisance_dims))
     if not dims or any(dim % 4 for dim in dims) or sorted({*dims}) != [*dims]:
       raise errors.InputError(
-          f'--nuisance_dims={shown}; accepted: multiples of 4 up to'
-          f' {_LARGEST_DIM}, each larger than the one before.'
+        f'--nuisance_dims={shown}; accepted: multiples of 4 up to'
+        f' {_LARGEST_DIM}, each larger than the one before.'
       )
     students = ','.join(self.students)
     if students and len(dims) < 2:
       raise errors.InputError(
-          f'--students={students} with --nuisance_dims={shown}, which leaves'
-          ' nothing to grow to; accepted: several sizes, or --students=.'
+        f'--students={students} with --nuisance_dims={shown}, which leaves'
+        ' nothing to grow to; accepted: several sizes, or --students=.'
       )
     if students and not self.epochs and self.teacher_workdir is None:
       raise errors.InputError(
-          f'--students={students} with --epochs=0, which trains no teacher;'
-          ' accepted: 1 or more, or --teacher_workdir.'
+        f'--students={students} with --epochs=0, which trains no teacher;'
+        ' accepted: 1 or more, or --teacher_workdir.'
       )
 
   @property
   def optimization(self) -> config.Optimization:
     return config.Optimization(
-        learning_rate=self.learning_rate,
-        adam_b1=self.adam_b1,
-        weight_decay=self.weight_decay,
+      learning_rate=self.learning_rate,
+      adam_b1=self.adam_b1,
+      weight_decay=self.weight_decay,
     )
 
 
 def make_weights(
-    flags: AttributesConfig, model: str
+  flags: AttributesConfig, model: str
 ) -> config.AttributeLossWeights:
   """Returns the weights of the objective of a kind of model.
 
@@ -154,17 +150,17 @@ def make_weights(
   no_jacobian = {'lambda_y': 0.0, 'lambda_diff': 0.0}
   # A student has neither labels nor eq. (10), unless flags say so.
   of_student = {
-      'lambda_prediction': flags.student_lambda_prediction,
-      'lambda_xcov': flags.student_lambda_xcov,
+    'lambda_prediction': flags.student_lambda_prediction,
+    'lambda_xcov': flags.student_lambda_xcov,
   }
   changes = {
-      _FIRST_PHASE: no_cycle | no_jacobian,
-      TEACHER: no_jacobian,
-      'student': of_student | no_cycle,
-      _FROM_SCRATCH: of_student | no_cycle,
-      # Cycle losses instead of the Jacobian, as in Tables 2 and 5.
-      'student_cycle': of_student | no_jacobian,
-      'student_no_jacobian': of_student | no_cycle | no_jacobian,
+    _FIRST_PHASE: no_cycle | no_jacobian,
+    TEACHER: no_jacobian,
+    'student': of_student | no_cycle,
+    _FROM_SCRATCH: of_student | no_cycle,
+    # Cycle losses instead of the Jacobian, as in Tables 2 and 5.
+    'student_cycle': of_student | no_jacobian,
+    'student_no_jacobian': of_student | no_cycle | no_jacobian,
   }
   return dataclasses.replace(flags.weights, **changes[model])
 
@@ -184,17 +180,17 @@ def make_stages(flags: AttributesConfig) -> list[config.Stage]:
   weigh = functools.partial(make_weights, flags)
   if flags.teacher_workdir is None and flags.epochs:
     stage = config.Stage(
-        TEACHER, TEACHER, None, dims[0], flags.epochs, weigh(_FIRST_PHASE)
+      TEACHER, TEACHER, None, dims[0], flags.epochs, weigh(_FIRST_PHASE)
     )
     if flags.cycle_epochs and weigh(TEACHER).needs_cycle:
       chain.append(
-          dataclasses.replace(stage, name=_FIRST_PHASE, model=_FIRST_PHASE)
+        dataclasses.replace(stage, name=_FIRST_PHASE, model=_FIRST_PHASE)
       )
       stage = dataclasses.replace(
-          stage,
-          parent=_FIRST_PHASE,
-          epochs=flags.cycle_epochs,
-          weights=weigh(TEACHER),
+        stage,
+        parent=_FIRST_PHASE,
+        epochs=flags.cycle_epochs,
+        weights=weigh(TEACHER),
       )
     chain.append(stage)
   for model in flags.students:
@@ -202,14 +198,14 @@ def make_stages(flags: AttributesConfig) -> list[config.Stage]:
     if model == _FROM_SCRATCH:
       epochs = (len(dims) - 1) * flags.student_epochs
       stage = config.Stage(
-          name(dims[-1]), model, None, dims[-1], epochs, weigh(model), TEACHER
+        name(dims[-1]), model, None, dims[-1], epochs, weigh(model), TEACHER
       )
       chain.append(stage)
       continue
     parent = TEACHER
     for dim in dims[1:]:
       stage = config.Stage(
-          name(dim), model, parent, dim, flags.student_epochs, weigh(model)
+        name(dim), model, parent, dim, flags.student_epochs, weigh(model)
       )
       if flags.supervisor == 'teacher':
         stage = dataclasses.replace(stage, teacher=TEACHER)
@@ -219,10 +215,10 @@ def make_stages(flags: AttributesConfig) -> list[config.Stage]:
 
 
 def check_sizes(
-    flags: AttributesConfig,
-    chain: Sequence[config.Stage],
-    num_factors: int,
-    image_shape: tuple[int, int, int],
+  flags: AttributesConfig,
+  chain: Sequence[config.Stage],
+  num_factors: int,
+  image_shape: tuple[int, int, int],
 ) -> None:
   """Raises InputError if a full Jacobian of a run is too large to compute."""
   for stage in chain:
@@ -242,11 +238,11 @@ class Attributes:
   """
 
   def __init__(
-      self,
-      flags: AttributesConfig,
-      make_model: MakeModel,
-      dataset: datasets.Dataset,
-      steps_type: type[attribute_steps.FaceSteps] = attribute_steps.FaceSteps,
+    self,
+    flags: AttributesConfig,
+    make_model: MakeModel,
+    dataset: datasets.Dataset,
+    steps_type: type[attribute_steps.FaceSteps] = attribute_steps.FaceSteps,
   ):
     """Initialises the recipe.
 
@@ -276,13 +272,13 @@ class Attributes:
     return attribute_steps.FaceData(jnp.asarray(images), jnp.asarray(labels))
 
   def create(
-      self, stage: config.Stage, trained: Mapping[str, steps.Trained]
+    self, stage: config.Stage, trained: Mapping[str, steps.Trained]
   ) -> tuple[nn.Module, steps.TrainState]:
     """Returns a stage's module and its state before the first step."""
     module = self._make_model(stage.nuisance_dim)
     fresh = attribute_steps.create_train_state(
-        autoencoders.init_variables(module, stage.seed),
-        optimizers.make_optimizer(self.flags.optimization),
+      autoencoders.init_variables(module, stage.seed),
+      optimizers.make_optimizer(self.flags.optimization),
     )
     parent = trained.get(stage.parent)
     if parent is None:
@@ -290,10 +286,10 @@ class Attributes:
     return module, grow_state(parent, module, fresh, self.flags)
 
   def make_epoch(
-      self,
-      stage: config.Stage,
-      module: nn.Module,
-      trained: Mapping[str, steps.Trained],
+    self,
+    stage: config.Stage,
+    module: nn.Module,
+    trained: Mapping[str, steps.Trained],
   ) -> loop.Epoch:
     """Makes the epoch of a stage, of resident or of fed data."""
     teacher, supervisor = None, trained.get(stage.supervisor)
@@ -301,50 +297,50 @@ class Attributes:
       teacher = supervisor.variables
     is_fed = self._resident is None
     compiled = devices.compile_epoch(
-        self.flags.parallel,
-        self.batch_size,
-        self.make_steps(stage, module, supervisor),
-        fed=is_fed,
+      self.flags.parallel,
+      self.batch_size,
+      self.make_steps(stage, module, supervisor),
+      fed=is_fed,
     )
     constants = devices.replicate(
-        attribute_steps.FaceConstants(
-            jnp.asarray(stage.seed), teacher, self._resident
-        )
+      attribute_steps.FaceConstants(
+        jnp.asarray(stage.seed), teacher, self._resident
+      )
     )
     shape = (self.batch_size, *self._dataset.image_shape)
     order = chains.Order(stage.seed, len(self._dataset), shape)
     if is_fed:
       pack = attribute_steps.FaceData
       return chains.make_fed_epoch(
-          compiled, constants, order, self._dataset, pack
+        compiled, constants, order, self._dataset, pack
       )
     return chains.make_resident_epoch(compiled, constants, order)
 
   def make_steps(
-      self,
-      stage: config.Stage,
-      module: nn.Module,
-      supervisor: steps.Trained | None,
+    self,
+    stage: config.Stage,
+    module: nn.Module,
+    supervisor: steps.Trained | None,
   ) -> attribute_steps.FaceSteps:
     """Makes the steps of a stage."""
     name, teacher_module = devices.axis_name(self.flags.parallel), None
     if stage.weights.needs_teacher:
       teacher_module = supervisor.module.clone(axis_name=name)
     return self._steps_type(
-        module.clone(axis_name=name),
-        teacher_module,
-        stage.weights,
-        self.flags.optimization,
-        self.batch_size,
-        is_fed=self._resident is None,
+      module.clone(axis_name=name),
+      teacher_module,
+      stage.weights,
+      self.flags.optimization,
+      self.batch_size,
+      is_fed=self._resident is None,
     )
 
 
 def grow_state(
-    parent: steps.Trained,
-    module: nn.Module,
-    fresh: steps.TrainState,
-    flags: AttributesConfig,
+  parent: steps.Trained,
+  module: nn.Module,
+  fresh: steps.TrainState,
+  flags: AttributesConfig,
 ) -> steps.TrainState:
   """Makes the state that a stage begins with from that of its parent.
 
@@ -359,17 +355,17 @@ def grow_state(
   """
   is_grown = module.nuisance_dim != parent.module.nuisance_dim
   grow = functools.partial(
-      growth.grow,
-      # Channels of a code are (nuisance, factors): new ones come between.
-      position=parent.module.nuisance_channels,
-      initialization=flags.growth,
+    growth.grow,
+    # Channels of a code are (nuisance, factors): new ones come between.
+    position=parent.module.nuisance_channels,
+    initialization=flags.growth,
   )
   opt_state = fresh.opt_state
   if flags.keep_moments or not is_grown:
     opt_state = grow(parent.state.opt_state, fresh.opt_state)
   return steps.TrainState(
-      step=parent.state.step,
-      params=grow(parent.state.params, fresh.params),
-      batch_stats=grow(parent.state.batch_stats, fresh.batch_stats),
-      opt_state=opt_state,
+    step=parent.state.step,
+    params=grow(parent.state.params, fresh.params),
+    batch_stats=grow(parent.state.batch_stats, fresh.batch_stats),
+    opt_state=opt_state,
   )

@@ -25,35 +25,37 @@ class ChainConfig:
   """The flags that all chains of stages share."""
 
   seed: int = config.option(
-      0, 'Seed of initialisation, data order and swaps.',
-      low=0, high=config.LARGEST_INTEGER,
+    0,
+    'Seed of initialisation, data order and swaps.',
+    low=0,
+    high=config.LARGEST_INTEGER,
   )  # pyformat: disable
   seeds: int = config.option(
-      1,
-      'Number of seeds, from --seed on, trained one after the other; tables'
-      ' show means and deviations, figures the first.',
-      low=1,
-      high=1000,
+    1,
+    'Number of seeds, from --seed on, trained one after the other; tables'
+    ' show means and deviations, figures the first.',
+    low=1,
+    high=1000,
   )
   batch_size: int = config.option(
-      128, 'Examples per step, over all devices.', low=1
+    128, 'Examples per step, over all devices.', low=1
   )
   teacher_workdir: str | None = config.option(
-      None,
-      'A run whose finished first teacher the students grow from; by default it'
-      ' is trained here. With --distributed all processes read it.',
+    None,
+    'A run whose finished first teacher the students grow from; by default it'
+    ' is trained here. With --distributed all processes read it.',
   )
   compute_dtype: str = config.option(
-      'float32',
-      'Type that matrix products are computed in; parameters are float32.',
-      choices=config.COMPUTE_DTYPES,
-      group='devices',
+    'float32',
+    'Type that matrix products are computed in; parameters are float32.',
+    choices=config.COMPUTE_DTYPES,
+    group='devices',
   )
   parallel: str = config.option(
-      'jit',
-      'How devices share a step: jit over a mesh, or pmap.',
-      choices=config.MODES,
-      group='devices',
+    'jit',
+    'How devices share a step: jit over a mesh, or pmap.',
+    choices=config.MODES,
+    group='devices',
   )
 
   def __post_init__(self):
@@ -78,13 +80,13 @@ class ChainConfig:
       rename = lambda name, suffix=suffix: name and f'{name}{suffix}'
       for stage in chain:
         stages.append(
-            dataclasses.replace(
-                stage,
-                name=rename(stage.name),
-                parent=rename(stage.parent),
-                teacher=rename(stage.teacher),
-                seed=seed,
-            )
+          dataclasses.replace(
+            stage,
+            name=rename(stage.name),
+            parent=rename(stage.parent),
+            teacher=rename(stage.teacher),
+            seed=seed,
+          )
         )
     return stages
 
@@ -116,7 +118,7 @@ class Order:
   def list_batches(self, epoch: int) -> jax.Array:
     """Returns `[steps, B]` indices of the examples of an epoch."""
     return _list_batches(
-        self.seed, epoch, self.num_examples, self.batch_shape[0]
+      self.seed, epoch, self.num_examples, self.batch_shape[0]
     )
 
 
@@ -124,10 +126,10 @@ _list_batches = jax.jit(batches.epoch_indices, static_argnums=(2, 3))
 
 
 def make_resident_epoch(
-    compiled: devices.CompiledSteps,
-    constants: Any,
-    order: Order,
-    *others: Order,
+  compiled: devices.CompiledSteps,
+  constants: Any,
+  order: Order,
+  *others: Order,
 ) -> loop.Epoch:
   """Makes the epochs of data that are on all devices.
 
@@ -151,11 +153,11 @@ def make_resident_epoch(
 
 
 def make_fed_epoch(
-    compiled: devices.CompiledSteps,
-    constants: Any,
-    order: Order,
-    dataset: datasets.Dataset,
-    pack: Callable[..., Any],
+  compiled: devices.CompiledSteps,
+  constants: Any,
+  order: Order,
+  dataset: datasets.Dataset,
+  pack: Callable[..., Any],
 ) -> loop.Epoch:
   """Makes the epochs of data that are read while training.
 
@@ -176,17 +178,17 @@ def make_fed_epoch(
     start = first // chunk_steps * chunk_steps
     index, count = devices.process()
     for arrays in feeding.iterate_chunks(
-        dataset,
-        np.asarray(order.list_batches(epoch))[start:],
-        chunk_steps=chunk_steps,
-        process_index=index,
-        process_count=count,
+      dataset,
+      np.asarray(order.list_batches(epoch))[start:],
+      chunk_steps=chunk_steps,
+      process_index=index,
+      process_count=count,
     ):
       data, length = pack(*arrays), len(arrays[0])
       # Placed once, in however many parts it is taken.
       data = compiled.place_rows(data)
       run = lambda state, bounds, data=data: compiled.run(
-          state, constants, data, bounds
+        state, constants, data, bounds
       )
       yield loop.Chunk(start, length, run)
       start += length

@@ -49,18 +49,18 @@ class CompiledSteps:
   run: Callable[..., tuple[Any, codes.Metrics]]
 
   def __call__(
-      self, state, constants, rows, bounds=loop.make_bounds()
+    self, state, constants, rows, bounds=loop.make_bounds()
   ) -> tuple[Any, codes.Metrics]:
     """Takes all steps of the rows, or those within bounds."""
     return self.run(state, constants, self.place_rows(rows), bounds)
 
 
 def connect(
-    coordinator: str | None = None,
-    process_count: int | None = None,
-    process_id: int | None = None,
-    *,
-    seconds: float = 300,
+  coordinator: str | None = None,
+  process_count: int | None = None,
+  process_id: int | None = None,
+  *,
+  seconds: float = 300,
 ) -> None:
   """Joins this process to the others of its run, before any device is used.
 
@@ -83,16 +83,16 @@ def connect(
   jax.config.update('jax_enable_preemption_service', False)
   try:
     jax.distributed.initialize(
-        coordinator,
-        process_count,
-        process_id,
-        initialization_timeout=max(1, round(seconds)),
+      coordinator,
+      process_count,
+      process_id,
+      initialization_timeout=max(1, round(seconds)),
     )
   except (ValueError, RuntimeError) as error:
     raise errors.InputError(
-        f'--distributed: the processes do not connect ({error}); accepted:'
-        ' hosts of a TPU, Slurm or Open MPI, or the same --coordinator and'
-        ' --process_count and a --process_id each.'
+      f'--distributed: the processes do not connect ({error}); accepted:'
+      ' hosts of a TPU, Slurm or Open MPI, or the same --coordinator and'
+      ' --process_count and a --process_id each.'
     ) from error
 
 
@@ -161,16 +161,16 @@ def check_same(terms: Mapping[str, Any]) -> None:
   if not has_others():
     return
   digests = np.array(
-      [zlib.crc32(json.dumps(terms[name]).encode()) for name in sorted(terms)],
-      np.uint32,
+    [zlib.crc32(json.dumps(terms[name]).encode()) for name in sorted(terms)],
+    np.uint32,
   )
   found = np.asarray(multihost_utils.process_allgather(digests))
   same = (found == found[0]).all(axis=0)
   differing = [name for name, ok in zip(sorted(terms), same) if not ok]
   if differing:
     raise errors.InputError(
-        f'the processes of this run differ in {", ".join(differing)}; accepted:'
-        ' the same in all.'
+      f'the processes of this run differ in {", ".join(differing)}; accepted:'
+      ' the same in all.'
     )
 
 
@@ -212,9 +212,9 @@ def check_batch_size(batch_size: int) -> None:
   count = jax.device_count()
   if batch_size % count:
     raise errors.InputError(
-        f'--batch_size={batch_size} is not divisible by the {count} devices'
-        f' of {jax.process_count()} process(es); accepted: multiples of'
-        f' {count}.'
+      f'--batch_size={batch_size} is not divisible by the {count} devices'
+      f' of {jax.process_count()} process(es); accepted: multiples of'
+      f' {count}.'
     )
 
 
@@ -230,7 +230,7 @@ def replicate(tree: chex.ArrayTree) -> chex.ArrayTree:
 
 @functools.lru_cache(maxsize=128)
 def compile_epoch(
-    mode: Mode, batch_size: int, steps_fn: StepsFn, *, fed: bool = False
+  mode: Mode, batch_size: int, steps_fn: StepsFn, *, fed: bool = False
 ) -> CompiledSteps:
   """Compiles steps for all devices; equal arguments share one program.
 
@@ -263,7 +263,7 @@ def compile_epoch(
     rows_sharding = NamedSharding(mesh, rows_spec)
     compiled = _jit_steps(steps_fn, mesh, rows_sharding)
     place = functools.partial(
-        jax.make_array_from_process_local_data, rows_sharding
+      jax.make_array_from_process_local_data, rows_sharding
     )
     place_rows = replicate
     if fed:
@@ -280,13 +280,13 @@ def compile_epoch(
 
 
 def compile_for(
-    devices: Sequence[jax.Device],
-    steps_fn: StepsFn,
-    state: chex.ArrayTree,
-    constants: chex.ArrayTree,
-    rows: chex.ArrayTree,
-    *,
-    fed: bool = False,
+  devices: Sequence[jax.Device],
+  steps_fn: StepsFn,
+  state: chex.ArrayTree,
+  constants: chex.ArrayTree,
+  rows: chex.ArrayTree,
+  *,
+  fed: bool = False,
 ) -> jax.stages.Compiled:
   """Compiles steps for devices that need not be present, e.g. of a topology.
 
@@ -300,9 +300,11 @@ def compile_for(
   """
   mesh = Mesh(np.array(devices), (_AXIS,))
   spec = PartitionSpec(None, _AXIS) if fed else PartitionSpec()
-  return _jit_steps(steps_fn, mesh, NamedSharding(mesh, spec)).lower(
-      state, constants, rows, loop.make_bounds()
-  ).compile()
+  return (
+    _jit_steps(steps_fn, mesh, NamedSharding(mesh, spec))
+    .lower(state, constants, rows, loop.make_bounds())
+    .compile()
+  )
 
 
 def _make_mesh():
@@ -322,9 +324,9 @@ def _place(tree, replicated, mode='jit'):
       return True
     # A result of pmap is on the devices of this process, and so on all.
     return (
-        mode == 'pmap'
-        and x.is_fully_replicated
-        and len(x.addressable_shards) == jax.local_device_count()
+      mode == 'pmap'
+      and x.is_fully_replicated
+      and len(x.addressable_shards) == jax.local_device_count()
     )
 
   def place(x):
@@ -343,13 +345,13 @@ def _jit_steps(steps_fn, mesh, rows_sharding):
   replicated = NamedSharding(mesh, PartitionSpec())
   by_example = NamedSharding(mesh, PartitionSpec(_AXIS))
   return jax.jit(
-      functools.partial(
-          steps_fn,
-          shard=lambda x: jax.lax.with_sharding_constraint(x, by_example),
-      ),
-      in_shardings=(replicated, replicated, rows_sharding, replicated),
-      out_shardings=replicated,
-      donate_argnums=0,
+    functools.partial(
+      steps_fn,
+      shard=lambda x: jax.lax.with_sharding_constraint(x, by_example),
+    ),
+    in_shardings=(replicated, replicated, rows_sharding, replicated),
+    out_shardings=replicated,
+    donate_argnums=0,
   )
 
 
@@ -361,12 +363,12 @@ def _pmap_steps(steps_fn, local_size, fed):
     return jax.lax.dynamic_slice_in_dim(x, start, local_size)
 
   mapped = jax.pmap(
-      lambda unused_device, *args: steps_fn(*args, shard=take_local),
-      axis_name=_AXIS,
-      # pmap requires one argument with a mapped axis.
-      in_axes=(0, None, None, 1 if fed else None, None),
-      # Averaged gradients and statistics keep the state equal on all devices.
-      out_axes=None,
+    lambda unused_device, *args: steps_fn(*args, shard=take_local),
+    axis_name=_AXIS,
+    # pmap requires one argument with a mapped axis.
+    in_axes=(0, None, None, 1 if fed else None, None),
+    # Averaged gradients and statistics keep the state equal on all devices.
+    out_axes=None,
   )
   return functools.partial(mapped, np.arange(jax.local_device_count()))
 

@@ -33,7 +33,10 @@ MakeModel = Callable[[int, int, bool], nn.Module]
 
 _FROM_SCRATCH = 'student_from_scratch'
 STUDENTS = (
-    'student', 'student_no_jacobian', 'student_unconstrained', _FROM_SCRATCH
+  'student',
+  'student_no_jacobian',
+  'student_unconstrained',
+  _FROM_SCRATCH,
 )  # pyformat: disable
 _option = config.option
 
@@ -43,62 +46,66 @@ class DiscoveryConfig(chains.ChainConfig):
   """The flags of a chain of Section 3, with the paper's values for digits."""
 
   students: tuple[str, ...] = _option(
-      ('student',),
-      'Chains to grow from the teacher: student (with Jacobian supervision),'
-      ' student_no_jacobian (cross-covariance only), student_unconstrained'
-      ' (neither), student_from_scratch (with Jacobian supervision, but not'
-      ' grown: the last size at once, for as many epochs as a chain).',
-      choices=STUDENTS,
+    ('student',),
+    'Chains to grow from the teacher: student (with Jacobian supervision),'
+    ' student_no_jacobian (cross-covariance only), student_unconstrained'
+    ' (neither), student_from_scratch (with Jacobian supervision, but not'
+    ' grown: the last size at once, for as many epochs as a chain).',
+    choices=STUDENTS,
   )
   num_factors: int = _option(
-      2, 'k, code units of the first teacher.',
-      low=1, high=config.LARGEST_WIDTH,
+    2,
+    'k, code units of the first teacher.',
+    low=1,
+    high=config.LARGEST_WIDTH,
   )  # pyformat: disable
   nuisance_dim: int = _option(
-      14, 'd, nuisance units of the last student.',
-      low=1, high=config.LARGEST_WIDTH,
+    14,
+    'd, nuisance units of the last student.',
+    low=1,
+    high=config.LARGEST_WIDTH,
   )  # pyformat: disable
   grow_by: int = _option(
-      1, 'Units added by a growth; the last growth adds what remains.', low=1
+    1, 'Units added by a growth; the last growth adds what remains.', low=1
   )
   epochs: int = _option(100, 'Passes over the data in each stage.', low=1)
   teacher_epochs: int | None = _option(
-      None, 'Epochs of the first teacher; default: --epochs.', low=1
+    None, 'Epochs of the first teacher; default: --epochs.', low=1
   )
   grow_when: str = _option(
-      'schedule',
-      'When a stage ends: schedule, after --epochs; plateau, earlier if the'
-      ' error on validation images, then held out of training, has had no new'
-      ' minimum for --patience epochs.',
-      choices=('schedule', 'plateau'),
+    'schedule',
+    'When a stage ends: schedule, after --epochs; plateau, earlier if the'
+    ' error on validation images, then held out of training, has had no new'
+    ' minimum for --patience epochs.',
+    choices=('schedule', 'plateau'),
   )
   patience: int = _option(3, 'Epochs of a plateau, see --grow_when.', low=1)
   growth: str = _option(
-      'random',
-      'New units: random (the paper\'s), or preserving (the student starts'
-      ' equal to its teacher).',
-      choices=growth.INITIALIZATIONS,
+    'random',
+    "New units: random (the paper's), or preserving (the student starts"
+    ' equal to its teacher).',
+    choices=growth.INITIALIZATIONS,
   )
   fold_normalization: bool | None = _option(
-      None,
-      'Fold the first teacher\'s BatchNorm into a student without BatchNorm'
-      ' instead of dropping it; default: with --growth=preserving.',
+    None,
+    "Fold the first teacher's BatchNorm into a student without BatchNorm"
+    ' instead of dropping it; default: with --growth=preserving.',
   )
   keep_moments: bool = _option(
-      False, 'Keep Adam\'s moments through a growth, instead of new ones.'
+    False, "Keep Adam's moments through a growth, instead of new ones."
   )
   first_teacher: str = _option(
-      'autoencoder',
-      'Target of the first teacher: each image itself (the paper\'s), or one of'
-      ' its nearest neighbours in the training set, with neighbours close in'
-      ' its code. Neither reads labels.',
-      choices=('autoencoder', 'neighbors'),
+    'autoencoder',
+    "Target of the first teacher: each image itself (the paper's), or one of"
+    ' its nearest neighbours in the training set, with neighbours close in'
+    ' its code. Neither reads labels.',
+    choices=('autoencoder', 'neighbors'),
   )
   teacher_statistics: str = _option(
-      'running',
-      'BatchNorm statistics of a supervising teacher: running, or batch (the'
-      ' released code\'s).',
-      choices=('running', 'batch'),
+    'running',
+    'BatchNorm statistics of a supervising teacher: running, or batch (the'
+    " released code's).",
+    choices=('running', 'batch'),
   )
   neighbors: config.NeighborWeights = config.NeighborWeights()
   weights: config.LossWeights = config.LossWeights()
@@ -110,31 +117,31 @@ class DiscoveryConfig(chains.ChainConfig):
       raise errors.InputError(f'--students=; accepted: {", ".join(STUDENTS)}.')
     if self.grow_by > self.nuisance_dim:
       raise errors.InputError(
-          f'--grow_by={self.grow_by} with --nuisance_dim={self.nuisance_dim};'
-          f' accepted: from 1 to {self.nuisance_dim}.'
+        f'--grow_by={self.grow_by} with --nuisance_dim={self.nuisance_dim};'
+        f' accepted: from 1 to {self.nuisance_dim}.'
       )
     is_cosine = self.optimization.learning_rate_schedule == 'cosine'
     for is_refused, found, why in (
-        (
-            self.keep_moments and self.optimization.optimizer == 'muon',
-            '--keep_moments with --optimizer=muon',
-            'only Adam\'s moments can grow',
-        ),
-        (
-            self.keep_moments and is_cosine,
-            '--keep_moments with --learning_rate_schedule=cosine',
-            'the schedule restarts in each stage',
-        ),
-        (
-            self.grow_when == 'plateau' and is_cosine,
-            '--grow_when=plateau with --learning_rate_schedule=cosine',
-            'a stage may end before its learning rate has fallen',
-        ),
-        (
-            self.teacher_statistics == 'batch' and self.weights.lambda_check,
-            '--teacher_statistics=batch with --lambda_check',
-            'the check encodes swapped images with running statistics',
-        ),
+      (
+        self.keep_moments and self.optimization.optimizer == 'muon',
+        '--keep_moments with --optimizer=muon',
+        "only Adam's moments can grow",
+      ),
+      (
+        self.keep_moments and is_cosine,
+        '--keep_moments with --learning_rate_schedule=cosine',
+        'the schedule restarts in each stage',
+      ),
+      (
+        self.grow_when == 'plateau' and is_cosine,
+        '--grow_when=plateau with --learning_rate_schedule=cosine',
+        'a stage may end before its learning rate has fallen',
+      ),
+      (
+        self.teacher_statistics == 'batch' and self.weights.lambda_check,
+        '--teacher_statistics=batch with --lambda_check',
+        'the check encodes swapped images with running statistics',
+      ),
     ):
       if is_refused:
         raise errors.InputError(f'{found}: {why}; accepted: one of them.')
@@ -156,19 +163,19 @@ def make_stages(flags: DiscoveryConfig) -> list[config.Stage]:
     `_seed0`, `_seed1`, ... Without the teacher if it comes from another run.
   """
   no_jacobian = dataclasses.replace(
-      flags.weights, lambda_y=0.0, lambda_diff=0.0, lambda_check=0.0
+    flags.weights, lambda_y=0.0, lambda_diff=0.0, lambda_check=0.0
   )
   weights = {
-      'student': flags.weights,
-      _FROM_SCRATCH: flags.weights,
-      'student_no_jacobian': no_jacobian,
-      'student_unconstrained': dataclasses.replace(
-          no_jacobian,
-          lambda_xcov=0.0,
-          lambda_hsic=0.0,
-          lambda_orthogonal=0.0,
-          lambda_orthogonal_factors=0.0,
-      ),
+    'student': flags.weights,
+    _FROM_SCRATCH: flags.weights,
+    'student_no_jacobian': no_jacobian,
+    'student_unconstrained': dataclasses.replace(
+      no_jacobian,
+      lambda_xcov=0.0,
+      lambda_hsic=0.0,
+      lambda_orthogonal=0.0,
+      lambda_orthogonal_factors=0.0,
+    ),
   }
   patience = flags.patience if flags.grow_when == 'plateau' else None
   make_stage = functools.partial(config.Stage, patience=patience)
@@ -176,7 +183,7 @@ def make_stages(flags: DiscoveryConfig) -> list[config.Stage]:
   if flags.teacher_workdir is None:
     epochs = flags.teacher_epochs or flags.epochs
     chain.append(
-        make_stage('teacher', 'teacher', None, 0, epochs, flags.weights)
+      make_stage('teacher', 'teacher', None, 0, epochs, flags.weights)
     )
   for model in flags.students:
     parent = 'teacher'
@@ -188,16 +195,16 @@ def make_stages(flags: DiscoveryConfig) -> list[config.Stage]:
     for dim in dims:
       name = f'{model}_d{dim:02d}'
       chain.append(
-          make_stage(name, model, parent, dim, flags.epochs, weights[model])
+        make_stage(name, model, parent, dim, flags.epochs, weights[model])
       )
       parent = name
   return flags.spread(chain)
 
 
 def check_sizes(
-    flags: DiscoveryConfig,
-    chain: Sequence[config.Stage],
-    image_shape: tuple[int, int, int],
+  flags: DiscoveryConfig,
+  chain: Sequence[config.Stage],
+  image_shape: tuple[int, int, int],
 ) -> None:
   """Checks that the full Jacobians of a run are small enough to be computed.
 
@@ -229,7 +236,7 @@ class Discovery:
   """The recipe of chains that grow from a first teacher without nuisance."""
 
   def __init__(
-      self, flags: DiscoveryConfig, make_model: MakeModel, images: jax.Array
+    self, flags: DiscoveryConfig, make_model: MakeModel, images: jax.Array
   ):
     """Initialises the recipe.
 
@@ -248,20 +255,20 @@ class Discovery:
     self.steps_per_epoch = batches.count_steps(len(images), flags.batch_size)
 
   def create(
-      self, stage: config.Stage, trained: Mapping[str, steps.Trained]
+    self, stage: config.Stage, trained: Mapping[str, steps.Trained]
   ) -> tuple[nn.Module, steps.TrainState]:
     """Returns a stage's module and its state before the first step."""
     module = self._make_model(
-        self._flags.num_factors,
-        stage.nuisance_dim,
-        # A student may be supervised without growing from a parent.
-        stage.supervisor is None,
+      self._flags.num_factors,
+      stage.nuisance_dim,
+      # A student may be supervised without growing from a parent.
+      stage.supervisor is None,
     )
     fresh = steps.create_train_state(
-        autoencoders.init_variables(module, stage.seed),
-        optimizers.make_optimizer(
-            self._flags.optimization, self._count_steps(stage)
-        ),
+      autoencoders.init_variables(module, stage.seed),
+      optimizers.make_optimizer(
+        self._flags.optimization, self._count_steps(stage)
+      ),
     )
     parent = trained.get(stage.parent)
     if parent is None:
@@ -269,15 +276,15 @@ class Discovery:
     return module, grow_state(parent, fresh, self._flags)
 
   def make_epoch(
-      self,
-      stage: config.Stage,
-      module: nn.Module,
-      trained: Mapping[str, steps.Trained],
+    self,
+    stage: config.Stage,
+    module: nn.Module,
+    trained: Mapping[str, steps.Trained],
   ) -> loop.Epoch:
     """Makes the compiled epoch of a stage."""
     program = self.make_steps(stage, module, trained.get(stage.supervisor))
     compiled = devices.compile_epoch(
-        self._flags.parallel, self.batch_size, program
+      self._flags.parallel, self.batch_size, program
     )
     data = devices.replicate(self.make_data(stage, program, trained))
     shape = (self.batch_size, *self._images.shape[1:])
@@ -285,27 +292,27 @@ class Discovery:
     return chains.make_resident_epoch(compiled, data, order)
 
   def make_data(
-      self,
-      stage: config.Stage,
-      program: discovery_steps.DiscoverySteps,
-      trained: Mapping[str, steps.Trained],
+    self,
+    stage: config.Stage,
+    program: discovery_steps.DiscoverySteps,
+    trained: Mapping[str, steps.Trained],
   ) -> discovery_steps.TrainingData:
     """Makes the constants of a stage."""
     parent = trained.get(stage.parent)
     is_embedding = isinstance(program.weights, config.NeighborWeights)
     return discovery_steps.TrainingData(
-        self._images,
-        jnp.asarray(stage.seed),
-        self.make_teacher(stage, trained.get(stage.supervisor)),
-        self._neighbors if is_embedding else None,
-        parent.state.step if parent else 0,
+      self._images,
+      jnp.asarray(stage.seed),
+      self.make_teacher(stage, trained.get(stage.supervisor)),
+      self._neighbors if is_embedding else None,
+      parent.state.step if parent else 0,
     )
 
   def make_steps(
-      self,
-      stage: config.Stage,
-      module: nn.Module,
-      supervisor: steps.Trained | None,
+    self,
+    stage: config.Stage,
+    module: nn.Module,
+    supervisor: steps.Trained | None,
   ) -> discovery_steps.DiscoverySteps:
     """Makes the steps of a stage."""
     flags, weights, teacher_module = self._flags, None, None
@@ -315,8 +322,8 @@ class Discovery:
       teacher_module = as_teacher(supervisor.module)
       # In training, a student's factors are the whole code of its teacher.
       module = module.clone(
-          num_factors=teacher_module.code_dim,
-          nuisance_dim=module.code_dim - teacher_module.code_dim,
+        num_factors=teacher_module.code_dim,
+        nuisance_dim=module.code_dim - teacher_module.code_dim,
       )
       teacher_module = teacher_module.clone(axis_name=axis_name)
     elif flags.first_teacher == 'neighbors':
@@ -326,18 +333,18 @@ class Discovery:
       epochs = weights.ramp.ramp_epochs or stage.epochs
       ramp_steps = epochs * self.steps_per_epoch
     return discovery_steps.DiscoverySteps(
-        module.clone(axis_name=axis_name),
-        teacher_module if weights and weights.needs_teacher else None,
-        weights,
-        flags.optimization,
-        flags.batch_size,
-        self._count_steps(stage),
-        ramp_steps,
-        flags.teacher_statistics,
+      module.clone(axis_name=axis_name),
+      teacher_module if weights and weights.needs_teacher else None,
+      weights,
+      flags.optimization,
+      flags.batch_size,
+      self._count_steps(stage),
+      ramp_steps,
+      flags.teacher_statistics,
     )
 
   def make_teacher(
-      self, stage: config.Stage, supervisor: steps.Trained | None
+    self, stage: config.Stage, supervisor: steps.Trained | None
   ) -> codes.Variables | discovery_steps.TeacherCache | None:
     """Returns what supervises a stage: variables, their outputs, or None."""
     if supervisor is None or not stage.weights.needs_teacher:
@@ -346,11 +353,11 @@ class Discovery:
     if module.normalize_code and self._flags.teacher_statistics == 'batch':
       return supervisor.variables
     return discovery_steps.compute_teacher_cache(
-        module,
-        supervisor.variables,
-        self._images,
-        stage.weights.supervision,
-        check=bool(stage.weights.lambda_check),
+      module,
+      supervisor.variables,
+      self._images,
+      stage.weights.supervision,
+      check=bool(stage.weights.lambda_check),
     )
 
   @functools.cached_property
@@ -371,7 +378,7 @@ def as_teacher(module: nn.Module) -> nn.Module:
 
 
 def grow_state(
-    parent: steps.Trained, fresh: steps.TrainState, flags: DiscoveryConfig
+  parent: steps.Trained, fresh: steps.TrainState, flags: DiscoveryConfig
 ) -> steps.TrainState:
   """Grows the state that a student begins with.
 
@@ -392,16 +399,16 @@ def grow_state(
     else:
       variables = {**variables, 'batch_stats': {}}
   grow = functools.partial(
-      growth.grow,
-      position=parent.module.code_dim,
-      initialization=flags.growth,
+    growth.grow,
+    position=parent.module.code_dim,
+    initialization=flags.growth,
   )
   opt_state = fresh.opt_state
   if flags.keep_moments and parent.state.opt_state:
     opt_state = grow(parent.state.opt_state, fresh.opt_state)
   return steps.TrainState(
-      step=parent.state.step,
-      params=grow(variables['params'], fresh.params),
-      batch_stats=grow(variables['batch_stats'], fresh.batch_stats),
-      opt_state=opt_state,
+    step=parent.state.step,
+    params=grow(variables['params'], fresh.params),
+    batch_stats=grow(variables['batch_stats'], fresh.batch_stats),
+    opt_state=opt_state,
   )

@@ -70,13 +70,13 @@ class DiscoverySteps:
   teacher_statistics: str = 'running'
 
   def __call__(
-      self,
-      state: steps.TrainState,
-      data: TrainingData,
-      rows: jax.Array,
-      bounds: jax.Array,
-      *,
-      shard: Callable[[jax.Array], jax.Array] = lambda x: x,
+    self,
+    state: steps.TrainState,
+    data: TrainingData,
+    rows: jax.Array,
+    bounds: jax.Array,
+    *,
+    shard: Callable[[jax.Array], jax.Array] = lambda x: x,
   ) -> tuple[steps.TrainState, codes.Metrics]:
     """Takes a step per row within bounds.
 
@@ -92,10 +92,10 @@ class DiscoverySteps:
       The state after the last step, and the metrics of each step, `[steps]`.
     """
     step = functools.partial(
-        steps.train_step,
-        objective=self.make_objective(data.weights),
-        optimizer=optimizers.make_optimizer(self.optimization, self.num_steps),
-        axis_name=self.module.axis_name,
+      steps.train_step,
+      objective=self.make_objective(data.weights),
+      optimizer=optimizers.make_optimizer(self.optimization, self.num_steps),
+      axis_name=self.module.axis_name,
     )
 
     def take_step(state, indices):
@@ -106,33 +106,31 @@ class DiscoverySteps:
     return loop.loop_steps(take_step, state, rows, bounds, unroll=2)
 
   def make_objective(
-      self, weights: config.LossWeights | None = None
+    self, weights: config.LossWeights | None = None
   ) -> steps.Objective:
     """Makes the objective, with `weights` instead of its own if given."""
     weights = self.weights if weights is None else weights
     if weights is None:
-      return functools.partial(
-          objectives.teacher_objective, module=self.module
-      )
+      return functools.partial(objectives.teacher_objective, module=self.module)
     if isinstance(weights, config.NeighborWeights):
       return functools.partial(
-          objectives.neighbor_teacher_objective,
-          module=self.module,
-          weights=weights,
-      )
-    return functools.partial(
-        objectives.student_objective,
+        objectives.neighbor_teacher_objective,
         module=self.module,
         weights=weights,
-        teacher_module=self.teacher_module,
+      )
+    return functools.partial(
+      objectives.student_objective,
+      module=self.module,
+      weights=weights,
+      teacher_module=self.teacher_module,
     )
 
   def read_inputs(
-      self,
-      step: jax.Array,
-      data: TrainingData,
-      indices: jax.Array,
-      shard: Callable[[jax.Array], jax.Array] = lambda x: x,
+    self,
+    step: jax.Array,
+    data: TrainingData,
+    indices: jax.Array,
+    shard: Callable[[jax.Array], jax.Array] = lambda x: x,
   ) -> objectives.Inputs:
     """Reads one batch, draws its swaps, and applies its teacher.
 
@@ -151,27 +149,27 @@ class DiscoverySteps:
       return objectives.Inputs(images)
     if isinstance(weights, config.NeighborWeights):
       chosen = batches.step_neighbors(
-          data.seed, step, len(indices), data.neighbors.shape[1]
+        data.seed, step, len(indices), data.neighbors.shape[1]
       )
       rows = shard(data.neighbors[indices, chosen])
       neighbor_images = batches.to_float(jnp.take(data.images, rows, axis=0))
       return objectives.Inputs(images, neighbor_images=neighbor_images)
     permutations = batches.step_permutations(
-        data.seed, step, len(indices), weights.supervision.num_swaps
+      data.seed, step, len(indices), weights.supervision.num_swaps
     )
     each = lambda rows: jnp.stack([shard(row) for row in rows])
     teacher = None
     if isinstance(data.teacher, TeacherCache):
       teacher = self._look_up(
-          data.teacher,
-          shard(indices),
-          each(indices[permutations]),
-          weights.supervision,
+        data.teacher,
+        shard(indices),
+        each(indices[permutations]),
+        weights.supervision,
       )
     permutations = each(permutations)
     if data.teacher is not None and teacher is None:
       teacher = self._apply_teacher(
-          data.teacher, images, permutations, weights.supervision
+        data.teacher, images, permutations, weights.supervision
       )
     if teacher is not None and weights.lambda_check:
       teacher = self._add_check(teacher, data.teacher, permutations)
@@ -185,64 +183,64 @@ class DiscoverySteps:
     if supervision.jacobian == 'secant':
       images = jnp.take(cache.images, indices, axis=0)
       changes = jnp.stack(
-          [jnp.take(cache.images, row, axis=0) - images for row in partners]
+        [jnp.take(cache.images, row, axis=0) - images for row in partners]
       )
       return objectives.TeacherOutputs(factors, changes)
     changes = objectives.compute_changes(
-        supervision,
-        self._bind_decode(cache.variables),
-        # A teacher with a cache has no nuisance.
-        codes.Code(factors, factors[:, :0]),
-        jnp.take(cache.factors, partners, axis=0),
+      supervision,
+      self._bind_decode(cache.variables),
+      # A teacher with a cache has no nuisance.
+      codes.Code(factors, factors[:, :0]),
+      jnp.take(cache.factors, partners, axis=0),
     ).changes
     return jax.lax.stop_gradient(objectives.TeacherOutputs(factors, changes))
 
   def _apply_teacher(self, variables, images, permutations, supervision):
     def encode(images):
       return self.teacher_module.apply(
-          variables,
-          images,
-          train=self.teacher_statistics == 'batch',
-          method='encode',
-          mutable='batch_stats',
+        variables,
+        images,
+        train=self.teacher_statistics == 'batch',
+        method='encode',
+        mutable='batch_stats',
       )[0]
 
     return objectives.compute_teacher_outputs(
-        encode,
-        self._bind_decode(variables),
-        images,
-        permutations,
-        supervision,
-        self.module.axis_name,
+      encode,
+      self._bind_decode(variables),
+      images,
+      permutations,
+      supervision,
+      self.module.axis_name,
     )
 
   def _add_check(self, outputs, teacher, permutations):
     """Adds what the swap check needs, for the first swap."""
     partner_factors = codes.take_partners(
-        outputs.factors, permutations[0], self.module.axis_name
+      outputs.factors, permutations[0], self.module.axis_name
     )
     is_cache = isinstance(teacher, TeacherCache)
     return outputs._replace(
-        partner_factors=partner_factors,
-        variables=teacher.variables if is_cache else teacher,
+      partner_factors=partner_factors,
+      variables=teacher.variables if is_cache else teacher,
     )
 
   def _bind_decode(self, variables):
     return lambda code: self.teacher_module.apply(
-        variables, code, method='decode'
+      variables, code, method='decode'
     )
 
 
 @functools.partial(
-    jax.jit, static_argnames=('teacher_module', 'supervision', 'check')
+  jax.jit, static_argnames=('teacher_module', 'supervision', 'check')
 )
 def compute_teacher_cache(
-    teacher_module: nn.Module,
-    variables: codes.Variables,
-    images: jax.Array,
-    supervision: config.Supervision = config.Supervision(),
-    *,
-    check: bool = False,
+  teacher_module: nn.Module,
+  variables: codes.Variables,
+  images: jax.Array,
+  supervision: config.Supervision = config.Supervision(),
+  *,
+  check: bool = False,
 ) -> TeacherCache:
   """Computes a teacher's outputs for a whole data set.
 
@@ -264,6 +262,6 @@ def compute_teacher_cache(
   cache = jax.lax.map(outputs, images, batch_size=at_once)
   is_secant = supervision.jacobian == 'secant'
   return cache._replace(
-      images=cache.images if is_secant else None,
-      variables=None if is_secant and not check else variables,
+    images=cache.images if is_secant else None,
+    variables=None if is_secant and not check else variables,
   )

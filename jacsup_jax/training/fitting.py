@@ -19,13 +19,13 @@ from jacsup_jax.training import steps
 
 
 def fit_teacher(
-    data: datasets.Dataset,
-    num_factors: int = 2,
-    epochs: int = 10,
-    *,
-    seed: int = 0,
-    module: nn.Module | None = None,
-    flags: discovery.DiscoveryConfig = discovery.DiscoveryConfig(),
+  data: datasets.Dataset,
+  num_factors: int = 2,
+  epochs: int = 10,
+  *,
+  seed: int = 0,
+  module: nn.Module | None = None,
+  flags: discovery.DiscoveryConfig = discovery.DiscoveryConfig(),
 ) -> steps.Trained:
   """Trains a first teacher: an autoencoder whose whole code are factors.
 
@@ -43,22 +43,22 @@ def fit_teacher(
   """
   if module is None:
     module = autoencoders.MlpAutoencoder(
-        num_factors, 0, normalize_code=True, image_shape=data.image_shape
+      num_factors, 0, normalize_code=True, image_shape=data.image_shape
     )
   stage = config.Stage(
-      'teacher', 'teacher', None, 0, epochs, flags.weights, seed=seed
+    'teacher', 'teacher', None, 0, epochs, flags.weights, seed=seed
   )
   return _fit(stage, lambda *_: module, data, {}, flags)
 
 
 def fit_student(
-    parent: steps.Trained,
-    data: datasets.Dataset,
-    grow_by: int = 1,
-    epochs: int = 10,
-    *,
-    weights: config.LossWeights | None = None,
-    flags: discovery.DiscoveryConfig = discovery.DiscoveryConfig(),
+  parent: steps.Trained,
+  data: datasets.Dataset,
+  grow_by: int = 1,
+  epochs: int = 10,
+  *,
+  weights: config.LossWeights | None = None,
+  flags: discovery.DiscoveryConfig = discovery.DiscoveryConfig(),
 ) -> steps.Trained:
   """Grows a student from its parent and trains it under its supervision.
 
@@ -74,25 +74,25 @@ def fit_student(
     The trained student, whose factors are those of the first teacher.
   """
   module = parent.module.clone(
-      nuisance_dim=parent.module.nuisance_dim + grow_by, normalize_code=False
+    nuisance_dim=parent.module.nuisance_dim + grow_by, normalize_code=False
   )
   stage = config.Stage(
-      f'student_d{module.nuisance_dim:02d}',
-      'student',
-      parent.stage.name,
-      module.nuisance_dim,
-      epochs,
-      weights or flags.weights,
-      seed=parent.stage.seed,
+    f'student_d{module.nuisance_dim:02d}',
+    'student',
+    parent.stage.name,
+    module.nuisance_dim,
+    epochs,
+    weights or flags.weights,
+    seed=parent.stage.seed,
   )
   trained = {parent.stage.name: parent}
   return _fit(stage, lambda *_: module, data, trained, flags)
 
 
 def student_objective(
-    model: models.Model,
-    teacher: models.Model,
-    weights: config.LossWeights = config.LossWeights(),
+  model: models.Model,
+  teacher: models.Model,
+  weights: config.LossWeights = config.LossWeights(),
 ) -> Callable[[codes.Params, jax.Array, jax.Array], jax.Array]:
   """Makes a student's objective as a pure function of its parameters.
 
@@ -109,31 +109,31 @@ def student_objective(
   teacher = dataclasses.replace(teacher, module=teacher_module)
   num_factors = teacher_module.code_dim
   module = model.module.clone(
-      num_factors=num_factors, nuisance_dim=model.module.code_dim - num_factors
+    num_factors=num_factors, nuisance_dim=model.module.code_dim - num_factors
   )
 
   def objective(params, images, permutation):
     images = models.to_range(images, model.image_range)
     permutations = jnp.atleast_2d(permutation)
     outputs = objectives.compute_teacher_outputs(
-        teacher.encode,
-        teacher.decode,
-        images,
-        permutations,
-        weights.supervision,
+      teacher.encode,
+      teacher.decode,
+      images,
+      permutations,
+      weights.supervision,
     )
     if weights.lambda_check:
       outputs = outputs._replace(
-          partner_factors=outputs.factors[permutations[0]],
-          variables=teacher.variables,
+        partner_factors=outputs.factors[permutations[0]],
+        variables=teacher.variables,
       )
     loss, _ = objectives.student_objective(
-        params,
-        model.batch_stats,
-        objectives.Inputs(images, permutations, outputs),
-        module=module,
-        weights=weights,
-        teacher_module=teacher_module,
+      params,
+      model.batch_stats,
+      objectives.Inputs(images, permutations, outputs),
+      module=module,
+      weights=weights,
+      teacher_module=teacher_module,
     )
     return loss
 
@@ -141,11 +141,11 @@ def student_objective(
 
 
 def _fit(
-    stage: config.Stage,
-    make_model: discovery.MakeModel,
-    data: datasets.Dataset,
-    trained: Mapping[str, steps.Trained],
-    flags: discovery.DiscoveryConfig,
+  stage: config.Stage,
+  make_model: discovery.MakeModel,
+  data: datasets.Dataset,
+  trained: Mapping[str, steps.Trained],
+  flags: discovery.DiscoveryConfig,
 ) -> steps.Trained:
   recipe = discovery.Discovery(flags, make_model, jnp.asarray(data.images))
   module, state = recipe.create(stage, trained)

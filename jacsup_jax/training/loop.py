@@ -46,12 +46,12 @@ class NonFiniteError(errors.RunError):
 
 
 def loop_steps(
-    step: StepFn,
-    state: chex.ArrayTree,
-    rows: chex.ArrayTree,
-    bounds: jax.Array | np.ndarray,
-    *,
-    unroll: int = 1,
+  step: StepFn,
+  state: chex.ArrayTree,
+  rows: chex.ArrayTree,
+  bounds: jax.Array | np.ndarray,
+  *,
+  unroll: int = 1,
 ) -> tuple[chex.ArrayTree, codes.Metrics]:
   """Takes a step per row within bounds.
 
@@ -72,18 +72,18 @@ def loop_steps(
   step = jax.jit(step, inline=True)
   count = jax.tree.leaves(rows)[0].shape[0]
   take = lambda i: jax.tree.map(
-      lambda x: jax.lax.dynamic_index_in_dim(x, i, keepdims=False), rows
+    lambda x: jax.lax.dynamic_index_in_dim(x, i, keepdims=False), rows
   )
   _, shapes = jax.eval_shape(step, state, take(0))
   metrics = jax.tree.map(
-      lambda x: jnp.zeros((count, *x.shape), x.dtype), shapes
+    lambda x: jnp.zeros((count, *x.shape), x.dtype), shapes
   )
 
   def body(i, carry):
     state, metrics = carry
     state, new = step(state, take(i))
     put = lambda all_steps, one: jax.lax.dynamic_update_index_in_dim(
-        all_steps, one, i, 0
+      all_steps, one, i, 0
     )
     return state, jax.tree.map(put, metrics, new)
 
@@ -92,10 +92,10 @@ def loop_steps(
   if unroll == 2:
     pairs = (last - first) // 2
     carry = jax.lax.fori_loop(
-        0,
-        pairs,
-        lambda j, c: body(first + 2 * j + 1, body(first + 2 * j, c)),
-        carry,
+      0,
+      pairs,
+      lambda j, c: body(first + 2 * j + 1, body(first + 2 * j, c)),
+      carry,
     )
     first += 2 * pairs
   return jax.lax.fori_loop(first, last, body, carry)
@@ -181,38 +181,36 @@ class Taken:
   def summarize(self) -> dict[str, np.ndarray]:
     """Returns the means of the metrics."""
     return {
-        # In float64, so that the mean does not depend on the parts.
-        name: np.mean(np.concatenate(parts), axis=0, dtype=np.float64).astype(
-            parts[0].dtype
-        )
-        for name, parts in self.metrics.items()
+      # In float64, so that the mean does not depend on the parts.
+      name: np.mean(np.concatenate(parts), axis=0, dtype=np.float64).astype(
+        parts[0].dtype
+      )
+      for name, parts in self.metrics.items()
     }
 
   def to_json(self) -> dict[str, Any]:
     """Returns JSON values from which `from_json` makes an equal object."""
     return {
-        'count': self.count,
-        'seconds': self.seconds,
-        'waited': self.waited,
-        'metrics': {
-            name: {
-                'dtype': str(parts[0].dtype),
-                'values': np.concatenate(parts).tolist(),
-            }
-            for name, parts in self.metrics.items()
-        },
+      'count': self.count,
+      'seconds': self.seconds,
+      'waited': self.waited,
+      'metrics': {
+        name: {
+          'dtype': str(parts[0].dtype),
+          'values': np.concatenate(parts).tolist(),
+        }
+        for name, parts in self.metrics.items()
+      },
     }
 
   @classmethod
   def from_json(cls, entries: Mapping[str, Any]) -> 'Taken':
     """Makes it from what `to_json` returned."""
     metrics = {
-        name: [np.array(entry['values'], entry['dtype'])]
-        for name, entry in entries['metrics'].items()
+      name: [np.array(entry['values'], entry['dtype'])]
+      for name, entry in entries['metrics'].items()
     }
-    return cls(
-        entries['count'], metrics, entries['seconds'], entries['waited']
-    )
+    return cls(entries['count'], metrics, entries['seconds'], entries['waited'])
 
 
 def check_finite(first: int, metrics: Mapping[str, np.ndarray]) -> None:
@@ -227,8 +225,8 @@ def check_finite(first: int, metrics: Mapping[str, np.ndarray]) -> None:
       the terms, and the total only if it alone is not finite.
   """
   finite = {
-      name: np.isfinite(values).reshape(len(values), -1).all(axis=1)
-      for name, values in metrics.items()
+    name: np.isfinite(values).reshape(len(values), -1).all(axis=1)
+    for name, values in metrics.items()
   }
   bad = np.flatnonzero(~np.all([*finite.values()], axis=0))
   if not len(bad):
@@ -242,21 +240,21 @@ def check_finite(first: int, metrics: Mapping[str, np.ndarray]) -> None:
 def is_finite(tree: chex.ArrayTree) -> jax.Array:
   """Returns whether all floating-point numbers of a tree are finite."""
   checks = [
-      jnp.all(jnp.isfinite(x))
-      for x in jax.tree.leaves(tree)
-      if jnp.issubdtype(x.dtype, jnp.inexact)
+    jnp.all(jnp.isfinite(x))
+    for x in jax.tree.leaves(tree)
+    if jnp.issubdtype(x.dtype, jnp.inexact)
   ]
   return jnp.all(jnp.array(checks)) if checks else jnp.array(True)
 
 
 def run(
-    epoch_fn: Epoch,
-    state: Any,
-    epoch: int,
-    taken: Taken,
-    *,
-    should_stop: Callable[[], bool] = lambda: False,
-    check: Callable[[int, Mapping[str, np.ndarray]], None] = check_finite,
+  epoch_fn: Epoch,
+  state: Any,
+  epoch: int,
+  taken: Taken,
+  *,
+  should_stop: Callable[[], bool] = lambda: False,
+  check: Callable[[int, Mapping[str, np.ndarray]], None] = check_finite,
 ) -> Any:
   """Takes the remaining steps of an epoch, part by part.
 
@@ -298,7 +296,7 @@ def run(
     chunk = next(chunks)
     # Nothing was left to compute when the data arrived.
     if epoch_fn.is_fed and (
-        not running or jax.tree.leaves(running[-1][2])[0].is_ready()
+      not running or jax.tree.leaves(running[-1][2])[0].is_ready()
     ):
       waited += time.perf_counter() - asked
     end = chunk.first + chunk.count

@@ -26,13 +26,13 @@ from jacsup_jax.core import regularizers
 Result = tuple[jax.Array, tuple[codes.Metrics, chex.ArrayTree]]
 # Term -> the field of `AttributeLossWeights` that weighs it.
 _WEIGHTS = {
-    'reconstruction': 'lambda_reconstruction',
-    'attribute_hinge': 'lambda_prediction',
-    'cross_covariance': 'lambda_xcov',
-    'attribute_cycle': 'lambda_attribute_cycle',
-    'nuisance_cycle': 'lambda_nuisance_cycle',
-    'factor_matching': 'lambda_y',
-    'jacobian': 'lambda_diff',
+  'reconstruction': 'lambda_reconstruction',
+  'attribute_hinge': 'lambda_prediction',
+  'cross_covariance': 'lambda_xcov',
+  'attribute_cycle': 'lambda_attribute_cycle',
+  'nuisance_cycle': 'lambda_nuisance_cycle',
+  'factor_matching': 'lambda_y',
+  'jacobian': 'lambda_diff',
 }
 
 
@@ -58,12 +58,12 @@ class Inputs(NamedTuple):
 
 
 def compute_teacher_outputs(
-    encode: codes.EncodeFn,
-    decode: codes.DecodeFn,
-    images: jax.Array,
-    permutations: jax.Array,
-    supervision: config.Supervision = config.Supervision(),
-    axis_name: str | None = None,
+  encode: codes.EncodeFn,
+  decode: codes.DecodeFn,
+  images: jax.Array,
+  permutations: jax.Array,
+  supervision: config.Supervision = config.Supervision(),
+  axis_name: str | None = None,
 ) -> TeacherOutputs:
   """Applies a teacher to a batch and to its swaps.
 
@@ -82,10 +82,12 @@ def compute_teacher_outputs(
   if supervision.jacobian == 'secant' and code.nuisance.size == 0:
     # Without nuisance, as in Section 3, D^T(y_j) is the partner's image.
     decoded = decode(code)
-    changes = jnp.stack([
+    changes = jnp.stack(
+      [
         codes.take_partners(decoded, permutation, axis_name) - decoded
         for permutation in permutations
-    ])
+      ]
+    )
   else:
     targets = jacobian.make_targets(code.factors, permutations, axis_name)
     # Not jointly: jit over a mesh would exchange half of the images.
@@ -94,23 +96,23 @@ def compute_teacher_outputs(
 
 
 def compute_changes(
-    supervision: config.Supervision, *args, **kwargs
+  supervision: config.Supervision, *args, **kwargs
 ) -> jacobian.Changes:
   """Calls `jacobian.compute` with the form of the configuration."""
   return jacobian.compute(
-      *args,
-      form=supervision.jacobian,
-      nodes=supervision.jacobian_nodes,
-      **kwargs,
+    *args,
+    form=supervision.jacobian,
+    nodes=supervision.jacobian_nodes,
+    **kwargs,
   )
 
 
 def teacher_objective(
-    params: codes.Params,
-    batch_stats: chex.ArrayTree,
-    inputs: Inputs,
-    *,
-    module: nn.Module,
+  params: codes.Params,
+  batch_stats: chex.ArrayTree,
+  inputs: Inputs,
+  *,
+  module: nn.Module,
 ) -> Result:
   """Computes a first teacher's objective: reconstruction, eq. (8)."""
   code, batch_stats = _encode_train(module, params, batch_stats, inputs.images)
@@ -120,12 +122,12 @@ def teacher_objective(
 
 
 def neighbor_teacher_objective(
-    params: codes.Params,
-    batch_stats: chex.ArrayTree,
-    inputs: Inputs,
-    *,
-    module: nn.Module,
-    weights: config.NeighborWeights,
+  params: codes.Params,
+  batch_stats: chex.ArrayTree,
+  inputs: Inputs,
+  *,
+  module: nn.Module,
+  weights: config.NeighborWeights,
 ) -> Result:
   """Computes the objective of a first teacher that embeds neighbours nearby.
 
@@ -148,16 +150,16 @@ def neighbor_teacher_objective(
   reconstructions = _decode(module, params, batch_stats, code)
   targets = jnp.concatenate([inputs.neighbor_images, inputs.images])
   terms = {
-      'neighbor_reconstruction': jnp.mean(
-          losses.reconstruction_loss(targets, reconstructions)
-      ),
-      'neighbor_embedding': jnp.mean(
-          losses.neighbor_embedding_loss(
-              *jnp.split(code.factors, 2),
-              scale=weights.neighbor_scale,
-              axis_name=module.axis_name,
-          )
-      ),
+    'neighbor_reconstruction': jnp.mean(
+      losses.reconstruction_loss(targets, reconstructions)
+    ),
+    'neighbor_embedding': jnp.mean(
+      losses.neighbor_embedding_loss(
+        *jnp.split(code.factors, 2),
+        scale=weights.neighbor_scale,
+        axis_name=module.axis_name,
+      )
+    ),
   }
   loss = terms['neighbor_reconstruction']
   loss += weights.lambda_neighbor * terms['neighbor_embedding']
@@ -165,13 +167,13 @@ def neighbor_teacher_objective(
 
 
 def student_objective(
-    params: codes.Params,
-    batch_stats: chex.ArrayTree,
-    inputs: Inputs,
-    *,
-    module: nn.Module,
-    weights: config.LossWeights,
-    teacher_module: nn.Module | None = None,
+  params: codes.Params,
+  batch_stats: chex.ArrayTree,
+  inputs: Inputs,
+  *,
+  module: nn.Module,
+  weights: config.LossWeights,
+  teacher_module: nn.Module | None = None,
 ) -> Result:
   """Computes a student's objective: eqs. (8) + (9) + lambda_xcov (10).
 
@@ -192,18 +194,18 @@ def student_objective(
   code, batch_stats = _encode_train(module, params, batch_stats, inputs.images)
   decode = lambda code: _decode(module, params, batch_stats, code)
   terms = {
-      'cross_covariance': losses.cross_covariance_loss(
-          *code,
-          squared=weights.xcov == 'squared',
-          axis_name=module.axis_name,
-      )
+    'cross_covariance': losses.cross_covariance_loss(
+      *code,
+      squared=weights.xcov == 'squared',
+      axis_name=module.axis_name,
+    )
   }
   loss = weights.lambda_xcov * terms['cross_covariance']
   if inputs.teacher is None:
     reconstructions = decode(code)
   else:
     reconstructions, supervised = _supervise(
-        decode, code, inputs, weights, teacher_module, module.axis_name
+      decode, code, inputs, weights, teacher_module, module.axis_name
     )
     terms |= supervised
     if 'swap_check' in terms:
@@ -212,7 +214,7 @@ def student_objective(
     loss += weights.lambda_diff * terms['jacobian']
   if weights.lambda_hsic:
     terms['hsic'] = regularizers.hsic_loss(
-        *code, bandwidth=weights.hsic_bandwidth, axis_name=module.axis_name
+      *code, bandwidth=weights.hsic_bandwidth, axis_name=module.axis_name
     )
     loss += weights.lambda_hsic * terms['hsic']
   if weights.lambda_orthogonal or weights.lambda_orthogonal_factors:
@@ -224,7 +226,7 @@ def student_objective(
   if inputs.scale is not None:
     loss *= inputs.scale
   terms['reconstruction'] = jnp.mean(
-      losses.reconstruction_loss(inputs.images, reconstructions)
+    losses.reconstruction_loss(inputs.images, reconstructions)
   )
   loss += terms['reconstruction']
   return loss, ({'loss': loss, **terms}, batch_stats)
@@ -235,7 +237,7 @@ def _supervise(decode, code, inputs, weights, teacher_module, axis_name):
   teacher, terms = inputs.teacher, {}
   targets = jacobian.make_targets(code.factors, inputs.permutations, axis_name)
   images, changes = compute_changes(
-      weights.supervision, decode, code, targets, joint=True
+    weights.supervision, decode, code, targets, joint=True
   )
   if teacher.variables is not None:
     if weights.supervision.jacobian == 'secant':
@@ -244,10 +246,10 @@ def _supervise(decode, code, inputs, weights, teacher_module, axis_name):
       swapped = decode(codes.Code(targets[0], code.nuisance))
     # The teacher is stopped; the image that it encodes is not.
     encoded = teacher_module.apply(
-        jax.lax.stop_gradient(teacher.variables), swapped, method='encode'
+      jax.lax.stop_gradient(teacher.variables), swapped, method='encode'
     )
     terms['swap_check'] = jnp.mean(
-        losses.swap_check_loss(encoded.factors, teacher.partner_factors)
+      losses.swap_check_loss(encoded.factors, teacher.partner_factors)
     )
   return images, terms | _compare(code, changes, teacher, weights)
 
@@ -256,20 +258,20 @@ def _compare(code, changes, teacher, weights):
   """Computes the terms of eq. (9)."""
   jacobian_loss = jacobian.compare(changes, teacher.changes)
   return {
-      'factor_matching': jnp.mean(
-          losses.factor_matching_loss(code.factors, teacher.factors)
-      ),
-      'jacobian': jnp.mean(jacobian_loss / weights.supervision.num_swaps),
+    'factor_matching': jnp.mean(
+      losses.factor_matching_loss(code.factors, teacher.factors)
+    ),
+    'jacobian': jnp.mean(jacobian_loss / weights.supervision.num_swaps),
   }
 
 
 def attribute_objective(
-    params: codes.Params,
-    batch_stats: chex.ArrayTree,
-    inputs: Inputs,
-    *,
-    module: nn.Module,
-    weights: config.AttributeLossWeights,
+  params: codes.Params,
+  batch_stats: chex.ArrayTree,
+  inputs: Inputs,
+  *,
+  module: nn.Module,
+  weights: config.AttributeLossWeights,
 ) -> Result:
   """Computes L_1 of Section 4.2.1, eqs. (8), (11) and (10).
 
@@ -287,48 +289,48 @@ def attribute_objective(
     Scalar loss, and metrics with the new batch statistics.
   """
   decode_swapped = lambda code, stats=batch_stats: apply_train(
-      module, params, stats, 'decode', code
+    module, params, stats, 'decode', code
   )[0]  # Their statistics are dropped.
   code, batch_stats = _encode_train(module, params, batch_stats, inputs.images)
   reconstructions, batch_stats = apply_train(
-      module, params, batch_stats, 'decode', code
+    module, params, batch_stats, 'decode', code
   )
   terms = {
-      'reconstruction': jnp.mean(
-          losses.reconstruction_loss(inputs.images, reconstructions)
-      ),
-      'attribute_hinge': jnp.mean(
-          losses.attribute_hinge_loss(code.factors, inputs.attributes)
-      ),
-      'cross_covariance': losses.cross_covariance_loss(
-          *code,
-          squared=weights.xcov == 'squared',
-          axis_name=module.axis_name,
-      ),
+    'reconstruction': jnp.mean(
+      losses.reconstruction_loss(inputs.images, reconstructions)
+    ),
+    'attribute_hinge': jnp.mean(
+      losses.attribute_hinge_loss(code.factors, inputs.attributes)
+    ),
+    'cross_covariance': losses.cross_covariance_loss(
+      *code,
+      squared=weights.xcov == 'squared',
+      axis_name=module.axis_name,
+    ),
   }
   if inputs.teacher is not None:
     targets = jacobian.make_targets(
-        code.factors, inputs.permutations, module.axis_name
+      code.factors, inputs.permutations, module.axis_name
     )
     # Derivatives are those of the whole batch moving, in training mode.
     changes = compute_changes(
-        weights.supervision,
-        decode_swapped,
-        code,
-        targets,
-        images=reconstructions,
+      weights.supervision,
+      decode_swapped,
+      code,
+      targets,
+      images=reconstructions,
     ).changes
     terms |= _compare(code, changes, inputs.teacher, weights)
   return _weigh(terms, batch_stats, weights)
 
 
 def cycle_objective(
-    params: codes.Params,
-    batch_stats: chex.ArrayTree,
-    inputs: Inputs,
-    *,
-    module: nn.Module,
-    weights: config.AttributeLossWeights,
+  params: codes.Params,
+  batch_stats: chex.ArrayTree,
+  inputs: Inputs,
+  *,
+  module: nn.Module,
+  weights: config.AttributeLossWeights,
 ) -> Result:
   """Computes L_2 of Section 4.2.1: lambda_4 (12) + lambda_5 (13).
 
@@ -352,22 +354,22 @@ def cycle_objective(
   images, _ = apply_train(module, params, batch_stats, 'decode', swapped)
   cycled, _ = _encode_train(module, params, batch_stats, images)
   terms = {
-      'attribute_cycle': jnp.mean(
-          losses.attribute_cycle_loss(swapped.factors, cycled.factors)
-      ),
-      'nuisance_cycle': jnp.mean(
-          losses.nuisance_cycle_loss(code.nuisance, cycled.nuisance)
-      ),
+    'attribute_cycle': jnp.mean(
+      losses.attribute_cycle_loss(swapped.factors, cycled.factors)
+    ),
+    'nuisance_cycle': jnp.mean(
+      losses.nuisance_cycle_loss(code.nuisance, cycled.nuisance)
+    ),
   }
   return _weigh(terms, batch_stats, weights)
 
 
 def apply_train(
-    module: nn.Module,
-    params: codes.Params,
-    batch_stats: chex.ArrayTree,
-    method: str,
-    *args: Any,
+  module: nn.Module,
+  params: codes.Params,
+  batch_stats: chex.ArrayTree,
+  method: str,
+  *args: Any,
 ) -> tuple[Any, chex.ArrayTree]:
   """Applies a method that normalises with the statistics of the batch.
 
@@ -382,11 +384,11 @@ def apply_train(
     The result of the method, and the updated running statistics.
   """
   result, updated = module.apply(
-      {'params': params, 'batch_stats': batch_stats},
-      *args,
-      train=True,
-      method=method,
-      mutable='batch_stats',
+    {'params': params, 'batch_stats': batch_stats},
+    *args,
+    train=True,
+    method=method,
+    mutable='batch_stats',
   )
   return result, updated.get('batch_stats', batch_stats)
 
@@ -402,6 +404,6 @@ def _decode(module, params, batch_stats, code):
 
 def _weigh(terms, batch_stats, weights):
   loss = sum(
-      getattr(weights, _WEIGHTS[name]) * term for name, term in terms.items()
+    getattr(weights, _WEIGHTS[name]) * term for name, term in terms.items()
   )
   return loss, ({'loss': loss, **terms}, batch_stats)

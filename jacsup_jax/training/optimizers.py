@@ -9,7 +9,7 @@ from jacsup_jax.core import config
 
 
 def make_optimizer(
-    optimization: config.Optimization, num_steps: int | None = None
+  optimization: config.Optimization, num_steps: int | None = None
 ) -> optax.GradientTransformation:
   """Makes Adam, or Muon, with weight decay as L2 in the gradient.
 
@@ -39,21 +39,21 @@ def make_optimizer(
     # At Muon's usual 2e-2 for matrices, Adam moves biases at twice its usual
     # 1e-3.
     muon = optax.contrib.muon(
-        rate(learning_rate),
-        adam_b1=b1,
-        adam_learning_rate=rate(learning_rate / 10),
+      rate(learning_rate),
+      adam_b1=b1,
+      adam_learning_rate=rate(learning_rate / 10),
     )
     return optax.chain(decay, muon)
   adam = optax.scale_by_adam(b1=b1)
   if not is_cosine:
     return optax.chain(decay, adam, optax.scale(-learning_rate))
   return optax.chain(
-      decay, adam, optax.scale_by_learning_rate(rate(learning_rate))
+    decay, adam, optax.scale_by_learning_rate(rate(learning_rate))
   )
 
 
 def make_ramp(
-    ramp: config.Ramp, num_steps: int
+  ramp: config.Ramp, num_steps: int
 ) -> Callable[[jax.Array], jax.Array] | None:
   """Makes the factor of a student's weights at each step of its stage.
 

@@ -38,7 +38,7 @@ _STATE_AXES = steps.TrainState(None, 0, 0, 0)
 
 
 def stack_weights(
-    weights: Sequence[config.LossWeights],
+  weights: Sequence[config.LossWeights],
 ) -> config.LossWeights:
   """Stacks the weights of replicas: leaves become `[N]` arrays.
 
@@ -47,9 +47,9 @@ def stack_weights(
   """
   if not weights or len({jax.tree.structure(each) for each in weights}) > 1:
     raise errors.InputError(
-        f'{len(weights)} replicas, which differ in more than lambda_y,'
-        ' lambda_diff and lambda_xcov; accepted: 1 or more that differ in these'
-        ' alone.'
+      f'{len(weights)} replicas, which differ in more than lambda_y,'
+      ' lambda_diff and lambda_xcov; accepted: 1 or more that differ in these'
+      ' alone.'
     )
   return jax.tree.map(lambda *values: np.array(values), *weights)
 
@@ -64,7 +64,7 @@ def take_model(model: models.Model, index: int) -> models.Model:
   """Returns one of stacked models."""
   take = lambda tree: jax.tree.map(lambda x: x[index], tree)
   return dataclasses.replace(
-      model, params=take(model.params), batch_stats=take(model.batch_stats)
+    model, params=take(model.params), batch_stats=take(model.batch_stats)
   )
 
 
@@ -73,15 +73,15 @@ def take_replica(trained: steps.Trained, index: int) -> steps.Trained:
   model = take_model(trained.model, index)
   weights = jax.tree.map(lambda x: float(x[index]), trained.stage.weights)
   state = trained.state._replace(
-      params=model.params,
-      batch_stats=model.batch_stats,
-      opt_state=jax.tree.map(lambda x: x[index], trained.state.opt_state),
+    params=model.params,
+    batch_stats=model.batch_stats,
+    opt_state=jax.tree.map(lambda x: x[index], trained.state.opt_state),
   )
   return steps.Trained(
-      dataclasses.replace(trained.stage, weights=weights),
-      trained.module,
-      state,
-      trees.hash_tree(state.params),
+    dataclasses.replace(trained.stage, weights=weights),
+    trained.module,
+    state,
+    trees.hash_tree(state.params),
   )
 
 
@@ -89,11 +89,11 @@ class Replicas(discovery.Discovery):
   """The recipe of `discovery.Discovery` for stages of replicas."""
 
   def __init__(
-      self,
-      flags: discovery.DiscoveryConfig,
-      make_model: discovery.MakeModel,
-      images: jax.Array,
-      seeds: Sequence[int] | None = None,
+    self,
+    flags: discovery.DiscoveryConfig,
+    make_model: discovery.MakeModel,
+    images: jax.Array,
+    seeds: Sequence[int] | None = None,
   ):
     """Initialises the recipe.
 
@@ -111,7 +111,7 @@ class Replicas(discovery.Discovery):
     self._seeds = seeds
 
   def create(
-      self, stage: config.Stage, trained: Mapping[str, steps.Trained]
+    self, stage: config.Stage, trained: Mapping[str, steps.Trained]
   ) -> tuple[nn.Module, steps.TrainState]:
     """Returns a stage's module and its stacked state before the first step."""
     count = count_replicas(stage)
@@ -120,18 +120,18 @@ class Replicas(discovery.Discovery):
     states = []
     for i, seed in enumerate(self._seeds or [stage.seed] * count):
       module, state = super().create(
-          dataclasses.replace(stage, seed=seed),
-          {name: _take_if_stacked(each, i) for name, each in trained.items()},
+        dataclasses.replace(stage, seed=seed),
+        {name: _take_if_stacked(each, i) for name, each in trained.items()},
       )
       states.append(state)
     stacked = _stack([state._replace(step=()) for state in states])
     return module, stacked._replace(step=states[0].step)
 
   def make_epoch(
-      self,
-      stage: config.Stage,
-      module: nn.Module,
-      trained: Mapping[str, steps.Trained],
+    self,
+    stage: config.Stage,
+    module: nn.Module,
+    trained: Mapping[str, steps.Trained],
   ) -> loop.Epoch:
     """Makes the compiled epoch of a stage of all replicas."""
     if count_replicas(stage) is None:
@@ -149,29 +149,29 @@ class Replicas(discovery.Discovery):
       seeds = self._seeds
       data = data._replace(seed=jnp.array(seeds))
     compiled = devices.compile_epoch(
-        self._flags.parallel,
-        self.batch_size,
-        ReplicaSteps(
-            program,
-            own_batches=bool(self._seeds),
-            own_teacher=supervisor is not None
-            and count_replicas(supervisor.stage) is not None,
-        ),
+      self._flags.parallel,
+      self.batch_size,
+      ReplicaSteps(
+        program,
+        own_batches=bool(self._seeds),
+        own_teacher=supervisor is not None
+        and count_replicas(supervisor.stage) is not None,
+      ),
     )
     shape = (self.batch_size, *self._images.shape[1:])
     orders = [chains.Order(seed, len(self._images), shape) for seed in seeds]
     return chains.make_resident_epoch(
-        compiled, devices.replicate(data), *orders
+      compiled, devices.replicate(data), *orders
     )
 
   def make_teacher(
-      self, stage: config.Stage, supervisor: steps.Trained | None
+    self, stage: config.Stage, supervisor: steps.Trained | None
   ) -> codes.Variables | discovery_steps.TeacherCache | None:
     """Returns what supervises a stage, stacked unless it is a single model."""
     if (
-        supervisor is None
-        or not stage.weights.needs_teacher
-        or count_replicas(supervisor.stage) is None
+      supervisor is None
+      or not stage.weights.needs_teacher
+      or count_replicas(supervisor.stage) is None
     ):
       return super().make_teacher(stage, supervisor)
     module = discovery.as_teacher(supervisor.module)
@@ -181,14 +181,14 @@ class Replicas(discovery.Discovery):
       return supervisor.variables
     # One after the other.
     make_cache = lambda variables: discovery_steps.compute_teacher_cache(
-        module,
-        variables,
-        self._images,
-        stage.weights.supervision,
-        check=bool(stage.weights.lambda_check),
+      module,
+      variables,
+      self._images,
+      stage.weights.supervision,
+      check=bool(stage.weights.lambda_check),
     )
     return jax.jit(lambda trees: jax.lax.map(make_cache, trees))(
-        supervisor.variables
+      supervisor.variables
     )
 
 
@@ -203,20 +203,20 @@ class ReplicaSteps:
   def __call__(self, state, data, rows, bounds, *, shard=lambda x: x):
     own_batches = 0 if self.own_batches else None
     axes = discovery_steps.TrainingData(
-        # What replicas share is not copied for each.
-        images=None,
-        seed=own_batches,
-        teacher=0 if self.own_teacher else None,
-        neighbors=None,
-        first_step=None,
-        weights=0,
+      # What replicas share is not copied for each.
+      images=None,
+      seed=own_batches,
+      teacher=0 if self.own_teacher else None,
+      neighbors=None,
+      first_step=None,
+      weights=0,
     )
     return jax.vmap(
-        lambda state, data, rows: self.program(
-            state, data, rows, bounds, shard=shard
-        ),
-        in_axes=(_STATE_AXES, axes, own_batches),
-        out_axes=(_STATE_AXES, 1),  # Metrics are `[steps, N]`.
+      lambda state, data, rows: self.program(
+        state, data, rows, bounds, shard=shard
+      ),
+      in_axes=(_STATE_AXES, axes, own_batches),
+      out_axes=(_STATE_AXES, 1),  # Metrics are `[steps, N]`.
     )(state, data, rows)
 
 

@@ -18,8 +18,8 @@ from jacsup_jax.training import loop
 
 # (params, batch_stats, inputs) -> (loss, (metrics, batch_stats)).
 Objective = Callable[
-    [codes.Params, chex.ArrayTree, Any],
-    tuple[jax.Array, tuple[codes.Metrics, chex.ArrayTree]],
+  [codes.Params, chex.ArrayTree, Any],
+  tuple[jax.Array, tuple[codes.Metrics, chex.ArrayTree]],
 ]
 
 
@@ -67,7 +67,7 @@ class Recipe(Protocol):
   steps_per_epoch: int
 
   def create(
-      self, stage: config.Stage, trained: Mapping[str, Trained]
+    self, stage: config.Stage, trained: Mapping[str, Trained]
   ) -> tuple[nn.Module, TrainState]:
     """Returns a stage's module and its state before the first step.
 
@@ -77,33 +77,33 @@ class Recipe(Protocol):
     """
 
   def make_epoch(
-      self,
-      stage: config.Stage,
-      module: nn.Module,
-      trained: Mapping[str, Trained],
+    self,
+    stage: config.Stage,
+    module: nn.Module,
+    trained: Mapping[str, Trained],
   ) -> loop.Epoch:
     """Makes the epoch of a stage; epochs count from the first teacher on."""
 
 
 def create_train_state(
-    variables: codes.Variables, optimizer: optax.GradientTransformation
+  variables: codes.Variables, optimizer: optax.GradientTransformation
 ) -> TrainState:
   """Creates the state of step 0 from initialised variables."""
   return TrainState(
-      step=jnp.zeros((), jnp.int32),
-      params=variables['params'],
-      batch_stats=variables['batch_stats'],
-      opt_state=optimizer.init(variables['params']),
+    step=jnp.zeros((), jnp.int32),
+    params=variables['params'],
+    batch_stats=variables['batch_stats'],
+    opt_state=optimizer.init(variables['params']),
   )
 
 
 def train_step(
-    state: TrainState,
-    inputs: Any,
-    *,
-    objective: Objective,
-    optimizer: optax.GradientTransformation,
-    axis_name: str | None = None,
+  state: TrainState,
+  inputs: Any,
+  *,
+  objective: Objective,
+  optimizer: optax.GradientTransformation,
+  axis_name: str | None = None,
 ) -> tuple[TrainState, codes.Metrics]:
   """Takes one optimizer step.
 
@@ -118,7 +118,7 @@ def train_step(
     The state after the step, and scalar metrics before it.
   """
   grads, (metrics, batch_stats) = jax.grad(objective, has_aux=True)(
-      state.params, state.batch_stats, inputs
+    state.params, state.batch_stats, inputs
   )
   if axis_name is not None:
     grads, metrics = jax.lax.pmean((grads, metrics), axis_name)

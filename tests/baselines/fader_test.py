@@ -23,13 +23,18 @@ from jacsup_jax.training import optimizers
 from jacsup_jax.training import steps
 
 MODULE = fader.FaderAutoencoder(
-    num_factors=2, nuisance_channels=3, image_size=8, first_width=4,
-    last_width=4, discriminator_width=6, discriminator_hidden=5,
+  num_factors=2,
+  nuisance_channels=3,
+  image_size=8,
+  first_width=4,
+  last_width=4,
+  discriminator_width=6,
+  discriminator_hidden=5,
 )  # pyformat: disable
 WEIGHTS = fader.FaderLossWeights(0.5, adversarial_ramp_steps=0)
 # With weight decay: it moves what is stopped, unless the optimizer freezes it.
 OPTIMIZER = optimizers.make_optimizer(
-    config.Optimization(learning_rate=1e-2, adam_b1=0.5, weight_decay=0.1)
+  config.Optimization(learning_rate=1e-2, adam_b1=0.5, weight_decay=0.1)
 )
 ATTRIBUTES = jnp.array([[1, 1], [-1, 1], [1, -1], [-1, -1]], jnp.float32)
 
@@ -58,14 +63,18 @@ def _apply(state, method, *args):
 @jax.jit
 def _step(state, batch):
   return fader.train_step(
-      state, *batch, module=MODULE, weights=WEIGHTS, optimizer=OPTIMIZER
+    state, *batch, module=MODULE, weights=WEIGHTS, optimizer=OPTIMIZER
   )
 
 
 def _encode(params, state, inputs):
   return objectives.apply_train(
-      MODULE, params, state.batch_stats, 'encode', inputs.images,
-      inputs.attributes,
+    MODULE,
+    params,
+    state.batch_stats,
+    'encode',
+    inputs.images,
+    inputs.attributes,
   )[0]  # pyformat: disable
 
 
@@ -77,8 +86,12 @@ def _discriminator_grads(state, batch):
   def objective(params):
     nuisance = _encode(params, state, inputs).nuisance
     return fader.discriminator_objective(
-        params, state.batch_stats, nuisance, inputs.attributes, uniform,
-        module=MODULE,
+      params,
+      state.batch_stats,
+      nuisance,
+      inputs.attributes,
+      uniform,
+      module=MODULE,
     )  # pyformat: disable
 
   return jax.grad(objective, has_aux=True)(state.params)
@@ -89,7 +102,7 @@ def _autoencoder_grads(state, batch, weight):
   def objective(params):
     code = _encode(params, state, batch[0])
     return fader.autoencoder_objective(
-        params, state.batch_stats, code, batch[0], weight, module=MODULE
+      params, state.batch_stats, code, batch[0], weight, module=MODULE
     )
 
   return jax.grad(objective, has_aux=True)(state.params)
@@ -144,7 +157,7 @@ def test_discriminator_is_that_of_numpy(state):
   x = np.where(uniform >= 0.3, x / 0.7, 0)
   x = x @ params['logits']['kernel'] + params['logits']['bias']
   logits = _apply(
-      state, 'discriminate', jnp.asarray(nuisance), jnp.asarray(uniform)
+    state, 'discriminate', jnp.asarray(nuisance), jnp.asarray(uniform)
   )
   np.testing.assert_allclose(logits, x, rtol=1e-4, atol=1e-5)
 
@@ -155,7 +168,7 @@ def test_without_dropout_the_mean_is_kept(state):
   none = _apply(state, 'discriminate', nuisance)
   bias = state.params['discriminator']['logits']['bias'][None]
   np.testing.assert_allclose(
-      0.7 * (all_kept - bias), none - bias, rtol=1e-5, atol=1e-6
+    0.7 * (all_kept - bias), none - bias, rtol=1e-5, atol=1e-6
   )
 
 
@@ -173,9 +186,9 @@ def test_ramp_is_linear_from_zero():
 def test_loss_is_the_error_and_the_weighted_term(state, batch):
   _, metrics = _step(state, batch)
   np.testing.assert_allclose(
-      metrics['loss'],
-      metrics['reconstruction'] + 0.5 * metrics['adversarial'],
-      rtol=1e-6,
+    metrics['loss'],
+    metrics['reconstruction'] + 0.5 * metrics['adversarial'],
+    rtol=1e-6,
   )
   assert 0 <= metrics['discriminator_accuracy'] <= 1
   # Untrained, two attributes are predicted by chance: about 2 log 2 nats.
@@ -211,8 +224,8 @@ def test_discriminator_trains_nothing_else(state, batch):
 def test_adversarial_term_reaches_the_encoder_alone(state, batch):
   # The difference that the weight makes to the autoencoder's gradients.
   grads = [
-      _autoencoder_grads(state, batch, jnp.float32(weight))[0]
-      for weight in (0.0, 1.0)
+    _autoencoder_grads(state, batch, jnp.float32(weight))[0]
+    for weight in (0.0, 1.0)
   ]
   difference = jax.tree.map(lambda a, b: a - b, *grads)
   assert _all_zero(difference['decoder'])
@@ -223,19 +236,19 @@ def test_second_update_fools_the_updated_discriminator(state, batch):
   after, metrics = _step(state, batch)
   grads, (_, batch_stats) = _discriminator_grads(state, batch)
   between = attribute_steps.apply_gradients(
-      state, {'discriminator': grads['discriminator']}, OPTIMIZER
+    state, {'discriminator': grads['discriminator']}, OPTIMIZER
   )
   between = between._replace(batch_stats=batch_stats)
   # The second update does not move it, weight decay included.
   chex.assert_trees_all_close(
-      after.params['discriminator'],
-      between.params['discriminator'],
-      # Adam divides by small gradients: programs round differently.
-      atol=1e-4,
+    after.params['discriminator'],
+    between.params['discriminator'],
+    # Adam divides by small gradients: programs round differently.
+    atol=1e-4,
   )
   grads, (terms, _) = _autoencoder_grads(between, batch, jnp.float32(0.5))
   np.testing.assert_allclose(
-      metrics['adversarial'], terms['adversarial'], rtol=1e-3
+    metrics['adversarial'], terms['adversarial'], rtol=1e-3
   )
   del grads['discriminator']
   expected = attribute_steps.apply_gradients(between, grads, OPTIMIZER)
@@ -251,19 +264,23 @@ def test_running_statistics_follow_every_part_once(state, batch):
   inputs, _ = batch
   # From 0 by a tenth of the batch's mean (momentum 0.9).
   _, once = objectives.apply_train(
-      MODULE, state.params, state.batch_stats, 'encode', inputs.images,
-      inputs.attributes,
+    MODULE,
+    state.params,
+    state.batch_stats,
+    'encode',
+    inputs.images,
+    inputs.attributes,
   )  # pyformat: disable
   chex.assert_trees_all_close(
-      after.batch_stats['encoder'], once['encoder'], rtol=1e-4, atol=1e-7
+    after.batch_stats['encoder'], once['encoder'], rtol=1e-4, atol=1e-7
   )
   for part in ('decoder', 'discriminator'):
     means = [
-        leaf
-        for path, leaf in jax.tree_util.tree_leaves_with_path(
-            after.batch_stats[part]
-        )
-        if 'mean' in jax.tree_util.keystr(path)
+      leaf
+      for path, leaf in jax.tree_util.tree_leaves_with_path(
+        after.batch_stats[part]
+      )
+      if 'mean' in jax.tree_util.keystr(path)
     ]
     assert means and all(np.any(mean != 0) for mean in means)
 
@@ -281,9 +298,7 @@ def _draw(split, count):
   small = np.stack(images).reshape(count, 16, 4, 16, 4, 3).mean(axis=(2, 4))
   labels = np.where(np.stack(labels)[:, columns] > 0, 1, -1).astype(np.int8)
   small = small.round().astype(np.uint8)
-  return datasets.Dataset(
-      'drawn', split, small, labels, attribute_names=NAMES
-  )
+  return datasets.Dataset('drawn', split, small, labels, attribute_names=NAMES)
 
 
 @pytest.fixture(scope='module')
@@ -292,15 +307,20 @@ def drawn():
 
 
 @pytest.mark.parametrize(
-    ('weight', 'lowest', 'highest'), [(0.0, 0.8, 1.0), (0.01, 0.0, 0.6)]
+  ('weight', 'lowest', 'highest'), [(0.0, 0.8, 1.0), (0.01, 0.0, 0.6)]
 )
 def test_discriminator_learns_unless_it_is_opposed(
-    drawn, weight, lowest, highest
+  drawn, weight, lowest, highest
 ):
   train, held_out = drawn
   make_module = lambda dim: fader.FaderAutoencoder(
-      len(NAMES), dim // 4, image_size=16, first_width=16, last_width=32,
-      discriminator_width=64, discriminator_hidden=64,
+    len(NAMES),
+    dim // 4,
+    image_size=16,
+    first_width=16,
+    last_width=32,
+    discriminator_width=64,
+    discriminator_hidden=64,
   )  # pyformat: disable
   flags = attributes.AttributesConfig(batch_size=32, learning_rate=1e-3)
   recipe = attributes.Attributes(flags, make_module, train, fader.FaderSteps)
@@ -316,11 +336,13 @@ def test_discriminator_learns_unless_it_is_opposed(
   code = jax.jit(models.Model.encode)(model, images, labels)
   logits = module.apply(model.variables, code.nuisance, method='discriminate')
   right = np.asarray((logits > 0) == (labels > 0))
-  accuracy = np.mean([
+  accuracy = np.mean(
+    [
       np.mean(right[labels[:, i] == sign, i])
       for i in range(len(NAMES))
       for sign in (-1, 1)
-  ])
+    ]
+  )
   # Balanced, so that chance is 0.5; and the images are there.
   assert lowest < accuracy < highest, accuracy
   assert metrics['reconstruction'] < 0.06

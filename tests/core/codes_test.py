@@ -17,7 +17,6 @@ FLAT = np.arange(6, dtype=np.float32).reshape(2, 3)
 
 
 class ValueTest(chex.TestCase):
-
   @chex.variants(with_jit=True, without_jit=True)
   def test_factors_come_first(self):
     code = self.variant(functools.partial(codes.split, num_factors=2))(FLAT)
@@ -27,7 +26,7 @@ class ValueTest(chex.TestCase):
   @chex.variants(with_jit=True, without_jit=True)
   def test_swap_gives_the_partners_factors(self):
     code = codes.Code(
-        jnp.array([[10.0], [20.0], [30.0]]), jnp.array([[1.0], [2.0], [3.0]])
+      jnp.array([[10.0], [20.0], [30.0]]), jnp.array([[1.0], [2.0], [3.0]])
     )
     # Not an involution: with partners read the wrong way it would differ.
     swapped = self.variant(codes.swap_factors)(code, jnp.array([1, 2, 0]))
@@ -37,7 +36,7 @@ class ValueTest(chex.TestCase):
   @chex.variants(with_jit=True, without_jit=True)
   def test_flip_sets_the_opposite_sign(self):
     code = codes.Code(
-        jnp.array([[0.1, 5.0], [-7.0, 5.0], [0.0, 5.0]]), jnp.ones((3, 1))
+      jnp.array([[0.1, 5.0], [-7.0, 5.0], [0.0, 5.0]]), jnp.ones((3, 1))
     )
     flip = functools.partial(codes.flip_factor, index=0, strength=2.0)
     flipped = self.variant(flip)(code)
@@ -53,7 +52,7 @@ def test_wrong_ranks_raise():
     codes.merge(codes.Code(jnp.zeros((2, 1)), jnp.zeros((2, 2, 2, 1))))
   with pytest.raises(AssertionError):
     codes.swap_factors(
-        codes.Code(jnp.zeros((2, 1)), jnp.zeros((2, 1))), jnp.array([[0, 1]])
+      codes.Code(jnp.zeros((2, 1)), jnp.zeros((2, 1))), jnp.array([[0, 1]])
     )
   with pytest.raises(AssertionError):
     codes.flip_factor(codes.Code(jnp.zeros(2), jnp.zeros((2, 1))), 0, 1.0)
@@ -72,14 +71,14 @@ def test_gradient_of_a_swap_goes_back_to_the_partner():
 
   # Example 0 is the partner of 2, 1 of 0, and 2 of 1.
   np.testing.assert_array_equal(
-      jax.grad(total)(jnp.zeros((3, 1))), [[100.0], [1.0], [10.0]]
+    jax.grad(total)(jnp.zeros((3, 1))), [[100.0], [1.0], [10.0]]
   )
 
 
 def test_gradient_of_a_flip_is_zero_in_the_flipped_factor():
   code = codes.Code(jnp.array([[0.5, 2.0]]), jnp.zeros((1, 1)))
   grads = jax.grad(lambda c: jnp.sum(codes.flip_factor(c, 0, 3.0).factors))(
-      code
+    code
   )
   np.testing.assert_array_equal(grads.factors, [[0.0, 1.0]])
 
@@ -115,8 +114,8 @@ def test_partners_over_an_axis_are_those_of_the_whole_batch():
   # Across the borders of the shards: 0 is given what 11 has.
   permutation = jnp.arange(12)[::-1]
   spread = jax.vmap(
-      functools.partial(codes.take_partners, axis_name='shards'),
-      axis_name='shards',
+    functools.partial(codes.take_partners, axis_name='shards'),
+    axis_name='shards',
   )
   taken = spread(values.reshape(4, 3, 2, 3), permutation.reshape(4, 3))
   np.testing.assert_array_equal(taken.reshape(12, 2, 3), values[::-1])

@@ -29,13 +29,13 @@ def test_weights_default_to_the_papers():
 
 
 @pytest.mark.parametrize(
-    ('cls', 'name'),
-    [
-        *_numbers(config.LossWeights),
-        *_numbers(config.AttributeLossWeights),
-        *_numbers(config.NeighborWeights),
-        *_numbers(config.Optimization),
-    ],
+  ('cls', 'name'),
+  [
+    *_numbers(config.LossWeights),
+    *_numbers(config.AttributeLossWeights),
+    *_numbers(config.NeighborWeights),
+    *_numbers(config.Optimization),
+  ],
 )
 @pytest.mark.parametrize('value', [-1e-3, float('nan'), float('inf')])
 def test_bad_numbers_are_refused_by_name(cls, name, value):
@@ -44,23 +44,23 @@ def test_bad_numbers_are_refused_by_name(cls, name, value):
 
 
 @pytest.mark.parametrize(
-    ('cls', 'changes', 'message'),
-    [
-        (config.Supervision, {'jacobian': 'chord'}, '--jacobian=chord'),
-        (config.Supervision, {'jacobian_nodes': 0}, '--jacobian_nodes=0'),
-        (config.Supervision, {'num_swaps': 0}, '--num_swaps=0'),
-        (
-            config.Supervision,
-            {'jacobian': 'full', 'num_swaps': 2},
-            '--num_swaps=2 with --jacobian=full',
-        ),
-        (config.Ramp, {'ramp': 'steep'}, '--ramp=steep'),
-        (config.Ramp, {'ramp_start': 1.5}, '--ramp_start=1.5'),
-        (config.Ramp, {'ramp_epochs': 0}, '--ramp_epochs=0'),
-        (config.LossWeights, {'hsic_bandwidth': 0.0}, '--hsic_bandwidth=0'),
-        (config.Optimization, {'adam_b1': 1.0}, '--adam_b1=1.0'),
-        (config.Optimization, {'optimizer': 'sgd'}, '--optimizer=sgd'),
-    ],
+  ('cls', 'changes', 'message'),
+  [
+    (config.Supervision, {'jacobian': 'chord'}, '--jacobian=chord'),
+    (config.Supervision, {'jacobian_nodes': 0}, '--jacobian_nodes=0'),
+    (config.Supervision, {'num_swaps': 0}, '--num_swaps=0'),
+    (
+      config.Supervision,
+      {'jacobian': 'full', 'num_swaps': 2},
+      '--num_swaps=2 with --jacobian=full',
+    ),
+    (config.Ramp, {'ramp': 'steep'}, '--ramp=steep'),
+    (config.Ramp, {'ramp_start': 1.5}, '--ramp_start=1.5'),
+    (config.Ramp, {'ramp_epochs': 0}, '--ramp_epochs=0'),
+    (config.LossWeights, {'hsic_bandwidth': 0.0}, '--hsic_bandwidth=0'),
+    (config.Optimization, {'adam_b1': 1.0}, '--adam_b1=1.0'),
+    (config.Optimization, {'optimizer': 'sgd'}, '--optimizer=sgd'),
+  ],
 )
 def test_bad_values_are_refused(cls, changes, message):
   with pytest.raises(errors.InputError, match=f'{message}.*accepted'):
@@ -71,7 +71,7 @@ def test_lists_of_choices_are_refused_by_entry_and_repetition():
   @dataclasses.dataclass(frozen=True)
   class Flags:
     names: tuple[str, ...] = options.option(
-        ('a',), 'Names.', choices=('a', 'b')
+      ('a',), 'Names.', choices=('a', 'b')
     )
 
     def __post_init__(self):
@@ -84,13 +84,13 @@ def test_lists_of_choices_are_refused_by_entry_and_repetition():
 
 
 @pytest.mark.parametrize(
-    ('weights', 'expected'),
-    [
-        ((0.25, 0.0), True),
-        ((0.0, 0.1), True),
-        ((0.0, 0.0), False),
-        ((np.array([0.0, 1.0]), 0.0), True),
-    ],
+  ('weights', 'expected'),
+  [
+    ((0.25, 0.0), True),
+    ((0.0, 0.1), True),
+    ((0.0, 0.0), False),
+    ((np.array([0.0, 1.0]), 0.0), True),
+  ],
 )
 def test_teacher_is_needed_for_either_term(weights, expected):
   assert config.LossWeights(*weights).needs_teacher is expected
@@ -113,21 +113,21 @@ def test_sizes_of_faces_are_powers_of_two(size):
 
 
 @pytest.mark.parametrize(
-    'weights',
-    [
-        config.LossWeights(
-            supervision=config.Supervision('path', 5),
-            ramp=config.Ramp('linear'),
-        ),
-        config.AttributeLossWeights(lambda_y=1.0),
-        config.LossWeights(np.array([0.0, 0.5])),
-    ],
+  'weights',
+  [
+    config.LossWeights(
+      supervision=config.Supervision('path', 5),
+      ramp=config.Ramp('linear'),
+    ),
+    config.AttributeLossWeights(lambda_y=1.0),
+    config.LossWeights(np.array([0.0, 0.5])),
+  ],
 )
 def test_stages_survive_json(weights):
   stage = config.Stage('a', 'student', 'b', 3, 2, weights, 'c', seed=4)
   again = config.Stage.from_json(stage.to_json())
   assert dataclasses.replace(again, weights=None) == dataclasses.replace(
-      stage, weights=None
+    stage, weights=None
   )
   assert type(again.weights) is type(weights)
   jax.tree.map(np.testing.assert_array_equal, again.weights, weights)

@@ -32,7 +32,7 @@ def _svhn_model(num_factors=2, nuisance_dim=0, **kwargs):
 # of its kernel that the code enters by.
 FAMILIES = {'dense': (_model, 'dense_0', 0), 'svhn': (_svhn_model, 'up_0', 2)}
 families = pytest.mark.parametrize(
-    ('make_model', 'first', 'axis'), FAMILIES.values(), ids=FAMILIES.keys()
+  ('make_model', 'first', 'axis'), FAMILIES.values(), ids=FAMILIES.keys()
 )
 
 
@@ -51,7 +51,7 @@ def test_new_units_stand_at_the_position_newest_first():
   small = {'kernel': jnp.array([[1.0, 2.0]])}
   fresh = {'kernel': jnp.array([[10.0, 20.0, 30.0, 40.0]])}
   grown = lambda position: growth.grow(small, fresh, position=position)[
-      'kernel'
+    'kernel'
   ]
   np.testing.assert_array_equal(grown(0), [[40, 30, 1, 2]])
   np.testing.assert_array_equal(grown(1), [[1, 40, 30, 2]])
@@ -62,9 +62,7 @@ def test_preserving_zeroes_the_decoder_alone():
   leaf = lambda rows, value: {'kernel': jnp.full((rows, 2), value)}
   small = {'encoder': leaf(1, 1.0), 'decoder': leaf(1, 2.0)}
   fresh = {'encoder': leaf(2, 3.0), 'decoder': leaf(2, 4.0)}
-  grown = growth.grow(
-      small, fresh, position=0, initialization='preserving'
-  )
+  grown = growth.grow(small, fresh, position=0, initialization='preserving')
   np.testing.assert_array_equal(grown['encoder']['kernel'], [[3, 3], [1, 1]])
   np.testing.assert_array_equal(grown['decoder']['kernel'], [[0, 0], [2, 2]])
 
@@ -72,14 +70,14 @@ def test_preserving_zeroes_the_decoder_alone():
 def test_any_pytree_grows():
   # A convolution's kernel on its inputs, a bias, running statistics in a tuple.
   small = (
-      jnp.ones((3, 3, 2, 5)),
-      {'norm': [jnp.ones(2), jnp.ones(2)]},
-      jnp.array(7),
+    jnp.ones((3, 3, 2, 5)),
+    {'norm': [jnp.ones(2), jnp.ones(2)]},
+    jnp.array(7),
   )
   fresh = (
-      2 * jnp.ones((3, 3, 4, 5)),
-      {'norm': [jnp.zeros(4), 3 * jnp.ones(4)]},
-      jnp.array(0),
+    2 * jnp.ones((3, 3, 4, 5)),
+    {'norm': [jnp.zeros(4), 3 * jnp.ones(4)]},
+    jnp.array(0),
   )
   kernel, stats, count = growth.grow(small, fresh, position=1)
   chex.assert_shape(kernel, (3, 3, 4, 5))
@@ -91,27 +89,27 @@ def test_any_pytree_grows():
 
 def test_old_dtype_is_kept():
   grown = growth.grow(
-      {'x': jnp.ones(1, jnp.bfloat16)}, {'x': jnp.ones(2)}, position=0
+    {'x': jnp.ones(1, jnp.bfloat16)}, {'x': jnp.ones(2)}, position=0
   )
   assert grown['x'].dtype == jnp.bfloat16
 
 
 @pytest.mark.parametrize(
-    ('old', 'new', 'position'),
-    [
-        ((2, 3), (2, 3, 1), 0),  # Another rank.
-        ((2, 3), (3, 4), 0),  # Two axes.
-        ((2, 3), (2, 2), 0),  # Smaller.
-        ((2, 3), (2, 4), 4),  # Position beyond the end.
-        ((2, 3), (2, 4), -1),
-    ],
+  ('old', 'new', 'position'),
+  [
+    ((2, 3), (2, 3, 1), 0),  # Another rank.
+    ((2, 3), (3, 4), 0),  # Two axes.
+    ((2, 3), (2, 2), 0),  # Smaller.
+    ((2, 3), (2, 4), 4),  # Position beyond the end.
+    ((2, 3), (2, 4), -1),
+  ],
 )
 def test_errors_name_the_leaf_and_both_shapes(old, new, position):
   with pytest.raises(errors.InputError) as error:
     growth.grow(
-        {'decoder': {'dense_0': jnp.ones(old)}},
-        {'decoder': {'dense_0': jnp.ones(new)}},
-        position=position,
+      {'decoder': {'dense_0': jnp.ones(old)}},
+      {'decoder': {'dense_0': jnp.ones(new)}},
+      position=position,
     )
   for part in ("['decoder']['dense_0']", str(old), str(new)):
     assert part in str(error.value)
@@ -134,7 +132,7 @@ def test_unknown_initialization_is_refused():
 @pytest.mark.parametrize('initialization', growth.INITIALIZATIONS)
 @pytest.mark.parametrize('count', [1, 2])
 def test_old_weights_stay_where_they_were(
-    make_model, first, axis, initialization, count
+  make_model, first, axis, initialization, count
 ):
   small, large = _init(make_model(3))['params'], make_model(3, count)
   grown = _grow(small, large, 1, position=2, initialization=initialization)
@@ -144,10 +142,10 @@ def test_old_weights_stay_where_they_were(
   encoder, decoder = grown['encoder'], grown['decoder']
   for name in ('kernel', 'bias'):
     np.testing.assert_array_equal(
-        without(encoder['code'][name], -1), small['encoder']['code'][name]
+      without(encoder['code'][name], -1), small['encoder']['code'][name]
     )
   np.testing.assert_array_equal(
-      without(decoder[first]['kernel'], axis), small['decoder'][first]['kernel']
+    without(decoder[first]['kernel'], axis), small['decoder'][first]['kernel']
   )
   new_rows = np.take(np.asarray(decoder[first]['kernel']), new, axis)
   assert np.all((new_rows == 0) == (initialization == 'preserving'))
@@ -178,10 +176,10 @@ def _check_preserving(make, code_dim, small, images, with_jit):
   before = _outputs(make(0), small, images, with_jit)
   for count in (1, 2):
     grown = growth.grow(
-        small,
-        _init(make(count), 1),
-        position=code_dim,
-        initialization='preserving',
+      small,
+      _init(make(count), 1),
+      position=code_dim,
+      initialization='preserving',
     )
     after = _outputs(make(count), grown, images, with_jit)
     chex.assert_trees_all_equal(after, before)
@@ -191,11 +189,11 @@ def _check_preserving(make, code_dim, small, images, with_jit):
 # 0, agree to the last bit depends on how a matrix product is blocked.
 @pytest.mark.parametrize('with_jit', [True, False])
 @pytest.mark.parametrize(
-    'code_dim',
-    [2, 7, 15, *(pytest.param(d, marks=pytest.mark.slow) for d in (3, 8, 20))],
+  'code_dim',
+  [2, 7, 15, *(pytest.param(d, marks=pytest.mark.slow) for d in (3, 8, 20))],
 )
 def test_preserving_growth_reproduces_the_teacher_bit_for_bit(
-    code_dim, with_jit
+  code_dim, with_jit
 ):
   make = lambda count: autoencoders.MlpAutoencoder(code_dim, count)
   images = jax.random.uniform(jax.random.key(5), (37, 28, 28, 1))
@@ -205,21 +203,21 @@ def test_preserving_growth_reproduces_the_teacher_bit_for_bit(
 # The BatchNorm of the code stays, and grows with it.
 @pytest.mark.parametrize('with_jit', [True, False])
 @pytest.mark.parametrize(
-    'code_dim',
-    [2, *(pytest.param(d, marks=pytest.mark.slow) for d in (7, 17))],
+  'code_dim',
+  [2, *(pytest.param(d, marks=pytest.mark.slow) for d in (7, 17))],
 )
 def test_preserving_growth_of_a_convolutional_code_is_exact_too(
-    code_dim, with_jit
+  code_dim, with_jit
 ):
   make = lambda count: autoencoders.SvhnAutoencoder(
-      code_dim, count, normalize_code=True, widths=(8, 12, 16)
+    code_dim, count, normalize_code=True, widths=(8, 12, 16)
   )
   small = _init(make(0))
   # Some running statistics, as after training.
   keys = iter(jax.random.split(jax.random.key(3), 2))
   small['batch_stats'] = jax.tree.map(
-      lambda x: jax.random.uniform(next(keys), x.shape, minval=0.5),
-      small['batch_stats'],
+    lambda x: jax.random.uniform(next(keys), x.shape, minval=0.5),
+    small['batch_stats'],
   )
   images = jax.random.uniform(jax.random.key(5), (9, 32, 32, 3))
   _check_preserving(make, code_dim, small, images, with_jit)
@@ -240,7 +238,7 @@ def test_random_growth_does_not_reproduce_the_teacher():
   grown = _grow(small, _model(2, 1), 1, position=2)
   code = codes.Code(jnp.ones((1, 2)), jnp.ones((1, 1)))
   before = models.Model(_model(2), small).decode(
-      code._replace(nuisance=jnp.zeros((1, 0)))
+    code._replace(nuisance=jnp.zeros((1, 0)))
   )
   after = models.Model(_model(2, 1), grown).decode(code)
   assert not np.allclose(before, after)
@@ -248,10 +246,10 @@ def test_random_growth_does_not_reproduce_the_teacher():
 
 @families
 @pytest.mark.parametrize(
-    'position', [0, pytest.param(1, marks=pytest.mark.slow), 2]
+  'position', [0, pytest.param(1, marks=pytest.mark.slow), 2]
 )
 def test_growing_twice_by_one_is_growing_once_by_two(
-    make_model, first, axis, position
+  make_model, first, axis, position
 ):
   del first, axis
   small = _init(make_model(2), seed=0)['params']
@@ -273,8 +271,8 @@ def test_moments_grow_with_their_parameters(make_model, first, axis):
   assert new.count == old.count == 1
   for name in ('mu', 'nu'):
     before, after = (
-        np.asarray(getattr(state, name)['decoder'][first]['kernel'])
-        for state in (old, new)
+      np.asarray(getattr(state, name)['decoder'][first]['kernel'])
+      for state in (old, new)
     )
     np.testing.assert_array_equal(np.take(after, [0, 1], axis), before)
     np.testing.assert_array_equal(np.take(after, 2, axis), 0)
@@ -298,28 +296,29 @@ def test_folded_normalization_gives_the_same_factors(make_model, first, axis):
   assert not jax.tree.leaves(folded['batch_stats'])
   images = jax.random.uniform(jax.random.key(1), (9, *model.image_shape))
   encode = lambda params, images: models.Model(
-      model, params, variables['batch_stats']
+    model, params, variables['batch_stats']
   ).encode(images)
   plain = lambda params, images: models.Model(make_model(), params).encode(
-      images
+    images
   )
   # Rounding of float32 in codes of size 1.
   np.testing.assert_allclose(
-      codes.merge(plain(folded['params'], images)),
-      codes.merge(encode(variables['params'], images)),
-      atol=1e-6,
+    codes.merge(plain(folded['params'], images)),
+    codes.merge(encode(variables['params'], images)),
+    atol=1e-6,
   )
   # Without folding they differ, and the rest of the tree is left alone.
   assert not np.allclose(
-      plain(variables['params'], images).factors,
-      encode(variables['params'], images).factors,
-      atol=1e-2,
+    plain(variables['params'], images).factors,
+    encode(variables['params'], images).factors,
+    atol=1e-2,
   )
   chex.assert_trees_all_equal(
-      folded['params']['decoder'], variables['params']['decoder']
+    folded['params']['decoder'], variables['params']['decoder']
   )
-  assert variables['params']['encoder']['code'] is not (
-      folded['params']['encoder']['code']
+  assert (
+    variables['params']['encoder']['code']
+    is not (folded['params']['encoder']['code'])
   )
 
 

@@ -18,11 +18,11 @@ PERMUTATION = jnp.array([2, 0, 3, 1])
 
 
 LOSSES = {
-    'secant': jacobian.secant_loss,
-    'tangent': jacobian.tangent_loss,
-    'path': jacobian.path_loss,
-    # It has no partners.
-    'full': lambda *args: jacobian.full_loss(*args[:4]),
+  'secant': jacobian.secant_loss,
+  'tangent': jacobian.tangent_loss,
+  'path': jacobian.path_loss,
+  # It has no partners.
+  'full': lambda *args: jacobian.full_loss(*args[:4]),
 }
 
 
@@ -32,7 +32,7 @@ def _random(seed, *shape):
 
 def _code(seed, num_factors=2, nuisance_dim=3):
   return codes.Code(
-      _random(seed, 4, num_factors), _random(seed + 100, 4, nuisance_dim)
+    _random(seed, 4, num_factors), _random(seed + 100, 4, nuisance_dim)
   )
 
 
@@ -145,7 +145,7 @@ def test_targets_of_several_swaps():
   targets = jacobian.make_targets(factors, jnp.array([[1, 0], [0, 1]]))
   np.testing.assert_array_equal(targets, [factors[::-1], factors])
   np.testing.assert_array_equal(
-      jacobian.make_targets(factors, jnp.array([1, 0])), factors[None, ::-1]
+    jacobian.make_targets(factors, jnp.array([1, 0])), factors[None, ::-1]
   )
 
 
@@ -166,7 +166,7 @@ def test_joint_secant_is_the_secant():
   decode = functools.partial(_curved, _random(0, 5, 6))
   code = _code(2)
   targets = jacobian.make_targets(
-      code.factors, jnp.stack([PERMUTATION, PERMUTATION[::-1]])
+    code.factors, jnp.stack([PERMUTATION, PERMUTATION[::-1]])
   )
   plain = jacobian.secant(decode, code, targets)
   joint = jacobian.secant(decode, code, targets, joint=True)
@@ -184,17 +184,17 @@ def test_gradient_of_the_teacher_is_exactly_zero(name):
 
   def total(student_kernel, teacher_kernel, student_code, teacher_code):
     return jnp.sum(
-        LOSSES[name](
-            functools.partial(_curved, student_kernel),
-            student_code,
-            functools.partial(_curved, teacher_kernel),
-            teacher_code,
-            PERMUTATION,
-        )
+      LOSSES[name](
+        functools.partial(_curved, student_kernel),
+        student_code,
+        functools.partial(_curved, teacher_kernel),
+        teacher_code,
+        PERMUTATION,
+      )
     )
 
   grads = jax.grad(total, argnums=(0, 1, 2, 3))(
-      student_kernel, teacher_kernel, _code(2), _code(3)
+    student_kernel, teacher_kernel, _code(2), _code(3)
   )
   for grad in jax.tree.leaves((grads[1], grads[3])):
     np.testing.assert_array_equal(grad, np.zeros(grad.shape))
@@ -211,13 +211,13 @@ def test_both_sides_of_the_student_are_differentiated():
     student = lambda code: jnp.square(code.factors).reshape(-1, 1, 1, 1)
     code = codes.Code(factors, jnp.zeros((2, 0)))
     return jnp.sum(
-        jacobian.secant_loss(student, code, teacher, code, jnp.array([1, 0]))
+      jacobian.secant_loss(student, code, teacher, code, jnp.array([1, 0]))
     )
 
   # At y = (1, 2) each example has (4 - 1)^2; d/dy_0 = 2 * 2 (1 - 4) * 2,
   # d/dy_1 = 2 * 2 (4 - 1) * 4. With one side stopped they would be half.
   np.testing.assert_allclose(
-      jax.grad(total)(jnp.array([[1.0], [2.0]])), [[-24.0], [48.0]], rtol=1e-6
+    jax.grad(total)(jnp.array([[1.0], [2.0]])), [[-24.0], [48.0]], rtol=1e-6
   )
 
 
@@ -228,13 +228,11 @@ def test_gradient_of_the_student_agrees_with_differences(name):
 
   def total(kernel):
     student = functools.partial(_curved, kernel)
-    return jnp.sum(
-        LOSSES[name](student, code, teacher, _code(3), PERMUTATION)
-    )
+    return jnp.sum(LOSSES[name](student, code, teacher, _code(3), PERMUTATION))
 
   # Central differences of float32 are good to about three digits.
   chex.assert_numerical_grads(
-      total, (_random(0, 5, 6),), order=1, atol=1e-2, rtol=1e-2
+    total, (_random(0, 5, 6),), order=1, atol=1e-2, rtol=1e-2
   )
 
 
@@ -251,7 +249,7 @@ def test_secant_of_linear_decoders_is_their_jacobians_difference():
   change = jnp.einsum('bpk,bk->bp', difference, direction)
   # Rounding of float32.
   np.testing.assert_allclose(
-      loss, jnp.mean(jnp.square(change), axis=1), rtol=1e-4
+    loss, jnp.mean(jnp.square(change), axis=1), rtol=1e-4
   )
 
 
@@ -273,11 +271,11 @@ def test_secant_is_zero_where_the_jacobians_of_the_factors_agree():
 @pytest.mark.parametrize('name', ['secant', 'tangent', 'path'])
 def test_identity_permutation_gives_exactly_zero(name):
   loss = LOSSES[name](
-      functools.partial(_curved, _random(0, 5, 6)),
-      _code(2),
-      functools.partial(_curved, _random(1, 5, 6)),
-      _code(3),
-      jnp.arange(4),
+    functools.partial(_curved, _random(0, 5, 6)),
+    _code(2),
+    functools.partial(_curved, _random(1, 5, 6)),
+    _code(3),
+    jnp.arange(4),
   )
   np.testing.assert_array_equal(loss, np.zeros(4))
 
@@ -290,14 +288,14 @@ def test_secant_is_the_tangent_for_small_changes():
   factors, nuisance = _random(2, 1, 2), jnp.tile(_random(3, 1, 3), (2, 1))
   direction = _random(4, 1, 2)
   code = codes.Code(
-      jnp.concatenate([factors, factors + step * direction]), nuisance
+    jnp.concatenate([factors, factors + step * direction]), nuisance
   )
   loss = jacobian.secant_loss(student, code, teacher, code, jnp.array([1, 0]))
   difference = _factor_jacobian(teacher, code) - _factor_jacobian(student, code)
   tangent = jnp.einsum('bpk,bk->bp', difference, jnp.tile(direction, (2, 1)))
   # The secant differs from the tangent by terms of the order of the step.
   np.testing.assert_allclose(
-      loss / step**2, jnp.mean(jnp.square(tangent), axis=1), rtol=5 * step
+    loss / step**2, jnp.mean(jnp.square(tangent), axis=1), rtol=5 * step
   )
 
 
@@ -329,16 +327,16 @@ def test_path_converges_to_the_secant():
   with jax.enable_x64(True):
     kernels = np.random.default_rng(0).normal(size=(2, 5, 6))
     args = (
-        functools.partial(_curved, 0.3 * kernels[0]),
-        jax.tree.map(lambda x: x.astype(jnp.float64), _code(2)),
-        functools.partial(_curved, 0.3 * kernels[1]),
-        jax.tree.map(lambda x: x.astype(jnp.float64), _code(3)),
-        PERMUTATION,
+      functools.partial(_curved, 0.3 * kernels[0]),
+      jax.tree.map(lambda x: x.astype(jnp.float64), _code(2)),
+      functools.partial(_curved, 0.3 * kernels[1]),
+      jax.tree.map(lambda x: x.astype(jnp.float64), _code(3)),
+      PERMUTATION,
     )
     secant = jacobian.secant_loss(*args)
     gaps = [
-        np.max(np.abs(jacobian.path_loss(*args, nodes=nodes) / secant - 1))
-        for nodes in (1, 2, 4, 8, 16)
+      np.max(np.abs(jacobian.path_loss(*args, nodes=nodes) / secant - 1))
+      for nodes in (1, 2, 4, 8, 16)
     ]
   # Gauss-Legendre converges geometrically on a smooth decoder.
   assert all(b < 0.3 * a for a, b in zip(gaps, gaps[1:]))
@@ -350,16 +348,16 @@ def test_gradient_of_the_path_converges_to_that_of_the_secant():
 
   def grad(loss):
     return jax.grad(
-        lambda kernel, code: jnp.sum(
-            loss(
-                functools.partial(_curved, kernel),
-                code,
-                teacher,
-                _code(3),
-                PERMUTATION,
-            )
-        ),
-        argnums=(0, 1),
+      lambda kernel, code: jnp.sum(
+        loss(
+          functools.partial(_curved, kernel),
+          code,
+          teacher,
+          _code(3),
+          PERMUTATION,
+        )
+      ),
+      argnums=(0, 1),
     )(0.3 * _random(0, 5, 6), _code(2))
 
   path = grad(functools.partial(jacobian.path_loss, nodes=12))
@@ -378,8 +376,8 @@ def test_full_is_the_mean_of_tangents_along_normal_directions():
   @jax.jit
   def along(target):
     tangents = [
-        jacobian.tangent(decode, code, target[None]).changes
-        for decode in (student, teacher)
+      jacobian.tangent(decode, code, target[None]).changes
+      for decode in (student, teacher)
     ]
     return jacobian.compare(*tangents)
 
@@ -395,7 +393,7 @@ def test_full_is_the_squared_norm_of_the_jacobians_difference():
   teacher = functools.partial(_curved, _random(1, 5, 6))
   loss = jacobian.full_loss(student, _code(2), teacher, _code(3))
   difference = _factor_jacobian(teacher, _code(3)) - _factor_jacobian(
-      student, _code(2)
+    student, _code(2)
   )
   expected = jnp.sum(jnp.square(difference), axis=(1, 2)) / 6
   np.testing.assert_allclose(loss, expected, rtol=1e-5)
@@ -408,8 +406,8 @@ def test_loss_over_an_axis_is_that_of_the_whole_batch(name):
   args = (_code(2), _code(3), PERMUTATION)
   whole = LOSSES[name](student, args[0], teacher, args[1], args[2])
   spread = jax.vmap(
-      lambda s, t, p: LOSSES[name](student, s, teacher, t, p, 'shards'),
-      axis_name='shards',
+    lambda s, t, p: LOSSES[name](student, s, teacher, t, p, 'shards'),
+    axis_name='shards',
   )(*jax.tree.map(lambda x: x.reshape(2, 2, *x.shape[1:]), args))
   np.testing.assert_allclose(spread.reshape(4), whole, rtol=1e-5)
 
@@ -422,9 +420,9 @@ def test_tangents_pass_through_a_swap():
   _, change = jax.jvp(swap, (code,), (tangent,))
   step = 1e-2
   moved = lambda sign: jax.tree.map(
-      lambda c, t: c + sign * step * t, code, tangent
+    lambda c, t: c + sign * step * t, code, tangent
   )
   # Central difference: an error of the order of the step squared.
   np.testing.assert_allclose(
-      change, (swap(moved(1)) - swap(moved(-1))) / (2 * step), atol=1e-2
+    change, (swap(moved(1)) - swap(moved(-1))) / (2 * step), atol=1e-2
   )

@@ -14,7 +14,7 @@ from jacsup_jax.core import losses
 # Two images of two pixels.
 IMAGES = np.array([[1.0, 2.0], [3.0, 4.0]], np.float32).reshape(2, 1, 2, 1)
 OTHER_IMAGES = np.array([[0.0, 0.0], [3.0, 2.0]], np.float32).reshape(
-    2, 1, 2, 1
+  2, 1, 2, 1
 )
 # Mean of y is 0; mean of z is (2, 4). Covariances over M = 2 examples:
 # (-1 * 1 + 1 * -1) / 2 = -1 and (-2 * 1 + 2 * -1) / 2 = -2.
@@ -30,7 +30,6 @@ def _random(seed, *shape):
 
 
 class ValueTest(chex.TestCase):
-
   @chex.variants(with_jit=True, without_jit=True)
   def test_reconstruction_is_the_mean_over_pixels(self):
     # ((1 - 0)^2 + (2 - 0)^2) / 2 and ((3 - 3)^2 + (4 - 2)^2) / 2.
@@ -50,7 +49,7 @@ class ValueTest(chex.TestCase):
     change = lambda *pixels: jnp.array(pixels).reshape(2, 1, 1, 2, 1)
     # By (1, 2) and (4, 0): (9 + 4) / 2; by (0, 0) and (1, 1): 1. Their sum.
     loss = self.variant(losses.jacobian_loss)(
-        change(1.0, 2.0, 0.0, 0.0), change(4.0, 0.0, 1.0, 1.0)
+      change(1.0, 2.0, 0.0, 0.0), change(4.0, 0.0, 1.0, 1.0)
     )
     np.testing.assert_array_equal(loss, [7.5])
 
@@ -58,7 +57,7 @@ class ValueTest(chex.TestCase):
   def test_swap_check_is_the_mean_over_factors(self):
     # (1 + 4) / 2.
     loss = self.variant(losses.swap_check_loss)(
-        jnp.array([[1.0, 2.0]]), jnp.zeros((1, 2))
+      jnp.array([[1.0, 2.0]]), jnp.zeros((1, 2))
     )
     np.testing.assert_array_equal(loss, [2.5])
 
@@ -68,7 +67,7 @@ class ValueTest(chex.TestCase):
     # first are 1/2 (the second), 1/2 (its own neighbour) and 1/10; of the
     # second 1/2, 1 (the first's neighbour) and 1/5 (its own).
     loss = self.variant(
-        functools.partial(losses.neighbor_embedding_loss, scale=1.0)
+      functools.partial(losses.neighbor_embedding_loss, scale=1.0)
     )(jnp.array([[0.0], [1.0]]), jnp.array([[1.0], [3.0]]))
     expected = -np.log([0.5 / 1.1, 0.2 / 1.7])
     np.testing.assert_allclose(loss, expected, rtol=1e-6)
@@ -84,7 +83,7 @@ class ValueTest(chex.TestCase):
     norm = functools.partial(losses.cross_covariance_loss, squared=False)
     # The square root of 5, to the rounding of float32.
     np.testing.assert_allclose(
-        self.variant(norm)(FACTORS, NUISANCE), 2.2360680, rtol=1e-7
+      self.variant(norm)(FACTORS, NUISANCE), 2.2360680, rtol=1e-7
     )
 
   @chex.variants(with_jit=True, without_jit=True)
@@ -101,9 +100,7 @@ class ValueTest(chex.TestCase):
     attributes = jnp.array([[1.0, -1.0], [1.0, 1.0]])
     # log 2 + log 2; log(4 / 3) + 1000, without overflow.
     loss = self.variant(losses.attribute_cross_entropy_loss)(logits, attributes)
-    np.testing.assert_allclose(
-        loss, [1.3862944, 1000.2877], rtol=1e-6
-    )
+    np.testing.assert_allclose(loss, [1.3862944, 1000.2877], rtol=1e-6)
 
   @chex.variants(with_jit=True, without_jit=True)
   def test_attribute_cycle_has_given_factors_for_labels(self):
@@ -123,13 +120,12 @@ class ValueTest(chex.TestCase):
 
 
 class ShapeTest(parameterized.TestCase):
-
   @parameterized.named_parameters(
-      ('reconstruction', losses.reconstruction_loss, [(2, 4, 4, 1)] * 2),
-      ('factor_matching', losses.factor_matching_loss, [(2, 3)] * 2),
-      ('attribute_hinge', losses.attribute_hinge_loss, [(2, 3)] * 2),
-      ('attribute_cycle', losses.attribute_cycle_loss, [(2, 3)] * 2),
-      ('nuisance_cycle', losses.nuisance_cycle_loss, [(2, 2, 2, 5)] * 2),
+    ('reconstruction', losses.reconstruction_loss, [(2, 4, 4, 1)] * 2),
+    ('factor_matching', losses.factor_matching_loss, [(2, 3)] * 2),
+    ('attribute_hinge', losses.attribute_hinge_loss, [(2, 3)] * 2),
+    ('attribute_cycle', losses.attribute_cycle_loss, [(2, 3)] * 2),
+    ('nuisance_cycle', losses.nuisance_cycle_loss, [(2, 2, 2, 5)] * 2),
   )
   def test_mismatched_shapes_raise(self, loss, shapes):
     arrays = [jnp.zeros(shape) for shape in shapes]
@@ -150,7 +146,7 @@ class ShapeTest(parameterized.TestCase):
 def test_cross_covariance_without_nuisance_is_zero():
   for squared in (True, False):
     loss = losses.cross_covariance_loss(
-        _random(0, 4, 2), jnp.zeros((4, 0)), squared=squared
+      _random(0, 4, 2), jnp.zeros((4, 0)), squared=squared
     )
     assert loss == 0.0
 
@@ -160,7 +156,7 @@ def test_cross_covariance_without_nuisance_is_zero():
 
 def test_gradient_of_reconstruction():
   grads = jax.grad(lambda x: jnp.sum(losses.reconstruction_loss(IMAGES, x)))(
-      OTHER_IMAGES
+    OTHER_IMAGES
   )
   # 2 (r - x) / 2 pixels.
   np.testing.assert_array_equal(np.ravel(grads), [-1.0, -2.0, 0.0, -2.0])
@@ -170,7 +166,7 @@ def test_gradient_of_hinge_is_zero_beyond_the_margin():
   factors = jnp.array([[0.5, 2.0], [-1.0, 3.0]])
   attributes = jnp.array([[1.0, 1.0], [1.0, -1.0]])
   grads = jax.grad(
-      lambda y: jnp.sum(losses.attribute_hinge_loss(y, attributes))
+    lambda y: jnp.sum(losses.attribute_hinge_loss(y, attributes))
   )(factors)
   # -ybar / 2 attributes inside the margin.
   np.testing.assert_array_equal(grads, [[-0.5, 0.0], [-0.5, 0.5]])
@@ -181,7 +177,7 @@ def test_gradient_of_cross_covariance_agrees_with_differences(squared):
   loss = functools.partial(losses.cross_covariance_loss, squared=squared)
   # Central differences of float32 are good to about three digits.
   chex.assert_numerical_grads(
-      loss, (_random(0, 6, 2), _random(1, 6, 3)), order=1, atol=1e-2, rtol=1e-2
+    loss, (_random(0, 6, 2), _random(1, 6, 3)), order=1, atol=1e-2, rtol=1e-2
   )
 
 
@@ -190,8 +186,8 @@ def test_gradient_of_cross_covariance_is_zero_where_it_is_zero(squared):
   # A new nuisance unit may be constant over the batch.
   factors, nuisance = _random(0, 6, 2), jnp.ones((6, 1))
   grads = jax.grad(
-      functools.partial(losses.cross_covariance_loss, squared=squared),
-      argnums=(0, 1),
+    functools.partial(losses.cross_covariance_loss, squared=squared),
+    argnums=(0, 1),
   )(factors, nuisance)
   chex.assert_tree_all_finite(grads)
   for grad in grads:
@@ -202,7 +198,7 @@ def test_nothing_is_stopped():
   # The objectives stop the teacher; the losses are plain functions.
   factors = jnp.array([[1.0, 2.0]])
   grads = jax.grad(
-      lambda t: jnp.sum(losses.factor_matching_loss(jnp.zeros((1, 2)), t))
+    lambda t: jnp.sum(losses.factor_matching_loss(jnp.zeros((1, 2)), t))
   )(factors)
   # 2 t / 2 factors.
   np.testing.assert_array_equal(grads, factors)
@@ -211,13 +207,13 @@ def test_nothing_is_stopped():
 def test_gradient_of_neighbor_embedding_agrees_with_differences():
   # Central differences of float32 are good to about three digits.
   chex.assert_numerical_grads(
-      lambda y, other: jnp.sum(
-          losses.neighbor_embedding_loss(y, other, scale=2.0)
-      ),
-      (_random(0, 4, 2), _random(1, 4, 2)),
-      order=1,
-      atol=5e-2,
-      rtol=5e-2,
+    lambda y, other: jnp.sum(
+      losses.neighbor_embedding_loss(y, other, scale=2.0)
+    ),
+    (_random(0, 4, 2), _random(1, 4, 2)),
+    order=1,
+    atol=5e-2,
+    rtol=5e-2,
   )
 
 
@@ -228,8 +224,8 @@ def test_neighbor_embedding_of_parts_is_that_of_the_whole_batch():
   factors, others = _random(0, 6, 2), _random(1, 6, 2)
   whole = losses.neighbor_embedding_loss(factors, others)
   parts = jax.vmap(
-      functools.partial(losses.neighbor_embedding_loss, axis_name='data'),
-      axis_name='data',
+    functools.partial(losses.neighbor_embedding_loss, axis_name='data'),
+    axis_name='data',
   )(factors.reshape(3, 2, 2), others.reshape(3, 2, 2))
   # The order of the sum differs.
   np.testing.assert_allclose(parts.reshape(6), whole, rtol=1e-5)
@@ -239,9 +235,9 @@ def test_neighbor_embedding_of_chance_is_the_log_of_how_many():
   # All at one place: each of the 2 B - 1 others is as near.
   same = jnp.ones((5, 2))
   np.testing.assert_allclose(
-      losses.neighbor_embedding_loss(same, same),
-      np.full(5, np.log(9)),
-      rtol=1e-6,
+    losses.neighbor_embedding_loss(same, same),
+    np.full(5, np.log(9)),
+    rtol=1e-6,
   )
   # Pairs far from all others are certain.
   apart = 1e3 * jnp.arange(10.0).reshape(5, 2)
@@ -253,7 +249,7 @@ def test_cross_covariance_over_an_axis_is_that_of_the_whole_batch(squared):
   factors, nuisance = _random(0, 12, 2), 3.0 + _random(1, 12, 2, 2, 3)
   loss = functools.partial(losses.cross_covariance_loss, squared=squared)
   whole, whole_grads = jax.value_and_grad(loss, argnums=(0, 1))(
-      factors, nuisance
+    factors, nuisance
   )
 
   def spread(factors, nuisance):
@@ -265,7 +261,7 @@ def test_cross_covariance_over_an_axis_is_that_of_the_whole_batch(squared):
   # Rounding of float32 in sums of another order.
   np.testing.assert_allclose(by_shard, np.full(4, whole), rtol=1e-5)
   grads = jax.grad(lambda *x: jnp.mean(spread(*x)), argnums=(0, 1))(
-      factors, nuisance
+    factors, nuisance
   )
   chex.assert_trees_all_close(grads, whole_grads, rtol=1e-4, atol=1e-6)
   # The mean of the shards' own losses is something else: the axis matters.
@@ -278,16 +274,16 @@ def test_cross_covariance_is_that_of_numpy():
   # rowvar: rows of the joint matrix are units; bias divides by M.
   joint = np.cov(np.hstack([factors, nuisance]), rowvar=False, bias=True)
   np.testing.assert_allclose(
-      losses.cross_covariance_loss(factors, nuisance),
-      np.sum(joint[:3, 3:] ** 2),
-      # Sums of 50 float32 against float64.
-      rtol=1e-4,
+    losses.cross_covariance_loss(factors, nuisance),
+    np.sum(joint[:3, 3:] ** 2),
+    # Sums of 50 float32 against float64.
+    rtol=1e-4,
   )
 
 
 def test_cross_covariance_reads_every_unit_of_a_feature_map():
   factors, nuisance = _random(0, 8, 2), _random(1, 8, 2, 2, 3)
   np.testing.assert_array_equal(
-      losses.cross_covariance_loss(factors, nuisance),
-      losses.cross_covariance_loss(factors, nuisance.reshape(8, 12)),
+    losses.cross_covariance_loss(factors, nuisance),
+    losses.cross_covariance_loss(factors, nuisance.reshape(8, 12)),
   )

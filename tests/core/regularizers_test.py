@@ -12,7 +12,7 @@ from jacsup_jax.core import errors
 from jacsup_jax.core import regularizers
 
 HSIC = jax.jit(
-    regularizers.hsic_loss, static_argnames=('bandwidth', 'axis_name')
+  regularizers.hsic_loss, static_argnames=('bandwidth', 'axis_name')
 )
 
 
@@ -33,23 +33,21 @@ def test_hsic_of_two_examples_by_hand():
   factors, nuisance = jnp.array([[0.0], [1.0]]), jnp.array([[0.0], [2.0]])
   expected = (1 - np.exp(-0.5 / 4)) * (1 - np.exp(-2.0 / 4))
   np.testing.assert_allclose(
-      HSIC(factors, nuisance, bandwidth=2.0), expected, rtol=1e-5
+    HSIC(factors, nuisance, bandwidth=2.0), expected, rtol=1e-5
   )
   # The median distance is the only one: both kernels have exp(-1 / 2).
   np.testing.assert_allclose(
-      HSIC(factors, nuisance), (1 - np.exp(-0.5)) ** 2, rtol=1e-5
+    HSIC(factors, nuisance), (1 - np.exp(-0.5)) ** 2, rtol=1e-5
   )
 
 
 def test_cosines_of_a_linear_decoder_by_hand():
   # Two factors and a nuisance unit on four pixels. Factors: (1, 0, 0, 0) and
   # (3, 3, 0, 0), squared cosine 1/2; with (0, 0, 2, 0) both are orthogonal.
-  kernel = jnp.array(
-      [[1.0, 0, 0, 0], [3, 3, 0, 0], [0, 0, 2, 0]], jnp.float32
-  )
+  kernel = jnp.array([[1.0, 0, 0, 0], [3, 3, 0, 0], [0, 0, 2, 0]], jnp.float32)
   code = codes.Code(jnp.ones((2, 2)), jnp.ones((2, 1)))
   losses = lambda kernel: regularizers.column_losses(
-      functools.partial(_linear, kernel), code
+    functools.partial(_linear, kernel), code
   )
   with_nuisance, between = losses(kernel)
   np.testing.assert_allclose(with_nuisance, [0.0, 0.0], atol=1e-7)
@@ -69,7 +67,7 @@ def test_jacobian_by_all_units_that_is_too_large_is_refused():
   with pytest.raises(errors.InputError, match='96 bytes.*accepted: up to 95'):
     # 2 codes x 4 pixels x 3 units x 4 bytes.
     regularizers.column_losses(
-        functools.partial(_linear, jnp.ones((3, 4))), code, max_bytes=95
+      functools.partial(_linear, jnp.ones((3, 4))), code, max_bytes=95
     )
 
 
@@ -82,7 +80,7 @@ def test_units_without_effect_have_a_finite_gradient():
 
   def total(kernel):
     losses = regularizers.column_losses(
-        functools.partial(_linear, kernel), code
+      functools.partial(_linear, kernel), code
     )
     return jnp.sum(losses[0] + losses[1])
 
@@ -94,14 +92,12 @@ def test_units_without_effect_have_a_finite_gradient():
 def test_constant_values_have_no_hsic_and_a_finite_gradient():
   nuisance = jnp.asarray(_normal(0, 8, 2))
   value, grad = jax.value_and_grad(
-      lambda x: regularizers.hsic_loss(x, nuisance)
+    lambda x: regularizers.hsic_loss(x, nuisance)
   )(jnp.ones((8, 2)))
   np.testing.assert_allclose(value, 0.0, atol=1e-7)
   assert np.all(np.isfinite(grad))
   # No nuisance at all is independent of everything.
-  np.testing.assert_allclose(
-      HSIC(nuisance, jnp.zeros((8, 0))), 0.0, atol=1e-7
-  )
+  np.testing.assert_allclose(HSIC(nuisance, jnp.zeros((8, 0))), 0.0, atol=1e-7)
 
 
 # Invariants.
@@ -111,7 +107,7 @@ def test_cosines_do_not_see_the_strength_of_a_unit():
   kernel = jnp.asarray(_normal(0, 3, 4))
   code = codes.Code(jnp.ones((2, 2)), jnp.ones((2, 1)))
   losses = lambda kernel: regularizers.column_losses(
-      functools.partial(_linear, kernel), code
+    functools.partial(_linear, kernel), code
   )
   weaker = kernel * jnp.array([[1e-2], [1.0], [-30.0]])
   for loss, same in zip(losses(kernel), losses(weaker)):
@@ -122,12 +118,10 @@ def test_cosines_do_not_see_the_strength_of_a_unit():
 def test_hsic_over_an_axis_is_that_of_the_whole_batch():
   values = jnp.asarray(_normal(0, 8, 3)), jnp.asarray(_normal(1, 8, 2))
   spread = jax.vmap(
-      lambda y, z: regularizers.hsic_loss(y, z, axis_name='shards'),
-      axis_name='shards',
+    lambda y, z: regularizers.hsic_loss(y, z, axis_name='shards'),
+    axis_name='shards',
   )(*(x.reshape(2, 4, -1) for x in values))
-  np.testing.assert_allclose(
-      spread, np.full(2, HSIC(*values)), rtol=1e-5
-  )
+  np.testing.assert_allclose(spread, np.full(2, HSIC(*values)), rtol=1e-5)
 
 
 # Oracle and anti-oracle.

@@ -16,17 +16,20 @@ from jacsup_jax.models import autoencoders
 from jacsup_jax.training import objectives
 
 MODULE = autoencoders.FaceAutoencoder(
-    num_factors=2, nuisance_channels=3, image_size=8, first_width=4,
-    last_width=4,
+  num_factors=2,
+  nuisance_channels=3,
+  image_size=8,
+  first_width=4,
+  last_width=4,
 )  # pyformat: disable
 WEIGHTS = config.AttributeLossWeights(
-    lambda_reconstruction=2.0,
-    lambda_prediction=3.0,
-    lambda_xcov=5.0,
-    lambda_attribute_cycle=7.0,
-    lambda_nuisance_cycle=11.0,
-    lambda_y=13.0,
-    lambda_diff=17.0,
+  lambda_reconstruction=2.0,
+  lambda_prediction=3.0,
+  lambda_xcov=5.0,
+  lambda_attribute_cycle=7.0,
+  lambda_nuisance_cycle=11.0,
+  lambda_y=13.0,
+  lambda_diff=17.0,
 )
 PERMUTATION = jnp.array([3, 0, 1, 2])
 
@@ -50,7 +53,7 @@ def attributes():
 def _apply(variables, x, method):
   """A method in training mode, without new statistics."""
   y, _ = MODULE.apply(
-      variables, x, train=True, method=method, mutable='batch_stats'
+    variables, x, train=True, method=method, mutable='batch_stats'
   )
   return y
 
@@ -61,7 +64,7 @@ def own_outputs(variables, images):
   code = _apply(variables, images, 'encode')
   swapped = codes.swap_factors(code, PERMUTATION)
   changes = _apply(variables, swapped, 'decode') - _apply(
-      variables, code, 'decode'
+    variables, code, 'decode'
   )
   return objectives.TeacherOutputs(code.factors, changes[None])
 
@@ -70,52 +73,46 @@ def own_outputs(variables, images):
 def _objective(variables, inputs, name='attribute', weights=WEIGHTS):
   function = getattr(objectives, f'{name}_objective')
   return function(
-      variables['params'],
-      variables['batch_stats'],
-      inputs,
-      module=MODULE,
-      weights=weights,
+    variables['params'],
+    variables['batch_stats'],
+    inputs,
+    module=MODULE,
+    weights=weights,
   )
 
 
 @pytest.fixture(scope='module')
 def inputs(images, attributes):
-  return objectives.Inputs(
-      images, PERMUTATION[None], attributes=attributes
-  )
+  return objectives.Inputs(images, PERMUTATION[None], attributes=attributes)
 
 
 def _grads(variables, inputs, name='attribute'):
   return jax.grad(
-      lambda params: _objective({**variables, 'params': params}, inputs, name),
-      has_aux=True,
+    lambda params: _objective({**variables, 'params': params}, inputs, name),
+    has_aux=True,
   )(variables['params'])[0]
 
 
 # Values.
 
 
-def test_teacher_sums_its_weighted_terms(
-    variables, images, attributes, inputs
-):
+def test_teacher_sums_its_weighted_terms(variables, images, attributes, inputs):
   loss, (metrics, _) = _objective(variables, inputs)
   code = _apply(variables, images, 'encode')
   decoded = _apply(variables, code, 'decode')
   expected = {
-      'reconstruction': jnp.mean(jnp.square(images - decoded)),
-      'attribute_hinge': jnp.mean(
-          jnp.maximum(1 - code.factors * attributes, 0)
-      ),
-      'cross_covariance': losses.cross_covariance_loss(*code),
+    'reconstruction': jnp.mean(jnp.square(images - decoded)),
+    'attribute_hinge': jnp.mean(jnp.maximum(1 - code.factors * attributes, 0)),
+    'cross_covariance': losses.cross_covariance_loss(*code),
   }
   for name, value in expected.items():
     np.testing.assert_allclose(metrics[name], value, rtol=1e-5)
   np.testing.assert_allclose(
-      loss,
-      2 * expected['reconstruction']
-      + 3 * expected['attribute_hinge']
-      + 5 * expected['cross_covariance'],
-      rtol=1e-5,
+    loss,
+    2 * expected['reconstruction']
+    + 3 * expected['attribute_hinge']
+    + 5 * expected['cross_covariance'],
+    rtol=1e-5,
   )
   assert set(metrics) == {'loss', *expected}
 
@@ -123,7 +120,7 @@ def test_teacher_sums_its_weighted_terms(
 def test_student_adds_the_terms_of_its_teacher(variables, inputs, own_outputs):
   # A teacher whose factors are 1 less and whose change is 0.5 larger.
   teacher = objectives.TeacherOutputs(
-      own_outputs.factors - 1, own_outputs.changes + 0.5
+    own_outputs.factors - 1, own_outputs.changes + 0.5
   )
   without, _ = _objective(variables, inputs)
   loss, (metrics, _) = _objective(variables, inputs._replace(teacher=teacher))
@@ -134,21 +131,21 @@ def test_student_adds_the_terms_of_its_teacher(variables, inputs, own_outputs):
 
 @pytest.mark.parametrize('form', ['tangent', 'path', 'full'])
 def test_student_is_supervised_in_other_ways(
-    variables, inputs, own_outputs, form
+  variables, inputs, own_outputs, form
 ):
   supervision = config.Supervision(form, jacobian_nodes=2)
   weights = dataclasses.replace(WEIGHTS, supervision=supervision)
   code = _apply(variables, inputs.images, 'encode')
   own = objectives.compute_changes(
-      supervision,
-      functools.partial(_apply, variables, method='decode'),
-      code,
-      code.factors[PERMUTATION][None],
+    supervision,
+    functools.partial(_apply, variables, method='decode'),
+    code,
+    code.factors[PERMUTATION][None],
   ).changes
   # A teacher whose factors are 1 less and whose every change is 0.5 larger.
   teacher = objectives.TeacherOutputs(own_outputs.factors - 1, own + 0.5)
   _, (metrics, _) = _objective(
-      variables, inputs._replace(teacher=teacher), weights=weights
+    variables, inputs._replace(teacher=teacher), weights=weights
   )
   np.testing.assert_allclose(metrics['factor_matching'], 1.0, rtol=1e-5)
   # Summed over the factors of the full Jacobian.
@@ -158,25 +155,25 @@ def test_student_is_supervised_in_other_ways(
 
 
 def test_cycle_compares_codes_with_those_encoded_again(
-    variables, images, inputs
+  variables, images, inputs
 ):
   loss, (metrics, _) = _objective(variables, inputs, 'cycle')
   code = _apply(variables, images, 'encode')
   swapped = codes.swap_factors(code, PERMUTATION)
   cycled = _apply(variables, _apply(variables, swapped, 'decode'), 'encode')
   attribute_cycle = jnp.mean(
-      jnp.maximum(1 - swapped.factors * cycled.factors, 0)
+    jnp.maximum(1 - swapped.factors * cycled.factors, 0)
   )
   # Sum over the 2 x 2 x 3 units, mean over the 4 images.
   nuisance_cycle = jnp.sum(jnp.square(code.nuisance - cycled.nuisance)) / 4
   np.testing.assert_allclose(
-      metrics['attribute_cycle'], attribute_cycle, rtol=1e-4
+    metrics['attribute_cycle'], attribute_cycle, rtol=1e-4
   )
   np.testing.assert_allclose(
-      metrics['nuisance_cycle'], nuisance_cycle, rtol=1e-4
+    metrics['nuisance_cycle'], nuisance_cycle, rtol=1e-4
   )
   np.testing.assert_allclose(
-      loss, 7 * attribute_cycle + 11 * nuisance_cycle, rtol=1e-4
+    loss, 7 * attribute_cycle + 11 * nuisance_cycle, rtol=1e-4
   )
 
 
@@ -202,7 +199,7 @@ def test_student_reaches_all_of_its_parameters(variables, inputs, own_outputs):
 
 
 def test_student_equal_to_its_teacher_has_no_terms_of_it(
-    variables, inputs, own_outputs
+  variables, inputs, own_outputs
 ):
   inputs = inputs._replace(teacher=own_outputs)
   _, (metrics, _) = _objective(variables, inputs)
@@ -211,7 +208,7 @@ def test_student_equal_to_its_teacher_has_no_terms_of_it(
 
 
 def test_running_statistics_follow_real_images_alone(
-    variables, inputs, own_outputs
+  variables, inputs, own_outputs
 ):
   stats = lambda *args: _objective(variables, *args)[1][1]
   of_teacher = stats(inputs)
@@ -220,7 +217,7 @@ def test_running_statistics_follow_real_images_alone(
   chex.assert_trees_all_equal(stats(inputs, 'cycle'), variables['batch_stats'])
   for part in ('encoder', 'decoder'):
     for new, old in zip(
-        jax.tree.leaves(of_teacher[part]),
-        jax.tree.leaves(variables['batch_stats'][part]),
+      jax.tree.leaves(of_teacher[part]),
+      jax.tree.leaves(variables['batch_stats'][part]),
     ):
       assert np.any(new != old)

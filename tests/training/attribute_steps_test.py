@@ -18,18 +18,21 @@ from jacsup_jax.training import objectives
 from jacsup_jax.training import optimizers
 
 MODULE = autoencoders.FaceAutoencoder(
-    num_factors=2, nuisance_channels=2, image_size=8, first_width=4,
-    last_width=4,
+  num_factors=2,
+  nuisance_channels=2,
+  image_size=8,
+  first_width=4,
+  last_width=4,
 )  # pyformat: disable
 PHASE_1 = config.AttributeLossWeights(1.0, 1.0, 1.0)
 PHASE_2 = dataclasses.replace(
-    PHASE_1, lambda_attribute_cycle=1.0, lambda_nuisance_cycle=1.0
+  PHASE_1, lambda_attribute_cycle=1.0, lambda_nuisance_cycle=1.0
 )
 STUDENT = config.AttributeLossWeights(lambda_y=1.0, lambda_diff=1.0)
 # With weight decay: it moves a stopped encoder, unless the optimizer freezes
 # it too.
 OPTIMIZATION = config.Optimization(
-    learning_rate=1e-2, adam_b1=0.5, weight_decay=0.1
+  learning_rate=1e-2, adam_b1=0.5, weight_decay=0.1
 )
 OPTIMIZER = optimizers.make_optimizer(OPTIMIZATION)
 STEPS = attribute_steps.FaceSteps(MODULE, MODULE, PHASE_2, OPTIMIZATION, 4)
@@ -45,9 +48,9 @@ def state():
 def inputs():
   random = np.random.default_rng(0)
   return objectives.Inputs(
-      images=jnp.asarray(random.uniform(-1, 1, (4, 8, 8, 3)), jnp.float32),
-      permutations=jnp.array([[1, 2, 3, 0]]),
-      attributes=jnp.asarray(random.choice([-1.0, 1.0], (4, 2))),
+    images=jnp.asarray(random.uniform(-1, 1, (4, 8, 8, 3)), jnp.float32),
+    permutations=jnp.array([[1, 2, 3, 0]]),
+    attributes=jnp.asarray(random.choice([-1.0, 1.0], (4, 2))),
   )
 
 
@@ -55,15 +58,15 @@ def inputs():
 def data():
   random = np.random.default_rng(1)
   return attribute_steps.FaceData(
-      jnp.asarray(random.integers(0, 256, (6, 8, 8, 3), np.uint8)),
-      jnp.asarray(random.choice([-1, 1], (6, 2)).astype(np.int8)),
+    jnp.asarray(random.integers(0, 256, (6, 8, 8, 3), np.uint8)),
+    jnp.asarray(random.choice([-1, 1], (6, 2)).astype(np.int8)),
   )
 
 
 @functools.partial(jax.jit, static_argnames='weights')
 def _step(state, inputs, weights):
   return attribute_steps.train_step(
-      state, inputs, module=MODULE, weights=weights, optimizer=OPTIMIZER
+    state, inputs, module=MODULE, weights=weights, optimizer=OPTIMIZER
   )
 
 
@@ -73,8 +76,11 @@ def _cycle_gradients(state, inputs):
 
   def cycle(decoder):
     loss, _ = objectives.cycle_objective(
-        {**state.params, 'decoder': decoder}, state.batch_stats, inputs,
-        module=MODULE, weights=PHASE_2,
+      {**state.params, 'decoder': decoder},
+      state.batch_stats,
+      inputs,
+      module=MODULE,
+      weights=PHASE_2,
     )  # pyformat: disable
     return loss
 
@@ -83,8 +89,8 @@ def _cycle_gradients(state, inputs):
 
 def _all_differ(tree, other):
   return all(
-      np.any(np.asarray(a) != np.asarray(b))
-      for a, b in zip(jax.tree.leaves(tree), jax.tree.leaves(other))
+    np.any(np.asarray(a) != np.asarray(b))
+    for a, b in zip(jax.tree.leaves(tree), jax.tree.leaves(other))
   )
 
 
@@ -96,7 +102,7 @@ def test_parts_without_gradients_stay_to_the_last_bit(state):
   after = attribute_steps.apply_gradients(state, grads, OPTIMIZER)
   chex.assert_trees_all_equal(after.params['encoder'], state.params['encoder'])
   chex.assert_trees_all_equal(
-      after.opt_state['encoder'], state.opt_state['encoder']
+    after.opt_state['encoder'], state.opt_state['encoder']
   )
   assert _all_differ(after.params['decoder'], state.params['decoder'])
 
@@ -106,12 +112,12 @@ def test_second_update_is_at_the_updated_parameters(state, inputs):
   first, _ = _step(state, inputs, PHASE_1)
   loss, grads = _cycle_gradients(first, inputs)
   expected = attribute_steps.apply_gradients(
-      first, {'decoder': grads}, OPTIMIZER
+    first, {'decoder': grads}, OPTIMIZER
   )
   # Adam divides by small gradients: programs round differently.
   chex.assert_trees_all_close(both.params, expected.params, atol=1e-4)
   np.testing.assert_allclose(
-      metrics['attribute_cycle'] + metrics['nuisance_cycle'], loss, rtol=1e-4
+    metrics['attribute_cycle'] + metrics['nuisance_cycle'], loss, rtol=1e-4
   )
   assert both.step == 1
 
@@ -132,17 +138,15 @@ def test_step_has_the_metrics_of_its_weights(state, inputs):
 def test_second_update_leaves_encoder_and_its_moments(state, inputs):
   before, _ = _step(state, inputs, PHASE_1)
   _, grads = _cycle_gradients(before, inputs)
-  after = attribute_steps.apply_gradients(
-      before, {'decoder': grads}, OPTIMIZER
-  )
+  after = attribute_steps.apply_gradients(before, {'decoder': grads}, OPTIMIZER)
   for part in ('params', 'opt_state'):
     chex.assert_trees_all_equal(
-        getattr(after, part)['encoder'], getattr(before, part)['encoder']
+      getattr(after, part)['encoder'], getattr(before, part)['encoder']
     )
   assert _all_differ(after.params['decoder'], before.params['decoder'])
   # One Adam state for the decoder, stepped twice; as in the released code.
   counts = lambda part: [
-      s.count for s in after.opt_state[part] if hasattr(s, 'mu')
+    s.count for s in after.opt_state[part] if hasattr(s, 'mu')
   ]
   assert counts('encoder') == [1] and counts('decoder') == [2]
 
@@ -156,7 +160,7 @@ def test_teacher_is_a_constant_of_a_students_step(state, data):
     constants = attribute_steps.FaceConstants(0, teacher, None)
     inputs = program.make_inputs(state.step, batch, constants)
     return objectives.attribute_objective(
-        params, state.batch_stats, inputs, module=MODULE, weights=STUDENT
+      params, state.batch_stats, inputs, module=MODULE, weights=STUDENT
     )[0]
 
   teacher = autoencoders.init_variables(MODULE, 1)['params']
@@ -178,13 +182,13 @@ def test_steps_mirror_and_swap_by_seed_and_step(state, data):
   for row in rows:
     step = expected.step
     images = batches.mirror(
-        batches.to_signed_float(data.images[row]),
-        batches.step_mirror(3, step, 4),
+      batches.to_signed_float(data.images[row]),
+      batches.step_mirror(3, step, 4),
     )
     inputs = objectives.Inputs(
-        images,
-        batches.step_permutations(3, step, 4, 1),
-        attributes=data.attributes[row].astype(jnp.float32),
+      images,
+      batches.step_permutations(3, step, 4, 1),
+      attributes=data.attributes[row].astype(jnp.float32),
     )
     expected, _ = _step(expected, inputs, PHASE_2)
   # Two programs; Adam's first steps are of the size of the learning rate.

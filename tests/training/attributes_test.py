@@ -17,8 +17,11 @@ from jacsup_jax.training import loop
 from jacsup_jax.training import steps
 
 FLAGS = attributes.AttributesConfig(
-    nuisance_dims=(8, 12, 20), epochs=1, cycle_epochs=1, student_epochs=1,
-    batch_size=4,
+  nuisance_dims=(8, 12, 20),
+  epochs=1,
+  cycle_epochs=1,
+  student_epochs=1,
+  batch_size=4,
 )  # pyformat: disable
 STAGES = attributes.make_stages(FLAGS)
 replace = dataclasses.replace
@@ -27,17 +30,17 @@ replace = dataclasses.replace
 def _make_dataset(num_examples=10):
   random = np.random.default_rng(0)
   return datasets.Dataset(
-      'small',
-      'train',
-      random.integers(0, 256, (num_examples, 8, 8, 3), np.uint8),
-      random.choice([-1, 1], (num_examples, 2)).astype(np.int8),
-      attribute_names=('Bald', 'Smiling'),
+    'small',
+    'train',
+    random.integers(0, 256, (num_examples, 8, 8, 3), np.uint8),
+    random.choice([-1, 1], (num_examples, 2)).astype(np.int8),
+    attribute_names=('Bald', 'Smiling'),
   )
 
 
 def _make_module(nuisance_dim):
   return autoencoders.FaceAutoencoder(
-      2, nuisance_dim // 4, image_size=8, first_width=4, last_width=4
+    2, nuisance_dim // 4, image_size=8, first_width=4, last_width=4
   )
 
 
@@ -66,19 +69,17 @@ def chain():
 
 
 def test_chain_of_stages():
-  assert [
-      (s.name, s.parent, s.supervisor, s.nuisance_dim) for s in STAGES
-  ] == [
-      ('teacher_phase_1', None, None, 8),
-      ('teacher', 'teacher_phase_1', 'teacher_phase_1', 8),
-      ('student_d12', 'teacher', 'teacher', 12),
-      # Supervised by the teacher, as released.
-      ('student_d20', 'student_d12', 'teacher', 20),
+  assert [(s.name, s.parent, s.supervisor, s.nuisance_dim) for s in STAGES] == [
+    ('teacher_phase_1', None, None, 8),
+    ('teacher', 'teacher_phase_1', 'teacher_phase_1', 8),
+    ('student_d12', 'teacher', 'teacher', 12),
+    # Supervised by the teacher, as released.
+    ('student_d20', 'student_d12', 'teacher', 20),
   ]
   stages = attributes.make_stages(replace(FLAGS, supervisor='parent'))
   assert stages[-1].supervisor == 'student_d12'
   stages = attributes.make_stages(
-      replace(FLAGS, cycle_epochs=0, students=(), seeds=2)
+    replace(FLAGS, cycle_epochs=0, students=(), seeds=2)
   )
   assert [s.name for s in stages] == ['teacher_seed0', 'teacher_seed1']
   given = replace(FLAGS, teacher_workdir='runs/other')
@@ -90,7 +91,7 @@ def test_chain_of_stages():
 
 def test_weights_of_each_kind_of_model():
   weigh = lambda model: attributes.make_weights(
-      replace(FLAGS, student_lambda_xcov=0.3), model
+    replace(FLAGS, student_lambda_xcov=0.3), model
   )
   # lambda_1 to lambda_5 of Section 4.2, and those of eq. (9).
   first, teacher = weigh('teacher_phase_1'), weigh('teacher')
@@ -101,23 +102,23 @@ def test_weights_of_each_kind_of_model():
   alone = replace(student, lambda_y=0.0, lambda_diff=0.0)
   assert weigh('student_no_jacobian') == alone
   assert weigh('student_cycle') == replace(
-      alone, lambda_attribute_cycle=1e-4, lambda_nuisance_cycle=1e-5
+    alone, lambda_attribute_cycle=1e-4, lambda_nuisance_cycle=1e-5
   )
 
 
 @pytest.mark.parametrize(
-    ('changes', 'message'),
-    [
-        ({'nuisance_dims': ()}, '--nuisance_dims='),
-        ({'nuisance_dims': (8, 8)}, '--nuisance_dims=8,8'),
-        ({'nuisance_dims': (8, 14)}, '--nuisance_dims=8,14'),
-        ({'nuisance_dims': (0, 8)}, '--nuisance_dims=0'),
-        ({'nuisance_dims': (8,)}, '--students=student with --nuisance_dims=8'),
-        ({'epochs': 0}, '--students=student with --epochs=0'),
-        ({'students': ('pupil',)}, '--students=pupil'),
-        ({'adam_b1': 1.0}, '--adam_b1=1.0'),
-        ({'cache': 'disk'}, '--cache=disk'),
-    ],
+  ('changes', 'message'),
+  [
+    ({'nuisance_dims': ()}, '--nuisance_dims='),
+    ({'nuisance_dims': (8, 8)}, '--nuisance_dims=8,8'),
+    ({'nuisance_dims': (8, 14)}, '--nuisance_dims=8,14'),
+    ({'nuisance_dims': (0, 8)}, '--nuisance_dims=0'),
+    ({'nuisance_dims': (8,)}, '--students=student with --nuisance_dims=8'),
+    ({'epochs': 0}, '--students=student with --epochs=0'),
+    ({'students': ('pupil',)}, '--students=pupil'),
+    ({'adam_b1': 1.0}, '--adam_b1=1.0'),
+    ({'cache': 'disk'}, '--cache=disk'),
+  ],
 )
 def test_mistakes_name_the_flag(changes, message):
   with pytest.raises(errors.InputError, match=f'{message}.*accepted'):
@@ -132,7 +133,7 @@ def test_data_and_sizes_are_checked():
   attributes.check_sizes(FLAGS, stages, 2, (8, 8, 3))
   with pytest.raises(errors.InputError, match='--jacobian=full'):
     attributes.check_sizes(
-        replace(FLAGS, batch_size=128), stages, 40, (256, 256, 3)
+      replace(FLAGS, batch_size=128), stages, 40, (256, 256, 3)
     )
 
 
@@ -157,8 +158,8 @@ def _grow(chain, **changes):
 def test_growth_enlarges_what_the_code_touches(chain):
   teacher, _, state = _grow(chain)
   shapes = lambda tree: {
-      jax.tree_util.keystr(path): np.shape(leaf)
-      for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+    jax.tree_util.keystr(path): np.shape(leaf)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
   }
   old, new = shapes(teacher.state._asdict()), shapes(state._asdict())
   grown = {name for name in old if old[name] != new[name]}
@@ -167,7 +168,7 @@ def test_growth_enlarges_what_the_code_touches(chain):
   assert len(grown) == 3 * 5 + 2
   for name in grown:
     assert ("['encoder']" in name and "['down_1']" in name) or (
-        "['decoder']" in name and "['up_0']" in name
+      "['decoder']" in name and "['up_0']" in name
     ), name
 
 
@@ -192,9 +193,9 @@ def test_preserving_growth_starts_at_the_teachers_images(chain):
 
   # Matrix products of another width may be summed in another order.
   chex.assert_trees_all_close(
-      autoencode(steps.Trained(None, module, state).model),
-      autoencode(teacher.model),
-      atol=1e-6,
+    autoencode(steps.Trained(None, module, state).model),
+    autoencode(teacher.model),
+    atol=1e-6,
   )
 
 
@@ -214,7 +215,7 @@ def test_students_of_a_given_teacher_are_the_same(chain):
   trained, _ = chain
   again, _ = _train(STAGES[2:3], given=[trained['teacher']])
   chex.assert_trees_all_equal(
-      again['student_d12'].state, trained['student_d12'].state
+    again['student_d12'].state, trained['student_d12'].state
   )
 
 

@@ -29,17 +29,17 @@ OPTIMIZATION = config.Optimization(learning_rate=1e-2, weight_decay=0.0)
 
 def _module(num_factors, nuisance_dim, normalize_code=False):
   return autoencoders.MlpAutoencoder(
-      num_factors,
-      nuisance_dim,
-      normalize_code,
-      image_shape=SHAPE,
-      widths=(8, 6),
+    num_factors,
+    nuisance_dim,
+    normalize_code,
+    image_shape=SHAPE,
+    widths=(8, 6),
   )
 
 
 TEACHER = _module(2, 0, True)
 STEPS = discovery_steps.DiscoverySteps(
-    _module(2, 1), TEACHER, WEIGHTS, OPTIMIZATION, BATCH_SIZE
+  _module(2, 1), TEACHER, WEIGHTS, OPTIMIZATION, BATCH_SIZE
 )
 
 
@@ -50,7 +50,7 @@ def _init(module, seed=0):
 def _data(teacher=None, seed=0, **kwargs):
   images = jnp.asarray(IMAGES)
   return discovery_steps.TrainingData(
-      images, jnp.asarray(seed), teacher, **kwargs
+    images, jnp.asarray(seed), teacher, **kwargs
   )
 
 
@@ -61,7 +61,7 @@ def _call(program, state, data, rows):
 
 def _run_epoch(data, program=STEPS, epoch=0):
   state = steps.create_train_state(
-      _init(program.module), optimizers.make_optimizer(OPTIMIZATION)
+    _init(program.module), optimizers.make_optimizer(OPTIMIZATION)
   )
   rows = batches.epoch_indices(data.seed, epoch, 40, BATCH_SIZE)
   state, metrics = _call(program, state, data, rows)
@@ -87,10 +87,10 @@ def test_step_is_gradient_descent():
 
   optimizer = optax.sgd(0.25)
   state = steps.create_train_state(
-      {'params': jnp.array(1.0), 'batch_stats': {}}, optimizer
+    {'params': jnp.array(1.0), 'batch_stats': {}}, optimizer
   )
   state, metrics = steps.train_step(
-      state, jnp.array(3.0), objective=objective, optimizer=optimizer
+    state, jnp.array(3.0), objective=objective, optimizer=optimizer
   )
   assert state.params == 2.0  # 1 - 0.25 * -4.
   assert state.step == 1
@@ -105,11 +105,11 @@ def test_epoch_takes_the_batches_of_the_data_in_order():
   expected = steps.create_train_state(_init(program.module), optimizer)
   found = []
   step = jax.jit(
-      functools.partial(
-          steps.train_step,
-          objective=program.make_objective(),
-          optimizer=optimizer,
-      )
+    functools.partial(
+      steps.train_step,
+      objective=program.make_objective(),
+      optimizer=optimizer,
+    )
   )
   # 40 examples: two steps of 16, 8 left out.
   for indices in batches.epoch_indices(3, 2, 40, BATCH_SIZE):
@@ -123,7 +123,7 @@ def test_epoch_takes_the_batches_of_the_data_in_order():
   chex.assert_trees_all_close(state.params, expected.params, atol=1e-5)
   for name, value in metrics.items():
     np.testing.assert_allclose(
-        value, np.mean([m[name] for m in found]), rtol=1e-5, atol=1e-9
+      value, np.mean([m[name] for m in found]), rtol=1e-5, atol=1e-9
     )
 
 
@@ -159,7 +159,7 @@ def test_teacher_of_the_data_gets_no_gradient():
     return STEPS.make_objective()(params, {}, inputs)[0]
 
   grads, student = jax.jit(jax.grad(loss, argnums=(0, 1)))(
-      _init(TEACHER, 1), _init(STEPS.module)['params']
+    _init(TEACHER, 1), _init(STEPS.module)['params']
   )
   for leaf in jax.tree.leaves(grads):
     np.testing.assert_array_equal(leaf, np.zeros(leaf.shape))
@@ -176,18 +176,18 @@ def test_cached_teacher_is_the_computed_one(form, swaps):
     return
   supervision = config.Supervision(form, 2, swaps)
   weights = dataclasses.replace(
-      WEIGHTS, supervision=supervision, lambda_check=0.1
+    WEIGHTS, supervision=supervision, lambda_check=0.1
   )
   program = dataclasses.replace(STEPS, weights=weights)
   teacher = _init(TEACHER, 1)
   teacher['batch_stats'] = jax.tree.map(
-      lambda x: x + 0.1, teacher['batch_stats']
+    lambda x: x + 0.1, teacher['batch_stats']
   )
   cache = discovery_steps.compute_teacher_cache(
-      TEACHER, teacher, jnp.asarray(IMAGES), supervision, check=True
+    TEACHER, teacher, jnp.asarray(IMAGES), supervision, check=True
   )
   read = jax.jit(
-      lambda data: program.read_inputs(jnp.int32(5), data, jnp.arange(16) * 2)
+    lambda data: program.read_inputs(jnp.int32(5), data, jnp.arange(16) * 2)
   )
   cached, computed = read(_data(cache)), read(_data(teacher))
   # Rounding of float32.
@@ -206,15 +206,15 @@ def test_teacher_may_have_the_statistics_of_the_batch():
   batch = dataclasses.replace(STEPS, teacher_statistics='batch')
   # Factors of variance 1 are farther from the student's than the raw ones.
   assert (
-      _run_epoch(data, batch)[1]['factor_matching']
-      > 3 * _run_epoch(data)[1]['factor_matching']
+    _run_epoch(data, batch)[1]['factor_matching']
+    > 3 * _run_epoch(data)[1]['factor_matching']
   )
 
 
 def test_cache_has_a_row_per_image():
   variables = _init(TEACHER)
   cache = discovery_steps.compute_teacher_cache(
-      TEACHER, variables, jnp.asarray(IMAGES)
+    TEACHER, variables, jnp.asarray(IMAGES)
   )
   model = models.Model(TEACHER, variables['params'], variables['batch_stats'])
   code = model.encode(IMAGES)
@@ -225,7 +225,7 @@ def test_cache_has_a_row_per_image():
 
 def test_traced_weights_replace_those_of_the_program():
   cache = discovery_steps.compute_teacher_cache(
-      TEACHER, _init(TEACHER, 1), jnp.asarray(IMAGES)
+    TEACHER, _init(TEACHER, 1), jnp.asarray(IMAGES)
   )
   expected = _run_epoch(_data(cache))
   zero = jax.tree.map(lambda x: 0.0, WEIGHTS)

@@ -21,21 +21,21 @@ SHAPE = (4, 4, 1)
 IMAGES = np.random.default_rng(0).integers(0, 256, (40, *SHAPE), np.uint8)
 DATA = datasets.Dataset('small', 'train', IMAGES, np.zeros(40, np.int32))
 FLAGS = discovery.DiscoveryConfig(
-    nuisance_dim=1,
-    epochs=1,
-    batch_size=16,
-    optimization=config.Optimization(learning_rate=1e-2),
+  nuisance_dim=1,
+  epochs=1,
+  batch_size=16,
+  optimization=config.Optimization(learning_rate=1e-2),
 )
 replace = dataclasses.replace
 
 
 def _make_module(num_factors, nuisance_dim, is_first=False):
   return autoencoders.MlpAutoencoder(
-      num_factors,
-      nuisance_dim,
-      is_first,
-      image_shape=SHAPE,
-      widths=(8, 6),
+    num_factors,
+    nuisance_dim,
+    is_first,
+    image_shape=SHAPE,
+    widths=(8, 6),
   )
 
 
@@ -71,9 +71,9 @@ def test_chain_of_stages():
   assert (teacher.name, teacher.epochs, teacher.seed) == ('teacher', 7, 3)
   assert teacher.supervisor is None
   assert [(s.name, s.parent, s.nuisance_dim) for s in students] == [
-      ('student_d02', 'teacher', 2),
-      ('student_d04', 'student_d02', 4),
-      ('student_d05', 'student_d04', 5),
+    ('student_d02', 'teacher', 2),
+    ('student_d04', 'student_d02', 4),
+    ('student_d05', 'student_d04', 5),
   ]
   # A given teacher is not in the chain.
   flags = replace(flags, teacher_workdir='runs/other')
@@ -82,11 +82,16 @@ def test_chain_of_stages():
 
 def test_kinds_of_students():
   weights = config.LossWeights(
-      lambda_hsic=0.5, lambda_check=0.1, lambda_orthogonal=0.2
+    lambda_hsic=0.5, lambda_check=0.1, lambda_orthogonal=0.2
   )
   flags = replace(
-      FLAGS, nuisance_dim=2, epochs=3, weights=weights,
-      students=discovery.STUDENTS, grow_when='plateau', patience=4,
+    FLAGS,
+    nuisance_dim=2,
+    epochs=3,
+    weights=weights,
+    students=discovery.STUDENTS,
+    grow_when='plateau',
+    patience=4,
   )  # pyformat: disable
   stages = {stage.name: stage for stage in discovery.make_stages(flags)}
   assert stages['student_d02'].weights == weights
@@ -94,8 +99,13 @@ def test_kinds_of_students():
   assert not alone.needs_teacher and alone.lambda_hsic == 0.5
   free = stages['student_unconstrained_d02'].weights
   assert free == replace(
-      weights, lambda_y=0.0, lambda_diff=0.0, lambda_xcov=0.0, lambda_hsic=0.0,
-      lambda_check=0.0, lambda_orthogonal=0.0,
+    weights,
+    lambda_y=0.0,
+    lambda_diff=0.0,
+    lambda_xcov=0.0,
+    lambda_hsic=0.0,
+    lambda_check=0.0,
+    lambda_orthogonal=0.0,
   )  # pyformat: disable
   scratch = stages['student_from_scratch_d02']
   assert (scratch.parent, scratch.supervisor) == (None, 'teacher')
@@ -106,61 +116,57 @@ def test_kinds_of_students():
 def test_seeds_are_more_stages():
   flags = replace(FLAGS, seed=4, seeds=2, students=('student_from_scratch',))
   assert [
-      (s.name, s.supervisor, s.seed) for s in discovery.make_stages(flags)
+    (s.name, s.supervisor, s.seed) for s in discovery.make_stages(flags)
   ] == [
-      ('teacher_seed4', None, 4),
-      ('student_from_scratch_d01_seed4', 'teacher_seed4', 4),
-      ('teacher_seed5', None, 5),
-      ('student_from_scratch_d01_seed5', 'teacher_seed5', 5),
+    ('teacher_seed4', None, 4),
+    ('student_from_scratch_d01_seed4', 'teacher_seed4', 4),
+    ('teacher_seed5', None, 5),
+    ('student_from_scratch_d01_seed5', 'teacher_seed5', 5),
   ]
 
 
 @pytest.mark.parametrize(
-    ('changes', 'message'),
-    [
-        ({'students': ('pupil',)}, '--students=pupil'),
-        ({'students': ()}, '--students='),
-        ({'nuisance_dim': 0}, '--nuisance_dim=0'),
-        ({'grow_by': 2}, '--grow_by=2 with --nuisance_dim=1'),
-        ({'num_factors': 10**6}, '--num_factors=1000000'),
-        ({'epochs': 0}, '--epochs=0'),
-        ({'teacher_epochs': 0}, '--teacher_epochs=0'),
-        ({'parallel': 'xmap'}, '--parallel=xmap'),
-        ({'seed': -1}, '--seed=-1'),
-        (
-            {
-                'keep_moments': True,
-                'optimization': config.Optimization(optimizer='muon'),
-            },
-            '--keep_moments with --optimizer=muon',
-        ),
-        (
-            {
-                'keep_moments': True,
-                'optimization': config.Optimization(
-                    learning_rate_schedule='cosine'
-                ),
-            },
-            '--keep_moments with --learning_rate_schedule=cosine',
-        ),
-        (
-            {
-                'grow_when': 'plateau',
-                'optimization': config.Optimization(
-                    learning_rate_schedule='cosine'
-                ),
-            },
-            '--grow_when=plateau with --learning_rate_schedule=cosine',
-        ),
-        (
-            # They would compare two statistics of one teacher.
-            {
-                'teacher_statistics': 'batch',
-                'weights': config.LossWeights(lambda_check=0.1),
-            },
-            '--teacher_statistics=batch with --lambda_check',
-        ),
-    ],
+  ('changes', 'message'),
+  [
+    ({'students': ('pupil',)}, '--students=pupil'),
+    ({'students': ()}, '--students='),
+    ({'nuisance_dim': 0}, '--nuisance_dim=0'),
+    ({'grow_by': 2}, '--grow_by=2 with --nuisance_dim=1'),
+    ({'num_factors': 10**6}, '--num_factors=1000000'),
+    ({'epochs': 0}, '--epochs=0'),
+    ({'teacher_epochs': 0}, '--teacher_epochs=0'),
+    ({'parallel': 'xmap'}, '--parallel=xmap'),
+    ({'seed': -1}, '--seed=-1'),
+    (
+      {
+        'keep_moments': True,
+        'optimization': config.Optimization(optimizer='muon'),
+      },
+      '--keep_moments with --optimizer=muon',
+    ),
+    (
+      {
+        'keep_moments': True,
+        'optimization': config.Optimization(learning_rate_schedule='cosine'),
+      },
+      '--keep_moments with --learning_rate_schedule=cosine',
+    ),
+    (
+      {
+        'grow_when': 'plateau',
+        'optimization': config.Optimization(learning_rate_schedule='cosine'),
+      },
+      '--grow_when=plateau with --learning_rate_schedule=cosine',
+    ),
+    (
+      # They would compare two statistics of one teacher.
+      {
+        'teacher_statistics': 'batch',
+        'weights': config.LossWeights(lambda_check=0.1),
+      },
+      '--teacher_statistics=batch with --lambda_check',
+    ),
+  ],
 )
 def test_mistakes_name_the_flag(changes, message):
   with pytest.raises(errors.InputError, match=f'{message}.*accepted'):
@@ -207,13 +213,13 @@ def test_student_begins_with_its_parents_weights_and_steps(chain):
 
 
 @pytest.mark.parametrize(
-    ('growth', 'fold', 'is_folded'),
-    [
-        ('random', None, False),
-        ('random', True, True),
-        ('preserving', None, True),
-        ('preserving', False, False),
-    ],
+  ('growth', 'fold', 'is_folded'),
+  [
+    ('random', None, False),
+    ('random', True, True),
+    ('preserving', None, True),
+    ('preserving', False, False),
+  ],
 )
 def test_normalization_is_folded_or_dropped(chain, growth, fold, is_folded):
   flags = replace(FLAGS, growth=growth, fold_normalization=fold)
@@ -221,7 +227,7 @@ def test_normalization_is_folded_or_dropped(chain, growth, fold, is_folded):
   student = steps.Trained(None, module, state).model
   teacher = chain['teacher'].model
   same = np.allclose(
-      student.encode(IMAGES).factors, teacher.encode(IMAGES).factors, atol=1e-5
+    student.encode(IMAGES).factors, teacher.encode(IMAGES).factors, atol=1e-5
   )
   assert same == is_folded
 
@@ -236,7 +242,7 @@ def test_same_seed_gives_the_same_bits_and_another_does_not(chain):
   flags = replace(FLAGS, seeds=2)
   trained, _ = _train(discovery.make_stages(flags))
   first, second = (
-      trained[f'student_d01_seed{seed}'].state.params for seed in (0, 1)
+    trained[f'student_d01_seed{seed}'].state.params for seed in (0, 1)
   )
   chex.assert_trees_all_equal(first, chain['student_d01'].state.params)
   bias = lambda params: params['decoder']['dense_0']['bias']
@@ -263,14 +269,12 @@ def test_resumed_stage_is_bit_identical(chain):
 
 def test_recipe_of_neighbors_and_a_checked_student(chain):
   flags = replace(
-      FLAGS,
-      first_teacher='neighbors',
-      neighbors=config.NeighborWeights(num_neighbors=3),
-      students=('student_from_scratch',),
-      weights=config.LossWeights(lambda_check=0.02, ramp=config.Ramp('linear')),
-      optimization=replace(
-          FLAGS.optimization, learning_rate_schedule='cosine'
-      ),
+    FLAGS,
+    first_teacher='neighbors',
+    neighbors=config.NeighborWeights(num_neighbors=3),
+    students=('student_from_scratch',),
+    weights=config.LossWeights(lambda_check=0.02, ramp=config.Ramp('linear')),
+    optimization=replace(FLAGS.optimization, learning_rate_schedule='cosine'),
   )
   recipe = _recipe(flags)
   teacher, student = discovery.make_stages(flags)
@@ -309,11 +313,11 @@ def test_an_epoch_compiles_once(chain, caplog):
 
 def test_fitted_students_are_those_of_the_recipe(chain):
   teacher = fitting.fit_teacher(
-      DATA, epochs=1, module=_make_module(2, 0, True), flags=FLAGS
+    DATA, epochs=1, module=_make_module(2, 0, True), flags=FLAGS
   )
   student = fitting.fit_student(teacher, DATA, epochs=1, flags=FLAGS)
   chex.assert_trees_all_equal(
-      student.state.params, chain['student_d01'].state.params
+    student.state.params, chain['student_d01'].state.params
   )
   assert student.stage.name == 'student_d01' and len(student.sha256) == 64
   assert student.state.step == 2 * teacher.state.step == 4

@@ -23,9 +23,9 @@ def _step(state, row):
 
 def _compile(unroll):
   return jax.jit(
-      lambda state, rows, bounds: loop.loop_steps(
-          _step, state, rows, bounds, unroll=unroll
-      )
+    lambda state, rows, bounds: loop.loop_steps(
+      _step, state, rows, bounds, unroll=unroll
+    )
   )
 
 
@@ -78,25 +78,25 @@ def test_means_are_those_of_all_steps():
 
 
 @pytest.mark.parametrize(
-    ('shape', 'expected'),
-    [
-        ((128, 28, 28, 1), 128),  # 167, but at most so many.
-        ((32, 64, 64, 3), 42),  # 2^24 / 393,216.
-        ((8, 256, 256, 3), 10),
-        ((128, 256, 256, 3), 2),
-    ],
+  ('shape', 'expected'),
+  [
+    ((128, 28, 28, 1), 128),  # 167, but at most so many.
+    ((32, 64, 64, 3), 42),  # 2^24 / 393,216.
+    ((8, 256, 256, 3), 10),
+    ((128, 256, 256, 3), 2),
+  ],
 )
 def test_parts_have_about_as_many_bytes(shape, expected):
   assert loop.count_part_steps(shape) == expected
 
 
 @pytest.mark.parametrize(
-    ('bad', 'step', 'terms', 'message'),
-    [
-        ({'a': 2}, 12, ('a',), 'a is not finite'),
-        ({'a': 1, 'b': 1, 'loss': 1}, 11, ('a', 'b'), 'a and b are not finite'),
-        ({'b': 3, 'loss': 2}, 12, ('loss',), 'loss is not finite'),
-    ],
+  ('bad', 'step', 'terms', 'message'),
+  [
+    ({'a': 2}, 12, ('a',), 'a is not finite'),
+    ({'a': 1, 'b': 1, 'loss': 1}, 11, ('a', 'b'), 'a and b are not finite'),
+    ({'b': 3, 'loss': 2}, 12, ('loss',), 'loss is not finite'),
+  ],
 )
 def test_first_bad_step_and_its_terms_are_named(bad, step, terms, message):
   metrics = {name: np.ones((5, 2)) for name in ('loss', 'a', 'b')}
@@ -134,7 +134,7 @@ def test_parts_are_the_whole_to_the_last_bit(parts):
   chex.assert_trees_all_equal(state, expected)
   for name, values in whole.items():
     np.testing.assert_array_equal(
-        np.concatenate([part[name] for part in metrics]), values
+      np.concatenate([part[name] for part in metrics]), values
     )
   # How many steps is data, not shape.
   size = COMPILED[2]._cache_size()
@@ -148,7 +148,7 @@ def test_an_interrupted_epoch_continues_to_the_same():
   polls = iter([False, False, True])
   taken = loop.Taken()
   state = loop.run(
-      _make_epoch(), STATE, 3, taken, should_stop=lambda: next(polls)
+    _make_epoch(), STATE, 3, taken, should_stop=lambda: next(polls)
   )
   assert taken.count == 4
   again = loop.Taken.from_json(taken.to_json())
@@ -205,6 +205,6 @@ def test_chunks_are_read_from_the_first_step_on():
   assert asked == [0, 0, 5]
   chex.assert_trees_all_equal(state, expected)
   np.testing.assert_array_equal(
-      np.concatenate(parted.metrics['rows'])[:, 0], ROWS
+    np.concatenate(parted.metrics['rows'])[:, 0], ROWS
   )
   assert 0 <= whole.input_bound <= 1

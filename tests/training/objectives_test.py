@@ -27,11 +27,11 @@ WEIGHTS = config.LossWeights(0.5, 2.0, 10.0)
 
 def _module(num_factors, nuisance_dim, normalize_code=False):
   return autoencoders.MlpAutoencoder(
-      num_factors,
-      nuisance_dim,
-      normalize_code,
-      image_shape=SHAPE,
-      widths=(8, 6),
+    num_factors,
+    nuisance_dim,
+    normalize_code,
+    image_shape=SHAPE,
+    widths=(8, 6),
   )
 
 
@@ -48,19 +48,23 @@ TEACHER = _init(2, 0, seed=1)
 @functools.partial(jax.jit, static_argnames='supervision')
 def _outputs(teacher, swaps=SWAPS, supervision=config.Supervision()):
   return objectives.compute_teacher_outputs(
-      teacher.encode, teacher.decode, IMAGES, swaps, supervision
+    teacher.encode, teacher.decode, IMAGES, swaps, supervision
   )
 
 
 @functools.partial(
-    jax.jit, static_argnames=('weights', 'module', 'teacher_module')
+  jax.jit, static_argnames=('weights', 'module', 'teacher_module')
 )
 def _student(
-    params, inputs, weights=WEIGHTS, module=STUDENT.module, teacher_module=None
+  params, inputs, weights=WEIGHTS, module=STUDENT.module, teacher_module=None
 ):
   loss, (metrics, _) = objectives.student_objective(
-      params, {}, inputs,
-      module=module, weights=weights, teacher_module=teacher_module,
+    params,
+    {},
+    inputs,
+    module=module,
+    weights=weights,
+    teacher_module=teacher_module,
   )  # pyformat: disable
   return loss, metrics
 
@@ -77,13 +81,13 @@ def _supervised(params, teacher=TEACHER, swaps=SWAPS, weights=WEIGHTS):
 def test_teacher_minimises_its_reconstruction_error():
   model = _init(2, 0, True)
   loss, (metrics, stats) = objectives.teacher_objective(
-      model.params,
-      model.batch_stats,
-      objectives.Inputs(IMAGES),
-      module=model.module,
+    model.params,
+    model.batch_stats,
+    objectives.Inputs(IMAGES),
+    module=model.module,
   )
   code, moved = objectives.apply_train(
-      model.module, model.params, model.batch_stats, 'encode', IMAGES
+    model.module, model.params, model.batch_stats, 'encode', IMAGES
   )
   expected = np.mean((IMAGES - model.decode(code)) ** 2)
   np.testing.assert_allclose(loss, expected, rtol=1e-6)
@@ -96,15 +100,18 @@ def test_student_loss_is_the_weighted_sum_of_its_terms():
   outputs = _outputs(TEACHER)
   loss, metrics = _supervised(STUDENT.params)
   assert set(metrics) == {
-      'loss', 'reconstruction', 'factor_matching', 'jacobian',
-      'cross_covariance',
+    'loss',
+    'reconstruction',
+    'factor_matching',
+    'jacobian',
+    'cross_covariance',
   }  # pyformat: disable
   # (8) + 0.5 and 2 times the parts of (9) + 10 times (10).
   expected = (
-      metrics['reconstruction']
-      + 0.5 * metrics['factor_matching']
-      + 2.0 * metrics['jacobian']
-      + 10.0 * metrics['cross_covariance']
+    metrics['reconstruction']
+    + 0.5 * metrics['factor_matching']
+    + 2.0 * metrics['jacobian']
+    + 10.0 * metrics['cross_covariance']
   )
   np.testing.assert_allclose(loss, expected, rtol=1e-6)
   assert metrics['loss'] == loss
@@ -114,10 +121,10 @@ def test_student_loss_is_the_weighted_sum_of_its_terms():
   decoded = TEACHER.decode(TEACHER.encode(IMAGES))
   change = (swapped - images) - (decoded[PERMUTATION] - decoded)
   for name, expected in {
-      'factor_matching': np.mean((code.factors - outputs.factors) ** 2),
-      'jacobian': np.mean(change**2),
-      'reconstruction': np.mean((IMAGES - images) ** 2),
-      'cross_covariance': losses.cross_covariance_loss(*code),
+    'factor_matching': np.mean((code.factors - outputs.factors) ** 2),
+    'jacobian': np.mean(change**2),
+    'reconstruction': np.mean((IMAGES - images) ** 2),
+    'cross_covariance': losses.cross_covariance_loss(*code),
   }.items():
     np.testing.assert_allclose(metrics[name], expected, rtol=1e-4)
 
@@ -127,7 +134,7 @@ def _checked(params, teacher, weights=WEIGHTS):
   weights = dataclasses.replace(weights, lambda_check=3.0)
   outputs = _outputs(teacher, SWAPS, weights.supervision)
   outputs = outputs._replace(
-      partner_factors=outputs.factors[PERMUTATION], variables=teacher.variables
+    partner_factors=outputs.factors[PERMUTATION], variables=teacher.variables
   )
   inputs = objectives.Inputs(IMAGES, SWAPS, outputs)
   return _student(params, inputs, weights, teacher_module=teacher.module)
@@ -140,15 +147,15 @@ def test_check_encodes_swapped_images_by_the_teacher(form):
   loss, metrics = _checked(STUDENT.params, teacher, weights)
   without, _ = _supervised(STUDENT.params, teacher, weights=weights)
   np.testing.assert_allclose(
-      loss - without, 3 * metrics['swap_check'], rtol=1e-4
+    loss - without, 3 * metrics['swap_check'], rtol=1e-4
   )
   code = STUDENT.encode(IMAGES)
   swapped = STUDENT.decode(codes.swap_factors(code, PERMUTATION))
   donors = teacher.encode(IMAGES).factors[PERMUTATION]
   np.testing.assert_allclose(
-      metrics['swap_check'],
-      np.mean((teacher.encode(swapped).factors - donors) ** 2),
-      rtol=1e-5,
+    metrics['swap_check'],
+    np.mean((teacher.encode(swapped).factors - donors) ** 2),
+    rtol=1e-5,
   )
 
 
@@ -156,32 +163,32 @@ def test_teacher_of_neighbors_decodes_each_to_the_other():
   model, weights = _init(2, 0, True), config.NeighborWeights(3, 0.5, 2.0)
   others = IMAGES[::-1]
   loss, (metrics, stats) = objectives.neighbor_teacher_objective(
-      model.params,
-      model.batch_stats,
-      objectives.Inputs(IMAGES, neighbor_images=others),
-      module=model.module,
-      weights=weights,
+    model.params,
+    model.batch_stats,
+    objectives.Inputs(IMAGES, neighbor_images=others),
+    module=model.module,
+    weights=weights,
   )
   both = jnp.concatenate([IMAGES, others])
   code, _ = objectives.apply_train(
-      model.module, model.params, model.batch_stats, 'encode', both
+    model.module, model.params, model.batch_stats, 'encode', both
   )
   targets = jnp.concatenate([others, IMAGES])
   np.testing.assert_allclose(
-      metrics['neighbor_reconstruction'],
-      np.mean((model.decode(code) - targets) ** 2),
-      rtol=1e-5,
+    metrics['neighbor_reconstruction'],
+    np.mean((model.decode(code) - targets) ** 2),
+    rtol=1e-5,
   )
   embedding = losses.neighbor_embedding_loss(
-      code.factors[:8], code.factors[8:], scale=2.0
+    code.factors[:8], code.factors[8:], scale=2.0
   )
   np.testing.assert_allclose(
-      metrics['neighbor_embedding'], np.mean(embedding), rtol=1e-5
+    metrics['neighbor_embedding'], np.mean(embedding), rtol=1e-5
   )
   np.testing.assert_allclose(
-      loss,
-      metrics['neighbor_reconstruction'] + 0.5 * metrics['neighbor_embedding'],
-      rtol=1e-6,
+    loss,
+    metrics['neighbor_reconstruction'] + 0.5 * metrics['neighbor_embedding'],
+    rtol=1e-6,
   )
   assert np.any(stats['encoder']['code_norm']['mean'] != 0)
 
@@ -195,7 +202,7 @@ def test_student_without_teacher_has_two_terms():
   # As in the paper, or its root as in the released code.
   norm = _student(STUDENT.params, inputs, config.LossWeights(xcov='norm'))[1]
   np.testing.assert_allclose(
-      norm['cross_covariance'] ** 2, metrics['cross_covariance'], rtol=1e-5
+    norm['cross_covariance'] ** 2, metrics['cross_covariance'], rtol=1e-5
   )
 
 
@@ -203,32 +210,32 @@ def test_student_without_teacher_has_two_terms():
 def test_jacobian_term_is_the_loss_of_its_name(form):
   student, teacher = _init(1, 2), _init(1, 1, seed=1)
   weights = dataclasses.replace(
-      WEIGHTS, supervision=config.Supervision(form, jacobian_nodes=4)
+    WEIGHTS, supervision=config.Supervision(form, jacobian_nodes=4)
   )
   outputs = _outputs(teacher, SWAPS, weights.supervision)
   loss, metrics = _student(
-      student.params,
-      objectives.Inputs(IMAGES, SWAPS, outputs),
-      weights,
-      student.module,
+    student.params,
+    objectives.Inputs(IMAGES, SWAPS, outputs),
+    weights,
+    student.module,
   )
   sides = []
   for model in (student, teacher):
     sides += [model.decode, model.encode(IMAGES)]
   expected = {
-      'secant': lambda: jacobian.secant_loss(*sides, PERMUTATION),
-      'tangent': lambda: jacobian.tangent_loss(*sides, PERMUTATION),
-      'path': lambda: jacobian.path_loss(*sides, PERMUTATION, nodes=4),
-      'full': lambda: jacobian.full_loss(*sides),
+    'secant': lambda: jacobian.secant_loss(*sides, PERMUTATION),
+    'tangent': lambda: jacobian.tangent_loss(*sides, PERMUTATION),
+    'path': lambda: jacobian.path_loss(*sides, PERMUTATION, nodes=4),
+    'full': lambda: jacobian.full_loss(*sides),
   }[form]()
   np.testing.assert_allclose(metrics['jacobian'], np.mean(expected), rtol=1e-4)
   np.testing.assert_allclose(
-      loss,
-      metrics['reconstruction']
-      + 0.5 * metrics['factor_matching']
-      + 2.0 * metrics['jacobian']
-      + 10.0 * metrics['cross_covariance'],
-      rtol=1e-5,
+    loss,
+    metrics['reconstruction']
+    + 0.5 * metrics['factor_matching']
+    + 2.0 * metrics['jacobian']
+    + 10.0 * metrics['cross_covariance'],
+    rtol=1e-5,
   )
 
 
@@ -237,8 +244,8 @@ def test_several_swaps_are_averaged():
   both = config.LossWeights(supervision=config.Supervision(num_swaps=2))
   _, metrics = _supervised(STUDENT.params, swaps=swaps, weights=both)
   alone = [
-      _supervised(STUDENT.params, swaps=swap[None])[1]['jacobian']
-      for swap in swaps
+    _supervised(STUDENT.params, swaps=swap[None])[1]['jacobian']
+    for swap in swaps
   ]
   np.testing.assert_allclose(metrics['jacobian'], np.mean(alone), rtol=1e-4)
   assert not np.isclose(*alone, rtol=1e-3)
@@ -246,25 +253,25 @@ def test_several_swaps_are_averaged():
 
 def test_regularizers_are_added_with_their_weights():
   weights = dataclasses.replace(
-      WEIGHTS,
-      lambda_hsic=3.0,
-      lambda_orthogonal=5.0,
-      lambda_orthogonal_factors=7.0,
+    WEIGHTS,
+    lambda_hsic=3.0,
+    lambda_orthogonal=5.0,
+    lambda_orthogonal_factors=7.0,
   )
   inputs = objectives.Inputs(IMAGES, scale=jnp.float32(0.5))
   loss, metrics = _student(STUDENT.params, inputs, weights)
   # All but reconstruction at half their weights.
   expected = metrics['reconstruction'] + 0.5 * (
-      10.0 * metrics['cross_covariance']
-      + 3.0 * metrics['hsic']
-      + 5.0 * metrics['orthogonal']
-      + 7.0 * metrics['orthogonal_factors']
+    10.0 * metrics['cross_covariance']
+    + 3.0 * metrics['hsic']
+    + 5.0 * metrics['orthogonal']
+    + 7.0 * metrics['orthogonal_factors']
   )
   np.testing.assert_allclose(loss, expected, rtol=1e-5)
   np.testing.assert_allclose(
-      metrics['hsic'],
-      regularizers.hsic_loss(*STUDENT.encode(IMAGES)),
-      rtol=1e-4,
+    metrics['hsic'],
+    regularizers.hsic_loss(*STUDENT.encode(IMAGES)),
+    rtol=1e-4,
   )
 
 
@@ -272,8 +279,8 @@ def test_regularizers_are_added_with_their_weights():
 
 
 @pytest.mark.parametrize(
-    ('nuisance_dim', 'form'),
-    [(0, form) for form in config.JACOBIANS] + [(1, 'secant'), (1, 'tangent')],
+  ('nuisance_dim', 'form'),
+  [(0, form) for form in config.JACOBIANS] + [(1, 'secant'), (1, 'tangent')],
 )
 def test_gradient_of_the_teacher_is_exactly_zero(nuisance_dim, form):
   teacher = _init(2, nuisance_dim, seed=1)
@@ -284,7 +291,7 @@ def test_gradient_of_the_teacher_is_exactly_zero(nuisance_dim, form):
     return _supervised(params, moved, weights=weights)[0]
 
   grads, student_grads = jax.grad(loss, argnums=(0, 1))(
-      teacher.params, STUDENT.params
+    teacher.params, STUDENT.params
   )
   for leaf in jax.tree.leaves(grads):
     np.testing.assert_array_equal(leaf, np.zeros(leaf.shape))
@@ -298,7 +305,7 @@ def test_check_moves_the_decoder_and_not_the_teacher():
     return _checked(params, teacher)[1]['swap_check']
 
   grads, student_grads = jax.grad(check, argnums=(0, 1))(
-      TEACHER.params, STUDENT.params
+    TEACHER.params, STUDENT.params
   )
   for leaf in jax.tree.leaves(grads):
     np.testing.assert_array_equal(leaf, np.zeros(leaf.shape))
@@ -324,10 +331,10 @@ def test_identity_permutation_leaves_no_jacobian_term():
 
 def test_preserving_student_starts_at_no_supervision_error():
   grown = growth.grow(
-      TEACHER.params,
-      STUDENT.params,
-      position=2,
-      initialization='preserving',
+    TEACHER.params,
+    STUDENT.params,
+    position=2,
+    initialization='preserving',
   )
   _, metrics = _supervised(grown)
   # Squared roundings of float32, of codes and images of size 1.

@@ -17,14 +17,14 @@ def test_weight_decay_is_l2_in_the_gradient():
   decay, rate, b1, b2 = 0.1, 0.01, 0.9, 0.999
   params, grads = np.array([1.0, -2.0]), np.array([0.5, 0.1])
   optimizer = optimizers.make_optimizer(
-      config.Optimization(learning_rate=rate, weight_decay=decay)
+    config.Optimization(learning_rate=rate, weight_decay=decay)
   )
   found = jnp.asarray(params, jnp.float32)
   state = optimizer.init(found)
   m, v = np.zeros(2), np.zeros(2)
   for step in (1, 2, 3):
     updates, state = optimizer.update(
-        jnp.asarray(grads, jnp.float32), state, found
+      jnp.asarray(grads, jnp.float32), state, found
     )
     found = optax.apply_updates(found, updates)
     decayed = grads + decay * params
@@ -41,7 +41,7 @@ def test_weight_decay_is_l2_in_the_gradient():
 @pytest.mark.parametrize('name', config.OPTIMIZERS)
 def test_learning_rate_falls_as_a_cosine_to_zero(name):
   make = lambda schedule: optimizers.make_optimizer(
-      config.Optimization(name, 0.1, schedule, weight_decay=0.0), 4
+    config.Optimization(name, 0.1, schedule, weight_decay=0.0), 4
   )
   falling, steady = make('cosine'), make('constant')
   params, grads = jnp.ones((2, 3)), jnp.arange(6.0).reshape(2, 3) - 2
@@ -59,7 +59,7 @@ def test_learning_rate_falls_as_a_cosine_to_zero(name):
 
 def test_muon_turns_matrices_and_leaves_biases_to_adam():
   optimizer = optimizers.make_optimizer(
-      config.Optimization('muon', 0.1, weight_decay=0.0)
+    config.Optimization('muon', 0.1, weight_decay=0.0)
   )
   params = {'kernel': jnp.zeros((4, 4)), 'bias': jnp.zeros(4)}
   scales = jnp.array([1.0, 0.5, 0.2, 0.1])
@@ -70,18 +70,16 @@ def test_muon_turns_matrices_and_leaves_biases_to_adam():
   assert np.all((values > 0.6) & (values < 1.3))
   # Adam's first step with Nesterov momentum, at a tenth of the rate: a sign,
   # times 0.9 * 0.1 / (1 - 0.9^2) + 0.1 / (1 - 0.9).
-  np.testing.assert_allclose(
-      updates['bias'], np.full(4, -0.0147368), rtol=1e-4
-  )
+  np.testing.assert_allclose(updates['bias'], np.full(4, -0.0147368), rtol=1e-4)
 
 
 @pytest.mark.parametrize(
-    ('shape', 'expected'),
-    [
-        ('linear', [0.2, 0.4, 0.6, 0.8, 1.0, 1.0]),
-        # 1 - 0.8 (1 + cos(pi t / 4)) / 2.
-        ('cosine', [0.2, 0.3171573, 0.6, 0.8828427, 1.0, 1.0]),
-    ],
+  ('shape', 'expected'),
+  [
+    ('linear', [0.2, 0.4, 0.6, 0.8, 1.0, 1.0]),
+    # 1 - 0.8 (1 + cos(pi t / 4)) / 2.
+    ('cosine', [0.2, 0.3171573, 0.6, 0.8828427, 1.0, 1.0]),
+  ],
 )
 def test_ramps_rise_to_one(shape, expected):
   ramp = optimizers.make_ramp(config.Ramp(shape, 0.2), 4)
