@@ -36,7 +36,7 @@ def option(
   Returns:
     A `dataclasses.field`; see `check`.
   """
-  metadata = {'help': help, 'group': group}
+  metadata: dict[str, Any] = {'help': help, 'group': group}
   for name, value in (('low', low), ('high', high), ('choices', choices)):
     if value is not None:
       metadata[name] = value
@@ -44,15 +44,9 @@ def option(
 
 
 def check(config: Any) -> None:
-  """Checks the fields of a dataclass against their metadata.
+  """Raises InputError if a field of a dataclass made by `option` is refused.
 
   Tracers and other stand-ins that JAX puts into a pytree are not checked.
-
-  Args:
-    config: a dataclass whose flags are made by `option`.
-
-  Raises:
-    InputError: naming the flag, the value found and the accepted values.
   """
   for field in dataclasses.fields(config):
     value = getattr(config, field.name)

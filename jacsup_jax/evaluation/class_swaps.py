@@ -42,9 +42,17 @@ PROTOCOL = (
 class Ensemble(Protocol):
   """What judges: a `judges.Judges`, or anything like it."""
 
-  module: nn.Module
-  params: codes.Params
-  image_shape: tuple[int, int, int]
+  @property
+  def module(self) -> nn.Module:
+    """The network, the same for all members."""
+
+  @property
+  def params(self) -> codes.Params:
+    """Parameters of the N members, leaves `[N, ...]`."""
+
+  @property
+  def image_shape(self) -> tuple[int, int, int]:
+    """(H, W, C) of its input."""
 
 
 class SwapCounts(NamedTuple):
