@@ -34,7 +34,6 @@ def iterate_chunks(
   Yields:
     images `[n, b, S, S, 3]` uint8 and attributes `[n, b, K]` int8.
   """
-  # Not a generator itself: mistakes show at the call, not at the first chunk.
   batch_size = indices.shape[1]
   if batch_size % process_count:
     raise errors.InputError(

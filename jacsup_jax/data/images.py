@@ -15,8 +15,7 @@ FORMATS = ('JPEG', 'PNG', 'WEBP', 'BMP', 'TIFF', 'GIF')
 # A photograph of 8192x8192; faces are published at 1024x1024 at most.
 MOST_PIXELS = 2**26
 # Pillow warns of many pixels and of damaged notes of the camera, beside the one
-# line that is due. The filters are set once, as those of a process are shared
-# by the threads that decode.
+# line that is due. Filters are set once, as threads share them.
 warnings.filterwarnings('error', category=Image.DecompressionBombWarning)
 warnings.filterwarnings('ignore', category=UserWarning, module=r'PIL\b')
 

@@ -73,8 +73,7 @@ def prepare(
 ) -> tfds.core.DatasetBuilder:
   """Downloads and prepares a TFDS set in a folder of prepared sets.
 
-  `report` receives the line that announces it; `hint` says what else the user
-  could do if it fails, which raises InputError.
+  `hint` says what else the user could do if it fails.
   """
   try:
     importlib.import_module('tensorflow')  # Fails before the download.
