@@ -1,0 +1,1 @@
+"""Methods of others, trained on the same data."""

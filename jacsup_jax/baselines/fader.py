@@ -100,16 +100,10 @@ class LatentDiscriminator(nn.Module):
     uniform: jax.Array | None = None,
     train: bool = False,
   ) -> jax.Array:
-    """Predicts attributes.
+    """Returns the logits; dropped are units whose `uniform` number is low.
 
-    Args:
-      nuisance: `[B, 2, 2, C]`.
-      uniform: `[B, hidden]` numbers in [0, 1) that decide what is dropped; None
-        for no dropout. Not drawn here: a device has its part of a batch.
-      train: normalise with the statistics of the batch.
-
-    Returns:
-      `[B, num_attributes]`.
+    `uniform` is `[B, hidden]` in [0, 1), None for no dropout; not drawn here,
+    as a device has its part of a batch.
     """
     chex.assert_shape(nuisance, (None, 2, 2, None))
     x = layers.DownBlock(
@@ -136,12 +130,6 @@ class FaderAutoencoder(nn.Module):
   Its encoder has no channels for factors; the decoder receives the labels, -1
   or +1, at every layer. (The publication has two channels per attribute, one of
   which is 1.) The parameter tree has a third top key, `discriminator`.
-
-  Attributes:
-    num_factors: k, of the labels.
-    nuisance_channels: of the 2x2 map; d is four times as many.
-    discriminator_width: see `LatentDiscriminator`.
-    discriminator_hidden: see `LatentDiscriminator`.
   """
 
   num_factors: int
@@ -163,17 +151,21 @@ class FaderAutoencoder(nn.Module):
 
   @property
   def image_shape(self) -> tuple[int, int, int]:
+    """(H, W, C)."""
     return (self.image_size, self.image_size, 3)
 
   @property
   def nuisance_dim(self) -> int:
+    """d, units of the map of 2x2."""
     return 4 * self.nuisance_channels
 
   @property
   def code_dim(self) -> int:
+    """K + d."""
     return self.num_factors + self.nuisance_dim
 
   def setup(self):
+    """Makes the three parts."""
     depth = self.image_size.bit_length() - 3
     widths = layers.doubled_widths(self.first_width, self.last_width, depth)
     self.encoder = autoencoders.FaceEncoder(
@@ -205,6 +197,7 @@ class FaderAutoencoder(nn.Module):
     return codes.Code(attributes.astype(nuisance.dtype), nuisance)
 
   def decode(self, code: codes.Code, train: bool = False) -> jax.Array:
+    """Decodes codes to images in [-1, 1]."""
     chex.assert_shape(code.factors, (None, self.num_factors))
     chex.assert_shape(code.nuisance, (None, 2, 2, self.nuisance_channels))
     return self.decoder(code, train)
@@ -233,21 +226,13 @@ def discriminator_objective(
   *,
   module: nn.Module,
 ) -> objectives.Result:
-  """Computes the cross-entropy of the discriminator.
+  """Computes the cross-entropy of the discriminator, eq. (2) of Lample et al.
 
-  Eq. (2) of Lample et al. (2017).
-
-  Args:
-    params: of the module.
-    batch_stats: its running statistics, updated for the discriminator.
-    nuisance: `[B, 2, 2, C]`, of the images; a constant here.
-    attributes: `[B, K]` in {-1, +1}.
-    uniform: `[B, hidden]`, see `LatentDiscriminator`.
-    module: a `FaderAutoencoder`.
+  The nuisance of the images is a constant here.
 
   Returns:
     Scalar loss, and `discriminator` (the loss) and `discriminator_accuracy`
-    (fraction of correct signs) with the batch statistics.
+    (fraction of correct signs) with the discriminator's new batch statistics.
   """
   logits, batch_stats = objectives.apply_train(
     module,
@@ -277,20 +262,9 @@ def autoencoder_objective(
 ) -> objectives.Result:
   """Computes the reconstruction error and the adversarial term.
 
-  Eq. (3) of Lample et al. (2017). The discriminator has no dropout here and
-  normalises with the statistics of the batch.
-
-  Args:
-    params: of the module.
-    batch_stats: its running statistics, updated for the decoder.
-    code: of the images, with labels as factors; the encoder's gradient is
-      derived from the gradient with respect to it.
-    inputs: images and attributes.
-    weight: scalar, of the adversarial term at this step.
-    module: a `FaderAutoencoder`.
-
-  Returns:
-    Scalar loss, and the terms with the batch statistics.
+  Eq. (3) of Lample et al. (2017), with `weight` at this step. The discriminator
+  has no dropout here and normalises with the statistics of the batch. The
+  encoder's gradient is derived from that with respect to the code.
   """
   apply = functools.partial(objectives.apply_train, module, params, batch_stats)
   reconstructions, batch_stats = apply('decode', code)
@@ -329,15 +303,6 @@ def train_step(
 ) -> tuple[steps.TrainState, codes.Metrics]:
   """Takes one step: the discriminator's update, then the autoencoder's.
 
-  Args:
-    state: before the step.
-    inputs: images and attributes of one batch.
-    uniform: `[B, hidden]`, see `LatentDiscriminator`.
-    module: a `FaderAutoencoder`; its `axis_name` is that of the mapped axis
-      that the batch is spread over, if any.
-    weights: of the adversarial term.
-    optimizer: of each part.
-
   Returns:
     The state after the step, and scalar metrics, each before its update.
   """
@@ -354,7 +319,7 @@ def train_step(
       'encode',
       inputs.images,
       inputs.attributes,
-    )  # pyformat: disable
+    )
 
   # Once for both updates: the first leaves the encoder unchanged.
   code, pull_back, batch_stats = jax.vjp(
@@ -370,7 +335,7 @@ def train_step(
       module=module,
     ),
     has_aux=True,
-  )(state.params['discriminator'])  # pyformat: disable
+  )(state.params['discriminator'])
   state = attribute_steps.apply_gradients(
     state, {'discriminator': average(grads)}, optimizer
   )
@@ -386,7 +351,7 @@ def train_step(
     ),
     argnums=(0, 1),
     has_aux=True,
-  )(state.params['decoder'], code)  # pyformat: disable
+  )(state.params['decoder'], code)
   (encoder_grads,) = pull_back(code_grads)
   grads = {'encoder': encoder_grads, 'decoder': decoder_grads}
   state = attribute_steps.apply_gradients(state, average(grads), optimizer)

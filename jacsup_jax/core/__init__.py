@@ -1,0 +1,1 @@
+"""Codes, losses and configuration: everything else is built on these."""

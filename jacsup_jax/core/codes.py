@@ -18,11 +18,15 @@ Metrics = dict[str, jax.Array]
 
 
 class Batch(NamedTuple):
+  """Images and what is known of them."""
+
   images: jax.Array  # [B, H, W, C]
   labels: jax.Array  # [B] int32, or [B, K] attributes in {-1, +1}
 
 
 class Code(NamedTuple):
+  """Factors and the rest of what an image is made from."""
+
   factors: jax.Array  # [B, K]
   nuisance: jax.Array  # [B, D], or a feature map [B, h, w, c]
 
@@ -32,28 +36,13 @@ DecodeFn = Callable[[Code], jax.Array]
 
 
 def split(flat: jax.Array, num_factors: int) -> Code:
-  """Splits flat codes into factors and nuisance.
-
-  Args:
-    flat: `[B, K + D]`.
-    num_factors: K.
-
-  Returns:
-    Code of `[B, K]` factors and `[B, D]` nuisance units (D may be 0).
-  """
+  """Splits `[B, K + D]` codes into `[B, K]` factors and `[B, D]` nuisance."""
   chex.assert_rank(flat, 2)
   return Code(flat[:, :num_factors], flat[:, num_factors:])
 
 
 def merge(code: Code) -> jax.Array:
-  """Concatenates a code, the inverse of `split`.
-
-  Args:
-    code: `[B, K]` factors and `[B, D]` nuisance units.
-
-  Returns:
-    `[B, K + D]`.
-  """
+  """Concatenates a code to `[B, K + D]`, the inverse of `split`."""
   chex.assert_rank([code.factors, code.nuisance], 2)
   return jnp.concatenate([code.factors, code.nuisance], axis=1)
 
@@ -61,16 +50,13 @@ def merge(code: Code) -> jax.Array:
 def take_partners(
   values: jax.Array, permutation: jax.Array, axis_name: str | None = None
 ) -> jax.Array:
-  """Returns the rows of every example's partner.
+  """Returns `values[permutation]`, the rows of every example's partner.
 
   Args:
     values: `[B, ...]`.
     permutation: `[B]` int, the partner of each example; not checked to be one.
       With `axis_name` it counts over the examples of all devices.
     axis_name: of the mapped axis that the batch is spread over, if any.
-
-  Returns:
-    `[B, ...]`, `values[permutation]`.
   """
   if axis_name is not None:
     values = jax.lax.all_gather(values, axis_name, tiled=True)
@@ -82,13 +68,7 @@ def swap_factors(
 ) -> Code:
   """Gives every example the factors of its partner: (y, z) -> (y_j, z).
 
-  Args:
-    code: `[B, K]` factors and nuisance of any shape.
-    permutation: `[B]` int, the partner j of each example.
-    axis_name: see `take_partners`.
-
-  Returns:
-    Code of the same shapes.
+  The arguments are those of `take_partners`; the shapes stay.
   """
   chex.assert_rank([code.factors, permutation], [2, 1])
   factors = take_partners(code.factors, permutation, axis_name)
@@ -98,18 +78,10 @@ def swap_factors(
 def flip_factor(
   code: Code, index: int | jax.Array, strength: float | jax.Array
 ) -> Code:
-  """Sets one factor to `strength` times its opposite sign.
+  """Sets factor i to `strength` times its opposite sign: -alpha sign(y_i).
 
-  y_i -> -alpha sign(y_i). Section 4.3 of Lezama (2019). A factor of exactly 0
-  counts as positive, so that every factor is flipped.
-
-  Args:
-    code: `[B, K]` factors and nuisance of any shape.
-    index: i, which factor.
-    strength: alpha, in units of the factor.
-
-  Returns:
-    Code of the same shapes.
+  Section 4.3 of Lezama (2019). A factor of exactly 0 counts as positive, so
+  that every factor is flipped.
   """
   chex.assert_rank(code.factors, 2)
   value = code.factors[:, index]

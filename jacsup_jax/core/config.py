@@ -52,7 +52,7 @@ class Ramp:
     None,
     'Epochs until the full weights are reached; default: the stage.',
     low=1,
-  )  # pyformat: disable
+  )
 
   def __post_init__(self):
     check_options(self)
@@ -85,7 +85,7 @@ class Supervision:
     'Permutations of the batch per step; their losses are averaged.',
     low=1,
     high=64,
-  )  # pyformat: disable
+  )
 
   def __post_init__(self):
     check_options(self)
@@ -185,7 +185,7 @@ jax.tree_util.register_dataclass(
     'supervision',
     'ramp',
   ],
-)  # pyformat: disable
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -246,10 +246,12 @@ class AttributeLossWeights(Weights):
 
   @property
   def needs_teacher(self) -> bool:
+    """Whether a term compares with a teacher."""
     return self.lambda_y > 0 or self.lambda_diff > 0
 
   @property
   def needs_cycle(self) -> bool:
+    """Whether a step has a second update."""
     return self.lambda_attribute_cycle > 0 or self.lambda_nuisance_cycle > 0
 
 
@@ -323,11 +325,7 @@ class Stage:
 
   @classmethod
   def from_json(cls, entries: Mapping[str, Any]) -> Self:
-    """Makes a stage from what `to_json` returned.
-
-    Raises:
-      InputError: if the entries are not those of a stage.
-    """
+    """Makes a stage from what `to_json` returned; InputError if it cannot."""
     kinds = {kind.__name__: kind for kind in Weights.__subclasses__()}
     try:
       weights = dict(entries['weights'])

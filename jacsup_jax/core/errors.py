@@ -17,15 +17,8 @@ class InputError(ValueError):
 def one_line(text: str) -> str:
   """Folds text from anywhere into one line that is safe to print.
 
-  File names and messages of libraries may contain line breaks and terminal
-  control characters.
-
-  Args:
-    text: of any length and any characters.
-
-  Returns:
-    The text without line breaks, with unprintable characters as escapes and the
-    middle of a very long text left out.
+  Without line breaks, with control characters as escapes and the middle of a
+  very long text left out.
   """
   if len(text) > _LONGEST_MESSAGE:
     half = _LONGEST_MESSAGE // 2

@@ -33,19 +33,12 @@ def grow(
   units of the fresh leaf.
 
   Args:
-    small: trained parameters, batch statistics or optimizer state; any pytree
-      of arrays.
-    fresh: a tree of the same structure, freshly initialised for the larger
-      code.
-    position: index of the new units on the axis of the code, from 0 to its
-      size; the same for all leaves.
+    small: trained parameters, batch statistics or optimizer state.
+    fresh: a tree of the same structure, initialised for the larger code.
+    position: index of the new units on the axis of the code.
     initialization: 'random' keeps the fresh values of the new units (the
-      paper's); 'preserving' zeroes their weights in the decoder, so that the
-      student starts equal to its teacher. A leaf belongs to the decoder if its
-      path has the key `decoder`.
-
-  Returns:
-    A tree with the structure and shapes of `fresh`.
+      paper's); 'preserving' zeroes their weights in the decoder (leaves below
+      the key `decoder`), so that the student starts equal to its teacher.
 
   Raises:
     InputError: if the structures differ, or a leaf's shapes differ in rank, in
@@ -79,16 +72,9 @@ def fold_normalization(
 ) -> codes.Variables:
   """Folds a first teacher's BatchNorm into the linear layer before it.
 
-  For students without BatchNorm: the folded layer computes the same factors, up
-  to rounding. The released code drops the BatchNorm instead.
-
-  Args:
-    variables: of a teacher whose encoder ends in a layer `code`, kernel `[...,
-      K]`, that is linear up to the BatchNorm `code_norm`.
-    epsilon: of the BatchNorm.
-
-  Returns:
-    Variables without the BatchNorm.
+  For students without BatchNorm: the folded layer `code` computes the factors
+  of `code` and `code_norm`, up to rounding. The released code drops the
+  BatchNorm instead.
   """
   stats = variables['batch_stats']['encoder']['code_norm']
   scale = jax.lax.rsqrt(stats['var'] + epsilon)

@@ -34,6 +34,8 @@ MAX_FULL_BYTES = 2**28
 
 
 class Changes(NamedTuple):
+  """A decoder's images and how they change."""
+
   images: jax.Array  # [B, ...], D(y, z)
   changes: jax.Array  # [n, B, ...]
 
@@ -56,7 +58,8 @@ def compute(
     targets: `[n, B, K]`, factors after each swap; not used by 'full'.
     form: 'secant', 'tangent', 'path' or 'full'.
     nodes: of the quadrature of 'path'.
-    joint: see `secant`, as `images`.
+    joint: of `secant`.
+    images: of `secant`.
 
   Returns:
     Images, and `[n, B, ...]` changes; `[K, B, ...]` for 'full'.
@@ -81,15 +84,9 @@ def make_targets(
   permutations: jax.Array,
   axis_name: str | None = None,
 ) -> jax.Array:
-  """Returns the factors of every example after each swap.
+  """Returns the factors after each swap, `[n, B, K]`.
 
-  Args:
-    factors: `[B, K]`.
-    permutations: `[B]` int, the partner of each example, or `[n, B]`.
-    axis_name: of the mapped axis that the batch is spread over, if any.
-
-  Returns:
-    `[n, B, K]`, n = 1 for one swap.
+  `permutations` are `[n, B]` partners, or `[B]` for one swap.
   """
   _check_factors(factors)
   rows = jnp.atleast_2d(permutations)
@@ -139,10 +136,7 @@ def path(
   *,
   nodes: int,
 ) -> Changes:
-  """Computes the mean of J from y to target, times (target - y).
-
-  See `compute`; `nodes` of the Gauss-Legendre quadrature, 1 or more.
-  """
+  """Computes the mean of J from y to target, times (target - y)."""
   decode_at = _bind_nuisance(decode, code)
   points, weights = np.polynomial.legendre.leggauss(nodes)
   points, weights = (points + 1) / 2, weights / 2  # From [-1, 1] to [0, 1].
@@ -164,11 +158,7 @@ def full(
   *,
   max_bytes: int = MAX_FULL_BYTES,
 ) -> Changes:
-  """Computes all columns of J(y, z), `[K, B, ...]`; see `compute`.
-
-  Raises:
-    InputError: if they need more than `max_bytes`, or as `compute`.
-  """
+  """Computes all columns of J(y, z), `[K, B, ...]`, of at most `max_bytes`."""
   factors = code.factors
   decode_at = _bind_nuisance(decode, code)
   shape = jax.eval_shape(decode_at, factors)
@@ -186,11 +176,7 @@ def check_full_size(
   max_bytes: int = MAX_FULL_BYTES,
   name: str = '--jacobian=full',
 ) -> None:
-  """Checks that a full Jacobian of a batch (B, H, W, C) is not too large.
-
-  Raises:
-    InputError: naming the flag `name`, if it needs more than `max_bytes`.
-  """
+  """Raises InputError if a full Jacobian of a batch is too large."""
   needed = num_factors * math.prod(image_shape) * jnp.dtype(dtype).itemsize
   if needed > max_bytes:
     raise errors.InputError(
@@ -202,13 +188,7 @@ def check_full_size(
 
 
 def compare(student: jax.Array, teacher: jax.Array) -> jax.Array:
-  """Computes the squared difference of two decoders' changes.
-
-  See `losses.jacobian_loss`; the teacher is stopped by the caller.
-
-  Raises:
-    InputError: if the shapes differ.
-  """
+  """Computes `losses.jacobian_loss` of changes of equal shape."""
   if student.shape != teacher.shape:
     raise errors.InputError(
       f"changes of the student's images have shape {student.shape}, of the"
@@ -224,8 +204,6 @@ def decode_swapped(
   axis_name: str | None = None,
 ) -> tuple[jax.Array, jax.Array]:
   """Decodes codes as they are and with their partners' factors, as one batch.
-
-  Arguments and errors are those of `secant_loss`.
 
   Returns:
     `[B, H, W, C]` images D(y, z) and `[B, H, W, C]` swapped images D(y_j, z).
@@ -267,13 +245,11 @@ def secant_loss(
   """
   return _compare_targets(
     functools.partial(secant, joint=True),
-    student_decode,
-    student_code,
-    teacher_decode,
-    teacher_code,
+    (student_decode, student_code),
+    (teacher_decode, teacher_code),
     permutation,
     axis_name,
-  )  # pyformat: disable
+  )
 
 
 def tangent_loss(
@@ -287,19 +263,16 @@ def tangent_loss(
   """Computes the squared difference of two directional derivatives to a swap.
 
   ||J^T (y_j^T - y^T) - J^S (y_j^S - y^S)||^2, as the mean over pixels: the
-  limit of `secant_loss` for small swaps. The teacher is stopped; the student's
-  point and direction are both differentiated. Arguments, result and errors are
-  those of `secant_loss`.
+  limit of `secant_loss`, with its arguments, for small swaps. The student's
+  point and direction are both differentiated.
   """
   return _compare_targets(
     tangent,
-    student_decode,
-    student_code,
-    teacher_decode,
-    teacher_code,
+    (student_decode, student_code),
+    (teacher_decode, teacher_code),
     permutation,
     axis_name,
-  )  # pyformat: disable
+  )
 
 
 def path_loss(
@@ -315,19 +288,16 @@ def path_loss(
   """Computes the squared difference of two mean Jacobians along a swap.
 
   As `tangent_loss`, with the Jacobians averaged along the segment from y to
-  y_j before they are compared. That average times the segment is the secant, so
-  the loss converges to `secant_loss` with the number of nodes. Arguments,
-  result and errors are those of `secant_loss`, and `nodes` of the quadrature.
+  y_j. That average times the segment is the secant: the loss converges to
+  `secant_loss`, with its arguments, with the number of nodes.
   """
   return _compare_targets(
     functools.partial(path, nodes=nodes),
-    student_decode,
-    student_code,
-    teacher_decode,
-    teacher_code,
+    (student_decode, student_code),
+    (teacher_decode, teacher_code),
     permutation,
     axis_name,
-  )  # pyformat: disable
+  )
 
 
 def full_loss(
@@ -343,8 +313,6 @@ def full_loss(
   Mean over pixels, summed over factors: the expectation of `tangent_loss` over
   standard normal directions. The teacher is stopped.
 
-  Decoders and codes are those of `secant_loss`, with as many factors in both.
-
   Returns:
     `[B]`, in squared units of images per squared unit of factors.
 
@@ -356,22 +324,14 @@ def full_loss(
   return compare(student.changes, jax.lax.stop_gradient(teacher.changes))
 
 
-def _compare_targets(
-  changes_fn,
-  student_decode,
-  student_code,
-  teacher_decode,
-  teacher_code,
-  permutation,
-  axis_name,
-):  # pyformat: disable
+def _compare_targets(changes_fn, student, teacher, permutation, axis_name):
   def changes_of(decode, code):
     targets = make_targets(code.factors, permutation, axis_name)
     return changes_fn(decode, code, targets).changes
 
-  student = changes_of(student_decode, student_code)
-  teacher = changes_of(teacher_decode, teacher_code)
-  return compare(student, jax.lax.stop_gradient(teacher))
+  return compare(
+    changes_of(*student), jax.lax.stop_gradient(changes_of(*teacher))
+  )
 
 
 def _decode_jointly(decode, code, targets):

@@ -14,16 +14,9 @@ import jax.numpy as jnp
 def reconstruction_loss(
   images: jax.Array, reconstructions: jax.Array
 ) -> jax.Array:
-  """Computes the squared reconstruction error.
+  """Computes the squared reconstruction error ||x - D(E(x))||^2, eq. (8).
 
-  ||x - D(E(x))||^2. Eq. (8) of Lezama (2019), as the mean over pixels.
-
-  Args:
-    images: `[B, H, W, C]`.
-    reconstructions: `[B, H, W, C]`, in the same range.
-
-  Returns:
-    `[B]`, in squared units of the images.
+  As the mean over pixels: `[B, H, W, C]` -> `[B]`.
   """
   chex.assert_equal_shape([images, reconstructions])
   return _mean_square(images - reconstructions)
@@ -32,18 +25,10 @@ def reconstruction_loss(
 def factor_matching_loss(
   student_factors: jax.Array, teacher_factors: jax.Array
 ) -> jax.Array:
-  """Computes the squared distance of a student's factors from its teacher's.
+  """Computes the distance of a student's factors from its teacher's, eq. (9).
 
-  ||y^S - y^T||^2. First part of eq. (9) of Lezama (2019), weighted by lambda_y,
-  as the mean over factors. Nothing is stopped here: stop the teacher where it
-  is applied.
-
-  Args:
-    student_factors: `[B, K]`.
-    teacher_factors: `[B, K]`.
-
-  Returns:
-    `[B]`.
+  ||y^S - y^T||^2, as the mean over factors: `[B, K]` -> `[B]`. Nothing is
+  stopped here: stop the teacher where it is applied.
   """
   chex.assert_rank([student_factors, teacher_factors], 2)
   chex.assert_equal_shape([student_factors, teacher_factors])
@@ -76,19 +61,10 @@ def swap_check_loss(
 ) -> jax.Array:
   """Computes the squared error of a teacher's encoding of swapped images.
 
-  ||E^T(D^S(y_j, z)) - y_j^T||^2, as the mean over factors. An addition to
-  Lezama (2019): by eq. (9) a swapped image keeps all that the recipient had
-  beyond its teacher's image, even what makes the teacher read other factors
-  than the donor's; this term removes that. As eq. (12), with the teacher's
-  encoder, which is frozen.
-
-  Args:
-    seen_factors: `[B, K]`, the teacher's encoding of the student's swapped
-      images.
-    partner_factors: `[B, K]`, the teacher's encoding of the donors.
-
-  Returns:
-    `[B]`, in squared units of the factors.
+  ||E^T(D^S(y_j, z)) - y_j^T||^2, as the mean over factors: `[B, K]` -> `[B]`.
+  An addition to Lezama (2019): by eq. (9) a swapped image keeps all that the
+  recipient had beyond its teacher's image, even what makes the teacher read
+  other factors than the donor's; this term removes that.
   """
   return factor_matching_loss(seen_factors, partner_factors)
 
@@ -182,18 +158,11 @@ def cross_covariance_loss(
 def attribute_cross_entropy_loss(
   logits: jax.Array, attributes: jax.Array
 ) -> jax.Array:
-  """Computes the cross-entropy of a discriminator of attributes.
+  """Computes the cross-entropy of a discriminator of attributes, in nats.
 
-  -log P(y | z), the attributes independent of each other. Eq. (2) of Lample et
-  al. (2017), and with the opposite labels the second part of (3); as the sum
-  over attributes.
-
-  Args:
-    logits: `[B, K]`, of the presence of each attribute.
-    attributes: `[B, K]`, labels in {-1, +1}.
-
-  Returns:
-    `[B]`, in nats.
+  -log P(y | z), the attributes independent of each other, summed. Eq. (2) of
+  Lample et al. (2017), and with the opposite labels the second part of (3).
+  `[B, K]` logits and labels in {-1, +1} -> `[B]`.
   """
   chex.assert_rank([logits, attributes], 2)
   chex.assert_equal_shape([logits, attributes])
@@ -204,17 +173,11 @@ def attribute_cross_entropy_loss(
 def attribute_hinge_loss(
   factors: jax.Array, attributes: jax.Array
 ) -> jax.Array:
-  """Computes the hinge loss of predicted attributes, with margin 1.
+  """Computes the hinge loss of predicted attributes.
 
-  mean_i max(1 - y_i ybar_i, 0). Eq. (11) of Lezama (2019); the released code
-  sums over the attributes instead.
-
-  Args:
-    factors: `[B, K]`, predictions y, unbounded.
-    attributes: `[B, K]`, labels in {-1, +1}.
-
-  Returns:
-    `[B]`, mean over the attributes.
+  mean_i max(1 - y_i ybar_i, 0), eq. (11) of Lezama (2019); the released code
+  sums over the attributes instead. `[B, K]` predictions and labels in {-1, +1}
+  -> `[B]`.
   """
   chex.assert_rank([factors, attributes], 2)
   chex.assert_equal_shape([factors, attributes])
@@ -226,15 +189,8 @@ def attribute_cycle_loss(
 ) -> jax.Array:
   """Computes the hinge loss of the factors re-encoded after a swap.
 
-  mean_i max(1 - y_2i y'_2i, 0). Eq. (12) of Lezama (2019). The factors given to
-  the decoder serve as labels.
-
-  Args:
-    swapped_factors: `[B, K]`, y_2, the decoder's input.
-    cycled_factors: `[B, K]`, y'_2 of the encoded swapped image.
-
-  Returns:
-    `[B]`, mean over the factors.
+  mean_i max(1 - y_2i y'_2i, 0), eq. (12) of Lezama (2019). The factors given to
+  the decoder serve as labels. `[B, K]` -> `[B]`.
   """
   return attribute_hinge_loss(cycled_factors, swapped_factors)
 
@@ -244,16 +200,9 @@ def nuisance_cycle_loss(
 ) -> jax.Array:
   """Computes the squared distance of the nuisance re-encoded after a swap.
 
-  ||z_1 - z'_1||^2. Eq. (13) of Lezama (2019), as the sum over all units: its
+  ||z_1 - z'_1||^2, eq. (13) of Lezama (2019), as the sum over all units: its
   weight of 1e-5 belongs to a sum. The released code takes the root of the sum
-  over the whole batch, divided by its size.
-
-  Args:
-    nuisance: `[B, ...]`, z_1, the decoder's input.
-    cycled_nuisance: `[B, ...]`, z'_1 of the encoded swapped image.
-
-  Returns:
-    `[B]`, sum over the units.
+  over the whole batch, divided by its size. `[B, ...]` -> `[B]`.
   """
   chex.assert_equal_shape([nuisance, cycled_nuisance])
   difference = nuisance - cycled_nuisance

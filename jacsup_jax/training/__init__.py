@@ -1,0 +1,1 @@
+"""Stages, steps and epochs: how models are trained."""

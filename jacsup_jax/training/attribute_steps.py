@@ -43,15 +43,7 @@ class FaceConstants(NamedTuple):
 def create_train_state(
   variables: codes.Variables, optimizer: optax.GradientTransformation
 ) -> steps.TrainState:
-  """Creates the state of step 0, with one optimizer state per part.
-
-  Args:
-    variables: 'params' and 'batch_stats' of a face autoencoder.
-    optimizer: of each part.
-
-  Returns:
-    TrainState of step 0 (a scalar), `opt_state` a dict by part.
-  """
+  """Creates the state of step 0, its `opt_state` a dict by part."""
   return steps.TrainState(
     step=jnp.zeros((), jnp.int32),
     params=variables['params'],
@@ -72,14 +64,6 @@ def apply_gradients(
 
   All others are frozen, moments and weight decay included: neither their
   parameters nor their optimizer state change by a bit.
-
-  Args:
-    state: before the update.
-    grads: of some parts, by name ('encoder', 'decoder').
-    optimizer: of each part.
-
-  Returns:
-    The state after the update, of the same step.
   """
   params, opt_state = dict(state.params), dict(state.opt_state)
   for part, part_grads in grads.items():
@@ -102,14 +86,6 @@ def train_step(
 
   The second uses the gradient at the updated parameters (Section 4.2.1:
   "then"); the released code has it at the old ones.
-
-  Args:
-    state: before the step.
-    inputs: one batch.
-    module: a face autoencoder; its `axis_name` is that of the mapped axis that
-      the batch is spread over, if any.
-    weights: of the terms; they decide which are computed.
-    optimizer: that made `state.opt_state`.
 
   Returns:
     The state after the step, and scalar metrics before each update.
@@ -148,16 +124,9 @@ class FaceSteps:
   """The steps of a stage of Section 4.
 
   Hashable: equal stages share one compiled program, whatever their seeds.
-
-  Attributes:
-    module: that is trained. Its `axis_name` is that of the mapped axis that the
-      batch is spread over, if any.
-    teacher_module: of the supervising variables; applied with its running
-      statistics.
-    weights: of the terms.
-    optimization: the flags of the optimizer.
-    batch_size: over all devices.
-    is_fed: rows are batches of images; otherwise indices into the data.
+  `module.axis_name` is the axis that a batch is spread over, if any; the
+  teacher is applied with its running statistics. If `is_fed`, rows are batches
+  of images; otherwise indices into the data.
   """
 
   module: nn.Module
@@ -176,18 +145,11 @@ class FaceSteps:
     *,
     shard: Callable[[jax.Array], jax.Array] = lambda x: x,
   ) -> tuple[steps.TrainState, codes.Metrics]:
-    """Takes a step per row within bounds.
+    """Takes a step per row within bounds, see `loop.loop_steps`.
 
-    Args:
-      state: before the first step.
-      constants: seed, teacher and data.
-      rows: `[steps, B]` indices, or `FaceData` of `[steps, B, ...]`.
-      bounds: `[2]` int, see `loop.loop_steps`.
-      shard: keeps the part of `[B, ...]` arrays that belongs to this device, or
-        lays them out.
-
-    Returns:
-      The state after the last step, and the metrics of each step, `[steps]`.
+    Rows are `[steps, B]` indices, or `FaceData` of `[steps, B, ...]`; `shard`
+    keeps the part of `[B, ...]` arrays that belongs to this device, or lays
+    them out.
     """
     optimizer = optimizers.make_optimizer(self.optimization)
 
@@ -218,17 +180,7 @@ class FaceSteps:
     constants: FaceConstants,
     shard: Callable[[jax.Array], jax.Array] = lambda x: x,
   ) -> objectives.Inputs:
-    """Mirrors one batch, draws its swaps, and applies its teacher.
-
-    Args:
-      step: scalar, counted from the first teacher on.
-      data: this device's examples of the batch.
-      constants: seed and teacher.
-      shard: see `__call__`.
-
-    Returns:
-      Inputs of this device's examples.
-    """
+    """Mirrors a device's part of a batch, draws swaps, applies the teacher."""
     mirrored = shard(batches.step_mirror(constants.seed, step, self.batch_size))
     # As bytes until they are used: floats would be four times as much to read
     # for everything that needs the images.

@@ -130,6 +130,7 @@ class AttributesConfig(chains.ChainConfig):
 
   @property
   def optimization(self) -> config.Optimization:
+    """The optimizer of these flags."""
     return config.Optimization(
       learning_rate=self.learning_rate,
       adam_b1=self.adam_b1,
@@ -168,13 +169,8 @@ def make_weights(
 def make_stages(flags: AttributesConfig) -> list[config.Stage]:
   """Returns the teacher in its phases and the chains of students.
 
-  Args:
-    flags: of the run.
-
-  Returns:
-    Stages, parents before their children, seed after seed. With several seeds
-    their names end in `_seed0`, `_seed1`, ... Without the teacher if it comes
-    from another run, or --epochs is 0.
+  Parents come before their children, seed after seed. Without the teacher if it
+  comes from another run, or --epochs is 0.
   """
   dims, chain = flags.nuisance_dims, []
   weigh = functools.partial(make_weights, flags)
@@ -229,13 +225,7 @@ def check_sizes(
 
 
 class Attributes:
-  """The recipe of a chain of face autoencoders.
-
-  Attributes:
-    flags: of the run; seeds and weights are those of the stages.
-    batch_size: over all devices.
-    steps_per_epoch: the same in all stages.
-  """
+  """The recipe of a chain of face autoencoders."""
 
   def __init__(
     self,
@@ -244,18 +234,6 @@ class Attributes:
     dataset: datasets.Dataset,
     steps_type: type[attribute_steps.FaceSteps] = attribute_steps.FaceSteps,
   ):
-    """Initialises the recipe.
-
-    Args:
-      flags: of the run.
-      make_model: makes the module for the size of a nuisance, all with the same
-        factors.
-      dataset: the training set.
-      steps_type: of the steps; that of a baseline may differ.
-
-    Raises:
-      InputError: if a batch is larger than the training set.
-    """
     self.flags = flags
     self._make_model = make_model
     self._dataset = dataset
@@ -344,14 +322,8 @@ def grow_state(
 ) -> steps.TrainState:
   """Makes the state that a stage begins with from that of its parent.
 
-  Args:
-    parent: that it grows from, or continues.
-    module: of the stage.
-    fresh: state of that module, freshly initialised.
-    flags: of the run. Between the phases of a teacher, moments are always kept.
-
-  Returns:
-    State of the parent's step: no two stages see the data in the same order.
+  Its step is the parent's: no two stages see the data in the same order.
+  Between the phases of a teacher, moments are always kept.
   """
   is_grown = module.nuisance_dim != parent.module.nuisance_dim
   grow = functools.partial(

@@ -29,7 +29,7 @@ class ChainConfig:
     'Seed of initialisation, data order and swaps.',
     low=0,
     high=config.LARGEST_INTEGER,
-  )  # pyformat: disable
+  )
   seeds: int = config.option(
     1,
     'Number of seeds, from --seed on, trained one after the other; tables'
@@ -61,20 +61,12 @@ class ChainConfig:
   def __post_init__(self):
     config.check_options(self)
 
-  def list_seeds(self) -> list[int]:
-    """Returns the seeds of all chains."""
-    return [*range(self.seed, self.seed + self.seeds)]
-
   def spread(self, chain: Sequence[config.Stage]) -> list[config.Stage]:
-    """Returns the stages of all seeds, seed after seed.
+    """Returns the stages of all seeds, given those of one, seed after seed.
 
-    Args:
-      chain: the stages of one seed, parents before their children.
-
-    Returns:
-      Stages; with several seeds their names end in `_seed0`, `_seed1`, ...
+    With several seeds their names end in `_seed0`, `_seed1`, ...
     """
-    seeds, stages = self.list_seeds(), []
+    seeds, stages = range(self.seed, self.seed + self.seeds), []
     for seed in seeds:
       suffix = f'_seed{seed}' if len(seeds) > 1 else ''
       rename = lambda name, suffix=suffix: name and f'{name}{suffix}'
@@ -95,10 +87,7 @@ class ChainConfig:
 class Order:
   """The order of the examples of a stage.
 
-  Attributes:
-    seed: of the order.
-    num_examples: M, in the data.
-    batch_shape: (B, H, W, C), over all devices.
+  Batches have the shape (B, H, W, C), over all devices.
   """
 
   seed: int
@@ -133,11 +122,8 @@ def make_resident_epoch(
 ) -> loop.Epoch:
   """Makes the epochs of data that are on all devices.
 
-  Args:
-    compiled: steps, whose rows are `[steps, B]` indices into the data.
-    constants: of the steps, on the devices.
-    order: of the data.
-    *others: of further replicas; then rows are `[N, steps, B]`.
+  Rows are `[steps, B]` indices into the data; with the orders of further
+  replicas `[N, steps, B]`.
   """
 
   def chunks(epoch, unused_first):
@@ -161,12 +147,7 @@ def make_fed_epoch(
 ) -> loop.Epoch:
   """Makes the epochs of data that are read while training.
 
-  Args:
-    compiled: steps, whose rows are packed batches.
-    constants: of the steps, on the devices.
-    order: of the data.
-    dataset: that is read.
-    pack: `(images, labels) -> rows`, of `[steps, B, ...]` arrays.
+  `pack(images, labels)` makes rows of `[steps, B, ...]` arrays.
   """
   # Chunks as equal as possible: every other length compiles again.
   most = max(1, _CHUNK_BYTES // math.prod(order.batch_shape))

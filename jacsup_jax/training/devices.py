@@ -1,13 +1,9 @@
 """Devices and processes: the only module that asks which there are.
 
-The same steps run on any number of devices in two ways: `jit` over a mesh,
-where the compiler spreads the batch, or `pmap`, where each device takes its
-share and batch statistics are averaged by name. The batch size is that of all
-devices.
-
-The devices may belong to several processes, as on several hosts, once `connect`
-has joined these. All processes take the same steps on their devices; the first
-one alone measures and writes the work directory.
+The same steps run in two ways: `jit` over a mesh, where the compiler spreads
+the batch, or `pmap`, where each device takes its share and batch statistics are
+averaged by name. Once `connect` has joined several processes, all take the same
+steps; the first one alone measures and writes the work directory.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -40,9 +36,8 @@ StepsFn = Callable[..., tuple[Any, codes.Metrics]]
 class CompiledSteps:
   """Steps compiled for all devices.
 
-  Attributes:
-    place_rows: moves rows to the devices; rows already there stay.
-    run: `(state, constants, rows, bounds) -> (state, metrics)`, of such rows.
+  `place_rows` moves rows to the devices, where rows already there stay; `run`
+  takes steps of such rows.
   """
 
   place_rows: Callable[[chex.ArrayTree], chex.ArrayTree]
@@ -64,18 +59,12 @@ def connect(
 ) -> None:
   """Joins this process to the others of its run, before any device is used.
 
-  If a process ends, JAX ends the others within minutes.
-
-  Args:
-    coordinator: HOST:PORT of the first process. By default the environment
-      provides all three, as on hosts of a TPU, under Slurm and Open MPI.
-    process_count: number of processes.
-    process_id: of this process, from 0.
-    seconds: to wait for the others.
+  Without arguments the environment provides them, as on hosts of a TPU, under
+  Slurm and Open MPI. If a process ends, JAX ends the others within minutes.
 
   Raises:
     InputError: if the environment describes no processes, or the others do not
-      answer.
+      answer within `seconds`.
   """
   # For devices that are the host's processor; read when a backend starts.
   jax.config.update('jax_cpu_collectives_implementation', 'gloo')
@@ -132,11 +121,7 @@ def share(value: Any) -> Any:
 
 
 def share_tree(tree: chex.ArrayTree) -> chex.ArrayTree:
-  """Returns the first process's arrays in all processes.
-
-  Args:
-    tree: of the same structure, shapes and types in all processes.
-  """
+  """Returns the first process's arrays, of equal shapes in all processes."""
   if not has_others():
     return tree
   return multihost_utils.broadcast_one_to_all(tree, is_source=is_first())
@@ -150,14 +135,7 @@ def is_any(flag: bool) -> bool:
 
 
 def check_same(terms: Mapping[str, Any]) -> None:
-  """Checks that all processes have equal JSON values.
-
-  Args:
-    terms: by name; the same names in all processes.
-
-  Raises:
-    InputError: in all processes, naming the values that differ.
-  """
+  """Raises InputError, in all processes, if their JSON values differ."""
   if not has_others():
     return
   digests = np.array(
@@ -177,11 +155,7 @@ def check_same(terms: Mapping[str, Any]) -> None:
 def in_turn(function: Callable[[], _Value]) -> _Value:
   """Calls a function in the first process, then in the others.
 
-  Args:
-    function: e.g. one that prepares data that the others then find.
-
-  Returns:
-    Its result in this process.
+  E.g. one that prepares data that the others then find.
   """
   found = function() if is_first() else None
   share(None)
@@ -189,11 +163,7 @@ def in_turn(function: Callable[[], _Value]) -> _Value:
 
 
 def to_host(tree: chex.ArrayTree) -> chex.ArrayTree:
-  """Returns arrays that this process can compute with alone.
-
-  Args:
-    tree: of arrays that are the same on all devices.
-  """
+  """Returns arrays, equal on all devices, that this process can use alone."""
   return jax.device_get(tree) if has_others() else tree
 
 
@@ -290,13 +260,7 @@ def compile_for(
 ) -> jax.stages.Compiled:
   """Compiles steps for devices that need not be present, e.g. of a topology.
 
-  Args:
-    devices: that the batch is spread over.
-    steps_fn: see `compile_epoch`, as `fed`.
-    state: shapes of the state.
-    constants: shapes of the constants.
-    rows: shapes of the rows.
-    fed: see `compile_epoch`.
+  State, constants and rows are given as shapes.
   """
   mesh = Mesh(np.array(devices), (_AXIS,))
   spec = PartitionSpec(None, _AXIS) if fed else PartitionSpec()

@@ -37,7 +37,7 @@ STUDENTS = (
   'student_no_jacobian',
   'student_unconstrained',
   _FROM_SCRATCH,
-)  # pyformat: disable
+)
 _option = config.option
 
 
@@ -58,13 +58,13 @@ class DiscoveryConfig(chains.ChainConfig):
     'k, code units of the first teacher.',
     low=1,
     high=config.LARGEST_WIDTH,
-  )  # pyformat: disable
+  )
   nuisance_dim: int = _option(
     14,
     'd, nuisance units of the last student.',
     low=1,
     high=config.LARGEST_WIDTH,
-  )  # pyformat: disable
+  )
   grow_by: int = _option(
     1, 'Units added by a growth; the last growth adds what remains.', low=1
   )
@@ -155,12 +155,8 @@ class DiscoveryConfig(chains.ChainConfig):
 def make_stages(flags: DiscoveryConfig) -> list[config.Stage]:
   """Returns the teacher and the chains of students, seed after seed.
 
-  Args:
-    flags: of the run.
-
-  Returns:
-    Stages, parents before their children. With several seeds their names end in
-    `_seed0`, `_seed1`, ... Without the teacher if it comes from another run.
+  Parents come before their children. Without the teacher if it comes from
+  another run.
   """
   no_jacobian = dataclasses.replace(
     flags.weights, lambda_y=0.0, lambda_diff=0.0, lambda_check=0.0
@@ -206,16 +202,7 @@ def check_sizes(
   chain: Sequence[config.Stage],
   image_shape: tuple[int, int, int],
 ) -> None:
-  """Checks that the full Jacobians of a run are small enough to be computed.
-
-  Args:
-    flags: of the run.
-    chain: its stages.
-    image_shape: (H, W, C).
-
-  Raises:
-    InputError: if one is not.
-  """
+  """Raises InputError if a full Jacobian of a run is too large to compute."""
   # A teacher from another run is not in the chain.
   dims = {stage.name: stage.nuisance_dim for stage in chain}
   shape = (flags.batch_size, *image_shape)
@@ -238,16 +225,6 @@ class Discovery:
   def __init__(
     self, flags: DiscoveryConfig, make_model: MakeModel, images: jax.Array
   ):
-    """Initialises the recipe.
-
-    Args:
-      flags: of the run; seeds and weights are those of the stages.
-      make_model: makes the module for the sizes of a code.
-      images: `[M, H, W, C]` uint8, the training set.
-
-    Raises:
-      InputError: if a batch is larger than the training set.
-    """
     self._flags = flags
     self._make_model = make_model
     self._images = images
@@ -380,15 +357,9 @@ def as_teacher(module: nn.Module) -> nn.Module:
 def grow_state(
   parent: steps.Trained, fresh: steps.TrainState, flags: DiscoveryConfig
 ) -> steps.TrainState:
-  """Grows the state that a student begins with.
+  """Grows the state that a student begins with, of the parent's step.
 
-  Args:
-    parent: that it grows from.
-    fresh: state of the student's module, freshly initialised.
-    flags: of the run.
-
-  Returns:
-    State of the parent's step: no two stages see the data in the same order.
+  No two stages see the data in the same order.
   """
   variables = parent.variables
   # A student without BatchNorm, of a teacher with one.

@@ -47,11 +47,10 @@ class DiscoverySteps:
   Hashable: equal stages share one compiled program, whatever their seeds.
 
   Attributes:
-    module: that is trained. Its `axis_name` is that of the mapped axis that the
-      batch is spread over, if any.
+    module: that is trained; its `axis_name` is the axis that a batch is spread
+      over, if any.
     teacher_module: of the variables in `TrainingData.teacher`.
-    weights: of a student, or of a first teacher with neighbours; None for a
-      first teacher that reconstructs its images.
+    weights: None for a first teacher that reconstructs its images.
     optimization: the flags of the optimizer.
     batch_size: over all devices.
     num_steps: of the stage, for a cosine schedule.
@@ -78,18 +77,10 @@ class DiscoverySteps:
     *,
     shard: Callable[[jax.Array], jax.Array] = lambda x: x,
   ) -> tuple[steps.TrainState, codes.Metrics]:
-    """Takes a step per row within bounds.
+    """Takes a step per row within bounds, see `loop.loop_steps`.
 
-    Args:
-      state: before the first step.
-      data: constants.
-      rows: `[steps, B]` int, indices into the data: the batches of an epoch.
-      bounds: `[2]` int, see `loop.loop_steps`.
-      shard: keeps the part of `[B]` arrays that belongs to this device, or lays
-        them out.
-
-    Returns:
-      The state after the last step, and the metrics of each step, `[steps]`.
+    Rows are `[steps, B]` indices into the data; `shard` keeps the part of `[B]`
+    arrays that belongs to this device, or lays them out.
     """
     step = functools.partial(
       steps.train_step,
@@ -132,17 +123,7 @@ class DiscoverySteps:
     indices: jax.Array,
     shard: Callable[[jax.Array], jax.Array] = lambda x: x,
   ) -> objectives.Inputs:
-    """Reads one batch, draws its swaps, and applies its teacher.
-
-    Args:
-      step: scalar, counted from the first teacher on.
-      data: constants.
-      indices: `[B]` int, of the batch.
-      shard: see `__call__`.
-
-    Returns:
-      Inputs of this device's examples.
-    """
+    """Reads one batch, draws its swaps, and applies its teacher."""
     weights = self.weights if data.weights is None else data.weights
     images = batches.to_float(jnp.take(data.images, shard(indices), axis=0))
     if weights is None:
@@ -242,15 +223,10 @@ def compute_teacher_cache(
   *,
   check: bool = False,
 ) -> TeacherCache:
-  """Computes a teacher's outputs for a whole data set.
+  """Computes a teacher's outputs for `[M, H, W, C]` uint8 images.
 
-  Args:
-    teacher_module: without nuisance units, so that its swapped images are
-      images of other examples.
-    variables: of the teacher.
-    images: `[M, H, W, C]` uint8.
-    supervision: of its student, which decides what is needed.
-    check: the student has a swap check.
+  The teacher has no nuisance units, so that its swapped images are images of
+  other examples. `check`: its student has a swap check.
   """
 
   def outputs(image):

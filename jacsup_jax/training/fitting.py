@@ -37,9 +37,6 @@ def fit_teacher(
     module: an autoencoder with `num_factors` and no nuisance; by default the
       paper's for digits, for the shape of the images.
     flags: everything else, e.g. the optimizer and the batch size.
-
-  Returns:
-    The trained teacher.
   """
   if module is None:
     module = autoencoders.MlpAutoencoder(
@@ -71,7 +68,7 @@ def fit_student(
     flags: everything else, e.g. the optimizer and the batch size.
 
   Returns:
-    The trained student, whose factors are those of the first teacher.
+    The student, whose factors are those of the first teacher.
   """
   module = parent.module.clone(
     nuisance_dim=parent.module.nuisance_dim + grow_by, normalize_code=False
@@ -96,10 +93,7 @@ def student_objective(
 ) -> Callable[[codes.Params, jax.Array, jax.Array], jax.Array]:
   """Makes a student's objective as a pure function of its parameters.
 
-  Args:
-    model: the student; its first units correspond to the teacher's whole code.
-    teacher: that supervises it.
-    weights: of the terms.
+  The student's first units correspond to the teacher's whole code.
 
   Returns:
     `(params, images, permutation) -> loss`, for `[B, H, W, C]` uint8 images, or

@@ -31,10 +31,8 @@ _ALL = 2**31 - 1
 class NonFiniteError(errors.RunError):
   """A step whose loss, terms or resulting state are not finite.
 
-  Attributes:
-    step: of the epoch, from 0; the number of its steps if only the state after
-      the last one shows it.
-    terms: names of the metrics that are not finite; empty for the state.
+  `step` counts from 0 in the epoch; `terms` name the metrics that are not
+  finite, and are empty if only the state after the last step shows it.
   """
 
   def __init__(self, step: int, terms: tuple[str, ...] = ()):
@@ -65,8 +63,7 @@ def loop_steps(
       body, and the same to the last bit.
 
   Returns:
-    The state after the last step, and metrics `[n, ...]`, 0 for rows out of
-    bounds.
+    The state, and metrics `[n, ...]`, 0 for rows out of bounds.
   """
   # Traced once for its three copies, and inlined.
   step = jax.jit(step, inline=True)
@@ -115,11 +112,8 @@ def count_part_steps(batch_shape: tuple[int, ...]) -> int:
 class Chunk(NamedTuple):
   """Steps of an epoch whose data are read together.
 
-  Attributes:
-    first: step of the epoch of its first row.
-    count: number of its rows.
-    run: `(state, bounds) -> (state, metrics)`, compiled; bounds count from the
-      first row of the chunk. It may donate the state's memory.
+  `run` is compiled, `(state, bounds) -> (state, metrics)`, with bounds from the
+  first row of the chunk; it may donate the state's memory.
   """
 
   first: int
@@ -214,15 +208,10 @@ class Taken:
 
 
 def check_finite(first: int, metrics: Mapping[str, np.ndarray]) -> None:
-  """Checks the metrics of consecutive steps.
+  """Raises NonFiniteError at the first step with a metric that is not finite.
 
-  Args:
-    first: step of the epoch, of the first of them.
-    metrics: by name, `[n]`, or `[n, N]` for N members.
-
-  Raises:
-    NonFiniteError: at the first step with a metric that is not finite, naming
-      the terms, and the total only if it alone is not finite.
+  `metrics` are `[n]`, or `[n, N]` for N members, of the steps from `first` on.
+  The error names the total only if it alone is not finite.
   """
   finite = {
     name: np.isfinite(values).reshape(len(values), -1).all(axis=1)
@@ -267,11 +256,7 @@ def run(
     epoch: number of the epoch.
     taken: its steps so far; updated.
     should_stop: polled before each part; True stops before it.
-    check: called with the first step and the metrics of each part; it may
-      raise.
-
-  Returns:
-    The state after the last step taken.
+    check: called with the first step and the metrics of each part.
 
   Raises:
     NonFiniteError: by `check_finite`, or if the state after the last step of

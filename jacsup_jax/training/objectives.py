@@ -65,19 +65,7 @@ def compute_teacher_outputs(
   supervision: config.Supervision = config.Supervision(),
   axis_name: str | None = None,
 ) -> TeacherOutputs:
-  """Applies a teacher to a batch and to its swaps.
-
-  Args:
-    encode: the teacher's, `[B, H, W, C] -> Code`.
-    decode: the teacher's, `Code -> [B, H, W, C]`.
-    images: `[B, H, W, C]`.
-    permutations: `[n, B]` int, the partners of each example.
-    supervision: how Jacobians are compared.
-    axis_name: of the mapped axis that the batch is spread over, if any.
-
-  Returns:
-    TeacherOutputs, stopped.
-  """
+  """Applies a teacher to `[B, H, W, C]` images and to their `[n, B]` swaps."""
   code = encode(images)
   if supervision.jacobian == 'secant' and code.nuisance.size == 0:
     # Without nuisance, as in Section 3, D^T(y_j) is the partner's image.
@@ -134,16 +122,6 @@ def neighbor_teacher_objective(
   Each image is decoded to its neighbour instead of itself, so the code need not
   encode image-specific detail; and neighbours get nearby factors, all others
   distant ones. No labels are used.
-
-  Args:
-    params: of the teacher.
-    batch_stats: its running statistics, updated in the result.
-    inputs: images and `neighbor_images`.
-    module: of the teacher.
-    weights: of the terms.
-
-  Returns:
-    Scalar loss, and metrics with the new batch statistics.
   """
   images = jnp.concatenate([inputs.images, inputs.neighbor_images])
   code, batch_stats = _encode_train(module, params, batch_stats, images)
@@ -178,18 +156,8 @@ def student_objective(
   """Computes a student's objective: eqs. (8) + (9) + lambda_xcov (10).
 
   Terms of `regularizers` and the swap check are added if their weights are not
-  0. Without `inputs.teacher`, (8), (10) and the regularizers remain.
-
-  Args:
-    params: of the student.
-    batch_stats: its running statistics, updated in the result.
-    inputs: images and their swaps; the teacher's outputs for both.
-    module: of the student; its factors correspond to the teacher's.
-    weights: of the terms.
-    teacher_module: of `inputs.teacher.variables`, if these are given.
-
-  Returns:
-    Scalar loss, and metrics with the new batch statistics.
+  0. Without `inputs.teacher`, (8), (10) and the regularizers remain. The
+  student's factors correspond to its teacher's.
   """
   code, batch_stats = _encode_train(module, params, batch_stats, inputs.images)
   decode = lambda code: _decode(module, params, batch_stats, code)
@@ -275,18 +243,8 @@ def attribute_objective(
 ) -> Result:
   """Computes L_1 of Section 4.2.1, eqs. (8), (11) and (10).
 
-  With `inputs.teacher` the objective of a student, which adds eq. (9).
-
-  Args:
-    params: of the model.
-    batch_stats: its running statistics, updated in the result.
-    inputs: images in [-1, 1], their attributes, and of a student also the
-      swaps and the teacher's outputs.
-    module: a face autoencoder.
-    weights: of the terms.
-
-  Returns:
-    Scalar loss, and metrics with the new batch statistics.
+  Images are in [-1, 1]. With `inputs.teacher` the objective of a student, which
+  adds eq. (9).
   """
   decode_swapped = lambda code, stats=batch_stats: apply_train(
     module, params, stats, 'decode', code
@@ -334,19 +292,10 @@ def cycle_objective(
 ) -> Result:
   """Computes L_2 of Section 4.2.1: lambda_4 (12) + lambda_5 (13).
 
-  An image decoded from one image's nuisance and another's factors is encoded
-  again. The encoder is frozen, or both could agree on a code hidden in the
-  image: neither of its passes receives a gradient.
-
-  Args:
-    params: of the model.
-    batch_stats: its running statistics, returned unchanged.
-    inputs: images in [-1, 1] and their swaps, of which the first is used.
-    module: a face autoencoder.
-    weights: of the terms.
-
-  Returns:
-    Scalar loss, and metrics with the batch statistics.
+  An image decoded from one image's nuisance and another's factors, by the first
+  swap of the inputs, is encoded again. The encoder is frozen, or both could
+  agree on a code hidden in the image: neither of its passes receives a
+  gradient. The batch statistics stay.
   """
   params = {**params, 'encoder': jax.lax.stop_gradient(params['encoder'])}
   code, _ = _encode_train(module, params, batch_stats, inputs.images)
@@ -372,13 +321,6 @@ def apply_train(
   *args: Any,
 ) -> tuple[Any, chex.ArrayTree]:
   """Applies a method that normalises with the statistics of the batch.
-
-  Args:
-    module: an autoencoder.
-    params: of the module.
-    batch_stats: its running statistics.
-    method: of the module, with an argument `train`.
-    *args: of the method, `[B, ...]` arrays or a code.
 
   Returns:
     The result of the method, and the updated running statistics.

@@ -16,15 +16,7 @@ def make_optimizer(
   Adam is PyTorch's `Adam(weight_decay=...)`, which the paper used; not AdamW.
   Muon (Jordan et al., 2024) makes the update of every matrix orthogonal; all
   other parameters are left to Adam with Nesterov momentum, at a tenth of the
-  learning rate.
-
-  Args:
-    optimization: the flags of the optimizer.
-    num_steps: over which a cosine schedule falls to 0, counted from where the
-      optimizer's state is initialised.
-
-  Returns:
-    An optax transformation.
+  learning rate. A cosine schedule falls to 0 over `num_steps`.
   """
   is_cosine = optimization.learning_rate_schedule == 'cosine'
 
@@ -57,13 +49,7 @@ def make_ramp(
 ) -> Callable[[jax.Array], jax.Array] | None:
   """Makes the factor of a student's weights at each step of its stage.
 
-  Args:
-    ramp: its shape.
-    num_steps: until it reaches 1.
-
-  Returns:
-    `step of the stage -> factor`, from `ramp_start` to 1; None if it is 1 at
-    all steps.
+  It rises from `ramp_start` to 1 at `num_steps`; None if it is 1 at all steps.
   """
   if ramp.ramp == 'constant':
     return None

@@ -1,12 +1,8 @@
 """Replicas: many students of Section 3 trained at once, as one `vmap`.
 
-A replica has its own weights, and may have its own seed. The states of a stage
-are stacked on a first axis, of length N here, and one compiled program trains
-them all. Each sees the random numbers of a run alone, and its parameters are
-those of that run up to rounding. Table 4 of Lezama (2019) is trained this way.
-
-A stage is one of replicas if its weights have `[N]` leaves, see
-`stack_weights`; it may grow from such a stage or from a single model.
+A stage is one of N replicas if its weights have `[N]` leaves; its states are
+stacked on a first axis. Each replica sees the random numbers of a run alone,
+and its parameters are those of that run up to rounding.
 """
 
 from collections.abc import Mapping, Sequence
@@ -86,7 +82,11 @@ def take_replica(trained: steps.Trained, index: int) -> steps.Trained:
 
 
 class Replicas(discovery.Discovery):
-  """The recipe of `discovery.Discovery` for stages of replicas."""
+  """The recipe of `discovery.Discovery` for stages of replicas.
+
+  By default all replicas have the seed of their stage, and read the same
+  batches.
+  """
 
   def __init__(
     self,
@@ -95,18 +95,6 @@ class Replicas(discovery.Discovery):
     images: jax.Array,
     seeds: Sequence[int] | None = None,
   ):
-    """Initialises the recipe.
-
-    Args:
-      flags: of the run.
-      make_model: makes the module for the sizes of a code.
-      images: `[M, H, W, C]` uint8, the training set.
-      seeds: of each replica; by default all have the seed of their stage, and
-        read the same batches.
-
-    Raises:
-      InputError: if a batch is larger than the training set.
-    """
     super().__init__(flags, make_model, images)
     self._seeds = seeds
 
@@ -201,6 +189,7 @@ class ReplicaSteps:
   own_teacher: bool
 
   def __call__(self, state, data, rows, bounds, *, shard=lambda x: x):
+    """Takes the steps of all replicas; metrics are `[steps, N]`."""
     own_batches = 0 if self.own_batches else None
     axes = discovery_steps.TrainingData(
       # What replicas share is not copied for each.

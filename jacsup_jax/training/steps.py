@@ -15,7 +15,6 @@ from jacsup_jax.core import config
 from jacsup_jax.models import model as models
 from jacsup_jax.training import loop
 
-
 # (params, batch_stats, inputs) -> (loss, (metrics, batch_stats)).
 Objective = Callable[
   [codes.Params, chex.ArrayTree, Any],
@@ -24,6 +23,8 @@ Objective = Callable[
 
 
 class TrainState(NamedTuple):
+  """What a step changes."""
+
   step: jax.Array  # [] int32, counted from the first teacher on
   params: codes.Params
   batch_stats: chex.ArrayTree
@@ -48,19 +49,20 @@ class Trained:
 
   @property
   def model(self) -> models.Model:
+    """The model, bound."""
     return models.Model(self.module, self.state.params, self.state.batch_stats)
 
   @property
   def variables(self) -> codes.Variables:
+    """What the module's `apply` takes."""
     return self.model.variables
 
 
 class Recipe(Protocol):
   """How the stages of a chain begin, and what their epochs do.
 
-  Attributes:
-    batch_size: over all devices.
-    steps_per_epoch: the same in all stages.
+  `batch_size` (over all devices) and `steps_per_epoch` are those of all stages;
+  `trained` are the stages before this one by name, its parent among them.
   """
 
   batch_size: int
@@ -69,12 +71,7 @@ class Recipe(Protocol):
   def create(
     self, stage: config.Stage, trained: Mapping[str, Trained]
   ) -> tuple[nn.Module, TrainState]:
-    """Returns a stage's module and its state before the first step.
-
-    Args:
-      stage: to begin.
-      trained: stages before it by name, its parent among them.
-    """
+    """Returns a stage's module and its state before the first step."""
 
   def make_epoch(
     self,
@@ -105,14 +102,7 @@ def train_step(
   optimizer: optax.GradientTransformation,
   axis_name: str | None = None,
 ) -> tuple[TrainState, codes.Metrics]:
-  """Takes one optimizer step.
-
-  Args:
-    state: before the step.
-    inputs: one batch.
-    objective: (params, batch_stats, inputs) -> (loss, (metrics, batch_stats)).
-    optimizer: that made `state.opt_state`.
-    axis_name: of the mapped axis that the batch is spread over, if any.
+  """Takes one optimizer step of a batch that may be spread over `axis_name`.
 
   Returns:
     The state after the step, and scalar metrics before it.

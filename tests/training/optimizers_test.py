@@ -8,7 +8,6 @@ import pytest
 from jacsup_jax.core import config
 from jacsup_jax.training import optimizers
 
-
 # Values.
 
 
