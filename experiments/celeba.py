@@ -44,57 +44,59 @@ class Config:
   chain: attributes.AttributesConfig = attributes.AttributesConfig()
   baseline: fader.FaderConfig = fader.FaderConfig()
   result: flags.ResultConfig = flags.ResultConfig(
-      dataset=registry.DEFAULT_FACES
+    dataset=registry.DEFAULT_FACES
   )
   data: flags.FaceDataConfig = flags.FaceDataConfig(image_size=256)
   model: face_flags.FaceModelConfig = face_flags.FaceModelConfig()
   judge: judges.JudgeConfig = judges.JudgeConfig()
   run: flags.RunConfig = flags.RunConfig(
-      workdir=pathlib.Path('runs/celeba'), checkpoint_every=5
+    workdir=pathlib.Path('runs/celeba'), checkpoint_every=5
   )
 
 
 def make_module(
-    config: Config,
-    num_factors: int,
-    nuisance_dim: int,
-    cls: type[nn.Module] = autoencoders.FaceAutoencoder,
+  config: Config,
+  num_factors: int,
+  nuisance_dim: int,
+  cls: type[nn.Module] = autoencoders.FaceAutoencoder,
 ) -> nn.Module:
   """Makes an autoencoder whose nuisance is a map of 2x2."""
   fields = {'linear_factors': config.model.linear_factors}
   if cls is fader.FaderAutoencoder:
     fields = {}  # Its factors are the labels.
   return cls(
-      num_factors,
-      nuisance_dim // 4,
-      image_size=config.data.image_size,
-      first_width=config.model.first_width,
-      last_width=config.model.last_width,
-      dtype=jnp.dtype(config.chain.compute_dtype),
-      **fields,
+    num_factors,
+    nuisance_dim // 4,
+    image_size=config.data.image_size,
+    first_width=config.model.first_width,
+    last_width=config.model.last_width,
+    dtype=jnp.dtype(config.chain.compute_dtype),
+    **fields,
   )
 
 
 def main(config: Config) -> None:
+  """Trains, measures and draws a run."""
   stages = attributes.make_stages(config.chain)
   baselines = fader.make_stages(config.baseline, config.chain.nuisance_dims[0])
   stages += config.chain.spread(baselines)
   if not stages:
     raise errors.InputError(
-        '--students is empty, and the teacher is given or has --epochs=0:'
-        ' nothing to train; accepted: students, or --fader_epochs of 1 or more.'
+      '--students is empty, and the teacher is given or has --epochs=0:'
+      ' nothing to train; accepted: students, or --fader_epochs of 1 or more.'
     )
   train_and_evaluate('celeba', config, stages)
 
 
 def train_and_evaluate(
-    experiment: str, config: Config, stages: Sequence[config_lib.Stage]
+  experiment: str, config: Config, stages: Sequence[config_lib.Stage]
 ) -> None:
   """Trains, measures and draws a run, or what is missing of it."""
   run, chain, split = config.run, config.chain, config.result.eval_split
   chosen_on = session.choose_selection_split(split, config.data.held_out)
   devices.check_batch_size(chain.batch_size)
   values, load_options = cli.as_dict(config), config.data.load_options()
+  strengths = config.model.strengths
   with session.opened(run, values) as workdir:
     if session.is_complete(workdir):
       return
@@ -103,7 +105,7 @@ def train_and_evaluate(
         report=progress.announce, **load_options,
     )  # fmt: skip
     train = devices.in_turn(
-        functools.partial(load, 'train', in_memory=chain.cache != 'none')
+      functools.partial(load, 'train', in_memory=chain.cache != 'none')
     )
     given, train_stages = prepare_training(config, stages, train, workdir)
     if workdir is None:  # The first of several processes does all else.
@@ -112,18 +114,23 @@ def train_and_evaluate(
 
     selection, data = load(chosen_on), load(split)
     face_judge = judge.restore_or_train_faces(
-        run.judge_workdir, train, selection, config.judge
+      run.judge_workdir, train, selection, config.judge
     )
     workdir.begin(
-        experiment,
-        values,
-        session.describe_data(train, run.data_dir, **load_options),
-        [stage.name for stage in stages],
+      experiment,
+      values,
+      session.describe_data(train, run.data_dir, **load_options),
+      [stage.name for stage in stages],
     )
-    evaluate, draw = make_evaluate(config, selection)
-    with progress.observed(run, workdir, stages, evaluate, draw) as (
-        report, evaluate_and_draw
-    ):  # fmt: skip
+    few = range(min(config.model.selection_images, len(selection)))
+    few = [*map(jnp.asarray, selection.read(few))]
+    evaluate = lambda model: {
+      'mse': float(reconstruction.measure_mse(model, *few))
+    }
+    middle = sorted(strengths)[len(strengths) // 2]
+    with session.observed(
+      run, workdir, stages, evaluate, selection, middle
+    ) as (report, evaluate_and_draw):
       trained = train_stages(evaluate=evaluate_and_draw, report=report)
 
     rows, trained = [], session.by_seed([*given, *trained])
@@ -131,7 +138,7 @@ def train_and_evaluate(
     for model in session.add_random(trained, lambda own: own[0], random):
       measured = attribute_flips.measure(
           model.model, face_judge, selection, data,
-          config.model.strengths, config.model.selection_images,
+          strengths, config.model.selection_images,
       )  # fmt: skip
       rows.append(session.describe(model) | measured)
     progress.say(tables.format_attributes(rows))
@@ -150,10 +157,10 @@ def prepare_training(config, stages, train, workdir):
   make = functools.partial(make_module, config, num_factors)
   recipe = attributes.Attributes(chain, make, train)
   baseline = attributes.Attributes(
-      fader.make_flags(chain, config.baseline),
-      functools.partial(make, cls=fader.FaderAutoencoder),
-      train,
-      fader.FaderSteps,
+    fader.make_flags(chain, config.baseline),
+    functools.partial(make, cls=fader.FaderAutoencoder),
+    train,
+    fader.FaderSteps,
   )
   is_baseline = lambda stage: isinstance(stage.weights, fader.FaderLossWeights)
   others = [stage for stage in stages if is_baseline(stage)]
@@ -161,34 +168,23 @@ def prepare_training(config, stages, train, workdir):
   given = []
   if chain.teacher_workdir is not None:
     given = session.restore_teachers(
-        chain.teacher_workdir,
-        own,
-        make(chain.nuisance_dims[0]),
-        recipe if chain.keep_moments else None,
+      chain.teacher_workdir,
+      own,
+      make(chain.nuisance_dims[0]),
+      recipe if chain.keep_moments else None,
     )
 
   def train_stages(**options):
     options |= {
-        'workdir': workdir,
-        'checkpoint_every': config.run.checkpoint_every,
-        'eval_every': config.result.eval_every,
-        'note': progress.note,
+      'workdir': workdir,
+      'checkpoint_every': config.run.checkpoint_every,
+      'eval_every': config.result.eval_every,
+      'note': progress.note,
     }
     trained = stages_lib.run(own, recipe, given=given, **options)
     return trained + stages_lib.run(others, baseline, **options)
 
   return given, train_stages
-
-
-def make_evaluate(config, selection):
-  """Returns what measures and draws models on a few images while they train."""
-  sizes = config.model
-  few = range(min(sizes.selection_images, len(selection)))
-  few = [*map(jnp.asarray, selection.read(few))]
-  middle = sorted(sizes.strengths)[len(sizes.strengths) // 2]
-  measure = lambda model: float(reconstruction.measure_mse(model, *few))
-  draw = progress.make_draw_flips(selection, middle)
-  return lambda model: {'mse': measure(model)}, draw
 
 
 if __name__ == '__main__':

@@ -10,6 +10,7 @@ that are not finite, 143 or 130 after SIGTERM or SIGINT.
 from collections.abc import Callable, Iterator, Mapping, Sequence
 import dataclasses
 import errno
+import functools
 import inspect
 import os
 import pathlib
@@ -39,24 +40,18 @@ _GPU_FLAG = '--xla_gpu_deterministic_ops=true'
 _DISK_ERRORS = (
     errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES,
     errno.EPERM, errno.EIO, errno.ENOTDIR, errno.EISDIR,
-)  # pyformat: disable
+)  # fmt: skip
 
 
 def parse(default: _Config, argv: Sequence[str]) -> _Config:
-  """Reads the flags of a command line.
-
-  Args:
-    default: dataclass whose fields are the flags and their defaults.
-    argv: arguments after the program's name.
-
-  Returns:
-    A dataclass of the same type.
+  """Reads the flags of a command line into a dataclass like the default.
 
   Raises:
     InputError: if a flag is unknown or its value is not accepted.
   """
   values = flags.FlagValues()
-  for field, kind, value in _list_fields(default):
+  fields = [*_list_fields(default)]
+  for field, kind, value in fields:
     if field.name not in values:  # A name that several share is one flag.
       _define(values, field, kind, value)
   try:
@@ -65,19 +60,20 @@ def parse(default: _Config, argv: Sequence[str]) -> _Config:
     raise errors.InputError(str(error)) from error
   if rest:
     raise errors.InputError(
-        f'found {rest[0]!r} after the flags; accepted: flags only.'
+      f'found {rest[0]!r} after the flags; accepted: flags only.'
     )
-  found = {}
-  for field, kind, _ in _list_fields(default):
-    found[field.name] = _convert(field.name, kind, values[field.name].value)
+  found = {
+    field.name: _convert(field.name, kind, values[field.name].value)
+    for field, kind, _ in fields
+  }
   return _replace(default, found)
 
 
 def as_dict(config: Any) -> dict[str, Any]:
   """Returns the values that decide a run's result, by flag name."""
   return {
-      field.name: str(value) if isinstance(value, pathlib.Path) else value
-      for field, _, value in _list_fields(config, only_results=True)
+    field.name: str(value) if isinstance(value, pathlib.Path) else value
+    for field, _, value in _list_fields(config, only_results=True)
   }
 
 
@@ -98,17 +94,15 @@ def format_help(default: Any, doc: str) -> str:
     lines += [f'{group}:'] if own else []
     for field, kind, value in own:
       name = f'[no]{field.name}' if _base(kind) is bool else field.name
-      choices = field.metadata.get('choices') or _literals(kind)
       text = ' '.join(field.metadata['help'].split())
-      if choices:
-        text += f' One of: {", ".join(map(str, choices))}.'
-        if _is_tuple(kind):
-          text = text.replace(' One of:', ' Any of:')
+      if choices := _choices(field, kind):
+        number = 'Any' if _is_tuple(kind) else 'One'
+        text += f' {number} of: {", ".join(choices)}.'
       if value is not None:
         text += f' Default: {_show(value) or "none"}.'
       lines.append(f'  --{name}')
       lines += textwrap.wrap(
-          text, 80, initial_indent='    ', subsequent_indent='    '
+        text, 80, initial_indent='    ', subsequent_indent='    '
       )
     lines += [''] if own else []
   lines.append('--flagfile=FILE reads flags from a file, one on each line.')
@@ -116,13 +110,7 @@ def format_help(default: Any, doc: str) -> str:
 
 
 def find(name: str, argv: Sequence[str], default: str) -> str:
-  """Finds the value of a flag on which the other flags depend.
-
-  Args:
-    name: of the flag.
-    argv: arguments after the program's name.
-    default: if the flag is missing.
-  """
+  """Finds the value of a flag on which the other flags depend."""
   found, argv = default, [*expand_flagfiles(argv), '']
   for argument, following in zip(argv, argv[1:]):
     flag, given, value = argument.lstrip('-').partition('=')
@@ -136,8 +124,7 @@ def run(main: Callable[[Any], None], default: Any) -> None:
 
   Args:
     main: called with the configuration.
-    default: the configuration without flags, or a function of the arguments
-      that makes it.
+    default: without flags, or a function of the arguments that makes it.
   """
   logging.set_verbosity(logging.WARNING)
   argv = sys.argv[1:]
@@ -147,8 +134,7 @@ def run(main: Callable[[Any], None], default: Any) -> None:
       progress.say(format_help(default, inspect.getmodule(main).__doc__ or ''))
       sys.exit(0)
     config = parse(default, argv)
-    settings = {field.name: value for field, _, value in _list_fields(config)}
-    _set_up_jax(settings)
+    _set_up_jax({field.name: value for field, _, value in _list_fields(config)})
     main(config)
     devices.disconnect()
   except errors.InputError as error:
@@ -167,16 +153,14 @@ def run(main: Callable[[Any], None], default: Any) -> None:
   except RuntimeError as error:
     line = errors.one_line(str(error))
     if 'RESOURCE_EXHAUSTED' in line:
-      _end(
-          f'error: the device is out of memory ({line[:200]}); accepted: a'
-          ' smaller --batch_size, a smaller model, or more devices.', 1
-      )  # pyformat: disable
+      line = f'error: the device is out of memory ({line[:200]}); accepted: a'
+      _end(f'{line} smaller --batch_size or model, or more devices.', 1)
     raise
   sys.exit(0)
 
 
 def _list_fields(
-    config: Any, only_results: bool = False
+  config: Any, only_results: bool = False
 ) -> Iterator[tuple[dataclasses.Field, Any, Any]]:
   """Yields the fields that are flags, their types and their values."""
   if only_results and not getattr(config, 'decides_result', True):
@@ -209,18 +193,15 @@ def _define(values, field, kind, default):
   define = {
       bool: flags.DEFINE_boolean, int: flags.DEFINE_integer,
       float: flags.DEFINE_float,
-  }.get(_base(kind), flags.DEFINE_string)  # pyformat: disable
-  choices = field.metadata.get('choices') or _literals(kind)
-  text = field.metadata['help']
+  }.get(_base(kind), flags.DEFINE_string)  # fmt: skip
+  choices = _choices(field, kind)
   if _is_tuple(kind):
-    default = [str(entry) for entry in default]
-    flags.DEFINE_list(field.name, default, text, flag_values=values)
+    define, default = flags.DEFINE_list, [str(entry) for entry in default]
   elif choices:
-    flags.DEFINE_enum(field.name, default, choices, text, flag_values=values)
-  else:
-    if isinstance(default, pathlib.Path):
-      default = str(default)
-    define(field.name, default, text, flag_values=values)
+    define = functools.partial(flags.DEFINE_enum, enum_values=choices)
+  elif isinstance(default, pathlib.Path):
+    default = str(default)
+  define(field.name, default, help=field.metadata['help'], flag_values=values)
 
 
 def _convert(name, kind, value):
@@ -234,7 +215,7 @@ def _convert(name, kind, value):
       value = tuple(entry(text) for text in value)
     except ValueError as error:
       raise errors.InputError(
-          f'--{name}={",".join(value)}; accepted: numbers separated by commas.'
+        f'--{name}={",".join(value)}; accepted: numbers separated by commas.'
       ) from error
   elif base is pathlib.Path:
     path = files.expand_path(f'--{name}', value)
@@ -243,7 +224,7 @@ def _convert(name, kind, value):
   for number in value if isinstance(value, tuple) else (value,):
     if isinstance(number, int) and abs(number) > config_lib.LARGEST_INTEGER:
       raise errors.InputError(
-          f'--{name}={number}; accepted: {config_lib.LARGEST_INTEGER} at most.'
+        f'--{name}={number}; accepted: {config_lib.LARGEST_INTEGER} at most.'
       )
   return value
 
@@ -255,10 +236,11 @@ def _base(kind):
   return kind
 
 
-def _literals(kind):
+def _choices(field, kind):
   base = _base(kind)
-  is_literal = typing.get_origin(base) is typing.Literal
-  return typing.get_args(base) if is_literal else ()
+  if typing.get_origin(base) is typing.Literal:
+    return typing.get_args(base)
+  return field.metadata.get('choices', ())
 
 
 def _is_tuple(kind):
@@ -272,7 +254,7 @@ def _show(value):
 
 
 def expand_flagfiles(
-    argv: Sequence[str], above: tuple[pathlib.Path, ...] = ()
+  argv: Sequence[str], above: tuple[pathlib.Path, ...] = ()
 ) -> list[str]:
   """Replaces --flagfile=FILE by the flags in the file."""
   found, rest = [], list(argv)
@@ -286,15 +268,15 @@ def expand_flagfiles(
     path = path.expanduser()
     if path in above:
       raise errors.InputError(
-          f'--flagfile={path} includes itself; accepted: flagfiles that end.'
+        f'--flagfile={path} includes itself; accepted: flagfiles that end.'
       )
     try:
       lines = path.read_text(encoding='utf-8').splitlines()
     except (OSError, ValueError) as error:
       reason = getattr(error, 'strerror', None) or 'not UTF-8 text'
       raise errors.InputError(
-          f'--flagfile={path} cannot be read ({reason}); accepted: a text file'
-          ' with a flag on each line.'
+        f'--flagfile={path} cannot be read ({reason}); accepted: a text file'
+        ' with a flag on each line.'
       ) from error
     lines = [line.strip() for line in lines]
     lines = [line for line in lines if line and not line.startswith('#')]
@@ -313,21 +295,17 @@ def _set_up_jax(settings: Mapping[str, Any]) -> None:
     jax.config.update('jax_compilation_cache_dir', str(cache))
     jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.1)
   if settings.get('distributed'):
-    devices.connect(
-        settings['coordinator'],
-        settings['process_count'],
-        settings['process_id'],
-    )
-  asked = os.environ.get('JAX_PLATFORMS')
-  if asked:
+    names = ('coordinator', 'process_count', 'process_id')
+    devices.connect(*(settings[name] for name in names))
+  if asked := os.environ.get('JAX_PLATFORMS'):
     try:
       jax.devices()
     # JAX has an assertion where no platform of several starts.
     except (RuntimeError, AssertionError) as error:
       raise errors.InputError(
-          f'JAX_PLATFORMS={asked}: no such device starts'
-          f' ({str(error)[:200] or "JAX does not say why"}); accepted: cpu, or'
-          ' a device of this machine that the installed JAX supports.'
+        f'JAX_PLATFORMS={asked}: no such device starts'
+        f' ({str(error)[:200] or "JAX does not say why"}); accepted: cpu, or'
+        ' a device of this machine that the installed JAX supports.'
       ) from error
 
 

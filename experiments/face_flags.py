@@ -19,27 +19,27 @@ class FaceModelConfig:
       **_WIDTH,
   )  # fmt: skip
   last_width: int = options.option(
-      512, 'Largest number of channels of a hidden layer.', **_WIDTH
+    512, 'Largest number of channels of a hidden layer.', **_WIDTH
   )
   linear_factors: bool = options.option(
-      False,
-      'The factors have no LeakyReLU, so that both signs of an attribute are'
-      ' learnt alike; those of the paper and the released code have one.',
-      group='what',
+    False,
+    'The factors have no LeakyReLU, so that both signs of an attribute are'
+    ' learnt alike; those of the paper and the released code have one.',
+    group='what',
   )
   strengths: tuple[float, ...] = options.option(
-      attribute_flips.STRENGTHS,
-      'alpha of the flips: values to choose from, for each model.',
-      group='what',
+    attribute_flips.STRENGTHS,
+    'alpha of the flips: values to choose from, for each model.',
+    group='what',
   )
   selection_images: int = options.option(
-      256, 'Number of images on which alpha is chosen.', low=1, group='what'
+    256, 'Number of images on which alpha is chosen.', low=1, group='what'
   )
 
   def __post_init__(self):
     options.check(self)
     if not self.strengths or min(self.strengths) <= 0:
       raise errors.InputError(
-          f'--strengths={",".join(map(str, self.strengths))}; accepted: numbers'
-          ' above 0, separated by commas.'
+        f'--strengths={",".join(map(str, self.strengths))}; accepted: numbers'
+        ' above 0, separated by commas.'
       )

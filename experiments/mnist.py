@@ -45,34 +45,32 @@ MakeModule = Callable[[int, int, bool], nn.Module]
 
 
 def make_module(
-    config: Config, num_factors: int, nuisance_dim: int, is_first: bool
+  config: Config, num_factors: int, nuisance_dim: int, is_first: bool
 ) -> autoencoders.MlpAutoencoder:
   """Makes an autoencoder; the first teacher alone normalizes its code."""
   return autoencoders.MlpAutoencoder(
-      num_factors,
-      nuisance_dim,
-      normalize_code=is_first,
-      dtype=jnp.dtype(config.chain.compute_dtype),
+    num_factors,
+    nuisance_dim,
+    normalize_code=is_first,
+    dtype=jnp.dtype(config.chain.compute_dtype),
   )
 
 
 def load_data(
-    config: Config, image_shape: tuple[int, int, int]
+  config: Config, image_shape: tuple[int, int, int]
 ) -> tuple[registry.Dataset, registry.Dataset | None, registry.Dataset]:
   """Loads what to train on, what ends a stage early (or None), what to measure.
 
-  Args:
-    config: of the run.
-    image_shape: (H, W, C) that the images must have.
+  The images must have the shape (H, W, C).
   """
   result = config.result
   progress.announce(f'preparing the data {result.dataset}')
   load = functools.partial(
-      registry.load,
-      result.dataset,
-      data_dir=config.run.data_dir,
-      image_shape=image_shape,
-      report=progress.announce,
+    registry.load,
+    result.dataset,
+    data_dir=config.run.data_dir,
+    image_shape=image_shape,
+    report=progress.announce,
   )
   plateau = config.chain.grow_when == 'plateau'
   held_out = plateau or result.eval_split == 'validation'
@@ -82,25 +80,19 @@ def load_data(
 
 
 def main(config: Config) -> None:
+  """Trains, measures and draws a run."""
   train_and_evaluate(
-      'mnist', config, functools.partial(make_module, config), IMAGE_SHAPE
+    'mnist', config, functools.partial(make_module, config), IMAGE_SHAPE
   )
 
 
 def train_and_evaluate(
-    experiment: str,
-    config: Config,
-    make_module: MakeModule,  # pylint: disable=redefined-outer-name
-    image_shape: tuple[int, int, int],
+  experiment: str,
+  config: Config,
+  make_module: MakeModule,  # pylint: disable=redefined-outer-name
+  image_shape: tuple[int, int, int],
 ) -> None:
-  """Trains, measures and draws a run, or what is missing of it.
-
-  Args:
-    experiment: name of the binary.
-    config: its flags.
-    make_module: makes autoencoders.
-    image_shape: (H, W, C).
-  """
+  """Trains, measures and draws a run, or what is missing of it."""
   run, values = config.run, cli.as_dict(config)
   stages = discovery.make_stages(config.chain)
   discovery.check_sizes(config.chain, stages, image_shape)
@@ -109,37 +101,36 @@ def train_and_evaluate(
     if session.is_complete(workdir):
       return
     train, validation, test = devices.in_turn(
-        lambda: load_data(config, image_shape)
+      lambda: load_data(config, image_shape)
     )
     given, train_stages = prepare_training(
-        config, stages, make_module, train, validation, workdir
+      config, stages, make_module, train, validation, workdir
     )
     if workdir is None:  # The first of several processes does all else.
       train_stages(evaluate=None)
       return
 
     ensemble = judge.restore_or_train_classes(
-        run.judge_workdir, config.result.dataset, run.data_dir, image_shape
+      run.judge_workdir, config.result.dataset, run.data_dir, image_shape
     )
     workdir.begin(
-        experiment,
-        values,
-        session.describe_data(train, run.data_dir, image_shape=image_shape),
-        [stage.name for stage in stages],
+      experiment,
+      values,
+      session.describe_data(train, run.data_dir, image_shape=image_shape),
+      [stage.name for stage in stages],
     )
     evaluate = lambda model: class_swaps.measure(
-        model, ensemble, test.images, test.labels
+      model, ensemble, test.images, test.labels
     )
-    draw = progress.make_draw_swaps(test)
-    with progress.observed(run, workdir, stages, evaluate, draw) as (
+    with session.observed(run, workdir, stages, evaluate, test) as (
         report, evaluate_and_draw
     ):  # fmt: skip
       trained = train_stages(evaluate=evaluate_and_draw, report=report)
 
     trained = session.by_seed([*given, *trained])
     rows = [
-        session.describe(model) | evaluate(model.model)
-        for model in session.add_random(trained, lambda own: own[-1])
+      session.describe(model) | evaluate(model.model)
+      for model in session.add_random(trained, lambda own: own[-1])
     ]
     protocol = f'{config.result.eval_split} split; {class_swaps.PROTOCOL}'
     session.finish(
@@ -148,40 +139,32 @@ def train_and_evaluate(
     )  # fmt: skip
 
 
-def prepare_training(
-    config, stages, make_module, train, validation, workdir
-):  # pylint: disable=redefined-outer-name
+def prepare_training(config, stages, make_module, train, validation, workdir):  # pylint: disable=redefined-outer-name
   """Returns given teachers, and a function that trains the stages.
 
-  Args:
-    config: flags.
-    stages: of the run.
-    make_module: makes autoencoders.
-    train: the training data.
-    validation: on whose error a plateau ends a stage, or None.
-    workdir: of the run, None on all processes but the first.
+  The error of the validation data, or None, ends a stage on its plateau.
   """
   chain, given = config.chain, []
   recipe = discovery.Discovery(chain, make_module, train.images)
   if chain.teacher_workdir is not None:
     given = session.restore_teachers(
-        chain.teacher_workdir,
-        stages,
-        make_module(chain.num_factors, 0, True),
-        recipe if chain.keep_moments else None,
+      chain.teacher_workdir,
+      stages,
+      make_module(chain.num_factors, 0, True),
+      recipe if chain.keep_moments else None,
     )
   train_stages = functools.partial(
-      stages_lib.run,
-      stages,
-      recipe,
-      workdir=workdir,
-      given=given,
-      checkpoint_every=config.run.checkpoint_every,
-      eval_every=config.result.eval_every,
-      note=progress.note,
-      validate=lambda model: float(
-          reconstruction.measure_mse(model, validation.images)
-      ),
+    stages_lib.run,
+    stages,
+    recipe,
+    workdir=workdir,
+    given=given,
+    checkpoint_every=config.run.checkpoint_every,
+    eval_every=config.result.eval_every,
+    note=progress.note,
+    validate=lambda model: float(
+      reconstruction.measure_mse(model, validation.images)
+    ),
   )
   return given, train_stages
 

@@ -31,24 +31,24 @@ class ModelConfig:
   """The autoencoder, see `autoencoders.SvhnAutoencoder`."""
 
   first_width: int = options.option(
-      64,
-      'Channels of the first layer; the next two have two and four times as'
-      ' many.',
-      low=1,
-      high=config_lib.LARGEST_WIDTH,
-      group='what',
+    64,
+    'Channels of the first layer; the next two have two and four times as'
+    ' many.',
+    low=1,
+    high=config_lib.LARGEST_WIDTH,
+    group='what',
   )
   normalize_students: bool = options.option(
-      True,
-      'Students normalize their code (BatchNorm), as the paper draws it here;'
-      ' otherwise the first teacher alone, as for digits.',
-      group='what',
+    True,
+    'Students normalize their code (BatchNorm), as the paper draws it here;'
+    ' otherwise the first teacher alone, as for digits.',
+    group='what',
   )
   linear_code: bool = options.option(
-      False,
-      'The code has no ReLU. With the ReLU of the paper, a unit below 0 on all'
-      ' images gets no gradient.',
-      group='what',
+    False,
+    'The code has no ReLU. With the ReLU of the paper, a unit below 0 on all'
+    ' images gets no gradient.',
+    group='what',
   )
 
   def __post_init__(self):
@@ -63,47 +63,48 @@ class Config(mnist.Config):
 
 
 DEFAULT = cli.with_defaults(
-    Config(),
-    workdir=pathlib.Path('runs/svhn'),
-    dataset='svhn_cropped',
-    epochs=25,
-    nuisance_dim=16,
-    lambda_y=0.025,
-    lambda_diff=0.01,
+  Config(),
+  workdir=pathlib.Path('runs/svhn'),
+  dataset='svhn_cropped',
+  epochs=25,
+  nuisance_dim=16,
+  lambda_y=0.025,
+  lambda_diff=0.01,
 )
 
 
 def make_module(
-    config: Config, num_factors: int, nuisance_dim: int, is_first: bool
+  config: Config, num_factors: int, nuisance_dim: int, is_first: bool
 ) -> autoencoders.SvhnAutoencoder:
   """Makes an autoencoder for the images of the run."""
   own = config.model
   return autoencoders.SvhnAutoencoder(
-      num_factors,
-      nuisance_dim,
-      normalize_code=is_first or own.normalize_students,
-      image_shape=IMAGE_SHAPES.get(config.result.dataset, IMAGE_SHAPE),
-      widths=tuple(own.first_width * i for i in (1, 2, 4)),
-      linear_code=own.linear_code,
-      dtype=jnp.dtype(config.chain.compute_dtype),
+    num_factors,
+    nuisance_dim,
+    normalize_code=is_first or own.normalize_students,
+    image_shape=IMAGE_SHAPES.get(config.result.dataset, IMAGE_SHAPE),
+    widths=tuple(own.first_width * i for i in (1, 2, 4)),
+    linear_code=own.linear_code,
+    dtype=jnp.dtype(config.chain.compute_dtype),
   )
 
 
 def main(config: Config) -> None:
+  """Trains, measures and draws a run."""
   preserving = config.chain.growth == 'preserving'
   folds = preserving and not config.model.normalize_students
   if folds and not config.model.linear_code:
     raise errors.InputError(
-        '--growth=preserving with --nonormalize_students folds the BatchNorm of'
-        ' the code into the layer before it, which the ReLU of --nolinear_code'
-        ' prevents; accepted: --linear_code, --normalize_students, or'
-        ' --growth=random.'
+      '--growth=preserving with --nonormalize_students folds the BatchNorm of'
+      ' the code into the layer before it, which the ReLU of --nolinear_code'
+      ' prevents; accepted: --linear_code, --normalize_students, or'
+      ' --growth=random.'
     )
   mnist.train_and_evaluate(
-      'svhn',
-      config,
-      functools.partial(make_module, config),
-      IMAGE_SHAPES.get(config.result.dataset, IMAGE_SHAPE),
+    'svhn',
+    config,
+    functools.partial(make_module, config),
+    IMAGE_SHAPES.get(config.result.dataset, IMAGE_SHAPE),
   )
 
 

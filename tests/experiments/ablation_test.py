@@ -29,7 +29,7 @@ def test_table_5_has_a_student_of_one_teacher_for_each_row():
 def test_table_6_has_a_teacher_for_each_row_and_seed():
   stages = _stages('6', '--seeds=2', '--seed=3')
   assert [stage.name for stage in stages[:3]] == [
-      f'teacher_row{i}_seed3' for i in (1, 2, 3)
+    f'teacher_row{i}_seed3' for i in (1, 2, 3)
   ]
   assert [stage.weights.lambda_xcov for stage in stages] == [
       1e-3, 1e-2, 1e-1
@@ -38,7 +38,7 @@ def test_table_6_has_a_teacher_for_each_row_and_seed():
 
 
 def test_table_4_trains_all_rows_at_once(
-    digit_flags, root, invoke, monkeypatch
+  digit_flags, root, invoke, monkeypatch
 ):
   # Two rows instead of 14: with and without supervision.
   table = paper_numbers.TABLES[4]

@@ -52,9 +52,11 @@ def test_a_run_is_opened_with_nothing_of_its_experiment(celeba_run):
     np.testing.assert_allclose(error, run.rows[i]['mse'], rtol=1e-4)
 
 
-@pytest.mark.parametrize('cache', ['host', 'none'])
+@pytest.mark.parametrize(
+  'cache', ['host', pytest.param('none', marks=pytest.mark.slow)]
+)
 def test_a_student_grows_from_the_teacher_of_another_run(
-    celeba_run, face_flags, root, invoke, cache
+  celeba_run, face_flags, root, invoke, cache
 ):
   status, _, err = invoke(
       celeba.main, celeba.Config(), *face_flags, f'--cache={cache}',
@@ -72,7 +74,7 @@ def test_a_student_grows_from_the_teacher_of_another_run(
 
 
 def test_a_teacher_of_another_model_is_refused(
-    celeba_run, face_flags, tmp_path, invoke
+  celeba_run, face_flags, tmp_path, invoke
 ):
   status, _, err = invoke(
       celeba.main, celeba.Config(), *face_flags, '--linear_factors',

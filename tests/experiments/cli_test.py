@@ -106,7 +106,7 @@ def test_every_flag_has_a_sentence_of_help_and_a_group(default):
 
 
 @pytest.mark.parametrize(
-    'path', sorted(FLAGFILES.glob('*.flags')), ids=lambda path: path.stem
+  'path', sorted(FLAGFILES.glob('*.flags')), ids=lambda path: path.stem
 )
 def test_every_flagfile_can_be_read_and_says_what_to_expect(path):
   lines = path.read_text().splitlines()
@@ -177,7 +177,7 @@ def test_every_flagfile_can_be_read_and_says_what_to_expect(path):
     ],
 )  # fmt: skip
 def test_a_mistake_is_one_line_and_changes_nothing(
-    tmp_path, monkeypatch, invoke, root, args, parts
+  tmp_path, monkeypatch, invoke, root, args, parts
 ):
   del root  # Data are prepared there, if at all.
   monkeypatch.chdir(tmp_path)
@@ -217,7 +217,7 @@ def test_a_mistake_is_one_line_and_changes_nothing(
     ],
 )  # fmt: skip
 def test_mistakes_of_other_binaries(
-    tmp_path, monkeypatch, invoke, root, main, default, args, part
+  tmp_path, monkeypatch, invoke, root, main, default, args, part
 ):
   del root
   monkeypatch.chdir(tmp_path)
@@ -249,7 +249,7 @@ def _raise(error):
     ],
 )  # fmt: skip
 def test_an_expected_error_is_one_line_and_a_status(
-    invoke, error, status, line
+  invoke, error, status, line
 ):
   found, out, err = invoke(_raise(error), Config())
   assert (found, out) == (status, '')
@@ -257,7 +257,7 @@ def test_an_expected_error_is_one_line_and_a_status(
 
 
 def test_a_main_that_returns_ends_with_status_0_and_a_bug_with_a_traceback(
-    invoke,
+  invoke,
 ):
   assert invoke(lambda config: progress.say('done'), Config()) == (
       0, 'done\n', ''
@@ -297,9 +297,9 @@ def test_a_line_per_epoch_estimates_the_time_left(capsys):
   shown.report(STAGE, _record(2, eval_mse=[0.1, 0.3]))
   shown.report(STAGE, _record(4))
   assert capsys.readouterr().out.splitlines() == [
-      'd1 1/4 loss=0.2500 eval_mse=0.1000 1000 images/s',
-      'd1 2/4 loss=0.2500 eval_mse=0.2000 1000 images/s, about 60 s left',
-      'd1 4/4 loss=0.2500 1000 images/s',
+    'd1 1/4 loss=0.2500 eval_mse=0.1000 1000 images/s',
+    'd1 2/4 loss=0.2500 eval_mse=0.2000 1000 images/s, about 60 s left',
+    'd1 4/4 loss=0.2500 1000 images/s',
   ]
 
 

@@ -24,9 +24,9 @@ def invoke():
   def run(main, default, *args):
     out, err = io.StringIO(), io.StringIO()
     with (
-        pytest.MonkeyPatch.context() as patch,
-        contextlib.redirect_stdout(out),
-        contextlib.redirect_stderr(err),
+      pytest.MonkeyPatch.context() as patch,
+      contextlib.redirect_stdout(out),
+      contextlib.redirect_stderr(err),
     ):
       patch.setattr(sys, 'argv', ['experiments', *map(str, args)])
       try:
@@ -82,7 +82,7 @@ def faces(root):
   (folder / 'list_attr_celeba.txt').write_text('\n'.join(lines) + '\n')
   partitions = [0] * 16 + [1] * 4 + [2] * 4
   (folder / 'list_eval_partition.txt').write_text(
-      ''.join(f'{name} {part}\n' for name, part in zip(names, partitions))
+    ''.join(f'{name} {part}\n' for name, part in zip(names, partitions))
   )
   return folder
 

@@ -66,7 +66,7 @@ def test_a_run_of_digits_is_measured_again(copy, root, invoke):
 
 
 def test_unfinished_stages_are_noted_and_other_data_are_named(
-    copy, root, invoke
+  copy, root, invoke
 ):
   def change(manifest):
     manifest['stages'].pop('student_no_jacobian_d01')
@@ -99,23 +99,23 @@ def test_a_run_of_faces_is_measured_again(celeba_run, root, invoke):
   own = json.loads((celeba_run / 'results.json').read_text())
   assert found['judge'] == own['judge']
   assert [row['stage'] for row in found['rows']] == [
-      row['stage'] for row in own['rows']
+    row['stage'] for row in own['rows']
   ]
 
 
 @pytest.mark.parametrize(
-    ('args', 'part'),
-    [
-        (['--split=validation'], 'another split'),
-        (['--dataset=synthetic_faces'], 'the same data'),
-        (['--judge_workdir=nowhere'], 'has no judge'),
-        (['--metrics=mig,x'], '--metrics=mig,x'),
-    ],
+  ('args', 'part'),
+  [
+    (['--split=validation'], 'another split'),
+    (['--dataset=synthetic_faces'], 'the same data'),
+    (['--judge_workdir=nowhere'], 'has no judge'),
+    (['--metrics=mig,x'], '--metrics=mig,x'),
+  ],
 )
 def test_mistakes_of_faces(celeba_run, root, invoke, args, part):
   before = _snapshot(celeba_run)
   status, _, err = _evaluate(
-      invoke, celeba_run, f'--judge_workdir={root / "face_judge"}', *args
+    invoke, celeba_run, f'--judge_workdir={root / "face_judge"}', *args
   )
   assert status == 2 and err.count('\n') == 1 and part in err, err
   assert _snapshot(celeba_run) == before

@@ -62,7 +62,7 @@ def test_a_run_has_its_manifest_rows_metrics_and_figures(mnist_run, digits):
   for row in rows[:3]:
     assert row['sha256'] == manifest['stages'][row['stage']]['sha256']
   assert {'figure_1a.png', 'figure_1d.png', 'figure_2.png'} <= {
-      path.name for path in (mnist_run / 'figures').iterdir()
+    path.name for path in (mnist_run / 'figures').iterdir()
   }
   assert {p.name for p in (mnist_run / 'tensorboard').iterdir()} == {*STAGES}
 
@@ -81,7 +81,7 @@ def test_a_run_is_opened_with_nothing_of_its_experiment(mnist_run):
 
 
 def test_the_same_command_says_that_the_run_is_complete(
-    mnist_run, digit_flags, invoke
+  mnist_run, digit_flags, invoke
 ):
   before = {p: p.stat().st_mtime_ns for p in mnist_run.rglob('*')}
   status, out, _ = invoke(
@@ -102,7 +102,7 @@ def test_other_flags_are_refused_by_name(mnist_run, digit_flags, invoke):
 
 
 def test_several_seeds_are_trained_in_turn_and_a_teacher_is_given(
-    mnist_run, digit_flags, root, invoke
+  mnist_run, digit_flags, root, invoke
 ):
   flags = (*digit_flags, f'--workdir={root / "seeds"}', '--seeds=2')
   status, out, err = invoke(mnist.main, mnist.Config(), *flags)
@@ -134,14 +134,14 @@ def test_several_seeds_are_trained_in_turn_and_a_teacher_is_given(
 
 
 @pytest.mark.parametrize(
-    ('flags', 'part'),
-    [
-        (['--num_factors=3'], 'num_factors 2 there, 3 here'),
-        (['--seed=5', '--seeds=2'], 'seed'),
-    ],
+  ('flags', 'part'),
+  [
+    (['--num_factors=3'], 'num_factors 2 there, 3 here'),
+    (['--seed=5', '--seeds=2'], 'seed'),
+  ],
 )
 def test_a_teacher_that_does_not_fit_is_refused(
-    digit_flags, root, tmp_path, invoke, flags, part
+  digit_flags, root, tmp_path, invoke, flags, part
 ):
   if not (root / 'seeds').exists():
     pytest.skip('needs the run of two seeds')
@@ -153,6 +153,7 @@ def test_a_teacher_that_does_not_fit_is_refused(
   assert not (tmp_path / 'x').exists()
 
 
+@pytest.mark.slow
 def test_all_that_is_beyond_the_paper_trains_too(digit_flags, root, invoke):
   # The parts of mnist_best.flags, a plateau, and other losses.
   status, _, err = invoke(
@@ -173,7 +174,7 @@ def test_all_that_is_beyond_the_paper_trains_too(digit_flags, root, invoke):
 
 
 def test_sigterm_saves_and_the_same_command_continues(
-    mnist_run, digit_flags, root
+  mnist_run, digit_flags, root
 ):
   flags = (
       *digit_flags, f'--workdir={root / "stopped"}', '--epochs=400',
@@ -240,17 +241,17 @@ def test_every_binary_shows_its_help(name):
 
 def test_a_run_needs_few_modules_of_the_project(digit_flags, root):
   script = (
-      'import sys\n'
-      'from experiments import cli, mnist\n'
-      'sys.argv = ["mnist", *sys.argv[1:]]\n'
-      'try:\n'
-      '  cli.run(mnist.main, mnist.Config())\n'
-      'except SystemExit as error:\n'
-      '  assert not error.code\n'
-      'names = [n for n, m in sys.modules.items()\n'
-      '         if n.split(".")[0] in ("jacsup_jax", "experiments")\n'
-      '         and not m.__file__.endswith("__init__.py")]\n'
-      'print(len(names), *sorted(names))\n'
+    'import sys\n'
+    'from experiments import cli, mnist\n'
+    'sys.argv = ["mnist", *sys.argv[1:]]\n'
+    'try:\n'
+    '  cli.run(mnist.main, mnist.Config())\n'
+    'except SystemExit as error:\n'
+    '  assert not error.code\n'
+    'names = [n for n, m in sys.modules.items()\n'
+    '         if n.split(".")[0] in ("jacsup_jax", "experiments")\n'
+    '         and not m.__file__.endswith("__init__.py")]\n'
+    'print(len(names), *sorted(names))\n'
   )
   process = subprocess.run(
       [sys.executable, '-c', script, *digit_flags,

@@ -16,7 +16,7 @@ def test_a_spot_by_hand():
   centre = own_model.LINE[jnp.array([7, 4])]
   width = own_model.LINE[8] - centre[0]
   image = own_model.render(
-      centre[None, None], width[None, None], jnp.array([[[1.0, 0.5, 0.0]]])
+    centre[None, None], width[None, None], jnp.array([[[1.0, 0.5, 0.0]]])
   )[0]
   np.testing.assert_allclose(image[4, 7], [1, 0.5, 0], rtol=1e-5)
   np.testing.assert_allclose(image[4, 8, 0], np.exp(-0.5), rtol=1e-4)
@@ -31,8 +31,7 @@ def test_the_teacher_finds_what_it_draws_and_sees_no_bars():
   lamps, bars = own_model.draw(jax.random.key(3))
   assert np.min(np.max(bars, axis=(1, 2, 3))) > 0.2
   found, expected = (
-      own_model.teacher_encode(images).factors
-      for images in (lamps + bars, lamps)
+    own_model.teacher_encode(images).factors for images in (lamps + bars, lamps)
   )
   np.testing.assert_allclose(found, expected, atol=1e-3)
 
@@ -46,9 +45,9 @@ def test_supervised_swaps_are_nearer_to_exact_ones():
   for weight in (1.0, 0.0):
     params = train(0, 500, weight)
     _, swapped = jacobian.decode_swapped(
-        lambda code, params=params: own_model.decode(params, code),
-        own_model.encode(params, lamps + bars),
-        pairs,
+      lambda code, params=params: own_model.decode(params, code),
+      own_model.encode(params, lamps + bars),
+      pairs,
     )
     errors.append(jnp.mean((swapped - lamps[pairs] - bars) ** 2))
   # Black images are further off than either.
@@ -58,7 +57,7 @@ def test_supervised_swaps_are_nearer_to_exact_ones():
 def test_the_picture_has_the_format_of_its_name(tmp_path, invoke):
   path = tmp_path / 'new' / 'own.jpg'
   status, out, err = invoke(
-      own_model.main, own_model.Config(), '--steps=2', f'--output={path}'
+    own_model.main, own_model.Config(), '--steps=2', f'--output={path}'
   )
   assert status == 0, err
   assert 'with Jacobian supervision: MSE' in out
@@ -68,12 +67,12 @@ def test_the_picture_has_the_format_of_its_name(tmp_path, invoke):
 
 @pytest.mark.parametrize('name', ['file/own.png', 'own.txt', 'folder.png'])
 def test_an_output_that_cannot_be_is_refused_before_training(
-    tmp_path, invoke, monkeypatch, name
+  tmp_path, invoke, monkeypatch, name
 ):
   monkeypatch.setattr(own_model, 'train', pytest.fail)
   (tmp_path / 'file').touch()
   (tmp_path / 'folder.png').mkdir()
   status, _, err = invoke(
-      own_model.main, own_model.Config(), f'--output={tmp_path / name}'
+    own_model.main, own_model.Config(), f'--output={tmp_path / name}'
   )
   assert status == 2 and '--output=' in err and err.count('\n') == 1

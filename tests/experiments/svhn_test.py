@@ -20,7 +20,7 @@ def test_a_run_has_its_rows_and_figures(svhn_run):
 
 def test_students_normalize_and_sets_have_their_own_shapes():
   make = lambda *args: svhn.make_module(
-      cli.parse(svhn.DEFAULT, args), 2, 3, False
+    cli.parse(svhn.DEFAULT, args), 2, 3, False
   )
   assert make().normalize_code
   assert not make('--nonormalize_students').normalize_code
