@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import dataclasses
 import functools
 import pathlib
+
 import jax
 
 from experiments import celeba
@@ -40,15 +41,15 @@ TABLES = ('4', '5', '6')
 # tables have no second phase.
 _FACES = {'cycle_epochs': 0, 'students': ()}
 _DEFAULTS = {
-    '4': {},
-    '5': {**_FACES, 'nuisance_dims': (2048, 4096), 'student_epochs': 50},
-    '6': {**_FACES, 'nuisance_dims': (2048,), 'epochs': 50},
+  '4': {},
+  '5': {**_FACES, 'nuisance_dims': (2048, 4096), 'student_epochs': 50},
+  '6': {**_FACES, 'nuisance_dims': (2048,), 'epochs': 50},
 }
 
 
-def _table_option(default):
+def _table_option():
   return options.option(
-      default, 'Table of the paper.', choices=TABLES, group='what'
+    '4', 'Table of the paper.', choices=TABLES, group='what'
   )
 
 
@@ -56,14 +57,14 @@ def _table_option(default):
 class ClassesConfig(mnist.Config):
   """The flags of Table 4."""
 
-  table: str = _table_option('4')
+  table: str = _table_option()
 
 
 @dataclasses.dataclass(frozen=True)
 class FacesConfig(celeba.Config):
   """The flags of Tables 5 and 6."""
 
-  table: str = _table_option('5')
+  table: str = _table_option()
 
 
 def make_default(argv: Sequence[str]) -> ClassesConfig | FacesConfig:
@@ -71,18 +72,19 @@ def make_default(argv: Sequence[str]) -> ClassesConfig | FacesConfig:
   table = cli.find('table', argv, '4')
   table = table if table in TABLES else '4'  # Parsing names the mistake.
   return cli.with_defaults(
-      ClassesConfig() if table == '4' else FacesConfig(),
-      table=table,
-      workdir=pathlib.Path(f'runs/ablation_table{table}'),
-      **_DEFAULTS[table],
+    ClassesConfig() if table == '4' else FacesConfig(),
+    table=table,
+    workdir=pathlib.Path(f'runs/ablation_table{table}'),
+    **_DEFAULTS[table],
   )
 
 
 def main(config: ClassesConfig | FacesConfig) -> None:
+  """Trains and measures a table, and writes it."""
   if config.run.distributed:
     raise errors.InputError(
-        '--distributed: a table is trained by one process; accepted:'
-        ' --nodistributed.'
+      '--distributed: a table is trained by one process; accepted:'
+      ' --nodistributed.'
     )
   table = paper_numbers.TABLES[int(config.table)]
   experiment = f'ablation_table{config.table}'
@@ -90,43 +92,41 @@ def main(config: ClassesConfig | FacesConfig) -> None:
     train_replicas(experiment, config, make_replica_stages(config.chain))
   else:
     celeba.train_and_evaluate(
-        experiment, config, make_face_stages(config.chain, config.table)
+      experiment, config, make_face_stages(config.chain, config.table)
     )
-  path = pathlib.Path(config.run.workdir).expanduser()
+  path = config.run.workdir
   rows = run_lib.Run.open(path).rows
   text = paper_tables.format_markdown(table, rows)
   files.write_whole(path / 'table.md', text)
-  files.write_whole(
-      path / 'table.csv', paper_tables.format_csv(table, rows)
-  )
+  files.write_whole(path / 'table.csv', paper_tables.format_csv(table, rows))
   progress.say(text)
 
 
 def make_replica_stages(
-    chain: discovery.DiscoveryConfig,
+  chain: discovery.DiscoveryConfig,
 ) -> list[config_lib.Stage]:
   """Makes the stages of Table 4: a teacher, students of all rows at once."""
-  weights = replicas.stack_weights([
+  weights = replicas.stack_weights(
+    [
       dataclasses.replace(chain.weights, **row.weights)
       for row in paper_numbers.TABLE_4.rows
-  ])
+    ]
+  )
   return [
-      dataclasses.replace(stage, weights=weights)
-      if stage.model == 'student'
-      else stage
-      for stage in discovery.make_stages(chain)
+    dataclasses.replace(stage, weights=weights)
+    if stage.model == 'student'
+    else stage
+    for stage in discovery.make_stages(chain)
   ]
 
 
 def make_face_stages(
-    chain: attributes.AttributesConfig, table: str
+  chain: attributes.AttributesConfig, table: str
 ) -> list[config_lib.Stage]:
-  """Makes the stages of Table 5 or 6.
+  """Makes the stages of Table 5, or of Table 6.
 
-  Args:
-    chain: flags of the run.
-    table: '5', a teacher and a student grown from it for each row; '6', a
-      teacher for each row.
+  Table 5 has a teacher and a student grown from it for each row; Table 6 has a
+  teacher for each row.
 
   Raises:
     InputError: if a flag asks for what the table does not have.
@@ -134,47 +134,33 @@ def make_face_stages(
   dims, sizes = chain.nuisance_dims, {'5': 2, '6': 1}[table]
   if len(dims) != sizes or chain.students or chain.teacher_workdir:
     raise errors.InputError(
-        f'--table={table} with --nuisance_dims={",".join(map(str, dims))},'
-        f' --students={",".join(chain.students)} and'
-        f' --teacher_workdir={chain.teacher_workdir}; accepted: {sizes} sizes,'
-        ' and neither students nor a teacher, which the table defines.'
+      f'--table={table} with --nuisance_dims={",".join(map(str, dims))},'
+      f' --students={",".join(chain.students)} and'
+      f' --teacher_workdir={chain.teacher_workdir}; accepted: {sizes} sizes,'
+      ' and neither students nor a teacher, which the table defines.'
     )
   teacher = config_lib.Stage(
       'teacher', 'teacher', None, dims[0], chain.epochs,
       attributes.make_weights(chain, 'teacher_phase_1'),
   )  # fmt: skip
-  rows = paper_numbers.TABLES[int(table)].rows
-  change = lambda weights, row: dataclasses.replace(weights, **row.weights)
-  if table == '6':
-    return chain.spread([
-        dataclasses.replace(
-            teacher,
-            name=f'teacher_row{i}',
-            weights=change(teacher.weights, row),
-        )
-        for i, row in enumerate(rows, 1)
-    ])
-  weights = attributes.make_weights(chain, 'student_no_jacobian')
-  students = [
-      config_lib.Stage(
-          f'student_row{i}', 'student', 'teacher', dims[1],
-          chain.student_epochs, change(weights, row),
-      )
-      for i, row in enumerate(rows, 1)
-  ]  # fmt: skip
-  return chain.spread([teacher, *students])
+  stages, like, weights = [], teacher, teacher.weights
+  if table == '5':
+    stages = [teacher]
+    like = config_lib.Stage(
+      'student', 'student', 'teacher', dims[1], chain.student_epochs, weights
+    )
+    weights = attributes.make_weights(chain, 'student_no_jacobian')
+  for i, row in enumerate(paper_numbers.TABLES[int(table)].rows, 1):
+    own = dataclasses.replace(weights, **row.weights)
+    name = f'{like.name}_row{i}'
+    stages.append(dataclasses.replace(like, name=name, weights=own))
+  return chain.spread(stages)
 
 
 def train_replicas(
-    experiment: str, config: ClassesConfig, stages: Sequence[config_lib.Stage]
+  experiment: str, config: ClassesConfig, stages: Sequence[config_lib.Stage]
 ) -> None:
-  """Trains and measures Table 4, or what is missing of it.
-
-  Args:
-    experiment: name in manifest and results.
-    config: flags.
-    stages: of all rows.
-  """
+  """Trains and measures Table 4, or what is missing of it."""
   chain, run, shape = config.chain, config.run, mnist.IMAGE_SHAPE
   count = len(paper_numbers.TABLE_4.rows)
   at_once = dataclasses.replace(chain, batch_size=count * chain.batch_size)
@@ -186,29 +172,32 @@ def train_replicas(
       return
     train, _, test = mnist.load_data(config, shape)
     ensemble = judge.restore_or_train_classes(
-        run.judge_workdir, config.result.dataset, run.data_dir, shape
+      run.judge_workdir, config.result.dataset, run.data_dir, shape
     )
-    workdir.begin(
-        experiment,
-        values,
-        session.describe_data(train, run.data_dir, image_shape=shape),
-        [stage.name for stage in stages],
+    session.begin(
+      workdir,
+      experiment,
+      values,
+      stages,
+      train,
+      run.data_dir,
+      image_shape=shape,
     )
     measure = lambda model: class_swaps.measure(
-        model, ensemble, test.images, test.labels
+      model, ensemble, test.images, test.labels
     )
+    make_module = functools.partial(mnist.make_module, config)
+    recipe = replicas.Replicas(chain, make_module, train.images)
     with progress.Progress(stages, run.progress) as bar:
       trained = stages_lib.run(
-          stages,
-          replicas.Replicas(
-              chain, functools.partial(mnist.make_module, config), train.images
-          ),
-          workdir=workdir,
-          evaluate=functools.partial(_evaluate, measure, count),
-          report=bar.report,
-          checkpoint_every=run.checkpoint_every,
-          eval_every=config.result.eval_every,
-          note=progress.note,
+        stages,
+        recipe,
+        workdir=workdir,
+        evaluate=functools.partial(_evaluate, measure, count),
+        report=bar.report,
+        checkpoint_every=run.checkpoint_every,
+        eval_every=config.result.eval_every,
+        note=progress.note,
       )
     models = []
     for model in trained:
@@ -219,10 +208,10 @@ def train_replicas(
     models = session.add_random(session.by_seed(models), lambda own: own[-1])
     rows = [session.describe(m) | measure(m.model) for m in models]
     workdir.write_results(
-        experiment,
-        f'{config.result.eval_split} split; {class_swaps.PROTOCOL}',
-        rows,
-        judges=ensemble.describe(),
+      experiment,
+      f'{config.result.eval_split} split; {class_swaps.PROTOCOL}',
+      rows,
+      judges=ensemble.describe(),
     )
 
 

@@ -116,11 +116,8 @@ def train_and_evaluate(
     face_judge = judge.restore_or_train_faces(
       run.judge_workdir, train, selection, config.judge
     )
-    workdir.begin(
-      experiment,
-      values,
-      session.describe_data(train, run.data_dir, **load_options),
-      [stage.name for stage in stages],
+    session.begin(
+      workdir, experiment, values, stages, train, run.data_dir, **load_options
     )
     few = range(min(config.model.selection_images, len(selection)))
     few = [*map(jnp.asarray, selection.read(few))]

@@ -9,10 +9,9 @@ files that begin with its name; nothing else in the work directory changes.
 
 from collections.abc import Sequence
 import dataclasses
-import functools
 import json
 import pathlib
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from experiments import cli
 from experiments import diagnostics
@@ -39,50 +38,49 @@ class Config:
   """The flags of this binary."""
 
   workdir: pathlib.Path = options.option(
-      pathlib.Path('runs/mnist'),
-      'A run; all finished stages are measured.',
-      group='what',
+    pathlib.Path('runs/mnist'),
+    'A run; all finished stages are measured.',
+    group='what',
   )
   metrics: tuple[str, ...] = options.option(
-      (),
-      'Scores of disentanglement: seconds a model for digits, minutes for codes'
-      ' of a thousand units and 40 attributes.',
-      choices=tuple(disentanglement.METRICS),
-      group='what',
+    (),
+    'Scores of disentanglement: seconds a model for digits, minutes for codes'
+    ' of a thousand units and 40 attributes.',
+    choices=tuple(disentanglement.METRICS),
+    group='what',
   )
   diagnostics_images: int | None = options.option(
-      None,
-      'Images on which the Jacobians of the models are measured; default: 256'
-      ' of classes, 16 of faces; 0 for none.',
-      low=0,
-      group='what',
+    None,
+    'Images on which the Jacobians of the models are measured; default: 256'
+    ' of classes, 16 of faces; 0 for none.',
+    low=0,
+    group='what',
   )
   dataset: str | None = options.option(
-      None,
-      'Data set to measure on; default: that of the run, as always for faces,'
-      ' whose alpha is chosen on it.',
-      group='data',
+    None,
+    'Data set to measure on; default: that of the run, as always for faces,'
+    ' whose alpha is chosen on it.',
+    group='data',
   )
   data_dir: pathlib.Path | None = options.option(
       None, 'Where the data are; default: where the run found them.',
       group='data',
   )  # fmt: skip
   split: Literal['test', 'validation', 'train'] = options.option(
-      'test', 'Part of the data set.', group='data'
+    'test', 'Part of the data set.', group='data'
   )
   judge_workdir: pathlib.Path | None = options.option(
-      None,
-      'Directory of the judges; default: a folder of runs/ named after the data'
-      ' set. Those of classes are trained if missing.',
-      group='data',
+    None,
+    'Directory of the judges; default: a folder of runs/ named after the data'
+    ' set. Those of classes are trained if missing.',
+    group='data',
   )
 
   def __post_init__(self):
     options.check(self)
 
 
-@dataclasses.dataclass(frozen=True)
-class Measured:
+class Measured(NamedTuple):
   """Models of a run on a data set: rows, and what else is written."""
 
   models: Sequence[steps.Trained]
@@ -90,21 +88,22 @@ class Measured:
   data: Any
   protocol: str
   judged_by: dict[str, Any]
-  ceilings: dict[int, dict[str, Any]] = dataclasses.field(default_factory=dict)
+  ceiling: dict[str, Any] | None = None  # of the first seed
 
 
 def main(config: Config) -> None:
+  """Measures the finished models of a run and writes the rows."""
   run = run_lib.Run.open(config.workdir)
   models = restore(run)
   folder = run.path / 'evaluations'
   files.check_writable(f'--workdir={run.path}: {folder}', folder)
-  has_attributes = bool(run.manifest['dataset'].get('attributes'))
-  is_own = _is_own(config, run)
-  measured = (_measure_faces if has_attributes else _measure_classes)(
-      config, run, models, is_own
-  )
-  name, data = config.dataset or run.manifest['dataset']['name'], measured.data
-  if name == run.manifest['dataset']['name'] and not is_own:
+  recorded, is_own = run.manifest['dataset'], _is_own(config, run)
+  if recorded.get('attributes'):
+    measured = _measure_faces(config, run, models)
+  else:
+    measured = _measure_classes(config, run, models, is_own)
+  name, data = config.dataset or recorded['name'], measured.data
+  if name == recorded['name'] and not is_own:
     name = f'{name}_{data.fingerprint}'  # other data of the same name
   path = folder / f'{name.replace("/", "-")}_{config.split}.json'
   with files.writing(folder):
@@ -113,27 +112,21 @@ def main(config: Config) -> None:
     _add_scores(config, measured, path)
   _add_diagnostics(config, run, measured, path)
   results = {
-      'experiment': 'evaluate',
-      'protocol': measured.protocol,
-      'dataset': {'name': name, 'fingerprint': data.fingerprint},
-      **measured.judged_by,
-      'rows': measured.rows,
+    'experiment': 'evaluate',
+    'protocol': measured.protocol,
+    'dataset': {'name': name, 'fingerprint': data.fingerprint},
+    **measured.judged_by,
+    'rows': measured.rows,
   }
   files.write_whole(path, json.dumps(results, indent=1))
   progress.say(tables.format_rows(measured.rows))
-  for ceiling in list(measured.ceilings.values())[:1]:
-    progress.say(swap_ceiling.format_ceiling(ceiling))
+  if measured.ceiling:
+    progress.say(swap_ceiling.format_ceiling(measured.ceiling))
   progress.say(f'saved in {path}')
 
 
 def restore(run: run_lib.Run) -> list[steps.Trained]:
-  """Restores the finished models of a run, and teachers that it was given.
-
-  Unfinished stages are noted.
-
-  Raises:
-    InputError: if no stage is finished, or a checkpoint is damaged.
-  """
+  """Restores the finished models of a run, and teachers that it was given."""
   unfinished = [name for name in run.planned if name not in run.stages]
   run.find_stage(None)
   if unfinished:
@@ -155,7 +148,7 @@ def _is_own(config, run):
   if config.dataset not in (None, recorded['name']):
     return False
   train = run.load_data(
-      recorded.get('split', 'train'), config.data_dir, in_memory=False
+    recorded.get('split', 'train'), config.data_dir, in_memory=False
   )
   return train.fingerprint == recorded['fingerprint']
 
@@ -168,24 +161,25 @@ def _measure_classes(config, run, models, is_own):
     data_dir = data_dir or recorded.get('data_dir')
   data = run.load_data(config.split, data_dir, name)
   ensemble = judge.restore_or_train_classes(
-      config.judge_workdir, name, data_dir, models[0].module.image_shape
+    config.judge_workdir, name, data_dir, models[0].module.image_shape
   )
   if is_own:
     _compare_judge(run, 'judges', ensemble.describe())
   models = session.add_random(models, lambda own: own[-1])
   rows = [
-      session.describe(model)
-      | class_swaps.measure(model.model, ensemble, data.images, data.labels)
-      for model in models
+    session.describe(model)
+    | class_swaps.measure(model.model, ensemble, data.images, data.labels)
+    for model in models
   ]
-  ceilings = {}
+  ceiling = None
   for teacher in models:
     if config.diagnostics_images == 0 or teacher.stage.model != 'teacher':
       continue
     own = [row for row in rows if row['seed'] == teacher.stage.seed]
-    ceilings[teacher.stage.seed] = found = swap_ceiling.measure(
-        teacher.model, ensemble, data.images, own, teacher.stage.name
+    found = swap_ceiling.measure(
+      teacher.model, ensemble, data.images, own, teacher.stage.name
     )
+    ceiling = ceiling or found
     by_stage = {entry['stage']: entry for entry in found['students']}
     for row in own:
       if entry := by_stage.get(row['stage']):
@@ -193,64 +187,61 @@ def _measure_classes(config, run, models, is_own):
         row['class_swaps_ceiling'] = entry['class_swaps']
   whole = recorded.get('split') == 'train'
   seen = is_own and (
-      config.split == 'train' or (config.split == 'validation' and whole)
+    config.split == 'train' or (config.split == 'validation' and whole)
   )
   trained_on = ', which the models were trained on' if seen else ''
   return Measured(
       models, rows, data,
       f'{config.split} split of {name}{trained_on}; {class_swaps.PROTOCOL}',
-      {'judges': ensemble.describe()}, ceilings,
+      {'judges': ensemble.describe()}, ceiling,
   )  # fmt: skip
 
 
-def _measure_faces(config, run, models, unused_is_own):
+def _measure_faces(config, run, models):
   """Measures attribute flips, with alpha chosen on the selection split."""
   own = run.manifest['dataset']
   chosen_on = session.choose_selection_split(
-      run.config.get('eval_split', 'test'), run.config.get('held_out', 0)
+    run.config.get('eval_split', 'test'), run.config.get('held_out', 0)
   )
   if config.dataset not in (None, own['name']) or config.split == chosen_on:
     raise errors.InputError(
-        f'--dataset={config.dataset} --split={config.split}: alpha of the run'
-        f' in {run.path} is chosen on {chosen_on} of {own["name"]}; accepted:'
-        ' another split of the same data.'
+      f'--dataset={config.dataset} --split={config.split}: alpha of the run'
+      f' in {run.path} is chosen on {chosen_on} of {own["name"]}; accepted:'
+      ' another split of the same data.'
     )
   size = models[0].module.image_shape[0]
   directory = config.judge_workdir or attribute_judges.default_directory(
-      own['name'], size
+    own['name'], size
   )
   if not judge_files.exist(directory):
     raise errors.InputError(
-        f'{directory} has no judge; accepted: --judge_workdir=DIRECTORY of one'
-        ' that experiments.celeba or experiments.judge trained.'
+      f'{directory} has no judge; accepted: --judge_workdir=DIRECTORY of one'
+      ' that experiments.celeba or experiments.judge trained.'
     )
   face_judge = judge_files.restore(
-      directory,
-      attribute_judges.AttributeJudge,
-      attribute_names=tuple(own['attributes']),
-      image_size=size,
-      dataset=own['name'],
+    directory,
+    attribute_judges.AttributeJudge,
+    attribute_names=tuple(own['attributes']),
+    image_size=size,
+    dataset=own['name'],
   )
   _compare_judge(run, 'judge', face_judge.describe())
   data, selection = (
-      run.load_data(split, config.data_dir)
-      for split in (config.split, chosen_on)
+    run.load_data(split, config.data_dir) for split in (config.split, chosen_on)
   )
   models = session.add_random(models, lambda own: own[0])
-  measure = functools.partial(
-      attribute_flips.measure,
-      judge=face_judge,
-      selection=selection,
-      data=data,
-      strengths=tuple(
-          run.config.get('strengths', attribute_flips.STRENGTHS)
-      ),
-      selection_images=run.config.get('selection_images'),
-  )
-  rows = [session.describe(m) | measure(m.model) for m in models]
+  strengths = tuple(run.config.get('strengths', attribute_flips.STRENGTHS))
+  count = run.config.get('selection_images')
+  rows = [
+    session.describe(model)
+    | attribute_flips.measure(
+      model.model, face_judge, selection, data, strengths, count
+    )
+    for model in models
+  ]
   protocol = (
-      f'{config.split} split, selection on {chosen_on};'
-      f' {attribute_flips.PROTOCOL}'
+    f'{config.split} split, selection on {chosen_on};'
+    f' {attribute_flips.PROTOCOL}'
   )
   found = {'judge': face_judge.describe()}
   return Measured(models, rows, data, protocol, found)
@@ -261,8 +252,7 @@ def _compare_judge(run, entry, found):
   recorded = (run.results or {}).get(entry)
   if recorded and recorded.get('sha256') != found['sha256']:
     progress.note(
-        f'the {entry} of results.json had other weights: do not compare the'
-        ' rates'
+      f'the {entry} of results.json had other weights: do not compare the rates'
     )
 
 
@@ -272,7 +262,7 @@ def _add_scores(config, measured, path):
   details, notes = [], {}
   for row, trained in zip(measured.rows, measured.models, strict=True):
     scores = disentanglement.measure(
-        trained.model, measured.data, config.metrics
+      trained.model, measured.data, config.metrics
     )
     row.update({name: score.value for name, score in scores.items()})
     about = {name: row[name] for name in ('model', 'stage', 'nuisance_dim')}
@@ -282,16 +272,13 @@ def _add_scores(config, measured, path):
         notes.setdefault(reason, {})[row['stage']] = None
   for reason, stages in notes.items():
     progress.note(f'{", ".join(stages)}: {reason}')
+  written = {
+    'protocol': disentanglement.PROTOCOL,
+    'labels': list(names),
+    'rows': details,
+  }
   files.write_whole(
-      path.with_name(f'{path.stem}_metrics.json'),
-      json.dumps(
-          {
-              'protocol': disentanglement.PROTOCOL,
-              'labels': list(names),
-              'rows': details,
-          },
-          indent=1,
-      ),
+    path.with_name(f'{path.stem}_metrics.json'), json.dumps(written, indent=1)
   )
 
 
@@ -306,27 +293,23 @@ def _add_diagnostics(config, run, measured, path):
   count = min(count, len(measured.data))
   images, labels = measured.data.read(range(count))
   first = None
-  for seed in dict.fromkeys(model.stage.seed for model in measured.models):
-    chosen = [
-        (model, row)
-        for model, row in zip(measured.models, measured.rows, strict=True)
-        if model.stage.seed == seed
-    ]
-    models = [model for model, _ in chosen]
+  for seed in dict.fromkeys(row['seed'] for row in measured.rows):
+    own = [i for i, row in enumerate(measured.rows) if row['seed'] == seed]
+    models = [measured.models[i] for i in own]
     entries = jacobian_diagnosis.measure(
-        [model.stage for model in models],
-        [model.model for model in models],
-        images,
-        run.factor_names,
-        labels if faces else None,
+      [model.stage for model in models],
+      [model.model for model in models],
+      images,
+      run.factor_names,
+      labels if faces else None,
     )
-    for (_, row), entry in zip(chosen, entries, strict=True):
-      row.update(jacobian_diagnosis.row_entries(entry))
+    for i, entry in zip(own, entries, strict=True):
+      measured.rows[i].update(jacobian_diagnosis.row_entries(entry))
     first = first or (models, entries)
   diagnostics.write(
       path, *first, images,
       images_measured=count,
-      ceiling=next(iter(measured.ceilings.values()), None),
+      ceiling=measured.ceiling,
   )  # fmt: skip
   for line in jacobian_diagnosis.format_undefined(first[1], count):
     progress.note(line)

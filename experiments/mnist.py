@@ -113,11 +113,14 @@ def train_and_evaluate(
     ensemble = judge.restore_or_train_classes(
       run.judge_workdir, config.result.dataset, run.data_dir, image_shape
     )
-    workdir.begin(
+    session.begin(
+      workdir,
       experiment,
       values,
-      session.describe_data(train, run.data_dir, image_shape=image_shape),
-      [stage.name for stage in stages],
+      stages,
+      train,
+      run.data_dir,
+      image_shape=image_shape,
     )
     evaluate = lambda model: class_swaps.measure(
       model, ensemble, test.images, test.labels

@@ -1,16 +1,15 @@
 """Supervises a model that is not of this package: spots of light, in pure JAX.
 
-  python -m experiments.own_model --output=runs/own_model.png
+python -m experiments.own_model --output=runs/own_model.png
 """
 
 import dataclasses
-import io
+import functools
 import pathlib
 
 import jax
 import jax.numpy as jnp
 import optax
-from PIL import Image
 
 from experiments import cli
 from experiments import progress
@@ -25,7 +24,7 @@ from jacsup_jax.figures import grids
 from jacsup_jax.figures import panels
 
 SIZE, BATCH = 20, 64
-FORMATS = ('.png', '.jpg', '.jpeg', '.webp', '.pdf', '.svg')
+FORMATS = tuple(f'.{name}' for name in panels.FORMATS)
 WIDTHS = (3 * SIZE**2, 128, 64, 16, 64, 128, 36)  # A code of 16, and 6 spots.
 LINE = jnp.linspace(-1, 1, SIZE)
 
@@ -50,6 +49,7 @@ def draw(key):
 
 
 def teacher_encode(images):
+  """Finds the place of the lamp: [B, SIZE, SIZE, 3] -> code."""
   # No bar has all three colours: what all have in common is the lamp's.
   light = jnp.maximum(jnp.min(images, axis=-1), 1e-9)
   sums = jnp.sum(light, 1), jnp.sum(light, 2)
@@ -57,27 +57,32 @@ def teacher_encode(images):
 
 
 def teacher_decode(code):
+  """Draws the lamp of a code."""
   grey = jnp.full((len(code.factors), 1, 3), 0.7)
   return render(code.factors[:, None], 0.2 * grey[..., 0], grey)
 
 
 def apply(layers, x):
+  """Applies dense layers with tanh between them."""
   for i, (kernel, bias) in enumerate(layers):
     x = (jnp.tanh(x) if i else x) @ kernel + bias[None]
   return x
 
 
 def encode(params, images):
+  """Encodes scenes."""
   return codes.split(apply(params[:3], images.reshape(len(images), -1)), 2)
 
 
 def decode(params, code):
+  """Draws the spots of a code."""
   spots = apply(params[3:], codes.merge(code)).reshape(-1, 6, 6)
   widths = 0.08 + 0.2 * jax.nn.sigmoid(spots[..., 2])
   return render(jnp.tanh(spots[..., :2]), widths, spots[..., 3:])
 
 
 def objective(params, key, lambda_diff):
+  """Computes the loss of a student on a batch of new scenes."""
   # Scenes are drawn apart from each other: each is paired with the next.
   images, pairs = sum(draw(key)), jnp.roll(jnp.arange(BATCH), 1)
   code, teacher_code = encode(params, images), teacher_encode(images)
@@ -89,6 +94,7 @@ def objective(params, key, lambda_diff):
 
 
 def train(seed, steps, lambda_diff):
+  """Returns the parameters of a trained student."""
   optimizer = optax.adam(optax.cosine_decay_schedule(3e-3, steps))
   *keys, data_key = jax.random.split(jax.random.key(seed), len(WIDTHS))
   init = lambda k, n, m: (jax.random.normal(k, (n, m)) / n**0.5, jnp.zeros(m))
@@ -107,7 +113,7 @@ def check_output(path):
   """Raises InputError unless a picture can be written there."""
   if path.suffix.lower() not in FORMATS:
     raise errors.InputError(
-        f'--output={path}; accepted: a name that ends in {", ".join(FORMATS)}.'
+      f'--output={path}; accepted: a name that ends in {", ".join(FORMATS)}.'
     )
   files.check_writable(f'--output={path}', path.parent)
   if path.is_dir():
@@ -116,14 +122,7 @@ def check_output(path):
 
 def save(figure, path):
   """Writes a figure in the format of the file's ending."""
-  ending = path.suffix.lower()[1:]
-  is_known = ending in panels.FORMATS
-  content = panels.encode(figure, ending if is_known else 'png')
-  if not is_known:
-    picture, file = Image.open(io.BytesIO(content)), io.BytesIO()
-    kind = 'WEBP' if ending == 'webp' else 'JPEG'
-    picture.convert('RGB').save(file, kind, quality=95)
-    content = file.getvalue()
+  content = panels.encode(figure, path.suffix.lower()[1:])
   with files.writing(path):
     path.parent.mkdir(parents=True, exist_ok=True)
   files.write_whole(path, content)
@@ -133,14 +132,12 @@ def save(figure, path):
 class Config:
   """The flags of this binary."""
 
-  seed: int = options.option(
-      0, 'Seed of the students.', low=0, high=2**31 - 1
-  )
+  seed: int = options.option(0, 'Seed of the students.', low=0, high=2**31 - 1)
   steps: int = options.option(1500, 'Training steps.', low=1)
   output: pathlib.Path = options.option(
-      pathlib.Path('runs/own_model.png'),
-      f'The picture, of the format of its ending: {", ".join(FORMATS)}.',
-      group='output',
+    pathlib.Path('runs/own_model.png'),
+    f'The picture, of the format of its ending: {", ".join(FORMATS)}.',
+    group='output',
   )
 
   def __post_init__(self):
@@ -148,6 +145,7 @@ class Config:
 
 
 def main(config):
+  """Trains students with and without supervision, and draws their swaps."""
   check_output(config.output)
   lamps, bars = draw(jax.random.key(-1))
   images, pairs = lamps + bars, jnp.roll(jnp.arange(BATCH), 1)
@@ -155,14 +153,15 @@ def main(config):
   rows = {'scene': images, 'lamp of': images[pairs], 'exact swap': exact}
   for name, weight in (('with', 1.0), ('without', 0.0)):
     params = jax.jit(train, static_argnums=1)(config.seed, config.steps, weight)
-    student, code = lambda code: decode(params, code), encode(params, images)
+    student = functools.partial(decode, params)
+    code = encode(params, images)
     drawn, swapped = jacobian.decode_swapped(student, code, pairs)
     rows |= {f'{name}: drawn': drawn, f'{name}: swap': swapped}
     models = student, code, teacher_decode, teacher_code
     columns = jacobian_agreement.multiply_columns(*models)
     found = jacobian_agreement.compute_agreement(columns, ('x', 'y'))
     error, of_swaps = (
-        jnp.mean((a - b) ** 2) for a, b in ((drawn, images), (swapped, exact))
+      jnp.mean((a - b) ** 2) for a, b in ((drawn, images), (swapped, exact))
     )
     values = f'MSE {error:.5f}, of swaps {of_swaps:.5f}, cosine'
     progress.say(f'{name} Jacobian supervision: {values} {found["cosine"]:.3f}')

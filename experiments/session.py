@@ -171,15 +171,18 @@ def _check_module(flag, found, wanted):
     )
 
 
-def describe_data(
-  train: registry.Dataset, data_dir: pathlib.Path | None, **load_options: Any
-) -> dict[str, Any]:
-  """Describes the training data for the manifest, see `WorkDir.begin`.
-
-  The options of `registry.load` are those of all splits.
-  """
+def begin(
+  workdir: workdirs.WorkDir,
+  experiment: str,
+  values: Mapping[str, Any],
+  stages: Sequence[config_lib.Stage],
+  train: registry.Dataset,
+  data_dir: pathlib.Path | None,
+  **load_options: Any,
+) -> None:
+  """Writes the manifest of a run, with the options of `registry.load`."""
   names = train.attribute_names
-  return {
+  dataset = {
     'name': train.name,
     'fingerprint': train.fingerprint,
     'split': train.split,
@@ -187,6 +190,7 @@ def describe_data(
     'options': load_options,
     'data_dir': data_dir and str(data_dir.absolute()),
   }
+  workdir.begin(experiment, values, dataset, [stage.name for stage in stages])
 
 
 def choose_selection_split(eval_split: str, held_out: int) -> str:

@@ -260,4 +260,4 @@ def test_a_run_needs_few_modules_of_the_project(digit_flags, root):
   )  # fmt: skip
   assert process.returncode == 0, process.stderr
   found = process.stdout.splitlines()[-1]
-  assert int(found.split()[0]) <= 56, found
+  assert int(found.split()[0]) <= 53, found
