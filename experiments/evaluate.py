@@ -76,9 +76,6 @@ class Config:
     group='data',
   )
 
-  def __post_init__(self):
-    options.check(self)
-
 
 class Measured(NamedTuple):
   """Models of a run on a data set: rows, and what else is written."""

@@ -29,9 +29,6 @@ class ResultConfig:
     5, 'Epochs between evaluations.', low=1, group='output'
   )
 
-  def __post_init__(self):
-    options.check(self)
-
 
 @dataclasses.dataclass(frozen=True)
 class FaceDataConfig:

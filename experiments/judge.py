@@ -71,9 +71,6 @@ class Config:
     group='output',
   )
 
-  def __post_init__(self):
-    options.check(self)
-
 
 def main(config: Config) -> None:
   """Trains the judges of a data set, or shows those that are there."""

@@ -140,9 +140,6 @@ class Config:
     group='output',
   )
 
-  def __post_init__(self):
-    options.check(self)
-
 
 def main(config):
   """Trains students with and without supervision, and draws their swaps."""

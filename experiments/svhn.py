@@ -51,9 +51,6 @@ class ModelConfig:
     group='what',
   )
 
-  def __post_init__(self):
-    options.check(self)
-
 
 @dataclasses.dataclass(frozen=True)
 class Config(mnist.Config):

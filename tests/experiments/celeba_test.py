@@ -71,13 +71,3 @@ def test_a_student_grows_from_the_teacher_of_another_run(
   for row, other in zip(rows[:2], theirs[1:3], strict=True):
     assert row['sha256'] == other['sha256']
     assert row['mse'] == other['mse']
-
-
-def test_a_teacher_of_another_model_is_refused(
-  celeba_run, face_flags, tmp_path, invoke
-):
-  status, _, err = invoke(
-      celeba.main, celeba.Config(), *face_flags, '--linear_factors',
-      f'--workdir={tmp_path / "x"}', f'--teacher_workdir={celeba_run}',
-  )  # fmt: skip
-  assert status == 2 and 'linear_factors False there, True here' in err

@@ -135,21 +135,14 @@ def test_every_flagfile_can_be_read_and_says_what_to_expect(path):
         (['--epoch=3'], ["'epoch'", 'Did you mean: epochs']),
         (['--epochs=many'], ['--epochs=many']),
         (['--epochs=0'], ['--epochs=0', '1 or larger']),
-        (['--epochs'], ['--epochs']),
         ([f'--epochs={2**31}'], [f'--epochs={2**31}', '2147483647']),
         (['--parallel=tpu'], ['parallel', 'tpu', 'jit', 'pmap']),
         (['--weight_decay=nan'], ['--weight_decay=nan', 'finite']),
-        (['--learning_rate=-1'], ['--learning_rate=-1']),
-        (['--noresume=x'], ['noresume']),
         (['epochs=3'], ["'epochs=3'", 'flags only']),
         (['--students='], ['--students', 'student_from_scratch']),
-        (['--students=teacher'], ['--students=teacher']),
         (['--students=student,student'], ['at most once']),
-        (['--nuisance_dim=0'], ['--nuisance_dim=0']),
         (['--nuisance_dim=1000000000'], ['65536']),
         (['--grow_by=9', '--nuisance_dim=3'], ['--grow_by=9', 'from 1 to 3']),
-        (['--adam_b1=1'], ['--adam_b1=1']),
-        (['--seed=-1'], ['--seed=-1']),
         (['--keep_moments', '--optimizer=muon'], ['--keep_moments', 'Adam']),
         (['--grow_when=plateau', '--learning_rate_schedule=cosine'],
          ['--grow_when=plateau']),
@@ -160,20 +153,16 @@ def test_every_flagfile_can_be_read_and_says_what_to_expect(path):
         (['--distributed', '--coordinator=x:1', '--process_count=2',
           '--process_id=2'], ['--process_id=2', '0 to 1']),
         (['--workdir=gs://bucket/run'], ['--workdir=', 'gs://bucket/run']),
-        (['--judge_workdir=s3://x'], ['--judge_workdir=', 's3://x']),
         (['--workdir=~nobody-here/x'], ['--workdir=', '~nobody-here/x']),
         (['--workdir='], ['--workdir']),
         (['--workdir=/proc/x'], ['--workdir=/proc/x']),
         (['--workdir=a[1]'], ['a[1]', 'checkpoints']),
-        (['--workdir=/dev/null/x'], ['/dev/null']),
         (['--compilation_cache=/proc/x'], ['--compilation_cache=/proc/x']),
         (['--dataset=nonsense', '--workdir=new'], ['nonsense']),
         (['--dataset=arrays', '--workdir=new'], ['data_dir']),
         (['--flagfile=nowhere'], ['--flagfile=nowhere', 'No such file']),
         (['--flagfile=loop'], ['--flagfile=loop', 'itself']),
         (['--flagfile=binary'], ['--flagfile=binary', 'UTF-8']),
-        (['--flagfile', 'folder'], ['--flagfile=folder', 'directory']),
-        (['\0'], ['flags only']),
     ],
 )  # fmt: skip
 def test_a_mistake_is_one_line_and_changes_nothing(
@@ -183,7 +172,6 @@ def test_a_mistake_is_one_line_and_changes_nothing(
   monkeypatch.chdir(tmp_path)
   (tmp_path / 'loop').write_text('--seed=1\n--flagfile=loop\n')
   (tmp_path / 'binary').write_bytes(b'--seed=\xff')
-  (tmp_path / 'folder').mkdir()
   before = sorted(tmp_path.rglob('*'))
   status, _, err = invoke(mnist.main, mnist.Config(), *args)
   lines = [x for x in err.splitlines() if not x.endswith(' ...')]
@@ -200,7 +188,6 @@ def test_a_mistake_is_one_line_and_changes_nothing(
         (svhn.main, svhn.DEFAULT,
          ['--growth=preserving', '--nonormalize_students'], '--linear_code'),
         (celeba.main, celeba.Config(), ['--image_size=100'], 'powers of two'),
-        (celeba.main, celeba.Config(), ['--nuisance_dims=8,4'], '8,4'),
         (celeba.main, celeba.Config(), ['--nuisance_dims=4,x'], 'numbers'),
         (celeba.main, celeba.Config(), ['--strengths=0'], '--strengths'),
         (celeba.main, celeba.Config(), ['--epochs=0'], '--teacher_workdir'),
@@ -212,7 +199,6 @@ def test_a_mistake_is_one_line_and_changes_nothing(
         (ablation.main, ablation.make_default,
          ['--table=5', '--students=student'], '--students=student'),
         (reproduce.main, reproduce.Config(), [], '--table'),
-        (reproduce.main, reproduce.Config(), ['--table=3'], '--table=3'),
         (judge.main, judge.Config(), ['--seeds=0'], '--seeds=0'),
     ],
 )  # fmt: skip

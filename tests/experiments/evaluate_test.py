@@ -121,12 +121,6 @@ def test_mistakes_of_faces(celeba_run, root, invoke, args, part):
   assert _snapshot(celeba_run) == before
 
 
-def test_what_is_no_run_is_refused(tmp_path, invoke):
-  status, _, err = _evaluate(invoke, tmp_path)
-  assert status == 2 and 'manifest.json' in err
-  assert not list(tmp_path.iterdir())
-
-
 def test_figures_of_a_run_are_drawn_again(mnist_run, tmp_path, invoke):
   status, _, err = invoke(
       figures.main, figures.FiguresConfig(), f'--workdir={mnist_run}',

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 
 from experiments import mnist
-from jacsup_jax.runs import run as run_lib
 
 ROOT = pathlib.Path(__file__).parents[2]
 STAGES = ['teacher', 'student_d01', 'student_no_jacobian_d01']
@@ -65,16 +64,6 @@ def test_a_run_has_its_manifest_rows_metrics_and_figures(mnist_run, digits):
     path.name for path in (mnist_run / 'figures').iterdir()
   }
   assert {p.name for p in (mnist_run / 'tensorboard').iterdir()} == {*STAGES}
-
-
-def test_a_run_is_opened_with_nothing_of_its_experiment(mnist_run):
-  run = run_lib.Run.open(mnist_run)
-  model = run.restore('student_d01')
-  data = run.load_data('test')
-  images = model.decode(model.encode(data.images))
-  error = np.mean(np.square(np.asarray(images) - data.images / 255.0))
-  # A mean over 100,000 pixels in float32.
-  np.testing.assert_allclose(error, run.rows[1]['mse'], rtol=1e-4)
 
 
 # Invariants.
