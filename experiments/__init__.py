@@ -1,0 +1,1 @@
+"""Experiments: programs that train, measure and draw with jacsup_jax."""

@@ -33,15 +33,8 @@ def opened(
 ) -> Iterator[workdirs.WorkDir | None]:
   """Locks the work directory of a run and checks that it may begin or resume.
 
-  Args:
-    run: where it is.
-    values: by flag name, all that decide the result.
-
-  Yields:
-    The directory; None on all processes but the first.
-
-  Raises:
-    InputError: if another run has it, or it holds a run with other flags.
+  Yields it, or None on all processes but the first; `values` are all that
+  decide the result, by flag name.
   """
   if not devices.is_first():
     yield None
@@ -271,14 +264,8 @@ def finish(
 ) -> None:
   """Draws the figures of a run, writes its results and prints its table.
 
-  Args:
-    workdir: of the run.
-    experiment: name of the binary.
-    protocol: how the rows were measured, in words.
-    rows: one per model.
-    trained: models; those of the first seed are drawn.
-    data: that they were not trained on.
-    **entries: more of results.json, such as `judges`.
+  Models of the first seed are drawn; the entries, such as `judges`, are more of
+  results.json.
   """
   # Imported here: --help needs no matplotlib.
   from experiments import drawing

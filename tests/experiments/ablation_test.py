@@ -43,7 +43,7 @@ def test_table_4_trains_all_rows_at_once(
   # Two rows instead of 14: with and without supervision.
   table = paper_numbers.TABLES[4]
   rows = (table.rows[0], table.rows[6])
-  few = ablation.dataclasses.replace(table, rows=rows)
+  few = table._replace(rows=rows)
   monkeypatch.setitem(paper_numbers.TABLES, 4, few)
   monkeypatch.setattr(paper_numbers, 'TABLE_4', few)
   status, out, err = invoke(

@@ -232,7 +232,6 @@ def test_a_run_needs_few_modules_of_the_project(digit_flags, root):
   script = (
     'import sys\n'
     'from experiments import cli, mnist\n'
-    'sys.argv = ["mnist", *sys.argv[1:]]\n'
     'try:\n'
     '  cli.run(mnist.main, mnist.Config())\n'
     'except SystemExit as error:\n'
