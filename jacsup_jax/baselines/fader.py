@@ -295,7 +295,6 @@ def compute_adversarial_weight(
 def train_step(
   state: steps.TrainState,
   inputs: objectives.Inputs,
-  uniform: jax.Array,
   *,
   module: nn.Module,
   weights: FaderLossWeights,
@@ -306,9 +305,7 @@ def train_step(
   Returns:
     The state after the step, and scalar metrics, each before its update.
   """
-  average = functools.partial(
-    attribute_steps.average_over, axis_name=module.axis_name
-  )
+  average = functools.partial(steps.average_over, axis_name=module.axis_name)
   bind = lambda **parts: {**state.params, **parts}
 
   def encode(encoder):
@@ -331,7 +328,7 @@ def train_step(
       batch_stats,
       code.nuisance,
       inputs.attributes,
-      uniform,
+      inputs.uniform,
       module=module,
     ),
     has_aux=True,
@@ -362,19 +359,11 @@ def train_step(
 class FaderSteps(attribute_steps.FaceSteps):
   """The steps of the baseline, of the same data as those of Section 4."""
 
+  train_step = staticmethod(train_step)
+
   def draw(self, step, inputs, constants, shard):
     """Adds the numbers that decide the dropout instead of swaps."""
     uniform = batches.step_dropout(
       constants.seed, step, self.batch_size, self.module.discriminator_hidden
     )
-    return inputs, shard(uniform)
-
-  def train_step(self, state, inputs, optimizer):
-    """Takes one step, see `train_step`."""
-    return train_step(
-      state,
-      *inputs,
-      module=self.module,
-      weights=self.weights,
-      optimizer=optimizer,
-    )
+    return inputs._replace(uniform=shard(uniform))

@@ -196,9 +196,7 @@ class NeighborWeights(Weights):
     10, 'Nearest neighbours per image, see --first_teacher.', low=1
   )
   lambda_neighbor: float = option(
-    0.1,
-    'Weight of the neighbour embedding loss, see --first_teacher.',
-    low=0,
+    0.1, 'Weight of the neighbour embedding loss, see --first_teacher.', low=0
   )
   neighbor_scale: float = option(
     20.0,
@@ -210,10 +208,7 @@ class NeighborWeights(Weights):
 
 @dataclasses.dataclass(frozen=True)
 class AttributeLossWeights(Weights):
-  """Weights of the terms of the paper's objective for facial attributes.
-
-  The defaults are those of the first phase of the teacher.
-  """
+  """Weights for facial attributes, by default of the teacher's first phase."""
 
   lambda_reconstruction: float = option(
     1e2, 'lambda_1: weight of reconstruction, eq. (8).', low=0

@@ -80,9 +80,7 @@ def compute(
 
 
 def make_targets(
-  factors: jax.Array,
-  permutations: jax.Array,
-  axis_name: str | None = None,
+  factors: jax.Array, permutations: jax.Array, axis_name: str | None = None
 ) -> jax.Array:
   """Returns the factors after each swap, `[n, B, K]`.
 
@@ -130,11 +128,7 @@ def tangent(
 
 
 def path(
-  decode: codes.DecodeFn,
-  code: codes.Code,
-  targets: jax.Array,
-  *,
-  nodes: int,
+  decode: codes.DecodeFn, code: codes.Code, targets: jax.Array, *, nodes: int
 ) -> Changes:
   """Computes the mean of J from y to target, times (target - y)."""
   decode_at = _bind_nuisance(decode, code)
@@ -153,10 +147,7 @@ def path(
 
 
 def full(
-  decode: codes.DecodeFn,
-  code: codes.Code,
-  *,
-  max_bytes: int = MAX_FULL_BYTES,
+  decode: codes.DecodeFn, code: codes.Code, *, max_bytes: int = MAX_FULL_BYTES
 ) -> Changes:
   """Computes all columns of J(y, z), `[K, B, ...]`, of at most `max_bytes`."""
   factors = code.factors

@@ -8,7 +8,7 @@ each, so that the second leaves the encoder's unchanged.
 from collections.abc import Callable, Mapping
 import dataclasses
 import functools
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import chex
 from flax import linen as nn
@@ -44,15 +44,9 @@ def create_train_state(
   variables: codes.Variables, optimizer: optax.GradientTransformation
 ) -> steps.TrainState:
   """Creates the state of step 0, its `opt_state` a dict by part."""
-  return steps.TrainState(
-    step=jnp.zeros((), jnp.int32),
-    params=variables['params'],
-    batch_stats=variables['batch_stats'],
-    opt_state={
-      part: optimizer.init(params)
-      for part, params in variables['params'].items()
-    },
-  )
+  params, stats = variables['params'], variables['batch_stats']
+  opt_state = {part: optimizer.init(each) for part, each in params.items()}
+  return steps.TrainState(jnp.zeros((), jnp.int32), params, stats, opt_state)
 
 
 def apply_gradients(
@@ -90,7 +84,7 @@ def train_step(
   Returns:
     The state after the step, and scalar metrics before each update.
   """
-  average = functools.partial(average_over, axis_name=module.axis_name)
+  average = functools.partial(steps.average_over, axis_name=module.axis_name)
   options = {'module': module, 'weights': weights}
   grads, (metrics, batch_stats) = jax.grad(
     objectives.attribute_objective, has_aux=True
@@ -114,11 +108,6 @@ def train_step(
   return state, average({**metrics, **cycle_metrics, 'loss': loss})
 
 
-def average_over(tree: chex.ArrayTree, axis_name: str | None) -> chex.ArrayTree:
-  """Averages over a mapped axis, if there is one."""
-  return tree if axis_name is None else jax.lax.pmean(tree, axis_name)
-
-
 @dataclasses.dataclass(frozen=True)
 class FaceSteps:
   """The steps of a stage of Section 4.
@@ -135,6 +124,7 @@ class FaceSteps:
   optimization: config.Optimization
   batch_size: int
   is_fed: bool = False
+  train_step: ClassVar[Callable] = staticmethod(train_step)
 
   def __call__(
     self,
@@ -159,19 +149,15 @@ class FaceSteps:
           lambda x: jnp.take(x, shard(row), axis=0), constants.data
         )
       inputs = self.make_inputs(state.step, row, constants, shard)
-      return self.train_step(state, inputs, optimizer)
+      return self.train_step(
+        state,
+        inputs,
+        module=self.module,
+        weights=self.weights,
+        optimizer=optimizer,
+      )
 
     return loop.loop_steps(take_step, state, rows, bounds)
-
-  def train_step(self, state, inputs, optimizer):
-    """Takes one step, see `train_step`."""
-    return train_step(
-      state,
-      inputs,
-      module=self.module,
-      weights=self.weights,
-      optimizer=optimizer,
-    )
 
   def make_inputs(
     self,

@@ -5,7 +5,7 @@ from it by channels of their nuisance and keep its factors, the attributes. The
 weights of a stage alone decide its objective.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 import dataclasses
 import functools
 
@@ -141,12 +141,7 @@ class AttributesConfig(chains.ChainConfig):
 def make_weights(
   flags: AttributesConfig, model: str
 ) -> config.AttributeLossWeights:
-  """Returns the weights of the objective of a kind of model.
-
-  Args:
-    flags: of the run.
-    model: 'teacher_phase_1', 'teacher', or one of `STUDENTS`.
-  """
+  """Returns the weights of the objective of a kind of model."""
   no_cycle = {'lambda_attribute_cycle': 0.0, 'lambda_nuisance_cycle': 0.0}
   no_jacobian = {'lambda_y': 0.0, 'lambda_diff': 0.0}
   # A student has neither labels nor eq. (10), unless flags say so.
@@ -249,9 +244,7 @@ class Attributes:
     images, labels = self._dataset.images, self._dataset.labels
     return attribute_steps.FaceData(jnp.asarray(images), jnp.asarray(labels))
 
-  def create(
-    self, stage: config.Stage, trained: Mapping[str, steps.Trained]
-  ) -> tuple[nn.Module, steps.TrainState]:
+  def create(self, stage, trained) -> tuple[nn.Module, steps.TrainState]:
     """Returns a stage's module and its state before the first step."""
     module = self._make_model(stage.nuisance_dim)
     fresh = attribute_steps.create_train_state(
@@ -261,14 +254,18 @@ class Attributes:
     parent = trained.get(stage.parent)
     if parent is None:
       return module, fresh
-    return module, grow_state(parent, module, fresh, self.flags)
+    # Channels of a code are (nuisance, factors): new ones come between.
+    # Between the phases of a teacher, moments are always kept.
+    is_grown = module.nuisance_dim != parent.module.nuisance_dim
+    return module, steps.grow_state(
+      parent.state,
+      fresh,
+      keep_moments=self.flags.keep_moments or not is_grown,
+      position=parent.module.nuisance_channels,
+      initialization=self.flags.growth,
+    )
 
-  def make_epoch(
-    self,
-    stage: config.Stage,
-    module: nn.Module,
-    trained: Mapping[str, steps.Trained],
-  ) -> loop.Epoch:
+  def make_epoch(self, stage, module, trained) -> loop.Epoch:
     """Makes the epoch of a stage, of resident or of fed data."""
     teacher, supervisor = None, trained.get(stage.supervisor)
     if stage.weights.needs_teacher:
@@ -295,10 +292,7 @@ class Attributes:
     return chains.make_resident_epoch(compiled, constants, order)
 
   def make_steps(
-    self,
-    stage: config.Stage,
-    module: nn.Module,
-    supervisor: steps.Trained | None,
+    self, stage, module, supervisor: steps.Trained | None
   ) -> attribute_steps.FaceSteps:
     """Makes the steps of a stage."""
     name, teacher_module = devices.axis_name(self.flags.parallel), None
@@ -312,32 +306,3 @@ class Attributes:
       self.batch_size,
       is_fed=self._resident is None,
     )
-
-
-def grow_state(
-  parent: steps.Trained,
-  module: nn.Module,
-  fresh: steps.TrainState,
-  flags: AttributesConfig,
-) -> steps.TrainState:
-  """Makes the state that a stage begins with from that of its parent.
-
-  Its step is the parent's: no two stages see the data in the same order.
-  Between the phases of a teacher, moments are always kept.
-  """
-  is_grown = module.nuisance_dim != parent.module.nuisance_dim
-  grow = functools.partial(
-    growth.grow,
-    # Channels of a code are (nuisance, factors): new ones come between.
-    position=parent.module.nuisance_channels,
-    initialization=flags.growth,
-  )
-  opt_state = fresh.opt_state
-  if flags.keep_moments or not is_grown:
-    opt_state = grow(parent.state.opt_state, fresh.opt_state)
-  return steps.TrainState(
-    step=parent.state.step,
-    params=grow(parent.state.params, fresh.params),
-    batch_stats=grow(parent.state.batch_stats, fresh.batch_stats),
-    opt_state=opt_state,
-  )

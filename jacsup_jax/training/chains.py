@@ -115,10 +115,7 @@ _list_batches = jax.jit(batches.epoch_indices, static_argnums=(2, 3))
 
 
 def make_resident_epoch(
-  compiled: devices.CompiledSteps,
-  constants: Any,
-  order: Order,
-  *others: Order,
+  compiled: devices.CompiledSteps, constants: Any, order: Order, *others: Order
 ) -> loop.Epoch:
   """Makes the epochs of data that are on all devices.
 

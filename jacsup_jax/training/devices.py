@@ -226,7 +226,8 @@ def compile_epoch(
   if mode == 'pmap':
     local_size = batch_size // jax.device_count()
     compiled = _pmap_steps(steps_fn, local_size, fed)
-    split = functools.partial(_split_rows, local_size=local_size)
+    # [steps, B, ...] of this host -> [steps, devices, B / devices, ...].
+    split = lambda x: x.reshape(len(x), -1, local_size, *x.shape[2:])
     place_rows = lambda rows: jax.tree.map(split, rows) if fed else rows
   else:
     rows_spec = PartitionSpec(None, _AXIS) if fed else PartitionSpec()
@@ -235,9 +236,7 @@ def compile_epoch(
     place = functools.partial(
       jax.make_array_from_process_local_data, rows_sharding
     )
-    place_rows = replicate
-    if fed:
-      place_rows = lambda rows: jax.tree.map(place, rows)
+    place_rows = functools.partial(jax.tree.map, place) if fed else replicate
 
   def placed(state, constants, rows, bounds):
     # Arrays not committed to these devices would compile a second time.
@@ -310,8 +309,7 @@ def _jit_steps(steps_fn, mesh, rows_sharding):
   by_example = NamedSharding(mesh, PartitionSpec(_AXIS))
   return jax.jit(
     functools.partial(
-      steps_fn,
-      shard=lambda x: jax.lax.with_sharding_constraint(x, by_example),
+      steps_fn, shard=lambda x: jax.lax.with_sharding_constraint(x, by_example)
     ),
     in_shardings=(replicated, replicated, rows_sharding, replicated),
     out_shardings=replicated,
@@ -335,8 +333,3 @@ def _pmap_steps(steps_fn, local_size, fed):
     out_axes=None,
   )
   return functools.partial(mapped, np.arange(jax.local_device_count()))
-
-
-def _split_rows(x, local_size):
-  """`[steps, B, ...]` of this host -> `[steps, devices, B / devices, ...]`."""
-  return x.reshape(x.shape[0], -1, local_size, *x.shape[2:])

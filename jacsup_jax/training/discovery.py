@@ -4,7 +4,7 @@ A student grows from its parent and is supervised by it. The parent's whole code
 becomes the student's factors, so that every unit found so far keeps its effect.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 import dataclasses
 import functools
 
@@ -54,10 +54,7 @@ class DiscoveryConfig(chains.ChainConfig):
     choices=STUDENTS,
   )
   num_factors: int = _option(
-    2,
-    'k, code units of the first teacher.',
-    low=1,
-    high=config.LARGEST_WIDTH,
+    2, 'k, code units of the first teacher.', low=1, high=config.LARGEST_WIDTH
   )
   nuisance_dim: int = _option(
     14,
@@ -146,11 +143,6 @@ class DiscoveryConfig(chains.ChainConfig):
       if is_refused:
         raise errors.InputError(f'{found}: {why}; accepted: one of them.')
 
-  def list_dims(self) -> list[int]:
-    """Returns d after each growth."""
-    last = self.nuisance_dim
-    return [*range(self.grow_by, last, self.grow_by), last]
-
 
 def make_stages(flags: DiscoveryConfig) -> list[config.Stage]:
   """Returns the teacher and the chains of students, seed after seed.
@@ -175,7 +167,8 @@ def make_stages(flags: DiscoveryConfig) -> list[config.Stage]:
   }
   patience = flags.patience if flags.grow_when == 'plateau' else None
   make_stage = functools.partial(config.Stage, patience=patience)
-  dims, chain = flags.list_dims(), []
+  last, chain = flags.nuisance_dim, []
+  dims = [*range(flags.grow_by, last, flags.grow_by), last]
   if flags.teacher_workdir is None:
     epochs = flags.teacher_epochs or flags.epochs
     chain.append(
@@ -231,9 +224,7 @@ class Discovery:
     self.batch_size = flags.batch_size
     self.steps_per_epoch = batches.count_steps(len(images), flags.batch_size)
 
-  def create(
-    self, stage: config.Stage, trained: Mapping[str, steps.Trained]
-  ) -> tuple[nn.Module, steps.TrainState]:
+  def create(self, stage, trained) -> tuple[nn.Module, steps.TrainState]:
     """Returns a stage's module and its state before the first step."""
     module = self._make_model(
       self._flags.num_factors,
@@ -252,12 +243,7 @@ class Discovery:
       return module, fresh
     return module, grow_state(parent, fresh, self._flags)
 
-  def make_epoch(
-    self,
-    stage: config.Stage,
-    module: nn.Module,
-    trained: Mapping[str, steps.Trained],
-  ) -> loop.Epoch:
+  def make_epoch(self, stage, module, trained) -> loop.Epoch:
     """Makes the compiled epoch of a stage."""
     program = self.make_steps(stage, module, trained.get(stage.supervisor))
     compiled = devices.compile_epoch(
@@ -268,12 +254,7 @@ class Discovery:
     order = chains.Order(stage.seed, len(self._images), shape)
     return chains.make_resident_epoch(compiled, data, order)
 
-  def make_data(
-    self,
-    stage: config.Stage,
-    program: discovery_steps.DiscoverySteps,
-    trained: Mapping[str, steps.Trained],
-  ) -> discovery_steps.TrainingData:
+  def make_data(self, stage, program, trained) -> discovery_steps.TrainingData:
     """Makes the constants of a stage."""
     parent = trained.get(stage.parent)
     is_embedding = isinstance(program.weights, config.NeighborWeights)
@@ -286,10 +267,7 @@ class Discovery:
     )
 
   def make_steps(
-    self,
-    stage: config.Stage,
-    module: nn.Module,
-    supervisor: steps.Trained | None,
+    self, stage, module, supervisor: steps.Trained | None
   ) -> discovery_steps.DiscoverySteps:
     """Makes the steps of a stage."""
     flags, weights, teacher_module = self._flags, None, None
@@ -361,25 +339,18 @@ def grow_state(
 
   No two stages see the data in the same order.
   """
-  variables = parent.variables
+  state = parent.state
   # A student without BatchNorm, of a teacher with one.
   if parent.module.normalize_code and not fresh.batch_stats:
     fold = flags.fold_normalization
     if flags.growth == 'preserving' if fold is None else fold:
-      variables = growth.fold_normalization(variables)
+      state = state._replace(**growth.fold_normalization(parent.variables))
     else:
-      variables = {**variables, 'batch_stats': {}}
-  grow = functools.partial(
-    growth.grow,
+      state = state._replace(batch_stats={})
+  return steps.grow_state(
+    state,
+    fresh,
+    keep_moments=flags.keep_moments and bool(state.opt_state),
     position=parent.module.code_dim,
     initialization=flags.growth,
-  )
-  opt_state = fresh.opt_state
-  if flags.keep_moments and parent.state.opt_state:
-    opt_state = grow(parent.state.opt_state, fresh.opt_state)
-  return steps.TrainState(
-    step=parent.state.step,
-    params=grow(variables['params'], fresh.params),
-    batch_stats=grow(variables['batch_stats'], fresh.batch_stats),
-    opt_state=opt_state,
   )

@@ -103,17 +103,13 @@ class DiscoverySteps:
     weights = self.weights if weights is None else weights
     if weights is None:
       return functools.partial(objectives.teacher_objective, module=self.module)
+    bind = functools.partial(
+      functools.partial, module=self.module, weights=weights
+    )
     if isinstance(weights, config.NeighborWeights):
-      return functools.partial(
-        objectives.neighbor_teacher_objective,
-        module=self.module,
-        weights=weights,
-      )
-    return functools.partial(
-      objectives.student_objective,
-      module=self.module,
-      weights=weights,
-      teacher_module=self.teacher_module,
+      return bind(objectives.neighbor_teacher_objective)
+    return bind(
+      objectives.student_objective, teacher_module=self.teacher_module
     )
 
   def read_inputs(
@@ -153,7 +149,13 @@ class DiscoverySteps:
         data.teacher, images, permutations, weights.supervision
       )
     if teacher is not None and weights.lambda_check:
-      teacher = self._add_check(teacher, data.teacher, permutations)
+      is_cache = isinstance(data.teacher, TeacherCache)
+      teacher = teacher._replace(
+        partner_factors=codes.take_partners(
+          teacher.factors, permutations[0], self.module.axis_name
+        ),
+        variables=data.teacher.variables if is_cache else data.teacher,
+      )
     ramp = optimizers.make_ramp(weights.ramp, self.ramp_steps)
     scale = ramp and ramp(step - data.first_step)
     return objectives.Inputs(images, permutations, teacher, scale)
@@ -193,17 +195,6 @@ class DiscoverySteps:
       permutations,
       supervision,
       self.module.axis_name,
-    )
-
-  def _add_check(self, outputs, teacher, permutations):
-    """Adds what the swap check needs, for the first swap."""
-    partner_factors = codes.take_partners(
-      outputs.factors, permutations[0], self.module.axis_name
-    )
-    is_cache = isinstance(teacher, TeacherCache)
-    return outputs._replace(
-      partner_factors=partner_factors,
-      variables=teacher.variables if is_cache else teacher,
     )
 
   def _bind_decode(self, variables):

@@ -110,11 +110,7 @@ def student_objective(
     images = models.to_range(images, model.image_range)
     permutations = jnp.atleast_2d(permutation)
     outputs = objectives.compute_teacher_outputs(
-      teacher.encode,
-      teacher.decode,
-      images,
-      permutations,
-      weights.supervision,
+      teacher.encode, teacher.decode, images, permutations, weights.supervision
     )
     if weights.lambda_check:
       outputs = outputs._replace(

@@ -55,6 +55,7 @@ class Inputs(NamedTuple):
   scale: jax.Array | None = None  # [], factor of all weights, see `Ramp`
   neighbor_images: jax.Array | None = None  # [B, H, W, C]
   attributes: jax.Array | None = None  # [B, K] in {-1, +1}
+  uniform: jax.Array | None = None  # [B, hidden] in [0, 1), for dropout
 
 
 def compute_teacher_outputs(
@@ -88,10 +89,7 @@ def compute_changes(
 ) -> jacobian.Changes:
   """Calls `jacobian.compute` with the form of the configuration."""
   return jacobian.compute(
-    *args,
-    form=supervision.jacobian,
-    nodes=supervision.jacobian_nodes,
-    **kwargs,
+    *args, form=supervision.jacobian, nodes=supervision.jacobian_nodes, **kwargs
   )
 
 
@@ -163,9 +161,7 @@ def student_objective(
   decode = lambda code: _decode(module, params, batch_stats, code)
   terms = {
     'cross_covariance': losses.cross_covariance_loss(
-      *code,
-      squared=weights.xcov == 'squared',
-      axis_name=module.axis_name,
+      *code, squared=weights.xcov == 'squared', axis_name=module.axis_name
     )
   }
   loss = weights.lambda_xcov * terms['cross_covariance']
@@ -261,9 +257,7 @@ def attribute_objective(
       losses.attribute_hinge_loss(code.factors, inputs.attributes)
     ),
     'cross_covariance': losses.cross_covariance_loss(
-      *code,
-      squared=weights.xcov == 'squared',
-      axis_name=module.axis_name,
+      *code, squared=weights.xcov == 'squared', axis_name=module.axis_name
     ),
   }
   if inputs.teacher is not None:
@@ -272,11 +266,7 @@ def attribute_objective(
     )
     # Derivatives are those of the whole batch moving, in training mode.
     changes = compute_changes(
-      weights.supervision,
-      decode_swapped,
-      code,
-      targets,
-      images=reconstructions,
+      weights.supervision, decode_swapped, code, targets, images=reconstructions
     ).changes
     terms |= _compare(code, changes, inputs.teacher, weights)
   return _weigh(terms, batch_stats, weights)

@@ -5,10 +5,9 @@ stacked on a first axis. Each replica sees the random numbers of a run alone,
 and its parameters are those of that run up to rounding.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 import dataclasses
 
-import chex
 from flax import linen as nn
 import jax
 import jax.numpy as jnp
@@ -33,9 +32,7 @@ _MAX_CACHE_BYTES = 4 << 30
 _STATE_AXES = steps.TrainState(None, 0, 0, 0)
 
 
-def stack_weights(
-  weights: Sequence[config.LossWeights],
-) -> config.LossWeights:
+def stack_weights(weights: Sequence[config.LossWeights]) -> config.LossWeights:
   """Stacks the weights of replicas: leaves become `[N]` arrays.
 
   Raises:
@@ -98,9 +95,7 @@ class Replicas(discovery.Discovery):
     super().__init__(flags, make_model, images)
     self._seeds = seeds
 
-  def create(
-    self, stage: config.Stage, trained: Mapping[str, steps.Trained]
-  ) -> tuple[nn.Module, steps.TrainState]:
+  def create(self, stage, trained) -> tuple[nn.Module, steps.TrainState]:
     """Returns a stage's module and its stacked state before the first step."""
     count = count_replicas(stage)
     if count is None:
@@ -109,18 +104,19 @@ class Replicas(discovery.Discovery):
     for i, seed in enumerate(self._seeds or [stage.seed] * count):
       module, state = super().create(
         dataclasses.replace(stage, seed=seed),
-        {name: _take_if_stacked(each, i) for name, each in trained.items()},
+        {
+          name: take_replica(each, i) if _is_stacked(each) else each
+          for name, each in trained.items()
+        },
       )
       states.append(state)
-    stacked = _stack([state._replace(step=()) for state in states])
+    stacked = jax.tree.map(
+      lambda *leaves: jnp.stack(leaves),
+      *(state._replace(step=()) for state in states),
+    )
     return module, stacked._replace(step=states[0].step)
 
-  def make_epoch(
-    self,
-    stage: config.Stage,
-    module: nn.Module,
-    trained: Mapping[str, steps.Trained],
-  ) -> loop.Epoch:
+  def make_epoch(self, stage, module, trained) -> loop.Epoch:
     """Makes the compiled epoch of a stage of all replicas."""
     if count_replicas(stage) is None:
       return super().make_epoch(stage, module, trained)
@@ -136,15 +132,9 @@ class Replicas(discovery.Discovery):
     if self._seeds:
       seeds = self._seeds
       data = data._replace(seed=jnp.array(seeds))
+    program = ReplicaSteps(program, bool(self._seeds), _is_stacked(supervisor))
     compiled = devices.compile_epoch(
-      self._flags.parallel,
-      self.batch_size,
-      ReplicaSteps(
-        program,
-        own_batches=bool(self._seeds),
-        own_teacher=supervisor is not None
-        and count_replicas(supervisor.stage) is not None,
-      ),
+      self._flags.parallel, self.batch_size, program
     )
     shape = (self.batch_size, *self._images.shape[1:])
     orders = [chains.Order(seed, len(self._images), shape) for seed in seeds]
@@ -156,11 +146,7 @@ class Replicas(discovery.Discovery):
     self, stage: config.Stage, supervisor: steps.Trained | None
   ) -> codes.Variables | discovery_steps.TeacherCache | None:
     """Returns what supervises a stage, stacked unless it is a single model."""
-    if (
-      supervisor is None
-      or not stage.weights.needs_teacher
-      or count_replicas(supervisor.stage) is None
-    ):
+    if not (stage.weights.needs_teacher and _is_stacked(supervisor)):
       return super().make_teacher(stage, supervisor)
     module = discovery.as_teacher(supervisor.module)
     is_batch = self._flags.teacher_statistics == 'batch'
@@ -209,11 +195,5 @@ class ReplicaSteps:
     )(state, data, rows)
 
 
-def _take_if_stacked(trained, index):
-  if count_replicas(trained.stage) is None:
-    return trained
-  return take_replica(trained, index)
-
-
-def _stack(trees: Sequence[chex.ArrayTree]) -> chex.ArrayTree:
-  return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
+def _is_stacked(trained):
+  return trained is not None and count_replicas(trained.stage) is not None

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 import dataclasses
+import functools
 from typing import Any, NamedTuple, Protocol
 
 import chex
@@ -12,6 +13,7 @@ import optax
 
 from jacsup_jax.core import codes
 from jacsup_jax.core import config
+from jacsup_jax.core import growth
 from jacsup_jax.models import model as models
 from jacsup_jax.training import loop
 
@@ -74,10 +76,7 @@ class Recipe(Protocol):
     """Returns a stage's module and its state before the first step."""
 
   def make_epoch(
-    self,
-    stage: config.Stage,
-    module: nn.Module,
-    trained: Mapping[str, Trained],
+    self, stage: config.Stage, module: nn.Module, trained: Mapping[str, Trained]
   ) -> loop.Epoch:
     """Makes the epoch of a stage; epochs count from the first teacher on."""
 
@@ -92,6 +91,30 @@ def create_train_state(
     batch_stats=variables['batch_stats'],
     opt_state=optimizer.init(variables['params']),
   )
+
+
+def grow_state(
+  state: TrainState, fresh: TrainState, *, keep_moments: bool, **options: Any
+) -> TrainState:
+  """Grows a state to the shapes of a fresh one, see `growth.grow`.
+
+  Its step stays: no two stages see the data in the same order.
+  """
+  grow = functools.partial(growth.grow, **options)
+  opt_state = fresh.opt_state
+  if keep_moments:
+    opt_state = grow(state.opt_state, opt_state)
+  return TrainState(
+    state.step,
+    grow(state.params, fresh.params),
+    grow(state.batch_stats, fresh.batch_stats),
+    opt_state,
+  )
+
+
+def average_over(tree: chex.ArrayTree, axis_name: str | None) -> chex.ArrayTree:
+  """Averages over a mapped axis, if there is one."""
+  return tree if axis_name is None else jax.lax.pmean(tree, axis_name)
 
 
 def train_step(
@@ -110,8 +133,7 @@ def train_step(
   grads, (metrics, batch_stats) = jax.grad(objective, has_aux=True)(
     state.params, state.batch_stats, inputs
   )
-  if axis_name is not None:
-    grads, metrics = jax.lax.pmean((grads, metrics), axis_name)
+  grads, metrics = average_over((grads, metrics), axis_name)
   updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
   params = optax.apply_updates(state.params, updates)
   state = TrainState(state.step + 1, params, batch_stats, opt_state)

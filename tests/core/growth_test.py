@@ -87,13 +87,6 @@ def test_any_pytree_grows():
   assert count == 7
 
 
-def test_old_dtype_is_kept():
-  grown = growth.grow(
-    {'x': jnp.ones(1, jnp.bfloat16)}, {'x': jnp.ones(2)}, position=0
-  )
-  assert grown['x'].dtype == jnp.bfloat16
-
-
 @pytest.mark.parametrize(
   ('old', 'new', 'position'),
   [
@@ -113,16 +106,6 @@ def test_errors_name_the_leaf_and_both_shapes(old, new, position):
     )
   for part in ("['decoder']['dense_0']", str(old), str(new)):
     assert part in str(error.value)
-
-
-def test_other_structures_are_refused_by_name():
-  with pytest.raises(errors.InputError, match=r"\['norm'\].*\['scale'\]"):
-    growth.grow({'norm': jnp.ones(1)}, {'scale': jnp.ones(1)}, position=0)
-
-
-def test_unknown_initialization_is_refused():
-  with pytest.raises(errors.InputError, match='zeros.*random, preserving'):
-    growth.grow({}, {}, position=0, initialization='zeros')
 
 
 # Invariants.
@@ -203,8 +186,7 @@ def test_preserving_growth_reproduces_the_teacher_bit_for_bit(
 # The BatchNorm of the code stays, and grows with it.
 @pytest.mark.parametrize('with_jit', [True, False])
 @pytest.mark.parametrize(
-  'code_dim',
-  [2, *(pytest.param(d, marks=pytest.mark.slow) for d in (7, 17))],
+  'code_dim', [2, *(pytest.param(d, marks=pytest.mark.slow) for d in (7, 17))]
 )
 def test_preserving_growth_of_a_convolutional_code_is_exact_too(
   code_dim, with_jit
@@ -221,27 +203,6 @@ def test_preserving_growth_of_a_convolutional_code_is_exact_too(
   )
   images = jax.random.uniform(jax.random.key(5), (9, 32, 32, 3))
   _check_preserving(make, code_dim, small, images, with_jit)
-
-
-def test_statistics_of_a_convolutional_code_grow_with_it():
-  small = _init(_svhn_model(normalize_code=True))['batch_stats']
-  small = jax.tree.map(lambda x: x + 3, small)
-  large = _init(_svhn_model(2, 2, normalize_code=True))['batch_stats']
-  stats = growth.grow(small, large, position=1)['encoder']['code_norm']
-  # New units have those of a new model: mean 0 and variance 1.
-  np.testing.assert_array_equal(stats['mean'], [3, 0, 0, 3])
-  np.testing.assert_array_equal(stats['var'], [4, 1, 1, 4])
-
-
-def test_random_growth_does_not_reproduce_the_teacher():
-  small = _init(_model(2))['params']
-  grown = _grow(small, _model(2, 1), 1, position=2)
-  code = codes.Code(jnp.ones((1, 2)), jnp.ones((1, 1)))
-  before = models.Model(_model(2), small).decode(
-    code._replace(nuisance=jnp.zeros((1, 0)))
-  )
-  after = models.Model(_model(2, 1), grown).decode(code)
-  assert not np.allclose(before, after)
 
 
 @families
@@ -307,23 +268,3 @@ def test_folded_normalization_gives_the_same_factors(make_model, first, axis):
     codes.merge(encode(variables['params'], images)),
     atol=1e-6,
   )
-  # Without folding they differ, and the rest of the tree is left alone.
-  assert not np.allclose(
-    plain(variables['params'], images).factors,
-    encode(variables['params'], images).factors,
-    atol=1e-2,
-  )
-  chex.assert_trees_all_equal(
-    folded['params']['decoder'], variables['params']['decoder']
-  )
-  assert (
-    variables['params']['encoder']['code']
-    is not (folded['params']['encoder']['code'])
-  )
-
-
-def test_growth_leaves_its_input_alone():
-  small = _init(_model(2))['params']
-  copy = jax.tree.map(np.array, small)
-  _grow(small, _model(2, 1), 1, position=1)
-  chex.assert_trees_all_equal(small, copy)

@@ -57,31 +57,12 @@ def _factor_jacobian(decode, code):
 # Values.
 
 
-def test_secant_of_hand_computed_decoders():
-  # One factor, one pixel: the student has slope 3, the teacher slope 1.
-  student = lambda code: (3.0 * code.factors).reshape(-1, 1, 1, 1)
-  teacher = lambda code: (1.0 * code.factors).reshape(-1, 1, 1, 1)
-  code = codes.Code(jnp.array([[0.0], [2.0]]), jnp.zeros((2, 0)))
-  loss = jacobian.secant_loss(student, code, teacher, code, jnp.array([1, 0]))
-  # The factors change by 2 and -2: (6 - 2)^2 and (-6 + 2)^2.
-  np.testing.assert_array_equal(loss, [16.0, 16.0])
-
-
 def test_decode_swapped_of_the_identity():
   decode = lambda code: codes.merge(code).reshape(-1, 2, 1, 1)
   code = codes.Code(jnp.array([[1.0], [2.0]]), jnp.array([[5.0], [6.0]]))
   images, swapped = jacobian.decode_swapped(decode, code, jnp.array([1, 0]))
   np.testing.assert_array_equal(images.reshape(2, 2), [[1, 5], [2, 6]])
   np.testing.assert_array_equal(swapped.reshape(2, 2), [[2, 5], [1, 6]])
-
-
-def test_images_of_other_shapes_raise():
-  code = _code(0)
-  other = lambda code: jnp.zeros((code.factors.shape[0], 3, 2, 1))
-  decode = functools.partial(_linear, _random(1, 5, 6))
-  for loss in LOSSES.values():
-    with pytest.raises(errors.InputError, match=r'2, 3, 1.*3, 2, 1.*accepted'):
-      loss(decode, code, other, code, PERMUTATION)
 
 
 @pytest.mark.parametrize('name', config.JACOBIANS)
@@ -93,28 +74,13 @@ def test_decoder_whose_shape_changes_with_the_code_is_refused(name):
   with pytest.raises(errors.InputError, match='images of .*one image per'):
     LOSSES[name](short, code, decode, code, PERMUTATION)
 
-  # As wide as the code has factors: other shapes for student and teacher.
-  def wide(code):
-    rows, columns = code.factors.shape
-    return jnp.zeros((rows, 2, columns, 1))
-
-  with pytest.raises(errors.InputError, match=r'2, 2, 1.*2, 3, 1'):
-    LOSSES[name](wide, code, wide, _code(0, 3, 2), PERMUTATION)
-
 
 @pytest.mark.parametrize('name', config.JACOBIANS)
-@pytest.mark.parametrize('shape', [(4,), (4, 2, 1)])
-def test_factors_of_another_rank_are_refused(name, shape):
-  code = codes.Code(jnp.ones(shape), jnp.ones((4, 3)))
+def test_factors_of_another_rank_are_refused(name):
+  code = codes.Code(jnp.ones((4, 2, 1)), jnp.ones((4, 3)))
   decode = lambda code: jnp.ones((4, *SHAPE))
   with pytest.raises(errors.InputError, match='factors of shape.*rank 2'):
     LOSSES[name](decode, code, decode, code, PERMUTATION)
-
-
-def test_full_of_other_numbers_of_factors_is_refused():
-  decode = functools.partial(_linear, _random(1, 5, 6))
-  with pytest.raises(errors.InputError, match='accepted: the same shape'):
-    jacobian.full_loss(decode, _code(0), decode, _code(0, 3, 2))
 
 
 def test_full_jacobian_that_is_too_large_says_how_large():
@@ -280,25 +246,6 @@ def test_identity_permutation_gives_exactly_zero(name):
   np.testing.assert_array_equal(loss, np.zeros(4))
 
 
-def test_secant_is_the_tangent_for_small_changes():
-  student = functools.partial(_curved, 0.3 * _random(0, 5, 6))
-  teacher = functools.partial(_curved, 0.3 * _random(1, 5, 6))
-  step = 1e-2
-  # Two examples that differ in their factors by `step` times a direction.
-  factors, nuisance = _random(2, 1, 2), jnp.tile(_random(3, 1, 3), (2, 1))
-  direction = _random(4, 1, 2)
-  code = codes.Code(
-    jnp.concatenate([factors, factors + step * direction]), nuisance
-  )
-  loss = jacobian.secant_loss(student, code, teacher, code, jnp.array([1, 0]))
-  difference = _factor_jacobian(teacher, code) - _factor_jacobian(student, code)
-  tangent = jnp.einsum('bpk,bk->bp', difference, jnp.tile(direction, (2, 1)))
-  # The secant differs from the tangent by terms of the order of the step.
-  np.testing.assert_allclose(
-    loss / step**2, jnp.mean(jnp.square(tangent), axis=1), rtol=5 * step
-  )
-
-
 def test_tangent_is_the_limit_of_the_secant():
   # Swaps that shrink: their difference shrinks as their size does.
   sizes = 0.1 * 0.5 ** np.arange(6)
@@ -343,28 +290,6 @@ def test_path_converges_to_the_secant():
   assert gaps[0] > 1e-2 and gaps[-1] < 1e-9
 
 
-def test_gradient_of_the_path_converges_to_that_of_the_secant():
-  teacher = functools.partial(_curved, 0.3 * _random(1, 5, 6))
-
-  def grad(loss):
-    return jax.grad(
-      lambda kernel, code: jnp.sum(
-        loss(
-          functools.partial(_curved, kernel),
-          code,
-          teacher,
-          _code(3),
-          PERMUTATION,
-        )
-      ),
-      argnums=(0, 1),
-    )(0.3 * _random(0, 5, 6), _code(2))
-
-  path = grad(functools.partial(jacobian.path_loss, nodes=12))
-  # Rounding of float32; a stopped direction would show.
-  chex.assert_trees_all_close(path, grad(jacobian.secant_loss), atol=1e-4)
-
-
 def test_full_is_the_mean_of_tangents_along_normal_directions():
   student = functools.partial(_curved, _random(0, 5, 6))
   teacher = functools.partial(_curved, _random(1, 5, 6))
@@ -388,17 +313,6 @@ def test_full_is_the_mean_of_tangents_along_normal_directions():
   assert np.all(error < 0.1 * full)
 
 
-def test_full_is_the_squared_norm_of_the_jacobians_difference():
-  student = functools.partial(_curved, _random(0, 5, 6))
-  teacher = functools.partial(_curved, _random(1, 5, 6))
-  loss = jacobian.full_loss(student, _code(2), teacher, _code(3))
-  difference = _factor_jacobian(teacher, _code(3)) - _factor_jacobian(
-    student, _code(2)
-  )
-  expected = jnp.sum(jnp.square(difference), axis=(1, 2)) / 6
-  np.testing.assert_allclose(loss, expected, rtol=1e-5)
-
-
 @pytest.mark.parametrize('name', ['secant', 'tangent', 'path'])
 def test_loss_over_an_axis_is_that_of_the_whole_batch(name):
   student = functools.partial(_curved, _random(0, 5, 6))
@@ -410,19 +324,3 @@ def test_loss_over_an_axis_is_that_of_the_whole_batch(name):
     axis_name='shards',
   )(*jax.tree.map(lambda x: x.reshape(2, 2, *x.shape[1:]), args))
   np.testing.assert_allclose(spread.reshape(4), whole, rtol=1e-5)
-
-
-def test_tangents_pass_through_a_swap():
-  kernel = _random(0, 5, 6)
-  decode = functools.partial(_curved, kernel)
-  swap = lambda code: jacobian.decode_swapped(decode, code, PERMUTATION)[1]
-  code, tangent = _code(2), _code(5)
-  _, change = jax.jvp(swap, (code,), (tangent,))
-  step = 1e-2
-  moved = lambda sign: jax.tree.map(
-    lambda c, t: c + sign * step * t, code, tangent
-  )
-  # Central difference: an error of the order of the step squared.
-  np.testing.assert_allclose(
-    change, (swap(moved(1)) - swap(moved(-1))) / (2 * step), atol=1e-2
-  )

@@ -16,12 +16,8 @@ from jacsup_jax.models import autoencoders
 from jacsup_jax.training import objectives
 
 MODULE = autoencoders.FaceAutoencoder(
-  num_factors=2,
-  nuisance_channels=3,
-  image_size=8,
-  first_width=4,
-  last_width=4,
-)  # pyformat: disable
+  num_factors=2, nuisance_channels=3, image_size=8, first_width=4, last_width=4
+)
 WEIGHTS = config.AttributeLossWeights(
   lambda_reconstruction=2.0,
   lambda_prediction=3.0,

@@ -13,7 +13,6 @@ import pytest
 from jacsup_jax.core import config
 from jacsup_jax.data import batches
 from jacsup_jax.models import autoencoders
-from jacsup_jax.models import model as models
 from jacsup_jax.training import discovery_steps
 from jacsup_jax.training import loop
 from jacsup_jax.training import objectives
@@ -29,11 +28,7 @@ OPTIMIZATION = config.Optimization(learning_rate=1e-2, weight_decay=0.0)
 
 def _module(num_factors, nuisance_dim, normalize_code=False):
   return autoencoders.MlpAutoencoder(
-    num_factors,
-    nuisance_dim,
-    normalize_code,
-    image_shape=SHAPE,
-    widths=(8, 6),
+    num_factors, nuisance_dim, normalize_code, image_shape=SHAPE, widths=(8, 6)
   )
 
 
@@ -71,14 +66,6 @@ def _run_epoch(data, program=STEPS, epoch=0):
 # Values.
 
 
-def test_first_state_is_step_zero():
-  variables = _init(TEACHER)
-  state = steps.create_train_state(variables, optax.adam(1e-3))
-  assert state.step == 0 and state.step.shape == ()
-  chex.assert_trees_all_equal(state.params, variables['params'])
-  chex.assert_trees_all_equal(state.batch_stats, variables['batch_stats'])
-
-
 def test_step_is_gradient_descent():
   # Loss (p - x)^2: the gradient at p = 1 and x = 3 is -4.
   def objective(params, batch_stats, inputs):
@@ -106,9 +93,7 @@ def test_epoch_takes_the_batches_of_the_data_in_order():
   found = []
   step = jax.jit(
     functools.partial(
-      steps.train_step,
-      objective=program.make_objective(),
-      optimizer=optimizer,
+      steps.train_step, objective=program.make_objective(), optimizer=optimizer
     )
   )
   # 40 examples: two steps of 16, 8 left out.
@@ -209,18 +194,6 @@ def test_teacher_may_have_the_statistics_of_the_batch():
     _run_epoch(data, batch)[1]['factor_matching']
     > 3 * _run_epoch(data)[1]['factor_matching']
   )
-
-
-def test_cache_has_a_row_per_image():
-  variables = _init(TEACHER)
-  cache = discovery_steps.compute_teacher_cache(
-    TEACHER, variables, jnp.asarray(IMAGES)
-  )
-  model = models.Model(TEACHER, variables['params'], variables['batch_stats'])
-  code = model.encode(IMAGES)
-  np.testing.assert_allclose(cache.factors, code.factors, atol=1e-6)
-  np.testing.assert_allclose(cache.images, model.decode(code), atol=1e-6)
-  assert cache.variables is None
 
 
 def test_traced_weights_replace_those_of_the_program():

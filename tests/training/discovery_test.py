@@ -26,16 +26,14 @@ FLAGS = discovery.DiscoveryConfig(
   batch_size=16,
   optimization=config.Optimization(learning_rate=1e-2),
 )
+MUON = config.Optimization(optimizer='muon')
+COSINE = config.Optimization(learning_rate_schedule='cosine')
 replace = dataclasses.replace
 
 
 def _make_module(num_factors, nuisance_dim, is_first=False):
   return autoencoders.MlpAutoencoder(
-    num_factors,
-    nuisance_dim,
-    is_first,
-    image_shape=SHAPE,
-    widths=(8, 6),
+    num_factors, nuisance_dim, is_first, image_shape=SHAPE, widths=(8, 6)
   )
 
 
@@ -92,7 +90,7 @@ def test_kinds_of_students():
     students=discovery.STUDENTS,
     grow_when='plateau',
     patience=4,
-  )  # pyformat: disable
+  )
   stages = {stage.name: stage for stage in discovery.make_stages(flags)}
   assert stages['student_d02'].weights == weights
   alone = stages['student_no_jacobian_d02'].weights
@@ -106,7 +104,7 @@ def test_kinds_of_students():
     lambda_hsic=0.0,
     lambda_check=0.0,
     lambda_orthogonal=0.0,
-  )  # pyformat: disable
+  )
   scratch = stages['student_from_scratch_d02']
   assert (scratch.parent, scratch.supervisor) == (None, 'teacher')
   assert scratch.epochs == 2 * 3 and scratch.weights == weights
@@ -132,30 +130,16 @@ def test_seeds_are_more_stages():
     ({'students': ()}, '--students='),
     ({'nuisance_dim': 0}, '--nuisance_dim=0'),
     ({'grow_by': 2}, '--grow_by=2 with --nuisance_dim=1'),
-    ({'num_factors': 10**6}, '--num_factors=1000000'),
-    ({'epochs': 0}, '--epochs=0'),
-    ({'teacher_epochs': 0}, '--teacher_epochs=0'),
-    ({'parallel': 'xmap'}, '--parallel=xmap'),
-    ({'seed': -1}, '--seed=-1'),
     (
-      {
-        'keep_moments': True,
-        'optimization': config.Optimization(optimizer='muon'),
-      },
+      {'keep_moments': True, 'optimization': MUON},
       '--keep_moments with --optimizer=muon',
     ),
     (
-      {
-        'keep_moments': True,
-        'optimization': config.Optimization(learning_rate_schedule='cosine'),
-      },
+      {'keep_moments': True, 'optimization': COSINE},
       '--keep_moments with --learning_rate_schedule=cosine',
     ),
     (
-      {
-        'grow_when': 'plateau',
-        'optimization': config.Optimization(learning_rate_schedule='cosine'),
-      },
+      {'grow_when': 'plateau', 'optimization': COSINE},
       '--grow_when=plateau with --learning_rate_schedule=cosine',
     ),
     (
@@ -185,11 +169,6 @@ def test_full_jacobians_have_a_size_limit():
   stages = discovery.make_stages(flags)
   with pytest.raises(errors.InputError, match='--lambda_orthogonal'):
     discovery.check_sizes(flags, stages, (1024, 2048, 1))
-
-
-def test_batch_larger_than_the_data_is_refused():
-  with pytest.raises(errors.InputError, match='--batch_size=64.* 40 '):
-    _recipe(replace(FLAGS, batch_size=64))
 
 
 # Invariants.
@@ -230,12 +209,6 @@ def test_normalization_is_folded_or_dropped(chain, growth, fold, is_folded):
     student.encode(IMAGES).factors, teacher.encode(IMAGES).factors, atol=1e-5
   )
   assert same == is_folded
-
-
-def test_teacher_is_not_trained_by_its_student(chain):
-  before = jax.tree.map(np.array, chain['teacher'].state)
-  _train(discovery.make_stages(FLAGS)[1:], given=[chain['teacher']])
-  chex.assert_trees_all_equal(before, chain['teacher'].state)
 
 
 def test_same_seed_gives_the_same_bits_and_another_does_not(chain):
@@ -290,22 +263,6 @@ def test_recipe_of_neighbors_and_a_checked_student(chain):
   assert program.ramp_steps == program.num_steps == 2
   trained, metrics = _train([student], flags, [chain['teacher']])
   assert metrics['swap_check'] > 0 and trained[student.name].state.step == 2
-
-
-def test_an_epoch_compiles_once(chain, caplog):
-  stage = discovery.make_stages(FLAGS)[1]
-  flags = replace(FLAGS, weights=config.LossWeights(0.3, 0.2, 0.1))
-  stage = replace(stage, weights=flags.weights)  # Not seen before.
-  module, state = _recipe(flags).create(stage, chain)
-  state = jax.device_get(state)  # As a restored one.
-  epoch_fn = _recipe(flags).make_epoch(stage, module, chain)
-  counts = []
-  with jax.log_compiles():
-    for epoch in range(1, 4):
-      state, _ = epoch_fn(state, epoch)
-      found = [m for m in caplog.messages if 'Finished XLA comp' in m]
-      counts.append(len(found))
-  assert counts[0] >= 1 and counts == 3 * counts[:1]
 
 
 # In memory.

