@@ -47,9 +47,9 @@ _DEFAULTS = {
 }
 
 
-def _table_option():
+def _table_option(default):
   return options.option(
-    '4', 'Table of the paper.', choices=TABLES, group='what'
+    default, 'Table of the paper.', choices=TABLES, group='what'
   )
 
 
@@ -57,14 +57,14 @@ def _table_option():
 class ClassesConfig(mnist.Config):
   """The flags of Table 4."""
 
-  table: str = _table_option()
+  table: str = _table_option('4')
 
 
 @dataclasses.dataclass(frozen=True)
 class FacesConfig(celeba.Config):
   """The flags of Tables 5 and 6."""
 
-  table: str = _table_option()
+  table: str = _table_option('5')
 
 
 def make_default(argv: Sequence[str]) -> ClassesConfig | FacesConfig:
