@@ -71,15 +71,11 @@ class ChainConfig:
       suffix = f'_seed{seed}' if len(seeds) > 1 else ''
       rename = lambda name, suffix=suffix: name and f'{name}{suffix}'
       for stage in chain:
-        stages.append(
-          dataclasses.replace(
-            stage,
-            name=rename(stage.name),
-            parent=rename(stage.parent),
-            teacher=rename(stage.teacher),
-            seed=seed,
-          )
-        )
+        names = {
+          key: rename(getattr(stage, key))
+          for key in ('name', 'parent', 'teacher')
+        }
+        stages.append(dataclasses.replace(stage, seed=seed, **names))
     return stages
 
 
@@ -98,11 +94,6 @@ class Order:
   def steps(self) -> int:
     """Steps of an epoch."""
     return batches.count_steps(self.num_examples, self.batch_shape[0])
-
-  @property
-  def part_steps(self) -> int:
-    """Steps between two polls, see `loop.Epoch`."""
-    return loop.count_part_steps(self.batch_shape)
 
   def list_batches(self, epoch: int) -> jax.Array:
     """Returns `[steps, B]` indices of the examples of an epoch."""
@@ -132,7 +123,8 @@ def make_resident_epoch(
     run = lambda state, bounds: compiled.run(state, constants, rows, bounds)
     yield loop.Chunk(0, order.steps, run)
 
-  return loop.Epoch(order.steps, chunks, order.part_steps)
+  part_steps = loop.count_part_steps(order.batch_shape)
+  return loop.Epoch(order.steps, chunks, part_steps)
 
 
 def make_fed_epoch(
@@ -171,4 +163,5 @@ def make_fed_epoch(
       yield loop.Chunk(start, length, run)
       start += length
 
-  return loop.Epoch(order.steps, chunks, order.part_steps, is_fed=True)
+  part_steps = loop.count_part_steps(order.batch_shape)
+  return loop.Epoch(order.steps, chunks, part_steps, is_fed=True)

@@ -1,9 +1,7 @@
 """Devices and processes: the only module that asks which there are.
 
-The same steps run in two ways: `jit` over a mesh, where the compiler spreads
-the batch, or `pmap`, where each device takes its share and batch statistics are
-averaged by name. Once `connect` has joined several processes, all take the same
-steps; the first one alone measures and writes the work directory.
+Steps run by `jit` over a mesh, where the compiler spreads the batch, or by
+`pmap`, where each device takes its share and statistics are averaged by name.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -206,7 +204,7 @@ def compile_epoch(
 
   Args:
     mode: 'jit' or 'pmap'.
-    batch_size: over all devices.
+    batch_size: over all devices, which must divide it.
     steps_fn: `(state, constants, rows, bounds, shard=...) -> (state, metrics)`,
       hashable, whose modules have the `axis_name` of the mode. `shard` keeps
       the part of `[B, ...]` arrays that belongs to a device, or lays them out.
@@ -214,11 +212,7 @@ def compile_epoch(
       part of each batch; otherwise every device receives all of them.
 
   Returns:
-    `(state, constants, rows, bounds=...) -> (state, metrics)`, which compiles
-    once for all bounds. The state is donated under jit.
-
-  Raises:
-    InputError: if the devices do not divide the batch.
+    A program for all bounds. The state is donated under jit.
   """
   check_batch_size(batch_size)
   mesh = _make_mesh()

@@ -45,28 +45,18 @@ class DiscoverySteps:
   """The steps of a stage of Section 3, of data that are on the devices.
 
   Hashable: equal stages share one compiled program, whatever their seeds.
-
-  Attributes:
-    module: that is trained; its `axis_name` is the axis that a batch is spread
-      over, if any.
-    teacher_module: of the variables in `TrainingData.teacher`.
-    weights: None for a first teacher that reconstructs its images.
-    optimization: the flags of the optimizer.
-    batch_size: over all devices.
-    num_steps: of the stage, for a cosine schedule.
-    ramp_steps: until the weights reach their full values.
-    teacher_statistics: 'running', or 'batch': a teacher with BatchNorm
-      normalises with the statistics of the batch.
+  `module.axis_name` is the axis that a batch is spread over, if any.
   """
 
   module: nn.Module
   teacher_module: nn.Module | None
+  # None for a first teacher that reconstructs its images.
   weights: config.LossWeights | config.NeighborWeights | None
   optimization: config.Optimization
-  batch_size: int
-  num_steps: int | None = None
-  ramp_steps: int | None = None
-  teacher_statistics: str = 'running'
+  batch_size: int  # Over all devices.
+  num_steps: int | None = None  # Of the stage, for a cosine schedule.
+  ramp_steps: int | None = None  # Until the weights reach their full values.
+  teacher_statistics: str = 'running'  # Or 'batch', of a teacher's BatchNorm.
 
   def __call__(
     self,

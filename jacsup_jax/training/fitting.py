@@ -27,16 +27,10 @@ def fit_teacher(
   module: nn.Module | None = None,
   flags: discovery.DiscoveryConfig = discovery.DiscoveryConfig(),
 ) -> steps.Trained:
-  """Trains a first teacher: an autoencoder whose whole code are factors.
+  """Trains a first teacher, an autoencoder whose whole code are k factors.
 
-  Args:
-    data: training images.
-    num_factors: k.
-    epochs: passes over the data.
-    seed: of initialisation and data order.
-    module: an autoencoder with `num_factors` and no nuisance; by default the
-      paper's for digits, for the shape of the images.
-    flags: everything else, e.g. the optimizer and the batch size.
+  By default `module` is the paper's for digits, for the shape of the images; it
+  has no nuisance. `flags` are everything else, e.g. optimizer and batch size.
   """
   if module is None:
     module = autoencoders.MlpAutoencoder(
@@ -57,18 +51,10 @@ def fit_student(
   weights: config.LossWeights | None = None,
   flags: discovery.DiscoveryConfig = discovery.DiscoveryConfig(),
 ) -> steps.Trained:
-  """Grows a student from its parent and trains it under its supervision.
+  """Grows a student by `grow_by` units and trains it, its parent supervising.
 
-  Args:
-    parent: a teacher, or the student before.
-    data: training images.
-    grow_by: units that are added to the nuisance.
-    epochs: passes over the data.
-    weights: of the objective; by default those of `flags`.
-    flags: everything else, e.g. the optimizer and the batch size.
-
-  Returns:
-    The student, whose factors are those of the first teacher.
+  Its factors are those of the first teacher. `weights` of the objective are by
+  default those of `flags`, as everything else, e.g. optimizer and batch size.
   """
   module = parent.module.clone(
     nuisance_dim=parent.module.nuisance_dim + grow_by, normalize_code=False

@@ -123,19 +123,13 @@ class Chunk(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Epoch:
-  """The epochs of a stage.
+  """The epochs of a stage."""
 
-  Attributes:
-    steps: of an epoch.
-    chunks: `(epoch, first) -> chunks`, from the one that contains step `first`.
-    part_steps: largest number of steps between two polls, even.
-    is_fed: data are read during training; otherwise they are on the devices.
-  """
-
-  steps: int
+  steps: int  # Of an epoch.
+  # (epoch, first) -> chunks, from the one that contains step `first`.
   chunks: Callable[[int, int], Iterator[Chunk]]
-  part_steps: int = _LONGEST_PART
-  is_fed: bool = False
+  part_steps: int = _LONGEST_PART  # At most between two polls; even.
+  is_fed: bool = False  # Data are read during training.
 
   def __call__(self, state: Any, epoch: int) -> tuple[Any, codes.Metrics]:
     """Takes all steps of an epoch, and returns the means of their metrics."""
@@ -146,19 +140,13 @@ class Epoch:
 
 @dataclasses.dataclass
 class Taken:
-  """The steps of an epoch taken so far.
-
-  Attributes:
-    count: number of steps, from the first on.
-    metrics: by name, a list of `[n, ...]` of consecutive steps.
-    seconds: spent on them, summed over the runs that took them.
-    waited: seconds of these with nothing to compute until data arrived.
-  """
+  """The steps of an epoch taken so far."""
 
   count: int = 0
+  # By name, `[n, ...]` of consecutive steps.
   metrics: dict[str, list[np.ndarray]] = dataclasses.field(default_factory=dict)
   seconds: float = 0.0
-  waited: float = 0.0
+  waited: float = 0.0  # Seconds of these with nothing to compute.
 
   def add(self, metrics: Mapping[str, np.ndarray]) -> None:
     """Adds metrics `[n, ...]` of the steps that follow."""

@@ -1,12 +1,7 @@
 """Training objectives: weighted sums of losses, as functions of parameters.
 
-Each returns `(loss, (metrics, batch_stats))` for `jax.value_and_grad(...,
-has_aux=True)`. Metrics are the unweighted terms and `loss`, their weighted sum.
-
-For digits (Section 3 of Lezama (2019)) the encoder alone may normalise, and
-swapped codes share the batch of the others. For faces (Section 4) encoder and
-decoder normalise with the statistics of the batch, those of real and of swapped
-codes apart; the running statistics follow the real ones alone.
+Each returns `(loss, (metrics, batch_stats))`; metrics are the unweighted terms
+and `loss`, their weighted sum. Running statistics follow real codes alone.
 """
 
 from typing import Any, NamedTuple

@@ -1,8 +1,7 @@
 """Replicas: many students of Section 3 trained at once, as one `vmap`.
 
-A stage is one of N replicas if its weights have `[N]` leaves; its states are
-stacked on a first axis. Each replica sees the random numbers of a run alone,
-and its parameters are those of that run up to rounding.
+A stage of N replicas has weights with `[N]` leaves, and stacked states. Each
+sees the random numbers, and up to rounding has the parameters, of a run alone.
 """
 
 from collections.abc import Sequence

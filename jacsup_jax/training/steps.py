@@ -35,13 +35,9 @@ class TrainState(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Trained:
-  """A model at the end of its stage.
+  """A model at the end of its stage, with the first teacher's factors.
 
-  Attributes:
-    stage: that trained it.
-    module: as it is evaluated, with the first teacher's factors.
-    state: after the last step, on the host.
-    sha256: of its parameters, see `core.trees.hash_tree`.
+  The state, of the last step, is on the host; see `core.trees.hash_tree`.
   """
 
   stage: config.Stage
