@@ -300,11 +300,7 @@ def train_step(
   weights: FaderLossWeights,
   optimizer: optax.GradientTransformation,
 ) -> tuple[steps.TrainState, codes.Metrics]:
-  """Takes one step: the discriminator's update, then the autoencoder's.
-
-  Returns:
-    The state after the step, and scalar metrics, each before its update.
-  """
+  """Takes one step: the discriminator's update, then the autoencoder's."""
   average = functools.partial(steps.average_over, axis_name=module.axis_name)
   bind = lambda **parts: {**state.params, **parts}
 

@@ -233,18 +233,12 @@ def run(
   should_stop: Callable[[], bool] = lambda: False,
   check: Callable[[int, Mapping[str, np.ndarray]], None] = check_finite,
 ) -> Any:
-  """Takes the remaining steps of an epoch, part by part.
+  """Takes the steps of an epoch after those taken, part by part.
 
   While a part is computed the next one is queued on the devices, and the
-  metrics of the previous one are read.
-
-  Args:
-    epoch_fn: the epochs of the stage.
-    state: after the steps that were taken; its memory may be donated.
-    epoch: number of the epoch.
-    taken: its steps so far; updated.
-    should_stop: polled before each part; True stops before it.
-    check: called with the first step and the metrics of each part.
+  metrics of the previous one are read. The state's memory may be donated;
+  `should_stop` is polled before each part; `check` gets the first step and the
+  metrics of each.
 
   Raises:
     NonFiniteError: by `check_finite`, or if the state after the last step of
