@@ -24,6 +24,7 @@ from experiments import judge
 from experiments import progress
 from experiments import session
 from jacsup_jax.baselines import fader
+from jacsup_jax.baselines import fader_steps
 from jacsup_jax.core import config as config_lib
 from jacsup_jax.core import errors
 from jacsup_jax.data import registry
@@ -157,7 +158,7 @@ def prepare_training(config, stages, train, workdir):
     fader.make_flags(chain, config.baseline),
     functools.partial(make, cls=fader.FaderAutoencoder),
     train,
-    fader.FaderSteps,
+    fader_steps.FaderSteps,
   )
   is_baseline = lambda stage: isinstance(stage.weights, fader.FaderLossWeights)
   others = [stage for stage in stages if is_baseline(stage)]

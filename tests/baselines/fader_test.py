@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from jacsup_jax.baselines import fader
+from jacsup_jax.baselines import fader_steps
 from jacsup_jax.core import config
 from jacsup_jax.core import errors
 from jacsup_jax.data import batches
@@ -61,7 +62,7 @@ def _apply(state, method, *args):
 
 @jax.jit
 def _step(state, batch):
-  return fader.train_step(
+  return fader_steps.train_step(
     state, batch, module=MODULE, weights=WEIGHTS, optimizer=OPTIMIZER
   )
 
@@ -82,7 +83,7 @@ def _encode(params, state, inputs):
 def _discriminator_grads(state, batch):
   def objective(params):
     nuisance = _encode(params, state, batch).nuisance
-    return fader.discriminator_objective(
+    return fader_steps.discriminator_objective(
       params,
       state.batch_stats,
       nuisance,
@@ -98,7 +99,7 @@ def _discriminator_grads(state, batch):
 def _autoencoder_grads(state, batch, weight):
   def objective(params):
     code = _encode(params, state, batch)
-    return fader.autoencoder_objective(
+    return fader_steps.autoencoder_objective(
       params, state.batch_stats, code, batch, weight, module=MODULE
     )
 
@@ -151,12 +152,14 @@ def test_discriminator_is_that_of_numpy(state):
 
 def test_ramp_is_linear_from_zero():
   weights = fader.FaderLossWeights(0.2, adversarial_ramp_steps=100)
-  weight = functools.partial(fader.compute_adversarial_weight, weights=weights)
+  weight = functools.partial(
+    fader_steps.compute_adversarial_weight, weights=weights
+  )
   # 0.2 * 25 / 100.
   for step, expected in ((0, 0.0), (25, 0.05), (100, 0.2), (1000, 0.2)):
     np.testing.assert_allclose(weight(jnp.int32(step)), expected, rtol=1e-6)
   at_once = fader.FaderLossWeights(0.2, adversarial_ramp_steps=0)
-  first = fader.compute_adversarial_weight(jnp.int32(0), at_once)
+  first = fader_steps.compute_adversarial_weight(jnp.int32(0), at_once)
   np.testing.assert_allclose(first, 0.2, rtol=1e-6)
 
 
@@ -274,7 +277,9 @@ def test_discriminator_learns_unless_it_is_opposed(
     discriminator_hidden=64,
   )
   flags = attributes.AttributesConfig(batch_size=32, learning_rate=1e-3)
-  recipe = attributes.Attributes(flags, make_module, train, fader.FaderSteps)
+  recipe = attributes.Attributes(
+    flags, make_module, train, fader_steps.FaderSteps
+  )
   weights = fader.FaderLossWeights(weight, adversarial_ramp_steps=100)
   [stage] = fader.make_stages(fader.FaderConfig(12, weights=weights), 32)
   module, state = recipe.create(stage, {})
