@@ -222,7 +222,7 @@ def _write_table(config, table, output):
   files.write_whole(
     path.with_suffix('.csv'), paper_tables.format_csv(table, rows)
   )
-  if table.number == 2:
+  if table.number in (1, 2):
     # pylint: disable=import-outside-toplevel
     from jacsup_jax.figures import curves
     from jacsup_jax.figures import panels
@@ -231,8 +231,9 @@ def _write_table(config, table, output):
       {**row._asdict(), table.rate_name: row.rate, 'source': 'paper'}
       for row in table.rows
     ]
-    figure = curves.tradeoff([*rows, *of_paper])
-    files.write_whole(output / 'figure_4.png', panels.encode(figure))
+    figure = curves.tradeoff([*rows, *of_paper], table.rate_name)
+    name = 'figure_4' if table.number == 2 else 'tradeoff'
+    files.write_whole(output / f'{name}.png', panels.encode(figure))
   progress.say(text)
 
 

@@ -20,6 +20,8 @@ Records = Sequence[Mapping[str, Any]]
 
 _MARKERS = 'os^DvPX'
 _FILLINGS = ('full', 'none', 'left', 'top', 'right', 'bottom')
+# Points of a trade-off that are labelled each.
+_MOST_LABELS = 20
 
 
 def swap_curves(records: Records, title: str = '') -> mpl_figure.Figure:
@@ -121,24 +123,25 @@ def adversarial_curves(records: Records, commoner: float) -> mpl_figure.Figure:
 
 
 def has_tradeoff(rows: Records) -> bool:
-  """Returns whether `tradeoff` can draw any of the rows."""
-  return bool(_find_drawn(rows))
+  """Returns whether `tradeoff` can draw flips of any of the rows."""
+  return bool(_find_drawn(rows, 'attribute_flips'))
 
 
-def tradeoff(rows: Records) -> mpl_figure.Figure:
-  """Draws flips against error, Figure 4: towards the top left is better.
+def tradeoff(rows: Records, rate: str = 'attribute_flips') -> mpl_figure.Figure:
+  """Draws a rate against error, Figure 4: towards the top left is better.
 
-  Rows without `mse` or `attribute_flips` are not drawn. A `source`, such as
+  Rows without `mse` or the rate (`attribute_flips` of faces, `class_swaps` of
+  digits, in [0, 1]) are not drawn. A `source`, such as
   'paper' or the name of a run, is added to the label of a `model`, and each
   source has its own filling.
   """
-  drawn = _find_drawn(rows)
+  drawn = _find_drawn(rows, rate)
   figure = panels.new_figure(5.5, 3.9)
   axes = figure.add_subplot()
   series = {}
   for row in drawn:
     points = series.setdefault((row.get('source'), row['model']), [])
-    points.append((row['mse'], 100 * row['attribute_flips']))
+    points.append((row['mse'], 100 * row[rate]))
   models = list(dict.fromkeys(model for _, model in series))
   # Rows without a source come first and are filled.
   sources = sorted(dict.fromkeys(source for source, _ in series), key=bool)
@@ -148,7 +151,7 @@ def tradeoff(rows: Records) -> mpl_figure.Figure:
     axes.plot(
       *np.transpose(points),
       marker=_MARKERS[i % len(_MARKERS)],
-      markersize=7,
+      markersize=7 if len(drawn) <= _MOST_LABELS else 4.5,
       linestyle='',
       color=panels.COLORS[i % len(panels.COLORS)],
       fillstyle=_FILLINGS[sources.index(source) % len(_FILLINGS)],
@@ -161,14 +164,18 @@ def tradeoff(rows: Records) -> mpl_figure.Figure:
   narrow = errors.max() < 20 * errors.min()
   _label_errors(axes.xaxis, (1, 2, 5) if narrow else (1,))
   _show_percents(axes)
-  axes.set_xlabel(f'reconstruction MSE, images in [{panels.MINUS}1, 1]')
-  axes.set_ylabel('attribute flips')
+  low = f'{panels.MINUS}1' if rate == 'attribute_flips' else '0'
+  axes.set_xlabel(f'reconstruction MSE, images in [{low}, 1]')
+  axes.set_ylabel(rate.replace('_', ' '))
   axes.grid(color=panels.GREY, linewidth=0.6)
   axes.set_axisbelow(True)
   # Names of runs may be long.
   columns = min(len(series), 2 if any(sources) else 3)
   _add_legend(figure, *axes.get_legend_handles_labels(), columns)
-  _label_points(axes, drawn)
+  if len(drawn) > _MOST_LABELS:  # The largest d of each series alone.
+    largest = {(row.get('source'), row['model']): row for row in drawn}
+    drawn = list(largest.values())
+  _label_points(axes, drawn, rate)
   return figure
 
 
@@ -196,12 +203,12 @@ def _collect_parts(records):
   ], last
 
 
-def _find_drawn(rows):
-  """Returns the rows with flips and an error that a logarithm can show."""
+def _find_drawn(rows, rate):
+  """Returns the rows with a rate and an error that a logarithm can show."""
   return [
     row
     for row in rows
-    if np.isfinite(np.array(row.get('attribute_flips'), float))
+    if np.isfinite(np.array(row.get(rate), float))
     and 0 < (row.get('mse') or 0) < math.inf
   ]
 
@@ -249,10 +256,10 @@ def _add_legend(figure, handles, labels, columns, title=''):
   )  # fmt: skip
 
 
-def _label_points(axes, rows):
+def _label_points(axes, rows, rate):
   """Writes d beside every point, clear of other points and labels."""
   axes.figure.draw_without_rendering()
-  places = [(row['mse'], 100 * row['attribute_flips']) for row in rows]
+  places = [(row['mse'], 100 * row[rate]) for row in rows]
   points = axes.transData.transform(places)
   width, height, gap = np.array([58, 12, 9]) * axes.figure.dpi / 100
   # Offsets of a label's centre in pixels, in order of preference.

@@ -71,16 +71,8 @@ def run(
       signals.record()
     try:
       trained[stage.name] = _StageRun(
-        stage,
-        recipe,
-        trained,
-        workdir,
-        evaluate,
-        report,
-        validate,
-        checkpoint_every,
-        eval_every,
-        note,
+        *(stage, recipe, trained, workdir, evaluate, report, validate),
+        *(checkpoint_every, eval_every, note),
       ).run()
     finally:
       signals.release()
