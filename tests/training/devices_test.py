@@ -19,41 +19,46 @@ WORKER = pathlib.Path(__file__).with_name('devices_worker.py')
 TOLERANCES = {'float32': 3e-4, 'float64': 1e-10}
 CASES = ('teacher', 'student_of_nuisance', 'face_cycle', 'fader')
 MORE = (
-    'student_cached', 'student_computed', 'student_by_path', 'replicas',
-    'face_teacher', 'face_student', 'face_fed',
+  'student_cached',
+  'student_computed',
+  'student_by_path',
+  'replicas',
+  'face_teacher',
+  'face_student',
+  'face_fed',
 )  # pyformat: disable
 KINDS = (
-    ('mnist', 'float64', *CASES),
-    *(
-        pytest.param(kind, marks=pytest.mark.slow)
-        for kind in (
-            ('mnist', 'float64', *MORE),
-            ('mnist', 'float32', *CASES),
-            ('svhn', 'float64', *CASES[:2], *MORE[:4]),
-        )
-    ),
+  ('mnist', 'float64', *CASES),
+  *(
+    pytest.param(kind, marks=pytest.mark.slow)
+    for kind in (
+      ('mnist', 'float64', *MORE),
+      ('mnist', 'float32', *CASES),
+      ('svhn', 'float64', *CASES[:2], *MORE[:4]),
+    )
+  ),
 )
 
 
 def _start(num_devices, *args):
   flags = (
-      f'--xla_force_host_platform_device_count={num_devices}'
-      # Programs that run once need not be fast.
-      ' --xla_backend_optimization_level=0'
-      ' --xla_llvm_disable_expensive_passes=true'
+    f'--xla_force_host_platform_device_count={num_devices}'
+    # Programs that run once need not be fast.
+    ' --xla_backend_optimization_level=0'
+    ' --xla_llvm_disable_expensive_passes=true'
   )
   return subprocess.Popen(
-      [sys.executable, str(WORKER), *map(str, args)],
-      cwd=ROOT,
-      env={
-          **os.environ,
-          'XLA_FLAGS': flags,
-          'JAX_PLATFORMS': 'cpu',
-          'PYTHONPATH': str(ROOT),
-      },
-      stdout=subprocess.PIPE,
-      stderr=subprocess.PIPE,
-      text=True,
+    [sys.executable, str(WORKER), *map(str, args)],
+    cwd=ROOT,
+    env={
+      **os.environ,
+      'XLA_FLAGS': flags,
+      'JAX_PLATFORMS': 'cpu',
+      'PYTHONPATH': str(ROOT),
+    },
+    stdout=subprocess.PIPE,
+    stderr=subprocess.PIPE,
+    text=True,
   )
 
 
@@ -110,8 +115,8 @@ def test_two_processes_of_two_devices_are_one_of_four(tmp_path):
     address = f'127.0.0.1:{free.getsockname()[1]}'
   whole = _start(4, 'save', tmp_path / 'whole.npz', '-', 1, 0)
   parts = [
-      _start(2, 'save', tmp_path / f'part{i}.npz', address, 2, i)
-      for i in range(2)
+    _start(2, 'save', tmp_path / f'part{i}.npz', address, 2, i)
+    for i in range(2)
   ]
   for process in (whole, *parts):
     _finish(process)
@@ -127,5 +132,5 @@ def test_two_processes_of_two_devices_are_one_of_four(tmp_path):
     assert len(names) > 50
     for name in names:
       np.testing.assert_allclose(
-          found[name], expected[name], rtol=1e-9, atol=1e-10, err_msg=name
+        found[name], expected[name], rtol=1e-9, atol=1e-10, err_msg=name
       )

@@ -161,12 +161,6 @@ def test_an_interrupted_epoch_continues_to_the_same():
   chex.assert_trees_all_equal((state, means), (expected, whole.summarize()))
 
 
-def test_stopping_at_once_takes_no_step():
-  taken = loop.Taken()
-  state = loop.run(_make_epoch(), STATE, 0, taken, should_stop=lambda: True)
-  assert state is STATE and taken.count == 0
-
-
 def test_every_part_is_checked_before_the_next_but_one():
   begun, seen = [], []
 

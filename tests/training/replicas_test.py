@@ -18,12 +18,12 @@ from jacsup_jax.training import replicas
 from jacsup_jax.training import steps
 
 FLAGS = discovery.DiscoveryConfig(
-    batch_size=32, epochs=1, nuisance_dim=2, seed=3
+  batch_size=32, epochs=1, nuisance_dim=2, seed=3
 )
 WEIGHTS = (
-    config.LossWeights(0.25, 0.1, 1e-3),
-    config.LossWeights(0.0, 0.0, 1e-1),
-    config.LossWeights(1.0, 1.0, 1e-3),
+  config.LossWeights(0.25, 0.1, 1e-3),
+  config.LossWeights(0.0, 0.0, 1e-1),
+  config.LossWeights(1.0, 1.0, 1e-3),
 )
 STACKED = replicas.stack_weights(WEIGHTS)
 TEACHER, *STUDENTS = discovery.make_stages(FLAGS)
@@ -38,7 +38,7 @@ def images():
 
 def _make_module(num_factors, nuisance_dim, is_first):
   return autoencoders.MlpAutoencoder(
-      num_factors, nuisance_dim, is_first, widths=(64, 32)
+    num_factors, nuisance_dim, is_first, widths=(64, 32)
   )
 
 
@@ -75,11 +75,11 @@ def test_one_replica_has_its_own_weights(trained):
   replica = replicas.take_replica(stack, 2)
   assert replica.stage.weights == WEIGHTS[2] and len(replica.sha256) == 64
   for leaf, stacked in zip(
-      jax.tree.leaves(replica.variables), jax.tree.leaves(stack.variables)
+    jax.tree.leaves(replica.variables), jax.tree.leaves(stack.variables)
   ):
     np.testing.assert_array_equal(leaf, stacked[2])
   chex.assert_trees_all_equal(
-      replicas.take_model(stack.model, 2).params, replica.model.params
+    replicas.take_model(stack.model, 2).params, replica.model.params
   )
   assert replicas.count_replicas(stack.stage) == 3
   assert replicas.count_replicas(TEACHER) is None
@@ -90,7 +90,7 @@ def test_metrics_have_a_value_for_each_replica(trained):
 
 
 @pytest.mark.parametrize(
-    'weights', [(), (WEIGHTS[0], config.LossWeights(xcov='norm'))]
+  'weights', [(), (WEIGHTS[0], config.LossWeights(xcov='norm'))]
 )
 def test_weights_that_decide_what_is_computed_are_refused(weights):
   with pytest.raises(errors.InputError, match='replicas.*accepted'):
@@ -104,14 +104,14 @@ def test_a_replica_is_not_moved_by_the_others(trained, images):
   """Equal to the bit: no gradient of one reaches another."""
   others = (WEIGHTS[0], config.LossWeights(9.0, 9.0, 9.0), WEIGHTS[2])
   stage = dataclasses.replace(
-      STUDENTS[0], weights=replicas.stack_weights(others)
+    STUDENTS[0], weights=replicas.stack_weights(others)
   )
   recipe = replicas.Replicas(FLAGS, _make_module, images)
   changed, _ = _train(recipe, [stage], [trained[0]['teacher']])
   for i, equal in enumerate((True, False, True)):
     a, b = (
-        replicas.take_replica(each['student_d01'], i).sha256
-        for each in (trained[0], changed)
+      replicas.take_replica(each['student_d01'], i).sha256
+      for each in (trained[0], changed)
     )
     assert (a == b) is equal
 
@@ -123,22 +123,20 @@ def test_replicas_equal_runs_alone(trained, images):
   alone = discovery.Discovery(FLAGS, _make_module, images)
   for i, weights in enumerate(WEIGHTS):
     own = {
-        name: replicas.take_replica(each, i) if name != 'teacher' else each
-        for name, each in trained[0].items()
+      name: replicas.take_replica(each, i) if name != 'teacher' else each
+      for name, each in trained[0].items()
     }
     for stage, parent in zip(STUDENTS, ('teacher', 'student_d01')):
       stage = dataclasses.replace(stage, weights=weights)
       solo, _ = _train(alone, [stage], [own[parent]])
       # Rounding of batched products, which training amplifies.
-      _assert_close(
-          own[stage.name].variables, solo[stage.name].variables, 1e-4
-      )
+      _assert_close(own[stage.name].variables, solo[stage.name].variables, 1e-4)
 
 
 @pytest.mark.slow
 def test_replicas_may_have_their_own_seeds(images):
   stage = dataclasses.replace(
-      TEACHER, weights=replicas.stack_weights([WEIGHTS[0]] * 2)
+    TEACHER, weights=replicas.stack_weights([WEIGHTS[0]] * 2)
   )
   student = dataclasses.replace(STUDENTS[0], weights=stage.weights)
   recipe = replicas.Replicas(FLAGS, _make_module, images, seeds=(3, 5))
@@ -154,12 +152,13 @@ def test_replicas_may_have_their_own_seeds(images):
 
 
 def test_teachers_of_each_step_or_cached_are_the_same(
-    trained, images, monkeypatch
+  trained, images, monkeypatch
 ):
   monkeypatch.setattr(replicas, '_MAX_CACHE_BYTES', 0)
   recipe = replicas.Replicas(FLAGS, _make_module, images)
   in_step, _ = _train(recipe, STUDENTS[1:], [trained[0]['student_d01']])
   _assert_close(
-      in_step['student_d02'].variables, trained[0]['student_d02'].variables,
-      1e-4,
+    in_step['student_d02'].variables,
+    trained[0]['student_d02'].variables,
+    1e-4,
   )  # pyformat: disable
