@@ -20,7 +20,7 @@ JACOBIANS = ('secant', 'tangent', 'path', 'full')
 RAMPS = ('constant', 'linear', 'cosine')
 OPTIMIZERS = ('adam', 'muon')
 MODES = ('jit', 'pmap')
-MAX_DECAY = 0.9999  # Of a moving average; at 1 it never moves.
+MAX_DECAY = 0.9999  # At 1 a moving average would never move.
 # Largest width of a layer or a code: 8 times the paper's largest. A mistyped
 # number is refused before it exhausts the machine's memory.
 LARGEST_WIDTH = 2**16

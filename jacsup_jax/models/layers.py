@@ -10,9 +10,9 @@ import jax.numpy as jnp
 
 from jacsup_jax.models import convolutions
 
-# Of columns: more than the codes of the paper's experiments on digits have.
+# Columns of the padded kernel: more than any code in the paper's digit runs.
 _CODE_MULTIPLE = 32
-# Of the numbers that are drawn for a unit at initialisation.
+# Random numbers drawn for a unit at initialisation, at least.
 _LEAST_DRAWN = 256
 
 

@@ -54,7 +54,7 @@ class DiscoverySteps:
   weights: config.LossWeights | config.NeighborWeights | None
   optimization: config.Optimization
   batch_size: int  # Over all devices.
-  num_steps: int | None = None  # Of the stage, for a cosine schedule.
+  num_steps: int | None = None  # Length of the stage, for a cosine schedule.
   ramp_steps: int | None = None  # Until the weights reach their full values.
   teacher_statistics: str = 'running'  # Or 'batch', of a teacher's BatchNorm.
 

@@ -125,7 +125,7 @@ class Chunk(NamedTuple):
 class Epoch:
   """The epochs of a stage."""
 
-  steps: int  # Of an epoch.
+  steps: int  # Per epoch.
   # (epoch, first) -> chunks, from the one that contains step `first`.
   chunks: Callable[[int, int], Iterator[Chunk]]
   part_steps: int = _LONGEST_PART  # At most between two polls; even.
