@@ -35,9 +35,9 @@ def main() -> str:
   options.check_image_size(size)
   machine, rate = timing.describe_machine(), measure(size, repeats)
   return (
-      f'Reading faces: {size}x{size} pixels, JPEG, {machine}; median of'
-      f' {repeats}.\n{rate:.0f} images/s, {rate / timing.count_threads():.0f} a'
-      ' core.'
+    f'Reading faces: {size}x{size} pixels, JPEG, {machine}; median of'
+    f' {repeats}.\n{rate:.0f} images/s, {rate / timing.count_threads():.0f} a'
+    ' core.'
   )
 
 
@@ -49,7 +49,7 @@ def measure(image_size: int, repeats: int, num_images: int = 1024) -> float:
   for _ in range(repeats):
     start = time.perf_counter()
     for _ in feeding.iterate_chunks(
-        dataset, order.reshape(-1, _BATCH_SIZE), chunk_steps=8
+      dataset, order.reshape(-1, _BATCH_SIZE), chunk_steps=8
     ):
       pass
     rates.append(num_images / (time.perf_counter() - start))
@@ -73,9 +73,14 @@ def make_encoded_set(image_size: int, num_images: int) -> datasets.Dataset:
 
   labels = np.ones((num_images, 1), np.int8)
   return datasets.Dataset(
-      'noise', 'train', None, labels, 'noise', ('Smiling',),
-      image_shape=(image_size, image_size, 3),
-      read_images=read_images,
+    'noise',
+    'train',
+    None,
+    labels,
+    'noise',
+    ('Smiling',),
+    image_shape=(image_size, image_size, 3),
+    read_images=read_images,
   )  # pyformat: disable
 
 

@@ -24,17 +24,17 @@ from jacsup_jax.training import steps
 
 NUM_FACTORS = 2  # of a first teacher on digits
 FACE_WEIGHTS = {
-    'phase_one': config.AttributeLossWeights(),
-    'phase_two': config.AttributeLossWeights(
-        lambda_attribute_cycle=1e-4, lambda_nuisance_cycle=1e-5
-    ),
-    'student': config.AttributeLossWeights(
-        lambda_prediction=0.0, lambda_xcov=0.0, lambda_y=1.0, lambda_diff=50.0
-    ),
+  'phase_one': config.AttributeLossWeights(),
+  'phase_two': config.AttributeLossWeights(
+    lambda_attribute_cycle=1e-4, lambda_nuisance_cycle=1e-5
+  ),
+  'student': config.AttributeLossWeights(
+    lambda_prediction=0.0, lambda_xcov=0.0, lambda_y=1.0, lambda_diff=50.0
+  ),
 }
 FACE_STEPS = list(FACE_WEIGHTS)
 _FACE_OPTIMIZATION = config.Optimization(
-    learning_rate=2e-3, adam_b1=0.5, weight_decay=0.0
+  learning_rate=2e-3, adam_b1=0.5, weight_decay=0.0
 )
 
 
@@ -67,13 +67,13 @@ class Problem(NamedTuple):
 
 
 def make_digits(
-    batch_size: int,
-    nuisance_dim: int,
-    num_batches: int,
-    weights: config.LossWeights = config.LossWeights(),
-    *,
-    is_cached: bool = True,
-    **sizes: Any,
+  batch_size: int,
+  nuisance_dim: int,
+  num_batches: int,
+  weights: config.LossWeights = config.LossWeights(),
+  *,
+  is_cached: bool = True,
+  **sizes: Any,
 ) -> Problem:
   """Makes a student's step on digits, with `num_batches` of data.
 
@@ -89,25 +89,25 @@ def make_digits(
   shape = (num_batches * batch_size, *module.image_shape)
   images = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
   constants = discovery_steps.TrainingData(
-      jnp.asarray(images), jnp.zeros((), jnp.int32), teacher
+    jnp.asarray(images), jnp.zeros((), jnp.int32), teacher
   )
   if is_cached:
     cache = discovery_steps.compute_teacher_cache(
-        teacher_module, teacher, constants.images, weights.supervision
+      teacher_module, teacher, constants.images, weights.supervision
     )
     constants = constants._replace(teacher=cache)
   optimization = config.Optimization()
   step = discovery_steps.DiscoverySteps(
-      module, teacher_module, weights, optimization, batch_size
+    module, teacher_module, weights, optimization, batch_size
   )
   state = steps.create_train_state(
-      variables, optimizers.make_optimizer(optimization)
+    variables, optimizers.make_optimizer(optimization)
   )
   return Problem(step, variables, teacher, state, constants, images)
 
 
 def make_faces(
-    name: str, image_size: int, batch_size: int, **sizes: Any
+  name: str, image_size: int, batch_size: int, **sizes: Any
 ) -> Problem:
   """Makes a step of `FACE_STEPS` with one batch of data."""
   step = _make_face_step(name, image_size, batch_size, False, sizes)
@@ -119,19 +119,17 @@ def make_faces(
   attributes = rng.choice(signs, (batch_size, step.module.num_factors))
   data = attribute_steps.FaceData(jnp.asarray(images), jnp.asarray(attributes))
   constants = attribute_steps.FaceConstants(
-      jnp.zeros((), jnp.int32), teacher, data
+    jnp.zeros((), jnp.int32), teacher, data
   )
-  return Problem(
-      step, variables, teacher, state, constants, images, attributes
-  )
+  return Problem(step, variables, teacher, state, constants, images, attributes)
 
 
 def compile_faces(
-    name: str,
-    image_size: int,
-    there: list[jax.Device],
-    per_device: int,
-    **sizes: Any,
+  name: str,
+  image_size: int,
+  there: list[jax.Device],
+  per_device: int,
+  **sizes: Any,
 ) -> jax.stages.Compiled:
   """Compiles a step of fed faces for devices that need not be here."""
   batch_size = per_device * len(there)
@@ -139,35 +137,35 @@ def compile_faces(
   _, teacher, state = jax.eval_shape(lambda: _init_faces(step))
   shaped = lambda shape, dtype: jax.ShapeDtypeStruct((*shape,), dtype)
   constants = attribute_steps.FaceConstants(
-      shaped((), jnp.int32), teacher, None
+    shaped((), jnp.int32), teacher, None
   )
   rows = attribute_steps.FaceData(
-      shaped((1, batch_size, *step.module.image_shape), jnp.uint8),
-      shaped((1, batch_size, step.module.num_factors), jnp.int8),
+    shaped((1, batch_size, *step.module.image_shape), jnp.uint8),
+    shaped((1, batch_size, step.module.num_factors), jnp.int8),
   )
   return devices.compile_for(there, step, state, constants, rows, fed=True)
 
 
 def _make_face_step(name, image_size, batch_size, is_fed, sizes):
   make = lambda channels: autoencoders.FaceAutoencoder(
-      **{'num_factors': 40, 'nuisance_channels': channels} | sizes,
-      image_size=image_size,
+    **{'num_factors': 40, 'nuisance_channels': channels} | sizes,
+    image_size=image_size,
   )
   is_student = name == 'student'
   return attribute_steps.FaceSteps(
-      make(2048 if is_student else 512),
-      make(512) if is_student else None,
-      FACE_WEIGHTS[name],
-      _FACE_OPTIMIZATION,
-      batch_size,
-      is_fed,
+    make(2048 if is_student else 512),
+    make(512) if is_student else None,
+    FACE_WEIGHTS[name],
+    _FACE_OPTIMIZATION,
+    batch_size,
+    is_fed,
   )
 
 
 def _init_faces(step):
   variables, teacher = (
-      module and autoencoders.init_variables(module, seed)
-      for seed, module in enumerate((step.module, step.teacher_module))
+    module and autoencoders.init_variables(module, seed)
+    for seed, module in enumerate((step.module, step.teacher_module))
   )
   optimizer = optimizers.make_optimizer(step.optimization)
   state = attribute_steps.create_train_state(variables, optimizer)

@@ -20,7 +20,7 @@ from jacsup_jax.core import errors
 
 
 def measure(
-    programs: Mapping[str, Callable[[], Any]], repeats: int, num_steps: int
+  programs: Mapping[str, Callable[[], Any]], repeats: int, num_steps: int
 ) -> dict[str, list[float]]:
   """Measures programs in turn, so that a slow minute is slow for all.
 
@@ -40,20 +40,18 @@ def measure(
   return times
 
 
-def format_table(
-    times: Mapping[str, Sequence[float]], batch_size: int
-) -> str:
+def format_table(times: Mapping[str, Sequence[float]], batch_size: int) -> str:
   """Formats medians of `measure`, and median ratios to the first program."""
   first = next(iter(times.values()))
   lines = [
-      f'{"":20} {"ms/step":>8} {"fastest":>8} {"images/s":>9} {"ratio":>6}'
+    f'{"":20} {"ms/step":>8} {"fastest":>8} {"images/s":>9} {"ratio":>6}'
   ]
   for name, values in times.items():
     median = statistics.median(values)
     ratio = statistics.median(a / b for a, b in zip(values, first))
     lines.append(
-        f'{name:20} {median:8.2f} {min(values):8.2f}'
-        f' {1e3 * batch_size / median:9.0f} {ratio:6.2f}'
+      f'{name:20} {median:8.2f} {min(values):8.2f}'
+      f' {1e3 * batch_size / median:9.0f} {ratio:6.2f}'
     )
   return '\n'.join(lines)
 
@@ -62,8 +60,8 @@ def describe_machine() -> str:
   """Returns the devices, threads and load of this machine, for a heading."""
   devices = jax.devices()
   return (
-      f'{len(devices)} x {devices[0].device_kind}, {count_threads()} CPU'
-      f' threads, load average {os.getloadavg()[0]:.1f} before'
+    f'{len(devices)} x {devices[0].device_kind}, {count_threads()} CPU'
+    f' threads, load average {os.getloadavg()[0]:.1f} before'
   )
 
 
@@ -79,8 +77,8 @@ def import_torch_steps() -> types.ModuleType:
   platform = jax.devices()[0].platform
   if platform != 'cpu':
     raise errors.InputError(
-        '--against=torch measures PyTorch on the CPU, but JAX is on'
-        f' {platform}; accepted: JAX_PLATFORMS=cpu in the environment.'
+      '--against=torch measures PyTorch on the CPU, but JAX is on'
+      f' {platform}; accepted: JAX_PLATFORMS=cpu in the environment.'
     )
   try:
     return importlib.import_module('benchmarks.torch_steps')
@@ -88,8 +86,8 @@ def import_torch_steps() -> types.ModuleType:
     if error.name != 'torch':
       raise
     raise errors.InputError(
-        '--against=torch needs PyTorch, which is not installed; to install it:'
-        ' pip install torch'
+      '--against=torch needs PyTorch, which is not installed; to install it:'
+      ' pip install torch'
     ) from error
 
 

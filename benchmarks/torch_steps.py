@@ -35,7 +35,7 @@ class Mlp(nn.Module):
     super().__init__()
     params, self.num_factors = variables['params'], num_factors
     list_layers = lambda tree, count: [
-        _make_linear(tree[f'dense_{i}']) for i in range(count)
+      _make_linear(tree[f'dense_{i}']) for i in range(count)
     ]
     *hidden, last = list_layers(params['decoder'], len(params['decoder']))
     self.decoder = nn.Sequential(*_add_relus(hidden), last, nn.Tanh())
@@ -120,13 +120,13 @@ def make_train_step(problem) -> Callable[..., Terms]:
     teacher.eval().requires_grad_(False)
   weights, optimization = problem.step.weights, problem.step.optimization
   options = {
-      'lr': optimization.learning_rate,
-      'betas': (optimization.adam_b1, 0.999),
-      'weight_decay': optimization.weight_decay,
+    'lr': optimization.learning_rate,
+    'betas': (optimization.adam_b1, 0.999),
+    'weight_decay': optimization.weight_decay,
   }
   encoder_adam, decoder_adam = (
-      torch.optim.Adam(part.parameters(), **options)
-      for part in (model.encoder, model.decoder)
+    torch.optim.Adam(part.parameters(), **options)
+    for part in (model.encoder, model.decoder)
   )
 
   def update(terms, *adams):
@@ -138,7 +138,7 @@ def make_train_step(problem) -> Callable[..., Terms]:
 
   def train_step(images, attributes, permutation):
     terms = compute_terms(
-        model, teacher, images, attributes, permutation, weights
+      model, teacher, images, attributes, permutation, weights
     )
     update(terms, encoder_adam, decoder_adam)
     if not getattr(weights, 'needs_cycle', False):
@@ -162,8 +162,8 @@ def compute_terms(model, teacher, images, attributes, permutation, weights):
   xcov = (covariance / len(images)).square().sum()
   mse = nn.functional.mse_loss
   terms = {
-      'reconstruction': mse(decoded, images),
-      'cross_covariance': xcov if weights.xcov == 'squared' else xcov.sqrt(),
+    'reconstruction': mse(decoded, images),
+    'cross_covariance': xcov if weights.xcov == 'squared' else xcov.sqrt(),
   }
   if attributes is not None:
     terms['attribute_hinge'] = (1 - factors * attributes).clamp(min=0).mean()
@@ -175,12 +175,12 @@ def compute_terms(model, teacher, images, attributes, permutation, weights):
     swapped = model.decode(code.swap(permutation))
     terms['jacobian'] = mse(swapped - decoded, change)
   return _add_loss(
-      terms,
-      reconstruction=getattr(weights, 'lambda_reconstruction', 1.0),
-      cross_covariance=weights.lambda_xcov,
-      attribute_hinge=getattr(weights, 'lambda_prediction', 0.0),
-      factor_matching=weights.lambda_y,
-      jacobian=weights.lambda_diff,
+    terms,
+    reconstruction=getattr(weights, 'lambda_reconstruction', 1.0),
+    cross_covariance=weights.lambda_xcov,
+    attribute_hinge=getattr(weights, 'lambda_prediction', 0.0),
+    factor_matching=weights.lambda_y,
+    jacobian=weights.lambda_diff,
   )
 
 
@@ -194,9 +194,9 @@ def compute_cycle_terms(model, images, permutation, weights) -> Terms:
   hinge = (1 - cycled.factors * swapped.factors).clamp(min=0)
   terms = {'attribute_cycle': hinge.mean(), 'nuisance_cycle': nuisance.mean()}
   return _add_loss(
-      terms,
-      attribute_cycle=weights.lambda_attribute_cycle,
-      nuisance_cycle=weights.lambda_nuisance_cycle,
+    terms,
+    attribute_cycle=weights.lambda_attribute_cycle,
+    nuisance_cycle=weights.lambda_nuisance_cycle,
   )
 
 
