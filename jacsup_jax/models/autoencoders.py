@@ -119,11 +119,100 @@ class MlpAutoencoder(FlatAutoencoder):
 
   def setup(self):
     self.encoder = MlpEncoder(
-        self.code_dim, self.image_shape, self.widths, self.normalize_code,
-        self.axis_name, self.dtype,
+      self.code_dim,
+      self.image_shape,
+      self.widths,
+      self.normalize_code,
+      self.axis_name,
+      self.dtype,
     )  # pyformat: disable
     self.decoder = MlpDecoder(
-        self.code_dim, self.image_shape, self.widths[::-1], self.dtype
+      self.code_dim, self.image_shape, self.widths[::-1], self.dtype
+    )
+
+
+class SvhnEncoder(nn.Module):
+  """Images `[B, H, W, C]` -> flat codes `[B, code_dim]`."""
+
+  code_dim: int
+  image_shape: tuple[int, int, int]
+  widths: tuple[int, ...]
+  normalize_code: bool
+  linear_code: bool
+  axis_name: str | None
+  dtype: jnp.dtype
+
+  @nn.compact
+  def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
+    chex.assert_shape(images, (None, *self.image_shape))
+    x = images
+    block = functools.partial(layers.PoolBlock, dtype=self.dtype)
+    for i, features in enumerate(self.widths):
+      x = block(features, name=f'pool_{i}')(x)
+    is_active = not self.linear_code
+    x = block(self.code_dim, True, activate=is_active, name='code')(x)
+    if not self.normalize_code:
+      return x
+    return layers.make_code_norm(self.axis_name, train)(x)
+
+
+class SvhnDecoder(nn.Module):
+  """Flat codes `[B, code_dim]` -> images `[B, H, W, C]` in [0, 1]."""
+
+  code_dim: int
+  image_shape: tuple[int, int, int]
+  widths: tuple[int, ...]
+  dtype: jnp.dtype
+
+  @nn.compact
+  def __call__(self, flat_code: jax.Array) -> jax.Array:
+    chex.assert_shape(flat_code, (None, self.code_dim))
+    height, width, channels = self.image_shape
+    scale = 2 ** (len(self.widths) + 1)
+    block = functools.partial(layers.UpConvolution, dtype=self.dtype)
+    first, *widths = (*self.widths, channels)
+    x = block(first, (height // scale, width // scale), name='up_0')(flat_code)
+    for i, features in enumerate(widths, 1):
+      x = block(features, name=f'up_{i}')(nn.relu(x))
+    return nn.sigmoid(layers.widen(x))
+
+
+@model.register
+class SvhnAutoencoder(FlatAutoencoder):
+  """The autoencoder of appendix A.5 of Lezama (2019).
+
+  C(64)-C(128)-C(256)-C(k + d)-BatchNorm and D(256)-D(128)-D(64)-D(3). C is a
+  3x3 convolution with zero padding of 1, ReLU and average pooling; D a
+  transposed 4x4 convolution of stride 2 and padding 1, and ReLU. Where the
+  paper leaves it open (docs/differences.md): the code is k + d numbers, each
+  the average of a map, and a constant channel of a 2x2 map for the decoder,
+  which has neither pooling nor BatchNorm and ends in a sigmoid.
+
+  Attributes (the others are at the head of this module):
+    normalize_code: adds a BatchNorm without scale and bias after the encoder.
+      The first teacher has it, its students do not.
+    widths: of the encoder's hidden layers; the decoder's are the reverse.
+  """
+
+  num_factors: int
+  nuisance_dim: int
+  normalize_code: bool = False
+  image_shape: tuple[int, int, int] = (28, 28, 1)
+  widths: tuple[int, ...] = (256, 128, 64)
+  axis_name: str | None = None
+  dtype: jnp.dtype = jnp.float32
+
+  def setup(self):
+    self.encoder = MlpEncoder(
+      self.code_dim,
+      self.image_shape,
+      self.widths,
+      self.normalize_code,
+      self.axis_name,
+      self.dtype,
+    )  # pyformat: disable
+    self.decoder = MlpDecoder(
+      self.code_dim, self.image_shape, self.widths[::-1], self.dtype
     )
 
 
@@ -191,8 +280,7 @@ class SvhnAutoencoder(FlatAutoencoder):
     BatchNorm. That of the code has no scale and bias, as for digits.
 
   Attributes (the others are at the head of this module):
-    normalize_code: adds the BatchNorm after the encoder. The paper draws it for
-      all models here; for digits it is the first teacher's alone.
+    normalize_code: adds the BatchNorm after the encoder.
     image_shape: (H, W, C); H and W are multiples of 16 (with three widths).
     widths: of the encoder's hidden layers; the decoder's are the reverse.
     linear_code: leaves out the ReLU of the code. With it, as in the paper, a
@@ -212,18 +300,23 @@ class SvhnAutoencoder(FlatAutoencoder):
     scale = 2 ** (len(self.widths) + 1)
     if any(size < scale or size % scale for size in self.image_shape[:2]):
       raise errors.InputError(
-          f'images of {tuple(self.image_shape)}; accepted: height and width'
-          f' that are multiples of {scale}'
+        f'images of {tuple(self.image_shape)}; accepted: height and width'
+        f' that are multiples of {scale}'
       )
     super().__post_init__()
 
   def setup(self):
     self.encoder = SvhnEncoder(
-        self.code_dim, self.image_shape, self.widths, self.normalize_code,
-        self.linear_code, self.axis_name, self.dtype,
+      self.code_dim,
+      self.image_shape,
+      self.widths,
+      self.normalize_code,
+      self.linear_code,
+      self.axis_name,
+      self.dtype,
     )  # pyformat: disable
     self.decoder = SvhnDecoder(
-        self.code_dim, self.image_shape, self.widths[::-1], self.dtype
+      self.code_dim, self.image_shape, self.widths[::-1], self.dtype
     )
 
 
@@ -242,15 +335,15 @@ class FaceEncoder(nn.Module):
     chex.assert_shape(images, (None, *self.image_shape))
     x = images
     block = functools.partial(
-        layers.DownBlock, axis_name=self.axis_name, dtype=self.dtype
+      layers.DownBlock, axis_name=self.axis_name, dtype=self.dtype
     )
     for i, features in enumerate(self.widths):
       x = block(features, normalize=i > 0, name=f'down_{i}')(x, train)
     x = block(
-        self.features,
-        activate=not self.linear_features,
-        output_dtype=jnp.promote_types(self.dtype, jnp.float32),
-        name=f'down_{len(self.widths)}',
+      self.features,
+      activate=not self.linear_features,
+      output_dtype=jnp.promote_types(self.dtype, jnp.float32),
+      name=f'down_{len(self.widths)}',
     )(x, train)
     if not self.linear_features:
       return x
@@ -269,7 +362,7 @@ class FaceDecoder(nn.Module):
   def __call__(self, code: codes.Code, train: bool = False) -> jax.Array:
     x = code.nuisance
     block = functools.partial(
-        layers.UpBlock, axis_name=self.axis_name, dtype=self.dtype
+      layers.UpBlock, axis_name=self.axis_name, dtype=self.dtype
     )
     for i, features in enumerate(self.widths):
       x = block(features, name=f'up_{i}')(x, code.factors, train)
@@ -330,10 +423,12 @@ class FaceAutoencoder(nn.Module):
     depth = self.image_size.bit_length() - 3
     widths = layers.doubled_widths(self.first_width, self.last_width, depth)
     self.encoder = FaceEncoder(
-        widths,
-        self.nuisance_channels + self.num_factors,
-        self.num_factors if self.linear_factors else 0,
-        self.image_shape, self.axis_name, self.dtype,
+      widths,
+      self.nuisance_channels + self.num_factors,
+      self.num_factors if self.linear_factors else 0,
+      self.image_shape,
+      self.axis_name,
+      self.dtype,
     )  # pyformat: disable
     self.decoder = FaceDecoder(widths[::-1], self.axis_name, self.dtype)
 
@@ -366,17 +461,17 @@ def init_variables(module: nn.Module, seed: int) -> codes.Variables:
   # the others are compiled already. Lazy: the forward pass is only traced.
   variables = module.lazy_init(jax.random.key(seed), images)
   return {
-      'params': variables['params'],
-      'batch_stats': variables.get('batch_stats', {}),
+    'params': variables['params'],
+    'batch_stats': variables.get('batch_stats', {}),
   }
 
 
 def apply_in_training(
-    module: nn.Module,
-    params: codes.Params,
-    batch_stats: chex.ArrayTree,
-    method: str,
-    *args: Any,
+  module: nn.Module,
+  params: codes.Params,
+  batch_stats: chex.ArrayTree,
+  method: str,
+  *args: Any,
 ) -> tuple[Any, chex.ArrayTree]:
   """Applies a method that normalizes with the statistics of the batch.
 
@@ -391,10 +486,10 @@ def apply_in_training(
     The method's result, and the updated running statistics.
   """
   y, updated = module.apply(
-      {'params': params, 'batch_stats': batch_stats},
-      *args,
-      train=True,
-      method=method,
-      mutable='batch_stats',
+    {'params': params, 'batch_stats': batch_stats},
+    *args,
+    train=True,
+    method=method,
+    mutable='batch_stats',
   )
   return y, updated['batch_stats']

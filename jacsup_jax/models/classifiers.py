@@ -35,11 +35,11 @@ class MlpJudge(nn.Module):
     x = images.reshape(images.shape[0], -1)
     for i, features in enumerate(self.widths):
       x = layers.dense(
-          x.shape[-1], features, dtype=jnp.float32, name=f'dense_{i}'
+        x.shape[-1], features, dtype=jnp.float32, name=f'dense_{i}'
       )(x)
       x = nn.Dropout(self.dropout_rate, deterministic=not train)(nn.relu(x))
     return layers.dense(
-        x.shape[-1], self.num_classes, dtype=jnp.float32, name='logits'
+      x.shape[-1], self.num_classes, dtype=jnp.float32, name='logits'
     )(x)
 
 
@@ -84,10 +84,10 @@ class AttributeJudge(nn.Module):
     for i, features in enumerate(widths):
       x = layers.DownBlock(features, name=f'down_{i}')(x, train)
     x = x.reshape(x.shape[0], -1)
-    x = layers.dense(
-        x.shape[-1], self.hidden, dtype=jnp.float32, name='dense'
-    )(x)
+    x = layers.dense(x.shape[-1], self.hidden, dtype=jnp.float32, name='dense')(
+      x
+    )
     x = layers.leaky_relu(x)
     return layers.dense(
-        self.hidden, self.num_attributes, dtype=jnp.float32, name='logits'
+      self.hidden, self.num_attributes, dtype=jnp.float32, name='logits'
     )(x)

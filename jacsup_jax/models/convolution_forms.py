@@ -28,17 +28,17 @@ def reverse_kernel(kernel: jax.Array) -> jax.Array:
 
 
 def down_natively(
-    x: jax.Array, kernel: jax.Array, reverse: bool = False
+  x: jax.Array, kernel: jax.Array, reverse: bool = False
 ) -> jax.Array:
   """Computes `down` as one convolution."""
   kernel = reverse_kernel(kernel) if reverse else kernel
   return jax.lax.conv_general_dilated(
-      x, kernel, (2, 2), ((1, 1), (1, 1)), dimension_numbers=DIMENSIONS
+    x, kernel, (2, 2), ((1, 1), (1, 1)), dimension_numbers=DIMENSIONS
   )
 
 
 def down_by_blocks(
-    x: jax.Array, kernel: jax.Array, reverse: bool = False
+  x: jax.Array, kernel: jax.Array, reverse: bool = False
 ) -> jax.Array:
   """Computes `down` as a 2x2 convolution of blocks of 2x2 pixels.
 
@@ -51,16 +51,16 @@ def down_by_blocks(
   kernel = kernel.reshape(2, 2, 2, 2, channels, features)
   kernel = kernel.transpose(0, 2, 1, 3, 4, 5)
   return jax.lax.conv_general_dilated(
-      _split_blocks(_pad(x)),
-      kernel.reshape(2, 2, 4 * channels, features),
-      (1, 1),
-      'VALID',
-      dimension_numbers=DIMENSIONS,
+    _split_blocks(_pad(x)),
+    kernel.reshape(2, 2, 4 * channels, features),
+    (1, 1),
+    'VALID',
+    dimension_numbers=DIMENSIONS,
   )
 
 
 def down_by_products(
-    x: jax.Array, kernel: jax.Array, reverse: bool = False
+  x: jax.Array, kernel: jax.Array, reverse: bool = False
 ) -> jax.Array:
   """Computes `down` as products of matrices.
 
@@ -74,7 +74,7 @@ def down_by_products(
 
 
 def adjoint_natively(
-    y: jax.Array, kernel: jax.Array, reverse: bool = False
+  y: jax.Array, kernel: jax.Array, reverse: bool = False
 ) -> jax.Array:
   """Computes the adjoint of `down` as one convolution.
 
@@ -88,17 +88,17 @@ def adjoint_natively(
   """
   kernel = kernel if reverse else reverse_kernel(kernel)
   return jax.lax.conv_general_dilated(
-      y,
-      kernel,
-      (1, 1),
-      ((2, 2), (2, 2)),
-      lhs_dilation=(2, 2),
-      dimension_numbers=DIMENSIONS,
+    y,
+    kernel,
+    (1, 1),
+    ((2, 2), (2, 2)),
+    lhs_dilation=(2, 2),
+    dimension_numbers=DIMENSIONS,
   )
 
 
 def adjoint_by_blocks(
-    y: jax.Array, kernel: jax.Array, reverse: bool = False
+  y: jax.Array, kernel: jax.Array, reverse: bool = False
 ) -> jax.Array:
   """Computes the adjoint as a 2x2 convolution that gives blocks of pixels.
 
@@ -111,17 +111,17 @@ def adjoint_by_blocks(
   kernel = kernel.reshape(2, 2, 2, 2, features, channels)[:, ::-1, :, ::-1]
   kernel = kernel.transpose(0, 2, 4, 1, 3, 5)
   blocks = jax.lax.conv_general_dilated(
-      y,
-      kernel.reshape(2, 2, features, 4 * channels),
-      (1, 1),
-      ((1, 1), (1, 1)),
-      dimension_numbers=DIMENSIONS,
+    y,
+    kernel.reshape(2, 2, features, 4 * channels),
+    (1, 1),
+    ((1, 1), (1, 1)),
+    dimension_numbers=DIMENSIONS,
   )
   return _join_blocks(blocks)[:, 1:-1, 1:-1]
 
 
 def adjoint_by_products(
-    y: jax.Array, kernel: jax.Array, reverse: bool = False
+  y: jax.Array, kernel: jax.Array, reverse: bool = False
 ) -> jax.Array:
   """Computes the adjoint as products of matrices, summed where they overlap."""
   if reverse:
@@ -135,7 +135,7 @@ def adjoint_by_products(
 
 
 def kernel_gradient_natively(
-    x: jax.Array, y: jax.Array, reverse: bool = False
+  x: jax.Array, y: jax.Array, reverse: bool = False
 ) -> jax.Array:
   """Computes the derivative of <down(x, kernel), y> with respect to the kernel.
 
@@ -149,18 +149,18 @@ def kernel_gradient_natively(
   """
   # Channels take the place of examples, as the batch is summed over.
   kernel = jax.lax.conv_general_dilated(
-      x,
-      y,
-      (1, 1),
-      ((1, 1), (1, 1)),
-      rhs_dilation=(2, 2),
-      dimension_numbers=('CHWN', 'IHWO', 'HWNC'),
+    x,
+    y,
+    (1, 1),
+    ((1, 1), (1, 1)),
+    rhs_dilation=(2, 2),
+    dimension_numbers=('CHWN', 'IHWO', 'HWNC'),
   )
   return reverse_kernel(kernel) if reverse else kernel
 
 
 def kernel_gradient_transposed(
-    x: jax.Array, y: jax.Array, reverse: bool = False
+  x: jax.Array, y: jax.Array, reverse: bool = False
 ) -> jax.Array:
   """Computes the same convolution of maps that are transposed before.
 
@@ -168,19 +168,19 @@ def kernel_gradient_transposed(
   takes 15 times as long.
   """
   kernel = jax.lax.conv_general_dilated(
-      x.transpose(3, 1, 2, 0),
-      y.transpose(1, 2, 0, 3),
-      (1, 1),
-      ((1, 1), (1, 1)),
-      rhs_dilation=(2, 2),
-      dimension_numbers=DIMENSIONS,
+    x.transpose(3, 1, 2, 0),
+    y.transpose(1, 2, 0, 3),
+    (1, 1),
+    ((1, 1), (1, 1)),
+    rhs_dilation=(2, 2),
+    dimension_numbers=DIMENSIONS,
   )
   kernel = kernel.transpose(1, 2, 0, 3)
   return reverse_kernel(kernel) if reverse else kernel
 
 
 def kernel_gradient_by_products(
-    x: jax.Array, y: jax.Array, reverse: bool = False
+  x: jax.Array, y: jax.Array, reverse: bool = False
 ) -> jax.Array:
   """Computes the derivative by the kernel as products of matrices."""
   windows, axes = _take_windows(x), ((0, 1, 2), (0, 1, 2))
@@ -217,9 +217,9 @@ def _take_windows(x):
   x = _pad(x)
   height, width = x.shape[1:3]
   return [
-      x[:, i : height - 3 + i : 2, j : width - 3 + j : 2]
-      for i in range(4)
-      for j in range(4)
+    x[:, i : height - 3 + i : 2, j : width - 3 + j : 2]
+    for i in range(4)
+    for j in range(4)
   ]
 
 

@@ -61,7 +61,7 @@ def up(x: jax.Array, kernel: jax.Array) -> jax.Array:
 
 
 def up_with_constants(
-    x: jax.Array, factors: jax.Array, kernel: jax.Array
+  x: jax.Array, factors: jax.Array, kernel: jax.Array
 ) -> jax.Array:
   """Computes `up` of a map that has constant channels after its own.
 
@@ -85,7 +85,7 @@ def up_with_constants(
 
 
 def up_constants(
-    factors: jax.Array, kernel: jax.Array, height: int, width: int
+  factors: jax.Array, kernel: jax.Array, height: int, width: int
 ) -> jax.Array:
   """Computes `up` of constant channels, without making them.
 
@@ -107,7 +107,7 @@ def up_constants(
   # The rows of the kernel that each kind sums, from the last to the first:
   # those of PyTorch's are 1; 0 and 2; 1 and 3; 2.
   kinds = jnp.array(
-      [[0, 0, 1, 0], [0, 1, 0, 1], [1, 0, 1, 0], [0, 1, 0, 0]], kernel.dtype
+    [[0, 0, 1, 0], [0, 1, 0, 1], [1, 0, 1, 0], [0, 1, 0, 0]], kernel.dtype
   )
   sums = jnp.einsum('ai,bj,ijko->kabo', kinds, kinds, kernel)
   pattern = jnp.tensordot(factors, sums, 1)
@@ -139,7 +139,7 @@ def convolve(x: jax.Array, kernel: jax.Array) -> jax.Array:
   """
   _check_convolution(x, kernel, 3)
   return jax.lax.conv_general_dilated(
-      x, kernel, (1, 1), ((1, 1), (1, 1)), dimension_numbers=forms.DIMENSIONS
+    x, kernel, (1, 1), ((1, 1), (1, 1)), dimension_numbers=forms.DIMENSIONS
   )
 
 
@@ -174,7 +174,7 @@ def _spread(pattern, axis, count):
   """
   shape = (*pattern.shape[:axis], 2 * count, *pattern.shape[axis + 1 :])
   first, even, odd, last = (
-      jnp.broadcast_to(kind, shape) for kind in jnp.split(pattern, 4, axis)
+    jnp.broadcast_to(kind, shape) for kind in jnp.split(pattern, 4, axis)
   )
   index = jax.lax.broadcasted_iota(jnp.int32, shape, axis)
   # The row after the first is of the second kind.
@@ -204,9 +204,9 @@ def _make_primitive(name, natively, on_cpu, by_example=False):
   primitive = core.Primitive(name)
   # Outside of jit it runs as one program too.
   primitive.def_impl(
-      lambda *args, **params: jax.jit(
-          functools.partial(primitive.bind, **params)
-      )(*args)
+    lambda *args, **params: jax.jit(
+      functools.partial(primitive.bind, **params)
+    )(*args)
   )
 
   def abstract_eval(*args, **params):
@@ -232,32 +232,32 @@ def _make_primitive(name, natively, on_cpu, by_example=False):
 
 
 _down_p = _make_primitive(
-    'down', forms.down_natively, _down_on_cpu, by_example=True
+  'down', forms.down_natively, _down_on_cpu, by_example=True
 )
 _adjoint_p = _make_primitive(
-    'down_adjoint', forms.adjoint_natively, _adjoint_on_cpu, by_example=True
+  'down_adjoint', forms.adjoint_natively, _adjoint_on_cpu, by_example=True
 )
 _kernel_gradient_p = _make_primitive(
-    'down_kernel_gradient',
-    forms.kernel_gradient_natively,
-    _kernel_gradient_on_cpu,
+  'down_kernel_gradient',
+  forms.kernel_gradient_natively,
+  _kernel_gradient_on_cpu,
 )
 # The derivatives of <down(x, kernel), y> by the two operands of each primitive,
 # given a cotangent of its result.
 ad.defbilinear(
-    _down_p,
-    lambda y, x, kernel, **order: _adjoint_p.bind(y, kernel, **order),
-    lambda y, x, kernel, **order: _kernel_gradient_p.bind(x, y, **order),
+  _down_p,
+  lambda y, x, kernel, **order: _adjoint_p.bind(y, kernel, **order),
+  lambda y, x, kernel, **order: _kernel_gradient_p.bind(x, y, **order),
 )
 ad.defbilinear(
-    _adjoint_p,
-    lambda x, y, kernel, **order: _down_p.bind(x, kernel, **order),
-    lambda x, y, kernel, **order: _kernel_gradient_p.bind(x, y, **order),
+  _adjoint_p,
+  lambda x, y, kernel, **order: _down_p.bind(x, kernel, **order),
+  lambda x, y, kernel, **order: _kernel_gradient_p.bind(x, y, **order),
 )
 ad.defbilinear(
-    _kernel_gradient_p,
-    lambda kernel, x, y, **order: _adjoint_p.bind(y, kernel, **order),
-    lambda kernel, x, y, **order: _down_p.bind(x, kernel, **order),
+  _kernel_gradient_p,
+  lambda kernel, x, y, **order: _adjoint_p.bind(y, kernel, **order),
+  lambda kernel, x, y, **order: _down_p.bind(x, kernel, **order),
 )
 
 _keep_p = _make_primitive('keep', lambda x: x, _keep_on_cpu)

@@ -39,7 +39,7 @@ def uniform_by_unit(fan_in: int) -> nn.initializers.Initializer:
 
 
 def dense(
-    fan_in: int, features: int, *, dtype: jnp.dtype, name: str | None = None
+  fan_in: int, features: int, *, dtype: jnp.dtype, name: str | None = None
 ) -> nn.Dense:
   """Makes a dense layer with PyTorch's default initialisation.
 
@@ -54,7 +54,7 @@ def dense(
   """
   init = uniform_by_unit(fan_in)
   return nn.Dense(
-      features, dtype=dtype, kernel_init=init, bias_init=init, name=name
+    features, dtype=dtype, kernel_init=init, bias_init=init, name=name
   )
 
 
@@ -150,7 +150,7 @@ class UpBlock(nn.Module):
 
   @nn.compact
   def __call__(
-      self, x: jax.Array, factors: jax.Array, train: bool = False
+    self, x: jax.Array, factors: jax.Array, train: bool = False
   ) -> jax.Array:
     # PyTorch counts the outputs of a transposed convolution.
     init = uniform_by_unit(16 * self.features)
@@ -197,10 +197,12 @@ class BatchNorm(nn.Module):
     by_channel = lambda x: x[jnp.newaxis, jnp.newaxis, jnp.newaxis]
     wide = widen(x) - by_channel(jax.lax.stop_gradient(running_mean.value))
     if self.train:
-      moments = jnp.stack([
+      moments = jnp.stack(
+        [
           jnp.mean(wide, axis=(0, 1, 2)),
           jnp.mean(jnp.square(wide), axis=(0, 1, 2)),
-      ])
+        ]
+      )
       if self.axis_name is not None:
         moments = jax.lax.pmean(moments, self.axis_name)
       distance, square = moments
@@ -292,14 +294,14 @@ def make_code_norm(axis_name: str | None, train: bool) -> nn.BatchNorm:
     train: normalizes with the statistics of the batch, else with running ones.
   """
   return nn.BatchNorm(
-      use_running_average=not train,
-      momentum=0.9,
-      # The other form, E[x^2] - E[x]^2, cancels in float32.
-      use_fast_variance=False,
-      use_scale=False,
-      use_bias=False,
-      axis_name=axis_name,
-      name='code_norm',
+    use_running_average=not train,
+    momentum=0.9,
+    # The other form, E[x^2] - E[x]^2, cancels in float32.
+    use_fast_variance=False,
+    use_scale=False,
+    use_bias=False,
+    axis_name=axis_name,
+    name='code_norm',
   )
 
 

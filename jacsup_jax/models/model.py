@@ -28,9 +28,9 @@ _NOT_DESCRIBED = ('axis_name', 'parent', 'name')
 
 
 @functools.partial(
-    jax.tree_util.register_dataclass,
-    data_fields=['params', 'batch_stats'],
-    meta_fields=['module'],
+  jax.tree_util.register_dataclass,
+  data_fields=['params', 'batch_stats'],
+  meta_fields=['module'],
 )
 @dataclasses.dataclass(frozen=True, eq=False)
 class Model:
@@ -71,7 +71,7 @@ class Model:
     return self.module.factors_are_labels
 
   def encode(
-      self, images: jax.Array, attributes: jax.Array | None = None
+    self, images: jax.Array, attributes: jax.Array | None = None
   ) -> codes.Code:
     """Encodes images with the running statistics.
 
@@ -91,11 +91,11 @@ class Model:
       return self.module.apply(self.variables, images, method='encode')
     if attributes is None:
       raise ValueError(
-          f'{type(self.module).__name__}.encode without attributes: its factors'
-          ' are the labels of the images.'
+        f'{type(self.module).__name__}.encode without attributes: its factors'
+        ' are the labels of the images.'
       )
     return self.module.apply(
-        self.variables, images, attributes, method='encode'
+      self.variables, images, attributes, method='encode'
     )
 
   def decode(self, code: codes.Code) -> jax.Array:
@@ -103,9 +103,7 @@ class Model:
     return self.module.apply(self.variables, code, method='decode')
 
 
-def to_range(
-    images: jax.Array, image_range: tuple[float, float]
-) -> jax.Array:
+def to_range(images: jax.Array, image_range: tuple[float, float]) -> jax.Array:
   """Converts 8-bit images to floats in a range; leaves floats as they are.
 
   Args:
@@ -119,8 +117,8 @@ def to_range(
     return images
   if images.dtype != jnp.uint8:
     raise errors.InputError(
-        f'images are {images.dtype}; accepted: uint8, or floats in'
-        f' {list(image_range)}.'
+      f'images are {images.dtype}; accepted: uint8, or floats in'
+      f' {list(image_range)}.'
     )
   images = jnp.asarray(images, jnp.float32)
   if tuple(image_range) == (0, 1):
@@ -175,7 +173,7 @@ def make_module(description: Mapping[str, Any]) -> nn.Module:
   name = description.get('name') if isinstance(description, Mapping) else None
   if not isinstance(name, str) or name not in MODULES:
     raise errors.InputError(
-        f'a model named {name!r}; accepted: {", ".join(MODULES)}.'
+      f'a model named {name!r}; accepted: {", ".join(MODULES)}.'
     )
   cls = MODULES[name]
   kinds = {field.name: field.type for field in _list_fields(cls)}
@@ -185,8 +183,8 @@ def make_module(description: Mapping[str, Any]) -> nn.Module:
   except (ValueError, TypeError, KeyError, AttributeError) as error:
     shown = ', '.join(f'{k}={v!r}' for k, v in values.items())
     raise errors.InputError(
-        f'a model {name}({shown}) cannot be made ({error}); accepted: the'
-        f' fields {", ".join(kinds)}, each of its type.'
+      f'a model {name}({shown}) cannot be made ({error}); accepted: the'
+      f' fields {", ".join(kinds)}, each of its type.'
     ) from error
 
 

@@ -14,7 +14,10 @@ from jacsup_jax.core import errors
 
 DIGITS = {'num_steps': 2, 'image_shape': (4, 4, 1), 'widths': (6,)}
 FACES = {
-    'num_factors': 2, 'nuisance_channels': 3, 'first_width': 4, 'last_width': 6,
+  'num_factors': 2,
+  'nuisance_channels': 3,
+  'first_width': 4,
+  'last_width': 6,
 }  # pyformat: disable
 
 
@@ -26,9 +29,9 @@ def test_table():
   times = {'ours': [4.0, 2.0, 3.0], 'theirs': [8.0, 6.0, 9.0]}
   # 128 images in 3 ms; ratios of the same repeat are 2, 3 and 3.
   assert timing.format_table(times, 128).splitlines() == [
-      '                      ms/step  fastest  images/s  ratio',
-      'ours                     3.00     2.00     42667   1.00',
-      'theirs                   8.00     6.00     16000   3.00',
+    '                      ms/step  fastest  images/s  ratio',
+    'ours                     3.00     2.00     42667   1.00',
+    'theirs                   8.00     6.00     16000   3.00',
   ]
 
 
@@ -41,7 +44,7 @@ def test_digits():
 def test_faces():
   batch_size = 2 * jax.device_count()
   table = steps.measure_faces(
-      'phase_one', 8, batch_size, 1, num_steps=2, **FACES
+    'phase_one', 8, batch_size, 1, num_steps=2, **FACES
   )
   assert _names(table) == ['ours']
 
@@ -60,16 +63,16 @@ def test_grid():
 
 
 @pytest.mark.parametrize(
-    'name',
-    [
-        'phase_one',
-        pytest.param('phase_two', marks=pytest.mark.slow),
-        pytest.param('student', marks=pytest.mark.slow),
-    ],
+  'name',
+  [
+    'phase_one',
+    pytest.param('phase_two', marks=pytest.mark.slow),
+    pytest.param('student', marks=pytest.mark.slow),
+  ],
 )
 def test_compiled(name):
   report = compiled.compile_step(
-      name, 8, jax.devices()[:1], 4, compiled.CHIPS['v5e'], **FACES
+    name, 8, jax.devices()[:1], 4, compiled.CHIPS['v5e'], **FACES
   )
   assert report.startswith(f'{name}, 8x8 pixels, batch 4 a device')
   assert 'collectives: none' in report and 'roofline: ' in report
@@ -87,13 +90,16 @@ def test_unknown_targets_are_refused(target):
 
 def test_a_mistake_is_one_line():
   done = subprocess.run(
-      [
-          sys.executable, '-m', 'benchmarks.steps', '--what=jacobian',
-          '--against=torch',
-      ],
-      capture_output=True,
-      text=True,
-      check=False,
+    [
+      sys.executable,
+      '-m',
+      'benchmarks.steps',
+      '--what=jacobian',
+      '--against=torch',
+    ],
+    capture_output=True,
+    text=True,
+    check=False,
   )  # pyformat: disable
   assert done.returncode == 2
   assert done.stderr.count('\n') == 1

@@ -15,7 +15,10 @@ torch = pytest.importorskip('torch', reason='pip install torch')
 torch_steps = pytest.importorskip('benchmarks.torch_steps')
 
 FACE_SIZES = {
-    'num_factors': 2, 'nuisance_channels': 3, 'first_width': 4, 'last_width': 6,
+  'num_factors': 2,
+  'nuisance_channels': 3,
+  'first_width': 4,
+  'last_width': 6,
 }  # pyformat: disable
 
 
@@ -32,7 +35,7 @@ def _compare(problem, take_step, state):
     for name in ours:
       # Sums in another order; Adam divides small gradients by their size.
       np.testing.assert_allclose(
-          ours[name], theirs[name].detach(), rtol=2e-4, err_msg=name
+        ours[name], theirs[name].detach(), rtol=2e-4, err_msg=name
       )
 
 
@@ -40,7 +43,7 @@ def _compare(problem, take_step, state):
 def test_terms_on_digits_are_ours(xcov):
   weights = problems.config.LossWeights(xcov=xcov)
   problem = problems.make_digits(
-      32, 3, 1, weights, image_shape=(6, 6, 1), widths=(16, 8)
+    32, 3, 1, weights, image_shape=(6, 6, 1), widths=(16, 8)
   )
   step = problem.step
   optimizer = optimizers.make_optimizer(step.optimization)
@@ -50,12 +53,12 @@ def test_terms_on_digits_are_ours(xcov):
     cache = problem.constants.teacher
     change = cache.images[permutation] - cache.images
     inputs = objectives.Inputs(
-        images,
-        permutation[np.newaxis],
-        objectives.TeacherOutputs(cache.factors, change[np.newaxis]),
+      images,
+      permutation[np.newaxis],
+      objectives.TeacherOutputs(cache.factors, change[np.newaxis]),
     )
     return steps.train_step(
-        state, inputs, objective=step.make_objective(), optimizer=optimizer
+      state, inputs, objective=step.make_objective(), optimizer=optimizer
     )
 
   _compare(problem, take_step, problem.state)
@@ -67,11 +70,11 @@ def test_terms_on_faces_are_ours(name, xcov):
   problem = problems.make_faces(name, 16, 5, **FACE_SIZES)
   # Terms of size 1, so that none hides another.
   weights = dataclasses.replace(
-      problem.step.weights, lambda_prediction=1.0, lambda_xcov=1.0, xcov=xcov
+    problem.step.weights, lambda_prediction=1.0, lambda_xcov=1.0, xcov=xcov
   )
   if weights.needs_cycle:
     weights = dataclasses.replace(
-        weights, lambda_attribute_cycle=1.0, lambda_nuisance_cycle=0.1
+      weights, lambda_attribute_cycle=1.0, lambda_nuisance_cycle=0.1
     )
   step = dataclasses.replace(problem.step, weights=weights)
   problem = problem._replace(step=step)
@@ -81,28 +84,28 @@ def test_terms_on_faces_are_ours(name, xcov):
   def take_step(state, permutation):
     permutations = permutation[np.newaxis]
     inputs = objectives.Inputs(
-        images,
-        permutations,
-        attributes=problem.attributes.astype(np.float32),
+      images,
+      permutations,
+      attributes=problem.attributes.astype(np.float32),
     )
     if problem.teacher is not None:
-      apply = lambda method: lambda x: step.teacher_module.apply(
-          problem.teacher, x, method=method
+      apply = lambda method: (
+        lambda x: step.teacher_module.apply(problem.teacher, x, method=method)
       )
       outputs = objectives.compute_teacher_outputs(
-          apply('encode'),
-          apply('decode'),
-          images,
-          permutations,
-          weights.supervision,
+        apply('encode'),
+        apply('decode'),
+        images,
+        permutations,
+        weights.supervision,
       )
       inputs = inputs._replace(teacher=outputs)
     return attribute_steps.train_step(
-        state,
-        inputs,
-        module=step.module,
-        weights=weights,
-        optimizer=optimizer,
+      state,
+      inputs,
+      module=step.module,
+      weights=weights,
+      optimizer=optimizer,
     )
 
   _compare(problem, take_step, problem.state)

@@ -72,29 +72,41 @@ def test_sizes_are_the_papers():
   # Appendix A.1 of Lezama (2019): 784-256-128-64-(2 + 14), and back.
   mlp = autoencoders.MlpAutoencoder(2, 14)
   assert set(_kernels(mlp, 'encoder')) == {
-      (784, 256), (256, 128), (128, 64), (64, 16),
+    (784, 256),
+    (256, 128),
+    (128, 64),
+    (64, 16),
   }  # pyformat: disable
   assert set(_kernels(mlp, 'decoder')) == {
-      (16, 64), (64, 128), (128, 256), (256, 784),
+    (16, 64),
+    (64, 128),
+    (128, 256),
+    (256, 784),
   }  # pyformat: disable
   # Appendix A.5, with k = 2 and d = 16.
   svhn = autoencoders.SvhnAutoencoder(2, 16, True)
   assert set(_kernels(svhn, 'encoder')) == {
-      (3, 3, 3, 64), (3, 3, 64, 128), (3, 3, 128, 256), (3, 3, 256, 18),
+    (3, 3, 3, 64),
+    (3, 3, 64, 128),
+    (3, 3, 128, 256),
+    (3, 3, 256, 18),
   }  # pyformat: disable
   assert set(_kernels(svhn, 'decoder')) == {
-      (4, 4, 18, 256), (4, 4, 256, 128), (4, 4, 128, 64), (4, 4, 64, 3),
+    (4, 4, 18, 256),
+    (4, 4, 256, 128),
+    (4, 4, 128, 64),
+    (4, 4, 64, 3),
   }  # pyformat: disable
   # Appendix A.2: C(16) to C(512), C(512 + 40), and back; the released code
   # gives the factors to all of the decoder's layers.
   faces = autoencoders.FaceAutoencoder(40, 512)
   widths = [3, 16, 32, 64, 128, 256, 512, 552]
   assert _kernels(faces, 'encoder') == [
-      (4, 4, *pair) for pair in zip(widths, widths[1:])
+    (4, 4, *pair) for pair in zip(widths, widths[1:])
   ]
   widths = [512, 512, 256, 128, 64, 32, 16, 3]
   assert _kernels(faces, 'decoder') == [
-      (4, 4, fan_in + 40, out) for fan_in, out in zip(widths, widths[1:])
+    (4, 4, fan_in + 40, out) for fan_in, out in zip(widths, widths[1:])
   ]
   assert faces.nuisance_dim == 2048
 
@@ -105,12 +117,12 @@ def test_small_face_parameters():
   assert _kernels(_faces(), 'encoder') == [(4, 4, 3, 4), (4, 4, 4, 5)]
   assert _kernels(_faces(), 'decoder') == [(4, 4, 5, 4), (4, 4, 6, 3)]
   # The first block has no BatchNorm, nor has the last.
-  found = {
-      name: set(x) for part in params.values() for name, x in part.items()
-  }
+  found = {name: set(x) for part in params.values() for name, x in part.items()}
   assert found == {
-      'down_0': {'kernel', 'bias'}, 'down_1': {'kernel', 'bias', 'norm'},
-      'up_0': {'kernel', 'norm'}, 'up_1': {'kernel'},
+    'down_0': {'kernel', 'bias'},
+    'down_1': {'kernel', 'bias', 'norm'},
+    'up_0': {'kernel', 'norm'},
+    'up_1': {'kernel'},
   }  # pyformat: disable
 
 
@@ -119,20 +131,20 @@ def test_mlp_is_that_of_numpy():
   variables, images = _init(module, 0), _images(module)
   code = _encode(module, variables, images)
   flat = _numpy_layers(
-      np.reshape(images, (5, 16)),
-      variables['params']['encoder'],
-      ['dense_0', 'dense_1', 'code'],
+    np.reshape(images, (5, 16)),
+    variables['params']['encoder'],
+    ['dense_0', 'dense_1', 'code'],
   )
   # Rounding of float32 in sums of another order.
   np.testing.assert_allclose(codes.merge(code), flat, rtol=1e-5, atol=1e-6)
   hidden = _numpy_layers(
-      flat, variables['params']['decoder'], ['dense_0', 'dense_1', 'dense_2']
+    flat, variables['params']['decoder'], ['dense_0', 'dense_1', 'dense_2']
   )
   np.testing.assert_allclose(
-      _decode(module, variables, code),
-      np.tanh(hidden).reshape(5, *SHAPE),
-      rtol=1e-5,
-      atol=1e-6,
+    _decode(module, variables, code),
+    np.tanh(hidden).reshape(5, *SHAPE),
+    rtol=1e-5,
+    atol=1e-6,
   )
 
 
@@ -166,7 +178,7 @@ def test_factors_of_faces_are_means_of_the_last_channels():
   whole = np.asarray(_encode(_faces(0, 5), variables, images).nuisance)
   np.testing.assert_array_equal(code.nuisance, whole[..., :3])
   np.testing.assert_allclose(
-      code.factors, np.mean(whole[..., 3:], axis=(1, 2)), rtol=1e-5
+    code.factors, np.mean(whole[..., 3:], axis=(1, 2)), rtol=1e-5
   )
   linear = _encode(_faces(linear_factors=True), variables, images)
   np.testing.assert_array_equal(linear.nuisance, whole[..., :3])
@@ -192,7 +204,7 @@ def test_other_images_and_codes_raise(make):
 
 
 @pytest.mark.parametrize(
-    'shape', [(28, 28, 1), (32, 24, 3), (0, 16, 3), (8, 8, 3)]
+  'shape', [(28, 28, 1), (32, 24, 3), (0, 16, 3), (8, 8, 3)]
 )
 def test_svhn_sizes_are_multiples_of_sixteen(shape):
   with pytest.raises(errors.InputError, match='multiples of 16'):
@@ -202,8 +214,8 @@ def test_svhn_sizes_are_multiples_of_sixteen(shape):
 @pytest.mark.parametrize('size', [0, 4, 12, 257])
 def test_face_sizes_are_powers_of_two(size):
   for make in (
-      lambda: _faces(image_size=size),
-      lambda: classifiers.AttributeJudge(2, size),
+    lambda: _faces(image_size=size),
+    lambda: classifiers.AttributeJudge(2, size),
   ):
     with pytest.raises(errors.InputError, match=f'size={size}: accepted'):
       make()
@@ -221,8 +233,10 @@ def test_gradients_reach_every_parameter(make):
 
   def loss(params):
     outputs, updated = module.apply(
-        {**variables, 'params': params}, images, mutable='batch_stats',
-        **options,
+      {**variables, 'params': params},
+      images,
+      mutable='batch_stats',
+      **options,
     )  # pyformat: disable
     return jnp.mean(jnp.square(outputs - images)), updated
 
@@ -240,13 +254,13 @@ def test_jacobian_of_the_decoder(make):
   module = make(widths=(8, 8)) if make is _mlp else make(widths=(8, 8, 8))
   variables = _init(module, 0)
   decode = lambda flat: module.apply(
-      variables, codes.split(flat[None], 2), method='decode'
+    variables, codes.split(flat[None], 2), method='decode'
   )[0]
   flat = jnp.array([0.3, -0.2, 0.5])
   # Forward differentiation, as the Jacobian of the decoder is drawn.
   columns = jax.jit(jax.jacfwd(decode))(flat)
   np.testing.assert_allclose(
-      columns, jax.jit(jax.jacrev(decode))(flat), atol=1e-6
+    columns, jax.jit(jax.jacrev(decode))(flat), atol=1e-6
   )
   # Each unit of the code has an effect of its own.
   assert np.linalg.matrix_rank(np.reshape(columns, (-1, 3)), tol=1e-9) == 3
@@ -269,7 +283,7 @@ def test_first_units_of_a_larger_encoder_are_those_of_a_smaller():
   small, large = (_init(_mlp(2, d), 0)['params']['encoder'] for d in (0, 3))
   for name in ('kernel', 'bias'):
     np.testing.assert_array_equal(
-        large['code'][name][..., :2], small['code'][name]
+      large['code'][name][..., :2], small['code'][name]
     )
   for name in ('dense_0', 'dense_1'):
     chex.assert_trees_all_equal(large[name], small[name])
@@ -289,16 +303,16 @@ def test_only_the_layers_of_the_code_of_faces_grow():
   jax.tree.map_with_path(compare_shapes, small, large)
   last = 'encoder/down_1'
   assert grown == {
-      'params/decoder/up_0/kernel',
-      *(f'params/{last}/{x}' for x in ('kernel', 'bias')),
-      *(f'params/{last}/norm/{x}' for x in ('scale', 'bias')),
-      *(f'batch_stats/{last}/norm/{x}' for x in ('mean', 'var')),
+    'params/decoder/up_0/kernel',
+    *(f'params/{last}/{x}' for x in ('kernel', 'bias')),
+    *(f'params/{last}/norm/{x}' for x in ('scale', 'bias')),
+    *(f'batch_stats/{last}/norm/{x}' for x in ('mean', 'var')),
   }
   # Units are drawn one by one.
   for name in ('kernel', 'bias'):
     np.testing.assert_array_equal(
-        large['params']['encoder']['down_1'][name][..., :5],
-        small['params']['encoder']['down_1'][name],
+      large['params']['encoder']['down_1'][name][..., :5],
+      small['params']['encoder']['down_1'][name],
     )
 
 
@@ -317,14 +331,14 @@ def test_training_normalizes_with_the_statistics_of_the_batch():
   variables, images = _init(module, 0), _images(module, 64)
   raw = np.asarray(codes.merge(_encode(_mlp(), variables, images)))
   code, updated = module.apply(
-      variables, images, train=True, method='encode', mutable='batch_stats'
+    variables, images, train=True, method='encode', mutable='batch_stats'
   )
   mean, var = np.mean(raw, axis=0), np.var(raw, axis=0)
   # Flax divides by the root of the biased variance plus 1e-5, and keeps 0.9 of
   # the running statistics, which start at 0 and 1. Codes are of size 0.1 with a
   # spread of 0.01: float32 leaves about four digits after the mean is gone.
   np.testing.assert_allclose(
-      codes.merge(code), (raw - mean) / np.sqrt(var + 1e-5), atol=2e-3
+    codes.merge(code), (raw - mean) / np.sqrt(var + 1e-5), atol=2e-3
   )
   stats = updated['batch_stats']['encoder']['code_norm']
   np.testing.assert_allclose(stats['mean'], 0.1 * mean, rtol=1e-4)
@@ -339,10 +353,10 @@ def test_evaluation_normalizes_with_running_statistics():
   raw = codes.merge(_encode(_mlp(), variables, images))
   code = _encode(module, {**variables, 'batch_stats': stats}, images)
   np.testing.assert_allclose(
-      codes.merge(code),
-      (raw - mean[None]) / np.sqrt(var[None] + 1e-5),
-      rtol=1e-4,
-      atol=1e-6,
+    codes.merge(code),
+    (raw - mean[None]) / np.sqrt(var[None] + 1e-5),
+    rtol=1e-4,
+    atol=1e-6,
   )
 
 
@@ -353,14 +367,14 @@ def test_statistics_over_an_axis_are_those_of_the_whole_batch(make):
   module, spread = make(**options), make(**options, axis_name='shards')
   images, variables = _images(module, 8), _init(module, 0)
   apply = lambda module, images: module.apply(
-      variables, images, train=True, method=method, mutable='batch_stats'
+    variables, images, train=True, method=method, mutable='batch_stats'
   )
   whole, whole_stats = jax.jit(lambda x: apply(module, x))(images)
   mapped = jax.vmap(lambda x: apply(spread, x), axis_name='shards')
   outputs, stats = jax.jit(mapped)(images.reshape(2, 4, *module.image_shape))
   for shards, expected in zip(*map(jax.tree.leaves, (outputs, whole))):
     np.testing.assert_allclose(
-        shards.reshape(expected.shape), expected, rtol=1e-4, atol=2e-3
+      shards.reshape(expected.shape), expected, rtol=1e-4, atol=2e-3
     )
   for shards, expected in zip(*map(jax.tree.leaves, (stats, whole_stats))):
     for shard in shards:

@@ -29,10 +29,10 @@ def test_judge_drops_a_fifth_in_training():
   model = classifiers.MlpJudge(10, image_shape=(4, 4, 1))
   variables = autoencoders.init_variables(model, 0)
   apply = lambda key: model.apply(
-      variables,
-      _images(5, (4, 4, 1)),
-      train=True,
-      rngs={'dropout': jax.random.key(key)},
+    variables,
+    _images(5, (4, 4, 1)),
+    train=True,
+    rngs={'dropout': jax.random.key(key)},
   )
   assert not np.allclose(apply(0), apply(1))
   np.testing.assert_array_equal(apply(0), apply(0))
@@ -45,17 +45,17 @@ def test_attribute_judge():
   # Down to one pixel: 4, 8, 8 and 8 channels, all with BatchNorm.
   shapes = {name: x['kernel'].shape for name, x in variables['params'].items()}
   assert shapes == {
-      'down_0': (4, 4, 3, 4),
-      'down_1': (4, 4, 4, 8),
-      'down_2': (4, 4, 8, 8),
-      'down_3': (4, 4, 8, 8),
-      'dense': (8, 6),
-      'logits': (6, 5),
+    'down_0': (4, 4, 3, 4),
+    'down_1': (4, 4, 4, 8),
+    'down_2': (4, 4, 8, 8),
+    'down_3': (4, 4, 8, 8),
+    'dense': (8, 6),
+    'logits': (6, 5),
   }
   assert len(variables['batch_stats']) == 4
   images = 2 * _images(3, (16, 16, 3)) - 1
   logits, updated = jax.jit(
-      lambda v, x: judge.apply(v, x, train=True, mutable='batch_stats')
+    lambda v, x: judge.apply(v, x, train=True, mutable='batch_stats')
   )(variables, images)
   assert logits.shape == (3, 5)
   assert logits.dtype == jnp.float32

@@ -15,33 +15,33 @@ from jacsup_jax.models import convolutions
 # Batch, height, width, channels in and out; factors of `up`. Maps that the CPU
 # computes as products, and two that it does not.
 MAPS = [
-    (3, 2, 2, 4, 3, 2),
-    (1, 4, 6, 3, 5, 1),
-    (5, 6, 2, 1, 2, 3),
-    (2, 10, 12, 3, 5, 2),
-    (2, 10, 10, 6, 5, 2),
+  (3, 2, 2, 4, 3, 2),
+  (1, 4, 6, 3, 5, 1),
+  (5, 6, 2, 1, 2, 3),
+  (2, 10, 12, 3, 5, 2),
+  (2, 10, 10, 6, 5, 2),
 ]
 # Name: operands among x, y and the kernel k, and forms, which are compared with
 # the first.
 FORMS = {
-    'down': (
-        'xk',
-        forms.down_natively,
-        forms.down_by_products,
-        forms.down_by_blocks,
-    ),
-    'adjoint': (
-        'yk',
-        forms.adjoint_natively,
-        forms.adjoint_by_products,
-        forms.adjoint_by_blocks,
-    ),
-    'kernel_gradient': (
-        'xy',
-        forms.kernel_gradient_natively,
-        forms.kernel_gradient_by_products,
-        forms.kernel_gradient_transposed,
-    ),
+  'down': (
+    'xk',
+    forms.down_natively,
+    forms.down_by_products,
+    forms.down_by_blocks,
+  ),
+  'adjoint': (
+    'yk',
+    forms.adjoint_natively,
+    forms.adjoint_by_products,
+    forms.adjoint_by_blocks,
+  ),
+  'kernel_gradient': (
+    'xy',
+    forms.kernel_gradient_natively,
+    forms.kernel_gradient_by_products,
+    forms.kernel_gradient_transposed,
+  ),
 }
 
 
@@ -50,11 +50,9 @@ def _draw(sizes):
   batch, height, width, channels, features, _ = sizes
   keys = jax.random.split(jax.random.key(0), 3)
   return {
-      'x': jax.random.normal(keys[0], (batch, height, width, channels)),
-      'y': jax.random.normal(
-          keys[1], (batch, height // 2, width // 2, features)
-      ),
-      'k': jax.random.normal(keys[2], (4, 4, channels, features)),
+    'x': jax.random.normal(keys[0], (batch, height, width, channels)),
+    'y': jax.random.normal(keys[1], (batch, height // 2, width // 2, features)),
+    'k': jax.random.normal(keys[2], (4, 4, channels, features)),
   }
 
 
@@ -93,11 +91,11 @@ def test_types_are_kept():
 
 
 @pytest.mark.parametrize(
-    'sizes',
-    [
-        pytest.param(MAPS[1], id='small', marks=pytest.mark.slow),
-        pytest.param(MAPS[4], id='large'),
-    ],
+  'sizes',
+  [
+    pytest.param(MAPS[1], id='small', marks=pytest.mark.slow),
+    pytest.param(MAPS[4], id='large'),
+  ],
 )
 def test_derivatives_of_all_orders(sizes):
   maps = _draw(sizes)
@@ -107,13 +105,13 @@ def test_derivatives_of_all_orders(sizes):
   # Trilinear in what they are differentiated by: differences are exact but for
   # rounding, which float32 leaves three digits of.
   check = lambda f, args: check_grads(
-      jax.jit(f), args, order=2, rtol=2e-2, atol=2e-2
+    jax.jit(f), args, order=2, rtol=2e-2, atol=2e-2
   )
   check(lambda x, k: jnp.tanh(convolutions.down(x, k)), (maps['x'], maps['k']))
   check(lambda y, k: jnp.tanh(convolutions.up(y, k)), (maps['y'], kernel))
   check(
-      lambda f, k: jnp.tanh(convolutions.up_constants(f, k, *shape)),
-      (factors, kernel),
+    lambda f, k: jnp.tanh(convolutions.up_constants(f, k, *shape)),
+    (factors, kernel),
   )
 
 
@@ -125,7 +123,7 @@ def test_keep_is_the_identity_and_so_is_its_derivative():
     np.testing.assert_allclose(out, jnp.sin(x), rtol=1e-6)
     np.testing.assert_allclose(tangent, jnp.cos(x), rtol=1e-5)
   np.testing.assert_array_equal(
-      jax.vmap(convolutions.keep)(x[:, jnp.newaxis]), x[:, jnp.newaxis]
+    jax.vmap(convolutions.keep)(x[:, jnp.newaxis]), x[:, jnp.newaxis]
   )
 
 
@@ -137,7 +135,7 @@ def test_keep_is_the_identity_and_so_is_its_derivative():
 def test_forms_agree(operands_and_forms, sizes):
   operands, *compiled = operands_and_forms
   natively, *others = [
-      jax.jit(form, static_argnames='reverse') for form in compiled
+    jax.jit(form, static_argnames='reverse') for form in compiled
   ]
   maps = _draw(sizes)
   args = [maps[name] for name in operands]
@@ -171,20 +169,18 @@ def test_constants_equal_constant_channels(sizes):
   keys = jax.random.split(jax.random.key(0), 3)
   x = jax.random.normal(keys[0], (batch, height, width, channels))
   factors = jax.random.normal(keys[1], (batch, num_factors))
-  kernel = jax.random.normal(
-      keys[2], (4, 4, channels + num_factors, features)
-  )
+  kernel = jax.random.normal(keys[2], (4, 4, channels + num_factors, features))
 
   def by_channels(x, factors, kernel):
     shape = (batch, height, width, num_factors)
     maps = jnp.broadcast_to(factors[:, jnp.newaxis, jnp.newaxis], shape)
     return forms.adjoint_natively(
-        jnp.concatenate([x, maps], -1), kernel, reverse=True
+      jnp.concatenate([x, maps], -1), kernel, reverse=True
     )
 
   def by_constants(x, factors, kernel):
     constants = convolutions.up_constants(
-        factors, kernel[:, :, channels:], height, width
+      factors, kernel[:, :, channels:], height, width
     )
     return convolutions.up(x, kernel[:, :, :channels]) + constants
 
@@ -198,10 +194,10 @@ def test_constants_equal_constant_channels(sizes):
   for form in (convolutions.up_with_constants, by_constants):
     # Gradients sum over all positions.
     chex.assert_trees_all_close(
-        value_and_gradients(form, x, factors, kernel),
-        expected,
-        rtol=1e-4,
-        atol=1e-3,
+      value_and_gradients(form, x, factors, kernel),
+      expected,
+      rtol=1e-4,
+      atol=1e-3,
     )
 
 
@@ -211,27 +207,27 @@ def test_mapped_convolutions_are_those_of_each():
   kernels = jnp.stack([kernel, 2 * kernel])
   expected = convolutions.down(x, kernel)
   np.testing.assert_allclose(
-      jax.vmap(convolutions.down, (None, 0))(x, kernels),
-      jnp.stack([expected, 2 * expected]),
-      rtol=1e-5,
-      atol=1e-5,
+    jax.vmap(convolutions.down, (None, 0))(x, kernels),
+    jnp.stack([expected, 2 * expected]),
+    rtol=1e-5,
+    atol=1e-5,
   )
   # Examples that are mapped over are a larger batch.
   maps = jnp.stack([x, 2 * x], 1)
   np.testing.assert_allclose(
-      jax.vmap(convolutions.down, (1, None))(maps, kernel),
-      jnp.stack([expected, 2 * expected]),
-      rtol=1e-5,
-      atol=1e-5,
+    jax.vmap(convolutions.down, (1, None))(maps, kernel),
+    jnp.stack([expected, 2 * expected]),
+    rtol=1e-5,
+    atol=1e-5,
   )
   constants = jax.vmap(
-      lambda f: convolutions.up_constants(f[jnp.newaxis], kernel, 2, 3)[0]
+    lambda f: convolutions.up_constants(f[jnp.newaxis], kernel, 2, 3)[0]
   )
   factors = jnp.arange(6.0).reshape(2, 3)
   np.testing.assert_allclose(
-      constants(factors),
-      convolutions.up_constants(factors, kernel, 2, 3),
-      rtol=1e-5,
+    constants(factors),
+    convolutions.up_constants(factors, kernel, 2, 3),
+    rtol=1e-5,
   )
 
 
@@ -244,8 +240,8 @@ def test_platform_chooses_the_form(name, platform, sizes):
   if name == 'up':
     operands = (maps['y'], forms.reverse_kernel(maps['k']))
   step = jax.grad(
-      lambda *args: jnp.sum(jnp.cos(getattr(convolutions, name)(*args))),
-      argnums=(0, 1),
+    lambda *args: jnp.sum(jnp.cos(getattr(convolutions, name)(*args))),
+    argnums=(0, 1),
   )
   traced = jax.jit(step).trace(*operands)
   program = traced.lower(lowering_platforms=(platform,)).as_text()

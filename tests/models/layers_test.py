@@ -33,8 +33,8 @@ def test_bias_has_the_bounds_of_its_layer():
 
 
 DENSE = {
-    'dense': lambda *sizes, dtype: layers.dense(*sizes, dtype=dtype),
-    'code': lambda *sizes, dtype: layers.CodeDense(*sizes, dtype),
+  'dense': lambda *sizes, dtype: layers.dense(*sizes, dtype=dtype),
+  'code': lambda *sizes, dtype: layers.CodeDense(*sizes, dtype),
 }
 
 
@@ -42,8 +42,8 @@ DENSE = {
 def test_dense_is_an_affine_map(make):
   layer = make(2, 2, dtype=jnp.float32)
   params = {
-      'kernel': jnp.array([[1.0, 2.0], [3.0, 4.0]]),
-      'bias': jnp.array([10.0, 20.0]),
+    'kernel': jnp.array([[1.0, 2.0], [3.0, 4.0]]),
+    'bias': jnp.array([10.0, 20.0]),
   }
   # (1 + 2 * 3 + 10, 2 + 2 * 4 + 20).
   out = layer.apply({'params': params}, jnp.array([[1.0, 2.0]]))
@@ -69,7 +69,7 @@ def test_first_units_do_not_depend_on_how_many_there_are():
   np.testing.assert_array_equal(large[:, :4], small)
   # So for a bias.
   np.testing.assert_array_equal(
-      init(jax.random.key(3), (6,))[:4], init(jax.random.key(3), (4,))
+    init(jax.random.key(3), (6,))[:4], init(jax.random.key(3), (4,))
   )
 
 
@@ -77,8 +77,8 @@ def test_units_of_a_code_have_the_parameters_of_a_dense_layer():
   # A trained model is read by either.
   inputs = jnp.ones((1, 64))
   trees = [
-      make(64, 5, dtype=jnp.float32).init(jax.random.key(0), inputs)
-      for make in DENSE.values()
+    make(64, 5, dtype=jnp.float32).init(jax.random.key(0), inputs)
+    for make in DENSE.values()
   ]
   assert jax.tree.structure(trees[0]) == jax.tree.structure(trees[1])
   for first, second in zip(*map(jax.tree.leaves, trees)):
@@ -88,8 +88,8 @@ def test_units_of_a_code_have_the_parameters_of_a_dense_layer():
 @pytest.mark.parametrize('features', [2, 3, 31, 32])
 def test_units_of_a_code_are_rounded_alike_whatever_follows(features):
   x, kernel = (
-      jax.random.normal(jax.random.key(i), shape)
-      for i, shape in enumerate([(37, 64), (64, 33)])
+    jax.random.normal(jax.random.key(i), shape)
+    for i, shape in enumerate([(37, 64), (64, 33)])
   )
 
   def apply(count):
@@ -137,12 +137,12 @@ def _torch_conv(x, weight, bias):
 def _torch_conv_transpose(x, weight):
   """PyTorch's ConvTranspose2d(4, 2, 1, bias=False), by definition."""
   out = np.zeros(
-      (len(x), weight.shape[1], 2 * x.shape[2] + 2, 2 * x.shape[3] + 2)
+    (len(x), weight.shape[1], 2 * x.shape[2] + 2, 2 * x.shape[3] + 2)
   )
   for p in range(x.shape[2]):
     for q in range(x.shape[3]):
       out[:, :, 2 * p : 2 * p + 4, 2 * q : 2 * q + 4] += np.einsum(
-          'bc,coij->boij', x[:, :, p, q], weight
+        'bc,coij->boij', x[:, :, p, q], weight
       )
   # The padding takes a pixel off each side.
   return out[:, :, 1:-1, 1:-1]
@@ -187,22 +187,22 @@ def test_down_block_is_torchs(sizes, train):
   weight = draw(features, channels, 4, 4)
   norm, stats = _draw_norm(rng, features)
   expected = _torch_batch_norm(
-      _torch_conv(_channels_first(x), weight, bias[None]), norm, stats, train
+    _torch_conv(_channels_first(x), weight, bias[None]), norm, stats, train
   )
   params = {
-      'kernel': weight.transpose(2, 3, 1, 0),
-      'bias': bias,
-      'norm': norm,
+    'kernel': weight.transpose(2, 3, 1, 0),
+    'bias': bias,
+    'norm': norm,
   }
   out, updated = _apply(
-      layers.DownBlock(features),
-      {'params': params, 'batch_stats': {'norm': stats}},
-      x,
-      train=train,
+    layers.DownBlock(features),
+    {'params': params, 'batch_stats': {'norm': stats}},
+    x,
+    train=train,
   )
   expected = np.where(expected > 0, expected, 0.2 * expected)
   np.testing.assert_allclose(
-      out, _channels_last(expected), rtol=1e-5, atol=1e-5
+    out, _channels_last(expected), rtol=1e-5, atol=1e-5
   )
   # Statistics move in training alone.
   moved = np.any(updated['batch_stats']['norm']['mean'] != stats['mean'])
@@ -219,7 +219,7 @@ def test_up_block_is_torchs_with_the_factors_as_channels(sizes, train):
   weight = draw(channels + num_factors, features, 4, 4)
   norm, stats = _draw_norm(rng, features)
   constant = np.broadcast_to(
-      factors[:, :, None, None], (batch, num_factors, height, width)
+    factors[:, :, None, None], (batch, num_factors, height, width)
   )
   concatenated = np.concatenate((_channels_first(x), constant), axis=1)
   convolved = _torch_conv_transpose(concatenated, weight)
@@ -227,23 +227,23 @@ def test_up_block_is_torchs_with_the_factors_as_channels(sizes, train):
   # Flax's order: PyTorch's, reversed.
   kernel = weight.transpose(2, 3, 0, 1)[::-1, ::-1]
   apply = lambda block, params: _apply(
-      block,
-      {'params': params, 'batch_stats': {'norm': stats}},
-      x,
-      factors,
-      train=train,
+    block,
+    {'params': params, 'batch_stats': {'norm': stats}},
+    x,
+    factors,
+    train=train,
   )[0]
   np.testing.assert_allclose(
-      apply(layers.UpBlock(features), {'kernel': kernel, 'norm': norm}),
-      _channels_last(np.maximum(normalized, 0)),
-      rtol=1e-5,
-      atol=1e-5,
+    apply(layers.UpBlock(features), {'kernel': kernel, 'norm': norm}),
+    _channels_last(np.maximum(normalized, 0)),
+    rtol=1e-5,
+    atol=1e-5,
   )
   np.testing.assert_allclose(
-      apply(layers.UpBlock(features, is_last=True), {'kernel': kernel}),
-      _channels_last(np.tanh(convolved)),
-      rtol=1e-5,
-      atol=1e-5,
+    apply(layers.UpBlock(features, is_last=True), {'kernel': kernel}),
+    _channels_last(np.tanh(convolved)),
+    rtol=1e-5,
+    atol=1e-5,
   )
 
 
@@ -283,14 +283,12 @@ def test_bfloat16_is_of_the_convolution_alone(block):
 
 def test_last_blocks_give_float32():
   x = jnp.ones((2, 2, 2, 3))
-  last_down = layers.DownBlock(
-      4, dtype=jnp.bfloat16, output_dtype=jnp.float32
-  )
+  last_down = layers.DownBlock(4, dtype=jnp.bfloat16, output_dtype=jnp.float32)
   out, _ = jax.eval_shape(last_down.init_with_output, jax.random.key(0), x)
   assert out.dtype == jnp.float32
   last_up = layers.UpBlock(3, is_last=True, dtype=jnp.bfloat16)
   out, _ = jax.eval_shape(
-      last_up.init_with_output, jax.random.key(0), x, jnp.ones((2, 2))
+    last_up.init_with_output, jax.random.key(0), x, jnp.ones((2, 2))
   )
   assert out.dtype == jnp.float32
 
@@ -310,15 +308,15 @@ def test_pool_block_is_a_convolution_and_a_mean(activate):
   params = {'params': {'kernel': kernel, 'bias': bias}}
   pooled = layers.PoolBlock(5, activate=activate).apply(params, x)
   np.testing.assert_allclose(
-      pooled,
-      expected.reshape(2, 2, 2, 3, 2, 5).mean(axis=(2, 4)),
-      rtol=1e-5,
-      atol=1e-5,
+    pooled,
+    expected.reshape(2, 2, 2, 3, 2, 5).mean(axis=(2, 4)),
+    rtol=1e-5,
+    atol=1e-5,
   )
   # As a code: the mean of the whole map.
   code = layers.PoolBlock(5, is_code=True, activate=activate).apply(params, x)
   np.testing.assert_allclose(
-      code, expected.mean(axis=(1, 2)), rtol=1e-5, atol=1e-5
+    code, expected.mean(axis=(1, 2)), rtol=1e-5, atol=1e-5
   )
 
 
@@ -326,26 +324,29 @@ def test_up_convolution_is_torchs_of_maps_and_of_constants():
   rng = np.random.default_rng(0)
   draw = lambda *shape: rng.standard_normal(shape, np.float32)
   x, weight, bias = draw(2, 2, 3, 4), draw(4, 5, 4, 4), draw(5)
-  params = {'params': {
+  params = {
+    'params': {
       # Flax's order: PyTorch's, reversed.
       'kernel': weight.transpose(2, 3, 0, 1)[::-1, ::-1],
       'bias': bias,
-  }}  # pyformat: disable
-  expected = lambda x: _channels_last(
-      _torch_conv_transpose(_channels_first(x), weight)
-  ) + bias.reshape(1, 1, 1, 5)
+    }
+  }  # pyformat: disable
+  expected = lambda x: (
+    _channels_last(_torch_conv_transpose(_channels_first(x), weight))
+    + bias.reshape(1, 1, 1, 5)
+  )
   np.testing.assert_allclose(
-      layers.UpConvolution(5).apply(params, x),
-      expected(x),
-      rtol=1e-5,
-      atol=1e-5,
+    layers.UpConvolution(5).apply(params, x),
+    expected(x),
+    rtol=1e-5,
+    atol=1e-5,
   )
   constants = draw(2, 4)
   np.testing.assert_allclose(
-      layers.UpConvolution(5, (2, 3)).apply(params, constants),
-      expected(np.broadcast_to(constants[:, None, None], x.shape)),
-      rtol=1e-5,
-      atol=1e-5,
+    layers.UpConvolution(5, (2, 3)).apply(params, constants),
+    expected(np.broadcast_to(constants[:, None, None], x.shape)),
+    rtol=1e-5,
+    atol=1e-5,
   )
 
 
@@ -371,11 +372,11 @@ def test_batch_norm_keeps_its_digits_far_from_zero():
   x = 1000 + jax.random.normal(jax.random.key(0), (64, 2, 2, 3))
   stats = {'mean': jnp.full(3, 999.5), 'var': jnp.ones(3)}
   variables = {
-      'params': {'scale': jnp.ones(3), 'bias': jnp.zeros(3)},
-      'batch_stats': stats,
+    'params': {'scale': jnp.ones(3), 'bias': jnp.zeros(3)},
+    'batch_stats': stats,
   }
   out, updated = layers.BatchNorm(train=True).apply(
-      variables, x, mutable='batch_stats'
+    variables, x, mutable='batch_stats'
   )
   exact = np.asarray(x, np.float64)
   mean, var = exact.mean((0, 1, 2)), exact.var((0, 1, 2))
@@ -388,11 +389,11 @@ def test_batch_norm_keeps_its_digits_far_from_zero():
 
 def test_batch_norm_of_a_constant_is_its_bias():
   variables = {
-      'params': {'scale': jnp.full(1, 2.0), 'bias': jnp.full(1, 3.0)},
-      'batch_stats': {'mean': jnp.full(1, 5.0), 'var': jnp.ones(1)},
+    'params': {'scale': jnp.full(1, 2.0), 'bias': jnp.full(1, 3.0)},
+    'batch_stats': {'mean': jnp.full(1, 5.0), 'var': jnp.ones(1)},
   }
   apply = lambda x: layers.BatchNorm(train=True).apply(
-      variables, x, mutable='batch_stats'
+    variables, x, mutable='batch_stats'
   )[0]
   x = jnp.full((4, 1, 1, 1), 7.0)
   np.testing.assert_array_equal(apply(x), np.full(x.shape, 3.0))
@@ -411,5 +412,5 @@ def test_blocks_are_differentiated_forward_too(block):
   variables = block(2).lazy_init(jax.random.key(0), x, *args)
   apply = lambda x: block(2).apply(variables, x, *args)
   np.testing.assert_allclose(
-      jax.jit(jax.jacfwd(apply))(x), jax.jit(jax.jacrev(apply))(x), atol=1e-6
+    jax.jit(jax.jacfwd(apply))(x), jax.jit(jax.jacrev(apply))(x), atol=1e-6
   )

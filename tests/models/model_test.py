@@ -16,13 +16,13 @@ from jacsup_jax.models import classifiers
 from jacsup_jax.models import model as models
 
 MODULES = [
-    autoencoders.MlpAutoencoder(2, 1, True, (4, 4, 1), (8, 6)),
-    autoencoders.SvhnAutoencoder(2, 1, image_shape=(8, 8, 3), widths=(3, 4)),
-    autoencoders.FaceAutoencoder(2, 3, 8, 4, 6, dtype=jnp.bfloat16),
+  autoencoders.MlpAutoencoder(2, 1, True, (4, 4, 1), (8, 6)),
+  autoencoders.SvhnAutoencoder(2, 1, image_shape=(8, 8, 3), widths=(3, 4)),
+  autoencoders.FaceAutoencoder(2, 3, 8, 4, 6, dtype=jnp.bfloat16),
 ]
 JUDGES = [
-    classifiers.MlpJudge(10, (8,), 0.1, (4, 4, 1)),
-    classifiers.AttributeJudge(5, 16, 4, 8, 6),
+  classifiers.MlpJudge(10, (8,), 0.1, (4, 4, 1)),
+  classifiers.AttributeJudge(5, 16, 4, 8, 6),
 ]
 
 
@@ -48,7 +48,7 @@ def test_model_applies_its_module(module):
   low, high = model.image_range
   floats = low + (high - low) * images.astype(np.float64) / 255
   expected = jax.jit(lambda v, x: module.apply(v, x, method='encode'))(
-      model.variables, floats.astype(np.float32)
+    model.variables, floats.astype(np.float32)
   )
   # bfloat16 may round an image the other way.
   tolerance = 1e-5 if module.dtype is jnp.float32 else 2e-2
@@ -67,7 +67,7 @@ def test_bytes_become_floats_of_the_range(image_range):
   assert floats.dtype == jnp.float32
   low, high = image_range
   np.testing.assert_allclose(
-      np.ravel(floats), [low, low + (high - low) / 5, high], rtol=1e-6
+    np.ravel(floats), [low, low + (high - low) / 5, high], rtol=1e-6
   )
   np.testing.assert_array_equal(models.to_range(floats, image_range), floats)
 
@@ -134,27 +134,27 @@ def test_labels_are_factors_where_the_module_says_so():
   other = _bind(MODULES[0])
   images = jnp.ones((1, 4, 4, 1))
   np.testing.assert_array_equal(
-      other.encode(images, labels).factors, other.encode(images).factors
+    other.encode(images, labels).factors, other.encode(images).factors
   )
 
 
 @pytest.mark.parametrize(
-    'module', MODULES + JUDGES, ids=lambda m: type(m).__name__
+  'module', MODULES + JUDGES, ids=lambda m: type(m).__name__
 )
 def test_descriptions_give_the_module_back(module):
   text = json.dumps(models.describe_module(module))
   made = models.make_module(json.loads(text))
   # Equal hashes share compiled programs.
   assert (made, hash(made)) == (module, hash(module))
-  spread = module.clone(**(
-      {'axis_name': 'devices'} if hasattr(module, 'axis_name') else {}
-  ))  # pyformat: disable
+  spread = module.clone(
+    **({'axis_name': 'devices'} if hasattr(module, 'axis_name') else {})
+  )  # pyformat: disable
   assert models.describe_module(spread) == json.loads(text)
 
 
 def test_missing_fields_have_their_defaults():
   made = models.make_module(
-      {'name': 'MlpAutoencoder', 'num_factors': 2, 'nuisance_dim': 1}
+    {'name': 'MlpAutoencoder', 'num_factors': 2, 'nuisance_dim': 1}
   )
   assert made == autoencoders.MlpAutoencoder(2, 1)
 
@@ -164,20 +164,20 @@ _JUDGE = {'name': 'MlpJudge', 'num_classes': 2}
 
 
 @pytest.mark.parametrize(
-    'description',
-    [
-        [],
-        {'name': 'os.system'},
-        {'name': 'MlpJudge'},
-        _JUDGE | {'x': 1},
-        _JUDGE | {'num_classes': True},
-        _JUDGE | {'num_classes': 10**9},
-        _JUDGE | {'dropout_rate': 'high'},
-        _JUDGE | {'widths': 3},
-        _DIGITS | {'dtype': 'nothing'},
-        _DIGITS | {'normalize_code': 1},
-        {'name': 'AttributeJudge', 'num_attributes': 2, 'image_size': 12},
-    ],
+  'description',
+  [
+    [],
+    {'name': 'os.system'},
+    {'name': 'MlpJudge'},
+    _JUDGE | {'x': 1},
+    _JUDGE | {'num_classes': True},
+    _JUDGE | {'num_classes': 10**9},
+    _JUDGE | {'dropout_rate': 'high'},
+    _JUDGE | {'widths': 3},
+    _DIGITS | {'dtype': 'nothing'},
+    _DIGITS | {'normalize_code': 1},
+    {'name': 'AttributeJudge', 'num_attributes': 2, 'image_size': 12},
+  ],
 )
 def test_nonsense_is_one_line(description):
   with pytest.raises(errors.InputError) as caught:
