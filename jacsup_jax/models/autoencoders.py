@@ -268,16 +268,10 @@ class SvhnAutoencoder(FlatAutoencoder):
 
   C(64)-C(128)-C(256)-C(k + d)-BatchNorm and D(256)-D(128)-D(64)-D(3). C is a
   3x3 convolution with zero padding of 1, ReLU and average pooling; D a
-  transposed 4x4 convolution of stride 2 and padding 1, and ReLU. Our choices
-  where the paper leaves it open:
-
-  - The code is k + d numbers, not maps, as the paper's figures imply. The last
-    pooling averages the whole map (4x4 of 32x32 images), and the decoder reads
-    each number as a constant channel of a 2x2 map.
-  - The decoder's blocks have no pooling, although the paper names it: it would
-    undo their doubling.
-  - The decoder ends in a sigmoid, as images are in [0, 1], and has no
-    BatchNorm. That of the code has no scale and bias, as for digits.
+  transposed 4x4 convolution of stride 2 and padding 1, and ReLU. Where the
+  paper leaves it open (docs/differences.md): the code is k + d numbers, each
+  the average of a map, and a constant channel of a 2x2 map for the decoder,
+  which has neither pooling nor BatchNorm and ends in a sigmoid.
 
   Attributes (the others are at the head of this module):
     normalize_code: adds the BatchNorm after the encoder.
