@@ -189,96 +189,10 @@ class SvhnAutoencoder(FlatAutoencoder):
   which has neither pooling nor BatchNorm and ends in a sigmoid.
 
   Attributes (the others are at the head of this module):
-    normalize_code: adds a BatchNorm without scale and bias after the encoder.
-      The first teacher has it, its students do not.
-    widths: of the encoder's hidden layers; the decoder's are the reverse.
-  """
-
-  num_factors: int
-  nuisance_dim: int
-  normalize_code: bool = False
-  image_shape: tuple[int, int, int] = (28, 28, 1)
-  widths: tuple[int, ...] = (256, 128, 64)
-  axis_name: str | None = None
-  dtype: jnp.dtype = jnp.float32
-
-  def setup(self):
-    self.encoder = MlpEncoder(
-      self.code_dim,
-      self.image_shape,
-      self.widths,
-      self.normalize_code,
-      self.axis_name,
-      self.dtype,
-    )  # pyformat: disable
-    self.decoder = MlpDecoder(
-      self.code_dim, self.image_shape, self.widths[::-1], self.dtype
-    )
-
-
-class SvhnEncoder(nn.Module):
-  """Images `[B, H, W, C]` -> flat codes `[B, code_dim]`."""
-
-  code_dim: int
-  image_shape: tuple[int, int, int]
-  widths: tuple[int, ...]
-  normalize_code: bool
-  linear_code: bool
-  axis_name: str | None
-  dtype: jnp.dtype
-
-  @nn.compact
-  def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
-    chex.assert_shape(images, (None, *self.image_shape))
-    x = images
-    block = functools.partial(layers.PoolBlock, dtype=self.dtype)
-    for i, features in enumerate(self.widths):
-      x = block(features, name=f'pool_{i}')(x)
-    is_active = not self.linear_code
-    x = block(self.code_dim, True, activate=is_active, name='code')(x)
-    if not self.normalize_code:
-      return x
-    return layers.make_code_norm(self.axis_name, train)(x)
-
-
-class SvhnDecoder(nn.Module):
-  """Flat codes `[B, code_dim]` -> images `[B, H, W, C]` in [0, 1]."""
-
-  code_dim: int
-  image_shape: tuple[int, int, int]
-  widths: tuple[int, ...]
-  dtype: jnp.dtype
-
-  @nn.compact
-  def __call__(self, flat_code: jax.Array) -> jax.Array:
-    chex.assert_shape(flat_code, (None, self.code_dim))
-    height, width, channels = self.image_shape
-    scale = 2 ** (len(self.widths) + 1)
-    block = functools.partial(layers.UpConvolution, dtype=self.dtype)
-    first, *widths = (*self.widths, channels)
-    x = block(first, (height // scale, width // scale), name='up_0')(flat_code)
-    for i, features in enumerate(widths, 1):
-      x = block(features, name=f'up_{i}')(nn.relu(x))
-    return nn.sigmoid(layers.widen(x))
-
-
-@model.register
-class SvhnAutoencoder(FlatAutoencoder):
-  """The autoencoder of appendix A.5 of Lezama (2019).
-
-  C(64)-C(128)-C(256)-C(k + d)-BatchNorm and D(256)-D(128)-D(64)-D(3). C is a
-  3x3 convolution with zero padding of 1, ReLU and average pooling; D a
-  transposed 4x4 convolution of stride 2 and padding 1, and ReLU. Where the
-  paper leaves it open (docs/differences.md): the code is k + d numbers, each
-  the average of a map, and a constant channel of a 2x2 map for the decoder,
-  which has neither pooling nor BatchNorm and ends in a sigmoid.
-
-  Attributes (the others are at the head of this module):
     normalize_code: adds the BatchNorm after the encoder.
     image_shape: (H, W, C); H and W are multiples of 16 (with three widths).
     widths: of the encoder's hidden layers; the decoder's are the reverse.
-    linear_code: leaves out the ReLU of the code. With it, as in the paper, a
-      unit that is below 0 for all images gets no gradient.
+    linear_code: leaves out the ReLU of the code.
   """
 
   num_factors: int
@@ -373,9 +287,7 @@ class FaceAutoencoder(nn.Module):
   of stride 2 with BatchNorm and LeakyReLU; the first has no BatchNorm.
 
   As in the released code, the LeakyReLU of the last layer applies to the
-  factors too. A factor of -1, which the hinge (11) asks for, is then as far
-  from 0 as one of +5 and takes thousands of steps to learn; `linear_factors`
-  makes both signs alike.
+  factors too, which makes -1 as far from 0 as +5; see `linear_factors`.
 
   Attributes (the others are at the head of this module):
     num_factors: k. The last k channels of the encoder, each averaged over the
