@@ -11,8 +11,7 @@ An autoencoder has the methods `encode(images, train) -> Code` and `decode(code)
   image_range: the range of the images that it encodes.
   factors_are_labels: False: the encoder predicts the factors.
   axis_name: the mapped axis that the batch is spread over, if any.
-  dtype: the type that products and convolutions are computed in. Parameters,
-    statistics, codes and images are float32 at least.
+  dtype: of products and convolutions; all else is float32 at least.
 """
 
 import functools
