@@ -147,8 +147,16 @@ def test_replicas_may_have_their_own_seeds(images):
     chain = [dataclasses.replace(s, weights=WEIGHTS[0]) for s in chain]
     solo, _ = _train(alone, chain)
     own = replicas.take_replica(found['student_d01'], i)
-    # BatchNorm of two units with Adam amplifies rounding.
-    _assert_close(own.variables, solo['student_d01'].variables, 1e-2)
+    flatten = lambda tree: np.concatenate(
+      [np.ravel(leaf) for leaf in jax.tree.leaves(tree.state.params)]
+    )
+    a, b = flatten(own), flatten(solo['student_d01'])
+    # Adam enlarges the rounding of biases before BatchNorm, which have no
+    # gradient; other seeds are as far apart as their initialisation.
+    assert np.linalg.norm(a - b) < 1e-2 * np.linalg.norm(b)
+    assert np.linalg.norm(
+      flatten(replicas.take_replica(found['student_d01'], 1 - i)) - b
+    ) > 0.5 * np.linalg.norm(b)
 
 
 def test_teachers_of_each_step_or_cached_are_the_same(
