@@ -15,9 +15,9 @@ import numpy as np
 from PIL import Image
 
 from benchmarks import timing
-from jacsup_jax.core import options
-from jacsup_jax.data import dataset as datasets
-from jacsup_jax.data import feeding
+from jacsup_jax.core import config
+from jacsup_jax.data import batches
+from jacsup_jax.data import registry
 
 FLAGS = flags.FLAGS
 _BATCH_SIZE = 32
@@ -32,7 +32,7 @@ def define_flags() -> None:
 def main() -> str:
   """Returns the rate that the flags ask for."""
   size, repeats = FLAGS.image_size, FLAGS.repeats
-  options.check_image_size(size)
+  config.check_image_size(size)
   machine, rate = timing.describe_machine(), measure(size, repeats)
   return (
     f'Reading faces: {size}x{size} pixels, JPEG, {machine}; median of'
@@ -48,7 +48,7 @@ def measure(image_size: int, repeats: int, num_images: int = 1024) -> float:
   rates = []
   for _ in range(repeats):
     start = time.perf_counter()
-    for _ in feeding.iterate_chunks(
+    for _ in batches.iterate_chunks(
       dataset, order.reshape(-1, _BATCH_SIZE), chunk_steps=8
     ):
       pass
@@ -56,7 +56,7 @@ def measure(image_size: int, repeats: int, num_images: int = 1024) -> float:
   return statistics.median(rates)
 
 
-def make_encoded_set(image_size: int, num_images: int) -> datasets.Dataset:
+def make_encoded_set(image_size: int, num_images: int) -> registry.Dataset:
   """Makes a set of 16 different images that are decoded when read."""
   rng = np.random.default_rng(0)
   slope = np.linspace(0, 200, image_size)[:, None, None]
@@ -72,7 +72,7 @@ def make_encoded_set(image_size: int, num_images: int) -> datasets.Dataset:
     return np.stack([np.asarray(image) for image in opened])
 
   labels = np.ones((num_images, 1), np.int8)
-  return datasets.Dataset(
+  return registry.Dataset(
     'noise',
     'train',
     None,

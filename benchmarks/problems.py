@@ -19,7 +19,6 @@ from jacsup_jax.models import autoencoders
 from jacsup_jax.training import attribute_steps
 from jacsup_jax.training import devices
 from jacsup_jax.training import discovery_steps
-from jacsup_jax.training import optimizers
 from jacsup_jax.training import steps
 
 NUM_FACTORS = 2  # of a first teacher on digits
@@ -101,7 +100,7 @@ def make_digits(
     module, teacher_module, weights, optimization, batch_size
   )
   state = steps.create_train_state(
-    variables, optimizers.make_optimizer(optimization)
+    variables, steps.make_optimizer(optimization)
   )
   return Problem(step, variables, teacher, state, constants, images)
 
@@ -167,6 +166,6 @@ def _init_faces(step):
     module and autoencoders.init_variables(module, seed)
     for seed, module in enumerate((step.module, step.teacher_module))
   )
-  optimizer = optimizers.make_optimizer(step.optimization)
+  optimizer = steps.make_optimizer(step.optimization)
   state = attribute_steps.create_train_state(variables, optimizer)
   return variables, teacher, state

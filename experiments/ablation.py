@@ -26,7 +26,6 @@ from experiments import progress
 from experiments import session
 from jacsup_jax.core import config as config_lib
 from jacsup_jax.core import errors
-from jacsup_jax.core import options
 from jacsup_jax.data import files
 from jacsup_jax.evaluation import class_swaps
 from jacsup_jax.runs import run as run_lib
@@ -48,7 +47,7 @@ _DEFAULTS = {
 
 
 def _table_option(default):
-  return options.option(
+  return config_lib.option(
     default, 'Table of the paper.', choices=TABLES, group='what'
   )
 

@@ -27,7 +27,6 @@ import jax
 from experiments import progress
 from jacsup_jax.core import config as config_lib
 from jacsup_jax.core import errors
-from jacsup_jax.core import options
 from jacsup_jax.data import files
 from jacsup_jax.runs import signals
 from jacsup_jax.training import devices
@@ -184,7 +183,7 @@ def _replace(config: _Config, values: Mapping[str, Any]) -> _Config:
     elif field.name in values:
       changes[field.name] = values[field.name]
   replaced = dataclasses.replace(config, **changes)
-  options.check(replaced)
+  config_lib.check(replaced)
   return replaced
 
 

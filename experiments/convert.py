@@ -17,7 +17,6 @@ from experiments import cli
 from experiments import progress
 from jacsup_jax.core import config as config_lib
 from jacsup_jax.core import errors
-from jacsup_jax.core import options
 from jacsup_jax.interop import converted_runs
 
 
@@ -25,39 +24,39 @@ from jacsup_jax.interop import converted_runs
 class Config:
   """The flags of this binary."""
 
-  input: pathlib.Path | None = options.option(
+  input: pathlib.Path | None = config_lib.option(
       None, 'A state dict (*.safetensors, or of PyTorch) or a work directory.',
       group='what',
   )  # fmt: skip
-  output: pathlib.Path | None = options.option(
+  output: pathlib.Path | None = config_lib.option(
       None, 'A new directory for a file, a new file for a directory.',
       group='output',
   )  # fmt: skip
-  stage: str | None = options.option(
+  stage: str | None = config_lib.option(
       None, 'Work directory: the model; default: the last finished one.',
       group='what',
   )  # fmt: skip
-  num_factors: int = options.option(
+  num_factors: int = config_lib.option(
       2, 'File of a student on digits: k, which its shapes do not tell.',
       low=1, high=config_lib.LARGEST_WIDTH, group='what',
   )  # fmt: skip
-  dataset: str | None = options.option(
+  dataset: str | None = config_lib.option(
       None, 'File: the training data of its model; default: mnist_embedded, for'
       ' faces celeba_folder.', group='data',
   )  # fmt: skip
-  data_dir: pathlib.Path | None = options.option(
+  data_dir: pathlib.Path | None = config_lib.option(
     None, 'File: where those data are.', group='data'
   )
-  attributes: tuple[str, ...] = options.option(
+  attributes: tuple[str, ...] = config_lib.option(
     (), 'File of faces: names of the factors, in their order.', group='data'
   )
-  epochs: int = options.option(
+  epochs: int = config_lib.option(
       100, 'File: epochs that its model was trained for, shown in tables.',
       low=1, high=config_lib.LARGEST_INTEGER, group='what',
   )  # fmt: skip
 
   def __post_init__(self):
-    options.check(self)
+    config_lib.check(self)
 
 
 def main(config: Config) -> None:

@@ -18,8 +18,8 @@ from experiments import diagnostics
 from experiments import judge
 from experiments import progress
 from experiments import session
+from jacsup_jax.core import config
 from jacsup_jax.core import errors
-from jacsup_jax.core import options
 from jacsup_jax.data import files
 from jacsup_jax.evaluation import attribute_flips
 from jacsup_jax.evaluation import attribute_judges
@@ -37,39 +37,39 @@ from jacsup_jax.training import steps
 class Config:
   """The flags of this binary."""
 
-  workdir: pathlib.Path = options.option(
+  workdir: pathlib.Path = config.option(
     pathlib.Path('runs/mnist'),
     'A run; all finished stages are measured.',
     group='what',
   )
-  metrics: tuple[str, ...] = options.option(
+  metrics: tuple[str, ...] = config.option(
     (),
     'Scores of disentanglement: seconds a model for digits, minutes for codes'
     ' of a thousand units and 40 attributes.',
     choices=tuple(disentanglement.METRICS),
     group='what',
   )
-  diagnostics_images: int | None = options.option(
+  diagnostics_images: int | None = config.option(
     None,
     'Images on which the Jacobians of the models are measured; default: 256'
     ' of classes, 16 of faces; 0 for none.',
     low=0,
     group='what',
   )
-  dataset: str | None = options.option(
+  dataset: str | None = config.option(
     None,
     'Data set to measure on; default: that of the run, as always for faces,'
     ' whose alpha is chosen on it.',
     group='data',
   )
-  data_dir: pathlib.Path | None = options.option(
+  data_dir: pathlib.Path | None = config.option(
       None, 'Where the data are; default: where the run found them.',
       group='data',
   )  # fmt: skip
-  split: Literal['test', 'validation', 'train'] = options.option(
+  split: Literal['test', 'validation', 'train'] = config.option(
     'test', 'Part of the data set.', group='data'
   )
-  judge_workdir: pathlib.Path | None = options.option(
+  judge_workdir: pathlib.Path | None = config.option(
     None,
     'Directory of the judges; default: a folder of runs/ named after the data'
     ' set. Those of classes are trained if missing.',

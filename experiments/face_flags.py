@@ -4,7 +4,6 @@ import dataclasses
 
 from jacsup_jax.core import config as config_lib
 from jacsup_jax.core import errors
-from jacsup_jax.core import options
 from jacsup_jax.evaluation import attribute_flips
 
 _WIDTH = {'low': 1, 'high': config_lib.LARGEST_WIDTH, 'group': 'what'}
@@ -14,30 +13,30 @@ _WIDTH = {'low': 1, 'high': config_lib.LARGEST_WIDTH, 'group': 'what'}
 class FaceModelConfig:
   """The size of models of faces, and how their flips are measured."""
 
-  first_width: int = options.option(
+  first_width: int = config_lib.option(
       16, 'Channels of the first layer; each further layer has twice as many.',
       **_WIDTH,
   )  # fmt: skip
-  last_width: int = options.option(
+  last_width: int = config_lib.option(
     512, 'Largest number of channels of a hidden layer.', **_WIDTH
   )
-  linear_factors: bool = options.option(
+  linear_factors: bool = config_lib.option(
     False,
     'The factors have no LeakyReLU, so that both signs of an attribute are'
     ' learnt alike; those of the paper and the released code have one.',
     group='what',
   )
-  strengths: tuple[float, ...] = options.option(
+  strengths: tuple[float, ...] = config_lib.option(
     attribute_flips.STRENGTHS,
     'alpha of the flips: values to choose from, for each model.',
     group='what',
   )
-  selection_images: int = options.option(
+  selection_images: int = config_lib.option(
     256, 'Number of images on which alpha is chosen.', low=1, group='what'
   )
 
   def __post_init__(self):
-    options.check(self)
+    config_lib.check(self)
     if not self.strengths or min(self.strengths) <= 0:
       raise errors.InputError(
         f'--strengths={",".join(map(str, self.strengths))}; accepted: numbers'

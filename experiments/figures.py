@@ -14,8 +14,8 @@ import numpy as np
 from experiments import cli
 from experiments import drawing
 from experiments import progress
+from jacsup_jax.core import config
 from jacsup_jax.core import errors
-from jacsup_jax.core import options
 from jacsup_jax.data import files
 from jacsup_jax.figures import curves
 from jacsup_jax.figures import grids
@@ -32,7 +32,7 @@ FIGURES = (
 class FiguresConfig:
   """Flags of this binary."""
 
-  workdir: tuple[str, ...] = options.option(
+  workdir: tuple[str, ...] = config.option(
     ('runs/mnist',),
     'Runs of experiments.mnist, svhn or celeba, finished or not; of several'
     ' seeds the first is drawn. Several runs of faces give 4 and 7 with the'
@@ -41,7 +41,7 @@ class FiguresConfig:
     ' of faces.',
     group='what',
   )
-  figure: tuple[str, ...] = options.option(
+  figure: tuple[str, ...] = config.option(
     (),
     'What to draw; default: all that the run gives, except front. Grey images'
     ' of classes give 1 and 2, images in colour 9 to 12, faces 4, 5, 7, and 8'
@@ -49,15 +49,15 @@ class FiguresConfig:
     choices=FIGURES,
     group='what',
   )
-  data_dir: str | None = options.option(
+  data_dir: str | None = config.option(
     None, 'Where the data are; default: where the run found them.', group='data'
   )
-  output_dir: str | None = options.option(
+  output_dir: str | None = config.option(
     None,
     'Where the figures go; default: WORKDIR/figures, of the first run.',
     group='output',
   )
-  format: tuple[str, ...] = options.option(
+  format: tuple[str, ...] = config.option(
     ('pdf',),
     'Formats of the files. PDF and SVG have text as text, and images as they'
     ' were decoded.',
@@ -66,7 +66,7 @@ class FiguresConfig:
   )
 
   def __post_init__(self):
-    options.check(self)
+    config.check(self)
     for name in ('workdir', 'format'):
       if not getattr(self, name):
         raise errors.InputError(f'--{name} is empty; accepted: one or more.')

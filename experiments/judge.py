@@ -19,7 +19,6 @@ from experiments import cli
 from experiments import flags
 from experiments import progress
 from jacsup_jax.core import config as config_lib
-from jacsup_jax.core import options
 from jacsup_jax.data import registry
 from jacsup_jax.evaluation import judges
 
@@ -30,41 +29,41 @@ _LARGEST = {'low': 1, 'high': config_lib.LARGEST_WIDTH}
 class Config:
   """The flags of this binary."""
 
-  dataset: str = options.option(
+  dataset: str = config_lib.option(
     registry.DEFAULT_DATASET,
     'mnist_embedded (in the package), arrays (a file of your own), the TFDS'
     ' name of images of one size with a class label, or faces:'
     f' {", ".join(registry.KNOWN_FACES)}.',
     group='data',
   )
-  data_dir: pathlib.Path | None = options.option(
+  data_dir: pathlib.Path | None = config_lib.option(
     None,
     'Where TFDS keeps prepared data sets, the .npz file of arrays, or the'
     ' folder of celeba_folder.',
     group='data',
   )
   face: flags.FaceDataConfig = flags.FaceDataConfig()
-  in_memory: bool = options.option(
+  in_memory: bool = config_lib.option(
     True, 'Faces: decode all images at once and keep them.', group='data'
   )
-  epochs: int = options.option(10, 'Passes over the training data.', low=1)
-  seeds: int = options.option(
+  epochs: int = config_lib.option(10, 'Passes over the training data.', low=1)
+  seeds: int = config_lib.option(
     3, 'Classes: number of judges, of the seeds 0, 1, ...', low=1, high=1000
   )
-  seed: int = options.option(
+  seed: int = config_lib.option(
     0, 'Faces: seed of the judge.', low=0, high=config_lib.LARGEST_INTEGER
   )
-  batch_size: int = options.option(128, 'Faces: examples per step.', low=1)
-  first_width: int = options.option(
+  batch_size: int = config_lib.option(128, 'Faces: examples per step.', low=1)
+  first_width: int = config_lib.option(
     32, 'Faces: channels of the first layer.', **_LARGEST
   )
-  last_width: int = options.option(
+  last_width: int = config_lib.option(
     512, 'Faces: largest number of channels.', **_LARGEST
   )
-  hidden: int = options.option(
+  hidden: int = config_lib.option(
     512, 'Faces: units of the dense layer.', **_LARGEST
   )
-  workdir: pathlib.Path | None = options.option(
+  workdir: pathlib.Path | None = config_lib.option(
     None,
     'Where to save; default: runs/judge_DATASET, of faces'
     ' runs/attribute_judge_DATASET_SIZE.',

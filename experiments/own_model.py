@@ -14,10 +14,10 @@ import optax
 from experiments import cli
 from experiments import progress
 from jacsup_jax.core import codes
+from jacsup_jax.core import config
 from jacsup_jax.core import errors
 from jacsup_jax.core import jacobian
 from jacsup_jax.core import losses
-from jacsup_jax.core import options
 from jacsup_jax.data import files
 from jacsup_jax.evaluation import jacobian_agreement
 from jacsup_jax.figures import grids
@@ -132,9 +132,9 @@ def save(figure, path):
 class Config:
   """The flags of this binary."""
 
-  seed: int = options.option(0, 'Seed of the students.', low=0, high=2**31 - 1)
-  steps: int = options.option(1500, 'Training steps.', low=1)
-  output: pathlib.Path = options.option(
+  seed: int = config.option(0, 'Seed of the students.', low=0, high=2**31 - 1)
+  steps: int = config.option(1500, 'Training steps.', low=1)
+  output: pathlib.Path = config.option(
     pathlib.Path('runs/own_model.png'),
     f'The picture, of the format of its ending: {", ".join(FORMATS)}.',
     group='output',

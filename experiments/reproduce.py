@@ -22,8 +22,8 @@ from experiments import cli
 from experiments import paper_numbers
 from experiments import paper_tables
 from experiments import progress
+from jacsup_jax.core import config
 from jacsup_jax.core import errors
-from jacsup_jax.core import options
 from jacsup_jax.data import files
 from jacsup_jax.runs import signals
 
@@ -71,32 +71,32 @@ FIGURES = {
 class Config:
   """The flags of this binary."""
 
-  table: tuple[str, ...] = options.option(
+  table: tuple[str, ...] = config.option(
     (), 'Tables of the paper.', choices=tuple(TABLES), group='what'
   )
-  figure: tuple[str, ...] = options.option(
+  figure: tuple[str, ...] = config.option(
     (), 'Figures of the paper.', choices=tuple(FIGURES), group='what'
   )
-  scale: Literal['quick', 'full'] = options.option(
+  scale: Literal['quick', 'full'] = config.option(
     'quick',
     'quick: minutes on two cores, reduced models, data that need no download;'
     ' full: the runs of the paper.',
     group='what',
   )
-  run: bool = options.option(
+  run: bool = config.option(
     True, 'Make missing runs; otherwise print their commands.', group='what'
   )
-  dataset: str | None = options.option(
+  dataset: str | None = config.option(
       None, 'Data set of the runs; default: that of their flagfiles.',
       group='data',
   )  # fmt: skip
-  data_dir: pathlib.Path | None = options.option(
+  data_dir: pathlib.Path | None = config.option(
     None, 'Where the data are, see the runs.', group='data'
   )
-  runs_dir: pathlib.Path = options.option(
+  runs_dir: pathlib.Path = config.option(
     pathlib.Path('runs'), 'Directory of the runs.', group='output'
   )
-  output: pathlib.Path | None = options.option(
+  output: pathlib.Path | None = config.option(
       None, 'Directory of tables and figures; default: RUNS_DIR/reproduce.',
       group='output',
   )  # fmt: skip

@@ -18,7 +18,6 @@ from experiments import cli
 from experiments import mnist
 from jacsup_jax.core import config as config_lib
 from jacsup_jax.core import errors
-from jacsup_jax.core import options
 from jacsup_jax.models import autoencoders
 
 IMAGE_SHAPE = (32, 32, 3)
@@ -30,7 +29,7 @@ IMAGE_SHAPES = {'dsprites': (64, 64, 1), 'shapes3d': (64, 64, 3)}
 class ModelConfig:
   """The autoencoder, see `autoencoders.SvhnAutoencoder`."""
 
-  first_width: int = options.option(
+  first_width: int = config_lib.option(
     64,
     'Channels of the first layer; the next two have two and four times as'
     ' many.',
@@ -38,13 +37,13 @@ class ModelConfig:
     high=config_lib.LARGEST_WIDTH,
     group='what',
   )
-  normalize_students: bool = options.option(
+  normalize_students: bool = config_lib.option(
     True,
     'Students normalize their code (BatchNorm), as the paper draws it here;'
     ' otherwise the first teacher alone, as for digits.',
     group='what',
   )
-  linear_code: bool = options.option(
+  linear_code: bool = config_lib.option(
     False,
     'The code has no ReLU. With the ReLU of the paper, a unit below 0 on all'
     ' images gets no gradient.',

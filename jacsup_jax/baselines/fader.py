@@ -15,7 +15,6 @@ import jax.numpy as jnp
 
 from jacsup_jax.core import codes
 from jacsup_jax.core import config
-from jacsup_jax.core import options
 from jacsup_jax.models import autoencoders
 from jacsup_jax.models import layers
 from jacsup_jax.models import model as models
@@ -25,10 +24,10 @@ from jacsup_jax.models import model as models
 class FaderLossWeights(config.Weights):
   """Weights of the terms of Fader Networks."""
 
-  lambda_adversarial: float = options.option(
+  lambda_adversarial: float = config.option(
     1e-4, 'Weight lambda_E of Fader Networks, at the end of its ramp.', low=0
   )
-  adversarial_ramp_steps: int = options.option(
+  adversarial_ramp_steps: int = config.option(
     500_000,
     'Steps over which that weight rises from 0; scale it with the epochs. 0:'
     ' no ramp.',
@@ -40,16 +39,16 @@ class FaderLossWeights(config.Weights):
 class FaderConfig:
   """The flags of Fader Networks."""
 
-  fader_epochs: int = options.option(
+  fader_epochs: int = config.option(
     0, "Epochs of Fader Networks of the teacher's size; 0: without.", low=0
   )
-  fader_learning_rate: float = options.option(
+  fader_learning_rate: float = config.option(
     2e-4, 'Learning rate of Adam for Fader Networks.', low=0
   )
   weights: FaderLossWeights = FaderLossWeights()
 
   def __post_init__(self):
-    options.check(self)
+    config.check(self)
 
 
 def make_stages(flags: FaderConfig, nuisance_dim: int) -> list[config.Stage]:
@@ -134,7 +133,7 @@ class FaderAutoencoder(nn.Module):
   image_range: ClassVar[tuple[float, float]] = (-1.0, 1.0)
 
   def __post_init__(self):
-    options.check_image_size(self.image_size)
+    config.check_image_size(self.image_size)
     super().__post_init__()
 
   @property

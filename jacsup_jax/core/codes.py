@@ -5,11 +5,13 @@ code has it the other way round. No other module depends on it.
 """
 
 from collections.abc import Callable, Mapping
+import hashlib
 from typing import NamedTuple
 
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 Params = chex.ArrayTree
 # What a linen module's `apply` takes: {'params': ..., 'batch_stats': ...}.
@@ -87,3 +89,14 @@ def flip_factor(
   value = code.factors[:, index]
   flipped = jnp.where(value >= 0, -strength, strength).astype(value.dtype)
   return code._replace(factors=code.factors.at[:, index].set(flipped))
+
+
+def hash_tree(tree: chex.ArrayTree) -> str:
+  """Returns the sha256 of a tree's paths, shapes, types and bytes, as hex."""
+  digest = hashlib.sha256()
+  for path, leaf in jax.tree_util.tree_leaves_with_path(jax.device_get(tree)):
+    array = np.asarray(leaf)
+    name = jax.tree_util.keystr(path)
+    digest.update(f'{name} {array.shape} {array.dtype}'.encode())
+    digest.update(np.ascontiguousarray(array).tobytes())
+  return digest.hexdigest()

@@ -5,20 +5,18 @@ hold the help text and the accepted values. A field that is another dataclass
 contributes the flags of that dataclass.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 import dataclasses
+import math
 from typing import Any, Self
 
 import jax
 import numpy as np
 
 from jacsup_jax.core import errors
-from jacsup_jax.core import options
 
 COMPUTE_DTYPES = ('float32', 'bfloat16')
 JACOBIANS = ('secant', 'tangent', 'path', 'full')
-RAMPS = ('constant', 'linear', 'cosine')
-OPTIMIZERS = ('adam', 'muon')
 MODES = ('jit', 'pmap')
 MAX_DECAY = 0.9999  # At 1 a moving average would never move.
 # Largest width of a layer or a code: 8 times the paper's largest. A mistyped
@@ -26,40 +24,110 @@ MAX_DECAY = 0.9999  # At 1 a moving average would never move.
 LARGEST_WIDTH = 2**16
 LARGEST_INTEGER = 2**31 - 1  # JAX's default integers have 32 bits.
 
-option = options.option
-check_options = options.check
-check_image_size = options.check_image_size
+# Faces are published at 1024x1024 at most.
+_LARGEST_IMAGE = 4096
+
+
+def option(
+  default: Any,
+  help: str,  # pylint: disable=redefined-builtin
+  *,
+  low: float | None = None,
+  high: float | None = None,
+  choices: Sequence[str] | None = None,
+  group: str = 'training',
+) -> Any:
+  """Makes a dataclass field that is a flag.
+
+  Args:
+    default: of the flag. Its annotation may allow None; tuples are lists of
+      values separated by commas.
+    help: what the flag does, in a sentence.
+    low: smallest accepted number.
+    high: largest accepted number.
+    choices: accepted values, of a tuple those of its entries.
+    group: heading under which --help lists the flag.
+
+  Returns:
+    A `dataclasses.field`; see `check`.
+  """
+  limits = {'low': low, 'high': high, 'choices': choices}
+  given = {name: limit for name, limit in limits.items() if limit is not None}
+  metadata = {'help': help, 'group': group, **given}
+  return dataclasses.field(default=default, metadata=metadata)
+
+
+def check(config: Any) -> None:
+  """Raises InputError if a field of a dataclass made by `option` is refused.
+
+  Tracers and other stand-ins that JAX puts into a pytree are not checked.
+  """
+  for field in dataclasses.fields(config):
+    value = getattr(config, field.name)
+    entries = value if isinstance(value, tuple) else (value,)
+    if choices := field.metadata.get('choices'):
+      if set(entries) - set(choices) or len(entries) > len(set(entries)):
+        each = ', each at most once' if isinstance(value, tuple) else ''
+        raise errors.InputError(
+          f'--{field.name}={",".join(map(str, entries))}; accepted:'
+          f' {", ".join(choices)}{each}.'
+        )
+      continue
+    low = field.metadata.get('low', -math.inf)
+    high = field.metadata.get('high', math.inf)
+    for entry in entries:
+      if isinstance(entry, (int, float, np.number, np.ndarray)):
+        _check_range(field.name, entry, low, high)
+
+
+def check_image_size(image_size: int) -> None:
+  """Raises InputError unless a size in pixels is a power of two from 8."""
+  if not 8 <= image_size <= _LARGEST_IMAGE or image_size & (image_size - 1):
+    raise errors.InputError(
+      f'--image_size={image_size}: accepted are powers of two from 8 to'
+      f' {_LARGEST_IMAGE}'
+    )
+
+
+def _check_range(name, entry, low, high):
+  for number in np.ravel(entry).tolist():
+    # The comparison also refuses NaN.
+    if low <= number <= high and math.isfinite(number):
+      continue
+    accepted = 'finite numbers'
+    if high < math.inf:
+      accepted = f'from {low} to {high}'
+    elif low > -math.inf:
+      accepted = f'{low} or larger, and finite'
+    raise errors.InputError(f'--{name}={number}; accepted: {accepted}.')
+
+
+class Options:
+  """Base of dataclasses of options, which refuses what is out of bounds."""
+
+  def __post_init__(self):
+    check(self)
 
 
 @dataclasses.dataclass(frozen=True)
-class Ramp:
+class Ramp(Options):
   """How the weights of a student's terms rise within its stage."""
 
   ramp: str = option(
     'constant',
-    'How the weights of all terms of a student except reconstruction rise'
-    ' within each stage.',
-    choices=RAMPS,
+    'How all weights of a student but that of reconstruction rise in a stage.',
+    choices=('constant', 'linear', 'cosine'),
   )
   ramp_start: float = option(
-    0.0,
-    'Fraction of the weights at the first step of a stage; unused with'
-    ' --ramp=constant.',
-    low=0,
-    high=1,
+    0.0, 'Fraction of the weights at the first step of a stage.', low=0, high=1
   )
   ramp_epochs: int | None = option(
-    None,
-    'Epochs until the full weights are reached; default: the stage.',
-    low=1,
+    None, 'Epochs until the weights are full; default: the stage.', low=1
   )
-
-  def __post_init__(self):
-    check_options(self)
 
 
 @dataclasses.dataclass(frozen=True)
-class Supervision:
+class Supervision(Options):
   """How the Jacobians of a student and its teacher are compared.
 
   See `jacobian`. All fields are static: they decide what is computed.
@@ -88,7 +156,7 @@ class Supervision:
   )
 
   def __post_init__(self):
-    check_options(self)
+    super().__post_init__()
     if self.jacobian == 'full' and self.num_swaps != 1:
       raise errors.InputError(
         f'--num_swaps={self.num_swaps} with --jacobian=full, which uses no'
@@ -96,16 +164,21 @@ class Supervision:
       )
 
 
-class Weights:
+class Weights(Options):
   """Base of the weights of an objective."""
-
-  def __post_init__(self):
-    check_options(self)
 
   @property
   def needs_teacher(self) -> bool:
     """Whether any term compares with a teacher."""
     return False
+
+
+_XCOV = option(
+    'squared',
+    'Cross-covariance as in the paper (squared: sum of squares, eq. (10)) or'
+    ' as in the released code (norm: root of that sum).',
+    choices=('squared', 'norm'),
+)  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,12 +193,7 @@ class LossWeights(Weights):
   lambda_y: float = option(0.25, 'Weight of factor matching, eq. (9).', low=0)
   lambda_diff: float = option(0.1, 'Weight of the Jacobian term (9).', low=0)
   lambda_xcov: float = option(1e-3, 'Weight of cross-covariance (10).', low=0)
-  xcov: str = option(
-    'squared',
-    'Cross-covariance as in the paper (squared: sum of squares, eq. (10)) or'
-    ' as in the released code (norm: root of that sum).',
-    choices=('squared', 'norm'),
-  )
+  xcov: str = _XCOV
   lambda_hsic: float = option(
     0.0,
     'Weight of HSIC between factors and nuisance, a kernel measure of'
@@ -172,18 +240,14 @@ class LossWeights(Weights):
     return any(bool(np.any(weight)) for weight in weights)
 
 
+_TRACED = ['lambda_y', 'lambda_diff', 'lambda_xcov']
 jax.tree_util.register_dataclass(
   LossWeights,
-  data_fields=['lambda_y', 'lambda_diff', 'lambda_xcov'],
+  data_fields=_TRACED,
   meta_fields=[
-    'xcov',
-    'lambda_hsic',
-    'hsic_bandwidth',
-    'lambda_orthogonal',
-    'lambda_orthogonal_factors',
-    'lambda_check',
-    'supervision',
-    'ramp',
+    field.name
+    for field in dataclasses.fields(LossWeights)
+    if field.name not in _TRACED
   ],
 )
 
@@ -231,12 +295,7 @@ class AttributeLossWeights(Weights):
   lambda_diff: float = option(
     0.0, "Weight of a student's Jacobian term, eq. (9).", low=0
   )
-  xcov: str = option(
-    'squared',
-    'Cross-covariance as in the paper (squared: sum of squares, eq. (10)) or'
-    ' as in the released code (norm: root of that sum).',
-    choices=('squared', 'norm'),
-  )
+  xcov: str = _XCOV
   supervision: Supervision = Supervision()
 
   @property
@@ -251,14 +310,14 @@ class AttributeLossWeights(Weights):
 
 
 @dataclasses.dataclass(frozen=True)
-class Optimization:
+class Optimization(Options):
   """The optimizer; see `training.optimizers`."""
 
   optimizer: str = option(
     'adam',
     "adam (the paper's), or muon, which makes the updates of matrices"
     ' orthogonal: fewer but slower steps, with a --learning_rate near 0.02.',
-    choices=OPTIMIZERS,
+    choices=('adam', 'muon'),
   )
   learning_rate: float = option(3e-4, 'Learning rate.', low=0)
   learning_rate_schedule: str = option(
@@ -270,9 +329,6 @@ class Optimization:
   weight_decay: float = option(
     1e-6, 'Weight decay, added to the gradient as L2.', low=0
   )
-
-  def __post_init__(self):
-    check_options(self)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -311,12 +367,10 @@ class Stage:
   def to_json(self) -> dict[str, Any]:
     """Returns JSON values from which `from_json` makes an equal stage."""
     entries = dataclasses.asdict(self)
-    kind = type(self.weights).__name__
-    weights = {
-      name: value.tolist() if hasattr(value, 'tolist') else value
-      for name, value in entries['weights'].items()
-    }
-    return entries | {'weights': {'kind': kind, **weights}}
+    weights = {'kind': type(self.weights).__name__}
+    for name, value in entries['weights'].items():
+      weights[name] = value.tolist() if hasattr(value, 'tolist') else value
+    return entries | {'weights': weights}
 
   @classmethod
   def from_json(cls, entries: Mapping[str, Any]) -> Self:

@@ -17,23 +17,26 @@ Python objects are refused.
 
 import os
 import pathlib
+from typing import Any
 
 import numpy as np
 
 from jacsup_jax.core import errors
-from jacsup_jax.data import dataset
 from jacsup_jax.data import files
+from jacsup_jax.data import registry
 
 _REQUIRED = ('images', 'labels', 'split')
 _MOST_CLASSES = 1000
 
 
 def load(
+  unused_name: str,
   split: str,
   *,
   data_dir: files.Path | None,
   image_shape: tuple[int, int, int] | None,
-) -> dataset.Dataset:
+  **unused_options: Any,
+) -> registry.Dataset:
   """Loads one split, in the order of the file; see `registry.load`.
 
   `data_dir` is the file, or a folder with no other .npz file.
@@ -65,11 +68,11 @@ def load(
     found = ', '.join(map(files.describe, np.unique(splits)[:5].tolist()))
     _refuse(path, f'split {found}', "'train' and 'test', each at least once")
   num_classes = _count_classes(path, labels, content.get('num_classes'))
-  dataset.check_image_shape(f'{path}', images.shape[1:], image_shape)
+  registry.check_image_shape(f'{path}', images.shape[1:], image_shape)
   rows = np.flatnonzero(splits == ('test' if split == 'test' else 'train'))
   images, labels = _to_uint8(path, images)[rows], labels[rows].astype(np.int32)
-  return dataset.make_classes(
-    dataset.ARRAYS, split, images, labels, num_classes
+  return registry.make_classes(
+    registry.ARRAYS, split, images, labels, num_classes
   )
 
 

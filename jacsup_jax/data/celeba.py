@@ -17,9 +17,9 @@ import zipfile
 import numpy as np
 
 from jacsup_jax.core import errors
-from jacsup_jax.data import dataset
 from jacsup_jax.data import files
 from jacsup_jax.data import images as image_files
+from jacsup_jax.data import registry
 
 # The number of a split in the partition file is its position here.
 SPLITS = ('train', 'validation', 'test')
@@ -39,7 +39,7 @@ def find_source(
   root: pathlib.Path,
   image_size: int,
   skip_bad_images: bool,
-) -> dataset.FaceSource:
+) -> registry.FaceSource:
   """Reads the lists of a folder and checks that they fit its images.
 
   No image is read yet. The folder may be given as its archive of images,
@@ -82,7 +82,7 @@ def find_source(
   splits = tuple(split for split in SPLITS if by_split[split])
   key = _compute_key((attribute_file, partition_file), members, rows)
   key += '-skip' * skip_bad_images
-  return dataset.FaceSource(root, key, attribute_names, splits, generate)
+  return registry.FaceSource(root, key, attribute_names, splits, generate)
 
 
 def _compute_key(lists, members, names) -> str:
@@ -103,21 +103,21 @@ def _make_example(
   image_size: int,
   skip_bad_images: bool,
   name: str,
-) -> dataset.Face:
+) -> registry.Face:
   attributes = np.array(rows[name], np.int8)
   try:
     content = _read_image(images, archive, members[name][0])
     image = image_files.decode(content, image_size, name)
   except image_files.BadImageError as error:
     if skip_bad_images:
-      return dataset.Face(None, attributes, name=name)
+      return registry.Face(None, attributes, name=name)
     raise errors.InputError(
       f'{images}: {name} cannot be decoded ({error}); accepted: whole images,'
       ' or --skip_bad_images, which leaves such out.'
     ) from error
   source = f'{name};'.encode() + attributes.tobytes()
   source += hashlib.sha256(content).digest()
-  return dataset.Face(image, attributes, source)
+  return registry.Face(image, attributes, source)
 
 
 def _read_image(images, archive, member) -> bytes:

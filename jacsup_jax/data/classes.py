@@ -1,4 +1,4 @@
-"""Read MNIST's family, TFDS sets with a class label, dSprites and Shapes3D.
+"""Read TFDS sets with a class label, dSprites and Shapes3D.
 
 TFDS has dSprites and Shapes3D as one split of 737,280 grey and 480,000 colour
 images of 64x64, all combinations of their labels once. A part is kept in memory
@@ -13,10 +13,10 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from jacsup_jax.core import errors
-from jacsup_jax.data import dataset
 from jacsup_jax.data import files
 from jacsup_jax.data import mnist
 from jacsup_jax.data import prepared
+from jacsup_jax.data import registry
 
 # Labels of sets with more than the class; the features are `label_NAME`.
 LABEL_NAMES = {
@@ -37,15 +37,10 @@ def load(
   data_dir: files.Path | None,
   image_shape: tuple[int, int, int] | None,
   report: Callable[[str], None],
-) -> dataset.Dataset:
+) -> registry.Dataset:
   """Loads one split of a set, preparing the set first; see `registry.load`."""
   part = 'test' if split == 'test' else 'train'
   root = prepared.find_root(data_dir)
-  if name == 'mnist_embedded':
-    dataset.check_image_shape(f'--dataset={name}', (28, 28, 1), image_shape)
-    originals = mnist.find_originals(mnist.SOURCE_DIR)
-    arrays = mnist.read_split(originals, part, in_order_of_tfds=False)
-    return dataset.make_classes(name, split, *arrays, num_classes=10)
   builder = prepared.find_builder(name, root)
   shape, num_classes = _check_features(name, builder, image_shape)
   names = LABEL_NAMES.get(name, ())
@@ -62,7 +57,7 @@ def load(
     if not builder.is_prepared():
       builder = prepared.prepare(name, root, report, hint)
     arrays = _read_prepared(name, builder, part, shape, names)
-  return dataset.make_classes(name, split, *arrays, num_classes, names)
+  return registry.make_classes(name, split, *arrays, num_classes, names)
 
 
 def choose_rows(num_examples: int, part: str) -> range:
@@ -87,7 +82,7 @@ def _check_features(name, builder, accepted) -> tuple[tuple[int, ...], int]:
       f'--dataset={name} has the features {", ".join(found) or "of a list"};'
       ' accepted: sets with an image and a class label.'
     )
-  dataset.check_image_shape(f'--dataset={name}', image.shape, accepted)
+  registry.check_image_shape(f'--dataset={name}', image.shape, accepted)
   return tuple(image.shape), label.num_classes
 
 

@@ -11,13 +11,13 @@ import tempfile
 import numpy as np
 
 from jacsup_jax.core import errors
-from jacsup_jax.data import dataset
 from jacsup_jax.data import files
+from jacsup_jax.data import registry
 
 
 def prepare(
   folder: pathlib.Path,
-  source: dataset.FaceSource,
+  source: registry.FaceSource,
   report: Callable[[str], None],
 ) -> None:
   """Writes the faces of all splits into a new folder, whole or not at all.

@@ -13,7 +13,6 @@ from PIL import Image
 from jacsup_jax.core import config as config_lib
 from jacsup_jax.core import errors
 from jacsup_jax.data import celeba
-from jacsup_jax.data import dataset
 from jacsup_jax.data import drawn_canvas
 from jacsup_jax.data import drawn_faces
 from jacsup_jax.data import drawn_parts
@@ -21,6 +20,7 @@ from jacsup_jax.data import face_store
 from jacsup_jax.data import files
 from jacsup_jax.data import images as image_files
 from jacsup_jax.data import prepared
+from jacsup_jax.data import registry
 
 
 def load(
@@ -34,7 +34,7 @@ def load(
   skip_bad_images: bool,
   held_out: int,
   report: Callable[[str], None],
-) -> dataset.Dataset:
+) -> registry.Dataset:
   """Loads one split of a set of faces; see `registry.load`."""
   config_lib.check_image_size(image_size)
   source = _find_source(name, data_dir, image_size, skip_bad_images, report)
@@ -71,7 +71,7 @@ def load(
     digest = source.key  # It is known by the files of TFDS.
   key = (digest, stored_split, image_size, part.start, part.stop, *names)
   key = ' '.join(map(str, key))
-  return dataset.Dataset(
+  return registry.Dataset(
     name=name,
     split=split,
     images=images,
@@ -92,7 +92,7 @@ def _find_source(name, data_dir, image_size, skip_bad_images, report):
   return _find_drawn(data_dir, image_size)
 
 
-def _find_celeb_a(data_dir, image_size, report) -> dataset.FaceSource:
+def _find_celeb_a(data_dir, image_size, report) -> registry.FaceSource:
   name, root = 'celeb_a', prepared.find_root(data_dir)
   builder = prepared.find_builder(name, root)
   features = builder.info.features
@@ -106,9 +106,9 @@ def _find_celeb_a(data_dir, image_size, report) -> dataset.FaceSource:
       (example,) = take([row])
       image = image_files.resize(Image.fromarray(example['image']), image_size)
       values = list(example['attributes'].values())
-      yield dataset.Face(image, np.where(values, 1, -1).astype(np.int8))
+      yield registry.Face(image, np.where(values, 1, -1).astype(np.int8))
 
-  return dataset.FaceSource(
+  return registry.FaceSource(
     prepared.find_root(None),
     prepared.compute_key(builder.data_dir),
     tuple(features['attributes'].keys()),
@@ -117,9 +117,9 @@ def _find_celeb_a(data_dir, image_size, report) -> dataset.FaceSource:
   )
 
 
-def _find_drawn(data_dir, image_size) -> dataset.FaceSource:
+def _find_drawn(data_dir, image_size) -> registry.FaceSource:
   side = drawn_faces.IMAGE_SIZE
-  image_files.check_fits(image_size, side, side, dataset.DEFAULT_FACES)
+  image_files.check_fits(image_size, side, side, registry.DEFAULT_FACES)
   # Other code draws another set.
   code = hashlib.sha256()
   for module in (drawn_canvas, drawn_parts, drawn_faces):
@@ -132,9 +132,9 @@ def _find_drawn(data_dir, image_size) -> dataset.FaceSource:
       image, attributes = drawn_faces.draw(index, split)
       source = attributes.tobytes() + hashlib.sha256(image.tobytes()).digest()
       image = image_files.resize(Image.fromarray(image), image_size)
-      yield dataset.Face(image, attributes, source)
+      yield registry.Face(image, attributes, source)
 
-  return dataset.FaceSource(
+  return registry.FaceSource(
     prepared.find_root(data_dir),
     code.hexdigest()[:12],
     drawn_faces.ATTRIBUTES,

@@ -9,14 +9,14 @@ import gzip
 import hashlib
 import math
 import pathlib
+from typing import Any
 import zlib
 
 import numpy as np
-import tensorflow_datasets as tfds
-from tensorflow_datasets.core import hashing
 
 from jacsup_jax.core import errors
 from jacsup_jax.data import files
+from jacsup_jax.data import registry
 
 # Split -> (images, labels).
 FILES = {
@@ -38,6 +38,21 @@ _UNPACKED_SHA256 = {
 }
 
 
+def load(
+  name: str,
+  split: str,
+  *,
+  image_shape: tuple[int, int, int] | None,
+  **unused_options: Any,
+) -> registry.Dataset:
+  """Loads one split of the MNIST in this package; see `registry.load`."""
+  registry.check_image_shape(f'--dataset={name}', (28, 28, 1), image_shape)
+  part = 'test' if split == 'test' else 'train'
+  originals = find_originals(SOURCE_DIR)
+  arrays = read_split(originals, part, in_order_of_tfds=False)
+  return registry.make_classes(name, split, *arrays, num_classes=10)
+
+
 def find_originals(*folders: pathlib.Path) -> dict[str, pathlib.Path]:
   """Finds the four files, by name, in one of some folders; else none."""
   for folder in folders:
@@ -54,6 +69,8 @@ def find_originals(*folders: pathlib.Path) -> dict[str, pathlib.Path]:
 
 def check_originals(name: str, originals: Mapping[str, pathlib.Path]) -> None:
   """Raises InputError unless files have the published content of a set."""
+  import tensorflow_datasets as tfds  # It takes a second.
+
   infos = tfds.builder_cls(name).url_infos.values()
   packed = [files.read_bytes(path) for path in originals.values()]
   unpacked = b''.join(map(_unpack, originals.values(), packed))
@@ -80,6 +97,8 @@ def read_split(
     )
   rows = range(len(labels))
   if in_order_of_tfds:
+    from tensorflow_datasets.core import hashing
+
     # TFDS sorts by a hash of the position, salted with the name of the split.
     rows = sorted(rows, key=hashing.Hasher(split).hash_key)
   return images[rows, ..., np.newaxis], labels[rows].astype(np.int32)

@@ -16,8 +16,8 @@ from absl import logging
 import tensorflow_datasets as tfds
 
 from jacsup_jax.core import errors
-from jacsup_jax.data import dataset
 from jacsup_jax.data import files
+from jacsup_jax.data import registry
 
 
 def _is_worth_showing(record: python_logging.LogRecord) -> bool:
@@ -56,7 +56,7 @@ def find_builder(name: str, root: pathlib.Path) -> tfds.core.DatasetBuilder:
         f'--dataset={name} cannot be made by TFDS, or is damaged in {root}:'
         f' {_describe(error)}'
       ) from error
-  known = (*dataset.KNOWN_DATASETS, dataset.ARRAYS)
+  known = (*registry.KNOWN_DATASETS, registry.ARRAYS)
   names = [*known, *tfds.list_builders(with_community_datasets=False)]
   nearest = difflib.get_close_matches(name, names, n=1, cutoff=0.0)[0]
   raise errors.InputError(

@@ -14,21 +14,102 @@ validation and test are the official partitions; with `held_out`, the last
 examples of train are the split held_out instead.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+import dataclasses
+import hashlib
+import importlib
+import pathlib
+from typing import NamedTuple
 
 from absl import logging
+import numpy as np
 
 from jacsup_jax.core import errors
-from jacsup_jax.data import dataset
 from jacsup_jax.data import files
 
-ARRAYS = dataset.ARRAYS
-DEFAULT_DATASET = dataset.DEFAULT_DATASET
-DEFAULT_FACES = dataset.DEFAULT_FACES
-Dataset = dataset.Dataset
-IMAGE_SHAPES = dataset.IMAGE_SHAPES
-KNOWN_FACES = dataset.KNOWN_FACES
-SPLITS = dataset.SPLITS
+DEFAULT_DATASET = 'mnist_embedded'
+DEFAULT_FACES = 'synthetic_faces'
+ARRAYS = 'arrays'  # an .npz file of the user's own
+KNOWN_DATASETS = (DEFAULT_DATASET, 'mnist', 'fashion_mnist', 'kmnist')
+KNOWN_FACES = (DEFAULT_FACES, 'celeba_folder', 'celeb_a')
+SPLITS = ('train', 'train_minus_validation', 'validation', 'test')
+# Sizes of sets that are not what a command takes by default.
+IMAGE_SHAPES = {'dsprites': (64, 64, 1), 'shapes3d': (64, 64, 3)}
+
+# The module that reads a set; that of all other names is `classes`.
+_READERS = {
+  DEFAULT_DATASET: 'mnist',
+  ARRAYS: 'arrays',
+  **dict.fromkeys(KNOWN_FACES, 'faces'),
+}
+# The last training examples; of fewer than twice as many, the last sixth.
+_VALIDATION_SIZE = 10_000
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Dataset:
+  """One split of an image set. The arrays are read-only.
+
+  Attributes:
+    name: of the set.
+    split: for example train.
+    images: `[M, H, W, C]` uint8, or None if they are read when asked for.
+    labels: `[M]` int32 classes from 0, or `[M, K]` int8 attributes in {-1, +1}.
+    fingerprint: 16 hexadecimal digits that change with the examples and their
+      order, and not with where they are kept; computed if not given.
+    attribute_names: of the K attributes, in order; None for classes.
+    num_classes: above every label; None for attributes.
+    all_labels: `[M, L]` int32, of a set with more labels than its class.
+    label_names: of these L labels.
+    image_shape: (H, W, C).
+    read_images: rows -> images, where `images` is None.
+  """
+
+  name: str
+  split: str
+  images: np.ndarray | None
+  labels: np.ndarray
+  fingerprint: str = ''
+  attribute_names: tuple[str, ...] | None = None
+  num_classes: int | None = None
+  all_labels: np.ndarray | None = None
+  label_names: tuple[str, ...] = ()
+  image_shape: tuple[int, int, int] | None = None
+  read_images: Callable[[np.ndarray], np.ndarray] | None = dataclasses.field(
+    default=None, repr=False
+  )
+
+  def __post_init__(self):
+    filled = {}
+    if self.image_shape is None:
+      filled['image_shape'] = tuple(self.images.shape[1:])
+    if self.attribute_names is None and self.num_classes is None:
+      filled['num_classes'] = int(self.labels.max()) + 1
+    if not self.fingerprint:
+      filled['fingerprint'] = digest(self.images, self.labels)[:16]
+    for name, value in filled.items():
+      object.__setattr__(self, name, value)  # The dataclass is frozen.
+
+  def __len__(self) -> int:
+    return len(self.labels)
+
+  def read(
+    self, rows: Sequence[int] | np.ndarray
+  ) -> tuple[np.ndarray, np.ndarray]:
+    """Reads the examples at `[n]` positions, in the order asked for.
+
+    It may be called from several threads. Returns images `[n, H, W, C]` uint8,
+    and labels `[n]` or `[n, K]`.
+    """
+    rows = np.asarray(rows, np.int64)
+    if rows.size and not 0 <= rows.min() <= rows.max() < len(self):
+      raise IndexError(
+        f'positions {rows.min()} to {rows.max()} of {len(self)} examples'
+      )
+    images = (
+      self.read_images(rows) if self.images is None else self.images[rows]
+    )
+    return images, self.labels[rows]
 
 
 def load(
@@ -59,10 +140,12 @@ def load(
     held_out: how many faces train gives up.
     report: receives one line when the set is prepared.
   """
-  if name in KNOWN_FACES:  # TFDS takes a second to import.
-    from jacsup_jax.data import faces
-
-    return faces.load(
+  # Imported here: TFDS takes a second.
+  reader = importlib.import_module(
+    f'jacsup_jax.data.{_READERS.get(name, "classes")}'
+  )
+  if name in KNOWN_FACES:
+    return reader.load(
       name,
       split,
       data_dir=data_dir,
@@ -82,12 +165,92 @@ def load(
     raise errors.InputError(
       f'unknown split {split!r}; accepted: {", ".join(SPLITS)}.'
     )
-  if name == ARRAYS:
-    from jacsup_jax.data import arrays
-
-    return arrays.load(split, data_dir=data_dir, image_shape=image_shape)
-  from jacsup_jax.data import classes
-
-  return classes.load(
+  return reader.load(
     name, split, data_dir=data_dir, image_shape=image_shape, report=report
   )
+
+
+class Face(NamedTuple):
+  """One face, or the name of an image that is left out."""
+
+  image: np.ndarray | None  # [S, S, 3] uint8; None if it is left out
+  attributes: np.ndarray  # [K] int8 in {-1, +1}
+  source: bytes = b''  # enters the sha256 of the sources
+  name: str = ''
+
+
+class FaceSource(NamedTuple):
+  """Where faces of one size come from."""
+
+  root: pathlib.Path  # the folder of prepared sets
+  key: str  # tells sources apart
+  attribute_names: tuple[str, ...]
+  splits: tuple[str, ...]
+  generate: Callable[[str], Iterator[Face]]  # of a split, in order
+
+
+def make_classes(
+  name: str,
+  split: str,
+  images: np.ndarray,
+  labels: np.ndarray,
+  num_classes: int,
+  label_names: tuple[str, ...] = (),
+) -> Dataset:
+  """Makes a split of a set of classes from its training or test examples.
+
+  Args:
+    name: of the set.
+    split: one of `SPLITS`.
+    images: `[N, H, W, C]` uint8, all training or all test examples.
+    labels: `[N]` int32; `[N, L]` for a set with L labels, whose class is the
+      label `shape`.
+    num_classes: above every class.
+    label_names: of the L labels.
+  """
+  count = len(images)
+  many = count >= 2 * _VALIDATION_SIZE
+  start = count - (_VALIDATION_SIZE if many else count // 6)
+  if split == 'train_minus_validation':
+    images, labels = images[:start], labels[:start]
+  elif split == 'validation':
+    images, labels = images[start:], labels[start:]
+  # All labels enter: the class alone may not tell sets apart.
+  fingerprint = digest(images, labels)[:16]
+  all_labels = None
+  if label_names:
+    all_labels = labels
+    all_labels.flags.writeable = False
+    labels = np.ascontiguousarray(labels[:, label_names.index('shape')])
+  images.flags.writeable = labels.flags.writeable = False
+  return Dataset(
+    name,
+    split,
+    images,
+    labels,
+    fingerprint,
+    num_classes=num_classes,
+    all_labels=all_labels,
+    label_names=label_names,
+  )
+
+
+def check_image_shape(
+  what: str, found: tuple, accepted: tuple[int, int, int] | None
+) -> None:
+  """Raises InputError unless images have one shape, the accepted one if any."""
+  if None in found or (accepted and tuple(found) != tuple(accepted)):
+    show = lambda shape: 'x'.join(str(size or 'any') for size in shape)
+    wanted = 'images of one size' if None in found else show(accepted)
+    raise errors.InputError(
+      f'{what} has images of {show(found)}; accepted: {wanted}.'
+    )
+
+
+def digest(*arrays: np.ndarray) -> str:
+  """Computes the sha256 of arrays, their types and shapes included."""
+  sha256 = hashlib.sha256()
+  for array in arrays:
+    sha256.update(f'{array.dtype.str} {array.shape};'.encode())
+    sha256.update(np.ascontiguousarray(array).data)
+  return sha256.hexdigest()

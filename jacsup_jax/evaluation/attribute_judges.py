@@ -18,7 +18,6 @@ import optax
 
 from jacsup_jax.core import codes
 from jacsup_jax.core import errors
-from jacsup_jax.core import trees
 from jacsup_jax.data import batches
 from jacsup_jax.data import registry
 from jacsup_jax.evaluation import judge_files
@@ -227,7 +226,7 @@ def train(
       )
     if report is not None:
       report(epoch, epochs, {'loss': loss, 'accuracy': accuracy})
-  return dataclasses.replace(best, sha256=trees.hash_tree(best.variables))
+  return dataclasses.replace(best, sha256=codes.hash_tree(best.variables))
 
 
 def _train_epochs(judge, data):

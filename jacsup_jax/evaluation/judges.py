@@ -17,7 +17,6 @@ import optax
 from jacsup_jax.core import codes
 from jacsup_jax.core import config
 from jacsup_jax.core import errors
-from jacsup_jax.core import trees
 from jacsup_jax.data import batches
 from jacsup_jax.data import registry
 from jacsup_jax.evaluation import class_swaps
@@ -52,7 +51,7 @@ class JudgeConfig:
   )
 
   def __post_init__(self):
-    config.check_options(self)
+    config.check(self)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -191,7 +190,7 @@ def train(
     judges,
     params=params,
     accuracy=tuple(float(a) for a in accuracy),
-    sha256=trees.hash_tree(params),
+    sha256=codes.hash_tree(params),
   )
 
 

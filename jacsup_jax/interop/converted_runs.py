@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jacsup_jax.core import codes
 from jacsup_jax.core import config
 from jacsup_jax.core import errors
-from jacsup_jax.core import trees
 from jacsup_jax.data import files
 from jacsup_jax.data import registry
 from jacsup_jax.evaluation import class_swaps
@@ -171,7 +171,7 @@ def _write_judge(output, found, dataset, data_dir, epochs) -> str:
       num_classes=module.num_classes, image_shape=shape,
       dataset=judges.identify(dataset, test), seeds=(0,), epochs=epochs,
       params=params, accuracy=(float(accuracy),),
-      sha256=trees.hash_tree(params),
+      sha256=codes.hash_tree(params),
   )  # fmt: skip
   judges.save(output, made)
   return (

@@ -25,8 +25,8 @@ import jax
 import jax.numpy as jnp
 
 from jacsup_jax.core import codes
+from jacsup_jax.core import config
 from jacsup_jax.core import errors
-from jacsup_jax.core import options
 from jacsup_jax.models import layers
 from jacsup_jax.models import model
 
@@ -312,7 +312,7 @@ class FaceAutoencoder(nn.Module):
   factors_are_labels = False
 
   def __post_init__(self):
-    options.check_image_size(self.image_size)
+    config.check_image_size(self.image_size)
     super().__post_init__()
 
   @property

@@ -5,7 +5,7 @@ from flax import linen as nn
 import jax
 import jax.numpy as jnp
 
-from jacsup_jax.core import options
+from jacsup_jax.core import config
 from jacsup_jax.models import layers
 from jacsup_jax.models import model
 
@@ -68,7 +68,7 @@ class AttributeJudge(nn.Module):
   image_range = (-1.0, 1.0)
 
   def __post_init__(self):
-    options.check_image_size(self.image_size)
+    config.check_image_size(self.image_size)
     super().__post_init__()
 
   @property

@@ -20,8 +20,8 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from jacsup_jax.core import codes
 from jacsup_jax.core import errors
-from jacsup_jax.core import trees
 from jacsup_jax.data import files
 from jacsup_jax.training import steps
 
@@ -77,7 +77,7 @@ class StageCheckpoints:
       StorageError: if it cannot be written; earlier checkpoints are kept.
     """
     model = jax.device_get(state)._asdict()
-    sha256 = trees.hash_tree(model['params'])
+    sha256 = codes.hash_tree(model['params'])
     if step in self.list_steps():
       return sha256
     opt_state = model.pop('opt_state')
@@ -210,7 +210,7 @@ class StageCheckpoints:
     )
     read = restore(model=standard(), progress=ocp.args.JsonRestore())
     model, entries = read.model, read.progress
-    hashed = trees.hash_tree(model['params'])
+    hashed = codes.hash_tree(model['params'])
     if (hashed, model['step']) != (entries['params_sha256'], step):
       raise ValueError('its parameters differ from what was saved')
     wanted = template._asdict()
@@ -244,7 +244,7 @@ def _list_shapes(tree):
 def _hash_all(model, opt_state, progress):
   """Hashes a whole checkpoint: damage to the optimizer shows as well."""
   text = json.dumps(progress, sort_keys=True)
-  digests = [trees.hash_tree(model), trees.hash_tree(_leaves(opt_state)), text]
+  digests = [codes.hash_tree(model), codes.hash_tree(_leaves(opt_state)), text]
   return hashlib.sha256(' '.join(digests).encode()).hexdigest()
 
 

@@ -12,9 +12,9 @@ from typing import Any, NoReturn
 
 import jax
 
+from jacsup_jax.core import codes
 from jacsup_jax.core import config
 from jacsup_jax.core import errors
-from jacsup_jax.core import trees
 from jacsup_jax.models import model as models
 from jacsup_jax.runs import checkpoints
 from jacsup_jax.runs import signals
@@ -273,7 +273,7 @@ class _StageRun:
     state = jax.device_get(self.state)
     # Fewer epochs than planned, if it ended on a plateau.
     stage = dataclasses.replace(self.stage, epochs=self.epoch)
-    sha256 = trees.hash_tree(state.params)
+    sha256 = codes.hash_tree(state.params)
     trained = steps.Trained(stage, module, state, sha256)
     if devices.is_first():
       recorded = self.workdir.manifest['stages'].get(stage.name)

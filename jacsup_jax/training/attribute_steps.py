@@ -21,7 +21,6 @@ from jacsup_jax.core import config
 from jacsup_jax.data import batches
 from jacsup_jax.training import loop
 from jacsup_jax.training import objectives
-from jacsup_jax.training import optimizers
 from jacsup_jax.training import steps
 
 
@@ -141,7 +140,7 @@ class FaceSteps:
     keeps the part of `[B, ...]` arrays that belongs to this device, or lays
     them out.
     """
-    optimizer = optimizers.make_optimizer(self.optimization)
+    optimizer = steps.make_optimizer(self.optimization)
 
     def take_step(state, row):
       if not self.is_fed:

@@ -17,13 +17,12 @@ from jacsup_jax.core import errors
 from jacsup_jax.core import growth
 from jacsup_jax.core import jacobian
 from jacsup_jax.data import batches
-from jacsup_jax.data import dataset as datasets
+from jacsup_jax.data import registry
 from jacsup_jax.models import autoencoders
 from jacsup_jax.training import attribute_steps
 from jacsup_jax.training import chains
 from jacsup_jax.training import devices
 from jacsup_jax.training import loop
-from jacsup_jax.training import optimizers
 from jacsup_jax.training import steps
 
 # nuisance_dim -> face autoencoder.
@@ -226,7 +225,7 @@ class Attributes:
     self,
     flags: AttributesConfig,
     make_model: MakeModel,
-    dataset: datasets.Dataset,
+    dataset: registry.Dataset,
     steps_type: type[attribute_steps.FaceSteps] = attribute_steps.FaceSteps,
   ):
     self.flags = flags
@@ -249,7 +248,7 @@ class Attributes:
     module = self._make_model(stage.nuisance_dim)
     fresh = attribute_steps.create_train_state(
       autoencoders.init_variables(module, stage.seed),
-      optimizers.make_optimizer(self.flags.optimization),
+      steps.make_optimizer(self.flags.optimization),
     )
     parent = trained.get(stage.parent)
     if parent is None:

@@ -11,8 +11,7 @@ import numpy as np
 
 from jacsup_jax.core import config
 from jacsup_jax.data import batches
-from jacsup_jax.data import dataset as datasets
-from jacsup_jax.data import feeding
+from jacsup_jax.data import registry
 from jacsup_jax.training import devices
 from jacsup_jax.training import loop
 
@@ -59,7 +58,7 @@ class ChainConfig:
   )
 
   def __post_init__(self):
-    config.check_options(self)
+    config.check(self)
 
   def spread(self, chain: Sequence[config.Stage]) -> list[config.Stage]:
     """Returns the stages of all seeds, given those of one, seed after seed.
@@ -131,7 +130,7 @@ def make_fed_epoch(
   compiled: devices.CompiledSteps,
   constants: Any,
   order: Order,
-  dataset: datasets.Dataset,
+  dataset: registry.Dataset,
   pack: Callable[..., Any],
 ) -> loop.Epoch:
   """Makes the epochs of data that are read while training.
@@ -147,7 +146,7 @@ def make_fed_epoch(
     # Whole chunks, so that resumed steps are those of the same program.
     start = first // chunk_steps * chunk_steps
     index, count = devices.process()
-    for arrays in feeding.iterate_chunks(
+    for arrays in batches.iterate_chunks(
       dataset,
       np.asarray(order.list_batches(epoch))[start:],
       chunk_steps=chunk_steps,

@@ -18,13 +18,11 @@ from jacsup_jax.core import errors
 from jacsup_jax.core import growth
 from jacsup_jax.core import jacobian
 from jacsup_jax.data import batches
-from jacsup_jax.data import neighbors
 from jacsup_jax.models import autoencoders
 from jacsup_jax.training import chains
 from jacsup_jax.training import devices
 from jacsup_jax.training import discovery_steps
 from jacsup_jax.training import loop
-from jacsup_jax.training import optimizers
 from jacsup_jax.training import steps
 
 # (num_factors, nuisance_dim, is_first) -> autoencoder; a first teacher
@@ -234,9 +232,7 @@ class Discovery:
     )
     fresh = steps.create_train_state(
       autoencoders.init_variables(module, stage.seed),
-      optimizers.make_optimizer(
-        self._flags.optimization, self._count_steps(stage)
-      ),
+      steps.make_optimizer(self._flags.optimization, self._count_steps(stage)),
     )
     parent = trained.get(stage.parent)
     if parent is None:
@@ -317,6 +313,9 @@ class Discovery:
 
   @functools.cached_property
   def _neighbors(self):
+    # Imported here: most teachers have none.
+    from jacsup_jax.data import neighbors
+
     count = self._flags.neighbors.num_neighbors
     return jnp.asarray(neighbors.find(self._images, count))
 

@@ -14,7 +14,6 @@ from jacsup_jax.core import config
 from jacsup_jax.data import batches
 from jacsup_jax.training import loop
 from jacsup_jax.training import objectives
-from jacsup_jax.training import optimizers
 from jacsup_jax.training import steps
 
 
@@ -75,7 +74,7 @@ class DiscoverySteps:
     step = functools.partial(
       steps.train_step,
       objective=self.make_objective(data.weights),
-      optimizer=optimizers.make_optimizer(self.optimization, self.num_steps),
+      optimizer=steps.make_optimizer(self.optimization, self.num_steps),
       axis_name=self.module.axis_name,
     )
 
@@ -146,7 +145,7 @@ class DiscoverySteps:
         ),
         variables=data.teacher.variables if is_cache else data.teacher,
       )
-    ramp = optimizers.make_ramp(weights.ramp, self.ramp_steps)
+    ramp = steps.make_ramp(weights.ramp, self.ramp_steps)
     scale = ramp and ramp(step - data.first_step)
     return objectives.Inputs(images, permutations, teacher, scale)
 

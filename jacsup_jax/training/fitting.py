@@ -9,8 +9,7 @@ import jax.numpy as jnp
 
 from jacsup_jax.core import codes
 from jacsup_jax.core import config
-from jacsup_jax.core import trees
-from jacsup_jax.data import dataset as datasets
+from jacsup_jax.data import registry
 from jacsup_jax.models import autoencoders
 from jacsup_jax.models import model as models
 from jacsup_jax.training import discovery
@@ -19,7 +18,7 @@ from jacsup_jax.training import steps
 
 
 def fit_teacher(
-  data: datasets.Dataset,
+  data: registry.Dataset,
   num_factors: int = 2,
   epochs: int = 10,
   *,
@@ -44,7 +43,7 @@ def fit_teacher(
 
 def fit_student(
   parent: steps.Trained,
-  data: datasets.Dataset,
+  data: registry.Dataset,
   grow_by: int = 1,
   epochs: int = 10,
   *,
@@ -119,7 +118,7 @@ def student_objective(
 def _fit(
   stage: config.Stage,
   make_model: discovery.MakeModel,
-  data: datasets.Dataset,
+  data: registry.Dataset,
   trained: Mapping[str, steps.Trained],
   flags: discovery.DiscoveryConfig,
 ) -> steps.Trained:
@@ -130,4 +129,4 @@ def _fit(
   for epoch in range(first, first + stage.epochs):
     state, _ = epoch_fn(state, epoch)
   state = jax.device_get(state)
-  return steps.Trained(stage, module, state, trees.hash_tree(state.params))
+  return steps.Trained(stage, module, state, codes.hash_tree(state.params))

@@ -15,7 +15,6 @@ import numpy as np
 from jacsup_jax.core import codes
 from jacsup_jax.core import config
 from jacsup_jax.core import errors
-from jacsup_jax.core import trees
 from jacsup_jax.models import model as models
 from jacsup_jax.training import chains
 from jacsup_jax.training import devices
@@ -73,7 +72,7 @@ def take_replica(trained: steps.Trained, index: int) -> steps.Trained:
     dataclasses.replace(trained.stage, weights=weights),
     trained.module,
     state,
-    trees.hash_tree(state.params),
+    codes.hash_tree(state.params),
   )
 
 

@@ -13,14 +13,13 @@ from jacsup_jax.baselines import fader_steps
 from jacsup_jax.core import config
 from jacsup_jax.core import errors
 from jacsup_jax.data import batches
-from jacsup_jax.data import dataset as datasets
 from jacsup_jax.data import drawn_faces
+from jacsup_jax.data import registry
 from jacsup_jax.models import autoencoders
 from jacsup_jax.models import model as models
 from jacsup_jax.training import attribute_steps
 from jacsup_jax.training import attributes
 from jacsup_jax.training import objectives
-from jacsup_jax.training import optimizers
 from jacsup_jax.training import steps
 
 MODULE = fader.FaderAutoencoder(
@@ -34,7 +33,7 @@ MODULE = fader.FaderAutoencoder(
 )
 WEIGHTS = fader.FaderLossWeights(0.5, adversarial_ramp_steps=0)
 # With weight decay: it moves what is stopped, unless the optimizer freezes it.
-OPTIMIZER = optimizers.make_optimizer(
+OPTIMIZER = steps.make_optimizer(
   config.Optimization(learning_rate=1e-2, adam_b1=0.5, weight_decay=0.1)
 )
 ATTRIBUTES = jnp.array([[1, 1], [-1, 1], [1, -1], [-1, -1]], jnp.float32)
@@ -252,7 +251,7 @@ def _draw(split, count):
   small = np.stack(images).reshape(count, 16, 4, 16, 4, 3).mean(axis=(2, 4))
   labels = np.where(np.stack(labels)[:, columns] > 0, 1, -1).astype(np.int8)
   small = small.round().astype(np.uint8)
-  return datasets.Dataset('drawn', split, small, labels, attribute_names=NAMES)
+  return registry.Dataset('drawn', split, small, labels, attribute_names=NAMES)
 
 
 @pytest.fixture(scope='module')

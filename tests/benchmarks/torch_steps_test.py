@@ -8,7 +8,6 @@ import pytest
 from benchmarks import problems
 from jacsup_jax.training import attribute_steps
 from jacsup_jax.training import objectives
-from jacsup_jax.training import optimizers
 from jacsup_jax.training import steps
 
 torch = pytest.importorskip('torch', reason='pip install torch')
@@ -46,7 +45,7 @@ def test_terms_on_digits_are_ours(xcov):
     32, 3, 1, weights, image_shape=(6, 6, 1), widths=(16, 8)
   )
   step = problem.step
-  optimizer = optimizers.make_optimizer(step.optimization)
+  optimizer = steps.make_optimizer(step.optimization)
   images = problem.images.astype(np.float32) / 255
 
   def take_step(state, permutation):
@@ -78,7 +77,7 @@ def test_terms_on_faces_are_ours(name, xcov):
     )
   step = dataclasses.replace(problem.step, weights=weights)
   problem = problem._replace(step=step)
-  optimizer = optimizers.make_optimizer(step.optimization)
+  optimizer = steps.make_optimizer(step.optimization)
   images = (2 * problem.images.astype(np.float32) - 255) / 255
 
   def take_step(state, permutation):

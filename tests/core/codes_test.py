@@ -1,6 +1,7 @@
 """Tests of jacsup_jax.core.codes."""
 
 import functools
+import hashlib
 
 import chex
 import jax
@@ -111,3 +112,31 @@ def test_partners_over_an_axis_are_those_of_the_whole_batch():
   )
   taken = spread(values.reshape(4, 3, 2, 3), permutation.reshape(4, 3))
   np.testing.assert_array_equal(taken.reshape(12, 2, 3), values[::-1])
+
+
+# Hashes.
+
+
+def test_hash_is_the_sha256_of_path_shape_type_and_bytes():
+  # The text by hand; 1.0 in little-endian float32 is 00 00 80 3f.
+  expected = hashlib.sha256(b"['a'] (1,) float32" + b'\x00\x00\x80\x3f')
+  assert codes.hash_tree({'a': jnp.ones(1)}) == expected.hexdigest()
+
+
+@pytest.mark.parametrize(
+  'other',
+  [
+    {'b': np.zeros((2, 2), np.float32)},  # Path.
+    {'a': np.zeros((4,), np.float32)},  # Shape.
+    {'a': np.zeros((2, 2), np.int32)},  # Type.
+    {'a': -np.zeros((2, 2), np.float32)},  # Sign of zero.
+  ],
+)
+def test_hash_tells_equal_bytes_apart(other):
+  tree = {'a': np.zeros((2, 2), np.float32)}
+  assert codes.hash_tree(other) != codes.hash_tree(tree)
+
+
+def test_hash_does_not_depend_on_memory_order():
+  array = np.arange(6, dtype=np.float32).reshape(2, 3)
+  assert codes.hash_tree(np.asfortranarray(array)) == codes.hash_tree(array)

@@ -8,7 +8,6 @@ import pytest
 
 from jacsup_jax.core import config
 from jacsup_jax.core import errors
-from jacsup_jax.core import options
 
 
 def _numbers(cls):
@@ -68,12 +67,10 @@ def test_bad_values_are_refused(cls, changes, message):
 def test_lists_of_choices_are_refused_by_entry_and_repetition():
   @dataclasses.dataclass(frozen=True)
   class Flags:
-    names: tuple[str, ...] = options.option(
-      ('a',), 'Names.', choices=('a', 'b')
-    )
+    names: tuple[str, ...] = config.option(('a',), 'Names.', choices=('a', 'b'))
 
     def __post_init__(self):
-      options.check(self)
+      config.check(self)
 
   assert Flags(('b', 'a')).names == ('b', 'a')
   for wrong in (('c',), ('a', 'a')):

@@ -1,4 +1,4 @@
-"""Tests of jacsup_jax.data.feeding."""
+"""Tests of jacsup_jax.data.batches."""
 
 import dataclasses
 import threading
@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from jacsup_jax.core import errors
-from jacsup_jax.data import feeding
+from jacsup_jax.data import batches
 from jacsup_jax.data import registry
 
 SIZE = 20
@@ -36,7 +36,7 @@ def _make_indices(steps=7, batch_size=6):
 
 def _iterate(in_memory, indices, **kwargs):
   dataset = _make_dataset(in_memory)
-  return feeding.iterate_chunks(dataset, indices, **kwargs)
+  return batches.iterate_chunks(dataset, indices, **kwargs)
 
 
 @pytest.mark.parametrize('in_memory', [True, False])

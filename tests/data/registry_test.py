@@ -15,7 +15,6 @@ import tiny_sets
 
 from jacsup_jax.core import errors
 from jacsup_jax.data import classes
-from jacsup_jax.data import dataset as dataset_lib
 from jacsup_jax.data import registry
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -47,7 +46,7 @@ def test_fingerprints_see_values_order_and_shapes():
   images, labels = np.arange(80, dtype=np.uint8).reshape(5, 4, 4), np.arange(5)
   reshaped = images.reshape(5, 2, 8)
   others = [(images ^ 1, labels), (images, labels[::-1]), (reshaped, labels)]
-  digests = {dataset_lib.digest(*pair) for pair in [(images, labels), *others]}
+  digests = {registry.digest(*pair) for pair in [(images, labels), *others]}
   assert len(digests) == 4
 
 
@@ -55,7 +54,7 @@ def test_validation_is_the_end_of_train():
   labels = np.arange(25_000) % 10
   images = labels.astype(np.uint8).reshape(-1, 1, 1, 1)
   splits = {
-    split: dataset_lib.make_classes('x', split, images, labels, 10)
+    split: registry.make_classes('x', split, images, labels, 10)
     for split in registry.SPLITS
   }
   assert [len(data) for data in splits.values()] == [

@@ -8,8 +8,8 @@ import chex
 import numpy as np
 import pytest
 
+from jacsup_jax.core import codes
 from jacsup_jax.core import errors
-from jacsup_jax.core import trees
 from jacsup_jax.evaluation import attribute_judges
 
 SIZE = 8
@@ -89,7 +89,7 @@ def test_judge_is_trained_once(face_judge, faces, tmp_path, monkeypatch):
   assert dataclasses.replace(restored, variables={}) == dataclasses.replace(
     face_judge, variables={}
   )
-  assert restored.sha256 == trees.hash_tree(restored.variables)
+  assert restored.sha256 == codes.hash_tree(restored.variables)
   json.dumps(restored.describe())
   for other in ({'seed': 6}, {'epochs': 2}, {'hidden': 9}):
     with pytest.raises(errors.InputError, match='accepted: one for'):

@@ -9,8 +9,8 @@ import jax
 import numpy as np
 import pytest
 
+from jacsup_jax.core import codes
 from jacsup_jax.core import errors
-from jacsup_jax.core import trees
 from jacsup_jax.data import registry
 from jacsup_jax.evaluation import judges
 
@@ -77,7 +77,7 @@ def test_judges_are_trained_once_and_without_validation(
     class_ensemble, params=None
   )
   assert make().seeds == (0, 1)
-  assert restored.sha256 == trees.hash_tree(restored.params)
+  assert restored.sha256 == codes.hash_tree(restored.params)
   json.dumps(restored.describe())
   for other in ({'seeds': (6,)}, {'epochs': 2}):
     with pytest.raises(errors.InputError, match='accepted: one for'):

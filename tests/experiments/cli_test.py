@@ -20,7 +20,6 @@ from experiments import reproduce
 from experiments import svhn
 from jacsup_jax.core import config as config_lib
 from jacsup_jax.core import errors
-from jacsup_jax.core import options
 from jacsup_jax.runs import signals
 
 FLAGFILES = pathlib.Path(__file__).parents[2] / 'experiments' / 'flagfiles'
@@ -29,20 +28,20 @@ STAGE = config_lib.Stage('d1', 'student', None, 1, 4, config_lib.LossWeights())
 
 @dataclasses.dataclass(frozen=True)
 class Inner:
-  rate: float = options.option(0.5, 'A rate.', low=0)
-  sizes: tuple[int, ...] = options.option((1, 2), 'Sizes.')
+  rate: float = config_lib.option(0.5, 'A rate.', low=0)
+  sizes: tuple[int, ...] = config_lib.option((1, 2), 'Sizes.')
 
   def __post_init__(self):
-    options.check(self)
+    config_lib.check(self)
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-  word: Literal['a', 'b'] = options.option('a', 'A word.', group='what')
-  names: tuple[str, ...] = options.option((), 'Names.', choices=('x', 'y'))
-  count: int | None = options.option(None, 'A count.')
-  on: bool = options.option(True, 'A switch.')
-  maybe: bool | None = options.option(None, 'Another switch.')
+  word: Literal['a', 'b'] = config_lib.option('a', 'A word.', group='what')
+  names: tuple[str, ...] = config_lib.option((), 'Names.', choices=('x', 'y'))
+  count: int | None = config_lib.option(None, 'A count.')
+  on: bool = config_lib.option(True, 'A switch.')
+  maybe: bool | None = config_lib.option(None, 'Another switch.')
   inner: Inner = Inner()
   run: flags.RunConfig = flags.RunConfig()
 

@@ -8,8 +8,8 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
+from jacsup_jax.core import codes
 from jacsup_jax.core import errors
-from jacsup_jax.core import trees
 from jacsup_jax.runs import checkpoints
 from jacsup_jax.training import steps
 
@@ -49,7 +49,7 @@ def test_restored_is_what_was_saved(tmp_path):
   with pytest.raises(errors.InputError, match='holds no checkpoint'):
     _restore_last(path, '0', state)
   [sha256] = _save(path, 7)
-  assert sha256 == trees.hash_tree(state.params)
+  assert sha256 == codes.hash_tree(state.params)
   found = _recover(path)
   assert (found.step, found.progress, found.sha256) == (7, [7], sha256)
   chex.assert_trees_all_equal(found.state, state)

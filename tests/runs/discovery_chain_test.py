@@ -9,14 +9,13 @@ import numpy as np
 import pytest
 import quadratic
 
+from jacsup_jax.core import codes
 from jacsup_jax.core import config
-from jacsup_jax.core import trees
 from jacsup_jax.models import autoencoders
 from jacsup_jax.models import model as models
 from jacsup_jax.runs import run as runs
 from jacsup_jax.runs import stages
 from jacsup_jax.training import discovery
-from jacsup_jax.training import optimizers
 from jacsup_jax.training import steps
 
 SHAPE, COLOURED = (4, 4, 1), (16, 16, 3)
@@ -112,7 +111,7 @@ def test_training_a_child_leaves_its_parent_alone(finished):
   path, trained = finished
   run = runs.Run.open(path)
   for name, expected in trained.items():
-    assert trees.hash_tree(expected.state.params) == expected.sha256
+    assert codes.hash_tree(expected.state.params) == expected.sha256
     images = IMAGES[:4]
     model = run.restore(name)
     np.testing.assert_array_equal(
@@ -136,7 +135,7 @@ def test_resumed_within_a_grown_stage_is_bit_identical(finished, tmp_path):
 
 def _grow(teacher_module, module, **flags):
   """The state that a student of a teacher begins with, and the teacher."""
-  optimizer = optimizers.make_optimizer(config.Optimization(), 1)
+  optimizer = steps.make_optimizer(config.Optimization(), 1)
   variables = autoencoders.init_variables(teacher_module, 5)
   variables['batch_stats'] = jax.tree.map(
     lambda x: x + 0.5, variables['batch_stats']

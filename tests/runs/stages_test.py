@@ -18,8 +18,8 @@ from quadratic import CHAIN
 from quadratic import EPOCHS
 from quadratic import STEPS
 
+from jacsup_jax.core import codes
 from jacsup_jax.core import errors
-from jacsup_jax.core import trees
 from jacsup_jax.runs import checkpoints
 from jacsup_jax.runs import signals
 from jacsup_jax.runs import stages
@@ -77,7 +77,7 @@ def test_manifest_has_the_chain_of_parents(undisturbed):
   for model in trained:
     entry = recorded[model.stage.name]
     assert entry['epochs'] == EPOCHS and entry['seed'] == 0
-    assert entry['sha256'] == trees.hash_tree(model.state.params)
+    assert entry['sha256'] == codes.hash_tree(model.state.params)
 
 
 def test_plateau_is_so_many_epochs_without_a_lowest_error():

@@ -15,7 +15,7 @@ from jacsup_jax.models import autoencoders
 from jacsup_jax.training import attribute_steps
 from jacsup_jax.training import loop
 from jacsup_jax.training import objectives
-from jacsup_jax.training import optimizers
+from jacsup_jax.training import steps
 
 MODULE = autoencoders.FaceAutoencoder(
   num_factors=2, nuisance_channels=2, image_size=8, first_width=4, last_width=4
@@ -30,7 +30,7 @@ STUDENT = config.AttributeLossWeights(lambda_y=1.0, lambda_diff=1.0)
 OPTIMIZATION = config.Optimization(
   learning_rate=1e-2, adam_b1=0.5, weight_decay=0.1
 )
-OPTIMIZER = optimizers.make_optimizer(OPTIMIZATION)
+OPTIMIZER = steps.make_optimizer(OPTIMIZATION)
 STEPS = attribute_steps.FaceSteps(MODULE, MODULE, PHASE_2, OPTIMIZATION, 4)
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from jacsup_jax.core import config
 from jacsup_jax.core import errors
-from jacsup_jax.data import dataset as datasets
+from jacsup_jax.data import registry
 from jacsup_jax.models import autoencoders
 from jacsup_jax.training import attributes
 from jacsup_jax.training import chains
@@ -29,7 +29,7 @@ replace = dataclasses.replace
 
 def _make_dataset(num_examples=10):
   random = np.random.default_rng(0)
-  return datasets.Dataset(
+  return registry.Dataset(
     'small',
     'train',
     random.integers(0, 256, (num_examples, 8, 8, 3), np.uint8),

@@ -30,7 +30,6 @@ from jacsup_jax.training import attribute_steps
 from jacsup_jax.training import devices
 from jacsup_jax.training import discovery_steps
 from jacsup_jax.training import loop
-from jacsup_jax.training import optimizers
 from jacsup_jax.training import replicas
 from jacsup_jax.training import steps
 
@@ -305,6 +304,6 @@ def save(path: str, coordinator: str, count: str, index: str) -> None:
 
 
 if __name__ == '__main__':
-  optimizers.make_optimizer = lambda *unused_args: sgd_with_gradients()
+  steps.make_optimizer = lambda *unused_args: sgd_with_gradients()
   jax.config.update('jax_enable_x64', 'float32' not in sys.argv)
   {'compare': compare, 'save': save}[sys.argv[1]](*sys.argv[2:])

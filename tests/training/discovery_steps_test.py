@@ -16,7 +16,6 @@ from jacsup_jax.models import autoencoders
 from jacsup_jax.training import discovery_steps
 from jacsup_jax.training import loop
 from jacsup_jax.training import objectives
-from jacsup_jax.training import optimizers
 from jacsup_jax.training import steps
 
 SHAPE = (4, 4, 1)
@@ -56,7 +55,7 @@ def _call(program, state, data, rows):
 
 def _run_epoch(data, program=STEPS, epoch=0):
   state = steps.create_train_state(
-    _init(program.module), optimizers.make_optimizer(OPTIMIZATION)
+    _init(program.module), steps.make_optimizer(OPTIMIZATION)
   )
   rows = batches.epoch_indices(data.seed, epoch, 40, BATCH_SIZE)
   state, metrics = _call(program, state, data, rows)
@@ -88,7 +87,7 @@ def test_epoch_takes_the_batches_of_the_data_in_order():
   # The same steps one by one, without the loop.
   program = dataclasses.replace(STEPS, teacher_module=None)
   state, metrics = _run_epoch(_data(seed=3), program, epoch=2)
-  optimizer = optimizers.make_optimizer(OPTIMIZATION)
+  optimizer = steps.make_optimizer(OPTIMIZATION)
   expected = steps.create_train_state(_init(program.module), optimizer)
   found = []
   step = jax.jit(

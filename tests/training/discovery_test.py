@@ -10,7 +10,7 @@ import pytest
 
 from jacsup_jax.core import config
 from jacsup_jax.core import errors
-from jacsup_jax.data import dataset as datasets
+from jacsup_jax.data import registry
 from jacsup_jax.models import autoencoders
 from jacsup_jax.training import discovery
 from jacsup_jax.training import fitting
@@ -19,7 +19,7 @@ from jacsup_jax.training import steps
 
 SHAPE = (4, 4, 1)
 IMAGES = np.random.default_rng(0).integers(0, 256, (40, *SHAPE), np.uint8)
-DATA = datasets.Dataset('small', 'train', IMAGES, np.zeros(40, np.int32))
+DATA = registry.Dataset('small', 'train', IMAGES, np.zeros(40, np.int32))
 FLAGS = discovery.DiscoveryConfig(
   nuisance_dim=1,
   epochs=1,
