@@ -18,7 +18,6 @@ import jax
 
 from experiments import celeba
 from experiments import cli
-from experiments import judge
 from experiments import mnist
 from experiments import paper_numbers
 from experiments import paper_tables
@@ -170,7 +169,7 @@ def train_replicas(
     if session.is_complete(workdir):
       return
     train, _, test = mnist.load_data(config, shape)
-    ensemble = judge.restore_or_train_classes(
+    ensemble = session.restore_or_train_classes(
       run.judge_workdir, config.result.dataset, run.data_dir, shape
     )
     session.begin(

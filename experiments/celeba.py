@@ -19,8 +19,6 @@ import jax.numpy as jnp
 
 from experiments import cli
 from experiments import face_flags
-from experiments import flags
-from experiments import judge
 from experiments import progress
 from experiments import session
 from jacsup_jax.baselines import fader
@@ -44,13 +42,11 @@ class Config:
 
   chain: attributes.AttributesConfig = attributes.AttributesConfig()
   baseline: fader.FaderConfig = fader.FaderConfig()
-  result: flags.ResultConfig = flags.ResultConfig(
-    dataset=registry.DEFAULT_FACES
-  )
-  data: flags.FaceDataConfig = flags.FaceDataConfig(image_size=256)
+  result: cli.ResultConfig = cli.ResultConfig(dataset=registry.DEFAULT_FACES)
+  data: face_flags.FaceDataConfig = face_flags.FaceDataConfig(image_size=256)
   model: face_flags.FaceModelConfig = face_flags.FaceModelConfig()
   judge: judges.JudgeConfig = judges.JudgeConfig()
-  run: flags.RunConfig = flags.RunConfig(
+  run: cli.RunConfig = cli.RunConfig(
     workdir=pathlib.Path('runs/celeba'), checkpoint_every=5
   )
 
@@ -114,7 +110,7 @@ def train_and_evaluate(
       return
 
     selection, data = load(chosen_on), load(split)
-    face_judge = judge.restore_or_train_faces(
+    face_judge = session.restore_or_train_faces(
       run.judge_workdir, train, selection, config.judge
     )
     session.begin(

@@ -8,6 +8,7 @@ that are not finite, 143 or 130 after SIGTERM or SIGINT.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+import contextlib
 import dataclasses
 import errno
 import functools
@@ -18,7 +19,7 @@ import sys
 import textwrap
 import types
 import typing
-from typing import Any, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 from absl import flags
 from absl import logging
@@ -28,6 +29,7 @@ from experiments import progress
 from jacsup_jax.core import config as config_lib
 from jacsup_jax.core import errors
 from jacsup_jax.data import files
+from jacsup_jax.data import registry
 from jacsup_jax.runs import signals
 from jacsup_jax.training import devices
 
@@ -42,6 +44,111 @@ _DISK_ERRORS = (
 )  # fmt: skip
 
 
+@dataclasses.dataclass(frozen=True)
+class ResultConfig:
+  """What a run is trained and measured on."""
+
+  dataset: str = config_lib.option(
+    registry.DEFAULT_DATASET,
+    'mnist_embedded (in the package), arrays (a file of yours), or the TFDS'
+    ' name of images with a class label.',
+    group='data',
+  )
+  eval_split: Literal['test', 'validation'] = config_lib.option(
+    'test',
+    'What to measure on. validation is then held out of training.',
+    group='data',
+  )
+  eval_every: int = config_lib.option(
+    5, 'Epochs between evaluations.', low=1, group='output'
+  )
+
+
+@dataclasses.dataclass(frozen=True)
+class RunConfig:
+  """Where a run reads and writes, and how it works: not part of its result."""
+
+  decides_result: ClassVar[bool] = False
+
+  workdir: pathlib.Path = config_lib.option(
+    pathlib.Path('runs/run'),
+    'Directory of the run; new, or to be continued.',
+    group='output',
+  )
+  resume: bool = config_lib.option(
+    True, 'Continue the run that is in --workdir.', group='output'
+  )
+  judge_workdir: pathlib.Path | None = config_lib.option(
+    None,
+    'Directory of the judge, which is trained if missing; default: a folder'
+    ' of runs/ named after the data set.',
+    group='output',
+  )
+  data_dir: pathlib.Path | None = config_lib.option(
+    None,
+    'Where TFDS keeps prepared data sets (default: its own folder); the .npz'
+    ' file of --dataset=arrays; the folder of --dataset=celeba_folder.',
+    group='data',
+  )
+  checkpoint_every: int = config_lib.option(
+    10, 'Epochs between checkpoints.', low=1, group='output'
+  )
+  progress: bool | None = config_lib.option(
+    None,
+    'Show a progress bar; default: on a terminal only, a line per epoch'
+    ' elsewhere.',
+    group='output',
+  )
+  tensorboard: bool = config_lib.option(
+    False, 'Also write metrics and pictures for TensorBoard.', group='output'
+  )
+  compilation_cache: pathlib.Path | None = config_lib.option(
+    None,
+    'Directory in which compiled programs are kept for later runs; it should'
+    ' be writable by you alone, since they are executed.',
+    group='devices',
+  )
+  deterministic: bool = config_lib.option(
+    False,
+    'Make GPUs give the same bits each time, at some cost of speed; CPUs and'
+    ' TPUs always do.',
+    group='devices',
+  )
+  distributed: bool = config_lib.option(
+    False,
+    'This is one of several processes, each with its own devices, all with'
+    ' the same flags; --batch_size counts the examples of all of them.',
+    group='devices',
+  )
+  coordinator: str | None = config_lib.option(
+    None,
+    'HOST:PORT of the first process; with --process_count and --process_id.'
+    ' Default: from the environment (TPU hosts, Slurm, Open MPI).',
+    group='devices',
+  )
+  process_count: int | None = config_lib.option(
+    None, 'Number of processes.', low=1, group='devices'
+  )
+  process_id: int | None = config_lib.option(
+    None, 'Index of this process; 0 writes --workdir.', low=0, group='devices'
+  )
+
+  def __post_init__(self):
+    config_lib.check(self)
+    given = [self.coordinator, self.process_count, self.process_id]
+    if given != [None] * 3 and (None in given or not self.distributed):
+      raise errors.InputError(
+        '--coordinator, --process_count and --process_id are incomplete or'
+        ' without --distributed; accepted: all four, or none of the three.'
+      )
+    if self.process_id is not None and self.process_id >= self.process_count:
+      raise errors.InputError(
+        f'--process_id={self.process_id} with'
+        f' --process_count={self.process_count}; accepted: 0 to'
+        f' {self.process_count - 1}.'
+      )
+
+
 def parse(default: _Config, argv: Sequence[str]) -> _Config:
   """Reads the flags of a command line into a dataclass like the default.
 
@@ -54,8 +161,12 @@ def parse(default: _Config, argv: Sequence[str]) -> _Config:
     if field.name not in values:  # A name that several share is one flag.
       _define(values, field, kind, value)
   try:
-    rest = values(['', *expand_flagfiles(argv)])[1:]
-  except (flags.Error, ValueError) as error:
+    rest = values(['', *argv])[1:]
+  except UnicodeDecodeError as error:
+    raise errors.InputError(
+      f'--flagfile has bytes that are not UTF-8 ({error}); accepted: text.'
+    ) from error
+  except flags.Error as error:
     raise errors.InputError(str(error)) from error
   if rest:
     raise errors.InputError(
@@ -110,12 +221,12 @@ def format_help(default: Any, doc: str) -> str:
 
 def find(name: str, argv: Sequence[str], default: str) -> str:
   """Finds the value of a flag on which the other flags depend."""
-  found, argv = default, [*expand_flagfiles(argv), '']
-  for argument, following in zip(argv, argv[1:]):
-    flag, given, value = argument.lstrip('-').partition('=')
-    if argument.startswith('-') and flag == name:
-      found = value if given else following
-  return found
+  values = flags.FlagValues()
+  flags.DEFINE_string(name, default, '', flag_values=values)
+  with contextlib.suppress(flags.Error, ValueError):  # `parse` names mistakes.
+    values(['', *argv], known_only=True)
+    return values[name].value
+  return default
 
 
 def run(main: Callable[[Any], None], default: Any) -> None:
@@ -250,37 +361,6 @@ def _show(value):
   if isinstance(value, tuple):
     return ','.join(map(str, value))
   return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def expand_flagfiles(
-  argv: Sequence[str], above: tuple[pathlib.Path, ...] = ()
-) -> list[str]:
-  """Replaces --flagfile=FILE by the flags in the file."""
-  found, rest = [], list(argv)
-  while rest:
-    argument = rest.pop(0)
-    name, given, text = argument.lstrip('-').partition('=')
-    if name != 'flagfile' or not argument.startswith('-'):
-      found.append(argument)
-      continue
-    path = pathlib.Path(text if given else rest.pop(0) if rest else '')
-    path = path.expanduser()
-    if path in above:
-      raise errors.InputError(
-        f'--flagfile={path} includes itself; accepted: flagfiles that end.'
-      )
-    try:
-      lines = path.read_text(encoding='utf-8').splitlines()
-    except (OSError, ValueError) as error:
-      reason = getattr(error, 'strerror', None) or 'not UTF-8 text'
-      raise errors.InputError(
-        f'--flagfile={path} cannot be read ({reason}); accepted: a text file'
-        ' with a flag on each line.'
-      ) from error
-    lines = [line.strip() for line in lines]
-    lines = [line for line in lines if line and not line.startswith('#')]
-    found += expand_flagfiles(lines, (*above, path))
-  return found
 
 
 def _set_up_jax(settings: Mapping[str, Any]) -> None:

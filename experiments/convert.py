@@ -21,7 +21,7 @@ from jacsup_jax.interop import converted_runs
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
+class Config(config_lib.Options):
   """The flags of this binary."""
 
   input: pathlib.Path | None = config_lib.option(
@@ -54,9 +54,6 @@ class Config:
       100, 'File: epochs that its model was trained for, shown in tables.',
       low=1, high=config_lib.LARGEST_INTEGER, group='what',
   )  # fmt: skip
-
-  def __post_init__(self):
-    config_lib.check(self)
 
 
 def main(config: Config) -> None:

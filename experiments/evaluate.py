@@ -13,9 +13,10 @@ import json
 import pathlib
 from typing import Any, Literal, NamedTuple
 
+import jax
+import numpy as np
+
 from experiments import cli
-from experiments import diagnostics
-from experiments import judge
 from experiments import progress
 from experiments import session
 from jacsup_jax.core import config
@@ -29,8 +30,15 @@ from jacsup_jax.evaluation import jacobian_diagnosis
 from jacsup_jax.evaluation import judge_files
 from jacsup_jax.evaluation import swap_ceiling
 from jacsup_jax.evaluation import tables
+from jacsup_jax.figures import grids
+from jacsup_jax.figures import jacobians
+from jacsup_jax.figures import panels
+from jacsup_jax.figures import sweeps
+from jacsup_jax.models import model as model_lib
 from jacsup_jax.runs import run as run_lib
 from jacsup_jax.training import steps
+
+_SHOWN_EXAMPLES, _SHOWN_VALUES = 3, 9
 
 
 @dataclasses.dataclass(frozen=True)
@@ -157,7 +165,7 @@ def _measure_classes(config, run, models, is_own):
   if name == recorded['name']:
     data_dir = data_dir or recorded.get('data_dir')
   data = run.load_data(config.split, data_dir, name)
-  ensemble = judge.restore_or_train_classes(
+  ensemble = session.restore_or_train_classes(
     config.judge_workdir, name, data_dir, models[0].module.image_shape
   )
   if is_own:
@@ -303,13 +311,66 @@ def _add_diagnostics(config, run, measured, path):
     for i, entry in zip(own, entries, strict=True):
       measured.rows[i].update(jacobian_diagnosis.row_entries(entry))
     first = first or (models, entries)
-  diagnostics.write(
+  _write_diagnostics(
       path, *first, images,
       images_measured=count,
       ceiling=measured.ceiling,
   )  # fmt: skip
   for line in jacobian_diagnosis.format_undefined(first[1], count):
     progress.note(line)
+
+
+def _write_diagnostics(rows_path, models, entries, images, **described):
+  """Writes the diagnosis of models, and pictures of cosines and directions.
+
+  Directions are those of the largest trained model of each kind with a flat
+  nuisance.
+  """
+
+  def save(figure, end):
+    path = rows_path.with_name(f'{rows_path.stem}_{end}.png')
+    files.write_whole(path, panels.encode(figure))
+
+  largest = {}
+  for trained, entry in zip(models, entries, strict=True):
+    found, stage = entry['column_cosines'], trained.stage
+    kind = stage.model.replace('_', ' ').replace('jacobian', 'Jacobian')
+    title = f'{kind}, d = {stage.nuisance_dim}'
+    figure = jacobians.column_cosines(
+      np.array(found['cosines'], float),
+      np.array(found['examples']),
+      found['names'],
+      title,
+    )
+    save(figure, f'cosines_{stage.name}')
+    directions = entry['principal_directions'] or {}
+    if 'directions' in directions and stage.model != 'random':
+      largest[stage.model] = trained, directions, title
+  for trained, directions, title in largest.values():
+    figure = _draw_directions(trained.model, images, directions, title)
+    save(figure, f'directions_{trained.stage.name}')
+  files.write_whole(
+    rows_path.with_name(f'{rows_path.stem}_diagnostics.json'),
+    json.dumps({**described, 'models': entries}, indent=1),
+  )
+
+
+def _draw_directions(model, images, found, title):
+  """Draws a row of images for each principal direction."""
+  code = jax.jit(model_lib.Model.encode)(model, images)
+  decode = jax.jit(model.decode)
+  rows = [
+    sweeps.vary_direction(
+      decode, code, _SHOWN_EXAMPLES, np.float32(direction), _SHOWN_VALUES
+    )
+    for direction in found['directions']
+  ]
+  return grids.traversals(
+    np.stack(rows),
+    [f'$\\sigma$ = {value:.2f}' for value in found['singular_values']],
+    xlabel='principal directions of the nuisance, 1 % to 99 % quantile',
+    title=title,
+  )
 
 
 if __name__ == '__main__':

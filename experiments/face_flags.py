@@ -1,6 +1,7 @@
 """The flags of the models of faces, for experiments.celeba and ablation."""
 
 import dataclasses
+from typing import Any
 
 from jacsup_jax.core import config as config_lib
 from jacsup_jax.core import errors
@@ -10,7 +11,40 @@ _WIDTH = {'low': 1, 'high': config_lib.LARGEST_WIDTH, 'group': 'what'}
 
 
 @dataclasses.dataclass(frozen=True)
-class FaceModelConfig:
+class FaceDataConfig(config_lib.Options):
+  """How faces are loaded."""
+
+  image_size: int = config_lib.option(
+    64, 'Pixels of a side of faces, a power of two.', group='data'
+  )
+  attributes: tuple[str, ...] = config_lib.option(
+    (), 'Names of the attributes of faces; default: all.', group='data'
+  )
+  skip_bad_images: bool = config_lib.option(
+    False,
+    'Leave out images of celeba_folder that cannot be decoded, and note how'
+    ' many; otherwise they are refused.',
+    group='data',
+  )
+  held_out: int = config_lib.option(
+    0,
+    'Number of faces at the end of the training split to leave out, as the'
+    ' split on which alpha and the epoch of a judge are chosen.',
+    low=0,
+    group='data',
+  )
+
+  def __post_init__(self):
+    super().__post_init__()
+    config_lib.check_image_size(self.image_size)
+
+  def load_options(self) -> dict[str, Any]:
+    """Returns options of `registry.load`."""
+    return {**dataclasses.asdict(self), 'attributes': self.attributes or None}
+
+
+@dataclasses.dataclass(frozen=True)
+class FaceModelConfig(config_lib.Options):
   """The size of models of faces, and how their flips are measured."""
 
   first_width: int = config_lib.option(
@@ -36,7 +70,7 @@ class FaceModelConfig:
   )
 
   def __post_init__(self):
-    config_lib.check(self)
+    super().__post_init__()
     if not self.strengths or min(self.strengths) <= 0:
       raise errors.InputError(
         f'--strengths={",".join(map(str, self.strengths))}; accepted: numbers'

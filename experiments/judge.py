@@ -11,18 +11,16 @@ convolutional classifier of all attributes, whose best epoch is kept.
 import dataclasses
 import functools
 import pathlib
-from typing import Any
 
 import numpy as np
 
 from experiments import cli
-from experiments import flags
+from experiments import face_flags
 from experiments import progress
+from experiments import session
 from jacsup_jax.core import config as config_lib
 from jacsup_jax.data import registry
 from jacsup_jax.evaluation import judges
-
-_LARGEST = {'low': 1, 'high': config_lib.LARGEST_WIDTH}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,11 +40,11 @@ class Config:
     ' folder of celeba_folder.',
     group='data',
   )
-  face: flags.FaceDataConfig = flags.FaceDataConfig()
+  face: face_flags.FaceDataConfig = face_flags.FaceDataConfig()
   in_memory: bool = config_lib.option(
     True, 'Faces: decode all images at once and keep them.', group='data'
   )
-  epochs: int = config_lib.option(10, 'Passes over the training data.', low=1)
+  judge: judges.JudgeConfig = judges.JudgeConfig()
   seeds: int = config_lib.option(
     3, 'Classes: number of judges, of the seeds 0, 1, ...', low=1, high=1000
   )
@@ -54,15 +52,6 @@ class Config:
     0, 'Faces: seed of the judge.', low=0, high=config_lib.LARGEST_INTEGER
   )
   batch_size: int = config_lib.option(128, 'Faces: examples per step.', low=1)
-  first_width: int = config_lib.option(
-    32, 'Faces: channels of the first layer.', **_LARGEST
-  )
-  last_width: int = config_lib.option(
-    512, 'Faces: largest number of channels.', **_LARGEST
-  )
-  hidden: int = config_lib.option(
-    512, 'Faces: units of the dense layer.', **_LARGEST
-  )
   workdir: pathlib.Path | None = config_lib.option(
     None,
     'Where to save; default: runs/judge_DATASET, of faces'
@@ -79,67 +68,14 @@ def main(config: Config) -> None:
     _judge_classes(config)
 
 
-def restore_or_train_classes(
-  directory: pathlib.Path | None,
-  dataset: str,
-  data_dir: pathlib.Path | None,
-  image_shape: tuple[int, int, int] | None = None,
-  **settings: Any,
-) -> judges.Judges:
-  """Restores the judges of a data set, or trains and saves them.
-
-  None stands for the default directory, and for images of any shape (H, W, C);
-  the settings are those of `judges.restore_or_train`.
-  """
-  directory = directory or judges.default_directory(dataset, data_dir)
-  progress.announce(f'judges in {directory}, trained if missing')
-  return judges.restore_or_train(
-      directory, dataset, data_dir, image_shape=image_shape,
-      report=progress.report_judge, **settings,
-  )  # fmt: skip
-
-
-def restore_or_train_faces(
-  directory: pathlib.Path | None,
-  train: registry.Dataset,
-  selection: registry.Dataset,
-  missing: judges.JudgeConfig | None = None,
-  **settings: Any,
-) -> Any:
-  """Restores the judge of a set of faces, or trains and saves one.
-
-  Args:
-    directory: of the judge; None for the default.
-    train: the training data.
-    selection: on which its epoch is chosen.
-    missing: how one that is missing is trained; one that is there may differ.
-    **settings: of `attribute_judges.restore_or_train`.
-  """
-  # Imported here: experiments of classes need neither.
-  from jacsup_jax.evaluation import attribute_judges
-  from jacsup_jax.evaluation import judge_files
-
-  directory = directory or attribute_judges.default_directory(
-    train.name, train.image_shape[0]
-  )
-  if missing is not None and not judge_files.exist(directory):
-    settings = {'batch_size': min(judges.BATCH_SIZE, len(train))}
-    for name, value in dataclasses.asdict(missing).items():
-      settings[name.removeprefix('judge_')] = value
-  progress.announce(f'judge in {directory}, trained if missing')
-  return attribute_judges.restore_or_train(
-    directory, train, selection, report=progress.report_judge, **settings
-  )
-
-
 def _judge_classes(config):
   """Shows the accuracy of each judge of classes."""
-  ensemble = restore_or_train_classes(
+  ensemble = session.restore_or_train_classes(
     config.workdir,
     config.dataset,
     config.data_dir,
     seeds=tuple(range(config.seeds)),
-    epochs=config.epochs,
+    epochs=config.judge.judge_epochs,
   )
   for seed, accuracy in zip(ensemble.seeds, ensemble.accuracy):
     progress.say(f'judge {seed}: {accuracy:.2%} on the test split')
@@ -158,9 +94,14 @@ def _judge_faces(config):
   )
   data = load('train')
   selection = load('held_out' if config.face.held_out else 'validation')
-  sizes = ('batch_size', 'first_width', 'last_width', 'hidden')
-  settings = {x: getattr(config, x) for x in ('seed', 'epochs', *sizes)}
-  judge = restore_or_train_faces(config.workdir, data, selection, **settings)
+  judge = session.restore_or_train_faces(
+    config.workdir,
+    data,
+    selection,
+    config.judge,
+    seed=config.seed,
+    batch_size=config.batch_size,
+  )
   progress.say(
     f'{"attribute":20} accuracy  balanced, on the {selection.split} split'
   )

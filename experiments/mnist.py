@@ -16,8 +16,6 @@ from flax import linen as nn
 import jax.numpy as jnp
 
 from experiments import cli
-from experiments import flags
-from experiments import judge
 from experiments import progress
 from experiments import session
 from jacsup_jax.data import registry
@@ -36,8 +34,8 @@ class Config:
   """The flags of this binary, with the paper's values."""
 
   chain: discovery.DiscoveryConfig = discovery.DiscoveryConfig()
-  result: flags.ResultConfig = flags.ResultConfig()
-  run: flags.RunConfig = flags.RunConfig(workdir=pathlib.Path('runs/mnist'))
+  result: cli.ResultConfig = cli.ResultConfig()
+  run: cli.RunConfig = cli.RunConfig(workdir=pathlib.Path('runs/mnist'))
 
 
 # (num_factors, nuisance_dim, is_first) -> autoencoder.
@@ -110,7 +108,7 @@ def train_and_evaluate(
       train_stages(evaluate=None)
       return
 
-    ensemble = judge.restore_or_train_classes(
+    ensemble = session.restore_or_train_classes(
       run.judge_workdir, config.result.dataset, run.data_dir, image_shape
     )
     session.begin(

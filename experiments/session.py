@@ -11,11 +11,11 @@ from flax import linen as nn
 import jax
 
 from experiments import cli
-from experiments import flags
 from experiments import progress
 from jacsup_jax.core import config as config_lib
 from jacsup_jax.core import errors
 from jacsup_jax.data import registry
+from jacsup_jax.evaluation import judges
 from jacsup_jax.evaluation import tables
 from jacsup_jax.models import autoencoders
 from jacsup_jax.models import model as model_lib
@@ -29,12 +29,11 @@ _Evaluate = Callable[[model_lib.Model], dict[str, Any]]
 
 @contextlib.contextmanager
 def opened(
-  run: flags.RunConfig, values: Mapping[str, Any]
+  run: cli.RunConfig, values: Mapping[str, Any]
 ) -> Iterator[workdirs.WorkDir | None]:
-  """Locks the work directory of a run and checks that it may begin or resume.
+  """Yields the locked work directory of a run that may begin or resume.
 
-  Yields it, or None on all processes but the first; `values` are all that
-  decide the result, by flag name.
+  Yields None on all processes but the first.
   """
   if not devices.is_first():
     yield None
@@ -62,19 +61,16 @@ def is_complete(workdir: workdirs.WorkDir | None) -> bool:
 
 @contextlib.contextmanager
 def observed(
-  run: flags.RunConfig,
+  run: cli.RunConfig,
   workdir: workdirs.WorkDir,
   stages: Sequence[config_lib.Stage],
   evaluate: _Evaluate,
   data: registry.Dataset,
   strength: float | None = None,
 ) -> Iterator[tuple[_Report, _Evaluate]]:
-  """Shows progress, and writes event files if they were asked for.
+  """Yields `report` and `evaluate` of `runs.stages.run` that show progress.
 
-  Their pictures are of swaps, or of faces' flips of a strength.
-
-  Yields:
-    `report` and `evaluate` of `runs.stages.run`.
+  They write event files, too, if these were asked for, see `event_files`.
   """
   with progress.Progress(stages, run.progress) as shown:
     if not run.tensorboard:
@@ -97,14 +93,9 @@ def restore_teachers(
 ) -> list[steps.Trained]:
   """Restores the first teachers of another run for the students of this one.
 
-  Args:
-    directory: --teacher_workdir.
-    stages: of this run, students whose first parents are missing.
-    module: that a first teacher must have; None for any.
-    recipe: of this run, if students inherit the state of the optimizer.
-
-  Returns:
-    A teacher for each missing name: that of the same seed, or the only one.
+  A teacher for each parent that is missing of the stages: that of the same
+  seed, or the only one. It must have the module, if one is given; with a
+  recipe it has the state of its optimizer.
 
   Raises:
     InputError: if there is none, or one of another shape or of other seeds.
@@ -164,6 +155,51 @@ def _check_module(flag, found, wanted):
     )
 
 
+def restore_or_train_classes(
+  directory: pathlib.Path | None,
+  dataset: str,
+  data_dir: pathlib.Path | None,
+  image_shape: tuple[int, int, int] | None = None,
+  **settings: Any,
+) -> judges.Judges:
+  """Restores the judges of a data set, see `judges.restore_or_train`."""
+  directory = directory or judges.default_directory(dataset, data_dir)
+  progress.announce(f'judges in {directory}, trained if missing')
+  return judges.restore_or_train(
+      directory, dataset, data_dir, image_shape=image_shape,
+      report=progress.report_judge, **settings,
+  )  # fmt: skip
+
+
+def restore_or_train_faces(
+  directory: pathlib.Path | None,
+  train: registry.Dataset,
+  selection: registry.Dataset,
+  sizes: judges.JudgeConfig,
+  **settings: Any,
+) -> Any:
+  """Restores the judge of a set of faces, or trains and saves one.
+
+  Its epoch is chosen on the selection. One that is there must have these sizes
+  and the other settings of `attribute_judges.train`, if any of these are given.
+  """
+  # Imported here: experiments of classes need neither.
+  from jacsup_jax.evaluation import attribute_judges
+  from jacsup_jax.evaluation import judge_files
+
+  directory = directory or attribute_judges.default_directory(
+    train.name, train.image_shape[0]
+  )
+  progress.announce(f'judge in {directory}, trained if missing')
+  if settings or not judge_files.exist(directory):
+    settings.setdefault('batch_size', min(judges.BATCH_SIZE, len(train)))
+    for name, value in dataclasses.asdict(sizes).items():
+      settings[name.removeprefix('judge_')] = value
+  return attribute_judges.restore_or_train(
+    directory, train, selection, report=progress.report_judge, **settings
+  )
+
+
 def begin(
   workdir: workdirs.WorkDir,
   experiment: str,
@@ -187,11 +223,7 @@ def begin(
 
 
 def choose_selection_split(eval_split: str, held_out: int) -> str:
-  """Returns the split on which alpha and the judge's epoch are chosen.
-
-  Never the one that is measured: validation if that is test, else a part of
-  train that is held out.
-  """
+  """Returns the split, never the measured one, on which alpha is chosen."""
   if eval_split == 'test':
     return 'validation'
   if held_out < 1:
@@ -214,8 +246,7 @@ def add_random(
 ) -> list[steps.Trained]:
   """Adds an untrained model to the models of each seed, as a baseline.
 
-  `choose` returns the model of a seed whose size, weights and module it has,
-  unless a module is given.
+  It is like the model that `choose` returns, with the module if one is given.
   """
   found = []
   for _, group in itertools.groupby(models, lambda model: model.stage.seed):
@@ -262,11 +293,7 @@ def finish(
   data: registry.Dataset,
   **entries: Any,
 ) -> None:
-  """Draws the figures of a run, writes its results and prints its table.
-
-  Models of the first seed are drawn; the entries, such as `judges`, are more of
-  results.json.
-  """
+  """Draws the first seed of a run, writes its results and prints its table."""
   # Imported here: --help needs no matplotlib.
   from experiments import drawing
 

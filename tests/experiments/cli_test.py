@@ -12,7 +12,6 @@ import pytest
 from experiments import ablation
 from experiments import celeba
 from experiments import cli
-from experiments import flags
 from experiments import judge
 from experiments import mnist
 from experiments import progress
@@ -43,7 +42,7 @@ class Config:
   on: bool = config_lib.option(True, 'A switch.')
   maybe: bool | None = config_lib.option(None, 'Another switch.')
   inner: Inner = Inner()
-  run: flags.RunConfig = flags.RunConfig()
+  run: cli.RunConfig = cli.RunConfig()
 
 
 # Values.
@@ -58,7 +57,7 @@ def test_flags_are_read_into_the_dataclasses():
   )  # fmt: skip
   assert found == Config(
       'b', ('y', 'x'), 3, False, True, Inner(0.25, (4,)),
-      flags.RunConfig(workdir=pathlib.Path('x/y')),
+      cli.RunConfig(workdir=pathlib.Path('x/y')),
   )  # fmt: skip
   assert cli.parse(Config(), ['--sizes=']).inner.sizes == ()
 

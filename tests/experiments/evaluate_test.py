@@ -134,7 +134,7 @@ def test_figures_of_a_run_are_drawn_again(mnist_run, tmp_path, invoke):
 
 def test_judges_are_trained_once(digits, root, invoke):
   args = (
-      '--dataset=arrays', f'--data_dir={digits}', '--seeds=2', '--epochs=1',
+      '--dataset=arrays', f'--data_dir={digits}', '--seeds=2', '--judge_epochs=1',
       f'--workdir={root / "two_judges"}',
   )  # fmt: skip
   outputs = []
@@ -149,8 +149,9 @@ def test_the_judge_of_faces_is_trained(faces, root, tmp_path, invoke):
   del root
   status, out, err = invoke(
       judge.main, judge.Config(), '--dataset=celeba_folder', '--image_size=8',
-      f'--data_dir={faces}', '--epochs=1', '--batch_size=4', '--first_width=4',
-      '--last_width=8', '--hidden=8', f'--workdir={tmp_path / "judge"}',
+      f'--data_dir={faces}', '--judge_epochs=1', '--batch_size=4',
+      '--judge_first_width=4', '--judge_last_width=8', '--judge_hidden=8',
+      f'--workdir={tmp_path / "judge"}',
   )  # fmt: skip
   assert status == 0, err
   assert 'Smiling' in out and 'balanced' in out
