@@ -27,7 +27,7 @@ from jacsup_jax.evaluation import attribute_judges
 from jacsup_jax.evaluation import class_swaps
 from jacsup_jax.evaluation import disentanglement
 from jacsup_jax.evaluation import jacobian_diagnosis
-from jacsup_jax.evaluation import judge_files
+from jacsup_jax.evaluation import judges
 from jacsup_jax.evaluation import swap_ceiling
 from jacsup_jax.evaluation import tables
 from jacsup_jax.figures import grids
@@ -93,7 +93,6 @@ class Measured(NamedTuple):
   data: Any
   protocol: str
   judged_by: dict[str, Any]
-  ceiling: dict[str, Any] | None = None  # of the first seed
 
 
 def main(config: Config) -> None:
@@ -125,8 +124,6 @@ def main(config: Config) -> None:
   }
   files.write_whole(path, json.dumps(results, indent=1))
   progress.say(tables.format_rows(measured.rows))
-  if measured.ceiling:
-    progress.say(swap_ceiling.format_ceiling(measured.ceiling))
   progress.say(f'saved in {path}')
 
 
@@ -176,7 +173,6 @@ def _measure_classes(config, run, models, is_own):
     | class_swaps.measure(model.model, ensemble, data.images, data.labels)
     for model in models
   ]
-  ceiling = None
   for teacher in models:
     if config.diagnostics_images == 0 or teacher.stage.model != 'teacher':
       continue
@@ -184,12 +180,8 @@ def _measure_classes(config, run, models, is_own):
     found = swap_ceiling.measure(
       teacher.model, ensemble, data.images, own, teacher.stage.name
     )
-    ceiling = ceiling or found
-    by_stage = {entry['stage']: entry for entry in found['students']}
     for row in own:
-      if entry := by_stage.get(row['stage']):
-        row['residual_share'] = entry['residual_share']
-        row['class_swaps_ceiling'] = entry['class_swaps']
+      row.update(found.get(row['stage'], {}))
   whole = recorded.get('split') == 'train'
   seen = is_own and (
     config.split == 'train' or (config.split == 'validation' and whole)
@@ -198,7 +190,7 @@ def _measure_classes(config, run, models, is_own):
   return Measured(
       models, rows, data,
       f'{config.split} split of {name}{trained_on}; {class_swaps.PROTOCOL}',
-      {'judges': ensemble.describe()}, ceiling,
+      {'judges': ensemble.describe()},
   )  # fmt: skip
 
 
@@ -218,12 +210,12 @@ def _measure_faces(config, run, models):
   directory = config.judge_workdir or attribute_judges.default_directory(
     own['name'], size
   )
-  if not judge_files.exist(directory):
+  if not judges.exist(directory):
     raise errors.InputError(
       f'{directory} has no judge; accepted: --judge_workdir=DIRECTORY of one'
       ' that experiments.celeba or experiments.judge trained.'
     )
-  face_judge = judge_files.restore(
+  face_judge = judges.restore(
     directory,
     attribute_judges.AttributeJudge,
     attribute_names=tuple(own['attributes']),
@@ -314,7 +306,6 @@ def _add_diagnostics(config, run, measured, path):
   _write_diagnostics(
       path, *first, images,
       images_measured=count,
-      ceiling=measured.ceiling,
   )  # fmt: skip
   for line in jacobian_diagnosis.format_undefined(first[1], count):
     progress.note(line)

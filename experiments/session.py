@@ -183,15 +183,14 @@ def restore_or_train_faces(
   Its epoch is chosen on the selection. One that is there must have these sizes
   and the other settings of `attribute_judges.train`, if any of these are given.
   """
-  # Imported here: experiments of classes need neither.
+  # Imported here: experiments of classes do not need it.
   from jacsup_jax.evaluation import attribute_judges
-  from jacsup_jax.evaluation import judge_files
 
   directory = directory or attribute_judges.default_directory(
     train.name, train.image_shape[0]
   )
   progress.announce(f'judge in {directory}, trained if missing')
-  if settings or not judge_files.exist(directory):
+  if settings or not judges.exist(directory):
     settings.setdefault('batch_size', min(judges.BATCH_SIZE, len(train)))
     for name, value in dataclasses.asdict(sizes).items():
       settings[name.removeprefix('judge_')] = value

@@ -20,8 +20,7 @@ from jacsup_jax.core import codes
 from jacsup_jax.core import errors
 from jacsup_jax.data import batches
 from jacsup_jax.data import registry
-from jacsup_jax.evaluation import judge_files
-from jacsup_jax.evaluation import judge_training
+from jacsup_jax.evaluation import judges
 from jacsup_jax.evaluation import reconstruction
 from jacsup_jax.models import autoencoders
 from jacsup_jax.models import classifiers
@@ -158,7 +157,7 @@ def restore_or_train(
   data: registry.Dataset,
   selection: registry.Dataset,
   *,
-  report: judge_training.Report | None = None,
+  report: judges.Report | None = None,
   **settings: Any,
 ) -> AttributeJudge:
   """Restores the judge of a directory, or trains and saves one.
@@ -166,7 +165,7 @@ def restore_or_train(
   InputError if an existing judge is for other data or if its settings, which
   are arguments of `train`, differ.
   """
-  return judge_files.restore_or_train(
+  return judges.restore_or_make(
     directory,
     AttributeJudge,
     lambda: train(data, selection, report=report, **settings),
@@ -188,16 +187,14 @@ def train(
   first_width: int = 32,
   last_width: int = 512,
   hidden: int = 512,
-  report: judge_training.Report | None = None,
+  report: judges.Report | None = None,
 ) -> AttributeJudge:
   """Trains a judge and keeps its best epoch.
 
   Sigmoid cross-entropy, averaged over attributes; Adam with a learning rate
   that falls from 1e-3 to 0 by a cosine; images mirrored with chance 1/2. The
   best epoch, the first of equals, has the highest accuracy on the selection.
-
-  Raises:
-    InputError: if the two data sets differ in attributes.
+  InputError if the two data sets differ in attributes.
   """
   if data.attribute_names != selection.attribute_names:
     raise errors.InputError(
@@ -233,16 +230,16 @@ def _train_epochs(judge, data):
   """Yields the variables after each epoch, and its mean loss."""
   seed, batch_size = judge.seed, judge.batch_size
   num_steps = judge.epochs * batches.count_steps(len(data), batch_size)
-  optimizer = judge_training.make_optimizer(num_steps)
+  optimizer = judges.make_optimizer(num_steps)
   variables = autoencoders.init_variables(judge.module, seed)
-  state = judge_training.TrainState(
+  state = judges.TrainState(
     jnp.zeros((), jnp.int32),
     **variables,
     opt_state=optimizer.init(variables['params']),
   )
   objective = functools.partial(_compute_loss, judge.module, seed)
   take_steps = jax.jit(
-    functools.partial(judge_training.take_steps, objective, optimizer),
+    functools.partial(judges.take_steps, objective, optimizer),
     donate_argnums=0,
   )
   resident = None

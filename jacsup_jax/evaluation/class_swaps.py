@@ -7,9 +7,8 @@ classes, and the seed is that of the pairs and of noisy judges.
 
 from collections.abc import Callable
 import functools
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
-from flax import linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,11 +16,10 @@ import numpy as np
 from jacsup_jax.core import codes
 from jacsup_jax.core import errors
 from jacsup_jax.data import batches
+from jacsup_jax.evaluation import judges as judges_lib
 from jacsup_jax.evaluation import reconstruction
 
-# `classify(images, key) -> [B] int`: a key switches dropout on, None off.
-ClassifyFn = Callable[[jax.Array, jax.Array | None], jax.Array]
-# The same with the parameters of a judge first.
+# A `judges.ClassifyFn` with the parameters of a judge first.
 JudgeFn = Callable[[codes.Params, jax.Array, jax.Array | None], jax.Array]
 
 # The released code judges pairs within batches of the data in its order.
@@ -39,22 +37,6 @@ PROTOCOL = (
 )
 
 
-class Ensemble(Protocol):
-  """What judges: a `judges.Judges`, or anything like it."""
-
-  @property
-  def module(self) -> nn.Module:
-    """The network, the same for all members."""
-
-  @property
-  def params(self) -> codes.Params:
-    """Parameters of the N members, leaves `[N, ...]`."""
-
-  @property
-  def image_shape(self) -> tuple[int, int, int]:
-    """(H, W, C) of its input."""
-
-
 class SwapCounts(NamedTuple):
   """Judged pairs and those that followed, each `[3]` int, by `PROTOCOLS`."""
 
@@ -64,7 +46,7 @@ class SwapCounts(NamedTuple):
 
 def measure(
   model: reconstruction.Autoencoder,
-  judges: Ensemble,
+  judges: judges_lib.Judges,
   images: jax.Array,
   labels: jax.Array,
   *,
@@ -87,48 +69,9 @@ def measure(
   )
 
 
-def classify(
-  module: nn.Module,
-  params: codes.Params,
-  images: jax.Array,
-  key: jax.Array | None = None,
-) -> jax.Array:
-  """Returns the classes `[B]` that one judge sees in `[B, H, W, C]` images.
-
-  Images are in [0, 1]; a key switches dropout on.
-  """
-  logits = module.apply(
-    {'params': params},
-    images,
-    train=key is not None,
-    rngs=None if key is None else {'dropout': key},
-  )
-  return jnp.argmax(logits, axis=-1)
-
-
-def compute_accuracy(
-  classify_fn: ClassifyFn,
-  images: jax.Array,
-  labels: jax.Array,
-  transform: Callable[[jax.Array], jax.Array] = lambda x: x,
-) -> jax.Array:
-  """Computes a judge's accuracy in [0, 1] on `[M, H, W, C]` uint8 images.
-
-  `transform` is applied to the images in [0, 1] first, as a reconstruction.
-  """
-
-  def correct(example):
-    image, label = example
-    classes = classify_fn(transform(batches.to_float(image[None])), None)
-    return jnp.mean(classes == label)
-
-  at_once = batches.count_at_once(images.shape[1:])
-  return jnp.mean(jax.lax.map(correct, (images, labels), batch_size=at_once))
-
-
 def count_class_swaps(
   model: reconstruction.Autoencoder,
-  classify: ClassifyFn,
+  classify: judges_lib.ClassifyFn,
   images: jax.Array,
   labels: jax.Array,
   *,
@@ -197,7 +140,9 @@ def evaluate_autoencoder(
   def with_one_judge(params):
     classify = functools.partial(judge, params)
     counts = count_class_swaps(model, classify, images, labels, seed=seed)
-    accuracy = functools.partial(compute_accuracy, classify, images, labels)
+    accuracy = functools.partial(
+      judges_lib.compute_accuracy, classify, images, labels
+    )
     return {
       'judge_accuracy': accuracy(),
       'judge_accuracy_reconstructions': accuracy(
@@ -239,5 +184,5 @@ def summarize(measured: dict[str, jax.Array]) -> dict[str, Any]:
 
 @functools.partial(jax.jit, static_argnames=('module', 'seed'))
 def _measure(model, module, params, images, labels, seed):
-  judge = functools.partial(classify, module)
+  judge = functools.partial(judges_lib.classify, module)
   return evaluate_autoencoder(model, judge, params, images, labels, seed=seed)

@@ -16,9 +16,8 @@ import numpy as np
 
 from jacsup_jax.core import codes
 from jacsup_jax.evaluation import class_swaps
+from jacsup_jax.evaluation import judges as judges_lib
 from jacsup_jax.evaluation import reconstruction
-
-SHARES = (1.0, 0.75, 0.5, 0.25, 0.0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,46 +47,32 @@ class ExactStudent:
 
 def measure(
   teacher: reconstruction.Autoencoder,
-  judges: class_swaps.Ensemble,
+  judges: judges_lib.Judges,
   images: jax.Array,
   rows: Sequence[Mapping[str, Any]],
   teacher_stage: str = 'teacher',
-) -> dict[str, Any]:
-  """Measures what students of this teacher could reach if they met eq. (9).
+) -> dict[str, dict[str, float | None]]:
+  """Measures what the students in `rows` could reach if they met eq. (9).
 
-  `rows` are those of the run's models of one seed, measured on the same images;
-  the ceiling is also measured at the error of each student.
+  `rows` are those of the run's models of one seed, measured on the same images.
 
   Returns:
-    JSON values: `teacher`, `teacher_mse`; `shares`, an entry for each of
-    `SHARES`, and `students`, an entry for each student: `residual_share`,
-    `mse`, and `class_swaps` as `class_swaps` counts them.
+    The entries of each student's row, by its stage: its `residual_share` r, and
+    the `class_swaps_ceiling` of the exact student with this share. Both are
+    None for a student with more error than its teacher.
   """
   [teacher_mse] = [row['mse'] for row in rows if row['stage'] == teacher_stage]
-  students = [row for row in rows if row['model'].startswith('student')]
-  own = [share_of_error(row['mse'], teacher_mse) for row in students]
-  shares = sorted({*SHARES, *own} - {None}, reverse=True)
-  rates = measure_rates(teacher, judges, jnp.asarray(images), shares)
-  found = {
-    share: {
-      'residual_share': share,
-      'mse': (1 - share) ** 2 * teacher_mse,
-      'class_swaps': rate,
-    }
-    for share, rate in zip(shares, rates)
+  shares = {
+    row['stage']: share_of_error(row['mse'], teacher_mse)
+    for row in rows
+    if row['model'].startswith('student')
   }
-  # A student with more error than its teacher.
-  found[None] = {'residual_share': None, 'class_swaps': None}
-  entries = []
-  for row, share in zip(students, own):
-    about = {'stage': row['stage'], 'mse': row['mse']}
-    measured = {'measured_class_swaps': row['class_swaps']}
-    entries.append(found[share] | about | measured)
+  known = [share for share in shares.values() if share is not None]
+  rates = measure_rates(teacher, judges, jnp.asarray(images), known)
+  ceilings = {None: None, **dict(zip(known, rates))}
   return {
-    'teacher': teacher_stage,
-    'teacher_mse': teacher_mse,
-    'shares': [found[share] for share in SHARES],
-    'students': entries,
+    stage: {'residual_share': share, 'class_swaps_ceiling': ceilings[share]}
+    for stage, share in shares.items()
   }
 
 
@@ -100,7 +85,7 @@ def share_of_error(mse: float, teacher_mse: float) -> float | None:
 
 def measure_rates(
   teacher: reconstruction.Autoencoder,
-  judges: class_swaps.Ensemble,
+  judges: judges_lib.Judges,
   images: jax.Array,
   shares: Sequence[float],
 ) -> list[float | None]:
@@ -115,27 +100,6 @@ def measure_rates(
   ]
 
 
-def format_ceiling(ceiling: Mapping[str, Any]) -> str:
-  """Formats what `measure` returns as the lines of a table."""
-  columns = {'stage': ('student', 24, ''), 'residual_share': ('r', 5, '.3f')}
-  columns['mse'] = ('MSE', 7, '.4f')
-  columns['class_swaps'] = ('class swaps', 11, '.1%')
-  columns['measured_class_swaps'] = ('measured', 8, '.1%')
-  lines = [
-    'What exact secant supervision by the first teacher can reach, by the'
-    ' residual share r that a student adds to it (-: it has more error):',
-    '  '.join(title.rjust(width) for title, width, _ in columns.values()),
-  ]
-  for entry in (*ceiling['shares'], *ceiling['students']):
-    cells = []
-    for name, (_, width, form) in columns.items():
-      value = entry.get(name)
-      shown = '-' if value is None else format(value, form)
-      cells.append(shown.rjust(width))
-    lines.append('  '.join(cells))
-  return '\n'.join(lines)
-
-
 @functools.partial(jax.jit, static_argnames='module')
 def _count(teacher, module, params, images, shares):
   """Counts swaps and pairs `[R, N]`, of shares `[R]` by N stacked judges."""
@@ -146,7 +110,7 @@ def _count(teacher, module, params, images, shares):
     student = ExactStudent(teacher, share)
 
     def by_one(own):
-      judge = functools.partial(class_swaps.classify, module, own)
+      judge = functools.partial(judges_lib.classify, module, own)
       counts = class_swaps.count_class_swaps(student, judge, images, labels)
       return [count[0] for count in counts]
 

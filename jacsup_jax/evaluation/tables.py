@@ -45,6 +45,7 @@ _FACES = {
 }
 # Shown where any row has a value.
 _DIAGNOSTICS = {
+  'class_swaps_ceiling': ('ceiling', _percent),
   'jacobian_cosine': ('Jac. cos', _three_digits),
   'jacobian_norm_error': ('norm err', _percent),
   'jacobian_cosine_first_teacher': ('cos of 1st', _three_digits),

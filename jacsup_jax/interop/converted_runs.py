@@ -14,7 +14,6 @@ from jacsup_jax.core import config
 from jacsup_jax.core import errors
 from jacsup_jax.data import files
 from jacsup_jax.data import registry
-from jacsup_jax.evaluation import class_swaps
 from jacsup_jax.evaluation import judges
 from jacsup_jax.interop import released
 from jacsup_jax.interop import state_dicts
@@ -161,8 +160,8 @@ def _write_judge(output, found, dataset, data_dir, epochs) -> str:
       f' {module.widths} units; accepted: {usual.num_classes} classes, as'
       f' --dataset={dataset} has, and {usual.widths}.'
     )
-  accuracy = class_swaps.compute_accuracy(
-    lambda images, key: class_swaps.classify(module, params, images, key),
+  accuracy = judges.compute_accuracy(
+    lambda images, key: judges.classify(module, params, images, key),
     jnp.asarray(test.images),
     jnp.asarray(test.labels),
   )

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+from typing import Any, ClassVar
 
 import chex
 import jax
@@ -14,11 +15,7 @@ from jacsup_jax.core import errors
 from jacsup_jax.data import registry
 from jacsup_jax.evaluation import judges
 
-SHAPE = (4, 4, 1)
-
-
-def _of(ensemble, index):
-  return jax.tree.map(lambda x: x[index], ensemble.params)
+NAME = 'judge.safetensors'
 
 
 # Values.
@@ -28,7 +25,7 @@ def test_accuracy_is_that_of_numpy(class_ensemble, quadrants):
   test = quadrants[1]
   for i, accuracy in enumerate(class_ensemble.accuracy):
     x = test.images.reshape(200, 16) / 255.0
-    params = _of(class_ensemble, i)
+    params = jax.tree.map(lambda x, i=i: x[i], class_ensemble.params)
     for name in ('dense_0', 'dense_1', 'logits'):
       x = x @ params[name]['kernel'] + params[name]['bias'][None]
       x = np.maximum(x, 0) if name != 'logits' else x
@@ -106,3 +103,59 @@ def test_fewer_images_than_a_batch_are_the_users_mistake():
   data = registry.Dataset('small', 'train', images, labels)
   with pytest.raises(errors.InputError, match='=small has 5 .* 128 or'):
     judges.train('small', data, data, seeds=(0,), epochs=1)
+
+
+# Files of judges.
+
+
+@dataclasses.dataclass(frozen=True)
+class Stored:
+  tree: ClassVar[str] = 'params'
+  seeds: tuple[int, ...]
+  params: Any
+
+
+STORED = Stored((0, 1), {'dense': {'kernel': np.arange(6.0).reshape(2, 3).T}})
+
+
+def test_what_is_saved_is_read(tmp_path):
+  directory = tmp_path / 'new [1]*' / 'judges'
+  judges.save(directory, STORED)
+  assert judges.exist(directory)
+  assert [path.name for path in directory.iterdir()] == [NAME]
+  found = judges.restore(directory, Stored)
+  assert found.seeds == (0, 1)
+  np.testing.assert_array_equal(
+    found.params['dense']['kernel'], [[0, 3], [1, 4], [2, 5]]
+  )
+  with pytest.raises(errors.InputError, match='is not Judges; accepted: acc'):
+    judges.restore(directory, judges.Judges)
+
+
+def test_interrupted_save_leaves_no_judges(tmp_path, monkeypatch):
+  def fail(*unused_args):
+    raise OSError(28, 'No space left on device')
+
+  monkeypatch.setattr('os.replace', fail)
+  with pytest.raises(errors.StorageError, match='No space left'):
+    judges.save(tmp_path / 'judges', STORED)
+  assert not list((tmp_path / 'judges').iterdir())
+
+
+def test_judges_are_trained_in_a_new_or_empty_directory(tmp_path):
+  make = lambda: judges.restore_or_make(tmp_path, Stored, lambda: STORED)
+  (tmp_path / 'notes.txt').write_text('mine')
+  with pytest.raises(errors.InputError, match='not a directory of judges'):
+    make()
+  (tmp_path / 'notes.txt').unlink()
+  assert make() is STORED
+  assert make().seeds == (0, 1)
+
+
+@pytest.mark.parametrize('content', [None, b'', b'no tensors', b'\xff' * 64])
+def test_what_is_no_judge_is_refused_by_name(tmp_path, content):
+  if content is not None:
+    (tmp_path / NAME).write_bytes(content)
+  with pytest.raises(errors.InputError, match=NAME) as error:
+    judges.restore(tmp_path, Stored)
+  assert '\n' not in str(error.value)

@@ -54,8 +54,8 @@ def test_a_run_of_digits_is_measured_again(copy, root, invoke):
   assert -1 <= student['jacobian_cosine'] <= 1
   # The first teacher supervises the first student.
   assert student['jacobian_cosine'] == student['jacobian_cosine_first_teacher']
-  assert student['class_swaps_ceiling'] is not None or student['mse'] > 0
-  assert 'MIG' in out and 'residual share' in out
+  assert student.keys() >= {'class_swaps_ceiling', 'residual_share'}
+  assert 'MIG' in out
   details = json.loads((folder / 'arrays_test_diagnostics.json').read_text())
   assert [entry['stage'] for entry in details['models']] == [
       'teacher', 'student_d01', 'student_no_jacobian_d01', 'random'
