@@ -1,18 +1,6 @@
 """Read your own images: one .npz file with `images`, `labels` and `split`.
 
-  np.savez('my.npz', images=images, labels=labels, split=split)
-
-`M` is the number of examples:
-
-- `images`: `[M, H, W, C]` or grey `[M, H, W]`, C of 1 or 3. uint8, or floats in
-  [0, 1] or in [0, 255], which are rounded to 8 bits. Floats of which none is
-  above 1 are taken for the former.
-- `labels`: `[M]` whole numbers from 0 to 999.
-- `split`: `[M]` strings, 'train' or 'test', each at least once.
-- `num_classes`: optional, one number, above every label; the largest label and
-  one by default.
-
-Python objects are refused.
+np.savez('my.npz', images=images, labels=labels, split=split)
 """
 
 import os
@@ -37,9 +25,17 @@ def load(
   image_shape: tuple[int, int, int] | None,
   **unused_options: Any,
 ) -> registry.Dataset:
-  """Loads one split, in the order of the file; see `registry.load`.
+  """Loads one split of M examples, in the order of the file.
 
-  `data_dir` is the file, or a folder with no other .npz file.
+  Python objects are refused. `data_dir` is the file, or a folder with no other
+  .npz file. It holds
+
+  - `images`: `[M, H, W, C]` or grey `[M, H, W]`, C of 1 or 3. uint8, or floats
+    in [0, 1] or in [0, 255], which are rounded to 8 bits. Floats of which none
+    is above 1 are taken for the former.
+  - `labels`: `[M]` whole numbers from 0 to 999.
+  - `split`: `[M]` strings, 'train' or 'test', each at least once.
+  - `num_classes`: optional, above every label; else the largest label plus 1.
   """
   path = _find(data_dir)
   content = files.read_arrays(path, _REQUIRED, ('num_classes',))
@@ -52,16 +48,13 @@ def load(
       f'images of shape {images.shape}',
       '(M, H, W, 1), (M, H, W, 3) or (M, H, W), none of them 0',
     )
-  for name, kinds, accepted in (
-    ('labels', 'iu', 'integers'),
-    ('split', 'SU', 'strings'),
-  ):
+  for name, kinds in (('labels', 'iu'), ('split', 'SU')):
     array = content[name]
     if array.shape != images.shape[:1] or array.dtype.kind not in kinds:
       _refuse(
         path,
         f'{name} of type {array.dtype} and shape {array.shape}',
-        f'{len(images)} {accepted}',
+        f'{len(images)} {"integers" if name == "labels" else "strings"}',
       )
   splits = splits.astype('U')
   if set(splits.tolist()) != {'train', 'test'}:
@@ -69,11 +62,10 @@ def load(
     _refuse(path, f'split {found}', "'train' and 'test', each at least once")
   num_classes = _count_classes(path, labels, content.get('num_classes'))
   registry.check_image_shape(f'{path}', images.shape[1:], image_shape)
-  rows = np.flatnonzero(splits == ('test' if split == 'test' else 'train'))
+  rows = (splits == 'test') == (split == 'test')
   images, labels = _to_uint8(path, images)[rows], labels[rows].astype(np.int32)
-  return registry.make_classes(
-    registry.ARRAYS, split, images, labels, num_classes
-  )
+  name = registry.ARRAYS
+  return registry.make_classes(name, split, images, labels, num_classes)
 
 
 def _find(data_dir) -> pathlib.Path:
@@ -93,9 +85,8 @@ def _find(data_dir) -> pathlib.Path:
 def _count_classes(path, labels, num_classes) -> int:
   low, high = int(labels.min()), int(labels.max())
   count = high + 1 if num_classes is None else num_classes.tolist()
-  if (
-    not isinstance(count, int) or not 0 <= low <= high < count <= _MOST_CLASSES
-  ):
+  accepted = range(high + 1, _MOST_CLASSES + 1)
+  if low < 0 or not isinstance(count, int) or count not in accepted:
     _refuse(
       path,
       f'labels from {low} to {high} and num_classes {files.describe(count)}',
@@ -107,10 +98,9 @@ def _count_classes(path, labels, num_classes) -> int:
 def _to_uint8(path, images) -> np.ndarray:
   if images.dtype == np.uint8:
     return images
-  # NaN fails these comparisons, too.
-  if images.dtype.kind != 'f' or not (
-    images.min() >= 0 and images.max() <= 255
-  ):
+  # NaN fails this comparison, too.
+  is_float = images.dtype.kind == 'f'
+  if not (is_float and images.min() >= 0 and images.max() <= 255):
     _refuse(
       path,
       f'images of type {images.dtype}, or out of range',

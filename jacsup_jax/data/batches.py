@@ -1,8 +1,7 @@
 """Choose the examples of a batch by pure functions of (seed, epoch, step).
 
 Nothing about the position in the data is ever stored beyond the step. Seed,
-epoch, and step (counted over all epochs) are ints that may be traced; `B`, the
-batch size, is at least 1, otherwise InputError is raised.
+epoch, and step (counted over all epochs) are ints that may be traced.
 """
 
 from collections.abc import Iterator
@@ -45,8 +44,8 @@ def count_steps(num_examples: int, batch_size: int) -> int:
 def count_at_once(image_shape: tuple[int, int, int]) -> int:
   """Counts the examples that a pass over a whole data set takes at a time.
 
-  It is 1,000 for (H, W, C) of up to 28x28 values, and proportionally fewer for
-  larger images, so that memory does not grow with their size; at least 1.
+  1,000 of (H, W, C) up to 28x28 values, proportionally fewer of larger ones, so
+  that memory does not grow with their size; at least 1.
   """
   return max(1, min(1000, 1000 * 28 * 28 // math.prod(image_shape)))
 
@@ -66,22 +65,13 @@ def epoch_indices(
   return order.reshape(steps, batch_size)
 
 
-def step_permutation(seed: Int, step: Int, batch_size: int) -> jax.Array:
-  """Draws the swap partner of each example of one global batch, `[B]` int32.
-
-  It is a permutation: an example may be its own partner.
-  """
-  return step_permutations(seed, step, batch_size, 1)[0]
-
-
 def step_permutations(
   seed: Int, step: Int, batch_size: int, count: int
 ) -> jax.Array:
   """Draws several swap partners of each example, `[count, B]` int32.
 
-  The first is that of `step_permutation`.
+  Each row is a permutation: an example may be its own partner.
   """
-  _check_batch_size(batch_size)
   key = _stream_key(seed, _SWAP_STREAM, step)
   keys = [key, *(jax.random.fold_in(key, i) for i in range(1, count))]
   drawn = [jax.random.permutation(key, batch_size) for key in keys]
@@ -92,7 +82,6 @@ def step_neighbors(
   seed: Int, step: Int, batch_size: int, num_neighbors: int
 ) -> jax.Array:
   """Draws which of its neighbours each image is given, `[B]` int32."""
-  _check_batch_size(batch_size)
   return jax.random.randint(
     _stream_key(seed, _NEIGHBOR_STREAM, step), (batch_size,), 0, num_neighbors
   )
@@ -103,7 +92,6 @@ def step_mirror(seed: Int, step: Int, batch_size: int) -> jax.Array:
 
   The reference code mirrors the whole batch or none of it.
   """
-  _check_batch_size(batch_size)
   return jax.random.bernoulli(
     _stream_key(seed, _MIRROR_STREAM, step), 0.5, (batch_size,)
   )
@@ -113,7 +101,6 @@ def step_dropout(
   seed: Int, step: Int, batch_size: int, num_units: int
 ) -> jax.Array:
   """Draws `[B, num_units]` float32 in [0, 1); a unit below its rate drops."""
-  _check_batch_size(batch_size)
   return jax.random.uniform(
     _stream_key(seed, _DROPOUT_STREAM, step),
     (batch_size, num_units),
@@ -142,11 +129,6 @@ def to_signed_float(images: jax.Array) -> jax.Array:
   return (2.0 * images.astype(jnp.float32) - 255.0) / 255.0
 
 
-def _check_batch_size(batch_size):
-  if batch_size < 1:
-    raise errors.InputError(f'--batch_size={batch_size}: accepted is 1 or more')
-
-
 def _check_uint8(images):
   if images.dtype != jnp.uint8:
     raise errors.InputError(f'images are {images.dtype}: accepted is uint8')
@@ -167,9 +149,8 @@ def iterate_chunks(
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
   """Reads the batches of many steps, a chunk of steps at a time.
 
-  While a chunk is used, the steps of the next one are read by several threads;
-  from memory they are taken when asked for. Closing the iterator, or deleting
-  it, ends the threads.
+  Threads read the next chunk while one is used; from memory it is taken when
+  asked for. Closing the iterator, or deleting it, ends the threads.
 
   Args:
     dataset: whose examples.
@@ -187,11 +168,7 @@ def iterate_chunks(
       f'--batch_size={batch_size} is not divisible by {process_count} processes'
     )
   part = batch_size // process_count
-  start = process_index * part
-  return _iterate(dataset, indices[:, start : start + part], chunk_steps)
-
-
-def _iterate(dataset, rows, chunk_steps):
+  rows = indices[:, process_index * part : (process_index + 1) * part]
   # A step is decoded by one thread. One chunk is read ahead: more would only
   # take memory. Where nothing is decoded, threads get in each other's way.
   decodes = dataset.images is None

@@ -1,24 +1,23 @@
 """Read a folder of faces in the layout that CelebA comes in.
 
 That is `list_attr_celeba.txt`, `list_eval_partition.txt` and the images, in
-the folder `img_align_celeba` or the archive `img_align_celeba.zip`, all in one
-folder or in the folders `Anno`, `Eval` and `Img` of the original site. An
-archive is read in place, never extracted.
+`img_align_celeba` or `img_align_celeba.zip`, which is read in place: all in one
+folder or in the folders `Anno`, `Eval` and `Img` of the original site.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from concurrent import futures
 import functools
 import hashlib
 import os
 import pathlib
-import zipfile
 
 import numpy as np
 
 from jacsup_jax.core import errors
 from jacsup_jax.data import files
 from jacsup_jax.data import images as image_files
+from jacsup_jax.data import prepared
 from jacsup_jax.data import registry
 
 # The number of a split in the partition file is its position here.
@@ -35,10 +34,7 @@ _AHEAD = 256  # images being decoded while others are written
 
 
 def find_source(
-  data_dir: files.Path | None,
-  root: pathlib.Path,
-  image_size: int,
-  skip_bad_images: bool,
+  data_dir: files.Path | None, image_size: int, skip_bad_images: bool
 ) -> registry.FaceSource:
   """Reads the lists of a folder and checks that they fit its images.
 
@@ -70,8 +66,9 @@ def find_source(
 
   def generate(split):
     archive = None if images.is_dir() else files.open_archive(images)
+
     make = functools.partial(
-      _make_example, images, archive, members, rows, image_size, skip_bad_images
+      _make_face, images, archive, members, rows, image_size, skip_bad_images
     )
     names = by_split[split]
     # Pillow works outside Python's lock, so threads use all cores.
@@ -79,42 +76,33 @@ def find_source(
       for start in range(0, len(names), _AHEAD):
         yield from pool.map(make, names[start : start + _AHEAD])
 
+  # What the set is known by, of which no image is read.
+  sha256 = hashlib.sha256()
+  for path in (attribute_file, partition_file):
+    sha256.update(hashlib.sha256(path.read_bytes()).digest())
+  for name in rows:
+    sha256.update(f'{name} {members[name][1]};'.encode())
+  key = sha256.hexdigest()[:12] + '-skip' * skip_bad_images
   splits = tuple(split for split in SPLITS if by_split[split])
-  key = _compute_key((attribute_file, partition_file), members, rows)
-  key += '-skip' * skip_bad_images
+  root = prepared.find_root(None)
   return registry.FaceSource(root, key, attribute_names, splits, generate)
 
 
-def _compute_key(lists, members, names) -> str:
-  """Computes a sha256 of lists and images, of which none is read."""
-  sha256 = hashlib.sha256()
-  for path in lists:
-    sha256.update(hashlib.sha256(path.read_bytes()).digest())
-  for name in names:
-    sha256.update(f'{name} {members[name][1]};'.encode())
-  return sha256.hexdigest()[:12]
-
-
-def _make_example(
-  images: pathlib.Path,
-  archive: zipfile.ZipFile | None,
-  members: Mapping[str, tuple[str, str]],
-  rows: Mapping[str, Sequence[int]],
-  image_size: int,
-  skip_bad_images: bool,
-  name: str,
-) -> registry.Face:
-  attributes = np.array(rows[name], np.int8)
+def _make_face(
+  images, archive, members, rows, image_size, skip_bad_images, name
+) -> registry.Face | str:
+  """Reads one face; returns its name if it is left out."""
   try:
     content = _read_image(images, archive, members[name][0])
     image = image_files.decode(content, image_size, name)
   except image_files.BadImageError as error:
     if skip_bad_images:
-      return registry.Face(None, attributes, name=name)
+      return name
     raise errors.InputError(
       f'{images}: {name} cannot be decoded ({error}); accepted: whole images,'
       ' or --skip_bad_images, which leaves such out.'
     ) from error
+  attributes = np.array(rows[name], np.int8)
   source = f'{name};'.encode() + attributes.tobytes()
   source += hashlib.sha256(content).digest()
   return registry.Face(image, attributes, source)
@@ -133,7 +121,7 @@ def _read_image(images, archive, member) -> bytes:
     raise image_files.BadImageError('its archive entry is damaged') from error
 
 
-def _find(folder: pathlib.Path, places: Sequence[str], *names: str):
+def _find(folder, places, *names) -> pathlib.Path:
   for place in places:
     for name in names:
       if files.exists(folder / place / name):
@@ -143,23 +131,23 @@ def _find(folder: pathlib.Path, places: Sequence[str], *names: str):
   )
 
 
-def _read_lines(path: pathlib.Path) -> list[str]:
+def _read_lines(path) -> list[str]:
   # Anything but text is reported with its line, like any other mistake.
   return files.read_bytes(path).decode(errors='replace').rstrip().split('\n')
 
 
 def _read_attributes(path) -> tuple[tuple[str, ...], dict[str, list[int]]]:
   """Reads the names of the attributes, and their values by image."""
-  lines = _read_lines(path)
-  names = tuple(lines[1].split()) if len(lines) > 1 else ()
-  count = max(len(lines) - 2, 0)
-  if lines[0].split() != [str(count)] or len(set(names)) < len(names):
+  first, second, *lines = [*_read_lines(path), '']
+  names = tuple(second.split())
+  lines = lines[:-1]
+  if first.split() != [str(len(lines))] or len(set(names)) < len(names):
     raise errors.InputError(
-      f'{path} begins with {files.describe(" / ".join(lines[:2]))}; accepted:'
-      f' the number of images ({count} lines follow), then the names of the'
-      ' attributes, each once.'
+      f'{path} begins with {files.describe(f"{first} / {second}")}; accepted:'
+      f' the number of images ({len(lines)} lines follow), then the names of'
+      ' the attributes, each once.'
     )
-  return names, _read_rows(path, lines[2:], 3, len(names), ('-1', '1'))
+  return names, _read_rows(path, lines, 3, len(names), ('-1', '1'))
 
 
 def _read_rows(path, lines, first_number, width, accepted):
@@ -177,21 +165,22 @@ def _read_rows(path, lines, first_number, width, accepted):
   return rows
 
 
-def _list_folder(path: pathlib.Path) -> dict[str, tuple[str, str]]:
-  """Lists, by file name, the name and what marks the content."""
+# Both list, by file name, where an image is and what marks its content.
+
+
+def _list_folder(path) -> dict[str, tuple[str, str]]:
   members = {}
   try:
     for entry in os.scandir(path):
       if not entry.name.startswith('.') and entry.is_file():
         mark = f'{entry.stat().st_size} {entry.stat().st_mtime_ns}'
         members[entry.name] = entry.name, mark
+    return members
   except OSError as error:
     raise files.unreadable(path, error) from error
-  return members
 
 
-def _list_archive(path: pathlib.Path) -> dict[str, tuple[str, str]]:
-  """Lists, by file name, the entry and what marks its content."""
+def _list_archive(path) -> dict[str, tuple[str, str]]:
   members = {}
   with files.open_archive(path) as archive:
     for info in archive.infolist():

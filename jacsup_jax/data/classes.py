@@ -1,10 +1,7 @@
 """Read TFDS sets with a class label, dSprites and Shapes3D.
 
-TFDS has dSprites and Shapes3D as one split of 737,280 grey and 480,000 colour
-images of 64x64, all combinations of their labels once. A part is kept in memory
-here: of the records, which TFDS has shuffled, the last 10,000 are the test
-split and the first 100,000 that for training, with validation. The class of an
-image is its shape.
+Of the last two, which are one split of all combinations of their labels, a part
+is kept in memory. The class of an image is its shape.
 """
 
 from collections.abc import Callable
@@ -61,7 +58,11 @@ def load(
 
 
 def choose_rows(num_examples: int, part: str) -> range:
-  """Chooses records for train or test: of fewer than 20,000, the last sixth."""
+  """Chooses records of dSprites and Shapes3D, which TFDS has shuffled.
+
+  The test split is the last 10,000; of fewer than 20,000, the last sixth.
+  Training and validation are the first 100,000 of the others.
+  """
   many = num_examples >= 2 * _TEST_SIZE
   start = num_examples - (_TEST_SIZE if many else num_examples // 6)
   train, test = range(min(start, _MOST_TRAINING)), range(start, num_examples)
@@ -71,13 +72,11 @@ def choose_rows(num_examples: int, part: str) -> range:
 def _check_features(name, builder, accepted) -> tuple[tuple[int, ...], int]:
   """Checks that a set has images and a class; returns shape and classes."""
   features = builder.info.features
-  is_dict = isinstance(features, tfds.features.FeaturesDict)
-  found = dict(features.items()) if is_dict else {}
+  found = dict(getattr(features, 'items', dict)())
   image = found.get('image')
   label = found.get('label_shape' if name in LABEL_NAMES else 'label')
-  if not isinstance(image, tfds.features.Image) or not isinstance(
-    label, tfds.features.ClassLabel
-  ):
+  kinds = (image, tfds.features.Image), (label, tfds.features.ClassLabel)
+  if not all(isinstance(*pair) for pair in kinds):
     raise errors.InputError(
       f'--dataset={name} has the features {", ".join(found) or "of a list"};'
       ' accepted: sets with an image and a class label.'

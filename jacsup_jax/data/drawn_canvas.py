@@ -46,14 +46,15 @@ class Nuisance(NamedTuple):
 
 
 class Canvas:
-  """An image `[3, S, S]` being painted, and where its pixels are on the person.
+  """An image `[3, S, S]` being painted, and the face that is drawn on it.
 
-  x and y are their coordinates, and u is x from the middle of the face, which
-  yaw moves by `turn`; `[S, S]` float32. `unit` pixels are half a head.
+  x and y are the pixels' coordinates on the person, and u is x from the middle
+  of the face, which yaw moves by `turn`; `[S, S]` float32. `unit` pixels are
+  half a head. `has` are the attributes by name.
   """
 
-  def __init__(self, nuisance: Nuisance, size: int):
-    self.size = size
+  def __init__(self, has: dict[str, bool], nuisance: Nuisance, size: int):
+    self.has, self.nuisance, self.size = has, nuisance, size
     self.pixels = np.zeros((3, size, size), np.float32)
     self.unit = size * _UNIT * (1 + 0.06 * nuisance.scale)
     axis = np.arange(size, dtype=np.float32) + 0.5
@@ -81,10 +82,16 @@ class Canvas:
     ramp = np.clip(0.5 - distance / width, 0, 1)
     return ramp * ramp * (3 - 2 * ramp)
 
-  def paint(self, cover: np.ndarray, colour: np.ndarray) -> None:
-    """Paints a `[3]` or `[3, S, S]` colour where `[S, S]` cover says."""
+  def paint(self, distance, colour, part=1.0, *, blur=0.0, light=None) -> None:
+    """Paints inside an outline, as opaque as `part`; see `cover`.
+
+    The colour is `[3]` or `[3, S, S]`, and multiplied by `[S, S]` light.
+    """
     if colour.ndim == 1:
       colour = colour[:, None, None]
+    if light is not None:
+      colour = colour * light[None]
+    cover = part * self.cover(distance, blur)
     self.pixels += cover[None] * (colour - self.pixels)
 
   def to_uint8(self) -> np.ndarray:

@@ -59,14 +59,10 @@ def sample(index: int, split: str) -> tuple[np.ndarray, Nuisance]:
   The nuisance is independent of the attributes, and its entries of each other:
   all are uniform. The attributes depend on a hidden coin, of two looks.
   """
-  if split not in SPLIT_SIZES:
+  if index not in range(SPLIT_SIZES.get(split, 0)):
     raise errors.InputError(
-      f'split {split!r} of drawn faces: accepted are {", ".join(SPLIT_SIZES)}'
-    )
-  if not 0 <= index < SPLIT_SIZES[split]:
-    raise errors.InputError(
-      f'example {index} of split {split!r} of drawn faces: accepted are 0 to'
-      f' {SPLIT_SIZES[split] - 1}'
+      f'drawn face {index} of split {split!r}: accepted are those of'
+      f' {SPLIT_SIZES}'
     )
   stream = [_SEED, list(SPLIT_SIZES).index(split), index]
   # Two streams, so that another attribute would leave the nuisance alone.
@@ -77,7 +73,7 @@ def sample(index: int, split: str) -> tuple[np.ndarray, Nuisance]:
 
 def is_allowed(attributes: np.ndarray) -> bool:
   """Checks whether a face can have `[K]` attributes: none are EXCLUSIVE."""
-  return _find_conflict(attributes) is None
+  return not _find_conflicts(attributes)
 
 
 def draw_face(
@@ -85,52 +81,42 @@ def draw_face(
 ) -> np.ndarray:
   """Draws one face, `[size, size, 3]` uint8, from `[K]` attributes."""
   attributes = np.asarray(attributes)
-  if (
-    attributes.shape != (len(ATTRIBUTES),)
-    or not np.isin(attributes, (-1, 1)).all()
-  ):
+  if attributes.shape != (len(ATTRIBUTES),) or set(attributes) - {-1, 1}:
     raise errors.InputError(
       f'attributes {attributes.tolist()} of a drawn face: accepted are'
       f' {len(ATTRIBUTES)} values of -1 or 1'
     )
-  conflict = _find_conflict(attributes)
-  if conflict is not None:
-    raise errors.InputError(
-      f'a drawn face cannot have both {conflict[0]} and {conflict[1]}:'
-      ' accepted is one of them'
-    )
   has = dict(zip(ATTRIBUTES, (attributes > 0).tolist()))
-  canvas = drawn_canvas.Canvas(nuisance, size)
-  skin = drawn_parts.skin_colour(has, nuisance)
-  hair = drawn_parts.hair_colour(has, nuisance)
-  drawn_parts.draw_background(canvas, nuisance)
+  if conflicts := _find_conflicts(attributes):
+    raise errors.InputError(
+      f'a drawn face cannot have both {" and ".join(conflicts[0])}: accepted is'
+      ' one of them'
+    )
+  canvas = drawn_canvas.Canvas(has, nuisance, size)
+  skin, hair = drawn_parts.skin_colour(canvas), drawn_parts.hair_colour(canvas)
+  drawn_parts.draw_background(canvas)
   if not has['Bald']:
-    drawn_parts.draw_back_hair(canvas, nuisance, hair)
-  drawn_parts.draw_body(canvas, nuisance, skin)
-  drawn_parts.draw_head(canvas, has, nuisance, skin)
-  drawn_parts.draw_nose(canvas, has, nuisance, skin)
-  drawn_parts.draw_mouth(canvas, has, nuisance, skin)
-  drawn_parts.draw_facial_hair(canvas, has, hair)
-  drawn_parts.draw_eyes(canvas, has, nuisance, skin)
+    drawn_parts.draw_back_hair(canvas, hair)
+  drawn_parts.draw_body(canvas, skin)
+  drawn_parts.draw_head(canvas, skin)
+  drawn_parts.draw_nose(canvas, skin)
+  drawn_parts.draw_mouth(canvas, skin)
+  drawn_parts.draw_facial_hair(canvas, hair)
+  drawn_parts.draw_eyes(canvas, skin)
   if not has['Bald']:
-    drawn_parts.draw_front_hair(canvas, has, nuisance, hair)
-  drawn_parts.draw_brows(canvas, has, nuisance, hair)
+    drawn_parts.draw_front_hair(canvas, hair)
+  drawn_parts.draw_brows(canvas, hair)
   if has['Eyeglasses']:
-    drawn_parts.draw_glasses(canvas, nuisance)
+    drawn_parts.draw_glasses(canvas)
   if has['Wearing_Hat']:
-    drawn_parts.draw_hat(canvas, nuisance)
+    drawn_parts.draw_hat(canvas)
   return canvas.to_uint8()
 
 
-def _find_conflict(attributes: np.ndarray) -> tuple[str, str] | None:
-  """Finds a pair of EXCLUSIVE that both hold, if any."""
-  for first, second in EXCLUSIVE:
-    if (
-      attributes[ATTRIBUTES.index(first)] > 0
-      and attributes[ATTRIBUTES.index(second)] > 0
-    ):
-      return first, second
-  return None
+def _find_conflicts(attributes: np.ndarray) -> list[tuple[str, str]]:
+  """Lists the pairs of EXCLUSIVE that both hold."""
+  held = {name for name, value in zip(ATTRIBUTES, attributes) if value > 0}
+  return [pair for pair in EXCLUSIVE if held.issuperset(pair)]
 
 
 def _sample_attributes(bits: np.random.PCG64) -> np.ndarray:

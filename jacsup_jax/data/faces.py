@@ -1,11 +1,14 @@
 """Read sets of faces with attributes, preparing them at one size when needed.
 
-Every set is kept at that size by `face_store`, in the folder of prepared sets.
+Every set is kept at that size in the folder of prepared sets, as arrays that
+are mapped into memory.
 """
 
 from collections.abc import Callable, Sequence
 import hashlib
+import json
 import pathlib
+import tempfile
 
 import numpy as np
 from PIL import Image
@@ -16,7 +19,6 @@ from jacsup_jax.data import celeba
 from jacsup_jax.data import drawn_canvas
 from jacsup_jax.data import drawn_faces
 from jacsup_jax.data import drawn_parts
-from jacsup_jax.data import face_store
 from jacsup_jax.data import files
 from jacsup_jax.data import images as image_files
 from jacsup_jax.data import prepared
@@ -37,7 +39,12 @@ def load(
 ) -> registry.Dataset:
   """Loads one split of a set of faces; see `registry.load`."""
   config_lib.check_image_size(image_size)
-  source = _find_source(name, data_dir, image_size, skip_bad_images, report)
+  if name == 'celeba_folder':
+    source = celeba.find_source(data_dir, image_size, skip_bad_images)
+  elif name == 'celeb_a':
+    source = _find_celeb_a(data_dir, image_size, report)
+  else:
+    source = _find_drawn(data_dir, image_size)
   stored_split = 'train' if split == 'held_out' and held_out else split
   if stored_split not in source.splits or held_out < 0:
     raise errors.InputError(
@@ -53,19 +60,18 @@ def load(
     )
   folder = source.root / name / f'{source.key}-{image_size}px'
   if not files.exists(folder):
-    face_store.prepare(folder, source, report)
-  mapped, values, digest = face_store.read(folder, stored_split, image_size)
+    _prepare(folder, source, report)
+  mapped, values, digest = _read(folder, stored_split, image_size)
   start = len(values) - (held_out if stored_split == 'train' else 0)
   if start < 1:
     raise errors.InputError(
       f'--held_out={held_out} of {len(values)} examples; accepted: fewer.'
     )
-  is_held_out = split != stored_split
-  part = slice(start, len(values)) if is_held_out else slice(0, start)
+  part = slice(0, start) if split == stored_split else slice(start, len(values))
   columns = [known.index(name) for name in names]
   mapped, values = mapped[part], np.array(values[part][:, columns], order='C')
   images = np.array(mapped) if in_memory else None
-  for array in (values, *([images] if in_memory else [])):
+  for array in [values] if images is None else [values, images]:
     array.flags.writeable = False
   if name == 'celeb_a':
     digest = source.key  # It is known by the files of TFDS.
@@ -81,15 +87,6 @@ def load(
     image_shape=(image_size, image_size, 3),
     read_images=lambda rows: np.array(mapped[rows]),
   )
-
-
-def _find_source(name, data_dir, image_size, skip_bad_images, report):
-  if name == 'celeba_folder':
-    root = prepared.find_root(None)
-    return celeba.find_source(data_dir, root, image_size, skip_bad_images)
-  if name == 'celeb_a':
-    return _find_celeb_a(data_dir, image_size, report)
-  return _find_drawn(data_dir, image_size)
 
 
 def _find_celeb_a(data_dir, image_size, report) -> registry.FaceSource:
@@ -141,3 +138,64 @@ def _find_drawn(data_dir, image_size) -> registry.FaceSource:
     tuple(drawn_faces.SPLIT_SIZES),
     generate,
   )
+
+
+def _prepare(folder, source, report) -> None:
+  """Writes the faces of all splits into a new folder, whole or not at all."""
+  parent = folder.parent
+  files.check_writable(f'--data_dir={parent}', parent)
+  report(f'Preparing {folder}, once; it may take some minutes.')
+  with files.writing(folder):
+    parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(
+      dir=parent, prefix='.preparing-', ignore_cleanup_errors=True
+    ) as staging:
+      made = pathlib.Path(staging) / folder.name
+      made.mkdir()
+      notes = {
+        split: _write(made, split, source.generate(split), report)
+        for split in source.splits
+      }
+      files.write_whole(made / 'notes.json', json.dumps(notes))
+      try:
+        made.rename(folder)
+      except OSError:
+        if not folder.exists():  # Another process may have been first.
+          raise
+
+
+def _write(folder: pathlib.Path, split: str, faces, report) -> str:
+  """Writes a split; returns the sha256 of the sources."""
+  sha256, attributes, skipped = hashlib.sha256(), [], []
+  # Not a memory map: a full disk would end the process.
+  with open(folder / f'{split}_images', 'wb') as file:
+    for face in faces:
+      if isinstance(face, str):
+        skipped.append(face)
+        continue
+      file.write(face.image.tobytes())
+      attributes.append(face.attributes)
+      sha256.update(face.source)
+  if skipped:
+    report(f'Left out {len(skipped)} images: {files.some(skipped)}.')
+  if not attributes:
+    raise errors.InputError(
+      f'no image of the split {split!r} can be decoded; accepted: at least one.'
+    )
+  np.save(folder / f'{split}_attributes.npy', np.stack(attributes))
+  return sha256.hexdigest()
+
+
+def _read(folder, split, image_size) -> tuple[np.ndarray, np.ndarray, str]:
+  """Maps the images; also returns attributes and the sha256 of the sources."""
+  sha256 = files.read_json(folder / 'notes.json')[split]
+  try:
+    attributes = np.load(folder / f'{split}_attributes.npy', allow_pickle=False)
+    shape = (len(attributes), image_size, image_size, 3)
+    images = np.memmap(folder / f'{split}_images', np.uint8, 'r', shape=shape)
+  except (OSError, ValueError) as error:
+    raise errors.InputError(
+      f'{folder} is damaged or not readable ({error}): make it readable, or'
+      ' delete that folder and run again.'
+    ) from error
+  return images, attributes, sha256

@@ -43,7 +43,7 @@ def expand_path(flag: str, text: Path) -> pathlib.Path:
 def exists(path: Path) -> bool:
   """Checks whether a path exists; names that no file can have do not."""
   try:
-    return pathlib.Path(path).exists()
+    return os.path.exists(path)
   except (OSError, ValueError):
     return False
 
@@ -68,8 +68,7 @@ def unreadable(path: Path, error: Exception) -> errors.InputError:
   )
 
 
-def check_file(path: Path) -> None:
-  """Raises InputError unless a path is a regular file."""
+def _check_file(path: Path) -> None:
   try:
     mode = os.stat(path).st_mode
   except (OSError, ValueError) as error:  # ValueError: a name with a NUL
@@ -81,7 +80,7 @@ def check_file(path: Path) -> None:
 
 def read_bytes(path: Path) -> bytes:
   """Reads a file; InputError if it is not a regular one that can be read."""
-  check_file(path)
+  _check_file(path)
   try:
     return pathlib.Path(path).read_bytes()
   except OSError as error:
@@ -108,26 +107,23 @@ def parse_json(where: Path, content: bytes) -> dict[str, Any]:
 
 def open_archive(path: Path) -> zipfile.ZipFile:
   """Opens a whole zip file of which no entry leads out of the folder."""
-  check_file(path)
+  _check_file(path)
   try:
     archive = zipfile.ZipFile(path)
   except OSError as error:
     raise unreadable(path, error) from error
   except Exception as error:  # A damaged directory fails in many ways.
-    # Google Drive sends a web page when its download quota is used up.
-    with open(path, 'rb') as file:
-      start = file.read(40)
     raise errors.InputError(
-      f'{path} is cut short or damaged, or not a zip file (it begins with'
-      f' {describe(start)}); accepted: the archive as it was published.'
+      f'{path} is cut short or damaged, or not a zip file; accepted: the'
+      ' archive as it was published.'
     ) from error
-  for info in archive.infolist():
-    parts = re.split(r'[/\\]', info.filename)
+  for name in archive.namelist():
+    parts = re.split(r'[/\\]', name)
     if not parts[0] or ':' in parts[0] or '..' in parts:
       archive.close()
       raise errors.InputError(
-        f'{path} has the entry {describe(info.filename)}, which leads out of'
-        ' the folder; accepted: the archive as it was published.'
+        f'{path} has the entry {describe(name)}, which leads out of the folder;'
+        ' accepted: the archive as it was published.'
       )
   return archive
 
@@ -160,9 +156,9 @@ def check_directory(flag: str, path: Path) -> pathlib.Path:
     found = next(part for part in (path, *path.parents) if part.exists())
     if found.is_dir():
       return found
-    reason = 'is a file' if found == path else f'is below the file {found}'
+    reason = f'is below the file {found}' if found != path else 'is a file'
   except (OSError, ValueError) as error:  # a name that no file can have
-    reason = f'is not a path ({getattr(error, "strerror", None) or error})'
+    reason = f'is not a path ({error})'
   raise errors.InputError(
     f'{flag} {reason}; accepted: a directory, or a new name.'
   )
@@ -173,8 +169,7 @@ def check_writable(flag: str, path: Path) -> None:
   found = check_directory(flag, path)
   try:
     # Permissions alone do not say it: a disk may be mounted for reading only.
-    with tempfile.TemporaryFile(dir=found):
-      pass
+    tempfile.TemporaryFile(dir=found).close()
   except OSError as error:
     raise errors.InputError(
       f'{flag} cannot be written to ({error.strerror}: {found}); accepted: a'
@@ -186,12 +181,10 @@ def write_whole(path: Path, content: str | bytes) -> None:
   """Writes or replaces a file, whole or not at all; else StorageError."""
   path = pathlib.Path(path)
   temporary = path.with_name(f'.{path.name}.tmp')
-  if isinstance(content, str):
-    content = content.encode()
   with writing(path):
     try:
       with open(temporary, 'wb') as file:
-        file.write(content)
+        file.write(content.encode() if isinstance(content, str) else content)
         file.flush()
         os.fsync(file.fileno())
       os.replace(temporary, path)
@@ -216,8 +209,7 @@ def storage_error(path: Path, error: Exception) -> errors.StorageError:
   # tensorstore hides the code in the middle of long sentences.
   code = re.search(r"os_error_code='([0-9]+)'", str(error))
   reason = os.strerror(int(code[1])) if code else None
-  reason = reason or getattr(error, 'strerror', None)
-  reason = reason or errors.one_line(str(error))[:300]
+  reason = reason or getattr(error, 'strerror', None) or str(error)[:300]
   found = next(part for part in (path, *path.parents) if exists(part))
   usage = shutil.disk_usage(found)
   return errors.StorageError(

@@ -26,8 +26,7 @@ class BadImageError(ValueError):
 
 def check_fits(image_size: int, height: int, width: int, what: str) -> None:
   """Raises InputError if a centre square would have to be enlarged too far."""
-  side = min(height, width)
-  largest = largest_size(side)
+  side, largest = min(height, width), largest_size(min(height, width))
   if image_size > largest:
     raise errors.InputError(
       f'--image_size={image_size} is larger than the centre square of {what},'
@@ -36,9 +35,9 @@ def check_fits(image_size: int, height: int, width: int, what: str) -> None:
 
 
 def largest_size(side: int) -> int:
-  """Computes the largest size that a square may be resized to, in pixels.
+  """Returns the largest size that a square may be resized to: a power of two.
 
-  It is the next power of two: the paper makes 256x256 of CelebA's 178x178.
+  It is the next one: the paper makes 256x256 of CelebA's 178x178.
   """
   return 1 << (side - 1).bit_length()
 
@@ -46,8 +45,8 @@ def largest_size(side: int) -> int:
 def decode(content: bytes, image_size: int, what: str) -> np.ndarray:
   """Decodes a picture and makes it a square, `[S, S, 3]` uint8.
 
-  Raises BadImageError if the picture, which messages call `what`, cannot be
-  decoded, and InputError if its centre square is too small for S, the size.
+  Raises BadImageError if it cannot be decoded, and InputError, which calls it
+  `what`, if its centre square is too small for S, the size.
   """
   image = open_picture(content, lambda image: image.convert('RGB'))
   check_fits(image_size, image.height, image.width, what)
@@ -57,10 +56,9 @@ def decode(content: bytes, image_size: int, what: str) -> np.ndarray:
 def open_picture(
   content: bytes, convert: Callable[[Image.Image], Image.Image]
 ) -> Image.Image:
-  """Decodes a picture of at most `MOST_PIXELS`, else raises BadImageError.
+  """Opens a picture of at most `MOST_PIXELS` and decodes it by `convert`.
 
-  `convert` makes the picture wanted from the opened file, of which nothing is
-  decoded yet.
+  Raises BadImageError if that fails.
   """
   try:
     with Image.open(io.BytesIO(content), formats=FORMATS) as image:
@@ -71,8 +69,7 @@ def open_picture(
   except (Image.DecompressionBombError, Image.DecompressionBombWarning):
     pass
   except UnidentifiedImageError as error:
-    found = f'none of {", ".join(FORMATS)}' if content else 'empty'
-    raise BadImageError(f'it is {found}') from error
+    raise BadImageError(f'it is none of {", ".join(FORMATS)}') from error
   except Exception as error:  # Readers of damaged pictures fail in many ways.
     text = errors.one_line(str(error))[:200]
     raise BadImageError(text or type(error).__name__) from error

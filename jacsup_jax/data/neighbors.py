@@ -11,14 +11,11 @@ _NUM_COMPONENTS = 50
 
 
 def find(images: jax.Array | np.ndarray, num_neighbors: int) -> np.ndarray:
-  """Finds the nearest neighbours of each image of a data set.
+  """Finds the nearest neighbours of each of M images `[M, H, W, C]`.
 
-  By Euclidean distance of the first 50 principal components (of all, where
-  there are fewer) of images `[M, H, W, C]`.
-
-  Returns:
-    `[M, num_neighbors]` int32, rows of the neighbours, the nearest first; never
-    the image itself, but for another one that is equal to it.
+  By Euclidean distance of their first 50 principal components. Returns rows
+  `[M, num_neighbors]` int32, the nearest first; never the image itself, but for
+  another one that is equal to it.
   """
   # Two fifths of what a command would import, and few look for neighbours.
   from sklearn import decomposition

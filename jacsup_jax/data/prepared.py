@@ -19,14 +19,13 @@ from jacsup_jax.core import errors
 from jacsup_jax.data import files
 from jacsup_jax.data import registry
 
-
-def _is_worth_showing(record: python_logging.LogRecord) -> bool:
-  from_tfds = 'tensorflow_datasets' in record.pathname
-  return not from_tfds or record.levelno >= python_logging.ERROR
-
-
 # TFDS warns of each set that is not prepared yet.
-logging.get_absl_logger().addFilter(_is_worth_showing)
+logging.get_absl_logger().addFilter(
+  lambda record: (
+    'tensorflow_datasets' not in record.pathname
+    or record.levelno >= python_logging.ERROR
+  )
+)
 
 
 def find_root(data_dir: files.Path | None) -> pathlib.Path:
@@ -66,15 +65,9 @@ def find_builder(name: str, root: pathlib.Path) -> tfds.core.DatasetBuilder:
 
 
 def prepare(
-  name: str,
-  root: pathlib.Path,
-  report: Callable[[str], None],
-  hint: str = '',
+  name: str, root: pathlib.Path, report: Callable[[str], None], hint: str = ''
 ) -> tfds.core.DatasetBuilder:
-  """Downloads and prepares a TFDS set in a folder of prepared sets.
-
-  `hint` says what else the user could do if it fails.
-  """
+  """Downloads and prepares a TFDS set; `hint` says what else one could do."""
   try:
     importlib.import_module('tensorflow')  # Fails before the download.
     report(f'Preparing {name} in {root}, once; it may take some minutes.')
@@ -93,10 +86,7 @@ def prepare(
 
 @contextlib.contextmanager
 def reading(name: str, directory: files.Path) -> Iterator[None]:
-  """Turns whatever reading a prepared set raises into an error of one line.
-
-  Only damage advises to delete the set.
-  """
+  """Turns what reading a set raises into one line; only damage is deleted."""
   try:
     yield
   except (errors.InputError, errors.RunError, ImportError):
@@ -107,17 +97,15 @@ def reading(name: str, directory: files.Path) -> Iterator[None]:
     ) from error
   except Exception as error:
     # Damaged records show as errors of array_record, protobuf, Pillow or
-    # OpenCV, which share no class. A missing record is damage, too; other
-    # errors of the system are not.
-    number = getattr(error, 'errno', None)
+    # OpenCV, which share no class.
     paths = [pathlib.Path(directory), *pathlib.Path(directory).rglob('*')]
-    if number is None and not all(os.access(path, os.R_OK) for path in paths):
-      number = errno.EACCES
     reason = f'is damaged ({_describe(error)}): delete that folder'
     if isinstance(error, NotImplementedError):
       reason = 'is not in the format array_record: name another folder'
-    elif number not in (None, errno.ENOENT):
-      reason = f'cannot be read ({os.strerror(number)}): make it readable'
+    elif not all(os.access(path, os.R_OK) for path in paths):
+      reason = 'cannot be read (Permission denied): make it readable'
+    elif getattr(error, 'errno', None) not in (None, errno.ENOENT):
+      reason = f'cannot be read ({error.strerror}): try again'
     raise errors.InputError(
       f'{name} in {directory} {reason} and run again.'
     ) from error

@@ -1,18 +1,4 @@
-"""Load image sets by name: classes and faces, from TFDS or from your own files.
-
-Classes: `mnist_embedded` prepares itself from files of this package; `arrays`
-is your own .npz file (see arrays.py); any other name is a TFDS set of images
-with a class label. It is read from a data folder that holds it; else prepared
-from its original files in the data folder, in DATA_DIR/NAME or in
-DATA_DIR/downloads/manual; else downloaded, which takes TensorFlow. Validation
-is the last 10,000 training examples, or the last sixth of a training set
-smaller than 20,000; train_minus_validation is the rest, train is both.
-
-Faces: `synthetic_faces` is drawn by this package; `celeba_folder` is a folder
-in the layout of CelebA (see celeba.py); `celeb_a` is TFDS's own. train,
-validation and test are the official partitions; with `held_out`, the last
-examples of train are the split held_out instead.
-"""
+"""Load image sets by name: classes and faces, from TFDS or your own files."""
 
 from collections.abc import Callable, Iterator, Sequence
 import dataclasses
@@ -33,8 +19,6 @@ ARRAYS = 'arrays'  # an .npz file of the user's own
 KNOWN_DATASETS = (DEFAULT_DATASET, 'mnist', 'fashion_mnist', 'kmnist')
 KNOWN_FACES = (DEFAULT_FACES, 'celeba_folder', 'celeb_a')
 SPLITS = ('train', 'train_minus_validation', 'validation', 'test')
-# Sizes of sets that are not what a command takes by default.
-IMAGE_SHAPES = {'dsprites': (64, 64, 1), 'shapes3d': (64, 64, 3)}
 
 # The module that reads a set; that of all other names is `classes`.
 _READERS = {
@@ -93,23 +77,19 @@ class Dataset:
   def __len__(self) -> int:
     return len(self.labels)
 
-  def read(
-    self, rows: Sequence[int] | np.ndarray
-  ) -> tuple[np.ndarray, np.ndarray]:
-    """Reads the examples at `[n]` positions, in the order asked for.
+  def read(self, rows: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+    """Reads images `[n, H, W, C]` uint8 and labels at `[n]` positions.
 
-    It may be called from several threads. Returns images `[n, H, W, C]` uint8,
-    and labels `[n]` or `[n, K]`.
+    It may be called from several threads.
     """
     rows = np.asarray(rows, np.int64)
     if rows.size and not 0 <= rows.min() <= rows.max() < len(self):
       raise IndexError(
         f'positions {rows.min()} to {rows.max()} of {len(self)} examples'
       )
-    images = (
-      self.read_images(rows) if self.images is None else self.images[rows]
-    )
-    return images, self.labels[rows]
+    if self.images is None:
+      return self.read_images(rows), self.labels[rows]
+    return self.images[rows], self.labels[rows]
 
 
 def load(
@@ -127,12 +107,25 @@ def load(
 ) -> Dataset:
   """Loads one split of a set, preparing the set first if needed.
 
+  Classes: `mnist_embedded` is in this package, `arrays` your own .npz file (see
+  arrays.py), any other name a TFDS set of images with a class label. That is
+  read from a data folder that holds it; else prepared from its original files
+  in the folder, in DATA_DIR/NAME or in DATA_DIR/downloads/manual; else
+  downloaded, which takes TensorFlow. Validation is the last 10,000 training
+  examples, or the last sixth of a training set smaller than 20,000;
+  train_minus_validation is the rest, train is both.
+
+  Faces: `synthetic_faces` is drawn here, `celeba_folder` a folder in CelebA's
+  layout (see celeba.py), `celeb_a` TFDS's own. train, validation and test are
+  the official partitions; with `held_out`, the last examples of train are the
+  split held_out instead.
+
   Args:
-    name: see above.
-    split: see above.
+    name: of the set.
+    split: for example train.
     data_dir: the folder of prepared sets (default: TFDS_DATA_DIR, else
       ~/tensorflow_datasets), the file of `arrays` or that `celeba_folder`.
-    image_shape: (H, W, C) that images must have, None for any.
+    image_shape: (H, W, C) that images of classes must have, None for any.
     image_size: S of faces, a power of two from 8; 64 by default.
     attributes: names of the attributes of faces, in order; all by default.
     in_memory: whether all faces are read at once, not when asked for.
@@ -171,12 +164,11 @@ def load(
 
 
 class Face(NamedTuple):
-  """One face, or the name of an image that is left out."""
+  """One face."""
 
-  image: np.ndarray | None  # [S, S, 3] uint8; None if it is left out
+  image: np.ndarray  # [S, S, 3] uint8
   attributes: np.ndarray  # [K] int8 in {-1, +1}
   source: bytes = b''  # enters the sha256 of the sources
-  name: str = ''
 
 
 class FaceSource(NamedTuple):
@@ -186,7 +178,8 @@ class FaceSource(NamedTuple):
   key: str  # tells sources apart
   attribute_names: tuple[str, ...]
   splits: tuple[str, ...]
-  generate: Callable[[str], Iterator[Face]]  # of a split, in order
+  # Of a split, in order; names of those that are left out.
+  generate: Callable[[str], Iterator[Face | str]]
 
 
 def make_classes(
@@ -199,14 +192,8 @@ def make_classes(
 ) -> Dataset:
   """Makes a split of a set of classes from its training or test examples.
 
-  Args:
-    name: of the set.
-    split: one of `SPLITS`.
-    images: `[N, H, W, C]` uint8, all training or all test examples.
-    labels: `[N]` int32; `[N, L]` for a set with L labels, whose class is the
-      label `shape`.
-    num_classes: above every class.
-    label_names: of the L labels.
+  These are all images `[N, H, W, C]` uint8 with labels `[N]` int32; `[N, L]`
+  for a set with L labels by name, whose class is the label `shape`.
   """
   count = len(images)
   many = count >= 2 * _VALIDATION_SIZE
@@ -218,11 +205,11 @@ def make_classes(
   # All labels enter: the class alone may not tell sets apart.
   fingerprint = digest(images, labels)[:16]
   all_labels = None
+  images.flags.writeable = labels.flags.writeable = False
   if label_names:
     all_labels = labels
-    all_labels.flags.writeable = False
     labels = np.ascontiguousarray(labels[:, label_names.index('shape')])
-  images.flags.writeable = labels.flags.writeable = False
+    labels.flags.writeable = False
   return Dataset(
     name,
     split,

@@ -65,11 +65,10 @@ def test_classes_are_counted_over_the_whole_file_or_named(tmp_path):
   assert _load(path).num_classes == 10
 
 
-@pytest.mark.parametrize('dtype', [np.float16, np.float64])
 @pytest.mark.parametrize('highest', [1, 255])
-def test_floats_are_rounded_to_8_bits(tmp_path, highest, dtype):
+def test_floats_are_rounded_to_8_bits(tmp_path, highest):
   expected = _content()['images']
-  images = (expected / (255 / highest)).astype(dtype)
+  images = (expected / (255 / highest)).astype(np.float16)
   data = _load(_write(tmp_path, images=images))
   np.testing.assert_array_equal(data.images, expected[:12])
 
@@ -88,7 +87,6 @@ def test_a_folder_with_one_file_grey_images_and_names_as_bytes(tmp_path):
 def test_no_file(tmp_path):
   _refuses(None, '--data_dir=None finds nothing')
   _refuses(tmp_path / 'none.npz', '--data_dir=.*none.npz')
-  _refuses(tmp_path, 'finds nothing')
   np.savez(tmp_path / 'a.npz', **_content())
   np.savez(tmp_path / 'b.npz', **_content())
   _refuses(tmp_path, 'a.npz, b.npz')
@@ -99,22 +97,15 @@ def test_no_file(tmp_path):
   [
     ({'images': None}, 'has the arrays labels, split'),
     ({'images': np.zeros((16, 4), np.uint8)}, r'images of shape \(16, 4\)'),
-    ({'images': np.zeros((0, 4, 6, 3), np.uint8)}, 'images of shape'),
     ({'labels': np.arange(15)}, r'shape \(15,\); accepted: 16 integers'),
-    ({'labels': np.arange(16) / 4}, 'labels of type float64 .*integers'),
     ({'labels': np.arange(16) - 1}, 'labels from -1 to 14'),
     ({'labels': np.arange(16) * 100}, 'labels from 0 to 1500 .* 1000'),
     ({'num_classes': 3}, 'labels from 0 to 3 and num_classes 3'),
-    ({'num_classes': 2000}, 'num_classes 2000.* 1000'),
     ({'num_classes': [10, 2]}, r'num_classes \[10, 2\]'),
-    ({'split': np.array(['train', 'test'])}, r'split .*shape \(2,\)'),
     ({'split': np.arange(16)}, 'split of type int64 .*strings'),
-    ({'split': np.array(['train', 'dev'] * 8)}, "'dev'.*'train' and 'test'"),
     ({'split': np.array(['train'] * 16)}, "split 'train'; .*at least once"),
     ({'images': np.full((16, *SHAPE), -0.5)}, 'float64, or out of range'),
-    ({'images': np.full((16, *SHAPE), 256.0)}, r'\[0, 1\] or in \[0, 255\]'),
     ({'images': np.full((16, *SHAPE), np.nan)}, 'out of range'),
-    ({'images': np.full((16, *SHAPE), 'a')}, 'images of type'),
   ],
 )
 def test_what_does_not_fit(tmp_path, changes, message):

@@ -1,7 +1,5 @@
 """Tests of `registry.load` for sets of faces, and of faces.py."""
 
-import shutil
-
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
@@ -61,36 +59,27 @@ def test_a_folder_is_read_in_its_order(folder, in_memory):
   assert dataset.attribute_names == tiny_faces.ATTRIBUTES
   images, attributes = dataset.read([7, 0, 0])
   # Rows 2 to -2 of 20x16 are the centre square.
-  expected = tiny_faces.make_images()[:, 2:-2]
+  expected = tiny_faces.IMAGES[:, 2:-2]
   np.testing.assert_array_equal(images, expected[[11, 0, 0]])
   assert attributes.dtype == np.int8
-  np.testing.assert_array_equal(
-    attributes, tiny_faces.make_attributes()[[11, 0, 0]]
-  )
-  assert len(dataset.read([])[0]) == 0
-  for row in (-1, 8):
-    with pytest.raises(IndexError, match='of 8'):
-      dataset.read([0, row])
-  for array in (dataset.labels, *([dataset.images] if in_memory else [])):
-    with pytest.raises(ValueError, match='read-only'):
-      array[0] = 1
+  np.testing.assert_array_equal(attributes, tiny_faces.LABELS[[11, 0, 0]])
+  with pytest.raises(IndexError, match='of 8'):
+    dataset.read([0, 8])
+  with pytest.raises(ValueError, match='read-only'):
+    dataset.labels[0] = 1
   # Published results depend on the examples and their order.
   assert dataset.fingerprint == 'ac69b5beaba1fd1c'
 
 
-@pytest.mark.parametrize('image_size', [16, 64])
-def test_drawn_faces(image_size, root, monkeypatch):
+def test_drawn_faces(root, monkeypatch):
   sizes = {'train': 6, 'validation': 2, 'test': 3}
   monkeypatch.setattr(drawn_faces, 'SPLIT_SIZES', sizes)
-  dataset = registry.load(
-    'synthetic_faces', 'test', image_size=image_size, data_dir=root
-  )
+  dataset = registry.load('synthetic_faces', 'test', data_dir=root)
   assert dataset.attribute_names == drawn_faces.ATTRIBUTES
-  assert dataset.images.shape == (3, image_size, image_size, 3)
+  assert dataset.images.shape == (3, 64, 64, 3)
   image, attributes = drawn_faces.draw(1, 'test')
   np.testing.assert_array_equal(dataset.labels[1], attributes)
-  if image_size == 64:
-    np.testing.assert_array_equal(dataset.images[1], image)
+  np.testing.assert_array_equal(dataset.images[1], image)
 
 
 def test_celeb_a_of_tfds(tmp_path):
@@ -99,9 +88,7 @@ def test_celeb_a_of_tfds(tmp_path):
   examples = [
     {
       'image': rng.integers(0, 256, (218, 178, 3), np.uint8),
-      'attributes': {
-        name: bool(rng.integers(2)) for name in features['attributes']
-      },
+      'attributes': {n: bool(rng.integers(2)) for n in features['attributes']},
       'landmarks': dict.fromkeys(features['landmarks'], 0),
       'identity': {'Identity_No': 0},
     }
@@ -111,35 +98,28 @@ def test_celeb_a_of_tfds(tmp_path):
   tiny_sets.write_prepared(tmp_path, 'celeb_a', splits)
   names = ('Young', 'Male')
   dataset = registry.load(
-    'celeb_a',
-    'validation',
-    data_dir=tmp_path,
-    image_size=16,
-    attributes=names,
+    'celeb_a', 'validation', data_dir=tmp_path, image_size=16, attributes=names
   )
   found = {
     (image.tobytes(), *(label > 0 for label in labels))
     for image, labels in zip(dataset.images, dataset.labels)
   }
-  shrink = lambda x: image_files.resize(image_files.Image.fromarray(x), 16)
-  # TFDS has shuffled them.
-  assert found == {
-    (
-      shrink(example['image']).tobytes(),
-      *(example['attributes'][name] for name in names),
-    )
-    for example in examples
-  }
+  expected = set()
+  for example in examples:
+    image = image_files.Image.fromarray(example['image'])
+    labels = (example['attributes'][name] for name in names)
+    expected.add((image_files.resize(image, 16).tobytes(), *labels))
+  assert found == expected  # TFDS has shuffled them.
 
 
 # Invariants.
 
 
 def test_memory_and_files_hold_the_same(folder):
-  for kwargs in ({'attributes': ['Male']}, {'held_out': 3}):
-    _assert_same(
-      _load(folder, **kwargs), _load(folder, in_memory=False, **kwargs)
-    )
+  kwargs = {'held_out': 3, 'attributes': ['Male']}
+  _assert_same(
+    _load(folder, **kwargs), _load(folder, in_memory=False, **kwargs)
+  )
 
 
 def test_prepared_once(folder, monkeypatch):
@@ -165,7 +145,6 @@ def test_fingerprints_tell_apart(folder):
   choices = (
     {},
     {'split': 'validation'},
-    {'attributes': ['Male']},
     {'attributes': ['Male', 'Bald']},
     {'attributes': ['Bald', 'Male']},
     {'held_out': 3},
@@ -184,18 +163,15 @@ def test_fingerprints_tell_apart(folder):
   [
     ("'dev' .*train, validation, test", {'split': 'dev'}),
     ("'held_out' with --held_out=0", {'split': 'held_out'}),
-    ('--held_out=-1', {'held_out': -1}),
     ('--held_out=8 of 8', {'held_out': 8}),
     ('--attributes=Smile;.*Bald, Male, Smiling', {'attributes': ['Smile']}),
     ('each once', {'attributes': ['Male', 'Male']}),
-    ('--attributes=', {'attributes': []}),
     ('--image_size=12: accepted are powers', {'image_size': 12}),
     ('--image_size=32 is larger .*16x16', {'image_size': 32}),
-    ('--dataset=celeba_folder needs --data_dir', {'folder': None}),
   ],
 )
 def test_what_is_not_there(message, kwargs, folder):
-  _refuses(message, **{'folder': folder} | kwargs)
+  _refuses(message, folder, **kwargs)
 
 
 def test_bad_images(folder, root):
@@ -207,15 +183,9 @@ def test_bad_images(folder, root):
   dataset = _load(folder, skip_bad_images=True, report=lines.append)
   assert lines[1] == "Left out 1 images: '000004.png'."
   rows = [row for row in tiny_faces.TRAIN if row != 3]
-  np.testing.assert_array_equal(
-    dataset.labels, tiny_faces.make_attributes()[rows]
-  )
+  np.testing.assert_array_equal(dataset.labels, tiny_faces.LABELS[rows])
   # What was prepared without them is not taken for the whole.
   _refuses('000004.png .*--skip_bad_images', folder)
-  # The only image of its split.
-  shutil.rmtree(root / 'celeba_folder')
-  (folder / 'img_align_celeba' / '000006.png').write_bytes(b'')
-  _refuses("no image of the split 'test'", folder, skip_bad_images=True)
 
 
 def test_a_damaged_set_is_named(folder, root):

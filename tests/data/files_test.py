@@ -24,9 +24,9 @@ def refuses(message, function, *args, kind=errors.InputError):
 
 def test_home_is_expanded_and_paths_are_absolute(monkeypatch, tmp_path):
   monkeypatch.setenv('HOME', str(tmp_path))
-  assert files.expand_path('--a', '~/x') == tmp_path / 'x'
   monkeypatch.chdir(tmp_path)
-  assert files.expand_path('--a', 'x') == tmp_path / 'x'
+  for text in ('~/x', 'x'):
+    assert files.expand_path('--a', text) == tmp_path / 'x'
 
 
 @pytest.mark.parametrize(
@@ -54,11 +54,6 @@ def test_what_is_no_regular_file_is_refused(tmp_path):
   assert not files.exists('a\0b') and not files.exists('a' * 5000)
 
 
-def test_values_are_shown_in_few_characters():
-  assert len(files.describe('x' * 1000)) == 60
-  assert files.some(list('abcdefg')) == "'a', 'b', 'c', 'd', 'e' ..."
-
-
 # Bad input: archives.
 
 
@@ -75,11 +70,11 @@ def test_damaged_arrays_are_refused_or_whole(tmp_path, save):
   save(path, **ARRAYS)
   assert list(files.read_arrays(path, ('words',), ('x', 'y'))) == ['words', 'x']
   whole, rng = path.read_bytes(), np.random.default_rng(0)
-  for cut in range(0, len(whole), 97):
+  for cut in range(0, len(whole), 197):
     path.write_bytes(whole[:cut])
     refuses('x.npz', files.read_arrays, path, tuple(ARRAYS))
   refused = 0
-  for _ in range(100):
+  for _ in range(50):
     content = bytearray(whole)
     content[rng.integers(len(whole))] ^= 1 << rng.integers(8)
     path.write_bytes(content)
@@ -89,7 +84,7 @@ def test_damaged_arrays_are_refused_or_whole(tmp_path, save):
     except errors.InputError as error:
       assert 'x.npz' in str(error) and '\n' not in str(error)
       refused += 1
-  assert refused > 5
+  assert refused > 2
 
 
 @pytest.mark.parametrize(
@@ -125,6 +120,7 @@ def test_files_are_whole_or_as_before(tmp_path, monkeypatch):
   refuses(message, write, path, 'half', kind=errors.StorageError)
   assert path.read_bytes() == b'after'
   assert os.listdir(tmp_path) == ['a']
+  # As tensorstore words it.
   error = files.storage_error(path, ValueError("os_error_code='28'"))
   assert 'No space left on device' in str(error)
 

@@ -33,7 +33,7 @@ def test_other_kinds_of_pictures_become_colour(mode):
 
 
 def test_pictures_are_not_enlarged():
-  content = tiny_faces.encode(tiny_faces.make_images()[0])
+  content = tiny_faces.encode(tiny_faces.IMAGES[0])
   with pytest.raises(errors.InputError, match='=32 is larger than .* x, 16x16'):
     image_files.decode(content, 32, 'x')
 
@@ -50,7 +50,7 @@ def _make_png(width, height):
 
 
 @pytest.mark.filterwarnings('error::PIL.Image.DecompressionBombWarning')
-@pytest.mark.parametrize('side', [9_000, 12_000, 20_000])
+@pytest.mark.parametrize('side', [9_000, 20_000])
 def test_picture_bombs_are_refused(side):
   with pytest.raises(image_files.BadImageError, match='pixels'):
     image_files.decode(_make_png(side, side), 8, 'x')
@@ -60,13 +60,13 @@ def test_picture_bombs_are_refused(side):
 @pytest.mark.parametrize('kind', ['PNG', 'JPEG', 'GIF', 'TIFF', 'WEBP', 'BMP'])
 def test_damaged_pictures_never_raise_anything_else(kind):
   file, rng = io.BytesIO(), np.random.default_rng(0)
-  Image.fromarray(tiny_faces.make_images()[0]).save(file, format=kind)
+  Image.fromarray(tiny_faces.IMAGES[0]).save(file, format=kind)
   whole = file.getvalue()
   assert image_files.decode(whole, 8, 'x').shape == (8, 8, 3)
   for content in (b'', b'<html>', whole[: len(whole) // 2]):
     with pytest.raises(image_files.BadImageError):
       image_files.decode(content, 8, 'x')
-  for _ in range(60):
+  for _ in range(30):
     content = bytearray(whole)
     content[rng.integers(min(len(whole), 300))] ^= 1 << rng.integers(8)
     try:

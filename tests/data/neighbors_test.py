@@ -12,18 +12,12 @@ def _images(flat):
   return flat.reshape(len(flat), -1, 1, 1)
 
 
-# Values.
-
-
 def test_neighbors_on_a_line():
   # Distances from 0: 1, 4, 9; from 1: 1, 3, 8;
   # from 4: 3, 4, 5; from 9: 5, 8, 9.
   found = neighbors.find(_images([[0], [1], [4], [9]]), 2)
   np.testing.assert_array_equal(found, [[1, 2], [0, 2], [1, 0], [2, 1]])
   assert found.dtype == np.int32
-
-
-# Invariants.
 
 
 def test_no_image_is_its_own_neighbor_but_may_be_of_its_copy():
@@ -42,9 +36,6 @@ def test_components_keep_the_distances_of_images_of_so_many():
   squares = np.sum((flat[:, np.newaxis] - flat) ** 2, axis=2)
   np.fill_diagonal(squares, np.inf)
   np.testing.assert_array_equal(found, np.argsort(squares, axis=1)[:, :4])
-
-
-# Oracle and anti-oracle.
 
 
 def test_neighbors_are_of_the_same_cluster_and_noise_has_none():

@@ -11,18 +11,8 @@ NAMES = tuple(f'{index:06}.png' for index in range(1, 13))
 # Eight train, three validation, one test.
 PARTITIONS = (0, 0, 1, 0, 0, 2, 0, 1, 0, 0, 1, 0)
 TRAIN = [0, 1, 3, 4, 6, 8, 9, 11]
-
-
-def make_attributes():
-  """Gives `[12, 3]` int8 in {-1, +1}."""
-  rng = np.random.default_rng(1)
-  return rng.choice([-1, 1], (len(NAMES), 3)).astype(np.int8)
-
-
-def make_images():
-  """Gives `[12, 20, 16, 3]` uint8."""
-  shape = (len(NAMES), 20, 16, 3)
-  return np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+LABELS = np.random.default_rng(1).choice([-1, 1], (12, 3)).astype(np.int8)
+IMAGES = np.random.default_rng(0).integers(0, 256, (12, 20, 16, 3), np.uint8)
 
 
 def encode(image):
@@ -35,10 +25,8 @@ def write_lists(folder, *, attribute_place='.', partition_place='.'):
   for place in (attribute_place, partition_place):
     (folder / place).mkdir(parents=True, exist_ok=True)
   lines = [str(len(NAMES)), ' '.join(ATTRIBUTES)]
-  lines += [
-    f'{name} {"  ".join(map(str, row))}'
-    for name, row in zip(NAMES, make_attributes())
-  ]
+  for name, row in zip(NAMES, LABELS):
+    lines.append(f'{name} {"  ".join(map(str, row))}')
   attribute_file = folder / attribute_place / 'list_attr_celeba.txt'
   attribute_file.write_text('\n'.join(lines) + '\n')
   partition_file = folder / partition_place / 'list_eval_partition.txt'
@@ -51,7 +39,7 @@ def write_images(folder):
   """Writes the images into folder/img_align_celeba."""
   images = folder / 'img_align_celeba'
   images.mkdir(parents=True)
-  for name, image in zip(NAMES, make_images()):
+  for name, image in zip(NAMES, IMAGES):
     (images / name).write_bytes(encode(image))
 
 
@@ -59,7 +47,7 @@ def write_archive(path, *, prefix='img_align_celeba/', extra=()):
   """Writes the images, and other entries (name, content), into an archive."""
   path.parent.mkdir(parents=True, exist_ok=True)
   with zipfile.ZipFile(path, 'w') as archive:
-    for name, image in zip(NAMES, make_images()):
+    for name, image in zip(NAMES, IMAGES):
       archive.writestr(prefix + name, encode(image))
     for name, content in extra:
       archive.writestr(name, content)
