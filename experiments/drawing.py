@@ -1,17 +1,15 @@
-"""Draw the figures that a run can give, by what its data and models are.
-
-`list_drawings` lists them without drawing; each `draw_` function takes a run
-and models of it, and returns a figure.
-"""
+"""Draw the figures that a run can give, by what its data and models are."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 import dataclasses
 import functools
+import math
 import pathlib
 import textwrap
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 from matplotlib import figure as mpl_figure
 import numpy as np
 
@@ -42,6 +40,8 @@ _DIGIT_DIMS = (9, 10)
 _SUBJECTS = 8
 # A figure with more columns cannot be read; the paper's has 32.
 _MAX_ATTRIBUTES = 32
+# Models are applied to batches of one size: one program encodes, one decodes.
+_BATCH_SIZE = 32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,7 +113,8 @@ class Loaded:
   def encode(self, model: model_lib.Model, rows: Iterable[int]) -> codes.Code:
     """Encodes examples of the data."""
     images, labels = self.data.read(rows)
-    return _encode(model, images, labels if self.has_attributes else None)
+    arrays = (images, labels) if self.has_attributes else (images,)
+    return _in_batches(_encode, model, *arrays)
 
   def indices(self, names: Iterable[str]) -> np.ndarray:
     """Returns the factors of attributes."""
@@ -252,7 +253,8 @@ def sweep_attributes(
   model, rows = trained.model, []
   code = own.encode(model, range(len(names)))
   for i, index in enumerate(own.indices(names)):
-    rows.append(_vary_unit(model, _take(code, i), index, values))
+    one = _take(code, i)
+    rows.append(_decode(model, one, sweeps.vary_unit, index, values))
   return np.concatenate(rows)
 
 
@@ -266,7 +268,8 @@ def vary_factors(
   """
   code = own.encode(trained.model, own.in_range[:limit])
   values = [sweeps.quantile_values(code, unit, size) for unit in (0, 1)]
-  grid = _vary_two(trained.model, _take(code, 0), np.arange(2), *values)
+  args = sweeps.vary_factors, np.arange(2), *values
+  grid = _decode(trained.model, _take(code, 0), *args)
   return grid, *map(np.asarray, values)
 
 
@@ -296,7 +299,8 @@ def _draw_newest_units(own, last, examples):
       unit = model.num_factors + model.nuisance_dim - dim + new
       in_range = own.encode(model, own.in_range)
       values = sweeps.quantile_values(in_range, unit, 10)
-      rows.append(_vary_unit(model, own.encode(model, examples), unit, values))
+      code = own.encode(model, examples)
+      rows.append(_decode(model, code, sweeps.vary_unit, unit, values))
     known = dim
   labels = [f'd = {d + 1}' for d in range(known)]
   label = 'newest unit, from its 1 % to its 99 % quantile'
@@ -311,7 +315,8 @@ def _draw_grids(own, trained, units, label):
   values = [sweeps.quantile_values(in_range, unit, size) for unit in units]
   blocks = []
   for i, reconstruction in enumerate(_decode(model, code)):
-    grid = _vary_two(model, _take(code, i), np.array(units), *values)
+    args = sweeps.vary_factors, np.array(units), *values
+    grid = _decode(model, _take(code, i), *args)
     # The last row has one image, in its middle.
     last = np.ones_like(grid[:1])
     last[0, size // 2] = reconstruction
@@ -325,14 +330,16 @@ def _draw_swaps(own, trained):
   rows = own.examples(8)
   images, code = own.images(rows), own.encode(trained.model, rows)
   # A row of `swap_all_factors` has one donor; donors stand along the top.
-  swapped = np.swapaxes(_swap(trained.model, code), 0, 1)
+  swapped = _decode(trained.model, code, sweeps.swap_all_factors)
+  swapped = np.swapaxes(swapped, 0, 1)
   return grids.swaps(images, images, swapped, own.name(trained))
 
 
 def _draw_flips(own, trained, row):
   model, rows = trained.model, own.examples(_SUBJECTS)
   code, names = own.encode(model, rows), find_best(row, _MAX_ATTRIBUTES)
-  flipped = _flip(model, code, own.indices(names), row['strength'])
+  args = sweeps.flip_factors, own.indices(names), row['strength']
+  flipped = _decode(model, code, *args)
   title = f'{own.name(trained)}, alpha = {row["strength"]:g}'
   shown = own.images(rows), _decode(model, code), flipped
   return grids.attribute_flips(*shown, names, title)
@@ -370,22 +377,45 @@ def _take(code, index):
   return jax.tree.map(lambda x: x[index : index + 1], code)
 
 
+def _decode(model, code, sweep=None, *args):
+  """Decodes a code, or all that a function of `sweeps` makes of it, to [0, 1]."""
+  flat = _flatten(code) if sweep is None else _sweep(sweep, code, *args)
+  flat, shape = np.asarray(flat), code.nuisance.shape[1:]
+  decode = functools.partial(_decode_flat, shape)
+  images = _in_batches(decode, model, flat.reshape(-1, flat.shape[-1]))
+  low, high = model.image_range
+  images = (images - low) / (high - low)
+  return images.reshape(*flat.shape[:-1], *images.shape[1:])
+
+
+def _in_batches(function, model, *arrays):
+  """Applies a function of a model and batches to whole arrays."""
+  found, count = [], len(arrays[0])
+  for start in range(0, count, _BATCH_SIZE):
+    batch = (x[start : start + _BATCH_SIZE] for x in arrays)
+    # The last batch is filled up with its own examples.
+    full = (np.resize(x, (_BATCH_SIZE, *x.shape[1:])) for x in batch)
+    found.append(jax.device_get(function(model, *full)))
+  return jax.tree.map(lambda *parts: np.concatenate(parts)[:count], *found)
+
+
 _encode = jax.jit(model_lib.Model.encode)
 
 
-def _jit(decode_many):
-  """Compiles `(decode, *args) -> images` as `(model, *args)`, for display."""
-  jitted = jax.jit(lambda model, *args: decode_many(model.decode, *args))
-
-  def decode_for_display(model, *args):
-    low, high = model.image_range
-    return (np.asarray(jitted(model, *args)) - low) / (high - low)
-
-  return decode_for_display
+@functools.partial(jax.jit, static_argnums=0)
+def _decode_flat(nuisance_shape, model, flat):
+  factors, nuisance = jnp.split(flat, [model.num_factors], axis=1)
+  nuisance = nuisance.reshape(len(flat), *nuisance_shape)
+  return model.decode(codes.Code(factors, nuisance))
 
 
-_decode = _jit(lambda decode, code: decode(code))
-_flip = _jit(sweeps.flip_factors)
-_swap = _jit(sweeps.swap_all_factors)
-_vary_unit = _jit(sweeps.vary_unit)
-_vary_two = _jit(sweeps.vary_factors)
+def _flatten(code):
+  """Merges a code whose nuisance may be a feature map: `[B, K + D]`."""
+  shape = code.nuisance.shape
+  nuisance = code.nuisance.reshape(shape[0], math.prod(shape[1:]))
+  return jnp.concatenate([code.factors, nuisance], axis=1)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _sweep(sweep, code, *args):
+  return sweep(_flatten, code, *args)

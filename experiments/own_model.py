@@ -36,6 +36,7 @@ def render(centres, widths, colours):
   return jnp.einsum('sbw,sbh,bsc->bhwc', x, y, colours)
 
 
+@jax.jit
 def draw(key):
   """A white lamp and a bar of any place, angle, length and colour, apart."""
   lamp, place, turn, length, hue = jax.random.uniform(key, (5, BATCH, 1, 2))
@@ -93,6 +94,7 @@ def objective(params, key, lambda_diff):
   return jnp.mean(terms + lambda_diff * jacobian.secant_loss(*models, pairs))
 
 
+@functools.partial(jax.jit, static_argnums=1)
 def train(seed, steps, lambda_diff):
   """Returns the parameters of a trained student."""
   optimizer = optax.adam(optax.cosine_decay_schedule(3e-3, steps))
@@ -109,23 +111,13 @@ def train(seed, steps, lambda_diff):
   return jax.lax.scan(step, (params, optimizer.init(params)), keys)[0][0]
 
 
-def check_output(path):
-  """Raises InputError unless a picture can be written there."""
-  if path.suffix.lower() not in FORMATS:
-    raise errors.InputError(
-      f'--output={path}; accepted: a name that ends in {", ".join(FORMATS)}.'
-    )
-  files.check_writable(f'--output={path}', path.parent)
-  if path.is_dir():
-    raise errors.InputError(f'--output={path} is a folder; accepted: a file.')
-
-
-def save(figure, path):
-  """Writes a figure in the format of the file's ending."""
-  content = panels.encode(figure, path.suffix.lower()[1:])
-  with files.writing(path):
-    path.parent.mkdir(parents=True, exist_ok=True)
-  files.write_whole(path, content)
+@jax.jit
+def apply_and_swap(params, images, pairs):
+  """Returns a student's images, its swaps and products of its Jacobian's."""
+  student, code = functools.partial(decode, params), encode(params, images)
+  models = student, code, teacher_decode, teacher_encode(images)
+  columns = jacobian_agreement.multiply_columns(*models)
+  return *jacobian.decode_swapped(student, code, pairs), columns
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,28 +135,32 @@ class Config:
 
 def main(config):
   """Trains students with and without supervision, and draws their swaps."""
-  check_output(config.output)
+  path = config.output
+  if path.suffix.lower() not in FORMATS:
+    raise errors.InputError(
+      f'--output={path}; accepted: a name that ends in {", ".join(FORMATS)}.'
+    )
+  # Before a training of minutes.
+  files.check_writable(f'--output={path}', path.parent)
   lamps, bars = draw(jax.random.key(-1))
   images, pairs = lamps + bars, jnp.roll(jnp.arange(BATCH), 1)
-  exact, teacher_code = lamps[pairs] + bars, teacher_encode(images)
+  exact = lamps[pairs] + bars
   rows = {'scene': images, 'lamp of': images[pairs], 'exact swap': exact}
   for name, weight in (('with', 1.0), ('without', 0.0)):
-    params = jax.jit(train, static_argnums=1)(config.seed, config.steps, weight)
-    student = functools.partial(decode, params)
-    code = encode(params, images)
-    drawn, swapped = jacobian.decode_swapped(student, code, pairs)
+    params = train(config.seed, config.steps, weight)
+    drawn, swapped, columns = apply_and_swap(params, images, pairs)
     rows |= {f'{name}: drawn': drawn, f'{name}: swap': swapped}
-    models = student, code, teacher_decode, teacher_code
-    columns = jacobian_agreement.multiply_columns(*models)
     found = jacobian_agreement.compute_agreement(columns, ('x', 'y'))
     error, of_swaps = (
       jnp.mean((a - b) ** 2) for a, b in ((drawn, images), (swapped, exact))
     )
     values = f'MSE {error:.5f}, of swaps {of_swaps:.5f}, cosine'
     progress.say(f'{name} Jacobian supervision: {values} {found["cosine"]:.3f}')
-  rows = {name: images[:12] for name, images in rows.items()}
-  save(grids.reconstructions(rows), config.output)
-  progress.say(f'saved in {config.output}')
+  figure = grids.reconstructions({name: x[:12] for name, x in rows.items()})
+  with files.writing(path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+  files.write_whole(path, panels.encode(figure, path.suffix.lower()[1:]))
+  progress.say(f'saved in {path}')
 
 
 if __name__ == '__main__':
