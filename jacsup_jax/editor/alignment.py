@@ -1,7 +1,6 @@
 """Crop the square around a face, placed as in CelebA's aligned pictures.
 
-Faces and eyes are found by dlib with the weights of face_recognition_models,
-which are optional (`pip install 'jacsup_jax[align]'`).
+dlib and face_recognition_models are optional: pip install 'jacsup_jax[align]'.
 """
 
 from collections.abc import Callable
@@ -18,7 +17,6 @@ EYES = np.array([[69.5, 91.5], [108.0, 91.5]]) / 178
 _SEARCHED_SIDE = 800
 # Larger photos are reduced: no model takes more pixels.
 _LARGEST_SIDE = 4096
-_CORNERS = np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
 
 
 def find_aligner() -> Callable[[np.ndarray], np.ndarray | None] | None:
@@ -63,7 +61,7 @@ def cut_square(image: np.ndarray, eyes: np.ndarray) -> np.ndarray:
   x, y = (eyes[1] - eyes[0]) / (EYES[1, 0] - EYES[0, 0])
   turn = np.array([[x, -y], [y, x]])
   start = eyes.mean(axis=0) - turn @ EYES.mean(axis=0)
-  corners = start + _CORNERS @ turn.T
+  corners = start + np.array([[0, 0], [1, 0], [0, 1], [1, 1]]) @ turn.T
   # The filter reads two pixels beyond the corners.
   low = np.floor(corners.min(axis=0)).astype(int) - 2
   high = np.ceil(corners.max(axis=0)).astype(int) + 2

@@ -28,7 +28,6 @@ _MANIFEST = 'manifest.json'
 
 def find(
   workdir: str | None = None,
-  *,
   stage: str | None = None,
   data_dir: str | None = None,
 ) -> list[editor.Choice]:
@@ -36,11 +35,8 @@ def find(
 
   `workdir` is a run, a folder of runs, or a file of `model_files.write`; None,
   the demo model. The `stage` of the run is listed first, by default its last
-  student, a supervised one if there is any, else its last teacher. `data_dir`
-  is that of the runs' data.
-
-  Raises:
-    InputError: if there is no such run, file or stage.
+  student, a supervised one if there is any, else its last teacher. Raises
+  InputError if there is no such run, file or stage.
   """
   if workdir is None:
     return [_make_file_choice(DEMO, 'Drawn faces')]
@@ -54,8 +50,8 @@ def find(
     return _make_run_choices(path, path.resolve().name, stage, data_dir)
   if stage is not None:
     raise errors.InputError(
-      f'--stage={stage}, and --workdir={workdir} is not a run; accepted: the'
-      ' work directory of a run.'
+      f'--stage={stage} with --workdir={workdir}, which is not a run; accepted:'
+      ' a run.'
     )
   if path.is_dir():
     return _find_runs(path, data_dir)
@@ -75,8 +71,7 @@ def _find_runs(root, data_dir):
   if not choices:
     raise errors.InputError(
       f'--workdir={root} holds no run with a model to edit with; accepted: a'
-      ' run with a finished teacher or student, a folder of such runs, or a'
-      ' file written with --export.'
+      ' folder of runs with a finished teacher or student.'
     )
   if skipped:
     _log.warning('%d runs in %s have no model to edit with.', skipped, root)
@@ -86,7 +81,15 @@ def _find_runs(root, data_dir):
 def _make_run_choices(path, group, stage, data_dir):
   """Lists the finished stages of a run, the best one to edit with first."""
   run = runs.Run.open(path)
-  names = _list_stages(run)
+
+  # Teachers, then other students, then supervised ones; the first seed last.
+  def rank(name):
+    stage = run.stage(name)
+    kind = (stage.model.startswith('student'), stage.model == 'student')
+    return *kind, -stage.seed
+
+  names = [own for own in run.stages if not run.module(own).factors_are_labels]
+  names.sort(key=rank)
   if not names or stage not in (None, *names):
     raise errors.InputError(
       f'--workdir={path} has no finished model {stage or "to edit with"};'
@@ -111,42 +114,24 @@ def _make_file_choice(path, title):
   return editor.Choice(_make_id(path.stem), '', title, load, _open_packaged)
 
 
-def _list_stages(run):
-  """Lists the finished stages that predict their factors, the best one last."""
-
-  # Teachers, then other students, then supervised ones; the first seed last.
-  def rank(name):
-    stage = run.stage(name)
-    kind = (stage.model.startswith('student'), stage.model == 'student')
-    return *kind, -stage.seed
-
-  names = [own for own in run.stages if not run.module(own).factors_are_labels]
-  return sorted(names, key=rank)
-
-
 def _load(run, stage, data_dir):
   """Loads a stage; its units are measured and stored the first time."""
   model = run.restore(stage)
-  title = f'{run.path.name}, {stage}'
   path = run.path / _SCALES
   sha256 = run.manifest['stages'][stage]['sha256']
   entries = files.read_json(path) if path.exists() else {}
   entry = entries.get(stage)
-  if isinstance(entry, dict) and entry.get('sha256') == sha256:
-    units = unit_scales.from_json(path, entry.get('units'))
-    return editor.Editor(model, units, title)
-  data = _open(run, 'train', data_dir)
-  images = data.read(range(min(unit_scales.NUM_IMAGES, data.count)))
-  units = unit_scales.measure(model, images, run.factor_names)
-  entries[stage] = {
-    'sha256': sha256,
-    'units': [dataclasses.asdict(unit) for unit in units],
-  }
-  try:
-    files.write_whole(path, json.dumps(entries, indent=1))
-  except errors.StorageError as error:
-    _log.warning('%s is not kept: %s', _SCALES, error)
-  return editor.Editor(model, units, title)
+  if not isinstance(entry, dict) or entry.get('sha256') != sha256:
+    data = _open(run, 'train', data_dir)
+    images = data.read(range(min(unit_scales.NUM_IMAGES, data.count)))
+    units = unit_scales.measure(model, images, run.factor_names)
+    entry = {'sha256': sha256, 'units': list(map(dataclasses.asdict, units))}
+    try:
+      files.write_whole(path, json.dumps(entries | {stage: entry}, indent=1))
+    except errors.StorageError as error:
+      _log.warning('%s is not kept: %s', _SCALES, error)
+  units = unit_scales.from_json(path, entry.get('units'))
+  return editor.Editor(model, units, f'{run.path.name}, {stage}')
 
 
 def _open(run, split, data_dir):

@@ -54,19 +54,17 @@ class Editor:
 
   def reconstruct(self, encoded: Encoded) -> np.ndarray:
     """Returns the reconstructions, `[B, H, W, C]` uint8."""
-    low_high = self.model.image_range
-    return np.asarray(_to_bytes(encoded.reconstructions, low_high))
+    images = _to_bytes(encoded.reconstructions, self.model.image_range)
+    return np.asarray(images)
 
   def edit(
     self, encoded: Encoded, strengths: np.ndarray, keep_detail: float = 0.0
   ) -> np.ndarray:
-    """Decodes images with their units moved.
+    """Decodes images with their units moved, `[B, H, W, C]` uint8.
 
     Equation (7) of Lezama (2019) in deviations: a factor y becomes
-    y + strength * deviation.
-
-    `strengths`, `[U]`, are in standard deviations; `keep_detail` in [0, 1] is
-    the share of (image - reconstruction) to add. Returns `[B, H, W, C]` uint8.
+    y + strength * deviation, of `[U]` strengths. `keep_detail` in [0, 1] is the
+    share of (image - reconstruction) to add.
     """
     return self.edit_in_turn(encoded, strengths[None], keep_detail)[:, 0]
 

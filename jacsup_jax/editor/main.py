@@ -1,5 +1,6 @@
 """Run the editor: `jacsup-edit`, or `python -m experiments.edit`."""
 
+import argparse
 from collections.abc import Sequence
 import logging
 import pathlib
@@ -10,13 +11,76 @@ from jacsup_jax.core import errors
 from jacsup_jax.data import files
 from jacsup_jax.editor import alignment
 from jacsup_jax.editor import choices as choices_lib
-from jacsup_jax.editor import flags
-from jacsup_jax.editor import inputs as inputs_lib
 from jacsup_jax.editor import model_files
-from jacsup_jax.editor import outputs
+from jacsup_jax.editor import photos
 from jacsup_jax.editor import requests
-from jacsup_jax.editor import service
 from jacsup_jax.figures import pictures
+
+_DESCRIPTION = """
+Edit photos with a trained model.
+
+Without --input and --export, the editor is served as a web page: the demo
+model, or the models of --workdir. With --input, photos are edited here; with
+--export, a model is written as one file.
+"""
+_EXAMPLES = """
+examples:
+  jacsup-edit
+  jacsup-edit --workdir=runs/celeba_quick
+  jacsup-edit --input=photo.jpg --set=Smiling:+2 --output=edit.png
+  jacsup-edit --input=sample:3 --sweep=Smiling:-3:3:7 --output=strip.png
+  jacsup-edit --input=photos --grid=Smiling:-2:2:5,Bald:0:3:3 --output=edits
+"""
+# For each group the help of each flag.
+_HELP = {
+  'which model': {
+    'workdir': 'A run of an experiment, a folder of runs, or a file of'
+    ' --export; default: the demo model of drawn faces.',
+    'stage': 'Stage of the run; default: its last student, or its teacher if it'
+    ' has none.',
+    'data_dir': 'Where the data of the run are, as in its training; read for'
+    ' sample:N, and the first time that a run is edited with.',
+  },
+  'page': {
+    'serve': 'Serve the page; the default without --input and --export.',
+    'host': 'Address to listen on; by default only this machine can connect'
+    ' (%(default)s).',
+    'port': 'Port; if it is busy, the next free one is used (%(default)s).',
+  },
+  'edit': {
+    'input': 'A photo, a folder of photos, or sample:N, image N of the test'
+    ' data of the run (of the demo model: a drawn face).',
+    'output': 'Where the edit is written, .png, .jpg or .webp; for a folder of'
+    ' photos a folder of .png files. Existing files are replaced.',
+    'set': 'Strengths in standard deviations on the training data:'
+    ' Smiling:+2,Eyeglasses:-1. Factors of digits are y1, y2, ..., nuisance'
+    ' units z1, z2, ...',
+    'sweep': 'A strip of edits: Smiling:-3:3:7.',
+    'grid': 'A grid of edits, the first unit from left to right, the second'
+    ' upwards: Smiling:-3:3:5,Male:-3:3:5.',
+    'keep_detail': 'Share of the detail that the reconstruction lacks to add'
+    ' back, from 0 to 1 (%(default)s).',
+    'align': 'Place the face as in CelebA; needs pip install'
+    " 'jacsup_jax[align]'. Without a face, and by default, the centre square is"
+    ' taken.',
+    'export': 'Write the model as one file, for --workdir.',
+  },
+}
+_OPTIONS = {
+  'serve': {'action': 'store_true'},
+  'host': {'default': '127.0.0.1'},
+  'port': {'type': int, 'default': 8000},
+  'set': {'default': ''},
+  'keep_detail': {'type': float, 'default': 0.0},
+  'align': {'action': 'store_true'},
+}
+
+
+class _Parser(argparse.ArgumentParser):
+  """A parser that refuses flags in one line, like everything else here."""
+
+  def error(self, message):
+    raise errors.InputError(f'{message}; accepted: the flags of --help.')
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -30,8 +94,8 @@ def main(argv: Sequence[str] | None = None) -> int:
   log = logging.getLogger('jacsup_jax.editor')
   log.handlers, log.propagate = [handler], False
   try:
-    args = flags.make_parser().parse_args(argv)
-    if _is_page(args):
+    args = _parse(argv)
+    if args.serve:
       _serve(args)
     else:
       # Files appear whole or not at all, so a run may end anywhere.
@@ -45,39 +109,73 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 128 + signal.SIGINT
 
 
-def _is_page(args):
-  given = [name for name in flags.EDIT_FLAGS if getattr(args, name)]
-  # An empty name is a mistake that is refused later.
-  given += ['input'] if args.input == '' else []
-  if args.serve and given:
+def _parse(argv):
+  """Parses and checks flags, as far as possible without a model."""
+  parser = _Parser(
+    prog='jacsup-edit',
+    description=_DESCRIPTION,
+    epilog=_EXAMPLES,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+    allow_abbrev=False,
+  )
+  for title, flags in _HELP.items():
+    group = parser.add_argument_group(title)
+    for name, text in flags.items():
+      group.add_argument(f'--{name}', help=text, **_OPTIONS.get(name, {}))
+  args = parser.parse_args(argv)
+  edits = [
+    name
+    for name in _HELP['edit']
+    if getattr(args, name) != parser.get_default(name)
+  ]
+  if args.serve and edits:
     raise errors.InputError(
-      f'--serve with --{given[0]}; accepted: without it, since edits are made'
-      ' in the page.'
+      f'--serve with --{edits[0]}; accepted: one of them.'
     )
-  return not given
+  if edits:
+    _check_edit(args)
+  args.serve = not edits
+  return args
+
+
+def _check_edit(args):
+  requests.check_keep_detail(args.keep_detail, '--keep_detail')
+  is_whole = (args.output is None) == (args.input is None)
+  if not is_whole or (args.output is None and args.export is None):
+    raise errors.InputError('accepted: --input with --output, or --export.')
+  if args.sweep is not None and args.grid is not None:
+    raise errors.InputError('--sweep and --grid; accepted: one of them.')
+  for name in ('output', 'export'):
+    value = getattr(args, name)
+    if value is None:
+      continue
+    path = files.expand_path(f'--{name}', value)
+    if files.exists(args.input or '') and files.exists(path):
+      if path.samefile(args.input):
+        raise errors.InputError(
+          f'--{name}={value} is the input itself; accepted: another place.'
+        )
+    is_picture = path.suffix.lower() in pictures.STILL
+    if name == 'output' and is_picture == photos.is_folder(args.input):
+      raise errors.InputError(
+        f'--output={value} for --input={args.input}; accepted: a folder for a'
+        f' folder, else a name that ends in {", ".join(pictures.STILL)}.'
+      )
 
 
 def _serve(args):
   # aiohttp takes a while to import, and edits do not need it.
   from jacsup_jax.editor import server
+  from jacsup_jax.editor import service
 
-  server.serve(
-    service.Service(_find_choices(args), align=alignment.find_aligner()),
-    host=args.host,
-    port=args.port,
-    announce=lambda line: print(line, flush=True),
-  )
-
-
-def _find_choices(args):
-  return choices_lib.find(
-    args.workdir, stage=args.stage, data_dir=args.data_dir
-  )
+  choices = choices_lib.find(args.workdir, args.stage, args.data_dir)
+  own = service.Service(choices, align=alignment.find_aligner())
+  announce = lambda line: print(line, flush=True)
+  server.serve(own, args.host, args.port, announce)
 
 
 def _edit_or_export(args):
-  _check(args)
-  choice = _find_choices(args)[0]
+  choice = choices_lib.find(args.workdir, args.stage, args.data_dir)[0]
   own = choice.load()
   if args.export is not None:
     path = _make_folder(args.export)
@@ -85,123 +183,75 @@ def _edit_or_export(args):
     print(f'saved {own.title or "the model"} in {path}')
   if args.input is None:
     return
-  request = _make_request(args, own)
-  align = _find_aligner(args, own)
-  inputs = inputs_lib.list_inputs(args.input, choice, own, align)
-  if inputs_lib.is_folder(args.input):
-    _edit_folder(args, own, inputs, request)
-  else:
-    _edit(args.output, own, inputs[0], request)
-    description = outputs.describe(own.units, request)
-    print(f'saved {args.output}: {description}')
-
-
-def _check(args):
-  """Checks what can be checked before a model is loaded."""
-  requests.check_keep_detail(args.keep_detail, '--keep_detail')
-  several = [args.sweep, args.grid, args.side_by_side or None]
-  if args.output is None and args.export is None:
-    raise errors.InputError('nothing to write; accepted: --output or --export.')
-  if (args.output is None) != (args.input is None):
-    raise errors.InputError('--input goes with --output; accepted: both.')
-  if several.count(None) < 2:
-    raise errors.InputError(
-      'several of --sweep, --grid and --side_by_side; accepted: one of them.'
-    )
-  for name in ('output', 'export'):
-    if getattr(args, name) is not None:
-      _check_place(args, name, getattr(args, name))
-
-
-def _check_place(args, name, value):
-  """Checks the name of an output, and that it does not replace its input."""
-  flag, path = f'--{name}={value}', files.expand_path(f'--{name}', value)
-  if files.exists(args.input or '') and files.exists(path):
-    if path.samefile(args.input):
+  tiles, description = _read_tiles(args, own.units)
+  inputs = photos.list_inputs(args.input, choice, own, _find_aligner(args, own))
+  edit = lambda load, path: _edit(own, load(), tiles, args.keep_detail, path)
+  if photos.is_folder(args.input):
+    skipped = _edit_folder(args, inputs, edit)
+    print(f'saved {len(inputs) - skipped} in {args.output}: {description}')
+    if skipped:
       raise errors.InputError(
-        f'{flag} is the input itself; accepted: another place.'
+        f'{skipped} of {len(inputs)} photos in --input={args.input} could not'
+        ' be edited, see the notes; the others are done.'
       )
-  is_picture = path.suffix.lower() in pictures.STILL
-  if name == 'output' and is_picture == inputs_lib.is_folder(args.input):
-    raise errors.InputError(
-      f'{flag} for --input={args.input}; accepted: a folder for a folder of'
-      f' photos, else a name that ends in {", ".join(pictures.STILL)}.'
-    )
-  if name == 'output' and not is_picture:
-    files.check_writable(flag, path)
   else:
-    files.check_writable(f'{flag}: {path.parent}', path.parent)
+    edit(inputs[0][1], args.output)
+    print(f'saved {args.output}: {description}')
 
 
 def _find_aligner(args, own):
   if not args.align:
     return None
   align = alignment.find_aligner()
-  if align is None:
+  if align is None or own.image_shape[-1] != 3:
     raise errors.InputError(
-      '--align needs dlib and face_recognition_models, which are not'
-      " installed; accepted: after pip install 'jacsup_jax[align]'."
-    )
-  if own.image_shape[-1] != 3:
-    raise errors.InputError(
-      f'--align with a model of grey images {list(own.image_shape)}; accepted:'
-      ' a model of colour images.'
+      '--align needs a model of colour images, dlib and'
+      " face_recognition_models; accepted: pip install 'jacsup_jax[align]'."
     )
   return align
 
 
-def _make_request(args, own):
-  strengths = requests.parse_strengths(own.units, args.set, '--set')
-  sweeps = []
-  name, text, count = 'sweep', args.sweep, 1
-  if args.grid is not None:
-    name, text, count = 'grid', args.grid, 2
-  if text is not None:
-    sweeps = requests.parse_sweeps(
-      own.units, text, f'--{name}', count=count, held=strengths
-    )
-  request = outputs.Request(
-    strengths, tuple(sweeps), args.keep_detail, args.side_by_side
-  )
-  rows, cols = request.shape
-  height, width, _ = own.image_shape
-  ending = pathlib.Path(args.output).suffix.lower()
-  if inputs_lib.is_folder(args.input):
-    ending = '.png'
-  pictures.check_size(
-    ending, rows * height, cols * width, f'--output={args.output}'
-  )
-  return request
+def _read_tiles(args, units):
+  """Reads `[rows, cols, U]` strengths, and a description of them."""
+  base = requests.parse_strengths(units, args.set, '--set')
+  lines = [f'{unit.name} {x:+g}' for unit, x in zip(units, base) if x]
+  tiles, sweeps = base[None, None], []
+  for count, name in enumerate(('sweep', 'grid'), 1):
+    text = getattr(args, name)
+    if text is not None:
+      tiles, sweeps = requests.parse_tiles(
+        units, base, text, f'--{name}', count
+      )
+  return tiles, '; '.join(lines + sweeps) or 'nothing is moved'
 
 
-def _edit(path, own, item, request):
-  """Edits one image, and writes it whole or not at all."""
-  tiles = outputs.make_tiles(own, item.load(), request)
-  path = _make_folder(path)
-  image = pictures.tile(tiles)
-  files.write_whole(path, pictures.encode(image, path.suffix.lower()))
+def _edit(own, image, tiles, keep_detail, path):
+  """Edits one image, and writes its tiles whole or not at all."""
+  strengths = tiles.reshape(-1, tiles.shape[-1])
+  edits = own.edit_in_turn(own.encode(image[None]), strengths, keep_detail)[0]
+  picture = pictures.tile(edits.reshape(*tiles.shape[:2], *image.shape))
+  ending = pathlib.Path(path).suffix.lower()
+  pictures.check_size(ending, *picture.shape[:2], f'--output={path}')
+  files.write_whole(_make_folder(path), pictures.encode(picture, ending))
 
 
-def _edit_folder(args, own, inputs, request):
-  """Edits the photos of a folder; those that cannot be read are skipped."""
-  names = outputs.name_outputs([item.name for item in inputs])
+def _edit_folder(args, inputs, edit):
+  """Edits the photos of a folder; returns how many could not be read."""
+  stems = [pathlib.PurePath(name).stem for name, _ in inputs]
+  # `a.jpg.png` beside `a.png.png`; some file systems do not distinguish A, a.
+  if len({stem.lower() for stem in stems}) < len(stems):
+    stems = [name for name, _ in inputs]
   skipped = 0
-  for item, name in zip(inputs, names):
-    path = pathlib.Path(args.output) / name
+  for (name, load), stem in zip(inputs, stems):
+    path = pathlib.Path(args.output) / f'{stem}.png'
     try:
-      _edit(path, own, item, request)
+      edit(load, path)
     except errors.InputError as error:
       skipped += 1
       logging.getLogger(__name__).warning('skipped: %s', error)
       continue
-    print(f'{pathlib.Path(args.input) / item.name} -> {path}', flush=True)
-  description = outputs.describe(own.units, request)
-  print(f'saved {len(inputs) - skipped} in {args.output}: {description}')
-  if skipped:
-    raise errors.InputError(
-      f'{skipped} of {len(inputs)} photos in --input={args.input} could not be'
-      ' edited, see the notes; the others are done.'
-    )
+    print(f'{pathlib.Path(args.input) / name} -> {path}', flush=True)
+  return skipped
 
 
 def _make_folder(path) -> pathlib.Path:

@@ -1,8 +1,7 @@
 """Store an editor in one safetensors file: model, weights and units.
 
-The tensors are named by their place in the variables, such as
-`params/encoder/conv_0/kernel`; the header describes the module and the units as
-JSON. Nothing in such a file can be executed.
+Tensors have names such as `params/encoder/conv_0/kernel`; the header describes
+module and units as JSON. Nothing in such a file can be executed.
 """
 
 import dataclasses
@@ -32,7 +31,7 @@ def write(path: str | os.PathLike[str], own: editor.Editor) -> None:
   entry = {
     'title': own.title,
     'model': models.describe_module(own.model.module),
-    'units': [dataclasses.asdict(unit) for unit in own.units],
+    'units': list(map(dataclasses.asdict, own.units)),
   }
   flat = traverse_util.flatten_dict(
     jax.device_get(own.model.variables), sep='/'
@@ -55,8 +54,7 @@ def read(path: str | os.PathLike[str]) -> editor.Editor:
     header = json.loads(content[8 : 8 + size])
   except (safetensors.SafetensorError, KeyError, ValueError) as error:
     raise errors.InputError(
-      f'{path} is not a whole safetensors file ({str(error)[:200]});'
-      f' {_ACCEPTED}.'
+      f'{path} is not a whole safetensors file ({error!s:.200}); {_ACCEPTED}.'
     ) from error
   entry = header.get('__metadata__', {}).get(_ENTRY, '')
   entry = files.parse_json(f'{path} ({_ENTRY})', entry.encode())
@@ -67,43 +65,39 @@ def read(path: str | os.PathLike[str]) -> editor.Editor:
   # A classifier has no decoder; Fader Networks do not predict their factors.
   if getattr(module, 'factors_are_labels', True):
     raise errors.InputError(
-      f'{path} has a model {type(module).__name__}; accepted: an autoencoder'
-      ' that predicts its factors.'
+      f'{path} has no autoencoder that predicts its factors; {_ACCEPTED}.'
     )
   units = unit_scales.from_json(path, entry.get('units'))
   is_flat = not isinstance(module, autoencoders.FaceAutoencoder)
   most = module.num_factors + is_flat * module.nuisance_dim
   if len(units) not in (module.num_factors, most):
     raise errors.InputError(
-      f'{path} has {len(units)} units for a model of {module.num_factors}'
-      f' factors; accepted: {module.num_factors} or {most}.'
+      f'{path} has {len(units)} units; accepted: {module.num_factors}, {most}.'
     )
-  model = _make_model(path, module, tensors)
+  _check_tensors(path, module, tensors)
+  filled = {name: jnp.asarray(x, jnp.float32) for name, x in tensors.items()}
+  variables = traverse_util.unflatten_dict(filled, sep='/')
+  model = models.Model(
+    module, variables['params'], variables.get('batch_stats', {})
+  )
   return editor.Editor(model, units, str(entry.get('title')))
 
 
-def _make_model(path, module, tensors):
-  """Makes a model from tensors after checking their names and shapes."""
+def _check_tensors(path, module, tensors):
+  """Checks names, shapes and values of the tensors for a module."""
   try:
     shapes = jax.eval_shape(lambda: autoencoders.init_variables(module, 0))
   except (ValueError, TypeError, ZeroDivisionError, OverflowError) as error:
     raise errors.InputError(f'{path} has no model ({error!r:.200}).') from error
   expected = traverse_util.flatten_dict(shapes, sep='/')
   for name in sorted({*expected, *tensors}):
-    found = _shape(tensors.get(name))
-    accepted = _shape(expected.get(name))
+    found, accepted = (
+      list(own[name].shape) if name in own else 'missing'
+      for own in (tensors, expected)
+    )
     if found != accepted:
       raise errors.InputError(
         f'{path}: {name} is {found}; accepted: {accepted}.'
       )
     if not np.isfinite(tensors[name]).all():
       raise errors.InputError(f'{path}: {name} is not finite; {_ACCEPTED}.')
-  filled = {name: jnp.asarray(x, jnp.float32) for name, x in tensors.items()}
-  variables = traverse_util.unflatten_dict(filled, sep='/')
-  return models.Model(
-    module, variables['params'], variables.get('batch_stats', {})
-  )
-
-
-def _shape(array):
-  return 'missing' if array is None else f'{list(array.shape)}'

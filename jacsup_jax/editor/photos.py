@@ -1,11 +1,15 @@
-"""Convert any photo to an image that a model takes, like its training images.
+"""Read photos and samples as images that a model takes, as in its training.
 
 `images` crops the centre square and resizes it. What comes before concerns
-photos alone: orientation, transparency, 16 bits, ink on paper.
+photos alone: orientation, transparency, ink on paper.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+import functools
+import logging
+import os
+import pathlib
+import re
 
 import numpy as np
 from PIL import ExifTags
@@ -13,66 +17,112 @@ from PIL import Image
 from PIL import ImageOps
 
 from jacsup_jax.core import errors
+from jacsup_jax.data import files
 from jacsup_jax.data import images
+from jacsup_jax.editor import editor
 
+_log = logging.getLogger(__name__)
 # Bytes of a file: a photograph of 8192x8192 pixels in good quality.
 MOST_BYTES = 32 * 2**20
-_LARGEST_16_BIT = 2**16 - 1
+# Other files in a folder are not photos.
+_ENDINGS = (
+    '.jpg', '.jpeg', '.png', '.webp', '.bmp', '.tif', '.tiff', '.gif',
+)  # fmt: skip
 
 # `[h, w, 3]` uint8 -> `[s, s, 3]` uint8, the square around a face; None if
 # there is none.
 AlignFn = Callable[[np.ndarray], np.ndarray | None]
 
 
-class Prepared(NamedTuple):
-  """A photo as an image for a model."""
+def is_folder(text: str | None) -> bool:
+  """Checks whether --input names a folder."""
+  return bool(text) and os.path.isdir(text)
 
-  image: np.ndarray  # [H, W, C] uint8
-  is_aligned: bool  # by its face; else it is the centre square
+
+def list_inputs(
+  text: str,
+  choice: editor.Choice,
+  own: editor.Editor,
+  align: AlignFn | None,
+) -> list[tuple[str, Callable[[], np.ndarray]]]:
+  """Lists the images that --input names: one, or those of a folder by name.
+
+  Each is a name and a function that loads `[H, W, C]` uint8.
+  """
+  if text.startswith('sample:'):
+    return [(text, lambda: _read_sample(text, choice.open_samples(own)))]
+  path = pathlib.Path(text)
+  if not is_folder(text):
+    return [(text, lambda: _read_photo(path, own, align))]
+  try:
+    names = sorted(os.listdir(path))
+  except OSError as error:
+    raise files.unreadable(path, error) from error
+  found = [
+    (name, functools.partial(_read_photo, path / name, own, align))
+    for name in names
+    if name.lower().endswith(_ENDINGS) and not name.startswith('.')
+  ]
+  if not found:
+    raise errors.InputError(
+      f'--input={path} has no pictures; accepted: a folder with files of'
+      f' {", ".join(_ENDINGS)}.'
+    )
+  return found
 
 
 def read(
   content: bytes,
   image_shape: tuple[int, int, int],
   name: str,
-  *,
   align: AlignFn | None = None,
-) -> Prepared:
+) -> tuple[np.ndarray, bool]:
   """Decodes a photo and converts it to an image for a model.
 
   The photo is rotated as its EXIF orientation says. Transparent pixels become
-  white, 16 bits become 8, and the first frame of an animation is used. The
-  centre square is resized as in training, or the square of `align`, if it is
-  large enough and the model's images have colours.
+  white, and the first frame of an animation is used. The centre square is
+  resized as in training, or the square of `align`, if it is large enough and
+  the model's images have colours.
 
   A model of grey images is taken to be one of digits, white on black: a photo
   with a bright border is ink on paper, so the median of the border becomes
   black and the darkest ink white. A photo with a dark border is left as it is.
 
-  Raises:
-    InputError: if the file is not a picture, is damaged, too large or too
-      small, or the model's images are not square.
+  Returns `[H, W, C]` uint8, and whether it was aligned. Raises InputError if
+  the file is not a picture, is damaged, too large or too small.
   """
-  height, width, channels = image_shape
-  if height != width or channels not in (1, 3):
-    raise errors.InputError(
-      f'the model takes images of shape {list(image_shape)}; accepted for'
-      ' photos: models of square images with 1 or 3 channels.'
-    )
+  height, _, channels = image_shape
   image = _decode(content, name)
   if align is not None and channels == 3:
     square = align(np.asarray(image))
     if square is not None and images.largest_size(len(square)) >= height:
-      return Prepared(images.resize(Image.fromarray(square), height), True)
+      return images.resize(Image.fromarray(square), height), True
   if images.largest_size(min(image.size)) < height:
     raise errors.InputError(
       f'{name} has {image.width}x{image.height} pixels; accepted: a shorter'
       f' side of at least {height // 2 + 1}, for a model of {height}.'
     )
   if channels == 3:
-    return Prepared(images.resize(image, height), False)
+    return images.resize(image, height), False
   grey = images.resize(image.convert('L'), height)
-  return Prepared(_to_white_on_black(grey)[..., None], False)
+  return _to_white_on_black(grey)[..., None], False
+
+
+def _read_photo(path, own, align):
+  content = files.read_bytes(path)
+  image, is_aligned = read(content, own.image_shape, str(path), align)
+  if align is not None and not is_aligned:
+    _log.warning('%s: no face found; its centre square is taken.', path)
+  return image
+
+
+def _read_sample(text, samples):
+  number = text.removeprefix('sample:')
+  if not re.fullmatch('[0-9]{1,9}', number) or int(number) >= samples.count:
+    raise errors.InputError(
+      f'--input={text[:80]}; accepted: sample:0 to sample:{samples.count - 1}.'
+    )
+  return samples.read([int(number)])[0]
 
 
 def _decode(content, name):
@@ -96,9 +146,9 @@ def _to_upright_colours(image):
     orientation = image.getexif().get(ExifTags.Base.Orientation)
   except Exception:  # Damaged EXIF fails in many ways; the picture is whole.
     orientation = None
-  if image.mode == 'F' or image.mode.startswith('I'):
-    plain = _from_wide(image)
-  elif image.has_transparency_data:
+  if image.mode[0] in 'FI':
+    raise images.BadImageError('it has more than 8 bits per pixel')
+  if image.has_transparency_data:
     image = image.convert('RGBA')
     plain = Image.new('RGB', image.size, 'white')
     plain.paste(image, mask=image)
@@ -109,17 +159,6 @@ def _to_upright_colours(image):
   if orientation in range(1, 9):
     plain.getexif()[ExifTags.Base.Orientation] = orientation
   return ImageOps.exif_transpose(plain)
-
-
-def _from_wide(image):
-  """Scales a grey picture of 16 bits, which Pillow's `convert` would clip."""
-  values = np.asarray(image)
-  if image.mode == 'F' or values.min() < 0 or values.max() > _LARGEST_16_BIT:
-    raise images.BadImageError(
-      'it has 32 bits per pixel; accepted are 8 and 16'
-    )
-  scaled = np.round(values * (255 / _LARGEST_16_BIT))
-  return Image.fromarray(scaled.astype(np.uint8)).convert('RGB')
 
 
 def _to_white_on_black(grey):

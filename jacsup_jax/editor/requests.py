@@ -1,9 +1,11 @@
-"""Parse requests for edits: `Smiling:+2`, `Male:-3:3:5`, JSON of the page."""
+"""Parse requests for edits: `Smiling:+2`, `Male:-3:3:5`, JSON of the page.
+
+What cannot be used raises InputError; `where` is the flag or field it is from.
+"""
 
 from collections.abc import Mapping, Sequence
 import difflib
-import math
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -13,31 +15,26 @@ from jacsup_jax.evaluation import unit_scales
 
 # Standard deviations: far beyond any plausible face, far within float32.
 LARGEST_STRENGTH = 100.0
-# Values of one sweep, and tiles of a grid.
-MOST_VALUES = 256
-MOST_TILES = 1024
-_MOST_NAMES = 12
+# Values of one sweep, tiles of a grid, names in a message.
+MOST_VALUES, MOST_TILES, _MOST_NAMES = 256, 1024, 12
+
+Units = Sequence[unit_scales.Unit]
 
 
-class Sweep(NamedTuple):
-  """A unit that runs over values."""
-
-  unit: int
-  values: np.ndarray  # [n] float32, in standard deviations
-
-
-def find_unit(units: Sequence[unit_scales.Unit], name: str, where: str) -> int:
-  """Finds a unit by name; case, spaces and underscores do not matter.
-
-  `where` is the flag or field, for messages. Raises InputError with the nearest
-  names if there is no such unit, and if it is constant.
-  """
+def find_unit(units: Units, name: str, where: str) -> int:
+  """Finds a unit that can be moved; case, spaces, underscores do not matter."""
   folded = [_fold(unit.name) for unit in units]
   key = _fold(name)
   if key not in folded:
+    # A name that contains the key is near, however long it is.
+    near = [own for own in folded if key and key in own]
+    near = near or difflib.get_close_matches(key, folded, n=3, cutoff=0.5)
+    names = [units[folded.index(own)].name for own in near or folded]
+    more = ', ...' if len(names) > _MOST_NAMES else ''
     raise errors.InputError(
       f'{where}: no unit is called {name[:80]!r}; accepted:'
-      f' {_suggest(units, folded, key)}'
+      f' {"the nearest are " if near else ""}'
+      f'{", ".join(names[:_MOST_NAMES])}{more}.'
     )
   index = folded.index(key)
   if not units[index].deviation:
@@ -57,14 +54,8 @@ def check_keep_detail(value: Any, where: str) -> float:
   return float(value)
 
 
-def parse_strengths(
-  units: Sequence[unit_scales.Unit], text: str, where: str
-) -> np.ndarray:
-  """Parses `Smiling:+2,Eyeglasses:-1`, or nothing, to `[U]` float32 strengths.
-
-  Raises InputError as `find_unit` does, or if the text has another form, a
-  strength is out of range, or a unit occurs twice.
-  """
+def parse_strengths(units: Units, text: str, where: str) -> np.ndarray:
+  """Parses `Smiling:+2,Eyeglasses:-1`, or nothing, to `[U]` strengths."""
   pairs = []
   for part in _split(text):
     name, colon, number = part.rpartition(':')
@@ -77,18 +68,14 @@ def parse_strengths(
   return _make_strengths(units, pairs, where)
 
 
-def parse_sweeps(
-  units: Sequence[unit_scales.Unit],
-  text: str,
-  where: str,
-  *,
-  count: int,
-  held: np.ndarray,
-) -> list[Sweep]:
-  """Parses `count` of `Smiling:-3:3:5`: lowest, highest, number of values.
+def parse_tiles(
+  units: Units, base: np.ndarray, text: str, where: str, count: int
+) -> tuple[np.ndarray, list[str]]:
+  """Parses `count` sweeps `Smiling:-3:3:5`: lowest, highest, number of values.
 
-  Units that `held`, `[U]` strengths, moves cannot be swept. Raises InputError
-  as `parse_strengths` does, or if there are too many values.
+  Other units stay at `base`, `[U]`, and those that it moves cannot be swept.
+  Returns `[rows, cols, U]` float32 strengths, the first unit from left to
+  right, the second upwards; and a description of each.
   """
   parts = [part.rsplit(':', 3) for part in _split(text)]
   if len(parts) != count or any(len(part) != 4 for part in parts):
@@ -97,37 +84,39 @@ def parse_sweeps(
       f'{where}={text[:80]}; accepted: {count} times NAME:LOW:HIGH:COUNT, as in'
       f' {example}.'
     )
-  sweeps = []
-  for name, low, high, number in parts:
+  tiles, lines = base[None, None], []
+  swept = set(np.flatnonzero(base))
+  for axis, (name, *ends, number) in enumerate(parts):
     unit = find_unit(units, name, where)
     own = f'{where}: {units[unit].name}'
-    if held[unit] or any(sweep.unit == unit for sweep in sweeps):
+    if unit in swept:
       raise errors.InputError(
         f'{own} has two settings; accepted: each unit once.'
       )
+    swept.add(unit)
     if number not in map(str, range(2, MOST_VALUES + 1)):
       raise errors.InputError(
-        f'{own} has {number[:40]!r} values; accepted: a whole number from 2 to'
-        f' {MOST_VALUES}.'
+        f'{own} has {number[:40]!r} values; accepted: 2 to {MOST_VALUES}.'
       )
-    ends = [_check_strength(_to_number(end), own) for end in (low, high)]
+    ends = [_check_strength(_to_number(end), own) for end in ends]
     values = np.linspace(*ends, int(number), dtype=np.float32)
-    sweeps.append(Sweep(unit, values))
-  tiles = math.prod(len(sweep.values) for sweep in sweeps)
-  if tiles > MOST_TILES:
+    numbers = ', '.join(f'{value:+.3g}' for value in values)
+    way = ('from left to right', 'upwards')[axis]
+    lines.append(f'{units[unit].name} {numbers} {way}')
+    tiles = np.repeat(tiles, len(values), axis=1 - axis)
+    tiles[..., unit] = values[::-1, None] if axis else values
+  if tiles[..., 0].size > MOST_TILES:
     raise errors.InputError(
-      f'{where} asks for {tiles:,} images; accepted: at most {MOST_TILES:,}.'
+      f'{where} asks for {tiles[..., 0].size:,} images; accepted: at most'
+      f' {MOST_TILES:,}.'
     )
-  return sweeps
+  return tiles, lines
 
 
 def read_request(
-  request: Mapping[str, Any], units: Sequence[unit_scales.Unit]
+  request: Mapping[str, Any], units: Units
 ) -> tuple[np.ndarray, float]:
-  """Reads `strengths` by unit name and `keep_detail`, both optional.
-
-  Returns `[U]` float32 strengths, and the share of detail to keep.
-  """
+  """Reads `[U]` `strengths` by name, and `keep_detail`; both are optional."""
   strengths = request.get('strengths', {})
   if not isinstance(strengths, dict):
     raise errors.InputError('strengths: accepted: numbers by unit name.')
@@ -135,32 +124,18 @@ def read_request(
   return _make_strengths(units, strengths.items(), 'strengths'), detail
 
 
-def sweep(base: np.ndarray, sweeps: Sequence[Sweep]) -> np.ndarray:
-  """Makes the grid of strengths in which some units run over values.
-
-  Returns `[N, U]` float32 of N settings; the last sweep runs fastest, and other
-  units stay at `base`, `[U]`.
-  """
-  grids = np.meshgrid(*(values for _, values in sweeps), indexing='ij')
-  strengths = np.tile(base, (grids[0].size, 1)).astype(np.float32)
-  for (unit, _), grid in zip(sweeps, grids):
-    strengths[:, unit] = grid.ravel()
-  return strengths
-
-
 def _make_strengths(units, pairs, where):
   """Makes `[U]` float32 from pairs of a name and a strength."""
-  strengths = {}
+  strengths = np.zeros(len(units), np.float32)
+  seen = set()
   for name, value in pairs:
     unit = find_unit(units, name, where)
-    if unit in strengths:
-      raise errors.InputError(
-        f'{where} has {units[unit].name} twice; accepted: each unit once.'
-      )
-    strengths[unit] = _check_strength(value, f'{where}: {units[unit].name}')
-  return np.array(
-    [strengths.get(i, 0.0) for i in range(len(units))], np.float32
-  )
+    own = f'{where}: {units[unit].name}'
+    if unit in seen:
+      raise errors.InputError(f'{own} is there twice; accepted: once.')
+    seen.add(unit)
+    strengths[unit] = _check_strength(value, own)
+  return strengths
 
 
 def _check_strength(value, where):
@@ -191,14 +166,3 @@ def _split(text):
 
 def _fold(name):
   return '_'.join(name.replace('_', ' ').lower().split())
-
-
-def _suggest(units, folded, key):
-  """Lists the units that a name may stand for; the first ones if none is."""
-  # A name that contains the key is near, however long it is.
-  near = [own for own in folded if key and key in own]
-  near = near or difflib.get_close_matches(key, folded, n=3, cutoff=0.5)
-  names = [units[folded.index(own)].name for own in near or folded]
-  shown = ', '.join(names[:_MOST_NAMES])
-  more = ', ...' if len(names) > _MOST_NAMES else ''
-  return f'{"the nearest are " if near else ""}{shown}{more}.'

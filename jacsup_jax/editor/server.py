@@ -11,7 +11,6 @@ import ipaddress
 import logging
 import pathlib
 import socket
-from typing import Any
 from urllib import parse
 
 from aiohttp import web
@@ -19,10 +18,9 @@ from aiohttp import web
 from jacsup_jax.core import errors
 from jacsup_jax.data import files
 from jacsup_jax.editor import photos
-from jacsup_jax.editor import wire
+from jacsup_jax.editor import service as service_lib
 
 _log = logging.getLogger(__name__)
-_LARGEST_PHOTO = photos.MOST_BYTES
 _LARGEST_REQUEST = 64 * 2**10
 _OTHER_PORTS = 20
 _PAGE = pathlib.Path(__file__).with_name('page')
@@ -39,7 +37,9 @@ _HEADERS = {
 }
 
 
-def make_app(service: Any, *, local_only: bool = True) -> web.Application:
+def make_app(
+  service: service_lib.Service, *, local_only: bool = True
+) -> web.Application:
   """Makes the web application.
 
     GET  /                                          the page
@@ -53,8 +53,8 @@ def make_app(service: Any, *, local_only: bool = True) -> web.Application:
 
   Pictures are lossless WebP. Refusals are answered by {error}, one line. With
   `local_only`, requests are answered only under a name of this machine, so that
-  no foreign page can make a browser send them under its own name. The service,
-  a `service.Service`, is closed with the application.
+  no foreign page can make a browser send them under its own name. The service
+  is closed with the application.
   """
   app = web.Application(
     middlewares=[_answer_errors, _make_guard(local_only)],
@@ -62,7 +62,7 @@ def make_app(service: Any, *, local_only: bool = True) -> web.Application:
   )
 
   async def add_photo(request):
-    content = await request.clone(client_max_size=_LARGEST_PHOTO).read()
+    content = await request.clone(client_max_size=photos.MOST_BYTES).read()
     align = request.query.get('align') == '1'
     return await service.add_photo(
       **request.match_info, content=content, align=align
@@ -78,18 +78,15 @@ def make_app(service: Any, *, local_only: bool = True) -> web.Application:
   with_names = lambda function: _answer(lambda own: function(**own.match_info))
   model = '/api/models/{model}'
   photo = f'{model}/photos/{{photo}}/{{which}}'
-  app.add_routes(
-    [
-      web.get('/', get_page),
-      web.static('/static', _PAGE),
-      web.get('/api/models', with_names(service.list_models)),
-      web.get(model, with_names(service.describe)),
-      web.get(f'{model}/samples', with_names(service.draw_samples)),
-      web.get(photo, with_names(service.draw_photo)),
-      web.post(f'{model}/photos', _answer(add_photo)),
-      web.post('/api/edit', _answer(edit)),
-    ]
-  )
+  add_get, add_post = app.router.add_get, app.router.add_post
+  add_get('/', get_page)
+  app.router.add_static('/static', _PAGE)
+  add_get('/api/models', with_names(service.list_models))
+  add_get(model, with_names(service.describe))
+  add_get(f'{model}/samples', with_names(service.draw_samples))
+  add_get(photo, with_names(service.draw_photo))
+  add_post(f'{model}/photos', _answer(add_photo))
+  add_post('/api/edit', _answer(edit))
   app.on_response_prepare.append(_add_headers)
   app.cleanup_ctx.append(lambda unused_app: _run_service(service))
   return app
@@ -104,11 +101,14 @@ async def _run_service(service):
 
 
 def serve(
-  service: Any, *, host: str, port: int, announce: Callable[[str], None]
+  service: service_lib.Service,
+  host: str,
+  port: int,
+  announce: Callable[[str], None],
 ) -> None:
-  """Serves the page of a `service.Service` until SIGINT or SIGTERM.
+  """Serves the page until SIGINT or SIGTERM, and announces lines to the user.
 
-  Calls `announce` with lines for the user. Raises InputError as `listen` does.
+  Raises InputError as `listen` does.
   """
   with listen(host, port) as listening:
     name = f'[{host}]' if ':' in host else host
@@ -127,14 +127,12 @@ def serve(
 def listen(host: str, port: int) -> socket.socket:
   """Listens on a port, or on the next free one; 0 takes any.
 
-  Raises:
-    InputError: if the host is not of this machine, or no port is free.
+  Raises InputError if the host is not of this machine, or no port is free.
   """
   if not is_local(host):
     _log.warning(
-        '--host=%s: everybody who can reach this machine over the network can'
-        ' use the editor; there is no password.', host,
-    )  # fmt: skip
+      '--host=%s: anybody on the network can edit; no password.', host
+    )
   family = socket.AF_INET6 if ':' in host else socket.AF_INET
   for own in range(port, port + _OTHER_PORTS):
     try:
@@ -148,9 +146,8 @@ def listen(host: str, port: int) -> socket.socket:
       _log.warning('port %d is busy; using %d.', port, own)
     return listening
   raise errors.InputError(
-    f'--host={host} --port={port}: cannot listen there, nor on the next ports'
-    f' ({cause}); accepted: an address of this machine, such as 127.0.0.1, and'
-    ' a port from 1024 to 65535, or 0 for any.'
+    f'--host={host} --port={port}: cannot listen there ({cause}); accepted: an'
+    ' address of this machine, such as 127.0.0.1, and a free port, or 0.'
   ) from cause
 
 
@@ -171,7 +168,7 @@ async def _answer_errors(request, handler):
     return await handler(request)
   except errors.InputError as error:
     status, line = 400, str(error)
-  except wire.NotFoundError as error:
+  except service_lib.NotFoundError as error:
     status, line = 404, errors.one_line(str(error))
   except web.HTTPException as error:
     if error.status < 400:

@@ -15,12 +15,20 @@ from jacsup_jax.runs import stages
 from jacsup_jax.runs import workdir as workdirs
 from jacsup_jax.training import steps
 
-SPREAD = {'train': 2.0, 'test': 1.0}
+WEIGHTS = config.LossWeights()
+UNSUPERVISED = config.LossWeights(lambda_y=0, lambda_diff=0)
+TEACHER = config.Stage('teacher', 'teacher', None, 0, 3, WEIGHTS)
+CHAIN = (
+    TEACHER,
+    config.Stage('student_d1', 'student', 'teacher', 1, 3, WEIGHTS),
+    config.Stage('student_unconstrained_d1', 'student_unconstrained', 'teacher',
+                 1, 3, UNSUPERVISED),
+)  # fmt: skip
 
 
 def fake_load(name, split='train', **unused_options):
   random = np.random.default_rng(len(split))
-  images = random.integers(0, 100 * SPREAD[split], (70, 28, 28, 1), np.uint8)
+  images = random.integers(0, 200, (70, 28, 28, 1), np.uint8)
   labels = np.arange(70, dtype=np.int32) % 10
   return registry.Dataset(
     name=name, split=split, images=images, labels=labels, fingerprint='x'
@@ -32,30 +40,24 @@ def small_data(monkeypatch):
   monkeypatch.setattr(registry, 'load', fake_load)
 
 
-def write_run(path, models=('student', 'student_unconstrained')):
-  """Writes a run of a teacher and of students that grew from it."""
-  weights = config.LossWeights()
-  chain = [config.Stage('teacher', 'teacher', None, 0, 3, weights)]
-  chain += [
-      config.Stage(f'{model}_d1', model, 'teacher', 1, 3, weights if i == 0
-                   else config.LossWeights(lambda_y=0, lambda_diff=0))
-      for i, model in enumerate(models)
-  ]  # fmt: skip
+def write_run(path, chain=CHAIN, module=None):
+  """Writes a run of stages that are not trained."""
   run = workdirs.WorkDir(path)
   data = {'name': 'small', 'fingerprint': 'x', 'options': {}}
   run.begin('any', {}, data, [stage.name for stage in chain])
-  for number, stage in enumerate(chain):
-    module = autoencoders.MlpAutoencoder(2, stage.nuisance_dim, widths=(4,))
-    state = steps.TrainState(
-      np.int32(1), **autoencoders.init_variables(module, number), opt_state=()
+  for stage in chain:
+    own = module or autoencoders.MlpAutoencoder(
+      2, stage.nuisance_dim, widths=(4,)
     )
-    stages.save_finished(run, steps.Trained(stage, module, state))
+    variables = autoencoders.init_variables(own, 0)
+    state = steps.TrainState(np.int32(1), **variables, opt_state=())
+    stages.save_finished(run, steps.Trained(stage, own, state))
   return path
 
 
-@pytest.fixture
-def run(tmp_path):
-  return write_run(tmp_path / 'a run')
+@pytest.fixture(scope='module')
+def run(tmp_path_factory):
+  return write_run(tmp_path_factory.mktemp('runs') / 'a run')
 
 
 def test_the_supervised_student_comes_first(run):
@@ -65,8 +67,7 @@ def test_the_supervised_student_comes_first(run):
     ('a.run.teacher', 'a run', 'teacher'),
     ('a.run.student_unconstrained_d1', 'a run', 'student_unconstrained_d1'),
   ]
-  first = choices.find(str(run), stage='teacher')[0]
-  assert first.title == 'teacher'
+  assert choices.find(str(run), 'teacher')[0].title == 'teacher'
 
 
 def test_deviations_are_those_of_numpy_and_are_kept(run, monkeypatch):
@@ -89,16 +90,15 @@ def test_deviations_are_those_of_numpy_and_are_kept(run, monkeypatch):
 
 
 def test_samples_of_a_run_are_its_test_images(run):
-  own = choices.find(str(run))[0]
-  found = own.open_samples(None)
+  found = choices.find(str(run))[0].open_samples(None)
   expected = fake_load('small', 'test').images
   assert found.count == len(expected)
   np.testing.assert_array_equal(found.read([4, 2]), expected[[4, 2]])
 
 
 def test_a_folder_of_runs(tmp_path, caplog):
-  write_run(tmp_path / 'b' / 'run', ())
-  write_run(tmp_path / 'a', ())
+  write_run(tmp_path / 'b' / 'run', [TEACHER])
+  write_run(tmp_path / 'a', [TEACHER])
   (tmp_path / 'broken').mkdir()
   (tmp_path / 'broken' / 'manifest.json').write_text('{')
   found = choices.find(str(tmp_path))
@@ -106,38 +106,27 @@ def test_a_folder_of_runs(tmp_path, caplog):
   assert '1 runs' in caplog.text
 
 
-def _refused(*args, **options):
+def _refused(*args):
   with pytest.raises(errors.InputError, match='accepted') as info:
-    choices.find(*args, **options)[0].load()
+    choices.find(*args)[0].load()
   return str(info.value)
 
 
-def test_other_places_and_stages_are_refused(run, tmp_path):
-  assert 'student_d1' in _refused(str(run), stage='student_d09')
-  assert 'is not a run' in _refused(str(tmp_path), stage='teacher')
-  (tmp_path / 'empty').mkdir()
-  assert 'holds no run' in _refused(str(tmp_path / 'empty'))
+def test_other_places_stages_and_units_are_refused(run, tmp_path):
+  assert 'student_d1' in _refused(str(run), 'student_d09')
+  assert 'is not a run' in _refused(str(tmp_path), 'teacher')
+  assert 'holds no run' in _refused(str(tmp_path))
   assert 'does not exist' in _refused(str(tmp_path / 'none'))
-
-
-@pytest.mark.parametrize('entry', [None, [{'name': 'y1'}]], ids=str)
-def test_damaged_units_are_refused(run, entry):
   choices.find(str(run))[0].load()
   stored = json.loads((run / 'scales.json').read_text())
-  stored['student_d1']['units'] = entry
-  (run / 'scales.json').write_text(json.dumps(stored))
-  assert 'scales.json' in _refused(str(run))
-  (run / 'scales.json').write_text('{')
-  assert 'scales.json' in _refused(str(run))
+  stored['student_d1']['units'] = [{'name': 'y1'}]
+  for text in (json.dumps(stored), '{'):
+    (run / 'scales.json').write_text(text)
+    assert 'scales.json' in _refused(str(run))
 
 
 def test_models_that_do_not_predict_their_factors_are_left_out(tmp_path):
-  run = workdirs.WorkDir(tmp_path / 'faders')
-  run.begin('any', {}, {'name': 'small'}, ['fader'])
-  stage = config.Stage('fader', 'fader', None, 8, 1, config.LossWeights())
+  stage = config.Stage('fader', 'fader', None, 8, 1, WEIGHTS)
   module = fader.FaderAutoencoder(2, 2, image_size=8)
-  state = steps.TrainState(
-    np.int32(1), **autoencoders.init_variables(module, 0), opt_state=()
-  )
-  stages.save_finished(run, steps.Trained(stage, module, state))
+  write_run(tmp_path / 'faders', [stage], module)
   assert 'no finished model to edit with' in _refused(str(tmp_path / 'faders'))

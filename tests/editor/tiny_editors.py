@@ -1,5 +1,7 @@
 """Models with random weights to edit with, which compile in no time."""
 
+import functools
+
 import jax
 import numpy as np
 
@@ -11,22 +13,23 @@ from jacsup_jax.models import model as models
 ATTRIBUTES = (
     'Smiling', 'Eyeglasses', 'Mouth_Slightly_Open', '5_o_Clock_Shadow', 'Bald',
 )  # fmt: skip
-NUM_SAMPLES = 5
+SAMPLES = {
+  name: np.random.default_rng(0).integers(0, 256, (5, *shape), np.uint8)
+  for name, shape in {'faces': (16, 16, 3), 'digits': (28, 28, 1)}.items()
+}
 
 
-def make_faces(image_size=16):
-  """An editor of faces."""
+@functools.cache
+def make_faces():
+  """An editor of faces of 16x16 pixels."""
   module = autoencoders.FaceAutoencoder(
-    len(ATTRIBUTES),
-    4,
-    image_size=image_size,
-    first_width=4,
-    last_width=16,
+    len(ATTRIBUTES), 4, image_size=16, first_width=4, last_width=16,
     linear_factors=True,
-  )
+  )  # fmt: skip
   return _make(module, dict.fromkeys(ATTRIBUTES, 2.0), 'tiny faces')
 
 
+@functools.cache
 def make_digits():
   """An editor of digits, whose last unit cannot be moved."""
   module = autoencoders.MlpAutoencoder(2, 3, widths=(8,))
@@ -34,24 +37,11 @@ def make_digits():
   return _make(module, deviations, 'tiny digits')
 
 
-def make_choice(own, name, count=NUM_SAMPLES):
+def make_choice(name, load):
   """A choice of an editor, with noise to start from."""
-  random = np.random.default_rng(0)
-  images = random.integers(0, 256, (count, *own.image_shape), np.uint8)
-  return editor.Choice(
-    id=name,
-    group='tiny',
-    title=name,
-    load=lambda: own,
-    open_samples=lambda unused_editor: editor.Samples(
-      count, lambda rows: images[list(rows)]
-    ),
-  )
-
-
-def read_samples(choice):
-  found = choice.open_samples(None)
-  return found.read(range(found.count))
+  images = SAMPLES['faces' if name == 'faces' else 'digits']
+  samples = editor.Samples(len(images), lambda rows: images[list(rows)])
+  return editor.Choice(name, 'tiny', name, load, lambda unused_own: samples)
 
 
 def _make(module, deviations, title):

@@ -14,14 +14,13 @@ let loading = new AbortController();
 let telling = null;
 
 const sliders = new Sliders($('groups'), onMove);
-const edits = new server.Latest((bitmap, content) => {
+const edits = server.makeLatest((bitmap, content) => {
   draw($('edit'), bitmap);
   say('');
   $('edit').dispatchEvent(new CustomEvent('painted', {detail: content}));
 }, onFailure);
 
-// Errors: one line, until something succeeds.
-
+// Shows an error until something succeeds.
 function say(line) {
   $('error').textContent = line;
   $('error').hidden = !line;
@@ -50,8 +49,6 @@ async function attempt(work) {
   }
   if (loading === own) $('main').removeAttribute('aria-busy');
 }
-
-// Models and photos.
 
 function useModel(id, sample = null, wanted = null) {
   const file = sample === null ? photo?.file : null;
@@ -128,10 +125,8 @@ async function showSamples(signal) {
     const choice = make('input', {
       type: 'radio', name: 'sample', value: number, className: 'hidden_input',
       ariaLabel: title,
+      onchange: () => attempt((own) => take({sample: number}, own)),
     });
-    choice.addEventListener('change', () =>
-      attempt((own) => take({sample: number}, own)),
-    );
     const canvas = make('canvas');
     draw(canvas, bitmap, number, model.samples);
     label.append(choice, canvas);
@@ -157,8 +152,6 @@ function onMove(name, value) {
   refresh();
 }
 
-// What is shown.
-
 function showDetail() {
   $('detail_value').textContent = `${$('detail').value} %`;
   $('detail').style.setProperty('--at', $('detail').value / 100);
@@ -167,9 +160,7 @@ function showDetail() {
 function refresh() {
   if (!photo) return;
   edits.ask({
-    model: model.id,
-    photo: photo.id,
-    strengths: {...set.strengths},
+    model: model.id, photo: photo.id, strengths: {...set.strengths},
     keep_detail: set.detail,
   });
   clearTimeout(telling);
@@ -209,21 +200,16 @@ function filter() {
 
 function download() {
   if (!photo) return;
-  const moved = Object.entries(set.strengths).map(
-    ([name, value]) => `${name}${value > 0 ? '+' : ''}${value}`,
-  );
-  const what = photo.file ? 'photo' : `sample-${photo.sample}`;
-  const name = [what, ...moved].join('_').replace(/[^\w.+-]+/g, '-');
+  const name = describe().replaceAll('−', '-').replaceAll(' σ', '');
+  const download = `${name.replace(/[^\w.+-]+/g, '_').slice(0, 120)}.png`;
   $('edit').toBlob((blob) => {
-    const download = `${name.slice(0, 120)}.png`;
     const link = make('a', {href: URL.createObjectURL(blob), download});
     link.click();
     setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
   }, 'image/png');
 }
 
-// Links: model, sample and settings after the # of the address.
-
+// Makes a link: model, sample and settings after the # of the address.
 function makeLink() {
   const link = new URLSearchParams({model: model.id});
   if (photo.sample !== null) link.set('sample', photo.sample);
@@ -277,31 +263,13 @@ function listen() {
     $('units').focus();
   });
   document.addEventListener('dragover', (event) => {
-    if (!event.dataTransfer?.types.includes('Files')) return;
-    event.preventDefault();
-    $('drop').hidden = false;
-  });
-  document.addEventListener('dragleave', (event) => {
-    if (!event.relatedTarget) $('drop').hidden = true;
+    if (event.dataTransfer?.types.includes('Files')) event.preventDefault();
   });
   document.addEventListener('drop', (event) => {
-    $('drop').hidden = true;
     if (!event.dataTransfer?.files.length) return;
     event.preventDefault();
     usePhoto(event.dataTransfer.files[0]);
   });
-}
-
-function showModels() {
-  let group = null;
-  for (const own of offer.models) {
-    if (own.group && own.group !== group?.label) {
-      group = make('optgroup', {label: own.group});
-      $('model').append(group);
-    }
-    const place = own.group ? group : $('model');
-    place.append(new Option(own.title, own.id));
-  }
 }
 
 listen();
@@ -309,6 +277,8 @@ await attempt(async () => {
   offer = await server.listModels();
 });
 if (offer) {
-  showModels();
+  for (const {id, group, title} of offer.models) {
+    $('model').append(new Option(group ? `${group}: ${title}` : title, id));
+  }
   await useLink();
 }

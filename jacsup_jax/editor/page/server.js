@@ -6,13 +6,8 @@ export class Refused extends Error {}
 async function ask(path, options) {
   const response = await fetch(path, options);
   if (response.ok) return response;
-  let line = `${response.status} ${response.statusText}`;
-  try {
-    line = (await response.json()).error ?? line;
-  } catch {
-    // Not JSON: the status is all we know.
-  }
-  throw new Refused(line);
+  const line = await response.json().then((own) => own.error, () => null);
+  throw new Refused(line ?? `${response.status} ${response.statusText}`);
 }
 
 const askJson = async (path, options) => (await ask(path, options)).json();
@@ -48,44 +43,38 @@ export const drawEdit = (content, signal) =>
 
 // Sends one edit at a time and keeps only the latest of those that wait, so a
 // dragged slider is drawn as fast as the server can, and never out of order.
-export class Latest {
-  #show;
-  #fail;
-  #waiting = null;
-  #sending = null; // AbortController of the request under way
+// Calls `show(picture, content)` or `fail(error)`.
+export function makeLatest(show, fail) {
+  let waiting = null;
+  let sending = null; // AbortController of the request under way
 
-  // `show(picture, content)`, `fail(error)`.
-  constructor(show, fail) {
-    this.#show = show;
-    this.#fail = fail;
-  }
-
-  ask(content) {
-    this.#waiting = content;
-    if (!this.#sending) this.#run();
-  }
-
-  cancel() {
-    this.#waiting = null;
-    this.#sending?.abort();
-    this.#sending = null;
-  }
-
-  async #run() {
+  async function run() {
     const own = new AbortController();
-    this.#sending = own;
-    while (this.#waiting !== null) {
-      const content = this.#waiting;
-      this.#waiting = null;
+    sending = own;
+    while (waiting !== null) {
+      const content = waiting;
+      waiting = null;
       try {
         const picture = await drawEdit(content, own.signal);
-        if (own.signal.aborted) return;
-        this.#show(picture, content);
+        if (!own.signal.aborted) show(picture, content);
       } catch (error) {
-        if (own.signal.aborted) return;
-        this.#fail(error);
+        if (!own.signal.aborted) fail(error);
       }
+      if (own.signal.aborted) return;
     }
-    this.#sending = null;
+    sending = null;
   }
+
+  function ask(content) {
+    waiting = content;
+    if (!sending) run();
+  }
+
+  function cancel() {
+    waiting = null;
+    sending?.abort();
+    sending = null;
+  }
+
+  return {ask, cancel};
 }

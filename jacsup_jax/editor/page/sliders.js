@@ -10,26 +10,23 @@ export function showStrength(value) {
 }
 
 export class Sliders {
-  #place;
   #rows = new Map(); // by the name of a unit
-  #onMove;
 
-  // `onMove(name, value)` when a slider moves.
+  // Calls `onMove(name, value)` when a slider moves.
   constructor(place, onMove) {
-    this.#place = place;
-    this.#onMove = onMove;
+    Object.assign(this, {place, onMove});
   }
 
   build(units, groups) {
     this.#rows.clear();
-    this.#place.replaceChildren();
+    this.place.replaceChildren();
     for (const group of groups) {
       const own = units.filter((unit) => unit.group === group);
       if (!own.length) continue;
       const set = make('fieldset');
-      set.append(make('legend', {textContent: group}));
-      set.append(...own.map((unit) => this.#buildRow(unit)));
-      this.#place.append(set);
+      const rows = own.map((unit) => this.#buildRow(unit));
+      set.append(make('legend', {textContent: group}), ...rows);
+      this.place.append(set);
     }
   }
 
@@ -47,26 +44,23 @@ export class Sliders {
       type: 'button', className: 'reset_one', textContent: '↺', title,
       ariaLabel: title,
     });
-    row.append(make('label', {htmlFor: id, textContent: label}));
-    row.append(slider, output, reset);
+    const caption = make('label', {htmlFor: id, textContent: label});
+    row.append(caption, slider, output, reset);
     this.#rows.set(name, {unit, row, slider, output, reset});
     if (reach === 0) {
-      slider.disabled = true;
+      slider.disabled = reset.hidden = true;
       output.textContent = 'fixed';
       row.title = 'This unit is constant on the training data.';
-      reset.hidden = true;
       return row;
     }
     const moveToZero = () => {
-      if (Number(slider.value) === 0) return;
       this.set(name, 0);
-      this.#onMove(name, 0);
+      this.onMove(name, 0);
     };
     slider.addEventListener('input', () => {
       this.#show(name);
-      this.#onMove(name, Number(slider.value));
+      this.onMove(name, Number(slider.value));
     });
-    slider.addEventListener('dblclick', moveToZero);
     slider.addEventListener('keydown', (event) => {
       if (event.key === 'Delete' || event.key === 'Backspace') moveToZero();
     });
@@ -107,7 +101,7 @@ export class Sliders {
       row.hidden = !fold(`${unit.label} ${unit.name}`).includes(fold(text));
       count += !row.hidden;
     }
-    for (const set of this.#place.children) {
+    for (const set of this.place.children) {
       set.hidden = !set.querySelector('.unit:not([hidden])');
     }
     return count;
@@ -120,7 +114,6 @@ export class Sliders {
     output.textContent = `${text} σ`;
     slider.setAttribute('aria-valuetext', `${text} standard deviations`);
     slider.style.setProperty('--at', (value / unit.reach + 1) / 2);
-    reset.classList.toggle('idle', value === 0);
     reset.disabled = value === 0;
   }
 }
