@@ -31,7 +31,6 @@ from jacsup_jax.evaluation import judges
 from jacsup_jax.evaluation import swap_ceiling
 from jacsup_jax.evaluation import tables
 from jacsup_jax.figures import grids
-from jacsup_jax.figures import jacobians
 from jacsup_jax.figures import panels
 from jacsup_jax.figures import sweeps
 from jacsup_jax.models import model as model_lib
@@ -303,46 +302,30 @@ def _add_diagnostics(config, run, measured, path):
     for i, entry in zip(own, entries, strict=True):
       measured.rows[i].update(jacobian_diagnosis.row_entries(entry))
     first = first or (models, entries)
-  _write_diagnostics(
-      path, *first, images,
-      images_measured=count,
-  )  # fmt: skip
-  for line in jacobian_diagnosis.format_undefined(first[1], count):
-    progress.note(line)
+  _write_diagnostics(path, *first, images)
 
 
-def _write_diagnostics(rows_path, models, entries, images, **described):
-  """Writes the diagnosis of models, and pictures of cosines and directions.
+def _write_diagnostics(rows_path, models, entries, images):
+  """Writes the diagnosis of models, and pictures of principal directions.
 
   Directions are those of the largest trained model of each kind with a flat
   nuisance.
   """
-
-  def save(figure, end):
-    path = rows_path.with_name(f'{rows_path.stem}_{end}.png')
-    files.write_whole(path, panels.encode(figure))
-
   largest = {}
   for trained, entry in zip(models, entries, strict=True):
-    found, stage = entry['column_cosines'], trained.stage
+    stage = trained.stage
     kind = stage.model.replace('_', ' ').replace('jacobian', 'Jacobian')
     title = f'{kind}, d = {stage.nuisance_dim}'
-    figure = jacobians.column_cosines(
-      np.array(found['cosines'], float),
-      np.array(found['examples']),
-      found['names'],
-      title,
-    )
-    save(figure, f'cosines_{stage.name}')
     directions = entry['principal_directions'] or {}
     if 'directions' in directions and stage.model != 'random':
       largest[stage.model] = trained, directions, title
   for trained, directions, title in largest.values():
     figure = _draw_directions(trained.model, images, directions, title)
-    save(figure, f'directions_{trained.stage.name}')
+    name = f'{rows_path.stem}_directions_{trained.stage.name}.png'
+    files.write_whole(rows_path.with_name(name), panels.encode(figure))
   files.write_whole(
     rows_path.with_name(f'{rows_path.stem}_diagnostics.json'),
-    json.dumps({**described, 'models': entries}, indent=1),
+    json.dumps({'images_measured': len(images), 'models': entries}, indent=1),
   )
 
 

@@ -1,8 +1,7 @@
-"""What a decoder's Jacobian shows: agreement, columns, principal directions.
+"""What a decoder's Jacobian shows: agreement, and principal directions.
 
-The derivative itself is measured, exactly, for any pure function `decode(code)
--> [B, H, W, C]` that treats examples independently; codes are `[B, K]` factors
-and nuisance of any shape. A column is the derivative with respect to a factor.
+Derivatives are exact, of any pure `decode(code) -> [B, H, W, C]` that treats
+examples independently; a column is the derivative with respect to a factor.
 """
 
 from collections.abc import Sequence
@@ -17,8 +16,6 @@ from jacsup_jax.core import codes
 from jacsup_jax.core import errors
 from jacsup_jax.data import batches
 
-# Columns that are held at a time, unless those of one image are more.
-_COLUMN_BYTES = 2**26
 # Extra directions: orthogonal iteration converges by the ratio of the last
 # singular value asked for to the first one left out.
 _MORE_DIRECTIONS = 4
@@ -54,12 +51,10 @@ def multiply_columns(
 
   InputError if the two differ in examples, factors or image shape.
   """
+  sides = (student_decode, student_code), (teacher_decode, teacher_code)
   shapes = [
     (*code.factors.shape, *jax.eval_shape(decode, code).shape[1:])
-    for decode, code in (
-      (student_decode, student_code),
-      (teacher_decode, teacher_code),
-    )
+    for decode, code in sides
   ]
   if shapes[0] != shapes[1] or len(shapes[0]) != 5:
     raise errors.InputError(
@@ -72,10 +67,8 @@ def multiply_columns(
     teacher = _linearize_factors(teacher_decode, codes[1])
 
     def multiply_column(direction):
-      columns = student(direction), teacher(direction)
-      return [
-        jnp.sum(a * b) for a, b in (columns[:1] * 2, columns[1:] * 2, columns)
-      ]
+      a, b = student(direction), teacher(direction)
+      return jnp.sum(a * a), jnp.sum(b * b), jnp.sum(a * b)
 
     units = jnp.eye(codes[0].factors.size)
     return ColumnProducts(*jax.lax.map(multiply_column, units))
@@ -98,8 +91,8 @@ def compute_agreement(
 
   Returns:
     JSON values: `cosine` and `norm_error`, means over factors; `factors`, those
-    of each by its name, with the numbers of examples left out,
-    `undefined_cosines` and `undefined_norm_errors`. None is a mean of nothing.
+    of each by its name, with the number of examples left out. None is a mean of
+    nothing.
   """
   student, teacher, both = (np.asarray(x, np.float64) for x in products)
   nonzero = np.isfinite(teacher) & np.isfinite(student) & (teacher > 0)
@@ -123,38 +116,6 @@ def compute_agreement(
   return {**means, 'factors': factors}
 
 
-def compute_column_cosines(
-  decode: codes.DecodeFn, code: codes.Code
-) -> tuple[jax.Array, jax.Array]:
-  """Computes the cosines between the columns of one decoder's Jacobian.
-
-  Factors may move the image together (1), against each other (-1), or
-  independently (0); averaged over the examples where both columns are not zero.
-  Returns `[K, K]` cosines, 0 where no example defines one, and `[K, K]` int,
-  the number of examples that do.
-  """
-  image_shape = jax.eval_shape(decode, code).shape[1:]
-  needed = 4 * code.factors.shape[1] * math.prod(image_shape)
-
-  def compare(code):
-    columns = jax.lax.map(
-      _linearize_factors(decode, code), jnp.eye(code.factors.size)
-    )
-    columns = columns.reshape(columns.shape[0], -1)
-    norms = jnp.linalg.norm(columns, axis=1, keepdims=True)
-    # Scaled first: squares of small ones would not be numbers any more.
-    units = columns / jnp.where(norms > 0, norms, 1.0)
-    defined = (norms > 0) & (norms > 0).T
-    return units @ units.T, defined
-
-  cosines, defined = jax.lax.map(
-    compare, code, batch_size=max(1, _COLUMN_BYTES // needed)
-  )
-  count = jnp.sum(defined, axis=0)
-  total = jnp.sum(jnp.where(defined, cosines, 0.0), axis=0)
-  return jnp.clip(total / jnp.maximum(count, 1), -1.0, 1.0), count
-
-
 def find_principal_directions(
   decode: codes.DecodeFn,
   code: codes.Code,
@@ -168,8 +129,9 @@ def find_principal_directions(
   the Jacobian with respect to the nuisance, by orthogonal iteration: J is
   never formed. It ends where the largest ||G v - s^2 v|| of the `count`
   directions asked for is below the tolerance times the largest eigenvalue.
-  Singular values are the root mean square, over examples, of the change of the
-  whole image per unit along the direction, whose largest element is positive.
+  Singular values are the root mean square, over examples, of the image's change
+  per unit along the direction, whose largest element is positive. InputError
+  unless `count` is from 1 to the units of the nuisance.
   """
   shape = code.nuisance.shape[1:]
   dim = math.prod(shape)
@@ -180,9 +142,8 @@ def find_principal_directions(
     )
   size = min(dim, count + _MORE_DIRECTIONS)
   block, _ = jnp.linalg.qr(jax.random.normal(jax.random.key(0), (dim, size)))
-  vectors, values, residuals = _iterate(
-    _make_gram(decode, code), block, count, tolerance
-  )
+  apply = _make_gram(decode, code)
+  vectors, values, residuals = _iterate(apply, block, count, tolerance)
   vectors = vectors[:count]
   largest = jnp.argmax(jnp.abs(vectors), axis=1, keepdims=True)
   signs = jnp.sign(jnp.take_along_axis(vectors, largest, axis=1))
@@ -245,9 +206,8 @@ def _linearize_factors(decode, code):
 
 def _divide(numerator, denominator, defined):
   """Divides where it is defined; NaN elsewhere."""
-  return np.divide(
-    numerator, denominator, out=np.full(numerator.shape, np.nan), where=defined
-  )
+  empty = np.full(numerator.shape, np.nan)
+  return np.divide(numerator, denominator, out=empty, where=defined)
 
 
 def _mean(values):

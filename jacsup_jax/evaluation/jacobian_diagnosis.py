@@ -6,7 +6,6 @@ import functools
 from typing import Any
 
 import jax
-import numpy as np
 
 from jacsup_jax.core import codes
 from jacsup_jax.core import config
@@ -46,14 +45,15 @@ def measure(
   Returns:
     JSON values per model: `stage`, `model`, `nuisance_dim`; `supervisor` and
     `first_teacher`, see `jacobian_agreement.compute_agreement`, or None;
-    `column_cosines`; `principal_directions` of the nuisance, or None.
+    `principal_directions` of the nuisance, or None.
   """
   members = {
     stage.name: _Member(stage, model, _encode(model, images, attributes))
     for stage, model in zip(stages, stage_models, strict=True)
   }
-  names = list(factor_names)
-  return [_measure_member(own, members, names) for own in members.values()]
+  return [
+    _measure_member(own, members, factor_names) for own in members.values()
+  ]
 
 
 def row_entries(diagnosed: dict[str, Any]) -> dict[str, float | None]:
@@ -66,32 +66,10 @@ def row_entries(diagnosed: dict[str, Any]) -> dict[str, float | None]:
   return row
 
 
-def format_undefined(
-  diagnosed: Sequence[dict[str, Any]], num_images: int
-) -> list[str]:
-  """Lists the zero columns of Jacobians, which no mean includes, as lines."""
-  lines = []
-  for entry in diagnosed:
-    for found in filter(None, (entry['supervisor'], entry['first_teacher'])):
-      zero = [
-        f'{name} ({factor["undefined_cosines"]})'
-        for name, factor in found['factors'].items()
-        if factor['undefined_cosines']
-      ]
-      if zero:
-        lines.append(
-          f'{entry["stage"]} against {found["stage"]}: the cosine of the'
-          ' Jacobians is undefined, as a column is zero, on so many of'
-          f' {num_images} images: {", ".join(zero)}'
-        )
-  return lines
-
-
 def _measure_member(member, members, factor_names):
-  stage, names, whole = member.stage, list(factor_names), None
+  stage, names = member.stage, list(factor_names)
   if member.code.nuisance.ndim == 2:
     names += [f'z{i + 1}' for i in range(member.code.nuisance.shape[1])]
-    whole = len(names)
   is_student = stage.model.startswith('student')
   supervisor = members.get(stage.supervisor) if is_student else None
   first = None
@@ -109,7 +87,6 @@ def _measure_member(member, members, factor_names):
       if first is supervisor
       else first and _compare(member, first, factor_names)
     ),
-    'column_cosines': _compare_columns(*_split(member, whole), names),
     'principal_directions': _find_directions(member),
   }
 
@@ -141,13 +118,6 @@ def _compare(student, teacher, names):
   return {'stage': teacher.stage.name, **found}
 
 
-def _compare_columns(model, code, names):
-  cosines, count = jax.device_get(_column_cosines(model, code))
-  # NaN is not JSON.
-  known = np.where(count > 0, cosines.astype(object), None)
-  return {'names': names, 'cosines': known.tolist(), 'examples': count.tolist()}
-
-
 def _find_directions(member):
   """Finds the principal directions of a model's nuisance, if it has any."""
   dim = member.code.nuisance[0].size
@@ -177,11 +147,6 @@ def _multiply_columns(student, student_code, teacher, teacher_code):
   return jacobian_agreement.multiply_columns(
     student.decode, student_code, teacher.decode, teacher_code
   )
-
-
-@jax.jit
-def _column_cosines(model, code):
-  return jacobian_agreement.compute_column_cosines(model.decode, code)
 
 
 @functools.partial(jax.jit, static_argnums=2)

@@ -17,12 +17,10 @@ import pytest
 from jacsup_jax.core import errors
 from jacsup_jax.figures import curves
 from jacsup_jax.figures import grids
-from jacsup_jax.figures import jacobians
 from jacsup_jax.figures import panels
 from jacsup_jax.figures import pictures
 
 NAMES = ('5_o_Clock_Shadow', 'Mouth_Slightly_Open', 'Bald')
-COSINES = np.array([[1, -0.5, 0], [-0.5, 1, 0], [0, 0, 0]])
 
 
 def _images(*shape):
@@ -95,8 +93,6 @@ EXAMPLES = {
     'error_curves': lambda: curves.error_curves(PHASES),
     'adversarial_curves': lambda: curves.adversarial_curves(ADVERSARIAL, 0.7),
     'tradeoff': lambda: curves.tradeoff(ROWS),
-    'column_cosines': lambda: jacobians.column_cosines(
-        COSINES, COSINES != 0, ('y1', 'y2', 'z1'), 'a title'),
 }  # fmt: skip
 # Tiles of each axes. Donors of swaps are above, recipients on the left.
 TILES = {
@@ -211,12 +207,6 @@ def test_tradeoff_has_percents_over_errors():
   figure.draw_without_rendering()
   lines = figure.axes[0].lines
   assert [line.get_fillstyle() for line in lines] == ['full', 'none']
-
-
-def test_cosines_are_written_unless_undefined():
-  axes = EXAMPLES['column_cosines']().axes[0]
-  assert _texts(axes.texts) == ['1.00', '−0.50', '−0.50', '1.00']
-  assert axes.images[0].get_array().mask.sum() == 5
 
 
 @pytest.mark.parametrize('name', EXAMPLES)
