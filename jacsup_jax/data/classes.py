@@ -35,7 +35,12 @@ def load(
   image_shape: tuple[int, int, int] | None,
   report: Callable[[str], None],
 ) -> registry.Dataset:
-  """Loads one split of a set, preparing the set first; see `registry.load`."""
+  """Loads one split of a set; see `registry.load`.
+
+  It is read from a data folder that holds it; else prepared from its original
+  files in the folder, in DATA_DIR/NAME or in DATA_DIR/downloads/manual; else
+  downloaded, which takes TensorFlow.
+  """
   part = 'test' if split == 'test' else 'train'
   root = prepared.find_root(data_dir)
   builder = prepared.find_builder(name, root)

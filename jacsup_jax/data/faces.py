@@ -28,7 +28,6 @@ from jacsup_jax.data import registry
 def load(
   name: str,
   split: str,
-  *,
   data_dir: files.Path | None,
   image_size: int,
   attributes: Sequence[str] | None,
@@ -39,12 +38,7 @@ def load(
 ) -> registry.Dataset:
   """Loads one split of a set of faces; see `registry.load`."""
   config_lib.check_image_size(image_size)
-  if name == 'celeba_folder':
-    source = celeba.find_source(data_dir, image_size, skip_bad_images)
-  elif name == 'celeb_a':
-    source = _find_celeb_a(data_dir, image_size, report)
-  else:
-    source = _find_drawn(data_dir, image_size)
+  source = _find_source(name, data_dir, image_size, skip_bad_images, report)
   stored_split = 'train' if split == 'held_out' and held_out else split
   if stored_split not in source.splits or held_out < 0:
     raise errors.InputError(
@@ -71,8 +65,9 @@ def load(
   columns = [known.index(name) for name in names]
   mapped, values = mapped[part], np.array(values[part][:, columns], order='C')
   images = np.array(mapped) if in_memory else None
-  for array in [values] if images is None else [values, images]:
-    array.flags.writeable = False
+  values.flags.writeable = False
+  if images is not None:
+    images.flags.writeable = False
   if name == 'celeb_a':
     digest = source.key  # It is known by the files of TFDS.
   key = (digest, stored_split, image_size, part.start, part.stop, *names)
@@ -87,6 +82,14 @@ def load(
     image_shape=(image_size, image_size, 3),
     read_images=lambda rows: np.array(mapped[rows]),
   )
+
+
+def _find_source(name, data_dir, image_size, skip_bad_images, report):
+  if name == 'celeba_folder':
+    return celeba.find_source(data_dir, image_size, skip_bad_images)
+  if name == 'celeb_a':
+    return _find_celeb_a(data_dir, image_size, report)
+  return _find_drawn(data_dir, image_size)
 
 
 def _find_celeb_a(data_dir, image_size, report) -> registry.FaceSource:

@@ -107,18 +107,14 @@ def load(
 ) -> Dataset:
   """Loads one split of a set, preparing the set first if needed.
 
-  Classes: `mnist_embedded` is in this package, `arrays` your own .npz file (see
-  arrays.py), any other name a TFDS set of images with a class label. That is
-  read from a data folder that holds it; else prepared from its original files
-  in the folder, in DATA_DIR/NAME or in DATA_DIR/downloads/manual; else
-  downloaded, which takes TensorFlow. Validation is the last 10,000 training
-  examples, or the last sixth of a training set smaller than 20,000;
-  train_minus_validation is the rest, train is both.
+  Classes: `mnist_embedded` is in this package, `arrays` your own .npz file, any
+  other name a TFDS set of images with a class label (see `classes.load`).
+  Validation is the last 10,000 training examples, or the last sixth of fewer
+  than 20,000; train_minus_validation is the rest, train is both.
 
   Faces: `synthetic_faces` is drawn here, `celeba_folder` a folder in CelebA's
-  layout (see celeba.py), `celeb_a` TFDS's own. train, validation and test are
-  the official partitions; with `held_out`, the last examples of train are the
-  split held_out instead.
+  layout, `celeb_a` TFDS's own. train, validation and test are the official
+  partitions; held_out is the end of train, if `held_out` is given.
 
   Args:
     name: of the set.
@@ -134,20 +130,12 @@ def load(
     report: receives one line when the set is prepared.
   """
   # Imported here: TFDS takes a second.
-  reader = importlib.import_module(
-    f'jacsup_jax.data.{_READERS.get(name, "classes")}'
-  )
+  module = _READERS.get(name, 'classes')
+  reader = importlib.import_module(f'jacsup_jax.data.{module}')
   if name in KNOWN_FACES:
     return reader.load(
-      name,
-      split,
-      data_dir=data_dir,
-      image_size=64 if image_size is None else image_size,
-      attributes=attributes,
-      in_memory=in_memory,
-      skip_bad_images=skip_bad_images,
-      held_out=held_out,
-      report=report,
+      *(name, split, data_dir, image_size or 64, attributes),
+      *(in_memory, skip_bad_images, held_out, report),
     )
   if attributes is not None or image_size is not None or held_out:
     raise errors.InputError(

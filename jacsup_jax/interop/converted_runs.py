@@ -24,8 +24,6 @@ from jacsup_jax.runs import stages
 from jacsup_jax.runs import workdir as workdirs
 from jacsup_jax.training import steps
 
-_FACES = 'celeba_folder'
-
 
 def import_model(
   source: str | os.PathLike[str],
@@ -40,23 +38,30 @@ def import_model(
   """Converts a file of released weights to a run, or to a directory of judges.
 
   The run has one stage, planned and finished: the other commands evaluate it,
-  edit with it, and grow students from it.
-
-  `source` is a file of `state_dicts.read`, `output` a new directory; options
-  are flags of experiments.convert. Returns a line that describes what was
-  written. Raises InputError if the file is not of a released network, or does
-  not go with the options; nothing is written then.
+  edit with it, and grow students from it. `source` is a file of
+  `state_dicts.read`, `output` a new directory; options are flags of
+  experiments.convert. Returns a line that describes what was written. Raises
+  InputError, and writes nothing, if the file is not of a released network or
+  does not go with the options.
   """
   output = _check_new(output)
   state = state_dicts.read(source)
   found = released.from_state_dict(os.fspath(source), state, num_factors)
-  name = dataset or registry.DEFAULT_DATASET
-  if isinstance(found.module, classifiers.MlpJudge):
+  module, name = found.module, dataset or registry.DEFAULT_DATASET
+  if isinstance(module, classifiers.MlpJudge):
     return _write_judge(output, found, name, data_dir, epochs)
-  if isinstance(found.module, autoencoders.FaceAutoencoder):
-    data = _describe_faces(found.module, dataset or _FACES, attributes)
+  if isinstance(module, autoencoders.FaceAutoencoder):
+    names = list(attributes)  # The images are not read.
+    if not len(names) == len(set(names)) == module.num_factors:
+      raise errors.InputError(
+        f'--attributes={",".join(names)}, and the model has'
+        f' {module.num_factors} factors; accepted: a name for each, in order.'
+      )
+    options = {'image_size': module.image_size, 'attributes': names}
+    data = {'name': dataset or 'celeba_folder', 'fingerprint': None}
+    data |= {'attributes': names, 'options': options}
   else:
-    shape = found.module.image_shape
+    shape = module.image_shape
     train = registry.load(name, 'train', data_dir=data_dir, image_shape=shape)
     options = {'image_shape': list(shape)}
     data = {'name': name, 'fingerprint': train.fingerprint, 'options': options}
@@ -64,7 +69,7 @@ def import_model(
   sha256 = hashlib.sha256(files.read_bytes(source)).hexdigest()
   converted = {'file': os.path.basename(source), 'sha256': sha256}
   stage = _write_run(output, found, data, epochs, converted)
-  return f'{_describe(found.module)}: stage {stage} of the run in {output}'
+  return f'{_describe(module)}: stage {stage} of the run in {output}'
 
 
 def export_model(
@@ -74,8 +79,8 @@ def export_model(
 ) -> str:
   """Converts a stage of a run, by default the last one, to a new file.
 
-  Returns a line that describes what was written. Raises InputError if there is
-  no such stage, or the released code has no such model.
+  Returns a line that describes it. Raises InputError if there is no such stage,
+  or the released code has no such model.
   """
   output = _check_new(output)
   if not os.fspath(output).endswith(state_dicts.SAFETENSORS):
@@ -83,10 +88,10 @@ def export_model(
   run = runs.Run.open(source, '--input')
   name = run.find_stage(stage or next(reversed(run.stages), None))
   trained = run.trained(name)
-  step = int(trained.state.step)
-  variables = trained.model.variables
-  found = released.Converted(trained.module, variables, step)
-  state = released.to_state_dict(found)
+  step, variables = int(trained.state.step), trained.model.variables
+  state = released.to_state_dict(
+    released.Converted(trained.module, variables, step)
+  )
   with files.writing(output):
     output.parent.mkdir(parents=True, exist_ok=True)
   state_dicts.write(output, state)
@@ -101,21 +106,6 @@ def _check_new(output):
   return path
 
 
-def _describe_faces(module, dataset, attributes):
-  """Describes the data of a model of faces, which are not read."""
-  names = list(attributes)
-  if not len(names) == len(set(names)) == module.num_factors:
-    raise errors.InputError(
-      f'--attributes={",".join(names)}, and the model has {module.num_factors}'
-      ' factors; accepted: a name for each, in their order.'
-    )
-  options = {'image_size': module.image_size, 'attributes': names}
-  return {
-      'name': dataset, 'fingerprint': None, 'attributes': names,
-      'options': options,
-  }  # fmt: skip
-
-
 def _describe(module):
   if isinstance(module, classifiers.MlpJudge):
     return f'judge of {module.num_classes} classes'
@@ -125,7 +115,7 @@ def _describe(module):
 
 def _write_run(output, found, data, epochs, converted) -> str:
   """Writes a run of one finished stage, whole or not at all."""
-  module, nuisance_dim = found.module, found.module.nuisance_dim
+  module = found.module
   flags = {'dataset': data['name'], 'seed': 0, 'seeds': 1, 'epochs': epochs}
   weights = config.LossWeights()
   name = model = 'teacher'
@@ -133,8 +123,8 @@ def _write_run(output, found, data, epochs, converted) -> str:
     weights = config.AttributeLossWeights()
     flags['selection_images'] = 256  # as experiments.celeba measures
   elif not module.normalize_code:
-    name, model = f'student_d{nuisance_dim:02d}', 'student'
-  stage = config.Stage(name, model, None, nuisance_dim, epochs, weights)
+    name, model = f'student_d{module.nuisance_dim:02d}', 'student'
+  stage = config.Stage(name, model, None, module.nuisance_dim, epochs, weights)
   state = steps.TrainState(
     np.int32(found.steps), **found.variables, opt_state=()
   )

@@ -1,17 +1,7 @@
 """Convert PyTorch state dicts of the released code to our variables and back.
 
-Arrays in, arrays out. One table per class of modules says which tensor is which
-leaf, and both directions follow it:
-
-  MlpAutoencoder: `encoder` and `decoder` are sequences of linear layers, each
-    followed by an activation, hence 0, 2, 4 and 6. A first teacher's encoder
-    ends in 7, a BatchNorm without scale and bias. A code is (nuisance, factors)
-    there, the newest nuisance unit first; here it is (factors, nuisance), the
-    newest unit last. Factors keep their order.
-  MlpJudge: `model.fc1`, `model.fc2` and `model.out`.
-  FaceAutoencoder: `enc_layers.N` and `dec_layers.N` are a convolution (0) and a
-    BatchNorm (1), which the first and the last layer lack. Transposed
-    convolutions have no bias; their last input channels are the factors.
+Arrays in, arrays out. `_list_mlp`, `_list_judge` and `_list_faces` say which
+tensor is which leaf, and both directions follow them.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -34,10 +24,10 @@ _Change = Callable[[np.ndarray], np.ndarray]
 
 
 class Converted(NamedTuple):
-  """A model of the released code."""
+  """A model of the released code, with variables of numpy arrays."""
 
   module: nn.Module
-  variables: codes.Variables  # of numpy arrays
+  variables: codes.Variables
   steps: int  # batches that its BatchNorm has seen; 0 if the file has no count
 
 
@@ -55,18 +45,24 @@ def from_state_dict(
 ) -> Converted:
   """Converts a state dict to variables of the module that its names imply.
 
-  `state` has floats `[...]` of any size by name, and counts of batches, which
-  may be missing; `num_factors` is k of a student on digits, whose shapes give
-  only k + d; `where` is the file, for messages.
-
-  Raises:
-    InputError: if the names are of none of the released networks; names the
-      first tensor that does not fit, or has numbers that no model has.
+  `state` has floats by name, and counts of batches, which may be missing;
+  `num_factors` is k of a student on digits, whose shapes give only k + d.
+  Raises InputError, which names the file `where`, if the names are of none of
+  the released networks, or a tensor does not fit or has numbers no model has.
   """
   module = _find_module(where, state, num_factors)
   entries = _list_entries(module)
+  expected = _list_shapes(where, module, entries)
+  # PyTorch before 0.4.1 had no counts.
   counters = {_counter_after(entry) for entry in entries}
-  _check_names_and_shapes(where, state, _list_shapes(where, module), counters)
+  expected |= {name: () for name in state if name in counters}
+  for name in {**expected, **state}:
+    shape = state[name].shape if name in state else None
+    if shape != expected.get(name):
+      raise errors.InputError(
+        f'{where} has {files.describe(name)} of shape {shape}; accepted:'
+        f' {expected.get(name)}.'
+      )
   flat, steps = {}, 0
   for entry in entries:
     array = _to_float32(where, entry.name, state[entry.name])
@@ -116,8 +112,14 @@ def _permuted(order, change, axis):
 
 
 def _list_mlp(module) -> Iterable[_Entry]:
+  """Lists linear layers with an activation after each, hence 0, 2, 4 and 6.
+
+  A first teacher's encoder ends in a BatchNorm without scale and bias. A code
+  is (nuisance, factors), the newest nuisance unit first; here (factors,
+  nuisance), the newest unit last. Factors keep their order.
+  """
   last, nuisance_dim = len(module.widths), module.nuisance_dim
-  # Where in their code each unit of ours is: they put a new unit first.
+  # Where in their code each unit of ours is.
   order = np.r_[: module.num_factors + nuisance_dim]
   order = np.r_[order[nuisance_dim:], order[:nuisance_dim][::-1]]
   of_vector = _permuted(order, _SAME, 0)
@@ -143,6 +145,10 @@ def _list_judge(unused_module) -> Iterable[_Entry]:
 
 
 def _list_faces(module) -> Iterable[_Entry]:
+  """Lists convolutions, each but the first and last with a BatchNorm.
+
+  The last input channels of transposed ones are the factors.
+  """
   depth = module.image_size.bit_length() - 2
   for i in range(depth):
     name, path = f'enc_layers.{i}', ('encoder', f'down_{i}')
@@ -220,7 +226,7 @@ def _find_module(where, state, num_factors) -> nn.Module:
   shape, (*widths, size) = _list_sizes(where, state, names)
   is_teacher = f'encoder.{2 * depth - 1}.running_mean' in state
   factors = size if is_teacher else num_factors
-  if factors > size - (not is_teacher):
+  if not is_teacher and factors >= size:
     raise errors.InputError(
       f'{where} has a code of {size} units, with --num_factors={num_factors};'
       ' accepted: fewer factors than units.'
@@ -267,31 +273,18 @@ def _find_faces(where, state):
   )
 
 
-def _list_shapes(where, module) -> dict[str, tuple[int, ...]]:
+def _list_shapes(where, module, entries) -> dict[str, tuple[int, ...]]:
   """Lists the shape of each tensor except counts, in PyTorch's order."""
   try:
     template = jax.eval_shape(lambda: autoencoders.init_variables(module, 0))
   except (ValueError, TypeError, ZeroDivisionError) as error:
     raise errors.InputError(f'{where} has no such model: {error}.') from error
   flat, shapes = traverse_util.flatten_dict(template), {}
-  for entry in _list_entries(module):
+  for entry in entries:
     # A view of one number takes no memory.
     view = np.broadcast_to(np.float32(0), flat[entry.path].shape)
     shapes[entry.name] = entry.to_theirs(view).shape
   return shapes
-
-
-def _check_names_and_shapes(where, state, expected, counters):
-  """Raises InputError that names the first tensor that does not fit."""
-  found = {name: array.shape for name, array in state.items()}
-  # PyTorch before 0.4.1 had no counts.
-  expected = expected | {name: () for name in found if name in counters}
-  for name in {**expected, **found}:
-    if found.get(name) != expected.get(name):
-      raise errors.InputError(
-        f'{where} has {files.describe(name)} of shape {found.get(name)};'
-        f' accepted: {expected.get(name)}.'
-      )
 
 
 def _to_float32(where, name, array) -> np.ndarray:

@@ -25,16 +25,12 @@ _ACCEPTED = (
 )
 
 
-def read(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
+def read(path: files.Path) -> dict[str, np.ndarray]:
   """Reads the tensors of `*.safetensors`, or of a file that PyTorch saved.
 
-  Returns:
-    Arrays `[...]` by name, in the order of the file; PyTorch's bfloat16
-    as float32.
-
-  Raises:
-    InputError: if the file is damaged or holds anything but named tensors, or
-      PyTorch is needed and not installed.
+  Returns arrays by name, in the order of the file; PyTorch's bfloat16 as
+  float32. Raises InputError if the file is damaged or holds anything but named
+  tensors, or PyTorch is needed and not installed.
   """
   if not os.fspath(path).endswith(SAFETENSORS):
     return _read_torch(path)
@@ -47,9 +43,7 @@ def read(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     ) from error
 
 
-def write(
-  path: str | os.PathLike[str], state: Mapping[str, np.ndarray]
-) -> None:
+def write(path: files.Path, state: Mapping[str, np.ndarray]) -> None:
   """Writes contiguous arrays `[...]` by name, whole or not at all.
 
   `*.safetensors` need no PyTorch; other files are as `torch.save` writes them.
@@ -66,7 +60,7 @@ def write(
   files.write_whole(path, content)
 
 
-def import_torch(path: str | os.PathLike[str]) -> Any:
+def import_torch(path: files.Path) -> Any:
   """Imports PyTorch, or raises InputError that names the file it is for."""
   try:
     import torch

@@ -1,7 +1,7 @@
 """Layouts of the released networks.
 
-`released_modules.npz` has small networks with random weights, and what PyTorch
-computes with them; see released_modules.py.
+`released_modules.npz` has small networks with random weights and what PyTorch
+computes with them, by released_modules.py of commit 6a6948a.
 """
 
 import pathlib
@@ -10,7 +10,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from safetensors import numpy as safetensors_numpy
 
 from jacsup_jax.core import codes
 from jacsup_jax.core import errors
@@ -73,14 +72,8 @@ def equal_bits(found, expected):
     assert found[name].tobytes() == array.tobytes(), name
 
 
-@jax.jit
-def _encode(model, images):
-  return model.encode(images)
-
-
-@jax.jit
-def _decode(model, code):
-  return model.decode(code)
+_encode = jax.jit(lambda model, images: model.encode(images))
+_decode = jax.jit(lambda model, code: model.decode(code))
 
 
 def refuses(state, *parts, **options):
@@ -135,15 +128,10 @@ def test_units_are_in_the_order_of_their_discovery():
   np.testing.assert_array_equal(kernel, np.tile(order[:, None], (1, 4)))
 
 
-@pytest.mark.parametrize('dtype', ['float16', 'float64'])
-def test_other_floats_become_float32(tmp_path, dtype):
+def test_other_floats_become_float32():
   state, _ = stored('mnist_student')
-  other = {name: x.astype(dtype) for name, x in state.items()}
-  path = tmp_path / 'x.safetensors'
-  safetensors_numpy.save_file(other, path)
-  back = released.to_state_dict(
-    released.from_state_dict('it', state_dicts.read(path))
-  )
+  other = {name: x.astype(np.float16) for name, x in state.items()}
+  back = released.to_state_dict(released.from_state_dict('it', other))
   equal_bits(back, {n: other[n].astype(np.float32) for n in state})
 
 
@@ -154,17 +142,11 @@ def test_gradient_with_respect_to_factors_is_pytorchs(kind):
   nuisance = channels_last(measured['nuisance'])
   nuisance = jnp.asarray(nuisance if kind == 'celeba' else nuisance[:, ::-1])
 
-  @jax.jit
-  def compute_gradient(factors):
-    decode = lambda y: jnp.sum(model.decode(codes.Code(y, nuisance)) ** 2)
-    return jax.grad(decode)(factors)
-
+  decode = lambda y: jnp.sum(model.decode(codes.Code(y, nuisance)) ** 2)
+  gradient = jax.jit(jax.grad(decode))(jnp.asarray(measured['factors']))
   # Sums over all pixels.
   np.testing.assert_allclose(
-    compute_gradient(jnp.asarray(measured['factors'])),
-    measured['gradient'],
-    rtol=1e-4,
-    atol=1e-4,
+    gradient, measured['gradient'], rtol=1e-4, atol=1e-4
   )
 
 
@@ -180,21 +162,6 @@ def test_there_and_back_is_exact(kind, tmp_path):
   equal_bits({name: read[name] for name in state}, state)
   template = autoencoders.init_variables(converted.module, 0)
   assert jax.tree.structure(converted.variables) == jax.tree.structure(template)
-
-
-@pytest.mark.parametrize('kind', KINDS)
-def test_pytorch_still_computes_what_is_stored(kind, tmp_path):
-  pytest.importorskip('torch', reason='PyTorch is not installed')
-  import released_modules
-
-  state, measured = stored(kind)
-  found = released_modules.measure(kind)
-  assert {f'state/{name}' for name in state} | set(measured) == set(found)
-  for name, array in measured.items():
-    np.testing.assert_allclose(found[name], array, rtol=1e-4, atol=1e-4)
-  assert list(state) == list(released_modules.make(kind).state_dict())
-  state_dicts.write(tmp_path / kind, state)
-  equal_bits(state_dicts.read(tmp_path / kind), state)
 
 
 @pytest.mark.parametrize('kind', ['mnist_student', 'celeba'])
@@ -223,7 +190,6 @@ def test_another_orientation_would_be_seen(kind):
     ('mnist_student', 'more', np.zeros(1), 'accepted: None'),
     ('celeba', 'dec_layers.2.0.weight', np.zeros((9, 3, 4, 4)), '(7, 3, 4'),
     ('mnist_teacher', 'encoder.0.bias', np.full(8, np.nan), 'finite floats'),
-    ('mnist_teacher', 'encoder.0.bias', np.full(8, 1e300), 'finite floats'),
     ('mnist_teacher', 'encoder.0.bias', np.zeros(8, np.int64), 'type int64'),
     ('mnist_teacher', 'encoder.7.running_var', np.array([1.0, -1]), 'variance'),
   ],
@@ -238,20 +204,15 @@ def test_the_first_tensor_that_does_not_fit_is_named(kind, name, array, part):
 
 
 @pytest.mark.parametrize(
-  ('changes', 'part'),
+  ('state', 'part', 'options'),
   [
-    ({}, 'nothing; accepted: a state dict of a released network'),
-    ({'fc.weight': np.zeros((2, 2))}, 'fc.weight; accepted'),
-    ({'encoder.0.weight': np.zeros(3)}, 'accepted: a matrix'),
+    ({}, 'nothing; accepted: a state dict of a released network', {}),
+    ({'encoder.0.weight': np.zeros(3)}, 'accepted: a matrix', {}),
+    (stored('mnist_student')[0], '--num_factors=5', {'num_factors': 5}),
   ],
 )
-def test_other_tensors_are_refused(changes, part):
-  refuses(changes, part)
-
-
-def test_a_student_needs_a_nuisance():
-  state, _ = stored('mnist_student')
-  refuses(state, '--num_factors=5', num_factors=5)
+def test_other_tensors_are_refused(state, part, options):
+  refuses(state, part, **options)
 
 
 def test_models_that_the_released_code_lacks_are_refused():

@@ -2,6 +2,7 @@
 
 import errno
 import shutil
+import types
 
 import chex
 import numpy as np
@@ -95,16 +96,6 @@ def _flip_progress(path):
   file.write_text(file.read_text().replace('[2]', '[3]'))
 
 
-def _truncate(path):
-  file = _largest(path / 'model')
-  file.write_bytes(file.read_bytes()[:-1])
-
-
-def _file_instead(path):
-  shutil.rmtree(path)
-  path.write_text('')
-
-
 def _the_one_before_instead(path):
   shutil.rmtree(path)
   shutil.copytree(path.parent / '1', path)
@@ -116,11 +107,8 @@ def _the_one_before_instead(path):
     lambda path: _flip_bytes(path / 'model'),
     lambda path: _flip_bytes(path / 'optimizer'),
     _flip_progress,
-    _truncate,
     lambda path: (path / 'model' / '_METADATA').unlink(),
     lambda path: shutil.rmtree(path / 'model'),
-    lambda path: shutil.rmtree(path / 'progress'),
-    _file_instead,
     _the_one_before_instead,
   ],
 )
@@ -167,15 +155,12 @@ def test_leftovers_of_a_kill_are_removed(tmp_path):
 # A full disk.
 
 
-@pytest.mark.parametrize(
-  'error', [OSError(errno.ENOSPC, 'No space left on device'), ValueError('x')]
-)
-def test_failed_save_leaves_what_was_there(tmp_path, monkeypatch, error):
+def test_failed_save_leaves_what_was_there(tmp_path, monkeypatch):
   _save(tmp_path, 1, 2)
 
   def fail(*unused_args, **unused_kwargs):
     (tmp_path / '3.orbax-checkpoint-tmp' / 'model').mkdir(parents=True)
-    raise error
+    raise OSError(errno.ENOSPC, 'No space left on device')
 
   monkeypatch.setattr(ocp.CheckpointManager, 'save', fail)
   with pytest.raises(errors.StorageError) as raised:
@@ -187,11 +172,7 @@ def test_failed_save_leaves_what_was_there(tmp_path, monkeypatch, error):
 
 
 def test_nothing_is_saved_before_its_metadata_is_read(tmp_path, monkeypatch):
-  class Nothing:
-    model = None
-
-  monkeypatch.setattr(
-    ocp.CheckpointManager, 'item_metadata', lambda manager, step: Nothing
-  )
+  nothing = lambda manager, step: types.SimpleNamespace(model=None)
+  monkeypatch.setattr(ocp.CheckpointManager, 'item_metadata', nothing)
   with pytest.raises(errors.StorageError, match='metadata cannot be read'):
     _save(tmp_path, 3)

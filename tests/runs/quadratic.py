@@ -19,7 +19,6 @@ STEPS = 10  # An epoch.
 CHAIN = (
   config.Stage('teacher', 'teacher', None, 0, EPOCHS, config.LossWeights()),
   config.Stage('d1', 'student', 'teacher', 1, EPOCHS, config.LossWeights()),
-  config.Stage('d2', 'student', 'd1', 2, EPOCHS, config.LossWeights()),
 )
 # Entries of a record that depend on the clock.
 CLOCK = ('seconds', 'images_per_second', 'input_bound')
@@ -92,11 +91,15 @@ def begin(path):
   return workdir
 
 
-def run(path, *, chain=CHAIN, nan_at=-1, every=2, **kwargs):
-  """Runs a chain; checkpoints after epochs 2 and 3 of each stage."""
-  kwargs = {'evaluate': evaluate, 'checkpoint_every': every} | kwargs
+def run(path, *, chain=CHAIN, nan_at=-1, save_every=2, **kwargs):
+  """Runs a chain; evaluates and saves after epochs 2 and 3 of each stage."""
+  kwargs = {'evaluate': evaluate, 'eval_every': 2} | kwargs
   return stages.run(
-    chain, Quadratic(nan_at), workdir=begin(path), eval_every=every, **kwargs
+    chain,
+    Quadratic(nan_at),
+    workdir=begin(path),
+    checkpoint_every=save_every,
+    **kwargs,
   )
 
 

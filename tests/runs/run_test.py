@@ -18,16 +18,7 @@ from jacsup_jax.runs import workdir as workdirs
 @pytest.fixture(scope='module')
 def finished(tmp_path_factory):
   path = tmp_path_factory.mktemp('run')
-  return path, quadratic.run(path, chain=quadratic.CHAIN[:2])
-
-
-def _change(path, tmp_path, **changes):
-  """Copies the manifest of a run, with other entries of stage d1."""
-  manifest = json.loads((path / 'manifest.json').read_text())
-  manifest['stages']['d1'] |= changes
-  (tmp_path / 'manifest.json').write_text(json.dumps(manifest))
-  (tmp_path / 'checkpoints').symlink_to(path / 'checkpoints')
-  return runs.Run.open(tmp_path)
+  return path, quadratic.run(path)
 
 
 def test_stages_are_restored_as_they_were_trained(finished):
@@ -85,10 +76,15 @@ def test_a_directory_without_a_run_is_refused(tmp_path):
 def test_nonsense_in_a_manifest_is_refused_in_one_line(
   finished, tmp_path, changes, match
 ):
+  path, (_, student) = finished
   if 'nuisance_dim' in changes:  # A module of another size.
-    module = models.describe_module(finished[1][1].module)
+    module = models.describe_module(student.module)
     changes = {'module': module | changes}
-  run = _change(finished[0], tmp_path, **changes)
+  manifest = json.loads((path / 'manifest.json').read_text())
+  manifest['stages']['d1'] |= changes
+  (tmp_path / 'manifest.json').write_text(json.dumps(manifest))
+  (tmp_path / 'checkpoints').symlink_to(path / 'checkpoints')
+  run = runs.Run.open(tmp_path)
   with pytest.raises(errors.InputError, match=match) as error:
     run.restore('d1')
   assert '\n' not in str(error.value)

@@ -19,9 +19,6 @@ def _begun(path, dataset=DATASET, **kwargs):
   return workdir
 
 
-# Manifest.
-
-
 def test_differing_flags_are_listed_with_both_values(tmp_path):
   _begun(tmp_path)
   with pytest.raises(errors.InputError) as error:
@@ -70,9 +67,8 @@ def test_check_writes_nothing(tmp_path):
   before = (tmp_path / 'old' / 'manifest.json').stat().st_mtime_ns
   with pytest.raises(errors.InputError):
     workdirs.WorkDir(tmp_path / 'old').check({})
-  assert [p.name for p in (tmp_path / 'old').iterdir()] == ['manifest.json']
-  after = (tmp_path / 'old' / 'manifest.json').stat().st_mtime_ns
-  assert after == before
+  [path] = (tmp_path / 'old').iterdir()
+  assert path.stat().st_mtime_ns == before
 
 
 def test_other_data_are_refused(tmp_path):
@@ -86,7 +82,6 @@ def test_other_data_are_refused(tmp_path):
   [
     lambda m: [],
     lambda m: {k: v for k, v in m.items() if k != 'config'},
-    lambda m: m | {'stages': {'teacher': 3}},
     lambda m: m | {'stages': {'teacher': {'sha256': 'a', 'epochs': '1'}}},
   ],
 )
@@ -126,11 +121,9 @@ def test_steps_after_a_checkpoint_are_dropped_of_its_stage_alone(tmp_path):
     workdir.append_metrics(_record(step, stage))
   workdir.drop_metrics_after('b', 3)
   assert [r['step'] for r in workdir.read_metrics()] == [1, 2, 3]
-  workdir.drop_metrics_after('a', 0)
-  assert [r['step'] for r in workdir.read_metrics()] == [3]
 
 
-@pytest.mark.parametrize('line', ['{', '[]', '{"stage": "a"}'])
+@pytest.mark.parametrize('line', ['{', '{"stage": "a"}'])
 def test_damaged_line_is_refused_by_number(tmp_path, line):
   path = tmp_path / 'metrics.jsonl'
   path.write_text(f'{{"stage": "a", "step": 1}}\n{line}\n')
@@ -148,9 +141,6 @@ def test_failed_append_leaves_whole_lines(tmp_path):
   assert workdir.read_metrics() == [_record(1)]
 
 
-# Results.
-
-
 def test_results_are_json(tmp_path):
   workdir = _begun(tmp_path)
   row = {'model': 'teacher', 'mse': np.float32(0.5), 'each': np.arange(2)}
@@ -166,15 +156,12 @@ def test_results_are_json(tmp_path):
   assert workdir.is_complete and workdirs.WorkDir(tmp_path).is_complete
 
 
-@pytest.mark.parametrize('text', ['[]', '{"rows": []}', '{'])
+@pytest.mark.parametrize('text', ['{"rows": []}', '{'])
 def test_damaged_results_are_refused(tmp_path, text):
   workdir = _begun(tmp_path)
   (tmp_path / 'results.json').write_text(text)
   with pytest.raises(errors.InputError, match='results.json'):
     workdir.read_results()
-
-
-# Paths.
 
 
 @pytest.mark.parametrize('name', ['run[lr=1e-3]', 'a*', 'b?c', 'x]'])
@@ -187,13 +174,6 @@ def test_paths_that_orbax_would_glob_are_refused(tmp_path, name):
   assert list(tmp_path.iterdir()) == [link]
 
 
-def test_addresses_are_refused(tmp_path, monkeypatch):
-  monkeypatch.chdir(tmp_path)
-  with pytest.raises(errors.InputError, match='--workdir.*gs://bucket'):
-    workdirs.WorkDir('gs://bucket/run')
-  assert not list(tmp_path.iterdir())
-
-
 def test_files_and_directories_of_something_else_are_refused(tmp_path):
   workdirs.WorkDir(tmp_path).check(CONFIG)  # Empty.
   (tmp_path / 'letter.txt').write_text('dear')
@@ -202,9 +182,6 @@ def test_files_and_directories_of_something_else_are_refused(tmp_path):
   with pytest.raises(errors.InputError, match='is a file'):
     workdirs.WorkDir(tmp_path / 'letter.txt')
   assert [p.name for p in tmp_path.iterdir()] == ['letter.txt']
-
-
-# Locks.
 
 
 def test_a_second_run_is_refused(tmp_path):
