@@ -46,8 +46,8 @@ class _DamagedError(errors.InputError):
 class StageCheckpoints:
   """The checkpoints of one stage; a context manager.
 
-  Arrays are saved from the host, so they can be restored on any number of
-  devices. With several processes one of them saves and restores.
+  Arrays are saved from the host, by one process, so they can be restored on any
+  number of devices.
   """
 
   def __init__(self, directory: str | os.PathLike[str]):
@@ -71,25 +71,18 @@ class StageCheckpoints:
   def save(self, step: int, state: steps.TrainState, progress: Any) -> str:
     """Saves a state and JSON, and returns the sha256 of its parameters.
 
-    A step that is saved already stays as it is.
-
-    Raises:
-      StorageError: if it cannot be written; earlier checkpoints are kept.
+    A step that is saved already stays as it is. If it cannot be written,
+    StorageError is raised and earlier checkpoints are kept.
     """
     model = jax.device_get(state)._asdict()
     sha256 = codes.hash_tree(model['params'])
     if step in self.list_steps():
       return sha256
     opt_state = model.pop('opt_state')
-    entries = {
-      'progress': progress,
-      'params_sha256': sha256,
-      'sha256': _hash_all(model, opt_state, progress),
-    }
-    items = {
-      'model': ocp.args.StandardSave(model),
-      'progress': ocp.args.JsonSave(entries),
-    }
+    entries = {'progress': progress, 'params_sha256': sha256}
+    entries['sha256'] = _hash_all(model, opt_state, progress)
+    items = {'model': ocp.args.StandardSave(model)}
+    items['progress'] = ocp.args.JsonSave(entries)
     if jax.tree.leaves(opt_state):
       items['optimizer'] = ocp.args.StandardSave({'opt_state': opt_state})
     try:
@@ -108,15 +101,11 @@ class StageCheckpoints:
   def restore_last(
     self, sha256: str, template: steps.TrainState
   ) -> steps.TrainState:
-    """Restores the last state of a finished stage.
+    """Restores the last state of a finished stage; InputError if it is damaged.
 
-    Args:
-      sha256: of its parameters, as the manifest has it.
-      template: a state of the same shapes (arrays or their shapes). If its
-        `opt_state` is empty, that of the optimizer is not restored.
-
-    Raises:
-      InputError: if it is missing, damaged, or of other shapes or parameters.
+    `sha256` is that of its parameters in the manifest. The template is a state
+    of the same shapes; if its `opt_state` is empty, that of the optimizer is
+    not restored.
     """
     existing = self.list_steps()
     if not existing:
@@ -132,14 +121,11 @@ class StageCheckpoints:
   def recover(
     self, template: steps.TrainState, note: Callable[[str], None]
   ) -> Found | None:
-    """Restores the newest whole checkpoint for the run that continues here.
+    """Restores the newest whole checkpoint; None if none was ever saved.
 
     Newer ones, which are damaged, are renamed to `damaged-STEP-COUNT`, and
     `note` is called with a line about them; leftovers of a killed save are
-    removed. None is returned if none was ever saved.
-
-    Raises:
-      InputError: if some were saved and none is whole; nothing is changed.
+    removed. If none is whole, InputError is raised and nothing is changed.
     """
     found, damaged = None, {}
     for step in reversed(self.list_steps()):
@@ -157,8 +143,8 @@ class StageCheckpoints:
     self._remove_leftovers()
     for step in damaged:
       count = len([*self.directory.glob(f'damaged-{step}-*')]) + 1
-      name = f'damaged-{step}-{count}'
-      (self.directory / str(step)).rename(self.directory / name)
+      path = self.directory / str(step)
+      path.rename(path.with_name(f'damaged-{step}-{count}'))
       self._open().reload()
     if damaged:
       note(f'{lines}; resuming from {self.directory / str(found.step)}')

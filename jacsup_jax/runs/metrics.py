@@ -19,25 +19,21 @@ DrawFn = Callable[[models.Model], np.ndarray]
 class EventFiles:
   """Event files, one folder a stage; a context manager.
 
-  They hold the numbers of metrics.jsonl, and pictures. Steps that a resumed
-  stage takes again replace their first records. A file that cannot be written
-  is noted once and does not stop the run.
+  Steps that a resumed stage takes again replace their first records. A file
+  that cannot be written is noted once and does not stop the run.
   """
 
   def __init__(
     self,
     directory: str | os.PathLike[str],
     read_records: Callable[[], Sequence[Mapping[str, Any]]],
-    *,
-    note: Callable[[str], None] = lambda line: None,
+    note: Callable[[str], None],
   ):
-    """Prepares event files of the stages in subfolders of a directory.
+    """Prepares subfolders of a directory.
 
-    Args:
-      directory: of all.
-      read_records: returns the records of metrics.jsonl, which are written for
-        stages that have no folder yet.
-      note: called with a line if files cannot be written.
+    `read_records` returns the records of metrics.jsonl, which are written for
+    stages that have no folder yet; `note` is called with a line if files cannot
+    be written.
     """
     self._directory = pathlib.Path(directory)
     self._read_records = read_records

@@ -24,13 +24,7 @@ models.register(fader.FaderAutoencoder)
 
 
 class Run:
-  """A run that has begun, opened for reading.
-
-  Attributes:
-    workdir: its directory.
-    path: of the directory, absolute.
-    manifest: content of manifest.json.
-  """
+  """A run that has begun, opened for reading; its `path` is absolute."""
 
   def __init__(self, workdir: workdirs.WorkDir):
     if workdir.manifest is None:
@@ -75,8 +69,7 @@ class Run:
   @property
   def factor_names(self) -> list[str]:
     """Names of the first teacher's factors: of attributes, or y1, y2, ..."""
-    names = self.manifest['dataset'].get('attributes')
-    if names:
+    if names := self.manifest['dataset'].get('attributes'):
       return list(names)
     count = self.module(self.find_stage(None)).num_factors
     return [f'y{i + 1}' for i in range(count)]
@@ -87,10 +80,10 @@ class Run:
       return self.stages[0]
     if name in self.stages:
       return name
-    found = 'has no finished stage'
-    if name is not None:
-      unfinished = 'unfinished' if name in self.planned else 'unknown'
-      found = f'has the {unfinished} stage {name}'
+    unfinished = 'unfinished' if name in self.planned else 'unknown'
+    found = f'has the {unfinished} stage {name}'
+    if name is None:
+      found = 'has no finished stage'
     accepted = f'one of {", ".join(self.stages)}' if self.stages else 'another'
     raise errors.InputError(f'{self.path} {found}; accepted: {accepted}.')
 
@@ -107,9 +100,8 @@ class Run:
   def restore(self, stage: str) -> models.Model:
     """Restores the model at the end of a finished stage.
 
-    Raises:
-      InputError: if the stage is not finished, or its checkpoint is missing,
-        damaged, or not that of the manifest.
+    Raises InputError if the stage is not finished, or its checkpoint is
+    missing, damaged, or not that of the manifest.
     """
     return self.trained(stage).model
 
@@ -118,10 +110,8 @@ class Run:
   ) -> steps.Trained:
     """Restores a finished stage as `runs.stages.run` returned it.
 
-    Args:
-      stage: its name.
-      template: a state of the same shapes (arrays or their shapes), to restore
-        the state of the optimizer too; else that is left empty.
+    The state of the optimizer is left empty, unless there is a template, a
+    state of the same shapes.
     """
     module = self.module(stage)
     sha256 = self.manifest['stages'][stage]['sha256']
@@ -142,11 +132,9 @@ class Run:
   ) -> registry.Dataset:
     """Loads a split of the data of the run, prepared as for its training.
 
-    Args:
-      split: see `registry.load`.
-      data_dir: where the data are; by default where the run found them.
-      dataset: name of other data of the same shape to load.
-      **options: of `registry.load`, instead of those of the run.
+    The data are where the run found them, unless `data_dir` is given; `dataset`
+    names other data of the same shape. Options of `registry.load` replace those
+    of the run.
     """
     own = self.manifest['dataset']
     if dataset in (None, own['name']):
@@ -155,6 +143,5 @@ class Run:
     for name in ('image_shape', 'attributes'):
       if options.get(name) is not None:
         options[name] = tuple(options[name])
-    return registry.load(
-      dataset or own['name'], split, data_dir=data_dir, **options
-    )
+    name = dataset or own['name']
+    return registry.load(name, split, data_dir=data_dir, **options)

@@ -1,8 +1,7 @@
 """SIGTERM and SIGINT during training: recorded, and polled between chunks.
 
 The handler only stores a number, so a second signal cannot deadlock it; that
-one ends the process at once. Nothing is lost then: files and checkpoints appear
-whole or not at all.
+one ends the process at once, and loses nothing: files appear whole or not.
 """
 
 from collections.abc import Iterator

@@ -39,26 +39,24 @@ def run(
 ) -> list[steps.Trained]:
   """Trains what is missing of a chain of stages, in order.
 
-  SIGTERM and SIGINT of any process save the position after the chunk of steps
-  that runs. While nothing is unsaved, before the first chunk of a stage is
-  compiled, they end a single process at once.
+  A signal to any process saves the position after the chunk of steps that runs;
+  while nothing is unsaved, before the first chunk of a stage is compiled, it
+  ends a single process at once.
 
   Args:
     stages: parents before their children.
     recipe: of all stages.
     workdir: of the run, begun; used by the first process alone, as all
       functions that follow. Others may give None.
-    evaluate: model -> metrics of held-out data, every `eval_every` epochs.
+    evaluate: model -> metrics of held-out data, every `eval_every` epochs and
+      after the last.
     report: called with the stage and each record of metrics.jsonl.
     given: models of other runs, which stages may grow from.
     validate: model -> error of validation data, every epoch of a stage with
       `patience`.
     checkpoint_every: epochs between checkpoints; the last is always saved.
-    eval_every: epochs between evaluations; the last is always evaluated.
+    eval_every: see `evaluate`.
     note: called with a line on a problem and what is done about it.
-
-  Returns:
-    The trained models, in the order of `stages`.
 
   Raises:
     InputError: if a stage that has begun cannot be resumed.
@@ -179,10 +177,7 @@ class _StageRun:
     epoch = self._first_step // self.recipe.steps_per_epoch + self.epoch
     try:
       self.state = loop.run(
-        epoch_fn,
-        self.state,
-        epoch,
-        self.taken,
+        *(epoch_fn, self.state, epoch, self.taken),
         should_stop=self._should_stop,
       )
     except loop.NonFiniteError as error:
@@ -299,8 +294,9 @@ class _StageRun:
 
 def save_finished(workdir: workdirs.WorkDir, trained: steps.Trained) -> None:
   """Saves a model that was trained elsewhere as a finished stage of a run."""
-  directory = workdir.checkpoints(trained.stage.name)
-  with checkpoints.StageCheckpoints(directory) as saved:
+  with checkpoints.StageCheckpoints(
+    workdir.checkpoints(trained.stage.name)
+  ) as saved:
     step, progress = int(trained.state.step), loop.Taken().to_json()
     sha256 = saved.save(step, trained.state, progress)
   _record(workdir, dataclasses.replace(trained, sha256=sha256))

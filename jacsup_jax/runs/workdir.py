@@ -37,9 +37,7 @@ _PATTERNS = '[]*?'
 class WorkDir:
   """A run's directory. Nothing is written before `locked` or `begin`.
 
-  Attributes:
-    path: absolute.
-    manifest: content of manifest.json; None if the run has not begun.
+  `manifest` is the content of manifest.json, None if the run has not begun.
   """
 
   def __init__(self, path: str | os.PathLike[str], flag: str = '--workdir'):
@@ -73,7 +71,7 @@ class WorkDir:
   def locked(self) -> Iterator[None]:
     """Keeps other processes from running here, and reads the manifest again.
 
-    The directory is made. If nothing is written to it, it is removed again.
+    The directory is made, and removed again if nothing is written to it.
     InputError is raised if another process has it.
     """
     made = [p for p in (self.path, *self.path.parents) if not p.exists()]
@@ -101,9 +99,7 @@ class WorkDir:
   def check(self, config: Mapping[str, Any], resume: bool = True) -> None:
     """Raises InputError unless a run may begin, or `resume` if it has begun.
 
-    Args:
-      config: values by flag name, all that decide the result.
-      resume: whether a run that has begun here may be resumed.
+    `config` has the values by flag name, all that decide the result.
     """
     if not self.is_complete:
       files.check_writable(self._name, self.path)
@@ -147,8 +143,7 @@ class WorkDir:
       experiment: name of the binary.
       config: values by flag name, all that decide the result.
       dataset: `name` and `fingerprint` of the training data; `attributes`, if
-        it has some; `options`, with which `registry.load` loads it again;
-        `data_dir`, where it was.
+        it has some; `options` of `registry.load`; `data_dir`, where it was.
       planned: names of the stages, in order.
       **entries: further JSON entries.
     """
@@ -164,18 +159,9 @@ class WorkDir:
       return
     with files.writing(self.path):
       self.path.mkdir(parents=True, exist_ok=True)
-    self._write_manifest(
-      {
-        'experiment': experiment,
-        'config': config,
-        'dataset': dataset,
-        **describe(),
-        **entries,
-        'planned': planned,
-        'stages': {},
-        'checkpoints': {},
-      }
-    )
+    manifest = {'experiment': experiment, 'config': config, 'dataset': dataset}
+    manifest |= {**describe(), **entries, 'planned': planned, 'stages': {}}
+    self._write_manifest(manifest)
 
   def record_stage(self, name: str, entry: Mapping[str, Any]) -> None:
     """Adds a finished stage to the manifest; see `runs.stages`."""
@@ -223,13 +209,10 @@ class WorkDir:
     rows: Sequence[Mapping[str, Any]],
     **entries: Any,
   ) -> None:
-    """Writes results.json, which completes the run.
+    """Writes results.json, which completes the run, with a row per model.
 
-    Args:
-      experiment: name of the binary.
-      protocol: how the rows were measured, in words.
-      rows: one per model.
-      **entries: what else the numbers depend on, such as `judges`.
+    The protocol says in words how they were measured; entries are what else the
+    numbers depend on, such as `judges`.
     """
     results = {'experiment': experiment, 'protocol': protocol, **entries}
     self._write('results.json', {**results, 'rows': rows})

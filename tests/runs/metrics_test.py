@@ -22,8 +22,8 @@ class _Run:
     if events is not None:
       events.report(dataclasses.replace(STAGE, name=stage), self.records[-1])
 
-  def open(self, path, **kwargs):
-    return metrics.EventFiles(path, lambda: list(self.records), **kwargs)
+  def open(self, path, note=print):
+    return metrics.EventFiles(path, lambda: list(self.records), note)
 
 
 def _shown(directory):
