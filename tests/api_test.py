@@ -1,5 +1,8 @@
-"""Tests of the public API: the quickstart, and the names."""
+"""Tests of the public API: the quickstart of the README, and the names."""
 
+import ast
+import pathlib
+import re
 import subprocess
 import sys
 import time
@@ -10,10 +13,20 @@ import numpy as np
 import pytest
 
 import jacsup_jax as js
+from jacsup_jax.data import registry
 from jacsup_jax.evaluation import judges
 from jacsup_jax.runs import stages
 from jacsup_jax.runs import workdir as workdirs
 from jacsup_jax.training import fitting
+
+README = pathlib.Path(__file__).parents[1] / 'README.md'
+# From the README's chain to one student of one epoch.
+SHORTER = {
+  'epochs=10': 'epochs=1',
+  'range(3)': 'range(1)',
+  'student_d03': 'student_d01',
+  'student_d02': 'teacher',
+}
 
 
 def _write_data(path):
@@ -24,60 +37,61 @@ def _write_data(path):
   images = patterns[labels] + random.integers(0, 55, (384, 8, 8))
   split = np.where(np.arange(384) < 256, 'train', 'test')
   np.savez(path, images=images.astype(np.uint8), labels=labels, split=split)
-  return path
 
 
-def test_quickstart(tmp_path, monkeypatch):
+def test_quickstart(tmp_path, monkeypatch, capsys):
   """The README's lines, on small data."""
-  path = _write_data(tmp_path / 'data.npz')
-  train = js.load_data('arrays', data_dir=path)
-  test = js.load_data('arrays', 'test', data_dir=path)
+  _write_data(tmp_path / 'data.npz')
+  load = registry.load
+
+  def load_small(unused_name, split='train', **options):
+    return load('arrays', split, **options | {'data_dir': 'data.npz'})
+
+  monkeypatch.setattr(js, 'load_data', load_small)
+  monkeypatch.setattr(registry, 'load', load_small)
   monkeypatch.setattr(judges, 'SEEDS', (0,))
+  monkeypatch.setattr(judges, '_EPOCHS', 1)
   monkeypatch.chdir(tmp_path)
+  code = README.read_text().split('## From Python')[1]
+  code = re.search('```python\n(.*?)```', code, re.DOTALL)[1]
+  for long, short in SHORTER.items():
+    assert long in code
+    code = code.replace(long, short)
+  train_lines, run_lines = code.split('run = js.Run', 1)
 
-  teacher = js.fit_teacher(train, num_factors=2, epochs=1)
-  student = js.fit_student(teacher, train, grow_by=2, epochs=1)
-  row = js.evaluate(student, test, data_dir=path)
-  assert row['nuisance_dim'] == 2 and 0 <= row['judge_accuracy'] <= 1
+  names = {}
+  exec(train_lines, names)
+  student = names['student']
+  row = ast.literal_eval(capsys.readouterr().out)
+  assert row['nuisance_dim'] == 1 and 0 <= row['judge_accuracy'] <= 1
   assert row['mse'] > 0 and 'class_swaps' in row
-  assert js.evaluate(student.model, test, data_dir=path) == row
+  _save_run(tmp_path / 'runs' / 'mnist_quick', names)
+  exec(f'run = js.Run{run_lines}', names)
 
-  # As an experiment leaves it: stages of the same chain.
-  _save_run(tmp_path / 'runs' / 'it', path, train, [teacher, student])
-  run = js.Run.open('runs/it')
-  assert run.stages == ['teacher', 'student_d02']
+  run, model, images = names['run'], names['model'], names['images']
+  assert run.stages == ['teacher', 'student_d01']
   assert run.results is None and run.factor_names == ['y1', 'y2']
-  assert run.load_data('train').fingerprint == train.fingerprint
-  model = run.restore('student_d02')
-  images, permutation = test.images[:8], jnp.roll(jnp.arange(8), 1)
-  code = model.encode(images)
-  assert code.factors.shape == (8, 2) and code.nuisance.shape == (8, 2)
-  swapped = model.decode(js.swap_factors(code, permutation))
-  assert swapped.shape == images.shape
+  assert names['code'].nuisance.shape == (8, 1)
+  assert names['swapped'].shape == images.shape
   np.testing.assert_array_equal(
-    model.decode(code), student.model.decode(student.model.encode(images))
+    model.decode(names['code']),
+    student.model.decode(student.model.encode(images)),
   )
-
-  objective = js.student_objective(model, run.restore('teacher'))
-  gradients = jax.grad(objective)(model.params, images, permutation)
-  norms = [float(jnp.linalg.norm(g)) for g in jax.tree.leaves(gradients)]
+  gradients = jax.tree.leaves(names['gradients'])
+  norms = [float(jnp.linalg.norm(g)) for g in gradients]
   assert all(np.isfinite(norms)) and any(norms)
 
 
-def _save_run(path, data, train, trained):
-  """Saves trained models as a run does."""
+def _save_run(path, names):
+  """Saves the trained models as a run does."""
+  train, trained = names['train'], [names['teacher'], names['student']]
   workdir = workdirs.WorkDir(path)
-  workdir.begin(
-    'test',
-    {'epochs': 1},
-    {
-      'name': train.name,
-      'fingerprint': train.fingerprint,
-      'options': {'image_shape': train.image_shape},
-      'data_dir': data,
-    },
-    [model.stage.name for model in trained],
-  )
+  data = {
+    'name': train.name,
+    'fingerprint': train.fingerprint,
+    'options': {'image_shape': train.image_shape},
+  }
+  workdir.begin('test', {}, data, [model.stage.name for model in trained])
   for model in trained:
     stages.save_finished(workdir, model)
 

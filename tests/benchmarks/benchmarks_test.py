@@ -12,13 +12,14 @@ from benchmarks import steps
 from benchmarks import timing
 from jacsup_jax.core import errors
 
-DIGITS = {'num_steps': 2, 'image_shape': (4, 4, 1), 'widths': (6,)}
+DIGITS = {'num_steps': 2, 'image_shape': (2, 2, 1), 'widths': (2,)}
 FACES = {
   'num_factors': 2,
   'nuisance_channels': 3,
   'first_width': 4,
   'last_width': 6,
-}  # pyformat: disable
+}
+BATCH_SIZE = jax.device_count()
 
 
 def _names(table):
@@ -35,30 +36,27 @@ def test_table():
   ]
 
 
+def test_jacobian(monkeypatch):
+  few = {'secant': steps.SUPERVISIONS['secant']}
+  monkeypatch.setattr(steps, 'SUPERVISIONS', few)
+  assert _names(steps.measure_jacobian(BATCH_SIZE, 1, 1, **DIGITS)) == [*few]
+
+
+@pytest.mark.slow
 def test_digits():
-  batch_size = 2 * jax.device_count()
-  table = steps.measure_digits(batch_size, 1, 1, **DIGITS)
+  table = steps.measure_digits(BATCH_SIZE, 1, 1, **DIGITS)
   assert _names(table) == ['teacher cached', 'teacher in the step']
 
 
+@pytest.mark.slow
 def test_faces():
-  batch_size = 2 * jax.device_count()
-  table = steps.measure_faces(
-    'phase_one', 8, batch_size, 1, num_steps=2, **FACES
-  )
+  table = steps.measure_faces('phase_one', 8, 8, 1, num_steps=2, **FACES)
   assert _names(table) == ['ours']
-
-
-def test_jacobian(monkeypatch):
-  few = {name: steps.SUPERVISIONS[name] for name in ('secant', 'full')}
-  monkeypatch.setattr(steps, 'SUPERVISIONS', few)
-  table = steps.measure_jacobian(2 * jax.device_count(), 1, 1, **DIGITS)
-  assert _names(table) == ['secant', 'full']
 
 
 @pytest.mark.slow
 def test_grid():
-  table = steps.measure_grid(2 * jax.device_count(), 1, 2, 1, **DIGITS)
+  table = steps.measure_grid(BATCH_SIZE, 1, 2, 1, **DIGITS)
   assert _names(table) == ['at once', 'one by one']
 
 
@@ -82,25 +80,13 @@ def test_reading():
   assert reading.measure(8, 1, num_images=32) > 0
 
 
-@pytest.mark.parametrize('target', ['', 'tpu', 'tpu:v9:2x2', 'gpu:h100:1'])
-def test_unknown_targets_are_refused(target):
-  with pytest.raises(errors.InputError, match=f'^--target={target}; accepted'):
-    compiled.get_devices(target)
-
-
-def test_a_mistake_is_one_line():
+def test_mistakes_are_one_line():
+  for target in ('', 'tpu', 'tpu:v9:2x2', 'gpu:h100:1'):
+    with pytest.raises(errors.InputError, match=f'^--target={target}; accept'):
+      compiled.get_devices(target)
+  command = [sys.executable, '-m', 'benchmarks.steps', '--what=jacobian']
   done = subprocess.run(
-    [
-      sys.executable,
-      '-m',
-      'benchmarks.steps',
-      '--what=jacobian',
-      '--against=torch',
-    ],
-    capture_output=True,
-    text=True,
-    check=False,
-  )  # pyformat: disable
-  assert done.returncode == 2
-  assert done.stderr.count('\n') == 1
+    [*command, '--against=torch'], capture_output=True, text=True, check=False
+  )
+  assert done.returncode == 2 and done.stderr.count('\n') == 1
   assert done.stderr.startswith('error: --against=torch with --what=jacobian')

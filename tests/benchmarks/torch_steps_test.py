@@ -14,11 +14,8 @@ torch = pytest.importorskip('torch', reason='pip install torch')
 torch_steps = pytest.importorskip('benchmarks.torch_steps')
 
 FACE_SIZES = {
-  'num_factors': 2,
-  'nuisance_channels': 3,
-  'first_width': 4,
-  'last_width': 6,
-}  # pyformat: disable
+    'num_factors': 2, 'nuisance_channels': 3, 'first_width': 4, 'last_width': 6
+}  # fmt: skip
 
 
 def _compare(problem, take_step, state):

@@ -1,7 +1,6 @@
 """Tests of the model that is shipped, against a perfect editor.
 
-Drawn faces are functions of their attributes: the same face with another one
-can be drawn, which is what an edit should come to.
+The same drawn face with another attribute is what an edit should come to.
 """
 
 import numpy as np
@@ -65,16 +64,10 @@ def _float(images):
   return images.astype(np.float64) / 127.5 - 1
 
 
-def test_it_is_small_and_of_drawn_faces(demo):
-  own, _, _ = demo
-  assert choices.DEMO.stat().st_size < 2_000_000
-  assert tuple(unit.name for unit in own.units) == drawn_faces.ATTRIBUTES
-  assert all(unit.deviation > 0 for unit in own.units)
-  assert own.image_shape == (64, 64, 3)
-
-
 def test_it_reconstructs_faces_that_it_has_not_seen(demo):
   own, _, encoded = demo
+  assert choices.DEMO.stat().st_size < 2_000_000
+  assert tuple(unit.name for unit in own.units) == drawn_faces.ATTRIBUTES
   error = _float(own.reconstruct(encoded)) - np.asarray(encoded.images)
   # 0.019 of the test split; of these, their mean has 0.15.
   assert np.mean(error**2) < 0.03
