@@ -125,8 +125,8 @@ def test_images_that_do_not_fit_the_list(folder):
 
 def test_the_same_name_twice(tmp_path):
   tiny_faces.write_lists(tmp_path)
-  path = tmp_path / 'img_align_celeba.zip'
-  tiny_faces.write_archive(path, extra=[('b/000001.png', b'')])
+  extra = [('b/000001.png', b'')]
+  tiny_faces.write_archive(tmp_path / 'img_align_celeba.zip', extra=extra)
   _refuses("'000001.png' twice", tmp_path)
 
 

@@ -44,18 +44,12 @@ def samples():
 
 
 @pytest.mark.parametrize(
-  ('index', 'split'), [(0, 'training'), (1000, 'test'), (-1, 'test')]
+  'attributes', [0 * _PLAIN, _PLAIN[1:], _with(*drawn_faces.EXCLUSIVE[0])]
 )
-def test_an_example_that_is_not_there(index, split):
-  with pytest.raises(errors.InputError, match='accepted'):
-    drawn_faces.draw(index, split)
-
-
-@pytest.mark.parametrize(
-  'attributes',
-  [0 * _PLAIN, _PLAIN[1:], *(_with(*pair) for pair in drawn_faces.EXCLUSIVE)],
-)
-def test_what_no_face_has(attributes):
+def test_what_is_not_there(attributes):
+  for index, split in ((0, 'training'), (1000, 'test'), (-1, 'test')):
+    with pytest.raises(errors.InputError, match='accepted'):
+      drawn_faces.draw(index, split)
   with pytest.raises(errors.InputError, match='accepted'):
     drawn_faces.draw_face(attributes, drawn_faces.Nuisance())
 

@@ -10,7 +10,7 @@ import pytest
 from jacsup_jax.core import errors
 from jacsup_jax.data import files
 
-ARRAYS = {'x': np.arange(6).reshape(2, 3), 'words': np.array(['a', 'bcd'])}
+ARRAYS = {'x': np.arange(600).reshape(2, 300), 'words': np.array(['a', 'bcd'])}
 
 
 def refuses(message, function, *args, kind=errors.InputError):
@@ -69,22 +69,14 @@ def test_damaged_arrays_are_refused_or_whole(tmp_path, save):
   path = tmp_path / 'x.npz'
   save(path, **ARRAYS)
   assert list(files.read_arrays(path, ('words',), ('x', 'y'))) == ['words', 'x']
-  whole, rng = path.read_bytes(), np.random.default_rng(0)
+  whole = path.read_bytes()
   for cut in range(0, len(whole), 197):
     path.write_bytes(whole[:cut])
     refuses('x.npz', files.read_arrays, path, tuple(ARRAYS))
-  refused = 0
-  for _ in range(50):
-    content = bytearray(whole)
-    content[rng.integers(len(whole))] ^= 1 << rng.integers(8)
-    path.write_bytes(content)
-    try:
-      found = files.read_arrays(path, ('x',))['x']
-      np.testing.assert_array_equal(found, ARRAYS['x'])
-    except errors.InputError as error:
-      assert 'x.npz' in str(error) and '\n' not in str(error)
-      refused += 1
-  assert refused > 2
+  content = bytearray(whole)
+  content[len(whole) // 4] ^= 1  # In an array, whose checksum differs.
+  path.write_bytes(content)
+  refuses('x.npz', files.read_arrays, path, tuple(ARRAYS))
 
 
 @pytest.mark.parametrize(

@@ -15,9 +15,13 @@ def _images(flat):
 def test_neighbors_on_a_line():
   # Distances from 0: 1, 4, 9; from 1: 1, 3, 8;
   # from 4: 3, 4, 5; from 9: 5, 8, 9.
-  found = neighbors.find(_images([[0], [1], [4], [9]]), 2)
+  line = _images([[0], [1], [4], [9]])
+  found = neighbors.find(line, 2)
   np.testing.assert_array_equal(found, [[1, 2], [0, 2], [1, 0], [2, 1]])
   assert found.dtype == np.int32
+  for count in (0, 4):
+    with pytest.raises(errors.InputError, match=f'={count} of 4'):
+      neighbors.find(line, count)
 
 
 def test_no_image_is_its_own_neighbor_but_may_be_of_its_copy():
@@ -48,9 +52,3 @@ def test_neighbors_are_of_the_same_cluster_and_noise_has_none():
   assert agreement(noise + 50 * np.eye(4)[labels] @ np.eye(4, 64)) == 1
   # Chance is 1 / 4.
   assert agreement(noise) < 0.4
-
-
-@pytest.mark.parametrize('count', [0, 4])
-def test_so_many_neighbors_there_must_be(count):
-  with pytest.raises(errors.InputError, match=f'--num_neighbors={count} of 4'):
-    neighbors.find(_images([[0], [1], [4], [9]]), count)
