@@ -1,10 +1,7 @@
 """Attribute flips: whether a judge sees a flipped attribute, and what else.
 
-Measured with running statistics. Throughout, the model has images in [-1, 1]
-and a factor per attribute, `classify(images) -> [B, K]` in {-1, +1} is the
-judge, images are `[M, S, S, 3]` uint8, attributes `[M, K]` int labels in
-{-1, +1}, the strength alpha is in units of the factors. Models are handed the
-labels too, which only those use whose factors are the labels.
+Models have images in [-1, 1] and a factor per attribute; data are `[M, S, S,
+3]` uint8 and `[M, K]` int labels in {-1, +1}; alpha is in units of a factor.
 """
 
 from collections.abc import Mapping, Sequence
@@ -62,7 +59,8 @@ def measure(
 
   The strength is chosen on the first `selection_images` (None: all) of the
   selection, flips are counted on the data, and `selection_flips_by_strength` is
-  added. `factor_accuracy` is None if the factors are the labels.
+  added. `factor_accuracy` is None if the factors are the labels. InputError
+  unless there are strengths, all above 0 and finite.
   """
   values = np.asarray(strengths, np.float32)
   if not values.size or not np.all((values > 0) & np.isfinite(values)):
@@ -71,15 +69,12 @@ def measure(
       ' more, each above 0 and finite.'
     )
   bound = (model, judge.module, judge.variables)
+  few = selection.images[:selection_images], selection.labels[:selection_images]
   strength, rates = _choose_strength(
-    *bound,
-    jnp.asarray(selection.images[:selection_images]),
-    jnp.asarray(selection.labels[:selection_images]),
-    tuple(strengths),
+    *bound, *map(jnp.asarray, few), tuple(strengths)
   )
-  measured = _measure(
-    *bound, jnp.asarray(data.images), jnp.asarray(data.labels), strength
-  )
+  whole = map(jnp.asarray, (data.images, data.labels))
+  measured = _measure(*bound, *whole, strength)
   row = summarize(jax.device_get(measured), data.attribute_names)
   if model.factors_are_labels:
     row['factor_accuracy'] = None
@@ -160,6 +155,7 @@ def evaluate_faces(
   count = lambda seen, *transform: attribute_judges.count_correct(
     seen, images, attributes, *transform
   )
+  reconstruct = lambda *batch: model.decode(model.encode(*batch))
   # Codes take the place of images, and the signs of their factors a judge's.
   signs = lambda code: jnp.where(code.factors >= 0, 1, -1)
   return {
@@ -169,9 +165,7 @@ def evaluate_faces(
     'strength': jnp.asarray(strength, jnp.float32),
     'flips': count_flips(model, classify, images, attributes, strength),
     'judge': count(classify),
-    'judge_reconstructions': count(
-      classify, lambda *batch: model.decode(model.encode(*batch))
-    ),
+    'judge_reconstructions': count(classify, reconstruct),
     'factors': count(signs, model.encode),
   }
 
@@ -183,26 +177,23 @@ def summarize(
 
   They are JSON values: `mse`, `psnr`, `strength`; means over attributes in
   [0, 1], each also by name in `..._by_attribute`; `preservation` is None for a
-  single attribute, `attribute_flips_told` if the judge tells none with a
-  balanced accuracy of `TOLD_ACCURACY`.
+  single attribute, `attribute_flips_told` if the judge tells none.
   """
   flips, judge = measured['flips'], measured['judge']
+  reconstructed = measured['judge_reconstructions']
   images = int(flips.images)
   flipped = np.asarray(flips.flipped) / images
   by_attribute = {
     'attribute_flips': flipped,
     'attribute_flips_as_asked': np.asarray(flips.as_asked) / images,
     'judge_accuracy': judge.accuracy,
-    'judge_accuracy_reconstructions': (
-      measured['judge_reconstructions'].accuracy
-    ),
+    'judge_accuracy_reconstructions': reconstructed.accuracy,
     'factor_accuracy': measured['factors'].accuracy,
   }
-  others = flipped.size - 1
-  if others:
-    kept = np.asarray(flips.kept) / (images * others)
-    by_attribute['preservation'] = kept
-  told = judge.balanced_accuracy >= TOLD_ACCURACY
+  if others := flipped.size - 1:
+    by_attribute['preservation'] = np.asarray(flips.kept) / (images * others)
+  balanced = judge.balanced_accuracy
+  told = balanced >= TOLD_ACCURACY
   name_values = lambda x: dict(zip(attribute_names, x.tolist(), strict=True))
   mse = float(measured['mse'])
   row = {
@@ -212,9 +203,7 @@ def summarize(
     'attribute_flips_told': float(flipped[told].mean()) if any(told) else None,
     'attributes_told': int(np.sum(told)),
     'preservation': None,
-    'judge_balanced_accuracy_by_attribute': name_values(
-      judge.balanced_accuracy
-    ),
+    'judge_balanced_accuracy_by_attribute': name_values(balanced),
   }
   for name, values in by_attribute.items():
     row[name] = float(np.mean(values))
@@ -226,15 +215,12 @@ def _bind(module, variables):
   return functools.partial(attribute_judges.classify, module, variables)
 
 
-@functools.partial(jax.jit, static_argnames=('module', 'strengths'))
+@functools.partial(jax.jit, static_argnums=(1, 5))
 def _choose_strength(model, module, variables, images, attributes, strengths):
-  return choose_strength(
-    model, _bind(module, variables), images, attributes, strengths
-  )
+  classify = _bind(module, variables)
+  return choose_strength(model, classify, images, attributes, strengths)
 
 
-@functools.partial(jax.jit, static_argnames='module')
-def _measure(model, module, variables, images, attributes, strength):
-  return evaluate_faces(
-    model, _bind(module, variables), images, attributes, strength
-  )
+@functools.partial(jax.jit, static_argnums=1)
+def _measure(model, module, variables, *args):
+  return evaluate_faces(model, _bind(module, variables), *args)

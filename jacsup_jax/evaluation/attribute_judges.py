@@ -60,9 +60,8 @@ class SignCounts(NamedTuple):
 class AttributeJudge:
   """A trained judge of K attributes, in order, on `[S, S, 3]` in [-1, 1].
 
-  `fingerprint` is that of the images that it was trained on; `best_epoch`,
-  counted from 1, that of its weights; `accuracy` and `balanced_accuracy` those
-  of each attribute on the selection split; `sha256` that of `variables`.
+  `fingerprint` is that of its training images, `best_epoch`, counted from 1,
+  that of its weights; the accuracies are by attribute on the selection split.
   """
 
   tree: ClassVar[str] = 'variables'
@@ -85,12 +84,9 @@ class AttributeJudge:
   @property
   def module(self) -> classifiers.AttributeJudge:
     """The network."""
+    widths = self.first_width, self.last_width, self.hidden
     return classifiers.AttributeJudge(
-      len(self.attribute_names),
-      self.image_size,
-      self.first_width,
-      self.last_width,
-      self.hidden,
+      len(self.attribute_names), self.image_size, *widths
     )
 
   def describe(self) -> dict[str, Any]:
@@ -140,10 +136,7 @@ def compute_accuracy(
   if data.images is None:
     starts = range(_CHUNK_IMAGES, len(data), _CHUNK_IMAGES)
     parts = map(data.read, np.split(np.arange(len(data)), starts))
-  counts = [
-    jax.device_get(_count(judge.module, judge.variables, *part))
-    for part in parts
-  ]
+  counts = [_count(judge.module, judge.variables, *part) for part in parts]
   return jax.tree.map(lambda *x: sum(np.asarray(n) for n in x), *counts)
 
 
@@ -162,8 +155,8 @@ def restore_or_train(
 ) -> AttributeJudge:
   """Restores the judge of a directory, or trains and saves one.
 
-  InputError if an existing judge is for other data or if its settings, which
-  are arguments of `train`, differ.
+  InputError if an existing judge is for other data or of other settings, which
+  are arguments of `train`.
   """
   return judges.restore_or_make(
     directory,
@@ -232,19 +225,18 @@ def _train_epochs(judge, data):
   num_steps = judge.epochs * batches.count_steps(len(data), batch_size)
   optimizer = judges.make_optimizer(num_steps)
   variables = autoencoders.init_variables(judge.module, seed)
+  opt_state = optimizer.init(variables['params'])
   state = judges.TrainState(
-    jnp.zeros((), jnp.int32),
-    **variables,
-    opt_state=optimizer.init(variables['params']),
+    jnp.zeros((), jnp.int32), **variables, opt_state=opt_state
   )
   objective = functools.partial(_compute_loss, judge.module, seed)
   take_steps = jax.jit(
     functools.partial(judges.take_steps, objective, optimizer),
     donate_argnums=0,
   )
-  resident = None
-  if data.images is not None:
-    resident = jax.device_put((data.images, data.labels))
+  resident = data.images is not None and jax.device_put(
+    (data.images, data.labels)
+  )
   for epoch in range(judge.epochs):
     indices = batches.epoch_indices(seed, epoch, len(data), batch_size)
     losses = []
@@ -256,9 +248,8 @@ def _train_epochs(judge, data):
 
 
 def _compute_loss(module, seed, params, batch_stats, step, images, labels):
-  mirrored = batches.mirror(
-    images, batches.step_mirror(seed, step, images.shape[0])
-  )
+  mirror = batches.step_mirror(seed, step, images.shape[0])
+  mirrored = batches.mirror(images, mirror)
   logits, updated = module.apply(
     {'params': params, 'batch_stats': batch_stats},
     batches.to_signed_float(mirrored),
@@ -272,7 +263,7 @@ def _compute_loss(module, seed, params, batch_stats, step, images, labels):
 
 def _read_parts(data, resident, indices):
   """Yields images, attributes and `[steps, B]` indices into them."""
-  if resident is not None:
+  if resident:
     yield *resident, indices
     return
   steps = max(1, _CHUNK_IMAGES // indices.shape[1])
@@ -283,7 +274,5 @@ def _read_parts(data, resident, indices):
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _count(module, variables, images, attributes):
-  return count_correct(
-    functools.partial(classify, module, variables), images, attributes
-  )
+def _count(module, variables, *batch):
+  return count_correct(functools.partial(classify, module, variables), *batch)

@@ -1,8 +1,7 @@
 """Class swaps: how often an image's class follows swapped factors.
 
-Measured with running statistics, by an ensemble of `judges`. Throughout, the
-model has images in [0, 1], images are `[M, H, W, C]` uint8, labels `[M]` int
-classes, and the seed is that of the pairs and of noisy judges.
+Models have images in [0, 1]; data are `[M, H, W, C]` uint8 images and `[M]` int
+labels.
 """
 
 from collections.abc import Callable
@@ -49,8 +48,6 @@ def measure(
   judges: judges_lib.Judges,
   images: jax.Array,
   labels: jax.Array,
-  *,
-  seed: int = 0,
 ) -> dict[str, Any]:
   """Measures an autoencoder: entries of a row, see `summarize`.
 
@@ -65,7 +62,7 @@ def measure(
     )
   images, labels = jnp.asarray(images), jnp.asarray(labels)
   return summarize(
-    _measure(model, judges.module, judges.params, images, labels, seed)
+    _measure(judges.module, model, judges.params, images, labels)
   )
 
 
@@ -74,8 +71,6 @@ def count_class_swaps(
   classify: judges_lib.ClassifyFn,
   images: jax.Array,
   labels: jax.Array,
-  *,
-  seed: int | jax.Array = 0,
 ) -> SwapCounts:
   """Counts how often an image's class follows swapped factors.
 
@@ -95,7 +90,7 @@ def count_class_swaps(
   split = lambda x: x[: num_batches * SWAP_BATCH_SIZE].reshape(
     num_batches, SWAP_BATCH_SIZE, *x.shape[1:]
   )
-  keys = jax.random.split(jax.random.key(seed), num_batches)
+  keys = jax.random.split(jax.random.key(0), num_batches)
 
   def count(args):
     batch_images, batch_labels, key = args
@@ -127,8 +122,6 @@ def evaluate_autoencoder(
   judge_params: codes.Params,
   images: jax.Array,
   labels: jax.Array,
-  *,
-  seed: int | jax.Array = 0,
 ) -> dict[str, jax.Array]:
   """Measures an autoencoder by N judges, whose parameters are stacked.
 
@@ -139,15 +132,14 @@ def evaluate_autoencoder(
 
   def with_one_judge(params):
     classify = functools.partial(judge, params)
-    counts = count_class_swaps(model, classify, images, labels, seed=seed)
+    counts = count_class_swaps(model, classify, images, labels)
     accuracy = functools.partial(
       judges_lib.compute_accuracy, classify, images, labels
     )
+    reconstruct = lambda x: model.decode(model.encode(x))
     return {
       'judge_accuracy': accuracy(),
-      'judge_accuracy_reconstructions': accuracy(
-        lambda x: model.decode(model.encode(x))
-      ),
+      'judge_accuracy_reconstructions': accuracy(reconstruct),
       **counts._asdict(),
     }
 
@@ -182,7 +174,7 @@ def summarize(measured: dict[str, jax.Array]) -> dict[str, Any]:
   return row
 
 
-@functools.partial(jax.jit, static_argnames=('module', 'seed'))
-def _measure(model, module, params, images, labels, seed):
+@functools.partial(jax.jit, static_argnums=0)
+def _measure(module, model, *args):
   judge = functools.partial(judges_lib.classify, module)
-  return evaluate_autoencoder(model, judge, params, images, labels, seed=seed)
+  return evaluate_autoencoder(model, judge, *args)

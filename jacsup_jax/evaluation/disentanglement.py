@@ -1,19 +1,18 @@
 """Scores of how codes and labels go together: MIG, SAP, DCI and modularity.
 
-A score is a mean over parts, one per label or per unit of the code. Functions
-of one metric take codes `[M, U]`, finite; classes `[M, L]` int from 0, each
-label with two or more; and the labels' names.
+Codes are `[M, U]`, finite; classes `[M, L]` int from 0, each label with two or
+more. A score is a mean over parts, one per label or per unit of the code.
 """
 
 from collections.abc import Sequence
 import dataclasses
+import itertools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jacsup_jax.core import errors
 from jacsup_jax.data import batches
 from jacsup_jax.data import registry
 from jacsup_jax.evaluation import predictors
@@ -41,8 +40,15 @@ PROTOCOL = (
   ' images fitted, 10 % to choose its depth or penalty, 10 % to report on'
 )
 
-_FEWEST = 20
-_DIGITS = ('mnist_embedded', 'mnist', 'svhn_cropped')
+# Units, labels that vary, and examples that each score needs.
+_NEEDS = {
+  'mig': (2, 1, 1),
+  'sap': (2, 1, 1),
+  'dci_disentanglement': (1, 2, 20),
+  'dci_completeness': (2, 1, 20),
+  'dci_informativeness': (1, 1, 20),
+  'modularity': (1, 2, 1),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +67,6 @@ def measure(
 
   They are undefined for models whose factors are the labels.
   """
-  check_metrics(metrics)
   if model.factors_are_labels:
     undefined = Score(None, reasons=('its factors are the labels',))
     return {s: undefined for metric in metrics for s in SCORES[metric]}
@@ -78,8 +83,7 @@ def list_labels(data: registry.Dataset) -> tuple[np.ndarray, tuple[str, ...]]:
     return np.asarray(data.labels), data.attribute_names
   if data.all_labels is not None:
     return data.all_labels, data.label_names
-  name = 'digit' if data.name in _DIGITS else 'class'
-  return data.labels[:, np.newaxis], (name,)
+  return data.labels[:, np.newaxis], ('class',)
 
 
 @jax.jit
@@ -94,31 +98,20 @@ def compute_codes(model: models.Model, images: jax.Array) -> jax.Array:
   return jax.lax.map(encode_one, images, batch_size=at_once)
 
 
-def check_metrics(metrics: Sequence[str]) -> None:
-  """Raises InputError unless metrics are known and different."""
-  if set(metrics) - set(METRICS) or len(metrics) > len(set(metrics)):
-    raise errors.InputError(
-      f'--metrics={",".join(metrics)}; accepted: any of'
-      f' {", ".join(METRICS)}, each once.'
-    )
-
-
 def compute_scores(
   metrics: Sequence[str],
   codes: np.ndarray,
   labels: np.ndarray,
-  label_names: Sequence[str] | None = None,
+  label_names: Sequence[str],
 ) -> dict[str, Score]:
   """Computes the scores that `SCORES` lists for some metrics.
 
   Codes are `[M, U]` real numbers, labels `[M, L]` int of any values; constant
   ones are left out and named.
-
-  Raises:
-    InputError: if a metric is unknown or the arrays do not fit.
   """
-  check_metrics(metrics)
-  codes, classes, names = _check_arrays(codes, labels, label_names)
+  codes = np.asarray(codes, np.float64)
+  classes = [np.unique(column, return_inverse=True)[1] for column in labels.T]
+  classes = np.stack(classes, axis=1)
   functions = {
     'mig': compute_mig,
     'sap': compute_sap,
@@ -126,21 +119,20 @@ def compute_scores(
     'modularity': compute_modularity,
   }
   varies = classes.max(axis=0) > 0
-  kept = [name for name, does in zip(names, varies) if does]
   constant = tuple(
     f'{name} is the same in all {len(classes)} examples'
-    for name, does in zip(names, varies)
-    if not does
+    for name in itertools.compress(label_names, ~varies)
   )
   bad = int(np.sum(~np.all(np.isfinite(codes), axis=1)))
+  sizes = codes.shape[1], int(np.sum(varies)), len(codes)
   scores = {}
   for metric in metrics:
-    if bad:
-      reason = f'{bad} of {len(codes)} codes are not finite'
-      found = (_undefined(reason),) * len(SCORES[metric])
-    else:
-      found = functions[metric](codes, classes[:, varies], kept)
-    for name, score in zip(SCORES[metric], found):
+    found = None
+    for i, name in enumerate(SCORES[metric]):
+      score = Score(None, reasons=(_explain(name, sizes, bad),))
+      if not score.reasons[0]:
+        found = found or functions[metric](codes, classes[:, varies])
+        score = found[i]
       parts = score.parts
       if name not in SCORES_OF_UNITS and parts:
         known = iter(parts)
@@ -153,36 +145,27 @@ def describe(
   scores: dict[str, Score], label_names: Sequence[str]
 ) -> dict[str, Any]:
   """Returns scores as JSON values, parts of labels by their names."""
-  described = {}
-  for name, score in scores.items():
-    parts = list(score.parts)
-    if parts and name not in SCORES_OF_UNITS:
-      parts = dict(zip(label_names, parts, strict=True))
-    described[name] = {
-        'value': score.value, 'parts': parts, 'reasons': list(score.reasons)
-    }  # fmt: skip
+  described = {name: dataclasses.asdict(s) for name, s in scores.items()}
+  for name, score in described.items():
+    if score['parts'] and name not in SCORES_OF_UNITS:
+      score['parts'] = dict(zip(label_names, score['parts'], strict=True))
   return described
 
 
-def compute_mig(codes, classes, names) -> tuple[Score]:
+def compute_mig(codes: np.ndarray, classes: np.ndarray) -> tuple[Score]:
   """Computes the mutual information gap, Chen et al. (2018); parts of labels.
 
   The information of the unit that has the most of a label, less that of the
   next, over the label's entropy; of codes in bins of equal width, as in
   Locatello et al. (2019). In [0, 1].
   """
-  if codes.shape[1] < 2:
-    return (_undefined('MIG needs two units or more, and the code has one'),)
   ordered = np.sort(mutual_information(discretise(codes), classes), axis=0)
   entropy = np.diagonal(mutual_information(classes, classes))
   return (_mean((ordered[-1] - ordered[-2]) / entropy),)
 
 
-def compute_modularity(codes, classes, names) -> tuple[Score]:
+def compute_modularity(codes: np.ndarray, classes: np.ndarray) -> tuple[Score]:
   """Computes modularity, see `modularity_of_information`; parts of units."""
-  if classes.shape[1] < 2:
-    reason = f'modularity needs two labels that vary, found {classes.shape[1]}'
-    return (_undefined(reason),)
   information = mutual_information(discretise(codes), classes)
   return (modularity_of_information(information),)
 
@@ -196,17 +179,16 @@ def modularity_of_information(information: np.ndarray) -> Score:
   top = information.max(axis=1)
   rest = np.sum(information**2, axis=1) - top**2
   with np.errstate(invalid='ignore'):
-    parts = 1 - rest / (top**2 * (information.shape[1] - 1))
-  return _mean(parts, f'no information in {_name_units(parts)}')
+    return _mean(1 - rest / (top**2 * (information.shape[1] - 1)))
 
 
-def discretise(codes: np.ndarray, bins: int = BINS) -> np.ndarray:
-  """Puts each unit's values `[M, U]` into bins of equal width, from 0."""
+def discretise(codes: np.ndarray) -> np.ndarray:
+  """Puts each unit's values `[M, U]` into `BINS` of equal width, from 0."""
   low, high = codes.min(axis=0), codes.max(axis=0)
   width = np.where(high > low, high - low, 1.0)  # A constant unit is in bin 0.
-  scaled = (codes - low) / width * bins
+  scaled = (codes - low) / width * BINS
   # The largest value belongs to the last bin.
-  return np.minimum(scaled.astype(np.int64), bins - 1)
+  return np.minimum(scaled.astype(np.int64), BINS - 1)
 
 
 def mutual_information(units: np.ndarray, classes: np.ndarray) -> np.ndarray:
@@ -224,7 +206,7 @@ def mutual_information(units: np.ndarray, classes: np.ndarray) -> np.ndarray:
   return np.where(table < 1e-12, 0, table)
 
 
-def compute_sap(codes, classes, names) -> tuple[Score]:
+def compute_sap(codes: np.ndarray, classes: np.ndarray) -> tuple[Score]:
   """Computes the separated attribute predictability; parts of labels.
 
   The balanced accuracy of the single unit that predicts a label best, less that
@@ -232,8 +214,6 @@ def compute_sap(codes, classes, names) -> tuple[Score]:
   thresholds on the unit, fitted to the examples that are reported on. In
   [0, 1 - 1 / C]: labels as codes score 0.5 if they are binary.
   """
-  if codes.shape[1] < 2:
-    return (_undefined('SAP needs two units or more, and the code has one'),)
   gaps = []
   for column in classes.T:
     accuracies = predictors.threshold_accuracies(codes, column)
@@ -241,7 +221,9 @@ def compute_sap(codes, classes, names) -> tuple[Score]:
   return (_mean(gaps),)
 
 
-def compute_dci(codes, classes, names) -> tuple[Score, Score, Score]:
+def compute_dci(
+  codes: np.ndarray, classes: np.ndarray
+) -> tuple[Score, Score, Score]:
   """Computes disentanglement, completeness and informativeness.
 
   Eastwood & Williams (2018), by the units' importance to `predictors.predict`.
@@ -250,81 +232,49 @@ def compute_dci(codes, classes, names) -> tuple[Score, Score, Score]:
   1 less the entropy (base U) of the units' importance to it; informativeness
   the accuracy on new examples.
   """
-  if len(codes) < _FEWEST:
-    reason = f'DCI needs {_FEWEST} examples or more, found {len(codes)}'
-    return (_undefined(reason),) * 3
-  if not classes.shape[1]:
-    return (_undefined('DCI needs a label that varies, found 0'),) * 3
-  importance, accuracies = zip(*(
-      predictors.predict(codes, column) for column in classes.T
-  ))  # fmt: skip
-  scores = dci_of_importance(np.stack(importance, axis=1), names)
-  return (*scores, _mean(accuracies))
+  found = [predictors.predict(codes, column) for column in classes.T]
+  importance, accuracies = zip(*found)
+  return (
+    *dci_of_importance(np.stack(importance, axis=1)),
+    _mean(accuracies),
+  )
 
 
-def dci_of_importance(
-  importance: np.ndarray, names: Sequence[str]
-) -> tuple[Score, Score]:
+def dci_of_importance(importance: np.ndarray) -> tuple[Score, Score]:
   """Computes disentanglement and completeness from importance `[U, L]`.
 
   Units without importance, and labels without important units, are left out.
   """
-  units, labels = importance.shape
-  separate = _undefined(
-    f'disentanglement of DCI needs two labels that vary, found {labels}'
+  weights = importance.sum(axis=1)
+  return (
+    _mean(_one_less_entropy(importance), weights=weights),
+    _mean(_one_less_entropy(importance.T)),
   )
-  if labels > 1:
-    parts = _one_less_entropy(importance)
-    separate = _mean(
-      parts,
-      f'no importance of {_name_units(parts)}',
-      weights=importance.sum(axis=1),
-    )
-  if units < 2:
-    return separate, _undefined(
-      'completeness of DCI needs two units or more, and the code has one'
-    )
-  parts = _one_less_entropy(importance.T)
-  empty = ', '.join(np.array(names)[np.isnan(parts)])
-  return separate, _mean(parts, f'no unit is of importance to {empty}')
 
 
-def _check_arrays(codes, labels, label_names):
-  """Returns float codes, labels as classes from 0 without gaps, and names."""
-  codes, labels = np.asarray(codes), np.asarray(labels)
-  fit = codes.ndim == labels.ndim == 2 and codes.size and labels.size
-  if not fit or len(codes) != len(labels) or labels.dtype.kind not in 'iub':
-    raise errors.InputError(
-      f'codes have the shape {codes.shape}, labels {labels.shape} and type'
-      f' {labels.dtype}; accepted: (M, U) real numbers and (M, L) integers,'
-      ' none of the sizes 0.'
-    )
-  names = tuple(label_names or (f'label {i}' for i in range(labels.shape[1])))
-  classes = [np.unique(column, return_inverse=True)[1] for column in labels.T]
-  return codes.astype(np.float64), np.stack(classes, axis=1), names
+def _explain(name, sizes, bad):
+  """Explains why a score is undefined, by an empty text if it is not."""
+  if bad:
+    return f'{bad} of {sizes[-1]} codes are not finite'
+  if all(size >= need for size, need in zip(sizes, _NEEDS[name])):
+    return ''
+  shown = '{} units, {} labels that vary and {} examples'
+  return f'{name} needs {shown.format(*_NEEDS[name])}: {shown.format(*sizes)}'
 
 
-def _undefined(reason):
-  return Score(None, reasons=(reason,))
-
-
-def _mean(parts, reason='', weights=None):
-  """Returns the score of the mean of all parts but NaN; why some are NaN."""
+def _mean(parts, weights=None):
+  """Returns the score of the mean of all parts but NaN; how many are NaN."""
   parts = np.array(parts, float)
   defined = ~np.isnan(parts)
   value = None
   if defined.any():
     weights = None if weights is None else weights[defined]
     value = float(np.average(parts[defined], weights=weights))
-  shown = np.where(defined, parts.astype(object), None)
-  return Score(value, tuple(shown), () if defined.all() else (reason,))
-
-
-def _name_units(parts):
-  """Names the units whose part is undefined, the first few of many."""
-  units = np.flatnonzero(np.isnan(parts))
-  shown = ', '.join(map(str, units[:5])) + (', ...' if len(units) > 5 else '')
-  return f'{len(units)} of the units ({shown})'
+  shown = tuple(np.where(defined, parts.astype(object), None))
+  if defined.all():
+    return Score(value, shown)
+  reason = f'{np.sum(~defined)} of its {len(parts)} parts hold no information'
+  return Score(value, shown, (reason,))
 
 
 def _one_less_entropy(importance):

@@ -8,12 +8,12 @@ from collections.abc import Sequence
 import math
 from typing import Any, NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jacsup_jax.core import codes
-from jacsup_jax.core import errors
 from jacsup_jax.data import batches
 
 # Extra directions: orthogonal iteration converges by the ratio of the last
@@ -48,19 +48,12 @@ def multiply_columns(
 
   Both sides of eq. (1) of Lezama (2019), each at its own model's code, in
   squared units of the images over those of the factors.
-
-  InputError if the two differ in examples, factors or image shape.
   """
-  sides = (student_decode, student_code), (teacher_decode, teacher_code)
-  shapes = [
-    (*code.factors.shape, *jax.eval_shape(decode, code).shape[1:])
-    for decode, code in sides
-  ]
-  if shapes[0] != shapes[1] or len(shapes[0]) != 5:
-    raise errors.InputError(
-      f'the student has the sizes {shapes[0]}, the teacher {shapes[1]};'
-      ' accepted: the same (examples, factors, H, W, C).'
-    )
+  image = jax.eval_shape(student_decode, student_code)
+  teacher_image = jax.eval_shape(teacher_decode, teacher_code)
+  chex.assert_equal_shape([student_code.factors, teacher_code.factors])
+  chex.assert_equal_shape([image, teacher_image])
+  chex.assert_rank(image, 4)
 
   def multiply(codes):
     student = _linearize_factors(student_decode, codes[0])
@@ -76,7 +69,7 @@ def multiply_columns(
   return jax.lax.map(
     multiply,
     (student_code, teacher_code),
-    batch_size=batches.count_at_once(shapes[0][2:]),
+    batch_size=batches.count_at_once(image.shape[1:]),
   )
 
 
@@ -130,16 +123,10 @@ def find_principal_directions(
   never formed. It ends where the largest ||G v - s^2 v|| of the `count`
   directions asked for is below the tolerance times the largest eigenvalue.
   Singular values are the root mean square, over examples, of the image's change
-  per unit along the direction, whose largest element is positive. InputError
-  unless `count` is from 1 to the units of the nuisance.
+  per unit along the direction, whose largest element is positive.
   """
   shape = code.nuisance.shape[1:]
   dim = math.prod(shape)
-  if not 1 <= count <= dim:
-    raise errors.InputError(
-      f'{count} principal directions of a nuisance of {dim} units; accepted:'
-      f' from 1 to {dim}.'
-    )
   size = min(dim, count + _MORE_DIRECTIONS)
   block, _ = jnp.linalg.qr(jax.random.normal(jax.random.key(0), (dim, size)))
   apply = _make_gram(decode, code)

@@ -44,18 +44,15 @@ def predict(codes: np.ndarray, classes: np.ndarray) -> tuple[np.ndarray, float]:
   order = np.random.default_rng(0).permutation(len(codes))
   ends = np.round(np.cumsum((0.8, 0.1)) * len(codes)).astype(int)
   fitted, choosing, reported = np.split(order, ends)
-  if len(np.unique(classes[fitted])) < 2:
-    # Only one class to fit: there is nothing to find.
+  if len(np.unique(classes[fitted])) < 2:  # There is nothing to find.
     right = np.mean(classes[reported] == classes[fitted][0])
     return np.zeros(codes.shape[1]), float(right)
   fit = _fit_forests if codes.shape[1] <= WIDEST_FOREST else _fit_lassos
   candidates = fit(codes[fitted], classes[fitted])
-  score = lambda candidate, rows: np.mean(
-    candidate[1](codes[rows]) == classes[rows]
-  )
+  score = lambda guess, rows: np.mean(guess(codes[rows]) == classes[rows])
   # max is the first of equals.
-  best = max(candidates, key=lambda candidate: score(candidate, choosing))
-  return best[0], float(score(best, reported))
+  importance, guess = max(candidates, key=lambda own: score(own[1], choosing))
+  return importance, float(score(guess, reported))
 
 
 def _fit_forests(codes, classes):
@@ -91,12 +88,11 @@ def _fit_lassos(codes, classes):
       penalty, fit_intercept=False, precompute=products
     ).fit(units, is_class - shares)
     size = np.abs(lasso.coef_).sum(axis=0)
-    yield (
-      size / (size.sum() or 1.0),
-      lambda x, weights=lasso.coef_.T: seen[
-        np.argmax(scaler.transform(x) @ weights + shares, axis=1)
-      ],
-    )
+
+    def guess(x, weights=lasso.coef_.T):
+      return seen[np.argmax(scaler.transform(x) @ weights + shares, axis=1)]
+
+    yield size / (size.sum() or 1.0), guess
 
 
 def _search_one_threshold(classes, before, weights):

@@ -1,33 +1,19 @@
-"""Reconstruction error, and passes over data sets in batches.
-
-Models are evaluated with running statistics on uint8 images.
-"""
+"""Reconstruction error, and passes over data sets in batches."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jacsup_jax.core import codes
 from jacsup_jax.core import errors
 from jacsup_jax.data import batches
 
-
-class Autoencoder(Protocol):
-  """What is evaluated: a `models.model.Model`, or anything like it."""
-
-  image_range: tuple[float, float]
-
-  def encode(
-    self, images: jax.Array, attributes: jax.Array | None = None
-  ) -> codes.Code:
-    """Encodes floats `[B, H, W, C]`; labels are for models that need them."""
-
-  def decode(self, code: codes.Code) -> jax.Array:
-    """Decodes to `[B, H, W, C]` in `image_range`."""
+# A `models.model.Model`, or anything with such an `image_range`, `encode` and
+# `decode`.
+Autoencoder = Any
 
 
 def psnr(mse: float, peak: float = 1.0) -> float:
@@ -70,11 +56,10 @@ measure_mse = jax.jit(compute_mse, static_argnames='batch_size')
 def map_batches(
   function: Callable[..., Any], arrays: Sequence[jax.Array], batch_size: int
 ) -> chex.ArrayTree:
-  """Applies a function to batches of arrays `[M, ...]`, as one program.
+  """Applies `(*batch, counted) -> tree` to batches of arrays `[M, ...]`.
 
-  `function` is `(*batch, counted) -> tree`; `counted` `[B]` bool says which
-  examples are real: the last batch is filled up with others of the data.
-  Returns the trees of all batches, stacked: leaves `[batches, ...]`.
+  `counted` `[B]` bool says which examples are real: the last batch is filled up
+  with others. Returns the trees of all batches, stacked.
   """
   num_examples = arrays[0].shape[0]
   if num_examples == 0:

@@ -70,12 +70,9 @@ def format_results(results: Mapping[str, Any]) -> str:
 
 
 def format_rows(rows: Sequence[Row]) -> str:
-  """Formats rows of digits or of faces as a table.
-
-  Lines: a heading and one per row, or per rows that differ by seed alone; then
-  one that explains their deviations. What is missing or None is '-'.
-  """
-  columns = dict(_FACES if _are_faces(rows) else _DIGITS)
+  """Formats rows of digits or of faces as a table; what is None is '-'."""
+  are_faces = any('attribute_flips' in row for row in rows)
+  columns = dict(_FACES if are_faces else _DIGITS)
   for name, column in _DIAGNOSTICS.items():
     if any(row.get(name) is not None for row in rows):
       columns[name] = column
@@ -97,8 +94,7 @@ def format_attributes(rows: Sequence[Row]) -> str:
   """Formats the flips of every attribute, next to its judge's accuracy.
 
   A line per attribute, in falling order of the judge's balanced accuracy, and
-  their means. For each model, numbered before the table: the judge's accuracy
-  on its reconstructions, and its flips. All rows are measured by one judge.
+  their means. All rows are measured by one judge.
   """
   rows = [row for row in rows if row.get('attribute_flips_by_attribute')]
   groups = group_seeds(rows)
@@ -133,12 +129,8 @@ def format_attributes(rows: Sequence[Row]) -> str:
 def format_effect(rows: Sequence[Row]) -> str | None:
   """Says what Jacobian supervision changes, at the largest d of both chains.
 
-  For faces: what the student keeps of its teacher, and how far it is from the
-  student with cycle losses alone, where there is one of the same d. None where
-  no d has a score of both.
+  None where no d has class swaps of both.
   """
-  if _are_faces(rows):
-    return _format_face_effect(rows)
   # Model -> d -> seed -> score.
   scores = {'student': {}, 'student_no_jacobian': {}}
   for row in rows:
@@ -166,8 +158,7 @@ def group_seeds(rows: Sequence[Row]) -> list[list[Row]]:
 
   Rows of a group have the same model, stage (whose name may end in its seed),
   size and weights. Rows of one seed differ in something that their entries do
-  not show; such a group is taken apart. Groups are in the order of their first
-  rows.
+  not show: such a group is taken apart.
   """
   groups = {}
   for row in rows:
@@ -192,19 +183,15 @@ def deviation(values: Sequence[float | None]) -> float | None:
   return float(np.std(known, ddof=1)) if len(known) > 1 else None
 
 
-def describe_deviation(groups: Sequence[Sequence[Row]]) -> str | None:
+def _describe_deviation(groups):
   """Says what a table's ± are, None where no row has several seeds."""
   several = [group for group in groups if len(group) > 1]
   if not several:
     return None
   counts = ' or '.join(map(str, sorted({len(group) for group in several})))
-  seeds = sorted({row['seed'] for group in several for row in group})
-  listed = ', '.join(map(str, seeds))
-  if len(seeds) > 3 and seeds[-1] - seeds[0] == len(seeds) - 1:
-    listed = f'{seeds[0]} to {seeds[-1]}'
   return (
     f'±: standard deviation of the sample (divisor n - 1) over n = {counts}'
-    f' seeds ({listed}).'
+    ' seeds.'
   )
 
 
@@ -217,7 +204,7 @@ def _format_table(titles, cells, groups):
     [[row[0], *(f' {cell}' for cell in row[1:])] for row in [titles, *cells]]
   )
   text = frame.to_string(index=False, header=False)
-  explanation = describe_deviation(groups)
+  explanation = _describe_deviation(groups)
   return f'{text}\n{explanation}' if explanation else text
 
 
@@ -229,44 +216,6 @@ def _show_values(values, show):
   if len(known) == 1 or isinstance(known[0], str) or show is str:
     return show(known[0])
   return f'{show(mean(known))} ± {show(deviation(known))}'
-
-
-def _are_faces(rows):
-  return any('attribute_flips' in row for row in rows)
-
-
-def _format_face_effect(rows):
-  """Compares the largest student with its teacher and the cycle student."""
-  chains = {'teacher': {}, 'student': {}, 'student_cycle': {}}
-  several = False
-  for group in group_seeds(rows):
-    chain = chains.get(group[0]['model'])
-    found = [
-      mean([row.get(name) for row in group])
-      for name in ('attribute_flips', 'mse')
-    ]
-    if chain is not None and None not in found:
-      chain[group[0]['nuisance_dim']] = found
-      several |= len(group) > 1
-  teachers, students, cycles = chains.values()
-  if not teachers or not students:
-    return None
-  # The smallest: a student of equal size would have nothing to gain.
-  teacher_flips, teacher_error = teachers[min(teachers)]
-  dim = max(students.keys() & cycles.keys(), default=max(students))
-  flips, error = students[dim]
-  if not teacher_flips or not teacher_error:
-    return None
-  at = 'In the mean over seeds, at' if several else 'At'
-  line = (
-    f'{at} d = {dim}, the student keeps {flips / teacher_flips:.1%} of its'
-    f" teacher's flips at {error / teacher_error:.1%} of its error"
-  )
-  if dim in cycles:
-    points = 100 * (flips - cycles[dim][0])
-    side = 'above' if points >= 0 else 'below'
-    line += f', {abs(points):.1f} points {side} the student with cycle losses'
-  return f'{line}.'
 
 
 def _identify(row):

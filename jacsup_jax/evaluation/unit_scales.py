@@ -43,14 +43,13 @@ def measure(
   then the nuisance units `z1`, `z2`, ... if the code is flat.
   """
   images = images[:NUM_IMAGES]
-  batches = []
+  found = []
   for start in range(0, len(images), _BATCH):
     own = images[start : start + _BATCH]
     # Filled to one size, so that one program is compiled.
-    filled = np.resize(own, (_BATCH, *own.shape[1:]))
-    code = jax.tree.map(np.asarray, _encode(model, filled))
-    batches.append(codes.Code(*(x[: len(own)] for x in code)))
-  code = jax.tree.map(lambda *own: np.concatenate(own), *batches)
+    code = _encode(model, np.resize(own, (_BATCH, *own.shape[1:])))
+    found.append([np.asarray(x)[: len(own)] for x in code])
+  code = codes.Code(*map(np.concatenate, zip(*found)))
   units = _describe(code.factors, factor_names, FACTOR)
   if code.nuisance.ndim == 2:
     names = [f'z{i + 1}' for i in range(code.nuisance.shape[1])]
@@ -65,25 +64,22 @@ def from_json(
   try:
     units = tuple(Unit(**value) for value in values)
     numbers = [(u.mean, u.deviation, u.low, u.high) for u in units]
-    is_valid = np.all(np.isfinite(numbers)) and all(
+    if np.all(np.isfinite(numbers)) and all(
       isinstance(unit.name, str)
       and unit.kind in (FACTOR, NUISANCE)
       and unit.deviation >= 0
       for unit in units
-    )
+    ):
+      return units
   except (TypeError, OverflowError):
-    is_valid = False
-  if not is_valid:
-    raise errors.InputError(
-      f'{where} holds units that are damaged; accepted: those that this'
-      ' package wrote, with finite numbers.'
-    )
-  return units
+    pass
+  raise errors.InputError(
+    f'{where} holds units that are damaged; accepted: those that this package'
+    ' wrote, with finite numbers.'
+  )
 
 
-@jax.jit
-def _encode(model, images):
-  return model.encode(images)
+_encode = jax.jit(lambda model, images: model.encode(images))
 
 
 def _describe(values, names, kind):

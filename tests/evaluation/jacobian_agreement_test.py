@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 
 from jacsup_jax.core import codes
-from jacsup_jax.core import errors
 from jacsup_jax.evaluation import jacobian_agreement
 
 NAMES = ('first', 'second')
@@ -153,12 +152,9 @@ def test_zero_columns_are_said_and_left_out():
 
 
 def test_codes_that_do_not_fit():
-  code = _code()
-  with pytest.raises(errors.InputError, match='5 principal .* from 1 to 4'):
-    jacobian_agreement.find_principal_directions(_curved, code, 5)
   multiply = jacobian_agreement.multiply_columns
-  with pytest.raises(errors.InputError, match='the teacher'):
-    multiply(_curved, code, _curved, _code(num_factors=3))
+  with pytest.raises(AssertionError, match='shape'):
+    multiply(_curved, _code(), _curved, _code(num_factors=3))
   flat = lambda code: _curved(code).ravel()
-  with pytest.raises(errors.InputError, match='accepted: .* H, W, C'):
-    multiply(flat, code, flat, code)
+  with pytest.raises(AssertionError, match='rank'):
+    multiply(flat, _code(), flat, _code())

@@ -98,31 +98,6 @@ def test_attributes_by_hand():
   assert len({len(line) for line in lines[2:]}) == 1
 
 
-def test_effect_of_faces_is_the_papers():
-  # Table 2 of the paper: 72.2 / 73.1 and 1.08 / 1.82; 72.2 - 42.7.
-  row = lambda model, dim, flips, mse: {
-      'model': model, 'nuisance_dim': dim, 'attribute_flips': flips, 'mse': mse
-  }  # fmt: skip
-  rows = [
-    row('teacher', 2048, 0.731, 1.82e-3),
-    row('student', 4096, 0.725, 1.3e-3),
-    row('student', 8192, 0.722, 1.08e-3),
-    row('student_cycle', 8192, 0.427, 1.04e-3),
-    row('random', 2048, 0.202, 0.101),
-  ]
-  assert tables.format_effect(rows) == (
-    "At d = 8192, the student keeps 98.8% of its teacher's flips at 59.3% of"
-    ' its error, 29.5 points above the student with cycle losses.'
-  )
-  # Without a cycle student there is nothing to compare with.
-  assert tables.format_effect(rows[:3]) == (
-    "At d = 8192, the student keeps 98.8% of its teacher's flips at 59.3% of"
-    ' its error.'
-  )
-  assert tables.format_effect(rows[1:]) is None
-  assert tables.format_effect(rows[:1]) is None
-
-
 # Means and deviations over seeds.
 
 
