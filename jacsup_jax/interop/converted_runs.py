@@ -83,8 +83,6 @@ def export_model(
   or the released code has no such model.
   """
   output = _check_new(output)
-  if not os.fspath(output).endswith(state_dicts.SAFETENSORS):
-    state_dicts.import_torch(output)  # before a model is loaded
   run = runs.Run.open(source, '--input')
   name = run.find_stage(stage or next(reversed(run.stages), None))
   trained = run.trained(name)

@@ -103,11 +103,10 @@ _UP = (
 
 def _permuted(order, change, axis):
   """Makes a change of arrays whose `axis`, in theirs, is that of the code."""
-  to_ours, to_theirs = change
   inverse = np.argsort(order)
   return (
-    lambda x: to_ours(np.take(x, order, axis)),
-    lambda x: np.take(to_theirs(x), inverse, axis),
+    lambda x: change[0](np.take(x, order, axis)),
+    lambda x: np.take(change[1](x), inverse, axis),
   )
 
 
@@ -139,9 +138,12 @@ def _list_mlp(module) -> Iterable[_Entry]:
 
 
 def _list_judge(unused_module) -> Iterable[_Entry]:
-  yield from _dense('model.fc1', ('dense_0',))
-  yield from _dense('model.fc2', ('dense_1',))
-  yield from _dense('model.out', ('logits',))
+  for theirs, ours in (
+    ('fc1', 'dense_0'),
+    ('fc2', 'dense_1'),
+    ('out', 'logits'),
+  ):
+    yield from _dense(f'model.{theirs}', (ours,))
 
 
 def _list_faces(module) -> Iterable[_Entry]:
@@ -152,9 +154,7 @@ def _list_faces(module) -> Iterable[_Entry]:
   depth = module.image_size.bit_length() - 2
   for i in range(depth):
     name, path = f'enc_layers.{i}', ('encoder', f'down_{i}')
-    kernel = ('params', *path, 'kernel')
-    yield _Entry(f'{name}.0.weight', kernel, *_DOWN)
-    yield _Entry(f'{name}.0.bias', ('params', *path, 'bias'), *_SAME)
+    yield from _dense(f'{name}.0', path, _DOWN)
     if i > 0:
       yield from _norm(f'{name}.1', (*path, 'norm'))
   for i in range(depth):

@@ -8,7 +8,6 @@ from collections.abc import Mapping
 import io
 import os
 import pickle
-from typing import Any
 import warnings
 
 import numpy as np
@@ -18,7 +17,7 @@ from safetensors import numpy as safetensors_numpy
 from jacsup_jax.core import errors
 from jacsup_jax.data import files
 
-SAFETENSORS = '.safetensors'
+_SAFETENSORS = '.safetensors'
 _ACCEPTED = (
   'accepted: what torch.save(model.state_dict(), PATH) writes, names and'
   ' tensors alone'
@@ -32,7 +31,7 @@ def read(path: files.Path) -> dict[str, np.ndarray]:
   float32. Raises InputError if the file is damaged or holds anything but named
   tensors, or PyTorch is needed and not installed.
   """
-  if not os.fspath(path).endswith(SAFETENSORS):
+  if not os.fspath(path).endswith(_SAFETENSORS):
     return _read_torch(path)
   try:
     return safetensors_numpy.load(files.read_bytes(path))
@@ -48,11 +47,11 @@ def write(path: files.Path, state: Mapping[str, np.ndarray]) -> None:
 
   `*.safetensors` need no PyTorch; other files are as `torch.save` writes them.
   """
-  if os.fspath(path).endswith(SAFETENSORS):
+  if os.fspath(path).endswith(_SAFETENSORS):
     # Readers of PyTorch's tensors look for this entry.
     content = safetensors_numpy.save(dict(state), metadata={'format': 'pt'})
   else:
-    torch = import_torch(path)
+    torch = _import_torch(path)
     buffer = io.BytesIO()
     tensors = {name: torch.from_numpy(array) for name, array in state.items()}
     torch.save(tensors, buffer)
@@ -60,20 +59,19 @@ def write(path: files.Path, state: Mapping[str, np.ndarray]) -> None:
   files.write_whole(path, content)
 
 
-def import_torch(path: files.Path) -> Any:
-  """Imports PyTorch, or raises InputError that names the file it is for."""
+def _import_torch(path):
   try:
     import torch
   except ImportError as error:
     raise errors.InputError(
       f'{path} is a file of PyTorch, which is not installed ({error});'
-      f' accepted: after pip install torch, or a file *{SAFETENSORS}.'
+      f' accepted: after pip install torch, or a file *{_SAFETENSORS}.'
     ) from error
   return torch
 
 
 def _read_torch(path):
-  torch = import_torch(path)
+  torch = _import_torch(path)
   content = io.BytesIO(files.read_bytes(path))
   try:
     with warnings.catch_warnings():
