@@ -78,8 +78,8 @@ def test_quickstart(tmp_path, monkeypatch, capsys):
     student.model.decode(student.model.encode(images)),
   )
   gradients = jax.tree.leaves(names['gradients'])
-  norms = [float(jnp.linalg.norm(g)) for g in gradients]
-  assert all(np.isfinite(norms)) and any(norms)
+  sizes = [np.abs(np.asarray(gradient)).max() for gradient in gradients]
+  assert np.all(np.isfinite(sizes)) and any(sizes)
 
 
 def _save_run(path, names):
