@@ -36,7 +36,7 @@ class FaderLossWeights(config.Weights):
 
 
 @dataclasses.dataclass(frozen=True)
-class FaderConfig:
+class FaderConfig(config.Options):
   """The flags of Fader Networks."""
 
   fader_epochs: int = config.option(
@@ -46,9 +46,6 @@ class FaderConfig:
     2e-4, 'Learning rate of Adam for Fader Networks.', low=0
   )
   weights: FaderLossWeights = FaderLossWeights()
-
-  def __post_init__(self):
-    config.check(self)
 
 
 def make_stages(flags: FaderConfig, nuisance_dim: int) -> list[config.Stage]:
@@ -111,7 +108,7 @@ class LatentDiscriminator(nn.Module):
 
 
 @models.register
-class FaderAutoencoder(nn.Module):
+class FaderAutoencoder(autoencoders.FaceMethods):
   """A `autoencoders.FaceAutoencoder` whose factors are the labels.
 
   Its encoder has no channels for factors; the decoder receives the labels, -1
@@ -130,42 +127,11 @@ class FaderAutoencoder(nn.Module):
   dtype: jnp.dtype = jnp.float32
 
   factors_are_labels: ClassVar[bool] = True
-  image_range: ClassVar[tuple[float, float]] = (-1.0, 1.0)
-
-  def __post_init__(self):
-    config.check_image_size(self.image_size)
-    super().__post_init__()
-
-  @property
-  def image_shape(self) -> tuple[int, int, int]:
-    """(H, W, C)."""
-    return (self.image_size, self.image_size, 3)
-
-  @property
-  def nuisance_dim(self) -> int:
-    """d, units of the map of 2x2."""
-    return 4 * self.nuisance_channels
-
-  @property
-  def code_dim(self) -> int:
-    """K + d."""
-    return self.num_factors + self.nuisance_dim
 
   def setup(self):
     """Makes the three parts."""
-    depth = self.image_size.bit_length() - 3
-    widths = layers.doubled_widths(self.first_width, self.last_width, depth)
-    self.encoder = autoencoders.FaceEncoder(
-      widths,
-      self.nuisance_channels,
-      0,
-      self.image_shape,
-      self.axis_name,
-      self.dtype,
-    )
-    self.decoder = autoencoders.FaceDecoder(
-      widths[::-1], self.axis_name, self.dtype
-    )
+    parts = self.make_parts(self.nuisance_channels, linear_features=0)
+    self.encoder, self.decoder = parts
     self.discriminator = LatentDiscriminator(
       self.num_factors,
       self.discriminator_width,
@@ -182,12 +148,6 @@ class FaderAutoencoder(nn.Module):
     chex.assert_shape(attributes, (images.shape[0], self.num_factors))
     nuisance = self.encoder(images, train)
     return codes.Code(attributes.astype(nuisance.dtype), nuisance)
-
-  def decode(self, code: codes.Code, train: bool = False) -> jax.Array:
-    """Decodes codes to images in [-1, 1]."""
-    chex.assert_shape(code.factors, (None, self.num_factors))
-    chex.assert_shape(code.nuisance, (None, 2, 2, self.nuisance_channels))
-    return self.decoder(code, train)
 
   def discriminate(
     self,

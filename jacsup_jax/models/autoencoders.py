@@ -17,7 +17,6 @@ An autoencoder has the methods `encode(images, train) -> Code` and `decode(code)
 import functools
 import itertools
 import math
-from typing import Any
 
 import chex
 from flax import linen as nn
@@ -277,8 +276,49 @@ class FaceDecoder(nn.Module):
     return last(x, code.factors, train)
 
 
+class FaceMethods(nn.Module):
+  """What autoencoders of faces share; their fields are FaceAutoencoder's."""
+
+  image_range = (-1.0, 1.0)
+
+  def __post_init__(self):
+    config.check_image_size(self.image_size)
+    super().__post_init__()
+
+  @property
+  def image_shape(self) -> tuple[int, int, int]:
+    return (self.image_size, self.image_size, 3)
+
+  @property
+  def nuisance_dim(self) -> int:
+    return 4 * self.nuisance_channels
+
+  @nn.nowrap
+  def make_parts(
+    self, features: int, linear_features: int
+  ) -> tuple[FaceEncoder, FaceDecoder]:
+    """Makes an encoder of so many features, some linear, and the decoder."""
+    # Hidden layers; one more halves 4 to 2 pixels.
+    depth = self.image_size.bit_length() - 3
+    widths = layers.doubled_widths(self.first_width, self.last_width, depth)
+    encoder = FaceEncoder(
+      widths,
+      features,
+      linear_features,
+      self.image_shape,
+      self.axis_name,
+      self.dtype,
+    )  # pyformat: disable
+    return encoder, FaceDecoder(widths[::-1], self.axis_name, self.dtype)
+
+  def decode(self, code: codes.Code, train: bool = False) -> jax.Array:
+    chex.assert_shape(code.factors, (None, self.num_factors))
+    chex.assert_shape(code.nuisance, (None, 2, 2, self.nuisance_channels))
+    return self.decoder(code, train)
+
+
 @model.register
-class FaceAutoencoder(nn.Module):
+class FaceAutoencoder(FaceMethods):
   """The autoencoder of Section 4 and appendix A.2 of Lezama (2019).
 
   C(16)-C(32)-...-C(512)-C(512 + k) from 256 to 2 pixels, and transposed
@@ -308,44 +348,18 @@ class FaceAutoencoder(nn.Module):
   axis_name: str | None = None
   dtype: jnp.dtype = jnp.float32
 
-  image_range = (-1.0, 1.0)
   factors_are_labels = False
 
-  def __post_init__(self):
-    config.check_image_size(self.image_size)
-    super().__post_init__()
-
-  @property
-  def image_shape(self) -> tuple[int, int, int]:
-    return (self.image_size, self.image_size, 3)
-
-  @property
-  def nuisance_dim(self) -> int:
-    return 4 * self.nuisance_channels
-
   def setup(self):
-    # Hidden layers; one more halves 4 to 2 pixels.
-    depth = self.image_size.bit_length() - 3
-    widths = layers.doubled_widths(self.first_width, self.last_width, depth)
-    self.encoder = FaceEncoder(
-      widths,
+    self.encoder, self.decoder = self.make_parts(
       self.nuisance_channels + self.num_factors,
       self.num_factors if self.linear_factors else 0,
-      self.image_shape,
-      self.axis_name,
-      self.dtype,
-    )  # pyformat: disable
-    self.decoder = FaceDecoder(widths[::-1], self.axis_name, self.dtype)
+    )
 
   def encode(self, images: jax.Array, train: bool = False) -> codes.Code:
     features = self.encoder(images, train)
     nuisance, factors = jnp.split(features, [self.nuisance_channels], axis=-1)
     return codes.Code(jnp.mean(factors, axis=(1, 2)), nuisance)
-
-  def decode(self, code: codes.Code, train: bool = False) -> jax.Array:
-    chex.assert_shape(code.factors, (None, self.num_factors))
-    chex.assert_shape(code.nuisance, (None, 2, 2, self.nuisance_channels))
-    return self.decoder(code, train)
 
   def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
     return self.decode(self.encode(images, train), train)
@@ -353,10 +367,6 @@ class FaceAutoencoder(nn.Module):
 
 def init_variables(module: nn.Module, seed: int) -> codes.Variables:
   """Initializes the variables of an autoencoder or a classifier.
-
-  Args:
-    module: has the property `image_shape`.
-    seed: of the parameters.
 
   Returns:
     A dict of 'params' and 'batch_stats' (empty if the module has none).
@@ -369,32 +379,3 @@ def init_variables(module: nn.Module, seed: int) -> codes.Variables:
     'params': variables['params'],
     'batch_stats': variables.get('batch_stats', {}),
   }
-
-
-def apply_in_training(
-  module: nn.Module,
-  params: codes.Params,
-  batch_stats: chex.ArrayTree,
-  method: str,
-  *args: Any,
-) -> tuple[Any, chex.ArrayTree]:
-  """Applies a method that normalizes with the statistics of the batch.
-
-  Args:
-    module: an autoencoder whose method has an argument `train`.
-    params: of the module.
-    batch_stats: its running statistics.
-    method: its name.
-    *args: of the method: `[B, ...]` arrays or a code.
-
-  Returns:
-    The method's result, and the updated running statistics.
-  """
-  y, updated = module.apply(
-    {'params': params, 'batch_stats': batch_stats},
-    *args,
-    train=True,
-    method=method,
-    mutable='batch_stats',
-  )
-  return y, updated['batch_stats']

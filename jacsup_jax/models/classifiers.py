@@ -15,12 +15,6 @@ class MlpJudge(nn.Module):
   """The released code's digit classifier: 784-256-256-10, dropout 0.2.
 
   Images `[B, H, W, C]` in [0, 1] -> logits `[B, num_classes]`.
-
-  Attributes:
-    num_classes: of the logits.
-    widths: of the hidden layers.
-    dropout_rate: share of the hidden units that are dropped in training.
-    image_shape: (H, W, C).
   """
 
   num_classes: int
@@ -49,14 +43,8 @@ class AttributeJudge(nn.Module):
 
   Images `[B, S, S, 3]` in [-1, 1] -> logits `[B, num_attributes]`: positive
   where an attribute is seen. Strided 4x4 convolutions with BatchNorm down to
-  one pixel, a hidden layer, LeakyReLU between.
-
-  Attributes:
-    num_attributes: k.
-    image_size: S, a power of two, 8 or larger.
-    first_width: channels of the first layer; each later one has twice as many.
-    last_width: the largest number of channels of a layer.
-    hidden: units of the dense layer.
+  one pixel, a hidden layer, LeakyReLU between. S is a power of two, 8 or
+  larger; each convolution doubles the channels, up to `last_width`.
   """
 
   num_attributes: int

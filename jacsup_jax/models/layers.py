@@ -1,14 +1,14 @@
-"""Building blocks of the networks."""
+"""Building blocks of the networks.
+
+Blocks import `convolutions` where they use them: perceptrons do without.
+"""
 
 import functools
 import math
 
-import chex
 from flax import linen as nn
 import jax
 import jax.numpy as jnp
-
-from jacsup_jax.models import convolutions
 
 # Columns of the padded kernel: more than any code in the paper's digit runs.
 _CODE_MULTIPLE = 32
@@ -21,36 +21,41 @@ def uniform_by_unit(fan_in: int) -> nn.initializers.Initializer:
 
   Every output unit (last axis) draws from a key of its own, so that the first
   units of a larger layer are those of a smaller one: growing twice by one unit
-  gives the same weights as growing once by two.
-
-  Args:
-    fan_in: inputs of one output unit, of the layer also when it initialises
-      the bias.
-
-  Returns:
-    A function of (key, shape, dtype).
+  gives the same weights as growing once by two. `fan_in` counts the inputs of
+  an output unit of the layer, also for the bias.
   """
-  bound = fan_in**-0.5
 
   def init(key, shape, dtype=jnp.float32):
-    return _draw_by_unit(key, shape, dtype, bound)
+    # The i-th number of a key is the same however many are drawn, so more are
+    # drawn than needed, by a program that leaves of about this size share: to
+    # compile a generator takes far longer than to run it, and a growing code
+    # would need another one at every growth.
+    count = math.prod(shape[:-1])
+    padded = max(_LEAST_DRAWN, 1 << (count - 1).bit_length())
+    num_units = shape[-1] + -shape[-1] % _CODE_MULTIPLE
+    drawn = _draw_units(key, num_units, padded, dtype, fan_in**-0.5)
+    return drawn[: shape[-1], :count].T.reshape(shape)
 
   return init
+
+
+@functools.partial(jax.jit, static_argnums=(1, 2, 3))
+def _draw_units(key, num_units, count, dtype, bound):
+  """Draws `[num_units, count]` numbers, each unit's from a key of its own."""
+
+  def draw(unit):
+    unit_key = jax.random.fold_in(key, unit)
+    return jax.random.uniform(unit_key, (count,), dtype, -bound, bound)
+
+  return jax.vmap(draw)(jnp.arange(num_units))
 
 
 def dense(
   fan_in: int, features: int, *, dtype: jnp.dtype, name: str | None = None
 ) -> nn.Dense:
-  """Makes a dense layer with PyTorch's default initialisation.
+  """Makes a layer `[B, fan_in]` -> `[B, features]`, initialised as PyTorch's.
 
-  Args:
-    fan_in: size of its input `[B, fan_in]`.
-    features: size of its output `[B, features]`.
-    dtype: that it computes in; parameters stay float32.
-    name: of its parameters.
-
-  Returns:
-    A linen module.
+  It computes in `dtype`; its parameters stay float32.
   """
   init = uniform_by_unit(fan_in)
   return nn.Dense(
@@ -58,23 +63,13 @@ def dense(
   )
 
 
-def count_code_columns(features: int) -> int:
-  """Returns how many columns `CodeDense` computes for `[B, features]`."""
-  return features + -features % _CODE_MULTIPLE
-
-
 class CodeDense(nn.Module):
-  """A dense layer that a growing code comes from.
+  """A dense layer that a growing code comes from, otherwise as `dense`.
 
   Its product is taken over a number of columns that does not change while the
   code grows: how a matrix product is blocked, and so rounded, depends on its
   shape, and a student that starts from its teacher shall start with the same
   factors to the last bit.
-
-  Attributes:
-    fan_in: size of its input `[B, fan_in]`.
-    features: size of its output `[B, features]`.
-    dtype: that it computes in; parameters stay float32.
   """
 
   fan_in: int
@@ -87,7 +82,7 @@ class CodeDense(nn.Module):
     kernel = self.param('kernel', init, (self.fan_in, self.features))
     bias = self.param('bias', init, (self.features,))
     x, kernel, bias = (a.astype(self.dtype) for a in (x, kernel, bias))
-    padding = count_code_columns(self.features) - self.features
+    padding = -self.features % _CODE_MULTIPLE
     columns = x @ jnp.pad(kernel, ((0, 0), (0, padding)))
     return columns[:, : self.features] + bias[jnp.newaxis]
 
@@ -95,15 +90,10 @@ class CodeDense(nn.Module):
 class DownBlock(nn.Module):
   """Halves a feature map: 4x4 convolution, BatchNorm, LeakyReLU of slope 0.2.
 
-  `[B, H, W, C]` -> `[B, H / 2, W / 2, features]`.
-
-  Attributes:
-    features: channels of its output.
-    normalize: whether it has the BatchNorm.
-    activate: whether it has the LeakyReLU.
-    axis_name: of the mapped axis that the batch is spread over, if any.
-    dtype: that it convolves in; parameters and statistics stay float32.
-    output_dtype: of what comes after the convolution; None for `dtype`.
+  `[B, H, W, C]` -> `[B, H / 2, W / 2, features]`. As in all blocks, `dtype` is
+  that of the convolution, `axis_name` of the mapped axis that the batch is
+  spread over, and parameters and statistics are float32. What comes after the
+  convolution is computed in `output_dtype`, by default `dtype`.
   """
 
   features: int
@@ -115,13 +105,15 @@ class DownBlock(nn.Module):
 
   @nn.compact
   def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
+    from jacsup_jax.models import convolutions
+
     channels = x.shape[-1]
     init = uniform_by_unit(16 * channels)
     kernel = self.param('kernel', init, (4, 4, channels, self.features))
     bias = self.param('bias', init, (self.features,))
     x = convolutions.down(x.astype(self.dtype), kernel.astype(self.dtype))
     x = x.astype(self.output_dtype or self.dtype)
-    x += bias.astype(x.dtype)[jnp.newaxis, jnp.newaxis, jnp.newaxis]
+    x += _by_channel(bias.astype(x.dtype))
     if self.normalize:
       x = convolutions.keep(x)
       x = BatchNorm(train, self.axis_name, name='norm')(x)
@@ -132,15 +124,9 @@ class UpBlock(nn.Module):
   """Doubles a feature map: transposed 4x4 convolution, BatchNorm and ReLU.
 
   `[B, H, W, C]` and `[B, K]` factors -> `[B, 2H, 2W, features]`. The factors
-  stand for K constant channels after those of the feature map, and the kernel
-  is that of all C + K; they are computed as a bias, which is the same and less
-  work.
-
-  Attributes:
-    features: channels of its output.
-    is_last: instead of BatchNorm and ReLU it has a Tanh, computed in float32.
-    axis_name: of the mapped axis that the batch is spread over, if any.
-    dtype: that it convolves in; parameters and statistics stay float32.
+  stand for K constant channels after those of the feature map; the kernel is
+  that of all C + K. The last block has a Tanh instead of BatchNorm and ReLU,
+  computed in float32.
   """
 
   features: int
@@ -152,6 +138,8 @@ class UpBlock(nn.Module):
   def __call__(
     self, x: jax.Array, factors: jax.Array, train: bool = False
   ) -> jax.Array:
+    from jacsup_jax.models import convolutions
+
     # PyTorch counts the outputs of a transposed convolution.
     init = uniform_by_unit(16 * self.features)
     shape = (4, 4, x.shape[-1] + factors.shape[-1], self.features)
@@ -162,7 +150,7 @@ class UpBlock(nn.Module):
       # Read as it is convolved, of half the bytes in bfloat16, also where its
       # gradient is computed, rather than as what a Tanh makes of it.
       x = jax.lax.optimization_barrier(x)
-      return jax.checkpoint(_wide_tanh)(x)
+      return jax.checkpoint(lambda x: jnp.tanh(widen(x)))(x)
     x = convolutions.keep(x)
     return nn.relu(BatchNorm(train, self.axis_name, name='norm')(x))
 
@@ -174,18 +162,10 @@ class BatchNorm(nn.Module):
   E[x^2] - E[x]^2 cancels in float32 if the mean is far larger than the
   deviation, as that distance is not, and E[(x - E[x])^2] reads the map once
   more. Statistics are float32 at least; the running variance is the biased one.
-
-  Attributes:
-    train: normalises with the statistics of the batch, else with running ones.
-    axis_name: of the mapped axis that the batch is spread over, if any.
-    momentum: of the running statistics that stays.
-    epsilon: that is added to a variance.
   """
 
-  train: bool
+  train: bool  # Normalises with the statistics of the batch.
   axis_name: str | None = None
-  momentum: float = 0.9
-  epsilon: float = 1e-5
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
@@ -194,8 +174,7 @@ class BatchNorm(nn.Module):
     running_var = self.variable('batch_stats', 'var', jnp.ones, shape)
     scale = self.param('scale', nn.initializers.ones, shape)
     bias = self.param('bias', nn.initializers.zeros, shape)
-    by_channel = lambda x: x[jnp.newaxis, jnp.newaxis, jnp.newaxis]
-    wide = widen(x) - by_channel(jax.lax.stop_gradient(running_mean.value))
+    wide = widen(x) - _by_channel(jax.lax.stop_gradient(running_mean.value))
     if self.train:
       moments = jnp.stack(
         [
@@ -208,29 +187,22 @@ class BatchNorm(nn.Module):
       distance, square = moments
       var = jnp.maximum(square - jnp.square(distance), 0)
       if self.is_mutable_collection('batch_stats'):
-        step = 1 - self.momentum
-        running_var.value += step * (var - running_var.value)
-        running_mean.value += step * distance
-      wide -= by_channel(distance)
+        running_var.value += (1 - 0.9) * (var - running_var.value)
+        running_mean.value += (1 - 0.9) * distance
+      wide -= _by_channel(distance)
     else:
       var = running_var.value
-    multiplier = scale * jax.lax.rsqrt(var + self.epsilon)
-    normalized = wide * by_channel(multiplier) + by_channel(bias)
+    multiplier = scale * jax.lax.rsqrt(var + 1e-5)
+    normalized = wide * _by_channel(multiplier) + _by_channel(bias)
     return normalized.astype(x.dtype)
 
 
 class PoolBlock(nn.Module):
   """Halves a feature map: 3x3 convolution, ReLU, average pooling of 2x2.
 
-  `[B, H, W, C]` -> `[B, H / 2, W / 2, features]`.
-
-  Attributes:
-    features: channels of its output.
-    is_code: a growing code comes from it: `[B, features]`, the average over the
-      whole map, in float32 at least. As in `CodeDense`, what is computed does
-      not change its shape while the code grows.
-    activate: whether it has the ReLU.
-    dtype: that it convolves in; parameters stay float32.
+  `[B, H, W, C]` -> `[B, H / 2, W / 2, features]`; or, if a growing code comes
+  from it, `[B, features]`, the average over the whole map, in float32 at least.
+  As in `CodeDense`, what is computed does not change its shape as it grows.
   """
 
   features: int
@@ -245,27 +217,27 @@ class PoolBlock(nn.Module):
     kernel = self.param('kernel', init, (3, 3, channels, self.features))
     bias = self.param('bias', init, (self.features,))
     if self.is_code:
-      padding = count_code_columns(self.features) - self.features
+      padding = -self.features % _CODE_MULTIPLE
       kernel = jnp.pad(kernel, (*[(0, 0)] * 3, (0, padding)))
       bias = jnp.pad(bias, (0, padding))
-    x = convolutions.convolve(x.astype(self.dtype), kernel.astype(self.dtype))
-    x += bias.astype(self.dtype)[jnp.newaxis, jnp.newaxis, jnp.newaxis]
+    x, kernel, bias = (a.astype(self.dtype) for a in (x, kernel, bias))
+    x = jax.lax.conv_general_dilated(
+      x, kernel, (1, 1), 'SAME', dimension_numbers=('NHWC', 'HWIO', 'NHWC')
+    )
+    x += _by_channel(bias)
     x = nn.relu(x) if self.activate else x
     if self.is_code:
       return jnp.mean(widen(x), axis=(1, 2))[:, : self.features]
-    return pool(x)
+    batch, height, width, channels = x.shape
+    blocks = x.reshape(batch, height // 2, 2, width // 2, 2, channels)
+    return jnp.mean(blocks, axis=(2, 4))
 
 
 class UpConvolution(nn.Module):
   """Doubles a feature map: transposed 4x4 convolution with a bias.
 
-  `[B, H, W, C]` -> `[B, 2H, 2W, features]`; or `[B, C]`, which stands for
-  constant channels of a map of `constant_size`.
-
-  Attributes:
-    features: channels of its output.
-    constant_size: (H, W) of constant channels, None for a feature map.
-    dtype: that it convolves in; parameters stay float32.
+  `[B, H, W, C]` -> `[B, 2H, 2W, features]`; or of `[B, C]`, which stands for
+  constant channels of a map of `constant_size` (H, W).
   """
 
   features: int
@@ -274,7 +246,8 @@ class UpConvolution(nn.Module):
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
-    # PyTorch counts the outputs of a transposed convolution.
+    from jacsup_jax.models import convolutions
+
     init = uniform_by_unit(16 * self.features)
     kernel = self.param('kernel', init, (4, 4, x.shape[-1], self.features))
     bias = self.param('bias', init, (self.features,))
@@ -283,16 +256,11 @@ class UpConvolution(nn.Module):
       x = convolutions.up(x, kernel)
     else:
       x = convolutions.up_constants(x, kernel, *self.constant_size)
-    return x + bias[jnp.newaxis, jnp.newaxis, jnp.newaxis]
+    return x + _by_channel(bias)
 
 
 def make_code_norm(axis_name: str | None, train: bool) -> nn.BatchNorm:
-  """Makes the BatchNorm of flat codes, without scale and bias.
-
-  Args:
-    axis_name: the mapped axis that the batch is spread over, if any.
-    train: normalizes with the statistics of the batch, else with running ones.
-  """
+  """Makes the BatchNorm of flat codes, without scale and bias."""
   return nn.BatchNorm(
     use_running_average=not train,
     momentum=0.9,
@@ -311,25 +279,8 @@ def widen(x: jax.Array) -> jax.Array:
 
 
 def leaky_relu(x: jax.Array) -> jax.Array:
-  """Computes the activation of encoders and judges, of any shape: slope 0.2."""
+  """Computes the activation of encoders and judges, of slope 0.2."""
   return nn.leaky_relu(x, 0.2)
-
-
-def pool(x: jax.Array) -> jax.Array:
-  """Averages blocks of 2x2 pixels.
-
-  Args:
-    x: `[B, H, W, C]`, H and W even.
-
-  Returns:
-    `[B, H / 2, W / 2, C]`, in the type of `x`.
-  """
-  chex.assert_rank(x, 4)
-  batch, height, width, channels = x.shape
-  chex.assert_is_divisible(height, 2)
-  chex.assert_is_divisible(width, 2)
-  blocks = x.reshape(batch, height // 2, 2, width // 2, 2, channels)
-  return jnp.mean(blocks, axis=(2, 4))
 
 
 def doubled_widths(first: int, last: int, depth: int) -> tuple[int, ...]:
@@ -337,30 +288,6 @@ def doubled_widths(first: int, last: int, depth: int) -> tuple[int, ...]:
   return tuple(min(first * 2**i, last) for i in range(depth))
 
 
-def _draw_by_unit(key, shape, dtype, bound):
-  """Draws a leaf, by a program that leaves of about its size share.
-
-  The i-th number of a key is the same however many are drawn, so more are
-  drawn than needed: to compile a generator takes far longer than to run it, and
-  a growing code would need another one at every growth.
-  """
-  count = math.prod(shape[:-1])
-  padded = max(_LEAST_DRAWN, 1 << (count - 1).bit_length())
-  num_units = shape[-1] + -shape[-1] % _CODE_MULTIPLE
-  drawn = _draw_units(key, num_units, padded, dtype, bound)
-  return drawn[: shape[-1], :count].T.reshape(shape)
-
-
-@functools.partial(jax.jit, static_argnums=(1, 2, 3))
-def _draw_units(key, num_units, count, dtype, bound):
-  """Draws `[num_units, count]` numbers, each unit's from a key of its own."""
-
-  def draw(unit):
-    unit_key = jax.random.fold_in(key, unit)
-    return jax.random.uniform(unit_key, (count,), dtype, -bound, bound)
-
-  return jax.vmap(draw)(jnp.arange(num_units))
-
-
-def _wide_tanh(x):
-  return jnp.tanh(widen(x))
+def _by_channel(x):
+  """Adds the axes of a feature map before the channels."""
+  return x[jnp.newaxis, jnp.newaxis, jnp.newaxis]

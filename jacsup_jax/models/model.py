@@ -34,15 +34,9 @@ _NOT_DESCRIBED = ('axis_name', 'parent', 'name')
 )
 @dataclasses.dataclass(frozen=True, eq=False)
 class Model:
-  """An autoencoder with its parameters and running statistics.
+  """An autoencoder with its parameters and running statistics, if any."""
 
-  Attributes:
-    module: a linen module with the methods `encode` and `decode`.
-    params: of the module.
-    batch_stats: its running statistics; empty if it has none.
-  """
-
-  module: nn.Module
+  module: nn.Module  # With the methods `encode` and `decode`.
   params: codes.Params
   batch_stats: codes.Params = dataclasses.field(default_factory=dict)
 
@@ -77,14 +71,8 @@ class Model:
 
     Args:
       images: `[B, H, W, C]`, uint8, or floats in `image_range`.
-      attributes: `[B, K]` labels in {-1, +1}: the factors, if the module takes
-        its factors from labels (`factors_are_labels`), else unused.
-
-    Returns:
-      Code of B examples.
-
-    Raises:
-      ValueError: if the module needs attributes and is given none.
+      attributes: `[B, K]` labels in {-1, +1}: needed, as its factors, by a
+        module whose `factors_are_labels`, else unused.
     """
     images = to_range(images, self.image_range)
     if not self.factors_are_labels:
@@ -104,14 +92,9 @@ class Model:
 
 
 def to_range(images: jax.Array, image_range: tuple[float, float]) -> jax.Array:
-  """Converts 8-bit images to floats in a range; leaves floats as they are.
+  """Converts `[..., H, W, C]` bytes to floats; leaves floats as they are.
 
-  Args:
-    images: `[..., H, W, C]`, uint8 or floats.
-    image_range: (0, 1) or (-1, 1).
-
-  Returns:
-    Floats of the same shape.
+  The range is (0, 1) or (-1, 1).
   """
   if jnp.issubdtype(images.dtype, jnp.floating):
     return images
@@ -123,11 +106,9 @@ def to_range(images: jax.Array, image_range: tuple[float, float]) -> jax.Array:
   images = jnp.asarray(images, jnp.float32)
   if tuple(image_range) == (0, 1):
     return images / 255.0
-  if tuple(image_range) == (-1, 1):
-    # Not x / 127.5 - 1: XLA multiplies by a rounded 1 / 127.5, and 255 leaves
-    # the interval.
-    return (2.0 * images - 255.0) / 255.0
-  raise ValueError(f'range {image_range}: only (0, 1) and (-1, 1) are known')
+  # Not x / 127.5 - 1: XLA multiplies by a rounded 1 / 127.5, and 255 leaves the
+  # interval.
+  return (2.0 * images - 255.0) / 255.0
 
 
 def register(cls: type[nn.Module]) -> type[nn.Module]:
@@ -137,14 +118,9 @@ def register(cls: type[nn.Module]) -> type[nn.Module]:
 
 
 def describe_module(module: nn.Module) -> dict[str, Any]:
-  """Describes a module as JSON: its class by name, and its fields.
+  """Describes a module as JSON, from which `make_module` makes an equal one.
 
-  Args:
-    module: of a registered class. How its batch is spread over devices
-      (`axis_name`) is left out.
-
-  Returns:
-    A dict that `make_module` makes an equal module of.
+  How its batch is spread over devices (`axis_name`) is left out.
   """
   description: dict[str, Any] = {'name': type(module).__name__}
   for field in _list_fields(type(module)):
@@ -158,17 +134,11 @@ def describe_module(module: nn.Module) -> dict[str, Any]:
 
 
 def make_module(description: Mapping[str, Any]) -> nn.Module:
-  """Makes the module of a description.
-
-  Args:
-    description: from `describe_module`; a field that it lacks has its default.
-
-  Returns:
-    A linen module, not mapped over devices.
+  """Makes the module of a description; fields that it lacks have defaults.
 
   Raises:
-    InputError: in one line, if the description names no registered class, or a
-      field that is missing, unknown or of no accepted value.
+    InputError: if it names no registered class, or a field that is missing,
+      unknown or of no accepted value.
   """
   name = description.get('name') if isinstance(description, Mapping) else None
   if not isinstance(name, str) or name not in MODULES:

@@ -2,6 +2,7 @@
 
 import functools
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,23 +13,16 @@ from jacsup_jax.models import layers
 # Values.
 
 
-@pytest.mark.parametrize('fan_in', [4, 784])
-def test_kernel_fills_the_bounds_of_torch(fan_in):
-  kernel = layers.uniform_by_unit(fan_in)(jax.random.key(0), (fan_in, 32))
+def test_kernel_fills_the_bounds_of_torch():
+  kernel = layers.uniform_by_unit(100)(jax.random.key(0), (100, 32))
   # torch's Linear: uniform in +-1/sqrt(fan_in), whose spread is bound/sqrt(3).
-  bound = 1 / np.sqrt(fan_in)
-  assert np.max(np.abs(kernel)) <= bound * (1 + 1e-6)
-  assert np.max(kernel) > 0.9 * bound
-  assert np.min(kernel) < -0.9 * bound
-  # 128 draws or more: the spread is known to a tenth.
-  np.testing.assert_allclose(np.std(kernel), bound / np.sqrt(3), rtol=0.1)
-
-
-def test_bias_has_the_bounds_of_its_layer():
+  assert np.max(np.abs(kernel)) <= 0.1 * (1 + 1e-6)
+  assert np.max(kernel) > 0.099 and np.min(kernel) < -0.099
+  # 3200 draws: the spread is known to a few percent.
+  np.testing.assert_allclose(np.std(kernel), 0.1 / np.sqrt(3), rtol=0.1)
+  # Of the bias too, which no bias of its own 500 units would give.
   bias = layers.uniform_by_unit(100)(jax.random.key(0), (500,))
-  # 1/sqrt(100), which no bias of its own 500 units would give.
-  assert np.max(np.abs(bias)) <= 0.1
-  assert np.max(np.abs(bias)) > 0.098
+  assert 0.098 < np.max(np.abs(bias)) <= 0.1
   assert len(np.unique(bias)) > 490
 
 
@@ -52,11 +46,10 @@ def test_dense_is_an_affine_map(make):
 
 @pytest.mark.parametrize('make', DENSE.values(), ids=DENSE.keys())
 def test_parameters_are_float32_whatever_it_computes_in(make):
-  layer = make(4, 3, dtype=jnp.bfloat16)
-  out, variables = layer.init_with_output(jax.random.key(0), jnp.ones((2, 4)))
+  init = make(4, 3, dtype=jnp.bfloat16).init_with_output
+  out, variables = jax.eval_shape(init, jax.random.key(0), jnp.ones((2, 4)))
   assert out.dtype == jnp.bfloat16
-  for leaf in jax.tree.leaves(variables):
-    assert leaf.dtype == jnp.float32
+  assert all(x.dtype == jnp.float32 for x in jax.tree.leaves(variables))
 
 
 # Invariants.
@@ -75,30 +68,26 @@ def test_first_units_do_not_depend_on_how_many_there_are():
 
 def test_units_of_a_code_have_the_parameters_of_a_dense_layer():
   # A trained model is read by either.
-  inputs = jnp.ones((1, 64))
   trees = [
-    make(64, 5, dtype=jnp.float32).init(jax.random.key(0), inputs)
+    make(64, 5, dtype=jnp.float32).lazy_init(
+      jax.random.key(0), jax.ShapeDtypeStruct((1, 64), jnp.float32)
+    )
     for make in DENSE.values()
   ]
-  assert jax.tree.structure(trees[0]) == jax.tree.structure(trees[1])
-  for first, second in zip(*map(jax.tree.leaves, trees)):
-    np.testing.assert_array_equal(first, second)
+  chex.assert_trees_all_equal(*trees)
 
 
-@pytest.mark.parametrize('features', [2, 3, 31, 32])
-def test_units_of_a_code_are_rounded_alike_whatever_follows(features):
-  x, kernel = (
-    jax.random.normal(jax.random.key(i), shape)
-    for i, shape in enumerate([(37, 64), (64, 33)])
-  )
+def test_units_of_a_code_are_rounded_alike_whatever_follows():
+  x, kernel = _draw((37, 64), (64, 32))
 
   def apply(count):
-    params = {'kernel': kernel[:, :count], 'bias': jnp.zeros(count)}
+    params = {'kernel': kernel[:, :count], 'bias': np.zeros(count, np.float32)}
     layer = layers.CodeDense(64, count, jnp.float32)
     return jax.jit(layer.apply)({'params': params}, x)
 
-  for more in range(features, 33):
-    np.testing.assert_array_equal(apply(more)[:, :features], apply(features))
+  whole = apply(32)
+  for features in (2, 3, 7, 16, 31):
+    np.testing.assert_array_equal(whole[:, :features], apply(features))
 
 
 def test_gradient_of_a_code_does_not_see_the_padding():
@@ -118,47 +107,65 @@ def test_units_differ_from_one_another_and_by_key():
   assert not np.any(kernel == init(jax.random.key(1), (64, 8)))
 
 
-# Batch, height, width, channels in and out; factors of `up`.
-MAPS = [(3, 2, 2, 4, 3, 2), (1, 4, 6, 3, 5, 1)]
+# Batch, height, width, channels in and out; factors of `up`; in training.
+MAPS = pytest.mark.parametrize(
+  ('sizes', 'train'),
+  [
+    ((3, 2, 2, 4, 3, 2), True),
+    ((3, 2, 2, 4, 3, 2), False),
+    ((1, 4, 10, 3, 5, 1), True),
+  ],
+)
 
 
-def _torch_conv(x, weight, bias):
-  """PyTorch's Conv2d(kernel_size=4, stride=2, padding=1), by definition."""
-  x = np.pad(x, ((0, 0), (0, 0), (1, 1), (1, 1)))
-  height, width = x.shape[2] // 2 - 1, x.shape[3] // 2 - 1
-  out = np.zeros((len(x), len(weight), height, width))
-  for p in range(height):
-    for q in range(width):
-      window = x[:, :, 2 * p : 2 * p + 4, 2 * q : 2 * q + 4]
-      out[:, :, p, q] = np.einsum('bcij,ocij->bo', window, weight) + bias
-  return out
+_assert_close = functools.partial(
+  np.testing.assert_allclose, rtol=1e-5, atol=1e-5
+)
+
+
+def _draw(*shapes):
+  rng = np.random.default_rng(0)
+  return [rng.standard_normal(shape, np.float32) for shape in shapes]
+
+
+# PyTorch's layers, by definition; maps have their channels last.
+
+
+def _torch_conv(x, weight, bias, stride=2):
+  """Conv2d of padding 1."""
+  x = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+  size = weight.shape[-1]
+  height, width = (1 + (n - size) // stride for n in x.shape[1:3])
+  out = np.zeros((len(x), height, width, len(weight)))
+  for p, q in np.ndindex(height, width):
+    i, j = p * stride, q * stride
+    window = x[:, i : i + size, j : j + size]
+    out[:, p, q] = np.einsum('bijc,ocij->bo', window, weight)
+  return out + bias
 
 
 def _torch_conv_transpose(x, weight):
-  """PyTorch's ConvTranspose2d(4, 2, 1, bias=False), by definition."""
-  out = np.zeros(
-    (len(x), weight.shape[1], 2 * x.shape[2] + 2, 2 * x.shape[3] + 2)
-  )
-  for p in range(x.shape[2]):
-    for q in range(x.shape[3]):
-      out[:, :, 2 * p : 2 * p + 4, 2 * q : 2 * q + 4] += np.einsum(
-        'bc,coij->boij', x[:, :, p, q], weight
-      )
+  """ConvTranspose2d(4, 2, 1, bias=False)."""
+  batch, height, width, _ = x.shape
+  out = np.zeros((batch, 2 * height + 2, 2 * width + 2, weight.shape[1]))
+  for p, q in np.ndindex(height, width):
+    out[:, 2 * p : 2 * p + 4, 2 * q : 2 * q + 4] += np.einsum(
+      'bc,coij->bijo', x[:, p, q], weight
+    )
   # The padding takes a pixel off each side.
-  return out[:, :, 1:-1, 1:-1]
+  return out[:, 1:-1, 1:-1]
 
 
 def _torch_batch_norm(x, norm, stats, train):
-  column = lambda x: np.reshape(x, (1, -1, 1, 1))
   mean, var = stats['mean'], stats['var']
   if train:
-    mean, var = np.mean(x, axis=(0, 2, 3)), np.var(x, axis=(0, 2, 3))
-  x = (x - column(mean)) / np.sqrt(column(var) + 1e-5)
-  return x * column(norm['scale']) + column(norm['bias'])
+    mean, var = np.mean(x, axis=(0, 1, 2)), np.var(x, axis=(0, 1, 2))
+  return (x - mean) / np.sqrt(var + 1e-5) * norm['scale'] + norm['bias']
 
 
-def _draw_norm(rng, features):
+def _draw_norm(features):
   """Returns the parameters and running statistics of a BatchNorm."""
+  rng = np.random.default_rng(1)
   draw = lambda: rng.uniform(0.5, 1.5, features).astype(np.float32)
   return {'scale': draw(), 'bias': draw()}, {'mean': draw(), 'var': draw()}
 
@@ -169,200 +176,119 @@ def _apply(block, variables, *args, train):
   return jax.jit(apply)(variables, *args)
 
 
-def _channels_first(x):
-  return np.transpose(x, (0, 3, 1, 2))
-
-
-def _channels_last(x):
-  return np.transpose(x, (0, 2, 3, 1))
-
-
-@pytest.mark.parametrize('train', [False, True], ids=['eval', 'train'])
-@pytest.mark.parametrize('sizes', MAPS)
+@MAPS
 def test_down_block_is_torchs(sizes, train):
   batch, height, width, channels, features, _ = sizes
-  rng = np.random.default_rng(0)
-  draw = lambda *shape: rng.standard_normal(shape, np.float32)
-  x, bias = draw(batch, height, width, channels), draw(features)
-  weight = draw(features, channels, 4, 4)
-  norm, stats = _draw_norm(rng, features)
-  expected = _torch_batch_norm(
-    _torch_conv(_channels_first(x), weight, bias[None]), norm, stats, train
+  x, bias, weight = _draw(
+    (batch, height, width, channels), (features,), (features, channels, 4, 4)
   )
-  params = {
-    'kernel': weight.transpose(2, 3, 1, 0),
-    'bias': bias,
-    'norm': norm,
-  }
-  out, updated = _apply(
-    layers.DownBlock(features),
-    {'params': params, 'batch_stats': {'norm': stats}},
-    x,
-    train=train,
-  )
-  expected = np.where(expected > 0, expected, 0.2 * expected)
-  np.testing.assert_allclose(
-    out, _channels_last(expected), rtol=1e-5, atol=1e-5
-  )
+  norm, stats = _draw_norm(features)
+  expected = _torch_batch_norm(_torch_conv(x, weight, bias), norm, stats, train)
+  params = {'kernel': weight.transpose(2, 3, 1, 0), 'bias': bias, 'norm': norm}
+  variables = {'params': params, 'batch_stats': {'norm': stats}}
+  out, updated = _apply(layers.DownBlock(features), variables, x, train=train)
+  _assert_close(out, np.where(expected > 0, expected, 0.2 * expected))
   # Statistics move in training alone.
   moved = np.any(updated['batch_stats']['norm']['mean'] != stats['mean'])
   assert moved == train
 
 
-@pytest.mark.parametrize('train', [False, True], ids=['eval', 'train'])
-@pytest.mark.parametrize('sizes', MAPS)
+@MAPS
 def test_up_block_is_torchs_with_the_factors_as_channels(sizes, train):
   batch, height, width, channels, features, num_factors = sizes
-  rng = np.random.default_rng(0)
-  draw = lambda *shape: rng.standard_normal(shape, np.float32)
-  x, factors = draw(batch, height, width, channels), draw(batch, num_factors)
-  weight = draw(channels + num_factors, features, 4, 4)
-  norm, stats = _draw_norm(rng, features)
-  constant = np.broadcast_to(
-    factors[:, :, None, None], (batch, num_factors, height, width)
+  x, factors, weight = _draw(
+    (batch, height, width, channels),
+    (batch, num_factors),
+    (channels + num_factors, features, 4, 4),
   )
-  concatenated = np.concatenate((_channels_first(x), constant), axis=1)
+  norm, stats = _draw_norm(features)
+  constant = np.broadcast_to(
+    factors[:, None, None], (batch, height, width, num_factors)
+  )
+  concatenated = np.concatenate((x, constant), axis=-1)
   convolved = _torch_conv_transpose(concatenated, weight)
   normalized = _torch_batch_norm(convolved, norm, stats, train)
   # Flax's order: PyTorch's, reversed.
-  kernel = weight.transpose(2, 3, 0, 1)[::-1, ::-1]
-  apply = lambda block, params: _apply(
-    block,
-    {'params': params, 'batch_stats': {'norm': stats}},
-    x,
-    factors,
-    train=train,
-  )[0]
-  np.testing.assert_allclose(
-    apply(layers.UpBlock(features), {'kernel': kernel, 'norm': norm}),
-    _channels_last(np.maximum(normalized, 0)),
-    rtol=1e-5,
-    atol=1e-5,
-  )
-  np.testing.assert_allclose(
-    apply(layers.UpBlock(features, is_last=True), {'kernel': kernel}),
-    _channels_last(np.tanh(convolved)),
-    rtol=1e-5,
-    atol=1e-5,
-  )
+  params = {'kernel': weight.transpose(2, 3, 0, 1)[::-1, ::-1], 'norm': norm}
+  variables = {'params': params, 'batch_stats': {'norm': stats}}
+  block = layers.UpBlock(features)
+  out, _ = _apply(block, variables, x, factors, train=train)
+  _assert_close(out, np.maximum(normalized, 0))
+  last = block.clone(is_last=True)
+  out, _ = _apply(last, variables, x, factors, train=train)
+  _assert_close(out, np.tanh(convolved))
 
 
-def test_blocks_start_within_torchs_bounds():
-  x, factors = jnp.zeros((1, 2, 2, 8)), jnp.zeros((1, 3))
-  init = lambda block, *args: block.lazy_init(jax.random.key(0), *args)
-  down = init(layers.DownBlock(32), x)['params']
-  # torch's Conv2d: 16 taps of 8 channels.
-  for leaf in (down['kernel'], down['bias']):
-    assert 0.8 * 128**-0.5 < np.max(np.abs(leaf)) <= 128**-0.5
-  np.testing.assert_array_equal(down['norm']['scale'], np.ones(32))
-  np.testing.assert_array_equal(down['norm']['bias'], np.zeros(32))
-  # torch's ConvTranspose2d: 16 taps of 32 channels, those that it gives.
-  up = init(layers.UpBlock(32), x, factors)['params']
-  assert up['kernel'].shape == (4, 4, 11, 32)
-  assert 0.9 * 512**-0.5 < np.max(np.abs(up['kernel'])) <= 512**-0.5
-  assert 'bias' not in up
+# torch's Conv2d: 16 or 9 taps of 8 channels. ConvTranspose2d: 16 taps of the 32
+# channels that it gives.
+@pytest.mark.parametrize(
+  ('block', 'fan_in', 'leaves'),
+  [
+    (layers.DownBlock, 128, {'kernel', 'bias', 'norm'}),
+    (layers.UpBlock, 512, {'kernel', 'norm'}),
+    (layers.PoolBlock, 72, {'kernel', 'bias'}),
+    (layers.UpConvolution, 512, {'kernel', 'bias'}),
+  ],
+)
+def test_blocks_start_within_torchs_bounds(block, fan_in, leaves):
+  args = (jnp.zeros((1, 2, 2, 8)),)
+  args += (jnp.zeros((1, 3)),) if block is layers.UpBlock else ()
+  params = block(32).lazy_init(jax.random.key(0), *args)['params']
+  assert set(params) == leaves
+  for name in leaves - {'norm'}:
+    largest = np.max(np.abs(params[name]))
+    assert 0.8 * fan_in**-0.5 < largest <= fan_in**-0.5
+  if 'norm' in leaves:
+    np.testing.assert_array_equal(params['norm']['scale'], np.ones(32))
+    np.testing.assert_array_equal(params['norm']['bias'], np.zeros(32))
 
 
 @pytest.mark.parametrize('block', [layers.DownBlock, layers.UpBlock])
 def test_bfloat16_is_of_the_convolution_alone(block):
-  x = jax.random.normal(jax.random.key(0), (2, 4, 4, 3))
-  factors = jnp.ones((2, 2))
+  x, factors = _draw((2, 4, 4, 3), (2, 2))
   args = (x,) if block is layers.DownBlock else (x, factors)
-  exact = block(4)
-  variables = exact.lazy_init(jax.random.key(0), *args)
-  for leaf in jax.tree.leaves(variables):
-    assert leaf.dtype == jnp.float32
+  variables = block(4).lazy_init(jax.random.key(0), *args)
+  assert all(x.dtype == jnp.float32 for x in jax.tree.leaves(variables))
   half = block(4, dtype=jnp.bfloat16)
   out, updated = _apply(half, variables, *args, train=True)
   assert out.dtype == jnp.bfloat16
   assert updated['batch_stats']['norm']['mean'].dtype == jnp.float32
-  expected, _ = _apply(exact, variables, *args, train=True)
+  expected, _ = _apply(block(4), variables, *args, train=True)
   # bfloat16 has eight bits; normalised outputs are of size 1.
   np.testing.assert_allclose(out.astype(jnp.float32), expected, atol=5e-2)
-
-
-def test_last_blocks_give_float32():
-  x = jnp.ones((2, 2, 2, 3))
-  last_down = layers.DownBlock(4, dtype=jnp.bfloat16, output_dtype=jnp.float32)
-  out, _ = jax.eval_shape(last_down.init_with_output, jax.random.key(0), x)
-  assert out.dtype == jnp.float32
-  last_up = layers.UpBlock(3, is_last=True, dtype=jnp.bfloat16)
-  out, _ = jax.eval_shape(
-    last_up.init_with_output, jax.random.key(0), x, jnp.ones((2, 2))
-  )
+  # Last blocks give float32.
+  wide = {'is_last': True}
+  if block is layers.DownBlock:
+    wide = {'output_dtype': jnp.float32}
+  last = block(4, dtype=jnp.bfloat16, **wide)
+  out = jax.eval_shape(last.init_with_output, jax.random.key(0), *args)[0]
   assert out.dtype == jnp.float32
 
 
 @pytest.mark.parametrize('activate', [True, False])
 def test_pool_block_is_a_convolution_and_a_mean(activate):
-  rng = np.random.default_rng(0)
-  draw = lambda *shape: rng.standard_normal(shape, np.float32)
-  x, kernel, bias = draw(2, 4, 6, 3), draw(3, 3, 3, 5), draw(5)
-  padded = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
-  expected = np.zeros((2, 4, 6, 5))
-  for p in range(4):
-    for q in range(6):
-      window = padded[:, p : p + 3, q : q + 3]
-      expected[:, p, q] = np.einsum('bijc,ijco->bo', window, kernel) + bias
+  x, kernel, bias = _draw((2, 4, 6, 3), (3, 3, 3, 5), (5,))
+  expected = _torch_conv(x, kernel.transpose(3, 2, 0, 1), bias, stride=1)
   expected = np.maximum(expected, 0) if activate else expected
   params = {'params': {'kernel': kernel, 'bias': bias}}
   pooled = layers.PoolBlock(5, activate=activate).apply(params, x)
-  np.testing.assert_allclose(
-    pooled,
-    expected.reshape(2, 2, 2, 3, 2, 5).mean(axis=(2, 4)),
-    rtol=1e-5,
-    atol=1e-5,
-  )
+  _assert_close(pooled, expected.reshape(2, 2, 2, 3, 2, 5).mean(axis=(2, 4)))
   # As a code: the mean of the whole map.
   code = layers.PoolBlock(5, is_code=True, activate=activate).apply(params, x)
-  np.testing.assert_allclose(
-    code, expected.mean(axis=(1, 2)), rtol=1e-5, atol=1e-5
-  )
+  _assert_close(code, expected.mean(axis=(1, 2)))
 
 
 def test_up_convolution_is_torchs_of_maps_and_of_constants():
-  rng = np.random.default_rng(0)
-  draw = lambda *shape: rng.standard_normal(shape, np.float32)
-  x, weight, bias = draw(2, 2, 3, 4), draw(4, 5, 4, 4), draw(5)
-  params = {
-    'params': {
-      # Flax's order: PyTorch's, reversed.
-      'kernel': weight.transpose(2, 3, 0, 1)[::-1, ::-1],
-      'bias': bias,
-    }
-  }  # pyformat: disable
-  expected = lambda x: (
-    _channels_last(_torch_conv_transpose(_channels_first(x), weight))
-    + bias.reshape(1, 1, 1, 5)
-  )
-  np.testing.assert_allclose(
-    layers.UpConvolution(5).apply(params, x),
-    expected(x),
-    rtol=1e-5,
-    atol=1e-5,
-  )
-  constants = draw(2, 4)
-  np.testing.assert_allclose(
+  x, constants, weight, bias = _draw((2, 2, 3, 4), (2, 4), (4, 5, 4, 4), (5,))
+  # Flax's order: PyTorch's, reversed.
+  kernel = weight.transpose(2, 3, 0, 1)[::-1, ::-1]
+  params = {'params': {'kernel': kernel, 'bias': bias}}
+  expected = lambda x: _torch_conv_transpose(x, weight) + bias
+  _assert_close(layers.UpConvolution(5).apply(params, x), expected(x))
+  _assert_close(
     layers.UpConvolution(5, (2, 3)).apply(params, constants),
     expected(np.broadcast_to(constants[:, None, None], x.shape)),
-    rtol=1e-5,
-    atol=1e-5,
   )
-
-
-def test_blocks_without_normalization_start_within_torchs_bounds():
-  x = jnp.zeros((1, 2, 2, 8))
-  init = lambda block: block.lazy_init(jax.random.key(0), x)['params']
-  # torch's Conv2d: 9 taps of 8 channels. ConvTranspose2d: 16 of the 32 that it
-  # gives.
-  for block, fan in ((layers.PoolBlock, 72), (layers.UpConvolution, 512)):
-    for leaf in init(block(32)).values():
-      assert 0.8 * fan**-0.5 < np.max(np.abs(leaf)) <= fan**-0.5
-
-
-def test_pooling_needs_even_sizes():
-  with pytest.raises(AssertionError):
-    layers.pool(jnp.zeros((1, 3, 4, 2)))
 
 
 # BatchNorm of values thousands of deviations from zero.
