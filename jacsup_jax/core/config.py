@@ -37,19 +37,10 @@ def option(
   choices: Sequence[str] | None = None,
   group: str = 'training',
 ) -> Any:
-  """Makes a dataclass field that is a flag.
+  """Makes a dataclass field that is a flag, listed by --help in its group.
 
-  Args:
-    default: of the flag. Its annotation may allow None; tuples are lists of
-      values separated by commas.
-    help: what the flag does, in a sentence.
-    low: smallest accepted number.
-    high: largest accepted number.
-    choices: accepted values, of a tuple those of its entries.
-    group: heading under which --help lists the flag.
-
-  Returns:
-    A `dataclasses.field`; see `check`.
+  Accepted are numbers from `low` to `high`, or `choices`. Its annotation may
+  allow None; tuples are lists of values separated by commas.
   """
   limits = {'low': low, 'high': high, 'choices': choices}
   given = {name: limit for name, limit in limits.items() if limit is not None}
@@ -76,8 +67,17 @@ def check(config: Any) -> None:
     low = field.metadata.get('low', -math.inf)
     high = field.metadata.get('high', math.inf)
     for entry in entries:
-      if isinstance(entry, (int, float, np.number, np.ndarray)):
-        _check_range(field.name, entry, low, high)
+      if not isinstance(entry, (int, float, np.number, np.ndarray)):
+        continue
+      for number in np.ravel(entry).tolist():
+        # The comparison also refuses NaN.
+        if not low <= number <= high or math.isinf(number):
+          bounds = (
+            f'from {low} to {high}' if high < math.inf else f'{low} or more'
+          )
+          raise errors.InputError(
+            f'--{field.name}={number}; accepted: finite numbers, {bounds}.'
+          )
 
 
 def check_image_size(image_size: int) -> None:
@@ -87,19 +87,6 @@ def check_image_size(image_size: int) -> None:
       f'--image_size={image_size}: accepted are powers of two from 8 to'
       f' {_LARGEST_IMAGE}'
     )
-
-
-def _check_range(name, entry, low, high):
-  for number in np.ravel(entry).tolist():
-    # The comparison also refuses NaN.
-    if low <= number <= high and math.isfinite(number):
-      continue
-    accepted = 'finite numbers'
-    if high < math.inf:
-      accepted = f'from {low} to {high}'
-    elif low > -math.inf:
-      accepted = f'{low} or larger, and finite'
-    raise errors.InputError(f'--{name}={number}; accepted: {accepted}.')
 
 
 class Options:
@@ -128,10 +115,7 @@ class Ramp(Options):
 
 @dataclasses.dataclass(frozen=True)
 class Supervision(Options):
-  """How the Jacobians of a student and its teacher are compared.
-
-  See `jacobian`. All fields are static: they decide what is computed.
-  """
+  """How the Jacobians of a student and its teacher are compared."""
 
   jacobian: str = option(
     'secant',
@@ -185,9 +169,8 @@ _XCOV = option(
 class LossWeights(Weights):
   """Weights of the terms of the paper's unsupervised objective.
 
-  A pytree whose leaves are `lambda_y`, `lambda_diff` and `lambda_xcov`: these
-  may be traced, or be `[N]` arrays of the members of `training.replicas`. All
-  other fields are static.
+  A pytree of `lambda_y`, `lambda_diff` and `lambda_xcov`: these may be traced,
+  or be `[N]` arrays of the members of `training.replicas`. The rest is static.
   """
 
   lambda_y: float = option(0.25, 'Weight of factor matching, eq. (9).', low=0)
@@ -335,29 +318,19 @@ class Optimization(Options):
 class Stage:
   """One training run in a chain: a first teacher, or a student grown from it.
 
-  Attributes:
-    name: directory of its checkpoints, `stage` in metrics and manifest.
-    model: its kind in results.json, e.g. 'teacher' or 'student_no_jacobian'.
-    parent: name of the stage it grows from; None for a first teacher.
-    nuisance_dim: d, units of the nuisance after the growth, counted from the
-      first teacher on.
-    epochs: passes over the training data.
-    weights: of its objective.
-    teacher: name of the stage that supervises it; None for its parent.
-    patience: end the stage early after this many epochs without a new lowest
-      validation error; None for never.
-    seed: of its initialisation, data order and swaps.
+  `teacher` is the stage that supervises it, by default its parent. It ends
+  early after `patience` epochs without a new lowest validation error.
   """
 
-  name: str
-  model: str
-  parent: str | None
-  nuisance_dim: int
+  name: str  # Directory of its checkpoints, `stage` in metrics and manifest.
+  model: str  # Its kind in results.json, e.g. 'student_no_jacobian'.
+  parent: str | None  # The stage it grows from; None for a first teacher.
+  nuisance_dim: int  # After the growth, counted from the first teacher on.
   epochs: int
   weights: Weights
   teacher: str | None = None
   patience: int | None = None
-  seed: int = 0
+  seed: int = 0  # Of its initialisation, data order and swaps.
 
   @property
   def supervisor(self) -> str | None:

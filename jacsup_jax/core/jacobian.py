@@ -20,6 +20,7 @@ import functools
 import math
 from typing import NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -61,12 +62,9 @@ def compute(
     joint: of `secant`.
     images: of `secant`.
 
-  Returns:
-    Images, and `[n, B, ...]` changes; `[K, B, ...]` for 'full'.
-
   Raises:
-    InputError: if factors are not `[B, K]`, the decoder does not return one
-      image per code, or the full Jacobian is larger than `MAX_FULL_BYTES`.
+    InputError: if the decoder does not return one image per code, or the full
+      Jacobian is larger than `MAX_FULL_BYTES`.
   """
   match form:
     case 'tangent':
@@ -86,7 +84,7 @@ def make_targets(
 
   `permutations` are `[n, B]` partners, or `[B]` for one swap.
   """
-  _check_factors(factors)
+  chex.assert_rank(factors, 2)
   rows = jnp.atleast_2d(permutations)
   return jnp.stack([codes.take_partners(factors, p, axis_name) for p in rows])
 
@@ -146,14 +144,12 @@ def path(
   return Changes(decode_at(code.factors), _map_first(change, targets))
 
 
-def full(
-  decode: codes.DecodeFn, code: codes.Code, *, max_bytes: int = MAX_FULL_BYTES
-) -> Changes:
-  """Computes all columns of J(y, z), `[K, B, ...]`, of at most `max_bytes`."""
+def full(decode: codes.DecodeFn, code: codes.Code) -> Changes:
+  """Computes all columns of J(y, z), `[K, B, ...]`; see `compute`."""
   factors = code.factors
   decode_at = _bind_nuisance(decode, code)
   shape = jax.eval_shape(decode_at, factors)
-  check_full_size(shape.shape, factors.shape[1], shape.dtype, max_bytes)
+  check_full_size(shape.shape, factors.shape[1], shape.dtype)
   images, push = jax.linearize(decode_at, factors)
   columns = jnp.eye(factors.shape[1], dtype=factors.dtype)
   along = lambda column: push(jnp.broadcast_to(column, factors.shape))
@@ -164,28 +160,17 @@ def check_full_size(
   image_shape: tuple[int, ...],
   num_factors: int,
   dtype: jnp.dtype = jnp.float32,
-  max_bytes: int = MAX_FULL_BYTES,
   name: str = '--jacobian=full',
 ) -> None:
   """Raises InputError if a full Jacobian of a batch is too large."""
   needed = num_factors * math.prod(image_shape) * jnp.dtype(dtype).itemsize
-  if needed > max_bytes:
+  if needed > MAX_FULL_BYTES:
     raise errors.InputError(
       f'{name}: the full Jacobian of images {tuple(image_shape)} by'
-      f' {num_factors} units of the code needs {needed} bytes'
-      f' per decoder; accepted: up to {max_bytes} (a smaller batch, image or'
-      ' code, or --jacobian=secant, tangent or path).'
+      f' {num_factors} units of the code needs {needed} bytes per decoder;'
+      f' accepted: up to {MAX_FULL_BYTES} (a smaller batch, image or code, or'
+      ' --jacobian=secant, tangent or path).'
     )
-
-
-def compare(student: jax.Array, teacher: jax.Array) -> jax.Array:
-  """Computes `losses.jacobian_loss` of changes of equal shape."""
-  if student.shape != teacher.shape:
-    raise errors.InputError(
-      f"changes of the student's images have shape {student.shape}, of the"
-      f" teacher's {teacher.shape}; accepted: the same shape for both."
-    )
-  return losses.jacobian_loss(student, teacher)
 
 
 def decode_swapped(
@@ -194,11 +179,7 @@ def decode_swapped(
   permutation: jax.Array,
   axis_name: str | None = None,
 ) -> tuple[jax.Array, jax.Array]:
-  """Decodes codes as they are and with their partners' factors, as one batch.
-
-  Returns:
-    `[B, H, W, C]` images D(y, z) and `[B, H, W, C]` swapped images D(y_j, z).
-  """
+  """Decodes D(y, z) and D(y_j, z), `[B, H, W, C]` each, as one batch."""
   targets = make_targets(code.factors, permutation, axis_name)
   images, swapped = _decode_jointly(decode, code, targets)
   return images, swapped[0]
@@ -230,9 +211,6 @@ def secant_loss(
 
   Returns:
     `[B]`, mean over pixels, in squared units of the images.
-
-  Raises:
-    InputError: if factors are not `[B, K]`, or images differ in shape.
   """
   return _compare_targets(
     functools.partial(secant, joint=True),
@@ -296,23 +274,16 @@ def full_loss(
   student_code: codes.Code,
   teacher_decode: codes.DecodeFn,
   teacher_code: codes.Code,
-  *,
-  max_bytes: int = MAX_FULL_BYTES,
 ) -> jax.Array:
   """Computes the squared Frobenius norm of the difference of two Jacobians.
 
   Mean over pixels, summed over factors: the expectation of `tangent_loss` over
-  standard normal directions. The teacher is stopped.
-
-  Returns:
-    `[B]`, in squared units of images per squared unit of factors.
-
-  Raises:
-    InputError: as `secant_loss`, or if a Jacobian is larger than `max_bytes`.
+  standard normal directions: `[B]`, in squared units of images per squared unit
+  of factors. The teacher is stopped.
   """
-  student = full(student_decode, student_code, max_bytes=max_bytes)
-  teacher = full(teacher_decode, teacher_code, max_bytes=max_bytes)
-  return compare(student.changes, jax.lax.stop_gradient(teacher.changes))
+  student = full(student_decode, student_code).changes
+  teacher = full(teacher_decode, teacher_code).changes
+  return losses.jacobian_loss(student, jax.lax.stop_gradient(teacher))
 
 
 def _compare_targets(changes_fn, student, teacher, permutation, axis_name):
@@ -320,7 +291,7 @@ def _compare_targets(changes_fn, student, teacher, permutation, axis_name):
     targets = make_targets(code.factors, permutation, axis_name)
     return changes_fn(decode, code, targets).changes
 
-  return compare(
+  return losses.jacobian_loss(
     changes_of(*student), jax.lax.stop_gradient(changes_of(*teacher))
   )
 
@@ -336,7 +307,7 @@ def _decode_jointly(decode, code, targets):
 
 def _bind_nuisance(decode, code):
   """Returns the decoder as a function of the factors, `[B, K] -> [B, ...]`."""
-  _check_factors(code.factors)
+  chex.assert_rank(code.factors, 2)
 
   def decode_at(factors):
     moved = codes.Code(factors, code.nuisance)
@@ -353,13 +324,6 @@ def _map_first(function, values):
   if len(values) == 1:
     return function(values[0])[None]
   return jax.vmap(function)(values)
-
-
-def _check_factors(factors):
-  if factors.ndim != 2:
-    raise errors.InputError(
-      f'factors of shape {factors.shape}; accepted: [B, K], of rank 2.'
-    )
 
 
 def _check_rows(images, code):

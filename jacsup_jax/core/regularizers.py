@@ -66,10 +66,7 @@ def hsic_loss(
 
 
 def column_losses(
-  decode: codes.DecodeFn,
-  code: codes.Code,
-  *,
-  max_bytes: int = jacobian.MAX_FULL_BYTES,
+  decode: codes.DecodeFn, code: codes.Code
 ) -> tuple[jax.Array, jax.Array]:
   """Computes squared cosines between columns of a decoder's Jacobian.
 
@@ -77,18 +74,12 @@ def column_losses(
   the same. Scale-free: a weaker effect does not lower it. A unit without any
   effect counts as orthogonal.
 
-  Args:
-    decode: `code -> [B, ...]`.
-    code: `[B, K]` factors and nuisance of any shape.
-    max_bytes: largest accepted size of the Jacobian by all units.
-
   Returns:
     `[B]` in [0, 1], mean over pairs of a factor and a nuisance unit, and `[B]`,
     mean over pairs of factors; 0 where there are no such pairs.
 
   Raises:
-    InputError: if the Jacobian is larger than `max_bytes`, or as
-      `jacobian.compute`.
+    InputError: as `jacobian.compute`.
   """
   chex.assert_rank(code.factors, 2)
   count = code.factors.shape[1]
@@ -99,9 +90,7 @@ def column_losses(
     factors, nuisance = jnp.split(moved.factors, [count], axis=1)
     return decode(codes.Code(factors, nuisance.reshape(code.nuisance.shape)))
 
-  columns = jacobian.full(
-    decode_units, codes.Code(units, units[:, :0]), max_bytes=max_bytes
-  ).changes
+  columns = jacobian.full(decode_units, codes.Code(units, units[:, :0])).changes
   columns = columns.reshape(*columns.shape[:2], -1)
   products = jnp.einsum('ibp,jbp->bij', columns[:count], columns)
   squares = jnp.sum(jnp.square(columns), axis=-1).T

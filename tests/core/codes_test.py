@@ -18,15 +18,14 @@ FLAT = np.arange(6, dtype=np.float32).reshape(2, 3)
 
 
 def test_factors_come_first():
-  code = functools.partial(codes.split, num_factors=2)(FLAT)
+  code = codes.split(FLAT, 2)
   np.testing.assert_array_equal(code.factors, [[0, 1], [3, 4]])
   np.testing.assert_array_equal(code.nuisance, [[2], [5]])
 
 
 def test_swap_gives_the_partners_factors():
-  code = codes.Code(
-    jnp.array([[10.0], [20.0], [30.0]]), jnp.array([[1.0], [2.0], [3.0]])
-  )
+  column = jnp.array([[1.0], [2.0], [3.0]])
+  code = codes.Code(10 * column, column)
   # Not an involution: with partners read the wrong way it would differ.
   swapped = codes.swap_factors(code, jnp.array([1, 2, 0]))
   np.testing.assert_array_equal(swapped.factors, [[20], [30], [10]])
@@ -34,27 +33,20 @@ def test_swap_gives_the_partners_factors():
 
 
 def test_flip_sets_the_opposite_sign():
-  code = codes.Code(
-    jnp.array([[0.1, 5.0], [-7.0, 5.0], [0.0, 5.0]]), jnp.ones((3, 1))
-  )
-  flip = functools.partial(codes.flip_factor, index=0, strength=2.0)
-  flipped = flip(code)
+  factors = jnp.array([[0.1, 5.0], [-7.0, 5.0], [0.0, 5.0]])
+  code = codes.Code(factors, jnp.ones((3, 1)))
+  flipped = codes.flip_factor(code, 0, 2.0)
   # -2 sign(y), and 0 counts as positive.
   np.testing.assert_array_equal(flipped.factors, [[-2, 5], [2, 5], [-2, 5]])
   np.testing.assert_array_equal(flipped.nuisance, code.nuisance)
 
 
 def test_wrong_ranks_raise():
+  code = codes.Code(jnp.zeros((2, 1)), jnp.zeros((2, 2, 2, 1)))
   with pytest.raises(AssertionError):
-    codes.split(jnp.zeros(3), 1)
+    codes.merge(code)
   with pytest.raises(AssertionError):
-    codes.merge(codes.Code(jnp.zeros((2, 1)), jnp.zeros((2, 2, 2, 1))))
-  with pytest.raises(AssertionError):
-    codes.swap_factors(
-      codes.Code(jnp.zeros((2, 1)), jnp.zeros((2, 1))), jnp.array([[0, 1]])
-    )
-  with pytest.raises(AssertionError):
-    codes.flip_factor(codes.Code(jnp.zeros(2), jnp.zeros((2, 1))), 0, 1.0)
+    codes.swap_factors(code, jnp.array([[0, 1]]))
 
 
 # Gradients.
@@ -69,17 +61,14 @@ def test_gradient_of_a_swap_goes_back_to_the_partner():
     return jnp.sum(weights * swapped.factors)
 
   # Example 0 is the partner of 2, 1 of 0, and 2 of 1.
-  np.testing.assert_array_equal(
-    jax.grad(total)(jnp.zeros((3, 1))), [[100.0], [1.0], [10.0]]
-  )
+  grads = jax.grad(total)(jnp.zeros((3, 1)))
+  np.testing.assert_array_equal(grads, [[100.0], [1.0], [10.0]])
 
 
 def test_gradient_of_a_flip_is_zero_in_the_flipped_factor():
   code = codes.Code(jnp.array([[0.5, 2.0]]), jnp.zeros((1, 1)))
-  grads = jax.grad(lambda c: jnp.sum(codes.flip_factor(c, 0, 3.0).factors))(
-    code
-  )
-  np.testing.assert_array_equal(grads.factors, [[0.0, 1.0]])
+  total = lambda code: jnp.sum(codes.flip_factor(code, 0, 3.0).factors)
+  np.testing.assert_array_equal(jax.grad(total)(code).factors, [[0.0, 1.0]])
 
 
 # Invariants.
@@ -106,37 +95,15 @@ def test_partners_over_an_axis_are_those_of_the_whole_batch():
   values = jax.random.normal(jax.random.key(0), (12, 2, 3))
   # Across the borders of the shards: 0 is given what 11 has.
   permutation = jnp.arange(12)[::-1]
-  spread = jax.vmap(
-    functools.partial(codes.take_partners, axis_name='shards'),
-    axis_name='shards',
-  )
+  take = functools.partial(codes.take_partners, axis_name='shards')
+  spread = jax.vmap(take, axis_name='shards')
   taken = spread(values.reshape(4, 3, 2, 3), permutation.reshape(4, 3))
   np.testing.assert_array_equal(taken.reshape(12, 2, 3), values[::-1])
-
-
-# Hashes.
 
 
 def test_hash_is_the_sha256_of_path_shape_type_and_bytes():
   # The text by hand; 1.0 in little-endian float32 is 00 00 80 3f.
   expected = hashlib.sha256(b"['a'] (1,) float32" + b'\x00\x00\x80\x3f')
   assert codes.hash_tree({'a': jnp.ones(1)}) == expected.hexdigest()
-
-
-@pytest.mark.parametrize(
-  'other',
-  [
-    {'b': np.zeros((2, 2), np.float32)},  # Path.
-    {'a': np.zeros((4,), np.float32)},  # Shape.
-    {'a': np.zeros((2, 2), np.int32)},  # Type.
-    {'a': -np.zeros((2, 2), np.float32)},  # Sign of zero.
-  ],
-)
-def test_hash_tells_equal_bytes_apart(other):
-  tree = {'a': np.zeros((2, 2), np.float32)}
-  assert codes.hash_tree(other) != codes.hash_tree(tree)
-
-
-def test_hash_does_not_depend_on_memory_order():
   array = np.arange(6, dtype=np.float32).reshape(2, 3)
   assert codes.hash_tree(np.asfortranarray(array)) == codes.hash_tree(array)

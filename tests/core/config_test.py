@@ -9,12 +9,6 @@ import pytest
 from jacsup_jax.core import config
 from jacsup_jax.core import errors
 
-
-def _numbers(cls):
-  fields = dataclasses.fields(cls)
-  return [(cls, f.name) for f in fields if f.type in (float, float | None)]
-
-
 # Values.
 
 
@@ -28,49 +22,40 @@ def test_weights_default_to_the_papers():
 @pytest.mark.parametrize(
   ('cls', 'name'),
   [
-    *_numbers(config.LossWeights),
-    *_numbers(config.AttributeLossWeights),
-    *_numbers(config.NeighborWeights),
-    *_numbers(config.Optimization),
+    (cls, field.name)
+    for cls in (*config.Weights.__subclasses__(), config.Optimization)
+    for field in dataclasses.fields(cls)
+    if field.type in (float, float | None)
   ],
 )
-@pytest.mark.parametrize('value', [-1e-3, float('nan'), float('inf')])
-def test_bad_numbers_are_refused_by_name(cls, name, value):
-  with pytest.raises(errors.InputError, match=f'--{name}={value}; accepted: '):
-    cls(**{name: value})
+def test_bad_numbers_are_refused_by_name(cls, name):
+  for value in (-1e-3, float('nan'), float('inf')):
+    with pytest.raises(errors.InputError, match=f'--{name}={value}; accepted'):
+      cls(**{name: value})
 
 
 @pytest.mark.parametrize(
-  ('cls', 'changes', 'message'),
+  ('cls', 'changes'),
   [
-    (config.Supervision, {'jacobian': 'chord'}, '--jacobian=chord'),
-    (config.Supervision, {'jacobian_nodes': 0}, '--jacobian_nodes=0'),
-    (config.Supervision, {'num_swaps': 0}, '--num_swaps=0'),
-    (
-      config.Supervision,
-      {'jacobian': 'full', 'num_swaps': 2},
-      '--num_swaps=2 with --jacobian=full',
-    ),
-    (config.Ramp, {'ramp': 'steep'}, '--ramp=steep'),
-    (config.Ramp, {'ramp_start': 1.5}, '--ramp_start=1.5'),
-    (config.Ramp, {'ramp_epochs': 0}, '--ramp_epochs=0'),
-    (config.LossWeights, {'hsic_bandwidth': 0.0}, '--hsic_bandwidth=0'),
-    (config.Optimization, {'adam_b1': 1.0}, '--adam_b1=1.0'),
-    (config.Optimization, {'optimizer': 'sgd'}, '--optimizer=sgd'),
+    (config.Supervision, {'jacobian': 'chord'}),
+    (config.Supervision, {'jacobian_nodes': 0}),
+    (config.Supervision, {'num_swaps': 2, 'jacobian': 'full'}),
+    (config.Ramp, {'ramp_start': 1.5}),
+    (config.Ramp, {'ramp_epochs': 0}),
+    (config.LossWeights, {'hsic_bandwidth': 0}),
+    (config.Optimization, {'adam_b1': 1.0}),
   ],
 )
-def test_bad_values_are_refused(cls, changes, message):
-  with pytest.raises(errors.InputError, match=f'{message}.*accepted'):
+def test_bad_values_are_refused(cls, changes):
+  name, value = next(iter(changes.items()))
+  with pytest.raises(errors.InputError, match=f'--{name}={value}.*accepted'):
     cls(**changes)
 
 
 def test_lists_of_choices_are_refused_by_entry_and_repetition():
   @dataclasses.dataclass(frozen=True)
-  class Flags:
+  class Flags(config.Options):
     names: tuple[str, ...] = config.option(('a',), 'Names.', choices=('a', 'b'))
-
-    def __post_init__(self):
-      config.check(self)
 
   assert Flags(('b', 'a')).names == ('b', 'a')
   for wrong in (('c',), ('a', 'a')):
@@ -78,25 +63,18 @@ def test_lists_of_choices_are_refused_by_entry_and_repetition():
       Flags(wrong)
 
 
-@pytest.mark.parametrize(
-  ('weights', 'expected'),
-  [
-    ((0.25, 0.0), True),
-    ((0.0, 0.1), True),
-    ((0.0, 0.0), False),
-    ((np.array([0.0, 1.0]), 0.0), True),
-  ],
-)
-def test_teacher_is_needed_for_either_term(weights, expected):
-  assert config.LossWeights(*weights).needs_teacher is expected
+def test_teacher_is_needed_for_either_term():
+  for weights in ((0.25, 0.0), (0.0, 0.1), (np.array([0.0, 1.0]), 0.0)):
+    assert config.LossWeights(*weights).needs_teacher
   assert config.LossWeights(0.0, 0.0, lambda_check=0.1).needs_teacher
+  assert not config.LossWeights(0.0, 0.0).needs_teacher
 
 
-@pytest.mark.parametrize('size', [0, 4, 48, 8192])
-def test_sizes_of_faces_are_powers_of_two(size):
+def test_sizes_of_faces_are_powers_of_two():
   config.check_image_size(64)
-  with pytest.raises(errors.InputError, match=f'--image_size={size}'):
-    config.check_image_size(size)
+  for size in (0, 4, 48, 257, 8192):
+    with pytest.raises(errors.InputError, match=f'--image_size={size}'):
+      config.check_image_size(size)
 
 
 # Invariants.
