@@ -27,8 +27,8 @@ _MOST_LABELS = 20
 def swap_curves(records: Records, title: str = '') -> mpl_figure.Figure:
   """Draws class swaps and error over the training of a chain, Figure 1 (d).
 
-  Over epochs since the first teacher's start. A grey bar marks each growth of
-  the code; an `eval_class_swaps` of None leaves a gap.
+  A grey bar marks each growth of the code; an `eval_class_swaps` of None leaves
+  a gap.
   """
   parts, last = _collect_parts(records)
   epochs, mse, percent = np.hstack([points for _, _, points in parts])
@@ -58,8 +58,7 @@ def swap_curves(records: Records, title: str = '') -> mpl_figure.Figure:
 def error_curves(records: Records) -> mpl_figure.Figure:
   """Draws the error over the training of a teacher and its students.
 
-  Over epochs since the first teacher's start. A grey bar marks where another
-  phase, or another size of the code, begins.
+  A grey bar marks where another phase, or another size of the code, begins.
   """
   parts, last = _collect_parts(records)
   figure = panels.new_figure(panels.DOUBLE_COLUMN, 2.8)
@@ -80,45 +79,6 @@ def error_curves(records: Records) -> mpl_figure.Figure:
   axes.set_ylabel('reconstruction MSE', fontsize='small')
   axes.tick_params(labelsize='small')
   _add_legend(figure, *axes.get_legend_handles_labels(), min(len(parts), 3))
-  return figure
-
-
-def adversarial_curves(records: Records, commoner: float) -> mpl_figure.Figure:
-  """Draws accuracy and weight of a latent discriminator, and the error.
-
-  Means over the batches of each epoch of one stage. A line marks the accuracy
-  in [0, 1] of always predicting the `commoner` sign.
-  """
-  records = sorted(records, key=lambda record: record['epoch'])
-  figure = panels.new_figure(panels.DOUBLE_COLUMN, 5.4)
-  # The layout underestimates labels of two lines.
-  figure.get_layout_engine().set(w_pad=0.12)
-  above, middle, below = all_axes = figure.subplots(3, 1, sharex=True)
-  epochs = [record['epoch'] for record in records]
-  series = (
-    ('discriminator_accuracy', 'accuracy of the\ndiscriminator', 100),
-    ('adversarial_weight', 'adversarial\nweight', 1),
-    ('reconstruction', 'reconstruction\nMSE', 1),
-  )
-  for axes, color, (key, label, scale) in zip(all_axes, panels.COLORS, series):
-    values = [scale * record[key] for record in records]
-    axes.plot(epochs, values, color=color, **_line_style(epochs))
-    axes.set_ylabel(label, fontsize='small')
-    axes.tick_params(labelsize='small')
-  above.axhline(100 * commoner, color='0.4', linewidth=1.2, linestyle='--')
-  above.annotate(
-      'always the commoner sign', (1, 100 * commoner), (-3, 3),
-      xycoords=('axes fraction', 'data'), textcoords='offset points',
-      ha='right', fontsize='x-small',
-  )  # fmt: skip
-  # The range is often a few per cent; the line's text needs room above it.
-  above.margins(y=0.15)
-  above.yaxis.set_major_formatter(ticker.PercentFormatter(decimals=1))
-  above.yaxis.set_major_locator(ticker.MaxNLocator(5))
-  middle.yaxis.set_major_formatter(ticker.FuncFormatter(_format_error))
-  middle.set_ylim(bottom=0)
-  below.set_ylim(bottom=0)
-  _show_epochs(below, epochs[-1])
   return figure
 
 
@@ -173,8 +133,9 @@ def tradeoff(rows: Records, rate: str = 'attribute_flips') -> mpl_figure.Figure:
   columns = min(len(series), 2 if any(sources) else 3)
   _add_legend(figure, *axes.get_legend_handles_labels(), columns)
   if len(drawn) > _MOST_LABELS:  # The largest d of each series alone.
-    largest = {(row.get('source'), row['model']): row for row in drawn}
-    drawn = list(largest.values())
+    drawn = [
+      *{(row.get('source'), row['model']): row for row in drawn}.values()
+    ]
   _label_points(axes, drawn, rate)
   return figure
 
@@ -263,12 +224,8 @@ def _label_points(axes, rows, rate):
   points = axes.transData.transform(places)
   width, height, gap = np.array([58, 12, 9]) * axes.figure.dpi / 100
   # Offsets of a label's centre in pixels, in order of preference.
-  beside, above = gap + width / 2, gap + height / 2
-  higher = above - gap / 2
-  offsets = [
-      (beside, 0), (-beside, 0), (beside, higher), (beside, -higher),
-      (-beside, higher), (-beside, -higher), (0, above), (0, -above),
-  ]  # fmt: skip
+  beside, above = gap + width / 2, height / 2 + gap / 2
+  offsets = [(x, y) for y in (0, above, -above) for x in (beside, -beside)]
 
   def make_box(centre, *size):
     half = np.array(size) / 2
@@ -284,11 +241,9 @@ def _label_points(axes, rows, rate):
     best = int(np.argmin([count_hidden(box) for box in boxes]))
     taken.append(boxes[best])
     dx, dy = offsets[best]
-    side = np.sign(dx)
     # The text starts or ends at the edge of its box that is nearer the point.
-    shift = np.array([dx - side * width / 2, dy]) * 72 / axes.figure.dpi
+    shift = np.array([np.sign(dx) * gap, dy]) * 72 / axes.figure.dpi
     axes.annotate(
         f'd = {row["nuisance_dim"]}', place, shift, textcoords='offset points',
-        ha={1: 'left', -1: 'right', 0: 'center'}[side], va='center',
-        fontsize='x-small',
+        ha='left' if dx > 0 else 'right', va='center', fontsize='x-small',
     )  # fmt: skip

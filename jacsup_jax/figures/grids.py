@@ -6,7 +6,6 @@ Images are those of `panels`; names of attributes are those of the data.
 from collections.abc import Mapping, Sequence
 import textwrap
 
-import chex
 from matplotlib import figure as mpl_figure
 import numpy as np
 
@@ -26,7 +25,6 @@ def factor_grid(
   ones of the second. Images are `[rows, cols, H, W, C]`.
   """
   rows, cols, height, width, _ = images.shape
-  chex.assert_shape([horizontal, vertical], [(cols,), (rows,)])
   side = panels.SINGLE_COLUMN
   axes = _draw(side, side * rows * height / (cols * width), images[::-1])
   columns = panels.value_ticks(np.asarray(horizontal))
@@ -91,9 +89,6 @@ def swaps(
   `[cols, H, W, C]` donors give their factors, `[rows, H, W, C]` recipients keep
   their nuisance, and `[rows, cols, H, W, C]` swapped images show both.
   """
-  chex.assert_rank([donors, recipients, swapped], [4, 4, 5])
-  chex.assert_equal_shape([donors, swapped[0]])
-  chex.assert_equal_shape([recipients, swapped[:, 0]])
   rows, cols, height, width, _ = swapped.shape
   inner = np.concatenate([np.asarray(donors)[None], swapped])
   side = np.concatenate([np.ones_like(inner[:1, 0]), recipients])
@@ -104,11 +99,10 @@ def swaps(
   axes.axhline(0.5, color='white', linewidth=3)
   axes.axvline(0.5, color='white', linewidth=3)
   # Labels stand at the middle of the donors and of the recipients.
-  axes.set_xlabel(
-    'donors of factors', x=(cols + 2) / (2 * cols + 2), fontsize='small'
-  )
+  middle = (cols + 2) / (2 * cols + 2), rows / (2 * rows + 2)
+  axes.set_xlabel('donors of factors', x=middle[0], fontsize='small')
   axes.xaxis.set_label_position('top')
-  axes.set_ylabel('recipients', y=rows / (2 * rows + 2), fontsize='small')
+  axes.set_ylabel('recipients', y=middle[1], fontsize='small')
   return axes.figure
 
 
@@ -124,7 +118,6 @@ def attribute_flips(
   Beside the `[rows, S, S, 3]` originals and reconstructions stand the `[rows,
   cols, S, S, 3]` flipped ones, a column per attribute.
   """
-  chex.assert_rank([originals, reconstructions, flipped], [4, 4, 5])
   rows, cols = flipped.shape[:2]
   # As wide as a page, but no tile wider than a thumb.
   tile = min(0.8, (panels.DOUBLE_COLUMN - 0.2) / (cols + 2.2))
@@ -132,9 +125,8 @@ def attribute_flips(
   names = list(map(panels.name_attribute, attribute_names))
   # Upright labels need some 0.09 inches a letter.
   room = 0.09 * max(map(len, [*names, *labels])) + (0.3 if title else 0)
-  figure = panels.new_figure(
-    (cols + 2.2) * tile, rows * tile + room - 0.4, title
-  )
+  height = rows * tile + room - 0.4
+  figure = panels.new_figure((cols + 2.2) * tile, height, title)
   left, right = figure.subplots(
     1, 2, width_ratios=(2, cols), gridspec_kw={'wspace': 0.02}
   )
@@ -157,9 +149,7 @@ def sweeps(
 
   Images are `[rows, cols, S, S, 3]`, a row per attribute.
   """
-  chex.assert_rank(images, 5)
   rows, cols = images.shape[:2]
-  chex.assert_shape(values, (cols,))
   tile = min(0.9, (panels.DOUBLE_COLUMN - 1.5) / cols)
   texts = [panels.minus(f'{x:zg}') for x in np.round(values, 2).tolist()]
   # Where not all have room, every second one is labelled.
@@ -185,13 +175,10 @@ def compared_sweeps(
   Images are `[rows, models, cols, S, S, 3]`: a group of rows per attribute, and
   in it a row per model over the `[cols]` values.
   """
-  chex.assert_rank(images, 6)
   rows, models, cols = images.shape[:3]
-  chex.assert_shape(values, (cols,))
   tile = min(0.6, (panels.DOUBLE_COLUMN - 3.2) / cols)
-  figure = panels.new_figure(
-    cols * tile + 3.2, rows * (models * tile + 0.08) + 0.1
-  )
+  height = rows * (models * tile + 0.08) + 0.1
+  figure = panels.new_figure(cols * tile + 3.2, height)
   figure.get_layout_engine().set(hspace=0.01)
   all_axes = figure.subplots(rows, 1, squeeze=False)[:, 0]
   ticks = panels.value_ticks(np.asarray(values))
@@ -203,42 +190,6 @@ def compared_sweeps(
     label = textwrap.fill(panels.name_attribute(name), 10)
     axes.set_ylabel(label, rotation=0, ha='right', va='center', size='small')
   axes.set_xlabel(xlabel, fontsize='small')
-  return figure
-
-
-def front(
-  grids: Sequence[tuple[str, np.ndarray]],
-  originals: np.ndarray | None = None,
-  swept: np.ndarray | None = None,
-  attribute_names: Sequence[str] = (),
-) -> mpl_figure.Figure:
-  """Draws grids of factors with faces beside them, the picture of the README.
-
-  Each grid has a title and `[rows, cols, H, W, C]` images, whose first row is
-  the lowest. Faces, if any, are `[rows, S, S, 3]` originals and, with an
-  attribute varied along each row, `[rows, cols, S, S, 3]` swept ones.
-  """
-  shown = [(title, images[::-1], {}) for title, images in grids]
-  if swept is not None:
-    columns = {0: 'original', (swept.shape[1] + 1) / 2: 'one attribute varied'}
-    names = list(map(panels.name_attribute, attribute_names))
-    images = np.concatenate([originals[:, None], swept], axis=1)
-    shown.append(('', images, {'rows': names, 'columns': columns}))
-  height, widths = 2.35, []
-  for _, images, _ in shown:
-    rows, cols, tile_height, tile_width, _ = images.shape
-    widths.append(height * cols * tile_width / (rows * tile_height))
-  # Names stand on the left of the faces.
-  margin = 0.4 if swept is None else 1.4
-  figure = panels.new_figure(sum(widths) + margin, height)
-  all_axes = figure.subplots(1, len(widths), width_ratios=widths, squeeze=False)
-  for axes, (title, images, labels) in zip(all_axes[0], shown):
-    panels.show_tiles(axes, images, **labels)
-    axes.set_title(title, fontsize='small')
-  if swept is not None:
-    axes.axvline(0.5, color='white', linewidth=3)
-    axes.xaxis.tick_top()
-    axes.tick_params(length=0)
   return figure
 
 

@@ -11,7 +11,6 @@ import matplotlib
 from matplotlib import axes as mpl_axes
 from matplotlib import figure as mpl_figure
 import numpy as np
-from PIL import Image
 
 from jacsup_jax.figures import pictures
 
@@ -119,23 +118,15 @@ def name_attribute(name: str) -> str:
   return plain(text)
 
 
-def encode(
-  figure: mpl_figure.Figure,
-  file_format: str = 'png',
-  *,
-  dpi: int = DPI,
-  colors: int | None = None,
-) -> bytes:
+def encode(figure: mpl_figure.Figure, file_format: str = 'png') -> bytes:
   """Encodes a figure as a file of `FORMATS`; equal figures are equal bytes.
 
-  In PDF and SVG, images keep their own pixels unless these are denser than
-  `dpi`. `colors` is the number that a PNG is reduced to: 256 make it a third as
-  large.
+  In PDF and SVG, images keep their own pixels unless these are denser.
   """
   if file_format != 'png':
     figure.draw_without_rendering()
   for axes in figure.axes:
-    most = dpi * axes.get_window_extent().width / figure.dpi
+    most = DPI * axes.get_window_extent().width / figure.dpi
     for image in axes.images:
       own_pixels = file_format != 'png' and image.get_array().shape[1] <= most
       image.set_interpolation('none' if own_pixels else None)
@@ -144,14 +135,10 @@ def encode(
     figure.savefig(
       file,
       format=file_format,
-      dpi=dpi,
+      dpi=DPI,
       # Tiles keep their shape, which leaves margins.
       bbox_inches='tight',
       pad_inches=0.05,
       metadata=_METADATA[file_format],
     )
-  if colors is not None and file_format == 'png':
-    image = Image.open(file).convert('RGB').quantize(colors)
-    file = io.BytesIO()
-    image.save(file, 'PNG', optimize=True)
   return file.getvalue()

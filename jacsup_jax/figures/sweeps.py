@@ -5,7 +5,6 @@ feature map, only factors can vary. `K` factors, `D` nuisance units, `B`
 examples; `decode` is a model's `Code -> [B, H, W, C]` images.
 """
 
-import chex
 import jax
 import jax.numpy as jnp
 
@@ -33,8 +32,6 @@ def vary_factors(
   The first unit runs over `[cols]` horizontal values along a row, the second
   over `[rows]` vertical ones down a column: `[rows, cols, H, W, C]`.
   """
-  chex.assert_rank([horizontal, vertical], 1)
-  chex.assert_shape(code.factors, (1, None))
   rows, cols = vertical.size, horizontal.size
   varied = jax.tree.map(lambda x: jnp.repeat(x, rows * cols, axis=0), code)
   varied = _set_unit(varied, units[0], jnp.tile(horizontal, rows))
@@ -50,7 +47,6 @@ def vary_unit(
 
   Images are `[B, count, H, W, C]` for `[count]` values.
   """
-  chex.assert_rank([code.factors, values], [2, 1])
   return _map(lambda value: decode(_set_unit(code, unit, value)), values)
 
 
@@ -68,7 +64,6 @@ def vary_direction(
   nuisance stay. Images are `[count, num_values, H, W, C]`, of the first `count`
   examples.
   """
-  chex.assert_rank([code.nuisance, direction], [2, 1])
   components = code.nuisance @ direction
   shown = jax.tree.map(lambda x: x[:count], code)
 
@@ -86,7 +81,6 @@ def swap_all_factors(decode: codes.DecodeFn, code: codes.Code) -> jax.Array:
   Images are `[B, B, H, W, C]`: row i has the factors of example i, column j the
   nuisance of example j; the diagonal holds the reconstructions.
   """
-  chex.assert_rank(code.factors, 2)
 
   def decode_with(factors):
     factors = jnp.broadcast_to(factors[None], code.factors.shape)
@@ -100,10 +94,8 @@ def flip_factors(
 ) -> jax.Array:
   """Decodes codes with one factor flipped at a time, Figure 5.
 
-  Images are `[B, count, H, W, C]` for `[count]` indices of factors; `strength`
-  is alpha, see `codes.flip_factor`.
+  Images are `[B, count, H, W, C]` for `[count]` indices of factors.
   """
-  chex.assert_rank(indices, 1)
   return _map(
     lambda index: decode(codes.flip_factor(code, index, strength)), indices
   )
