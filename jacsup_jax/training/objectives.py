@@ -215,7 +215,7 @@ def _supervise(decode, code, inputs, weights, teacher_module, axis_name):
 
 def _compare(code, changes, teacher, weights):
   """Computes the terms of eq. (9)."""
-  jacobian_loss = jacobian.compare(changes, teacher.changes)
+  jacobian_loss = losses.jacobian_loss(changes, teacher.changes)
   return {
     'factor_matching': jnp.mean(
       losses.factor_matching_loss(code.factors, teacher.factors)
