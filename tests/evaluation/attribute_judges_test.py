@@ -91,14 +91,11 @@ def test_judge_is_trained_once(face_judge, faces, tmp_path, monkeypatch):
   )
   assert restored.sha256 == codes.hash_tree(restored.variables)
   json.dumps(restored.describe())
-  for other in ({'seed': 6}, {'epochs': 2}, {'hidden': 9}):
-    with pytest.raises(errors.InputError, match='accepted: one for'):
-      make(**other)
-  for other in ({'fingerprint': 'other'}, {'attribute_names': ('Red', 'Top')}):
-    with pytest.raises(errors.InputError, match='trained for'):
-      attribute_judges.restore_or_train(
-        tmp_path / 'judge', dataclasses.replace(faces[0], **other), faces[1]
-      )
+  with pytest.raises(errors.InputError, match='accepted: one for'):
+    make(hidden=9)
+  other = dataclasses.replace(faces[0], fingerprint='other')
+  with pytest.raises(errors.InputError, match='trained for fingerprint'):
+    attribute_judges.restore_or_train(tmp_path / 'judge', other, faces[1])
 
 
 def test_selection_of_other_attributes_is_refused(faces):

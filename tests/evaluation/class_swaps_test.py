@@ -5,7 +5,6 @@ An image is two pixels: the first is 20 times its class, the second its style.
 
 import dataclasses
 import functools
-import json
 from typing import Any
 
 import jax
@@ -190,17 +189,3 @@ def test_error_does_not_depend_on_the_batches(batch_size):
   shifted = Model(_encode, lambda code: _decode(code) + 0.25)
   mse = reconstruction.compute_mse(shifted, images, batch_size=batch_size)
   np.testing.assert_allclose(mse, 1 / 16, rtol=1e-5)
-
-
-# Models and judges of this package.
-
-
-def test_rows_of_a_model(class_ensemble, untrained):
-  model, images = untrained
-  labels = np.random.default_rng(0).integers(0, 4, len(images))
-  row = class_swaps.measure(model, class_ensemble, images, labels)
-  reconstructions = np.asarray(model.decode(model.encode(images)))
-  error = np.mean((reconstructions - images / np.float32(255)) ** 2)
-  np.testing.assert_allclose(row['mse'], error, rtol=1e-5)
-  assert len(row['class_swaps_pairs']) == 2
-  json.dumps(row)

@@ -6,8 +6,6 @@ import pytest
 from jacsup_jax.data import registry
 from jacsup_jax.evaluation import attribute_judges
 from jacsup_jax.evaluation import judges
-from jacsup_jax.models import autoencoders
-from jacsup_jax.models import model as models
 
 QUADRANTS = (4, 4, 1)
 SMALL_FACE_JUDGE = {
@@ -58,17 +56,6 @@ def trained_class_judges(quadrants):
 @pytest.fixture(scope='session')
 def class_ensemble(trained_class_judges):
   return trained_class_judges[0]
-
-
-@pytest.fixture(scope='session')
-def untrained():
-  """An untrained model of quadrants, and a batch of images."""
-  module = autoencoders.MlpAutoencoder(2, 1, (8,), image_shape=QUADRANTS)
-  model = models.Model(module, **autoencoders.init_variables(module, 0))
-  images = np.random.default_rng(0).integers(
-    0, 256, (128, *QUADRANTS), np.uint8
-  )
-  return model, images
 
 
 @pytest.fixture(scope='session')

@@ -11,11 +11,8 @@ import itertools
 import numpy as np
 import pytest
 
-from jacsup_jax.data import registry
 from jacsup_jax.evaluation import disentanglement
 from jacsup_jax.evaluation import predictors
-from jacsup_jax.models import autoencoders
-from jacsup_jax.models import model as models
 
 LOG2 = np.log(2)
 HADAMARD = (
@@ -229,38 +226,3 @@ def test_few_examples_and_codes_that_are_not_finite():
   for score in found.values():
     assert score.value is None
     assert score.reasons[0] == '1 of 4 codes are not finite'
-
-
-# Of models.
-
-
-def make_data(count=24):
-  """Images whose channels are three attributes, the last of them constant."""
-  rng = np.random.default_rng(0)
-  attributes = np.where(rng.integers(0, 2, (count, 3)), 1, -1).astype(np.int8)
-  attributes[:, 2] = 1
-  images = (128 + 60 * attributes.astype(int)).astype(np.uint8)
-  images = np.tile(images[:, None, None, :], (1, 8, 8, 1))
-  names = ('Bald', 'Smiling', 'Young')
-  return registry.Dataset('faces', 'test', images, attributes, '', names)
-
-
-@pytest.fixture(scope='module')
-def model():
-  module = autoencoders.FaceAutoencoder(
-    3, 4, image_size=8, first_width=4, last_width=4
-  )
-  return models.Model(module, **autoencoders.init_variables(module, 0))
-
-
-def test_attributes_are_labels_by_name(model):
-  data = make_data()
-  found = disentanglement.measure(model, data, ['mig', 'sap'])
-  described = disentanglement.describe(found, data.attribute_names)
-  parts = described['mig']['parts']
-  assert list(parts) == list(data.attribute_names) and parts['Young'] is None
-  mean = (parts['Bald'] + parts['Smiling']) / 2
-  assert described['mig']['value'] == pytest.approx(mean)
-  assert described['sap']['reasons'] == (
-    'Young is the same in all 24 examples',
-  )
