@@ -1,8 +1,7 @@
 """The steps of Section 4 of Lezama (2019), for facial attributes, as a program.
 
-A step has one update or two: the first of all parameters; the second, of the
-decoder alone, for the cycle losses. Encoder and decoder have an optimizer state
-each, so that the second leaves the encoder's unchanged.
+A step updates all parameters, then, for the cycle losses, the decoder alone.
+Encoder and decoder have an optimizer state each.
 """
 
 from collections.abc import Callable, Mapping
@@ -19,6 +18,7 @@ import optax
 from jacsup_jax.core import codes
 from jacsup_jax.core import config
 from jacsup_jax.data import batches
+from jacsup_jax.models import model as models
 from jacsup_jax.training import loop
 from jacsup_jax.training import objectives
 from jacsup_jax.training import steps
@@ -78,10 +78,8 @@ def train_step(
   """Takes one step: the first update, and the second if it has a weight.
 
   The second uses the gradient at the updated parameters (Section 4.2.1:
-  "then"); the released code has it at the old ones.
-
-  Returns:
-    The state after the step, and scalar metrics before each update.
+  "then"); the released code has it at the old ones. Metrics are scalars, from
+  before each update.
   """
   average = functools.partial(steps.average_over, axis_name=module.axis_name)
   options = {'module': module, 'weights': weights}
@@ -92,16 +90,12 @@ def train_step(
   state = state._replace(step=state.step + 1, batch_stats=batch_stats)
   if not weights.needs_cycle:
     return state, average(metrics)
-
-  def cycle_loss(decoder):
-    params = {**state.params, 'decoder': decoder}
-    return objectives.cycle_objective(
-      params, state.batch_stats, inputs, **options
-    )
-
-  grads, (cycle_metrics, _) = jax.grad(cycle_loss, has_aux=True)(
-    state.params['decoder']
-  )
+  grads, (cycle_metrics, _) = jax.grad(
+    lambda decoder: objectives.cycle_objective(
+      {**state.params, 'decoder': decoder}, state.batch_stats, inputs, **options
+    ),
+    has_aux=True,
+  )(state.params['decoder'])
   state = apply_gradients(state, {'decoder': average(grads)}, optimizer)
   loss = metrics['loss'] + cycle_metrics['loss']
   return state, average({**metrics, **cycle_metrics, 'loss': loss})
@@ -112,9 +106,8 @@ class FaceSteps:
   """The steps of a stage of Section 4.
 
   Hashable: equal stages share one compiled program, whatever their seeds.
-  `module.axis_name` is the axis that a batch is spread over, if any; the
-  teacher is applied with its running statistics. If `is_fed`, rows are batches
-  of images; otherwise indices into the data.
+  `module.axis_name` is the axis that a batch is spread over, if any. If
+  `is_fed`, rows are batches of images; otherwise indices into the data.
   """
 
   module: nn.Module
@@ -136,25 +129,22 @@ class FaceSteps:
   ) -> tuple[steps.TrainState, codes.Metrics]:
     """Takes a step per row within bounds, see `loop.loop_steps`.
 
-    Rows are `[steps, B]` indices, or `FaceData` of `[steps, B, ...]`; `shard`
-    keeps the part of `[B, ...]` arrays that belongs to this device, or lays
-    them out.
+    Rows are `[steps, B]` indices, or images and attributes `[steps, B, ...]`;
+    `shard` keeps this device's part of `[B, ...]` arrays, or lays them out.
     """
-    optimizer = steps.make_optimizer(self.optimization)
+    step = functools.partial(
+      self.train_step,
+      module=self.module,
+      weights=self.weights,
+      optimizer=steps.make_optimizer(self.optimization),
+    )
 
     def take_step(state, row):
-      if not self.is_fed:
-        row = jax.tree.map(
-          lambda x: jnp.take(x, shard(row), axis=0), constants.data
-        )
-      inputs = self.make_inputs(state.step, row, constants, shard)
-      return self.train_step(
-        state,
-        inputs,
-        module=self.module,
-        weights=self.weights,
-        optimizer=optimizer,
-      )
+      take = lambda x: jnp.take(x, shard(row), axis=0)
+      data = row if self.is_fed else jax.tree.map(take, constants.data)
+      data = FaceData(*data)
+      inputs = self.make_inputs(state.step, data, constants, shard)
+      return step(state, inputs)
 
     return loop.loop_steps(take_step, state, rows, bounds)
 
@@ -172,9 +162,8 @@ class FaceSteps:
     images = batches.to_signed_float(
       jax.lax.optimization_barrier(batches.mirror(data.images, mirrored))
     )
-    inputs = objectives.Inputs(
-      images, attributes=data.attributes.astype(jnp.float32)
-    )
+    labels = data.attributes.astype(jnp.float32)
+    inputs = objectives.Inputs(images, attributes=labels)
     return self.draw(step, inputs, constants, shard)
 
   def draw(self, step, inputs, constants, shard):
@@ -187,13 +176,13 @@ class FaceSteps:
     inputs = inputs._replace(permutations=permutations)
     if not self.weights.needs_teacher:
       return inputs
-    apply = functools.partial(self.teacher_module.apply, constants.teacher)
-    teacher = objectives.compute_teacher_outputs(
-      functools.partial(apply, method='encode'),
-      functools.partial(apply, method='decode'),
+    teacher = models.Model(self.teacher_module, **constants.teacher)
+    outputs = objectives.compute_teacher_outputs(
+      teacher.encode,
+      teacher.decode,
       inputs.images,
       permutations,
       supervision,
       self.module.axis_name,
     )
-    return inputs._replace(teacher=teacher)
+    return inputs._replace(teacher=outputs)

@@ -1,8 +1,7 @@
 """Section 4 of Lezama (2019): a model that edits facial attributes.
 
 A teacher is trained in two phases, the second with cycle losses; students grow
-from it by channels of their nuisance and keep its factors, the attributes. The
-weights of a stage alone decide its objective.
+from it by channels of their nuisance and keep its factors, the attributes.
 """
 
 from collections.abc import Callable, Sequence
@@ -67,23 +66,11 @@ class AttributesConfig(chains.ChainConfig):
     ' for the teacher alone.',
     choices=STUDENTS,
   )
-  supervisor: str = _option(
-    'teacher',
-    'Which Jacobian supervises the growths after the first: teacher (as'
-    ' released), or parent, of the student grown from.',
-    choices=('teacher', 'parent'),
-  )
   weights: config.AttributeLossWeights = config.AttributeLossWeights(
     lambda_attribute_cycle=1e-4,
     lambda_nuisance_cycle=1e-5,
     lambda_y=1.0,
     lambda_diff=50.0,
-  )
-  student_lambda_prediction: float = _option(
-    0.0, 'Weight of attribute prediction for all students.', low=0
-  )
-  student_lambda_xcov: float = _option(
-    0.0, 'Weight of cross-covariance for all students.', low=0
   )
   learning_rate: float = _option(2e-3, 'Learning rate of Adam.', low=0)
   adam_b1: float = _option(0.5, 'beta_1 of Adam.', low=0, high=config.MAX_DECAY)
@@ -109,17 +96,17 @@ class AttributesConfig(chains.ChainConfig):
 
   def __post_init__(self):
     super().__post_init__()
-    dims, shown = self.nuisance_dims, ','.join(map(str, self.nuisance_dims))
+    dims, students = self.nuisance_dims, ','.join(self.students)
+    shown = f'--nuisance_dims={",".join(map(str, dims))}'
     if not dims or any(dim % 4 for dim in dims) or sorted({*dims}) != [*dims]:
       raise errors.InputError(
-        f'--nuisance_dims={shown}; accepted: multiples of 4 up to'
-        f' {_LARGEST_DIM}, each larger than the one before.'
+        f'{shown}; accepted: multiples of 4 up to {_LARGEST_DIM}, each larger'
+        ' than the one before.'
       )
-    students = ','.join(self.students)
     if students and len(dims) < 2:
       raise errors.InputError(
-        f'--students={students} with --nuisance_dims={shown}, which leaves'
-        ' nothing to grow to; accepted: several sizes, or --students=.'
+        f'--students={students} with {shown}, which leaves nothing to grow to;'
+        ' accepted: several sizes, or --students=.'
       )
     if students and not self.epochs and self.teacher_workdir is None:
       raise errors.InputError(
@@ -131,9 +118,7 @@ class AttributesConfig(chains.ChainConfig):
   def optimization(self) -> config.Optimization:
     """The optimizer of these flags."""
     return config.Optimization(
-      learning_rate=self.learning_rate,
-      adam_b1=self.adam_b1,
-      weight_decay=self.weight_decay,
+      'adam', self.learning_rate, 'constant', self.adam_b1, self.weight_decay
     )
 
 
@@ -143,11 +128,8 @@ def make_weights(
   """Returns the weights of the objective of a kind of model."""
   no_cycle = {'lambda_attribute_cycle': 0.0, 'lambda_nuisance_cycle': 0.0}
   no_jacobian = {'lambda_y': 0.0, 'lambda_diff': 0.0}
-  # A student has neither labels nor eq. (10), unless flags say so.
-  of_student = {
-    'lambda_prediction': flags.student_lambda_prediction,
-    'lambda_xcov': flags.student_lambda_xcov,
-  }
+  # A student has neither labels nor eq. (10).
+  of_student = {'lambda_prediction': 0.0, 'lambda_xcov': 0.0}
   changes = {
     _FIRST_PHASE: no_cycle | no_jacobian,
     TEACHER: no_jacobian,
@@ -169,38 +151,27 @@ def make_stages(flags: AttributesConfig) -> list[config.Stage]:
   dims, chain = flags.nuisance_dims, []
   weigh = functools.partial(make_weights, flags)
   if flags.teacher_workdir is None and flags.epochs:
-    stage = config.Stage(
-      TEACHER, TEACHER, None, dims[0], flags.epochs, weigh(_FIRST_PHASE)
-    )
+    phases = [(TEACHER, None, flags.epochs, weigh(_FIRST_PHASE))]
     if flags.cycle_epochs and weigh(TEACHER).needs_cycle:
-      chain.append(
-        dataclasses.replace(stage, name=_FIRST_PHASE, model=_FIRST_PHASE)
-      )
-      stage = dataclasses.replace(
-        stage,
-        parent=_FIRST_PHASE,
-        epochs=flags.cycle_epochs,
-        weights=weigh(TEACHER),
-      )
-    chain.append(stage)
+      phases = [
+        (_FIRST_PHASE, *phases[0][1:]),
+        (TEACHER, _FIRST_PHASE, flags.cycle_epochs, weigh(TEACHER)),
+      ]
+    chain = [
+      config.Stage(name, name, parent, dims[0], epochs, weights)
+      for name, parent, epochs, weights in phases
+    ]
   for model in flags.students:
-    name = lambda dim, model=model: f'{model}_d{dim}'
+    parent, sizes, epochs = TEACHER, dims[1:], flags.student_epochs
     if model == _FROM_SCRATCH:
-      epochs = (len(dims) - 1) * flags.student_epochs
-      stage = config.Stage(
-        name(dims[-1]), model, None, dims[-1], epochs, weigh(model), TEACHER
+      parent, sizes, epochs = None, dims[-1:], (len(dims) - 1) * epochs
+    for dim in sizes:
+      name = f'{model}_d{dim}'
+      # Supervised by the teacher at all sizes, as released.
+      chain.append(
+        config.Stage(name, model, parent, dim, epochs, weigh(model), TEACHER)
       )
-      chain.append(stage)
-      continue
-    parent = TEACHER
-    for dim in dims[1:]:
-      stage = config.Stage(
-        name(dim), model, parent, dim, flags.student_epochs, weigh(model)
-      )
-      if flags.supervisor == 'teacher':
-        stage = dataclasses.replace(stage, teacher=TEACHER)
-      chain.append(stage)
-      parent = stage.name
+      parent = name
   return flags.spread(chain)
 
 
@@ -211,11 +182,9 @@ def check_sizes(
   image_shape: tuple[int, int, int],
 ) -> None:
   """Raises InputError if a full Jacobian of a run is too large to compute."""
-  for stage in chain:
-    weights = stage.weights
-    if weights.needs_teacher and weights.supervision.jacobian == 'full':
-      shape = (flags.batch_size, *image_shape)
-      jacobian.check_full_size(shape, num_factors)
+  supervised = [s.weights for s in chain if s.weights.needs_teacher]
+  if any(each.supervision.jacobian == 'full' for each in supervised):
+    jacobian.check_full_size((flags.batch_size, *image_shape), num_factors)
 
 
 class Attributes:
@@ -253,8 +222,8 @@ class Attributes:
     parent = trained.get(stage.parent)
     if parent is None:
       return module, fresh
-    # Channels of a code are (nuisance, factors): new ones come between.
-    # Between the phases of a teacher, moments are always kept.
+    # Channels of a code are (nuisance, factors): new ones come between. Moments
+    # are always kept between the phases of a teacher.
     is_grown = module.nuisance_dim != parent.module.nuisance_dim
     return module, steps.grow_state(
       parent.state,
@@ -266,29 +235,25 @@ class Attributes:
 
   def make_epoch(self, stage, module, trained) -> loop.Epoch:
     """Makes the epoch of a stage, of resident or of fed data."""
-    teacher, supervisor = None, trained.get(stage.supervisor)
-    if stage.weights.needs_teacher:
-      teacher = supervisor.variables
-    is_fed = self._resident is None
+    supervisor, data = trained.get(stage.supervisor), self._resident
     compiled = devices.compile_epoch(
       self.flags.parallel,
       self.batch_size,
       self.make_steps(stage, module, supervisor),
-      fed=is_fed,
+      fed=data is None,
     )
-    constants = devices.replicate(
-      attribute_steps.FaceConstants(
-        jnp.asarray(stage.seed), teacher, self._resident
-      )
-    )
+    teacher = supervisor.variables if stage.weights.needs_teacher else None
+    seed = jnp.asarray(stage.seed)
+    constants = attribute_steps.FaceConstants(seed, teacher, data)
     shape = (self.batch_size, *self._dataset.image_shape)
-    order = chains.Order(stage.seed, len(self._dataset), shape)
-    if is_fed:
-      pack = attribute_steps.FaceData
-      return chains.make_fed_epoch(
-        compiled, constants, order, self._dataset, pack
-      )
-    return chains.make_resident_epoch(compiled, constants, order)
+    return chains.make_epoch(
+      compiled,
+      devices.replicate(constants),
+      stage.seed,
+      len(self._dataset),
+      shape,
+      self._dataset if data is None else None,
+    )
 
   def make_steps(
     self, stage, module, supervisor: steps.Trained | None

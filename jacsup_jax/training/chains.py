@@ -1,12 +1,11 @@
 """Parts that the chains of Sections 3 and 4 share: flags, seeds, epochs."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 import dataclasses
 import math
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jacsup_jax.core import config
@@ -20,7 +19,7 @@ _CHUNK_BYTES = 2**27
 
 
 @dataclasses.dataclass(frozen=True)
-class ChainConfig:
+class ChainConfig(config.Options):
   """The flags that all chains of stages share."""
 
   seed: int = config.option(
@@ -31,8 +30,8 @@ class ChainConfig:
   )
   seeds: int = config.option(
     1,
-    'Number of seeds, from --seed on, trained one after the other; tables'
-    ' show means and deviations, figures the first.',
+    'Seeds trained one after the other, from --seed on; tables show means and'
+    ' deviations, figures the first.',
     low=1,
     high=1000,
   )
@@ -57,9 +56,6 @@ class ChainConfig:
     group='devices',
   )
 
-  def __post_init__(self):
-    config.check(self)
-
   def spread(self, chain: Sequence[config.Stage]) -> list[config.Stage]:
     """Returns the stages of all seeds, given those of one, seed after seed.
 
@@ -70,97 +66,63 @@ class ChainConfig:
       suffix = f'_seed{seed}' if len(seeds) > 1 else ''
       rename = lambda name, suffix=suffix: name and f'{name}{suffix}'
       for stage in chain:
-        names = {
-          key: rename(getattr(stage, key))
-          for key in ('name', 'parent', 'teacher')
-        }
+        names = (rename(n) for n in (stage.name, stage.parent, stage.teacher))
+        names = dict(zip(('name', 'parent', 'teacher'), names))
         stages.append(dataclasses.replace(stage, seed=seed, **names))
     return stages
-
-
-@dataclasses.dataclass(frozen=True)
-class Order:
-  """The order of the examples of a stage.
-
-  Batches have the shape (B, H, W, C), over all devices.
-  """
-
-  seed: int
-  num_examples: int
-  batch_shape: tuple[int, ...]
-
-  @property
-  def steps(self) -> int:
-    """Steps of an epoch."""
-    return batches.count_steps(self.num_examples, self.batch_shape[0])
-
-  def list_batches(self, epoch: int) -> jax.Array:
-    """Returns `[steps, B]` indices of the examples of an epoch."""
-    return _list_batches(
-      self.seed, epoch, self.num_examples, self.batch_shape[0]
-    )
 
 
 _list_batches = jax.jit(batches.epoch_indices, static_argnums=(2, 3))
 
 
-def make_resident_epoch(
-  compiled: devices.CompiledSteps, constants: Any, order: Order, *others: Order
-) -> loop.Epoch:
-  """Makes the epochs of data that are on all devices.
-
-  Rows are `[steps, B]` indices into the data; with the orders of further
-  replicas `[N, steps, B]`.
-  """
-
-  def chunks(epoch, unused_first):
-    rows = order.list_batches(epoch)
-    if others:
-      rows = [rows, *(other.list_batches(epoch) for other in others)]
-      rows = jnp.stack(rows)
-    rows = compiled.place_rows(rows)
-    run = lambda state, bounds: compiled.run(state, constants, rows, bounds)
-    yield loop.Chunk(0, order.steps, run)
-
-  part_steps = loop.count_part_steps(order.batch_shape)
-  return loop.Epoch(order.steps, chunks, part_steps)
-
-
-def make_fed_epoch(
+def make_epoch(
   compiled: devices.CompiledSteps,
   constants: Any,
-  order: Order,
-  dataset: registry.Dataset,
-  pack: Callable[..., Any],
+  seed: int,
+  num_examples: int,
+  batch_shape: tuple[int, ...],
+  fed: registry.Dataset | None = None,
 ) -> loop.Epoch:
-  """Makes the epochs of data that are read while training.
+  """Makes the epochs of a stage, in an order that its seed decides.
 
-  `pack(images, labels)` makes rows of `[steps, B, ...]` arrays.
+  Batches have the shape (B, H, W, C), over all devices. Rows are `[steps, B]`
+  indices into data on all devices; or `[steps, B, ...]` images and attributes
+  of a data set, read while training by each process for its devices.
   """
-  # Chunks as equal as possible: every other length compiles again.
-  most = max(1, _CHUNK_BYTES // math.prod(order.batch_shape))
-  num_chunks = math.ceil(order.steps / most)
-  chunk_steps = math.ceil(order.steps / num_chunks)
+  num_steps = batches.count_steps(num_examples, batch_shape[0])
+  list_batches = lambda epoch: _list_batches(
+    seed, epoch, num_examples, batch_shape[0]
+  )
 
-  def chunks(epoch, first):
+  def resident_chunks(epoch, unused_first):
+    rows = compiled.place_rows(list_batches(epoch))
+    run = lambda state, bounds: compiled.run(state, constants, rows, bounds)
+    yield loop.Chunk(0, num_steps, run)
+
+  # Chunks as equal as possible: every other length compiles again.
+  most = max(1, _CHUNK_BYTES // math.prod(batch_shape))
+  chunk_steps = math.ceil(num_steps / math.ceil(num_steps / most))
+
+  def fed_chunks(epoch, first):
     # Whole chunks, so that resumed steps are those of the same program.
     start = first // chunk_steps * chunk_steps
-    index, count = devices.process()
-    for arrays in batches.iterate_chunks(
-      dataset,
-      np.asarray(order.list_batches(epoch))[start:],
-      chunk_steps=chunk_steps,
-      process_index=index,
-      process_count=count,
-    ):
-      data, length = pack(*arrays), len(arrays[0])
+    indices = np.asarray(list_batches(epoch))[start:]
+    chunks = batches.iterate_chunks(
+      fed, indices, chunk_steps=chunk_steps, **devices.process()
+    )
+    for rows in chunks:
+      length = len(rows[0])
       # Placed once, in however many parts it is taken.
-      data = compiled.place_rows(data)
-      run = lambda state, bounds, data=data: compiled.run(
-        state, constants, data, bounds
+      rows = compiled.place_rows(rows)
+      run = lambda state, bounds, rows=rows: compiled.run(
+        state, constants, rows, bounds
       )
       yield loop.Chunk(start, length, run)
       start += length
 
-  part_steps = loop.count_part_steps(order.batch_shape)
-  return loop.Epoch(order.steps, chunks, part_steps, is_fed=True)
+  return loop.Epoch(
+    num_steps,
+    resident_chunks if fed is None else fed_chunks,
+    loop.count_part_steps(batch_shape),
+    is_fed=fed is not None,
+  )

@@ -4,13 +4,12 @@ Steps run by `jit` over a mesh, where the compiler spreads the batch, or by
 `pmap`, where each device takes its share and statistics are averaged by name.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 import dataclasses
 import functools
 import json
 import math
-from typing import Any, Literal, TypeVar
-import zlib
+from typing import Any
 
 import chex
 import jax
@@ -22,30 +21,24 @@ from jacsup_jax.core import codes
 from jacsup_jax.core import errors
 from jacsup_jax.training import loop
 
-Mode = Literal['jit', 'pmap']
 _AXIS = 'devices'
-
-_Value = TypeVar('_Value')
 # (state, constants, rows, bounds, shard=...) -> (state, metrics).
 StepsFn = Callable[..., tuple[Any, codes.Metrics]]
 
 
 @dataclasses.dataclass(frozen=True)
 class CompiledSteps:
-  """Steps compiled for all devices.
+  """Steps compiled for all devices."""
 
-  `place_rows` moves rows to the devices, where rows already there stay; `run`
-  takes steps of such rows.
-  """
-
+  # Moves rows to the devices, where rows already there stay.
   place_rows: Callable[[chex.ArrayTree], chex.ArrayTree]
+  # (state, constants, placed rows, bounds) -> (state, metrics).
   run: Callable[..., tuple[Any, codes.Metrics]]
 
-  def __call__(
-    self, state, constants, rows, bounds=loop.make_bounds()
-  ) -> tuple[Any, codes.Metrics]:
-    """Takes all steps of the rows, or those within bounds."""
-    return self.run(state, constants, self.place_rows(rows), bounds)
+  def __call__(self, state, constants, rows) -> tuple[Any, codes.Metrics]:
+    """Takes all steps of the rows."""
+    rows = self.place_rows(rows)
+    return self.run(state, constants, rows, loop.make_bounds())
 
 
 def connect(
@@ -53,16 +46,13 @@ def connect(
   process_count: int | None = None,
   process_id: int | None = None,
   *,
-  seconds: float = 300,
+  seconds: int = 300,
 ) -> None:
   """Joins this process to the others of its run, before any device is used.
 
   Without arguments the environment provides them, as on hosts of a TPU, under
-  Slurm and Open MPI. If a process ends, JAX ends the others within minutes.
-
-  Raises:
-    InputError: if the environment describes no processes, or the others do not
-      answer within `seconds`.
+  Slurm and Open MPI. Raises InputError if it does not, or the others do not
+  answer within `seconds`. If a process ends, JAX ends the others in minutes.
   """
   # For devices that are the host's processor; read when a backend starts.
   jax.config.update('jax_cpu_collectives_implementation', 'gloo')
@@ -70,10 +60,7 @@ def connect(
   jax.config.update('jax_enable_preemption_service', False)
   try:
     jax.distributed.initialize(
-      coordinator,
-      process_count,
-      process_id,
-      initialization_timeout=max(1, round(seconds)),
+      coordinator, process_count, process_id, initialization_timeout=seconds
     )
   except (ValueError, RuntimeError) as error:
     raise errors.InputError(
@@ -99,9 +86,10 @@ def is_first() -> bool:
   return jax.process_index() == 0
 
 
-def process() -> tuple[int, int]:
-  """Returns the index of this process, and how many there are."""
-  return jax.process_index(), jax.process_count()
+def process() -> dict[str, int]:
+  """Returns `process_index`, and of how many (`process_count`)."""
+  index, count = jax.process_index(), jax.process_count()
+  return {'process_index': index, 'process_count': count}
 
 
 def share(value: Any) -> Any:
@@ -132,29 +120,8 @@ def is_any(flag: bool) -> bool:
   return bool(np.any(multihost_utils.process_allgather(np.array(flag))))
 
 
-def check_same(terms: Mapping[str, Any]) -> None:
-  """Raises InputError, in all processes, if their JSON values differ."""
-  if not has_others():
-    return
-  digests = np.array(
-    [zlib.crc32(json.dumps(terms[name]).encode()) for name in sorted(terms)],
-    np.uint32,
-  )
-  found = np.asarray(multihost_utils.process_allgather(digests))
-  same = (found == found[0]).all(axis=0)
-  differing = [name for name, ok in zip(sorted(terms), same) if not ok]
-  if differing:
-    raise errors.InputError(
-      f'the processes of this run differ in {", ".join(differing)}; accepted:'
-      ' the same in all.'
-    )
-
-
-def in_turn(function: Callable[[], _Value]) -> _Value:
-  """Calls a function in the first process, then in the others.
-
-  E.g. one that prepares data that the others then find.
-  """
+def in_turn(function: Callable[[], Any]) -> Any:
+  """Calls a function in the first process, then in the others."""
   found = function() if is_first() else None
   share(None)
   return found if is_first() else function()
@@ -170,23 +137,17 @@ def describe_devices() -> list[str]:
   return [f'{d.platform}:{d.id} {d.device_kind}' for d in jax.devices()]
 
 
-def device_count() -> int:
-  """Returns how many devices share a batch, those of all processes."""
-  return jax.device_count()
-
-
 def check_batch_size(batch_size: int) -> None:
   """Raises InputError unless the devices divide the batch."""
   count = jax.device_count()
   if batch_size % count:
     raise errors.InputError(
       f'--batch_size={batch_size} is not divisible by the {count} devices'
-      f' of {jax.process_count()} process(es); accepted: multiples of'
-      f' {count}.'
+      f' of {jax.process_count()} process(es); accepted: multiples of {count}.'
     )
 
 
-def axis_name(mode: Mode) -> str | None:
+def axis_name(mode: str) -> str | None:
   """Returns the mapped axis that a module must average its statistics over."""
   return _AXIS if mode == 'pmap' else None
 
@@ -198,9 +159,11 @@ def replicate(tree: chex.ArrayTree) -> chex.ArrayTree:
 
 @functools.lru_cache(maxsize=128)
 def compile_epoch(
-  mode: Mode, batch_size: int, steps_fn: StepsFn, *, fed: bool = False
+  mode: str, batch_size: int, steps_fn: StepsFn, *, fed: bool = False
 ) -> CompiledSteps:
   """Compiles steps for all devices; equal arguments share one program.
+
+  The state is donated under jit.
 
   Args:
     mode: 'jit' or 'pmap'.
@@ -210,9 +173,6 @@ def compile_epoch(
       the part of `[B, ...]` arrays that belongs to a device, or lays them out.
     fed: `rows` are `[steps, B, ...]` arrays of which each device receives its
       part of each batch; otherwise every device receives all of them.
-
-  Returns:
-    A program for all bounds. The state is donated under jit.
   """
   check_batch_size(batch_size)
   mesh = _make_mesh()
@@ -224,12 +184,8 @@ def compile_epoch(
     split = lambda x: x.reshape(len(x), -1, local_size, *x.shape[2:])
     place_rows = lambda rows: jax.tree.map(split, rows) if fed else rows
   else:
-    rows_spec = PartitionSpec(None, _AXIS) if fed else PartitionSpec()
-    rows_sharding = NamedSharding(mesh, rows_spec)
-    compiled = _jit_steps(steps_fn, mesh, rows_sharding)
-    place = functools.partial(
-      jax.make_array_from_process_local_data, rows_sharding
-    )
+    compiled, rows_sharding = _jit_steps(steps_fn, mesh, fed)
+    place = lambda x: jax.make_array_from_process_local_data(rows_sharding, x)
     place_rows = functools.partial(jax.tree.map, place) if fed else replicate
 
   def placed(state, constants, rows, bounds):
@@ -251,17 +207,9 @@ def compile_for(
   *,
   fed: bool = False,
 ) -> jax.stages.Compiled:
-  """Compiles steps for devices that need not be present, e.g. of a topology.
-
-  State, constants and rows are given as shapes.
-  """
-  mesh = Mesh(np.array(devices), (_AXIS,))
-  spec = PartitionSpec(None, _AXIS) if fed else PartitionSpec()
-  return (
-    _jit_steps(steps_fn, mesh, NamedSharding(mesh, spec))
-    .lower(state, constants, rows, loop.make_bounds())
-    .compile()
-  )
+  """Compiles steps, of shapes, for devices that need not be present."""
+  compiled, _ = _jit_steps(steps_fn, Mesh(np.array(devices), (_AXIS,)), fed)
+  return compiled.lower(state, constants, rows, loop.make_bounds()).compile()
 
 
 def _make_mesh():
@@ -280,11 +228,8 @@ def _place(tree, replicated, mode='jit'):
     if x.sharding.is_equivalent_to(replicated, x.ndim):
       return True
     # A result of pmap is on the devices of this process, and so on all.
-    return (
-      mode == 'pmap'
-      and x.is_fully_replicated
-      and len(x.addressable_shards) == jax.local_device_count()
-    )
+    is_on_all = len(x.addressable_shards) == jax.local_device_count()
+    return mode == 'pmap' and x.is_fully_replicated and is_on_all
 
   def place(x):
     if isinstance(x, jax.Array) and is_there(x):
@@ -297,18 +242,19 @@ def _place(tree, replicated, mode='jit'):
   return jax.tree.map(place, tree)
 
 
-def _jit_steps(steps_fn, mesh, rows_sharding):
-  """Compiles steps whose batches are spread over a mesh."""
+def _jit_steps(steps_fn, mesh, fed):
+  """Compiles steps over a mesh; also returns the sharding of their rows."""
   replicated = NamedSharding(mesh, PartitionSpec())
   by_example = NamedSharding(mesh, PartitionSpec(_AXIS))
-  return jax.jit(
-    functools.partial(
-      steps_fn, shard=lambda x: jax.lax.with_sharding_constraint(x, by_example)
-    ),
-    in_shardings=(replicated, replicated, rows_sharding, replicated),
+  rows = NamedSharding(mesh, PartitionSpec(None, _AXIS)) if fed else replicated
+  shard = lambda x: jax.lax.with_sharding_constraint(x, by_example)
+  compiled = jax.jit(
+    functools.partial(steps_fn, shard=shard),
+    in_shardings=(replicated, replicated, rows, replicated),
     out_shardings=replicated,
     donate_argnums=0,
   )
+  return compiled, rows
 
 
 def _pmap_steps(steps_fn, local_size, fed):

@@ -30,12 +30,8 @@ from jacsup_jax.training import steps
 MakeModel = Callable[[int, int, bool], nn.Module]
 
 _FROM_SCRATCH = 'student_from_scratch'
-STUDENTS = (
-  'student',
-  'student_no_jacobian',
-  'student_unconstrained',
-  _FROM_SCRATCH,
-)
+_ALONE, _FREE = 'student_no_jacobian', 'student_unconstrained'
+STUDENTS = ('student', _ALONE, _FREE, _FROM_SCRATCH)
 _option = config.option
 
 
@@ -47,18 +43,15 @@ class DiscoveryConfig(chains.ChainConfig):
     ('student',),
     'Chains to grow from the teacher: student (with Jacobian supervision),'
     ' student_no_jacobian (cross-covariance only), student_unconstrained'
-    ' (neither), student_from_scratch (with Jacobian supervision, but not'
-    ' grown: the last size at once, for as many epochs as a chain).',
+    ' (neither), student_from_scratch (as student, but the last size at once,'
+    ' for as many epochs as a chain).',
     choices=STUDENTS,
   )
   num_factors: int = _option(
     2, 'k, code units of the first teacher.', low=1, high=config.LARGEST_WIDTH
   )
   nuisance_dim: int = _option(
-    14,
-    'd, nuisance units of the last student.',
-    low=1,
-    high=config.LARGEST_WIDTH,
+    14, 'd, nuisance units at the end.', low=1, high=config.LARGEST_WIDTH
   )
   grow_by: int = _option(
     1, 'Units added by a growth; the last growth adds what remains.', low=1
@@ -115,38 +108,36 @@ class DiscoveryConfig(chains.ChainConfig):
         f'--grow_by={self.grow_by} with --nuisance_dim={self.nuisance_dim};'
         f' accepted: from 1 to {self.nuisance_dim}.'
       )
-    is_cosine = self.optimization.learning_rate_schedule == 'cosine'
-    for is_refused, found, why in (
+    optimization = self.optimization
+    # Its schedule restarts in each stage, and needs its length.
+    is_cosine = optimization.learning_rate_schedule == 'cosine'
+    for is_refused, found in (
       (
-        self.keep_moments and self.optimization.optimizer == 'muon',
-        '--keep_moments with --optimizer=muon',
-        "only Adam's moments can grow",
+        self.keep_moments and optimization.optimizer == 'muon',
+        "--keep_moments with --optimizer=muon: only Adam's moments can grow",
       ),
       (
         self.keep_moments and is_cosine,
         '--keep_moments with --learning_rate_schedule=cosine',
-        'the schedule restarts in each stage',
       ),
       (
         self.grow_when == 'plateau' and is_cosine,
         '--grow_when=plateau with --learning_rate_schedule=cosine',
-        'a stage may end before its learning rate has fallen',
       ),
       (
         self.teacher_statistics == 'batch' and self.weights.lambda_check,
-        '--teacher_statistics=batch with --lambda_check',
-        'the check encodes swapped images with running statistics',
+        '--teacher_statistics=batch with --lambda_check, which encodes with'
+        ' running statistics',
       ),
     ):
       if is_refused:
-        raise errors.InputError(f'{found}: {why}; accepted: one of them.')
+        raise errors.InputError(f'{found}; accepted: one of them.')
 
 
 def make_stages(flags: DiscoveryConfig) -> list[config.Stage]:
-  """Returns the teacher and the chains of students, seed after seed.
+  """Returns the teacher, unless it is given, and the chains of students.
 
-  Parents come before their children. Without the teacher if it comes from
-  another run.
+  Parents come before their children, seed after seed.
   """
   no_jacobian = dataclasses.replace(
     flags.weights, lambda_y=0.0, lambda_diff=0.0, lambda_check=0.0
@@ -154,8 +145,8 @@ def make_stages(flags: DiscoveryConfig) -> list[config.Stage]:
   weights = {
     'student': flags.weights,
     _FROM_SCRATCH: flags.weights,
-    'student_no_jacobian': no_jacobian,
-    'student_unconstrained': dataclasses.replace(
+    _ALONE: no_jacobian,
+    _FREE: dataclasses.replace(
       no_jacobian,
       lambda_xcov=0.0,
       lambda_hsic=0.0,
@@ -164,25 +155,23 @@ def make_stages(flags: DiscoveryConfig) -> list[config.Stage]:
     ),
   }
   patience = flags.patience if flags.grow_when == 'plateau' else None
-  make_stage = functools.partial(config.Stage, patience=patience)
   last, chain = flags.nuisance_dim, []
   dims = [*range(flags.grow_by, last, flags.grow_by), last]
+  make_stage = functools.partial(config.Stage, patience=patience)
   if flags.teacher_workdir is None:
     epochs = flags.teacher_epochs or flags.epochs
     chain.append(
       make_stage('teacher', 'teacher', None, 0, epochs, flags.weights)
     )
   for model in flags.students:
-    parent = 'teacher'
+    parent, sizes, epochs, teacher = 'teacher', dims, flags.epochs, None
     if model == _FROM_SCRATCH:
-      name, epochs = f'{model}_d{dims[-1]:02d}', len(dims) * flags.epochs
-      stage = make_stage(name, model, None, dims[-1], epochs, weights[model])
-      chain.append(dataclasses.replace(stage, teacher='teacher'))
-      continue
-    for dim in dims:
+      parent, sizes, epochs = None, [last], len(dims) * flags.epochs
+      teacher = 'teacher'
+    for dim in sizes:
       name = f'{model}_d{dim:02d}'
       chain.append(
-        make_stage(name, model, parent, dim, flags.epochs, weights[model])
+        make_stage(name, model, parent, dim, epochs, weights[model], teacher)
       )
       parent = name
   return flags.spread(chain)
@@ -196,17 +185,16 @@ def check_sizes(
   """Raises InputError if a full Jacobian of a run is too large to compute."""
   # A teacher from another run is not in the chain.
   dims = {stage.name: stage.nuisance_dim for stage in chain}
-  shape = (flags.batch_size, *image_shape)
+  shape, k = (flags.batch_size, *image_shape), flags.num_factors
   for stage in chain:
     weights = stage.weights
     if stage.supervisor is None:
       continue
     if weights.needs_teacher and weights.supervision.jacobian == 'full':
       # A student's factors are all units of its supervisor.
-      units = flags.num_factors + dims.get(stage.supervisor, 0)
-      jacobian.check_full_size(shape, units)
+      jacobian.check_full_size(shape, k + dims.get(stage.supervisor, 0))
     if weights.lambda_orthogonal or weights.lambda_orthogonal_factors:
-      units = flags.num_factors + stage.nuisance_dim
+      units = k + stage.nuisance_dim
       jacobian.check_full_size(shape, units, name='--lambda_orthogonal')
 
 
@@ -224,11 +212,10 @@ class Discovery:
 
   def create(self, stage, trained) -> tuple[nn.Module, steps.TrainState]:
     """Returns a stage's module and its state before the first step."""
+    # A student may be supervised without growing from a parent.
+    is_first = stage.supervisor is None
     module = self._make_model(
-      self._flags.num_factors,
-      stage.nuisance_dim,
-      # A student may be supervised without growing from a parent.
-      stage.supervisor is None,
+      self._flags.num_factors, stage.nuisance_dim, is_first
     )
     fresh = steps.create_train_state(
       autoencoders.init_variables(module, stage.seed),
@@ -245,20 +232,21 @@ class Discovery:
     compiled = devices.compile_epoch(
       self._flags.parallel, self.batch_size, program
     )
-    data = devices.replicate(self.make_data(stage, program, trained))
+    data = devices.replicate(self.make_data(stage, trained))
     shape = (self.batch_size, *self._images.shape[1:])
-    order = chains.Order(stage.seed, len(self._images), shape)
-    return chains.make_resident_epoch(compiled, data, order)
+    return chains.make_epoch(
+      compiled, data, stage.seed, len(self._images), shape
+    )
 
-  def make_data(self, stage, program, trained) -> discovery_steps.TrainingData:
+  def make_data(self, stage, trained) -> discovery_steps.TrainingData:
     """Makes the constants of a stage."""
     parent = trained.get(stage.parent)
-    is_embedding = isinstance(program.weights, config.NeighborWeights)
+    is_embedding = self._flags.first_teacher == 'neighbors'
     return discovery_steps.TrainingData(
       self._images,
       jnp.asarray(stage.seed),
       self.make_teacher(stage, trained.get(stage.supervisor)),
-      self._neighbors if is_embedding else None,
+      self._neighbors if is_embedding and not stage.supervisor else None,
       parent.state.step if parent else 0,
     )
 
@@ -266,23 +254,19 @@ class Discovery:
     self, stage, module, supervisor: steps.Trained | None
   ) -> discovery_steps.DiscoverySteps:
     """Makes the steps of a stage."""
-    flags, weights, teacher_module = self._flags, None, None
+    flags = self._flags
+    weights = teacher_module = ramp_steps = None
     axis_name = devices.axis_name(flags.parallel)
     if supervisor is not None:
       weights = stage.weights
       teacher_module = as_teacher(supervisor.module)
-      # In training, a student's factors are the whole code of its teacher.
-      module = module.clone(
-        num_factors=teacher_module.code_dim,
-        nuisance_dim=module.code_dim - teacher_module.code_dim,
-      )
+      module = as_student(module, teacher_module)
       teacher_module = teacher_module.clone(axis_name=axis_name)
+      if weights.ramp.ramp != 'constant':
+        epochs = weights.ramp.ramp_epochs or stage.epochs
+        ramp_steps = epochs * self.steps_per_epoch
     elif flags.first_teacher == 'neighbors':
       weights = flags.neighbors
-    ramp_steps = None
-    if supervisor is not None and weights.ramp.ramp != 'constant':
-      epochs = weights.ramp.ramp_epochs or stage.epochs
-      ramp_steps = epochs * self.steps_per_epoch
     return discovery_steps.DiscoverySteps(
       module.clone(axis_name=axis_name),
       teacher_module if weights and weights.needs_teacher else None,
@@ -304,11 +288,7 @@ class Discovery:
     if module.normalize_code and self._flags.teacher_statistics == 'batch':
       return supervisor.variables
     return discovery_steps.compute_teacher_cache(
-      module,
-      supervisor.variables,
-      self._images,
-      stage.weights.supervision,
-      check=bool(stage.weights.lambda_check),
+      module, supervisor.variables, self._images, stage.weights.supervision
     )
 
   @functools.cached_property
@@ -331,13 +311,16 @@ def as_teacher(module: nn.Module) -> nn.Module:
   return module.clone(num_factors=module.code_dim, nuisance_dim=0)
 
 
+def as_student(module: nn.Module, teacher_module: nn.Module) -> nn.Module:
+  """Returns a module as it trains, with its teacher's whole code as factors."""
+  dim = teacher_module.code_dim
+  return module.clone(num_factors=dim, nuisance_dim=module.code_dim - dim)
+
+
 def grow_state(
   parent: steps.Trained, fresh: steps.TrainState, flags: DiscoveryConfig
 ) -> steps.TrainState:
-  """Grows the state that a student begins with, of the parent's step.
-
-  No two stages see the data in the same order.
-  """
+  """Grows the state that a student begins with, of the parent's step."""
   state = parent.state
   # A student without BatchNorm, of a teacher with one.
   if parent.module.normalize_code and not fresh.batch_stats:

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jacsup_jax.core import codes
 from jacsup_jax.core import config
 from jacsup_jax.data import batches
+from jacsup_jax.models import model as models
 from jacsup_jax.training import loop
 from jacsup_jax.training import objectives
 from jacsup_jax.training import steps
@@ -22,8 +23,7 @@ class TeacherCache(NamedTuple):
 
   factors: jax.Array  # [M, K]
   images: jax.Array | None  # [M, H, W, C], for the secant
-  # Where its derivatives are compared, or for the swap check.
-  variables: codes.Variables | None = None
+  variables: codes.Variables | None  # For derivatives and the swap check.
 
 
 class TrainingData(NamedTuple):
@@ -68,19 +68,16 @@ class DiscoverySteps:
   ) -> tuple[steps.TrainState, codes.Metrics]:
     """Takes a step per row within bounds, see `loop.loop_steps`.
 
-    Rows are `[steps, B]` indices into the data; `shard` keeps the part of `[B]`
-    arrays that belongs to this device, or lays them out.
+    Rows are `[steps, B]` indices into the data; `shard` keeps this device's
+    part of `[B]` arrays, or lays them out.
     """
-    step = functools.partial(
-      steps.train_step,
+    take_step = lambda state, indices: steps.train_step(
+      state,
+      self.read_inputs(state.step, data, indices, shard),
       objective=self.make_objective(data.weights),
       optimizer=steps.make_optimizer(self.optimization, self.num_steps),
       axis_name=self.module.axis_name,
     )
-
-    def take_step(state, indices):
-      return step(state, self.read_inputs(state.step, data, indices, shard))
-
     # Two steps per iteration: reading the second batch overlaps with the first
     # update.
     return loop.loop_steps(take_step, state, rows, bounds, unroll=2)
@@ -92,14 +89,11 @@ class DiscoverySteps:
     weights = self.weights if weights is None else weights
     if weights is None:
       return functools.partial(objectives.teacher_objective, module=self.module)
-    bind = functools.partial(
-      functools.partial, module=self.module, weights=weights
-    )
+    options = {'module': self.module, 'weights': weights}
     if isinstance(weights, config.NeighborWeights):
-      return bind(objectives.neighbor_teacher_objective)
-    return bind(
-      objectives.student_objective, teacher_module=self.teacher_module
-    )
+      return functools.partial(objectives.neighbor_teacher_objective, **options)
+    options['teacher_module'] = self.teacher_module
+    return functools.partial(objectives.student_objective, **options)
 
   def read_inputs(
     self,
@@ -124,27 +118,20 @@ class DiscoverySteps:
       data.seed, step, len(indices), weights.supervision.num_swaps
     )
     each = lambda rows: jnp.stack([shard(row) for row in rows])
-    teacher = None
+    teacher, variables = None, data.teacher
     if isinstance(data.teacher, TeacherCache):
+      variables = data.teacher.variables
+      partners = each(indices[permutations])
       teacher = self._look_up(
-        data.teacher,
-        shard(indices),
-        each(indices[permutations]),
-        weights.supervision,
+        data.teacher, shard(indices), partners, weights.supervision
       )
     permutations = each(permutations)
     if data.teacher is not None and teacher is None:
       teacher = self._apply_teacher(
-        data.teacher, images, permutations, weights.supervision
+        variables, images, permutations, weights.supervision
       )
-    if teacher is not None and weights.lambda_check:
-      is_cache = isinstance(data.teacher, TeacherCache)
-      teacher = teacher._replace(
-        partner_factors=codes.take_partners(
-          teacher.factors, permutations[0], self.module.axis_name
-        ),
-        variables=data.teacher.variables if is_cache else data.teacher,
-      )
+    if teacher is not None:
+      teacher = teacher._replace(variables=variables)
     ramp = steps.make_ramp(weights.ramp, self.ramp_steps)
     scale = ramp and ramp(step - data.first_step)
     return objectives.Inputs(images, permutations, teacher, scale)
@@ -153,10 +140,9 @@ class DiscoverySteps:
     """Reads a teacher's outputs from its cache."""
     factors = jnp.take(cache.factors, indices, axis=0)
     if supervision.jacobian == 'secant':
-      images = jnp.take(cache.images, indices, axis=0)
-      changes = jnp.stack(
-        [jnp.take(cache.images, row, axis=0) - images for row in partners]
-      )
+      take = lambda rows: jnp.take(cache.images, rows, axis=0)
+      images = take(indices)
+      changes = jnp.stack([take(row) - images for row in partners])
       return objectives.TeacherOutputs(factors, changes)
     changes = objectives.compute_changes(
       supervision,
@@ -168,56 +154,38 @@ class DiscoverySteps:
     return jax.lax.stop_gradient(objectives.TeacherOutputs(factors, changes))
 
   def _apply_teacher(self, variables, images, permutations, supervision):
-    def encode(images):
-      return self.teacher_module.apply(
-        variables,
-        images,
-        train=self.teacher_statistics == 'batch',
-        method='encode',
-        mutable='batch_stats',
-      )[0]
-
-    return objectives.compute_teacher_outputs(
-      encode,
-      self._bind_decode(variables),
+    encode = lambda images: self.teacher_module.apply(
+      variables,
       images,
-      permutations,
-      supervision,
-      self.module.axis_name,
+      train=self.teacher_statistics == 'batch',
+      method='encode',
+      mutable='batch_stats',
+    )[0]
+    decode, axis = self._bind_decode(variables), self.module.axis_name
+    return objectives.compute_teacher_outputs(
+      encode, decode, images, permutations, supervision, axis
     )
 
   def _bind_decode(self, variables):
-    return lambda code: self.teacher_module.apply(
-      variables, code, method='decode'
-    )
+    return models.Model(self.teacher_module, **variables).decode
 
 
-@functools.partial(
-  jax.jit, static_argnames=('teacher_module', 'supervision', 'check')
-)
+@functools.partial(jax.jit, static_argnames=('teacher_module', 'supervision'))
 def compute_teacher_cache(
   teacher_module: nn.Module,
   variables: codes.Variables,
   images: jax.Array,
   supervision: config.Supervision = config.Supervision(),
-  *,
-  check: bool = False,
 ) -> TeacherCache:
-  """Computes a teacher's outputs for `[M, H, W, C]` uint8 images.
-
-  The teacher has no nuisance units, so that its swapped images are images of
-  other examples. `check`: its student has a swap check.
-  """
+  """Computes the outputs of a teacher without nuisance on uint8 images."""
 
   def outputs(image):
     apply = functools.partial(teacher_module.apply, variables)
     code = apply(batches.to_float(image[None]), method='encode')
-    return TeacherCache(code.factors[0], apply(code, method='decode')[0])
+    images = apply(code, method='decode')
+    return TeacherCache(code.factors[0], images[0], None)
 
   at_once = batches.count_at_once(images.shape[1:])
   cache = jax.lax.map(outputs, images, batch_size=at_once)
-  is_secant = supervision.jacobian == 'secant'
-  return cache._replace(
-    images=cache.images if is_secant else None,
-    variables=None if is_secant and not check else variables,
-  )
+  cached_images = cache.images if supervision.jacobian == 'secant' else None
+  return TeacherCache(cache.factors, cached_images, variables)

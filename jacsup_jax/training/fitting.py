@@ -1,6 +1,6 @@
 """Train teachers and students in memory, without a work directory."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 import dataclasses
 
 from flax import linen as nn
@@ -38,7 +38,7 @@ def fit_teacher(
   stage = config.Stage(
     'teacher', 'teacher', None, 0, epochs, flags.weights, seed=seed
   )
-  return _fit(stage, lambda *_: module, data, {}, flags)
+  return _fit(stage, module, data, {}, flags)
 
 
 def fit_student(
@@ -58,17 +58,12 @@ def fit_student(
   module = parent.module.clone(
     nuisance_dim=parent.module.nuisance_dim + grow_by, normalize_code=False
   )
+  above, dim = parent.stage, module.nuisance_dim
+  name, weights = f'student_d{dim:02d}', weights or flags.weights
   stage = config.Stage(
-    f'student_d{module.nuisance_dim:02d}',
-    'student',
-    parent.stage.name,
-    module.nuisance_dim,
-    epochs,
-    weights or flags.weights,
-    seed=parent.stage.seed,
+    name, 'student', above.name, dim, epochs, weights, seed=above.seed
   )
-  trained = {parent.stage.name: parent}
-  return _fit(stage, lambda *_: module, data, trained, flags)
+  return _fit(stage, module, data, {above.name: parent}, flags)
 
 
 def student_objective(
@@ -78,18 +73,13 @@ def student_objective(
 ) -> Callable[[codes.Params, jax.Array, jax.Array], jax.Array]:
   """Makes a student's objective as a pure function of its parameters.
 
-  The student's first units correspond to the teacher's whole code.
-
-  Returns:
-    `(params, images, permutation) -> loss`, for `[B, H, W, C]` uint8 images, or
-    floats in the range of the model, and `[B]` (or `[n, B]`) partners.
+  It is `(params, images, permutation) -> loss`, of `[B, H, W, C]` uint8 images,
+  or floats in the range of the model, and `[B]` (or `[n, B]`) partners. The
+  student's first units correspond to the teacher's whole code.
   """
   teacher_module = discovery.as_teacher(teacher.module)
   teacher = dataclasses.replace(teacher, module=teacher_module)
-  num_factors = teacher_module.code_dim
-  module = model.module.clone(
-    num_factors=num_factors, nuisance_dim=model.module.code_dim - num_factors
-  )
+  module = discovery.as_student(model.module, teacher_module)
 
   def objective(params, images, permutation):
     images = models.to_range(images, model.image_range)
@@ -97,15 +87,12 @@ def student_objective(
     outputs = objectives.compute_teacher_outputs(
       teacher.encode, teacher.decode, images, permutations, weights.supervision
     )
-    if weights.lambda_check:
-      outputs = outputs._replace(
-        partner_factors=outputs.factors[permutations[0]],
-        variables=teacher.variables,
-      )
+    outputs = outputs._replace(variables=teacher.variables)
+    inputs = objectives.Inputs(images, permutations, outputs)
     loss, _ = objectives.student_objective(
       params,
       model.batch_stats,
-      objectives.Inputs(images, permutations, outputs),
+      inputs,
       module=module,
       weights=weights,
       teacher_module=teacher_module,
@@ -115,14 +102,9 @@ def student_objective(
   return objective
 
 
-def _fit(
-  stage: config.Stage,
-  make_model: discovery.MakeModel,
-  data: registry.Dataset,
-  trained: Mapping[str, steps.Trained],
-  flags: discovery.DiscoveryConfig,
-) -> steps.Trained:
-  recipe = discovery.Discovery(flags, make_model, jnp.asarray(data.images))
+def _fit(stage, module, data, trained, flags):
+  images = jnp.asarray(data.images)
+  recipe = discovery.Discovery(flags, lambda *_: module, images)
   module, state = recipe.create(stage, trained)
   epoch_fn = recipe.make_epoch(stage, module, trained)
   first = int(state.step) // recipe.steps_per_epoch

@@ -6,6 +6,7 @@ The steps are the same to the last bit wherever an epoch is interrupted.
 
 from collections.abc import Callable, Iterator, Mapping
 import dataclasses
+import functools
 import math
 import time
 from typing import Any, NamedTuple
@@ -29,10 +30,9 @@ _ALL = 2**31 - 1
 
 
 class NonFiniteError(errors.RunError):
-  """A step whose loss, terms or resulting state are not finite.
+  """A step, counted in its epoch, with metrics that are not finite.
 
-  `step` counts from 0 in the epoch; `terms` name the metrics that are not
-  finite, and are empty if only the state after the last step shows it.
+  Without `terms` only the state after the last step shows it.
   """
 
   def __init__(self, step: int, terms: tuple[str, ...] = ()):
@@ -51,19 +51,12 @@ def loop_steps(
   *,
   unroll: int = 1,
 ) -> tuple[chex.ArrayTree, codes.Metrics]:
-  """Takes a step per row within bounds.
+  """Takes a step per row of `[n, ...]` arrays within bounds.
 
-  Args:
-    step: `(state, row) -> (state, metrics)`.
-    state: before the first step.
-    rows: `[n, ...]` arrays.
-    bounds: `[2]` int, the first row and the one after the last, at most n.
-    unroll: steps per iteration, 1 or 2. With 2, bounds must be even except at
-      the end of the rows: then a given step is always the same copy of the
-      body, and the same to the last bit.
-
-  Returns:
-    The state, and metrics `[n, ...]`, 0 for rows out of bounds.
+  `bounds` are `[2]` int, the first row and the one after the last. With
+  `unroll` of 2 an iteration takes two steps, and bounds must be even except at
+  the end of the rows: then a given step is always the same copy of the body,
+  and the same to the last bit. Metrics are `[n, ...]`, 0 out of bounds.
   """
   # Traced once for its three copies, and inlined.
   step = jax.jit(step, inline=True)
@@ -72,28 +65,22 @@ def loop_steps(
     lambda x: jax.lax.dynamic_index_in_dim(x, i, keepdims=False), rows
   )
   _, shapes = jax.eval_shape(step, state, take(0))
-  metrics = jax.tree.map(
-    lambda x: jnp.zeros((count, *x.shape), x.dtype), shapes
-  )
+  zeros = lambda x: jnp.zeros((count, *x.shape), x.dtype)
+  metrics = jax.tree.map(zeros, shapes)
 
   def body(i, carry):
-    state, metrics = carry
-    state, new = step(state, take(i))
-    put = lambda all_steps, one: jax.lax.dynamic_update_index_in_dim(
-      all_steps, one, i, 0
+    state, new = step(carry[0], take(i))
+    put = functools.partial(
+      jax.lax.dynamic_update_index_in_dim, index=i, axis=0
     )
-    return state, jax.tree.map(put, metrics, new)
+    return state, jax.tree.map(put, carry[1], new)
 
   first, last = bounds[0], jnp.minimum(bounds[1], count)
   carry = (state, metrics)
   if unroll == 2:
-    pairs = (last - first) // 2
-    carry = jax.lax.fori_loop(
-      0,
-      pairs,
-      lambda j, c: body(first + 2 * j + 1, body(first + 2 * j, c)),
-      carry,
-    )
+    pairs, start = (last - first) // 2, first
+    pair = lambda j, c: body(start + 2 * j + 1, body(start + 2 * j, c))
+    carry = jax.lax.fori_loop(0, pairs, pair, carry)
     first += 2 * pairs
   return jax.lax.fori_loop(first, last, body, carry)
 
@@ -110,14 +97,11 @@ def count_part_steps(batch_shape: tuple[int, ...]) -> int:
 
 
 class Chunk(NamedTuple):
-  """Steps of an epoch whose data are read together.
-
-  `run` is compiled, `(state, bounds) -> (state, metrics)`, with bounds from the
-  first row of the chunk; it may donate the state's memory.
-  """
+  """Steps of an epoch whose data are read together."""
 
   first: int
   count: int
+  # (state, bounds from `first` on) -> (state, metrics); may donate the state.
   run: Callable[[Any, np.ndarray], tuple[Any, codes.Metrics]]
 
 
@@ -162,28 +146,20 @@ class Taken:
 
   def summarize(self) -> dict[str, np.ndarray]:
     """Returns the means of the metrics."""
-    return {
+    means = {}
+    for name, parts in self.metrics.items():
       # In float64, so that the mean does not depend on the parts.
-      name: np.mean(np.concatenate(parts), axis=0, dtype=np.float64).astype(
-        parts[0].dtype
-      )
-      for name, parts in self.metrics.items()
-    }
+      mean = np.mean(np.concatenate(parts), axis=0, dtype=np.float64)
+      means[name] = mean.astype(parts[0].dtype)
+    return means
 
   def to_json(self) -> dict[str, Any]:
     """Returns JSON values from which `from_json` makes an equal object."""
-    return {
-      'count': self.count,
-      'seconds': self.seconds,
-      'waited': self.waited,
-      'metrics': {
-        name: {
-          'dtype': str(parts[0].dtype),
-          'values': np.concatenate(parts).tolist(),
-        }
-        for name, parts in self.metrics.items()
-      },
-    }
+    metrics = {}
+    for name, parts in self.metrics.items():
+      values = np.concatenate(parts)
+      metrics[name] = {'dtype': str(values.dtype), 'values': values.tolist()}
+    return {**vars(self), 'metrics': metrics}
 
   @classmethod
   def from_json(cls, entries: Mapping[str, Any]) -> 'Taken':
@@ -192,14 +168,13 @@ class Taken:
       name: [np.array(entry['values'], entry['dtype'])]
       for name, entry in entries['metrics'].items()
     }
-    return cls(entries['count'], metrics, entries['seconds'], entries['waited'])
+    return cls(**{**entries, 'metrics': metrics})
 
 
 def check_finite(first: int, metrics: Mapping[str, np.ndarray]) -> None:
   """Raises NonFiniteError at the first step with a metric that is not finite.
 
-  `metrics` are `[n]`, or `[n, N]` for N members, of the steps from `first` on.
-  The error names the total only if it alone is not finite.
+  `metrics` are `[n]`, or `[n, N]` for N replicas, of the steps from `first` on.
   """
   finite = {
     name: np.isfinite(values).reshape(len(values), -1).all(axis=1)
@@ -209,6 +184,7 @@ def check_finite(first: int, metrics: Mapping[str, np.ndarray]) -> None:
   if not len(bad):
     return
   broken = [name for name, flags in finite.items() if not flags[bad[0]]]
+  # The total, only if it alone is not finite.
   terms = [name for name in broken if name != 'loss']
   raise NonFiniteError(first + int(bad[0]), tuple(terms or broken))
 
@@ -216,12 +192,8 @@ def check_finite(first: int, metrics: Mapping[str, np.ndarray]) -> None:
 @jax.jit
 def is_finite(tree: chex.ArrayTree) -> jax.Array:
   """Returns whether all floating-point numbers of a tree are finite."""
-  checks = [
-    jnp.all(jnp.isfinite(x))
-    for x in jax.tree.leaves(tree)
-    if jnp.issubdtype(x.dtype, jnp.inexact)
-  ]
-  return jnp.all(jnp.array(checks)) if checks else jnp.array(True)
+  checks = [jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(tree)]
+  return jnp.all(jnp.array(checks, bool))
 
 
 def run(
@@ -229,20 +201,15 @@ def run(
   state: Any,
   epoch: int,
   taken: Taken,
-  *,
   should_stop: Callable[[], bool] = lambda: False,
-  check: Callable[[int, Mapping[str, np.ndarray]], None] = check_finite,
 ) -> Any:
   """Takes the steps of an epoch after those taken, part by part.
 
   While a part is computed the next one is queued on the devices, and the
   metrics of the previous one are read. The state's memory may be donated;
-  `should_stop` is polled before each part; `check` gets the first step and the
-  metrics of each.
+  `should_stop` is polled before each part.
 
-  Raises:
-    NonFiniteError: by `check_finite`, or if the state after the last step of
-      the epoch is not finite.
+  Raises NonFiniteError for metrics, or a state at the end, that are not finite.
   """
   begun = time.perf_counter()
   before, waited_before = taken.seconds, taken.waited
@@ -254,7 +221,7 @@ def run(
     taken.add(metrics)
     taken.seconds = before + time.perf_counter() - begun
     taken.waited = waited_before + waited
-    check(position, metrics)
+    check_finite(position, metrics)
 
   position, stopped = taken.count, False
   chunks = epoch_fn.chunks(epoch, position)

@@ -16,6 +16,7 @@ from jacsup_jax.core import config
 from jacsup_jax.core import jacobian
 from jacsup_jax.core import losses
 from jacsup_jax.core import regularizers
+from jacsup_jax.models import model as models
 
 # (loss, (metrics, batch_stats)).
 Result = tuple[jax.Array, tuple[codes.Metrics, chex.ArrayTree]]
@@ -36,9 +37,7 @@ class TeacherOutputs(NamedTuple):
 
   factors: jax.Array  # [B, K], y^T
   changes: jax.Array  # [n, B, H, W, C], see `jacobian`
-  # For the swap check: y_j^T of the first swap, and the teacher itself.
-  partner_factors: jax.Array | None = None  # [B, K]
-  variables: codes.Variables | None = None
+  variables: codes.Variables | None = None  # For the swap check.
 
 
 class Inputs(NamedTuple):
@@ -66,12 +65,8 @@ def compute_teacher_outputs(
   if supervision.jacobian == 'secant' and code.nuisance.size == 0:
     # Without nuisance, as in Section 3, D^T(y_j) is the partner's image.
     decoded = decode(code)
-    changes = jnp.stack(
-      [
-        codes.take_partners(decoded, permutation, axis_name) - decoded
-        for permutation in permutations
-      ]
-    )
+    partners = lambda rows: codes.take_partners(decoded, rows, axis_name)
+    changes = jnp.stack([partners(rows) - decoded for rows in permutations])
   else:
     targets = jacobian.make_targets(code.factors, permutations, axis_name)
     # Not jointly: jit over a mesh would exchange half of the images.
@@ -97,7 +92,7 @@ def teacher_objective(
 ) -> Result:
   """Computes a first teacher's objective: reconstruction, eq. (8)."""
   code, batch_stats = _encode_train(module, params, batch_stats, inputs.images)
-  reconstructions = _decode(module, params, batch_stats, code)
+  reconstructions = models.Model(module, params, batch_stats).decode(code)
   loss = jnp.mean(losses.reconstruction_loss(inputs.images, reconstructions))
   return loss, ({'loss': loss, 'reconstruction': loss}, batch_stats)
 
@@ -118,22 +113,17 @@ def neighbor_teacher_objective(
   """
   images = jnp.concatenate([inputs.images, inputs.neighbor_images])
   code, batch_stats = _encode_train(module, params, batch_stats, images)
-  reconstructions = _decode(module, params, batch_stats, code)
+  reconstructions = models.Model(module, params, batch_stats).decode(code)
   targets = jnp.concatenate([inputs.neighbor_images, inputs.images])
-  terms = {
-    'neighbor_reconstruction': jnp.mean(
-      losses.reconstruction_loss(targets, reconstructions)
-    ),
-    'neighbor_embedding': jnp.mean(
-      losses.neighbor_embedding_loss(
-        *jnp.split(code.factors, 2),
-        scale=weights.neighbor_scale,
-        axis_name=module.axis_name,
-      )
-    ),
-  }
-  loss = terms['neighbor_reconstruction']
-  loss += weights.lambda_neighbor * terms['neighbor_embedding']
+  error = jnp.mean(losses.reconstruction_loss(targets, reconstructions))
+  embedding = losses.neighbor_embedding_loss(
+    *jnp.split(code.factors, 2),
+    scale=weights.neighbor_scale,
+    axis_name=module.axis_name,
+  )
+  embedding = jnp.mean(embedding)
+  terms = {'neighbor_reconstruction': error, 'neighbor_embedding': embedding}
+  loss = error + weights.lambda_neighbor * embedding
   return loss, ({'loss': loss, **terms}, batch_stats)
 
 
@@ -149,16 +139,11 @@ def student_objective(
   """Computes a student's objective: eqs. (8) + (9) + lambda_xcov (10).
 
   Terms of `regularizers` and the swap check are added if their weights are not
-  0. Without `inputs.teacher`, (8), (10) and the regularizers remain. The
-  student's factors correspond to its teacher's.
+  0. Without `inputs.teacher`, (8), (10) and the regularizers remain.
   """
   code, batch_stats = _encode_train(module, params, batch_stats, inputs.images)
-  decode = lambda code: _decode(module, params, batch_stats, code)
-  terms = {
-    'cross_covariance': losses.cross_covariance_loss(
-      *code, squared=weights.xcov == 'squared', axis_name=module.axis_name
-    )
-  }
+  decode = models.Model(module, params, batch_stats).decode
+  terms = {'cross_covariance': _cross_covariance(code, weights, module)}
   loss = weights.lambda_xcov * terms['cross_covariance']
   if inputs.teacher is None:
     reconstructions = decode(code)
@@ -167,7 +152,7 @@ def student_objective(
       decode, code, inputs, weights, teacher_module, module.axis_name
     )
     terms |= supervised
-    if 'swap_check' in terms:
+    if weights.lambda_check:
       loss += weights.lambda_check * terms['swap_check']
     loss += weights.lambda_y * terms['factor_matching']
     loss += weights.lambda_diff * terms['jacobian']
@@ -198,29 +183,34 @@ def _supervise(decode, code, inputs, weights, teacher_module, axis_name):
   images, changes = compute_changes(
     weights.supervision, decode, code, targets, joint=True
   )
-  if teacher.variables is not None:
+  if weights.lambda_check:
     if weights.supervision.jacobian == 'secant':
       swapped = images + changes[0]
     else:
       swapped = decode(codes.Code(targets[0], code.nuisance))
     # The teacher is stopped; the image that it encodes is not.
-    encoded = teacher_module.apply(
-      jax.lax.stop_gradient(teacher.variables), swapped, method='encode'
-    )
-    terms['swap_check'] = jnp.mean(
-      losses.swap_check_loss(encoded.factors, teacher.partner_factors)
-    )
+    variables = jax.lax.stop_gradient(teacher.variables)
+    encoded = teacher_module.apply(variables, swapped, method='encode')
+    partners = inputs.permutations[0]
+    donors = codes.take_partners(teacher.factors, partners, axis_name)
+    check = losses.swap_check_loss(encoded.factors, donors)
+    terms['swap_check'] = jnp.mean(check)
   return images, terms | _compare(code, changes, teacher, weights)
+
+
+def _cross_covariance(code, weights, module):
+  return losses.cross_covariance_loss(
+    *code, squared=weights.xcov == 'squared', axis_name=module.axis_name
+  )
 
 
 def _compare(code, changes, teacher, weights):
   """Computes the terms of eq. (9)."""
-  jacobian_loss = losses.jacobian_loss(changes, teacher.changes)
+  matching = losses.factor_matching_loss(code.factors, teacher.factors)
+  change = losses.jacobian_loss(changes, teacher.changes)
   return {
-    'factor_matching': jnp.mean(
-      losses.factor_matching_loss(code.factors, teacher.factors)
-    ),
-    'jacobian': jnp.mean(jacobian_loss / weights.supervision.num_swaps),
+    'factor_matching': jnp.mean(matching),
+    'jacobian': jnp.mean(change / weights.supervision.num_swaps),
   }
 
 
@@ -237,23 +227,20 @@ def attribute_objective(
   Images are in [-1, 1]. With `inputs.teacher` the objective of a student, which
   adds eq. (9).
   """
+  # Their statistics are dropped.
   decode_swapped = lambda code, stats=batch_stats: apply_train(
     module, params, stats, 'decode', code
-  )[0]  # Their statistics are dropped.
+  )[0]
   code, batch_stats = _encode_train(module, params, batch_stats, inputs.images)
   reconstructions, batch_stats = apply_train(
     module, params, batch_stats, 'decode', code
   )
+  error = losses.reconstruction_loss(inputs.images, reconstructions)
+  hinge = losses.attribute_hinge_loss(code.factors, inputs.attributes)
   terms = {
-    'reconstruction': jnp.mean(
-      losses.reconstruction_loss(inputs.images, reconstructions)
-    ),
-    'attribute_hinge': jnp.mean(
-      losses.attribute_hinge_loss(code.factors, inputs.attributes)
-    ),
-    'cross_covariance': losses.cross_covariance_loss(
-      *code, squared=weights.xcov == 'squared', axis_name=module.axis_name
-    ),
+    'reconstruction': jnp.mean(error),
+    'attribute_hinge': jnp.mean(hinge),
+    'cross_covariance': _cross_covariance(code, weights, module),
   }
   if inputs.teacher is not None:
     targets = jacobian.make_targets(
@@ -278,22 +265,19 @@ def cycle_objective(
   """Computes L_2 of Section 4.2.1: lambda_4 (12) + lambda_5 (13).
 
   An image decoded from one image's nuisance and another's factors, by the first
-  swap of the inputs, is encoded again. The encoder is frozen, or both could
-  agree on a code hidden in the image: neither of its passes receives a
-  gradient. The batch statistics stay.
+  swap, is encoded again. The encoder is frozen in both passes, or both networks
+  could agree on a code hidden in the image. The batch statistics stay.
   """
   params = {**params, 'encoder': jax.lax.stop_gradient(params['encoder'])}
   code, _ = _encode_train(module, params, batch_stats, inputs.images)
   swapped = codes.swap_factors(code, inputs.permutations[0], module.axis_name)
   images, _ = apply_train(module, params, batch_stats, 'decode', swapped)
   cycled, _ = _encode_train(module, params, batch_stats, images)
+  factors = losses.attribute_cycle_loss(swapped.factors, cycled.factors)
+  nuisance = losses.nuisance_cycle_loss(code.nuisance, cycled.nuisance)
   terms = {
-    'attribute_cycle': jnp.mean(
-      losses.attribute_cycle_loss(swapped.factors, cycled.factors)
-    ),
-    'nuisance_cycle': jnp.mean(
-      losses.nuisance_cycle_loss(code.nuisance, cycled.nuisance)
-    ),
+    'attribute_cycle': jnp.mean(factors),
+    'nuisance_cycle': jnp.mean(nuisance),
   }
   return _weigh(terms, batch_stats, weights)
 
@@ -305,11 +289,7 @@ def apply_train(
   method: str,
   *args: Any,
 ) -> tuple[Any, chex.ArrayTree]:
-  """Applies a method that normalises with the statistics of the batch.
-
-  Returns:
-    The result of the method, and the updated running statistics.
-  """
+  """Applies a method in training mode: its result, and the new statistics."""
   result, updated = module.apply(
     {'params': params, 'batch_stats': batch_stats},
     *args,
@@ -324,13 +304,7 @@ def _encode_train(module, params, batch_stats, images):
   return apply_train(module, params, batch_stats, 'encode', images)
 
 
-def _decode(module, params, batch_stats, code):
-  variables = {'params': params, 'batch_stats': batch_stats}
-  return module.apply(variables, code, method='decode')
-
-
 def _weigh(terms, batch_stats, weights):
-  loss = sum(
-    getattr(weights, _WEIGHTS[name]) * term for name, term in terms.items()
-  )
+  weigh = lambda name: getattr(weights, _WEIGHTS[name])
+  loss = sum(weigh(name) * term for name, term in terms.items())
   return loss, ({'loss': loss, **terms}, batch_stats)

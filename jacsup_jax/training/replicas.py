@@ -16,15 +16,11 @@ from jacsup_jax.core import codes
 from jacsup_jax.core import config
 from jacsup_jax.core import errors
 from jacsup_jax.models import model as models
-from jacsup_jax.training import chains
-from jacsup_jax.training import devices
 from jacsup_jax.training import discovery
 from jacsup_jax.training import discovery_steps
-from jacsup_jax.training import loop
 from jacsup_jax.training import steps
 
-# Outputs of all teachers on the training set are cached up to this size; beyond
-# it they are computed in each step.
+# Of the cached outputs of all teachers; larger ones are computed in each step.
 _MAX_CACHE_BYTES = 4 << 30
 # All of a stack's state has the axis of replicas, except its step.
 _STATE_AXES = steps.TrainState(None, 0, 0, 0)
@@ -33,8 +29,7 @@ _STATE_AXES = steps.TrainState(None, 0, 0, 0)
 def stack_weights(weights: Sequence[config.LossWeights]) -> config.LossWeights:
   """Stacks the weights of replicas: leaves become `[N]` arrays.
 
-  Raises:
-    InputError: if they differ in a field that decides what is computed.
+  Raises InputError if they differ in a field that decides what is computed.
   """
   if not weights or len({jax.tree.structure(each) for each in weights}) > 1:
     raise errors.InputError(
@@ -61,37 +56,40 @@ def take_model(model: models.Model, index: int) -> models.Model:
 
 def take_replica(trained: steps.Trained, index: int) -> steps.Trained:
   """Returns one of the models that a stage of replicas trained."""
-  model = take_model(trained.model, index)
   weights = jax.tree.map(lambda x: float(x[index]), trained.stage.weights)
-  state = trained.state._replace(
-    params=model.params,
-    batch_stats=model.batch_stats,
-    opt_state=jax.tree.map(lambda x: x[index], trained.state.opt_state),
-  )
-  return steps.Trained(
-    dataclasses.replace(trained.stage, weights=weights),
-    trained.module,
-    state,
-    codes.hash_tree(state.params),
-  )
+  stage = dataclasses.replace(trained.stage, weights=weights)
+  state = trained.state._replace(step=())
+  state = jax.tree.map(lambda x: x[index], state)
+  state = state._replace(step=trained.state.step)
+  sha256 = codes.hash_tree(state.params)
+  return steps.Trained(stage, trained.module, state, sha256)
+
+
+@dataclasses.dataclass(frozen=True)
+class ReplicaSteps:
+  """The steps of a stage, mapped over replicas."""
+
+  program: discovery_steps.DiscoverySteps
+  own_teacher: bool
+
+  def __call__(self, state, data, rows, bounds, *, shard=lambda x: x):
+    """Takes the steps of all replicas; metrics are `[steps, N]`."""
+    # What replicas share is not copied for each.
+    axes = discovery_steps.TrainingData(
+      None, None, 0 if self.own_teacher else None, None, None, weights=0
+    )
+    return jax.vmap(
+      lambda state, data: self.program(state, data, rows, bounds, shard=shard),
+      in_axes=(_STATE_AXES, axes),
+      out_axes=(_STATE_AXES, 1),
+    )(state, data)
 
 
 class Replicas(discovery.Discovery):
   """The recipe of `discovery.Discovery` for stages of replicas.
 
-  By default all replicas have the seed of their stage, and read the same
-  batches.
+  All replicas have the seed of their stage, and read the same batches.
   """
-
-  def __init__(
-    self,
-    flags: discovery.DiscoveryConfig,
-    make_model: discovery.MakeModel,
-    images: jax.Array,
-    seeds: Sequence[int] | None = None,
-  ):
-    super().__init__(flags, make_model, images)
-    self._seeds = seeds
 
   def create(self, stage, trained) -> tuple[nn.Module, steps.TrainState]:
     """Returns a stage's module and its stacked state before the first step."""
@@ -99,14 +97,12 @@ class Replicas(discovery.Discovery):
     if count is None:
       return super().create(stage, trained)
     states = []
-    for i, seed in enumerate(self._seeds or [stage.seed] * count):
-      module, state = super().create(
-        dataclasses.replace(stage, seed=seed),
-        {
-          name: take_replica(each, i) if _is_stacked(each) else each
-          for name, each in trained.items()
-        },
-      )
+    for i in range(count):
+      own = {
+        name: take_replica(each, i) if _is_stacked(each) else each
+        for name, each in trained.items()
+      }
+      module, state = super().create(stage, own)
       states.append(state)
     stacked = jax.tree.map(
       lambda *leaves: jnp.stack(leaves),
@@ -114,31 +110,25 @@ class Replicas(discovery.Discovery):
     )
     return module, stacked._replace(step=states[0].step)
 
-  def make_epoch(self, stage, module, trained) -> loop.Epoch:
-    """Makes the compiled epoch of a stage of all replicas."""
+  def make_steps(
+    self, stage, module, supervisor: steps.Trained | None
+  ) -> discovery_steps.DiscoverySteps | ReplicaSteps:
+    """Makes the steps of a stage of all replicas."""
+    program = super().make_steps(stage, module, supervisor)
     if count_replicas(stage) is None:
-      return super().make_epoch(stage, module, trained)
-    supervisor = trained.get(stage.supervisor)
-    program = self.make_steps(stage, module, supervisor)
-    data = self.make_data(stage, program, trained)
+      return program
     if supervisor is not None:
-      data = data._replace(weights=stage.weights)
       # Traced instead: as arrays they could not be hashed.
-      unused = jax.tree.map(lambda x: 0.0, stage.weights)
+      unused = jax.tree.map(lambda x: 0.0, program.weights)
       program = dataclasses.replace(program, weights=unused)
-    seeds = [stage.seed]
-    if self._seeds:
-      seeds = self._seeds
-      data = data._replace(seed=jnp.array(seeds))
-    program = ReplicaSteps(program, bool(self._seeds), _is_stacked(supervisor))
-    compiled = devices.compile_epoch(
-      self._flags.parallel, self.batch_size, program
-    )
-    shape = (self.batch_size, *self._images.shape[1:])
-    orders = [chains.Order(seed, len(self._images), shape) for seed in seeds]
-    return chains.make_resident_epoch(
-      compiled, devices.replicate(data), *orders
-    )
+    return ReplicaSteps(program, _is_stacked(supervisor))
+
+  def make_data(self, stage, trained) -> discovery_steps.TrainingData:
+    """Makes the constants of a stage, with the weights of its replicas."""
+    data = super().make_data(stage, trained)
+    if count_replicas(stage) is None or stage.supervisor is None:
+      return data
+    return data._replace(weights=stage.weights)
 
   def make_teacher(
     self, stage: config.Stage, supervisor: steps.Trained | None
@@ -151,46 +141,12 @@ class Replicas(discovery.Discovery):
     size = 4 * self._images.size * count_replicas(supervisor.stage)
     if (is_batch and module.normalize_code) or size > _MAX_CACHE_BYTES:
       return supervisor.variables
-    # One after the other.
     make_cache = lambda variables: discovery_steps.compute_teacher_cache(
-      module,
-      variables,
-      self._images,
-      stage.weights.supervision,
-      check=bool(stage.weights.lambda_check),
+      module, variables, self._images, stage.weights.supervision
     )
-    return jax.jit(lambda trees: jax.lax.map(make_cache, trees))(
-      supervisor.variables
-    )
-
-
-@dataclasses.dataclass(frozen=True)
-class ReplicaSteps:
-  """The steps of a stage, mapped over replicas."""
-
-  program: discovery_steps.DiscoverySteps
-  own_batches: bool
-  own_teacher: bool
-
-  def __call__(self, state, data, rows, bounds, *, shard=lambda x: x):
-    """Takes the steps of all replicas; metrics are `[steps, N]`."""
-    own_batches = 0 if self.own_batches else None
-    axes = discovery_steps.TrainingData(
-      # What replicas share is not copied for each.
-      images=None,
-      seed=own_batches,
-      teacher=0 if self.own_teacher else None,
-      neighbors=None,
-      first_step=None,
-      weights=0,
-    )
-    return jax.vmap(
-      lambda state, data, rows: self.program(
-        state, data, rows, bounds, shard=shard
-      ),
-      in_axes=(_STATE_AXES, axes, own_batches),
-      out_axes=(_STATE_AXES, 1),  # Metrics are `[steps, N]`.
-    )(state, data, rows)
+    # One after the other.
+    make_caches = jax.jit(lambda trees: jax.lax.map(make_cache, trees))
+    return make_caches(supervisor.variables)
 
 
 def _is_stacked(trained):

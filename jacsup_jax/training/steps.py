@@ -57,13 +57,9 @@ class Trained:
 
 
 class Recipe(Protocol):
-  """How the stages of a chain begin, and what their epochs do.
+  """How stages begin, given those trained by name, and their epochs."""
 
-  `batch_size` (over all devices) and `steps_per_epoch` are those of all stages;
-  `trained` are the stages before this one by name, its parent among them.
-  """
-
-  batch_size: int
+  batch_size: int  # Over all devices.
   steps_per_epoch: int
 
   def create(
@@ -100,12 +96,9 @@ def grow_state(
   opt_state = fresh.opt_state
   if keep_moments:
     opt_state = grow(state.opt_state, opt_state)
-  return TrainState(
-    state.step,
-    grow(state.params, fresh.params),
-    grow(state.batch_stats, fresh.batch_stats),
-    opt_state,
-  )
+  params = grow(state.params, fresh.params)
+  batch_stats = grow(state.batch_stats, fresh.batch_stats)
+  return TrainState(state.step, params, batch_stats, opt_state)
 
 
 def average_over(tree: chex.ArrayTree, axis_name: str | None) -> chex.ArrayTree:
@@ -121,11 +114,7 @@ def train_step(
   optimizer: optax.GradientTransformation,
   axis_name: str | None = None,
 ) -> tuple[TrainState, codes.Metrics]:
-  """Takes one optimizer step of a batch that may be spread over `axis_name`.
-
-  Returns:
-    The state after the step, and scalar metrics before it.
-  """
+  """Takes one optimizer step; metrics are scalars, from before it."""
   grads, (metrics, batch_stats) = jax.grad(objective, has_aux=True)(
     state.params, state.batch_stats, inputs
   )
@@ -146,30 +135,22 @@ def make_optimizer(
   other parameters are left to Adam with Nesterov momentum, at a tenth of the
   learning rate. A cosine schedule falls to 0 over `num_steps`.
   """
-  is_cosine = optimization.learning_rate_schedule == 'cosine'
 
   def rate(peak):
-    if not is_cosine:
+    if optimization.learning_rate_schedule == 'constant':
       return peak
     return optax.cosine_decay_schedule(peak, num_steps)
 
-  learning_rate, b1 = optimization.learning_rate, optimization.adam_b1
+  peak, b1 = optimization.learning_rate, optimization.adam_b1
   decay = optax.add_decayed_weights(optimization.weight_decay)
   if optimization.optimizer == 'muon':
-    # At Muon's usual 2e-2 for matrices, Adam moves biases at twice its usual
-    # 1e-3.
+    # At Muon's usual 2e-2, Adam moves biases at twice its usual 1e-3.
     muon = optax.contrib.muon(
-      rate(learning_rate),
-      adam_b1=b1,
-      adam_learning_rate=rate(learning_rate / 10),
+      rate(peak), adam_b1=b1, adam_learning_rate=rate(peak / 10)
     )
     return optax.chain(decay, muon)
-  adam = optax.scale_by_adam(b1=b1)
-  if not is_cosine:
-    return optax.chain(decay, adam, optax.scale(-learning_rate))
-  return optax.chain(
-    decay, adam, optax.scale_by_learning_rate(rate(learning_rate))
-  )
+  scale = optax.scale_by_learning_rate(rate(peak))
+  return optax.chain(decay, optax.scale_by_adam(b1=b1), scale)
 
 
 def make_ramp(
@@ -177,7 +158,7 @@ def make_ramp(
 ) -> Callable[[jax.Array], jax.Array] | None:
   """Makes the factor of a student's weights at each step of its stage.
 
-  It rises from `ramp_start` to 1 at `num_steps`; None if it is 1 at all steps.
+  It rises from `ramp_start` to 1 at `num_steps`; None if it is always 1.
   """
   if ramp.ramp == 'constant':
     return None

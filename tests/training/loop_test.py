@@ -77,17 +77,10 @@ def test_means_are_those_of_all_steps():
   assert taken.count == 3
 
 
-@pytest.mark.parametrize(
-  ('shape', 'expected'),
-  [
-    ((128, 28, 28, 1), 128),  # 167, but at most so many.
-    ((32, 64, 64, 3), 42),  # 2^24 / 393,216.
-    ((8, 256, 256, 3), 10),
-    ((128, 256, 256, 3), 2),
-  ],
-)
-def test_parts_have_about_as_many_bytes(shape, expected):
-  assert loop.count_part_steps(shape) == expected
+def test_parts_have_about_as_many_bytes():
+  # At most 128; 2^24 / 393,216; at least 2.
+  shapes = ((128, 28, 28, 1), (32, 64, 64, 3), (128, 256, 256, 3))
+  assert [loop.count_part_steps(shape) for shape in shapes] == [128, 42, 2]
 
 
 @pytest.mark.parametrize(
@@ -124,7 +117,7 @@ def test_state_after_the_last_step_is_checked():
 # Invariants.
 
 
-@pytest.mark.parametrize('parts', [(2, 4, 1), (6, 1), (4, 2, 1), (2, 2, 2, 1)])
+@pytest.mark.parametrize('parts', [(2, 4, 1), (6, 1), (2, 2, 2, 1)])
 def test_parts_are_the_whole_to_the_last_bit(parts):
   expected, whole = _run(STATE, loop.make_bounds())
   state, metrics = STATE, []
@@ -162,21 +155,17 @@ def test_an_interrupted_epoch_continues_to_the_same():
 
 
 def test_every_part_is_checked_before_the_next_but_one():
-  begun, seen = [], []
+  begun = []
 
   def run(state, bounds):
     begun.append(int(bounds[0]))
-    return _run(state, bounds)
+    state, metrics = _run(state, bounds)
+    return state, {**metrics, 'loss': metrics['loss'].at[2].set(jnp.nan)}
 
-  def check(first, metrics):
-    seen.append((first, len(metrics['loss'])))
-    if len(seen) == 2:
-      raise FloatingPointError
-
-  with pytest.raises(FloatingPointError):
-    loop.run(_make_epoch(run), STATE, 0, loop.Taken(), check=check)
+  with pytest.raises(loop.NonFiniteError) as error:
+    loop.run(_make_epoch(run), STATE, 0, loop.Taken())
   # Two parts are queued, and no more.
-  assert seen == [(0, 2), (2, 2)] and begun == [0, 2, 4]
+  assert error.value.step == 2 and begun == [0, 2, 4]
 
 
 def test_chunks_are_read_from_the_first_step_on():
