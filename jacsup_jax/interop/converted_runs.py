@@ -26,20 +26,18 @@ from jacsup_jax.training import steps
 
 
 def import_model(
-  source: str | os.PathLike[str],
-  output: str | os.PathLike[str],
+  source: files.Path,
+  output: files.Path,
   *,
   num_factors: int = 2,
   dataset: str | None = None,
-  data_dir: str | os.PathLike[str] | None = None,
+  data_dir: files.Path | None = None,
   attributes: Sequence[str] = (),
   epochs: int = 100,
 ) -> str:
   """Converts a file of released weights to a run, or to a directory of judges.
 
-  The run has one stage, planned and finished: the other commands evaluate it,
-  edit with it, and grow students from it. `source` is a file of
-  `state_dicts.read`, `output` a new directory; options are flags of
+  The run has one stage, planned and finished. Options are the flags of
   experiments.convert. Returns a line that describes what was written. Raises
   InputError, and writes nothing, if the file is not of a released network or
   does not go with the options.
@@ -57,15 +55,16 @@ def import_model(
         f'--attributes={",".join(names)}, and the model has'
         f' {module.num_factors} factors; accepted: a name for each, in order.'
       )
-    options = {'image_size': module.image_size, 'attributes': names}
     data = {'name': dataset or 'celeba_folder', 'fingerprint': None}
-    data |= {'attributes': names, 'options': options}
+    data |= {'attributes': names}
+    options = {'image_size': module.image_size, 'attributes': names}
   else:
     shape = module.image_shape
     train = registry.load(name, 'train', data_dir=data_dir, image_shape=shape)
+    data = {'name': name, 'fingerprint': train.fingerprint}
     options = {'image_shape': list(shape)}
-    data = {'name': name, 'fingerprint': train.fingerprint, 'options': options}
-  data['data_dir'] = data_dir and os.path.abspath(data_dir)
+  data_dir = data_dir and os.path.abspath(data_dir)
+  data |= {'options': options, 'data_dir': data_dir}
   sha256 = hashlib.sha256(files.read_bytes(source)).hexdigest()
   converted = {'file': os.path.basename(source), 'sha256': sha256}
   stage = _write_run(output, found, data, epochs, converted)
@@ -73,9 +72,7 @@ def import_model(
 
 
 def export_model(
-  source: str | os.PathLike[str],
-  output: str | os.PathLike[str],
-  stage: str | None = None,
+  source: files.Path, output: files.Path, stage: str | None = None
 ) -> str:
   """Converts a stage of a run, by default the last one, to a new file.
 
@@ -83,13 +80,13 @@ def export_model(
   or the released code has no such model.
   """
   output = _check_new(output)
+  state_dicts.import_torch(output)
   run = runs.Run.open(source, '--input')
   name = run.find_stage(stage or next(reversed(run.stages), None))
   trained = run.trained(name)
   step, variables = int(trained.state.step), trained.model.variables
-  state = released.to_state_dict(
-    released.Converted(trained.module, variables, step)
-  )
+  converted = released.Converted(trained.module, variables, step)
+  state = released.to_state_dict(converted)
   with files.writing(output):
     output.parent.mkdir(parents=True, exist_ok=True)
   state_dicts.write(output, state)
@@ -105,8 +102,6 @@ def _check_new(output):
 
 
 def _describe(module):
-  if isinstance(module, classifiers.MlpJudge):
-    return f'judge of {module.num_classes} classes'
   k, d = module.num_factors, module.nuisance_dim
   return f'{type(module).__name__}, k = {k}, d = {d}'
 
@@ -123,9 +118,8 @@ def _write_run(output, found, data, epochs, converted) -> str:
   elif not module.normalize_code:
     name, model = f'student_d{module.nuisance_dim:02d}', 'student'
   stage = config.Stage(name, model, None, module.nuisance_dim, epochs, weights)
-  state = steps.TrainState(
-    np.int32(found.steps), **found.variables, opt_state=()
-  )
+  step = np.int32(found.steps)
+  state = steps.TrainState(step, **found.variables, opt_state=())
   run = workdirs.WorkDir(output, '--output')
   try:
     run.begin('convert', flags, data, [name], converted=converted)
@@ -144,24 +138,20 @@ def _write_judge(output, found, dataset, data_dir, epochs) -> str:
   usual = classifiers.MlpJudge(test.num_classes, image_shape=shape)
   if module != usual:
     raise errors.InputError(
-      f'the judge has {module.num_classes} classes and layers of'
-      f' {module.widths} units; accepted: {usual.num_classes} classes, as'
-      f' --dataset={dataset} has, and {usual.widths}.'
+      f'{module.num_classes} classes and layers of {module.widths} units;'
+      f' accepted for --dataset={dataset}: {usual.num_classes}, {usual.widths}.'
     )
-  accuracy = judges.compute_accuracy(
-    lambda images, key: judges.classify(module, params, images, key),
-    jnp.asarray(test.images),
-    jnp.asarray(test.labels),
-  )
+  classify = lambda images, key: judges.classify(module, params, images, key)
+  images, labels = jnp.asarray(test.images), jnp.asarray(test.labels)
+  accuracy = float(judges.compute_accuracy(classify, images, labels))
   params = jax.tree.map(lambda x: x[None], params)
   made = judges.Judges(
       num_classes=module.num_classes, image_shape=shape,
       dataset=judges.identify(dataset, test), seeds=(0,), epochs=epochs,
-      params=params, accuracy=(float(accuracy),),
-      sha256=codes.hash_tree(params),
+      params=params, accuracy=(accuracy,), sha256=codes.hash_tree(params),
   )  # fmt: skip
   judges.save(output, made)
   return (
-    f'{_describe(module)}: {float(accuracy):.2%} right on the test split of'
-    f' {dataset}; in {output}'
+    f'judge of {module.num_classes} classes: {accuracy:.2%} right on the test'
+    f' split of {dataset}; in {output}'
   )

@@ -20,7 +20,6 @@ from jacsup_jax.models import autoencoders
 from jacsup_jax.models import classifiers
 
 StateDict = Mapping[str, np.ndarray]
-_Change = Callable[[np.ndarray], np.ndarray]
 
 
 class Converted(NamedTuple):
@@ -36,8 +35,8 @@ class _Entry(NamedTuple):
 
   name: str
   path: tuple[str, ...]
-  to_ours: _Change
-  to_theirs: _Change
+  to_ours: Callable[[np.ndarray], np.ndarray]
+  to_theirs: Callable[[np.ndarray], np.ndarray]
 
 
 def from_state_dict(
@@ -45,7 +44,6 @@ def from_state_dict(
 ) -> Converted:
   """Converts a state dict to variables of the module that its names imply.
 
-  `state` has floats by name, and counts of batches, which may be missing;
   `num_factors` is k of a student on digits, whose shapes give only k + d.
   Raises InputError, which names the file `where`, if the names are of none of
   the released networks, or a tensor does not fit or has numbers no model has.
@@ -119,38 +117,29 @@ def _list_mlp(module) -> Iterable[_Entry]:
   """
   last, nuisance_dim = len(module.widths), module.nuisance_dim
   # Where in their code each unit of ours is.
-  order = np.r_[: module.num_factors + nuisance_dim]
-  order = np.r_[order[nuisance_dim:], order[:nuisance_dim][::-1]]
+  units = np.arange(module.num_factors + nuisance_dim)
+  order = np.r_[units[nuisance_dim:], units[:nuisance_dim][::-1]]
   of_vector = _permuted(order, _SAME, 0)
   for i in range(last):
     yield from _dense(f'encoder.{2 * i}', ('encoder', f'dense_{i}'))
-  kernel = _permuted(order, _LINEAR, 0)
-  code = f'encoder.{2 * last}'
-  yield from _dense(code, ('encoder', 'code'), kernel, of_vector)
+  kernel, name = _permuted(order, _LINEAR, 0), f'encoder.{2 * last}'
+  yield from _dense(name, ('encoder', 'code'), kernel, of_vector)
   if module.normalize_code:
-    path = ('batch_stats', 'encoder', 'code_norm')
-    name = f'encoder.{2 * last + 1}'
-    yield _Entry(f'{name}.running_mean', (*path, 'mean'), *of_vector)
-    yield _Entry(f'{name}.running_var', (*path, 'var'), *of_vector)
+    path, name = ('encoder', 'code_norm'), f'encoder.{2 * last + 1}'
+    yield from _norm(name, path, ('mean', 'var'), of_vector)
   for i in range(last + 1):
     change = _LINEAR if i else _permuted(order, _LINEAR, 1)
     yield from _dense(f'decoder.{2 * i}', ('decoder', f'dense_{i}'), change)
 
 
 def _list_judge(unused_module) -> Iterable[_Entry]:
-  for theirs, ours in (
-    ('fc1', 'dense_0'),
-    ('fc2', 'dense_1'),
-    ('out', 'logits'),
-  ):
-    yield from _dense(f'model.{theirs}', (ours,))
+  yield from _dense('model.fc1', ('dense_0',))
+  yield from _dense('model.fc2', ('dense_1',))
+  yield from _dense('model.out', ('logits',))
 
 
 def _list_faces(module) -> Iterable[_Entry]:
-  """Lists convolutions, each but the first and last with a BatchNorm.
-
-  The last input channels of transposed ones are the factors.
-  """
+  """Lists convolutions, each but the first and last with a BatchNorm."""
   depth = module.image_size.bit_length() - 2
   for i in range(depth):
     name, path = f'enc_layers.{i}', ('encoder', f'down_{i}')
@@ -173,8 +162,7 @@ _ENTRIES = {
 
 def _list_entries(module) -> list[_Entry]:
   # The released encoder of faces has a LeakyReLU after the factors.
-  is_linear = getattr(module, 'linear_factors', False)
-  if type(module) not in _ENTRIES or is_linear:
+  if type(module) not in _ENTRIES or getattr(module, 'linear_factors', False):
     raise errors.InputError(
       f'a model {type(module).__name__} is none of the released networks;'
       f' accepted: {", ".join(cls.__name__ for cls in _ENTRIES)}, without'
@@ -188,14 +176,17 @@ def _dense(name, path, kernel=_LINEAR, bias=_SAME):
   yield _Entry(f'{name}.bias', ('params', *path, 'bias'), *bias)
 
 
-def _norm(name, path):
-  for theirs, collection, ours in (
-    ('weight', 'params', 'scale'),
-    ('bias', 'params', 'bias'),
-    ('running_mean', 'batch_stats', 'mean'),
-    ('running_var', 'batch_stats', 'var'),
-  ):
-    yield _Entry(f'{name}.{theirs}', (collection, *path, ours), *_SAME)
+_NORM = {
+  'scale': ('params', 'weight'), 'bias': ('params', 'bias'),
+  'mean': ('batch_stats', 'running_mean'),
+  'var': ('batch_stats', 'running_var'),
+}  # fmt: skip
+
+
+def _norm(name, path, leaves=tuple(_NORM), change=_SAME):
+  for leaf in leaves:
+    collection, theirs = _NORM[leaf]
+    yield _Entry(f'{name}.{theirs}', (collection, *path, leaf), *change)
 
 
 def _counter_after(entry):
@@ -216,11 +207,10 @@ def _find_module(where, state, num_factors) -> nn.Module:
   while f'encoder.{2 * depth}.weight' in state:
     depth += 1
   if not depth:
-    names = ', '.join(list(state)[:3]) or 'nothing'
     raise errors.InputError(
-      f'{where} has {names[:200]}; accepted: a state dict of a released'
-      ' network, with encoder.0.weight (digits), model.out.weight (a judge)'
-      ' or enc_layers.0.0.weight (faces).'
+      f'{where} has {files.some([*state]) or "nothing"}; accepted: a state dict'
+      ' of a released network, with encoder.0.weight (digits), model.out.weight'
+      ' (a judge) or enc_layers.0.0.weight (faces).'
     )
   names = [f'encoder.{2 * i}' for i in range(depth)]
   shape, (*widths, size) = _list_sizes(where, state, names)
@@ -241,27 +231,25 @@ def _list_sizes(where, state, names):
   """Finds the image shape of linear layers, and the size of each output."""
   shapes = [getattr(state.get(f'{name}.weight'), 'shape', ()) for name in names]
   side = math.isqrt(shapes[0][-1]) if shapes[0] else 0
-  for name, shape in zip(names, shapes):
-    if len(shape) != 2 or 0 in shape or side**2 != shapes[0][1]:
-      raise errors.InputError(
-        f'{where} has {name}.weight of shape {shape}; accepted: a matrix, for'
-        ' square images.'
-      )
+  if (
+    {*map(len, shapes)} != {2} or side**2 != shapes[0][1] or not min(shapes)[0]
+  ):
+    raise errors.InputError(
+      f'{where} has layers {", ".join(names)} of shapes {shapes}; accepted:'
+      ' a matrix each, for square images.'
+    )
   return (side, side, 1), [shape[0] for shape in shapes]
 
 
 def _find_faces(where, state):
-  down, up = (
-    [
-      state[f'{prefix}.{i}.0.weight'].shape
-      for i in range(11)  # layers for the largest images
-      if getattr(state.get(f'{prefix}.{i}.0.weight'), 'ndim', 0) == 4
-    ]
-    for prefix in ('enc_layers', 'dec_layers')
-  )
-  if len(down) < 2 or len(up) < 2:
+  down, up = [], []
+  for part, shapes in (('enc', down), ('dec', up)):
+    while (name := f'{part}_layers.{len(shapes)}.0.weight') in state:
+      shapes.append(state[name].shape)
+  if min(len(down), len(up)) < 2 or {*map(len, down + up)} != {4}:
     raise errors.InputError(
-      f'{where} has {len(down)} and {len(up)} convolutions; accepted: two each.'
+      f'{where} has {len(down)} and {len(up)} layers; accepted: two or more of'
+      ' convolutions each.'
     )
   num_factors = max(1, up[1][0] - up[0][1])
   return autoencoders.FaceAutoencoder(
@@ -290,12 +278,9 @@ def _list_shapes(where, module, entries) -> dict[str, tuple[int, ...]]:
 def _to_float32(where, name, array) -> np.ndarray:
   with np.errstate(over='ignore'):  # from float64; refused below
     converted = array.astype(np.float32)
-  is_variance = name.endswith('running_var')
-  if (
-    array.dtype.kind != 'f'
-    or not np.isfinite(converted).all()
-    or (is_variance and (converted < 0).any())
-  ):
+  lowest = 0 if name.endswith('running_var') else -np.inf
+  is_good = np.isfinite(converted) & (converted >= lowest)
+  if array.dtype.kind != 'f' or not is_good.all():
     raise errors.InputError(
       f'{where} has {name} of type {array.dtype} with numbers that no model'
       ' has; accepted: finite floats, of a variance at least 0.'

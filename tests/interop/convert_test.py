@@ -68,13 +68,13 @@ def import_model(source, output, **options):
 
 
 def refuses(function, source, output, *parts, **options):
-  before = sorted(output.parent.rglob('*'))
+  before = sorted(source.parent.rglob('*'))
   with pytest.raises(errors.InputError) as error:
     function(source, output, **options)
   assert '\n' not in str(error.value)
   for part in parts:
     assert part in str(error.value), error.value
-  assert sorted(output.parent.rglob('*')) == before
+  assert sorted(source.parent.rglob('*')) == before
 
 
 @pytest.mark.parametrize('kind', ['teacher', 'student', 'faces'])
@@ -139,7 +139,8 @@ def test_bad_files_and_places(tmp_path, monkeypatch):
   import_model(path, tmp_path / 'run')
   refuses(export, tmp_path / 'run', file, 'no_stage', stage='no_stage')
   monkeypatch.setitem(sys.modules, 'torch', None)
-  refuses(export, tmp_path / 'run', tmp_path / 'x.pth', 'not installed')
+  # Before the model is loaded, and a folder is made.
+  refuses(export, tmp_path, tmp_path / 'new' / 'x.pth', 'not installed')
   path.rename(tmp_path / 'model.pth')
   refuses(import_model, tmp_path / 'model.pth', output, 'not installed')
 
