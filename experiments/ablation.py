@@ -9,7 +9,7 @@ one model after the other. The flags are those of the table's experiment: --help
 shows them after --table=4, 5 or 6. Writes table.md and table.csv.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 import dataclasses
 import functools
 import pathlib
@@ -25,7 +25,6 @@ from experiments import progress
 from experiments import session
 from jacsup_jax.core import config as config_lib
 from jacsup_jax.core import errors
-from jacsup_jax.data import files
 from jacsup_jax.evaluation import class_swaps
 from jacsup_jax.runs import run as run_lib
 from jacsup_jax.runs import stages as stages_lib
@@ -87,35 +86,13 @@ def main(config: ClassesConfig | FacesConfig) -> None:
   table = paper_numbers.TABLES[int(config.table)]
   experiment = f'ablation_table{config.table}'
   if config.table == '4':
-    train_replicas(experiment, config, make_replica_stages(config.chain))
+    train_replicas(experiment, config, [row.weights for row in table.rows])
   else:
     celeba.train_and_evaluate(
       experiment, config, make_face_stages(config.chain, config.table)
     )
-  path = config.run.workdir
-  rows = run_lib.Run.open(path).rows
-  text = paper_tables.format_markdown(table, rows)
-  files.write_whole(path / 'table.md', text)
-  files.write_whole(path / 'table.csv', paper_tables.format_csv(table, rows))
-  progress.say(text)
-
-
-def make_replica_stages(
-  chain: discovery.DiscoveryConfig,
-) -> list[config_lib.Stage]:
-  """Makes the stages of Table 4: a teacher, students of all rows at once."""
-  weights = replicas.stack_weights(
-    [
-      dataclasses.replace(chain.weights, **row.weights)
-      for row in paper_numbers.TABLE_4.rows
-    ]
-  )
-  return [
-    dataclasses.replace(stage, weights=weights)
-    if stage.model == 'student'
-    else stage
-    for stage in discovery.make_stages(chain)
-  ]
+  rows = run_lib.Run.open(config.run.workdir).rows
+  progress.say(paper_tables.write(table, rows, config.run.workdir / 'table'))
 
 
 def make_face_stages(
@@ -156,11 +133,23 @@ def make_face_stages(
 
 
 def train_replicas(
-  experiment: str, config: ClassesConfig, stages: Sequence[config_lib.Stage]
+  experiment: str,
+  config: ClassesConfig,
+  rows: Sequence[Mapping[str, float]],
 ) -> None:
-  """Trains and measures Table 4, or what is missing of it."""
+  """Trains and measures Table 4: a teacher, students of all rows at once.
+
+  Rows are weights by name. What a run has already is not trained again.
+  """
   chain, run, shape = config.chain, config.run, mnist.IMAGE_SHAPE
-  count = len(paper_numbers.TABLE_4.rows)
+  count = len(rows)
+  weights = replicas.stack_weights(
+    [dataclasses.replace(chain.weights, **row) for row in rows]
+  )
+  stages = discovery.make_stages(chain)
+  for i, stage in enumerate(stages):
+    if stage.model == 'student':
+      stages[i] = dataclasses.replace(stage, weights=weights)
   at_once = dataclasses.replace(chain, batch_size=count * chain.batch_size)
   discovery.check_sizes(at_once, stages, shape)
   devices.check_batch_size(chain.batch_size)
@@ -173,14 +162,9 @@ def train_replicas(
       run.judge_workdir, config.result.dataset, run.data_dir, shape
     )
     session.begin(
-      workdir,
-      experiment,
-      values,
-      stages,
-      train,
-      run.data_dir,
-      image_shape=shape,
-    )
+        workdir, experiment, values, stages, train, run.data_dir,
+        image_shape=shape,
+    )  # fmt: skip
     measure = lambda model: class_swaps.measure(
       model, ensemble, test.images, test.labels
     )
@@ -204,11 +188,10 @@ def train_replicas(
       elif model.stage.nuisance_dim == chain.nuisance_dim:
         models += [replicas.take_replica(model, i) for i in range(count)]
     models = session.add_random(session.by_seed(models), lambda own: own[-1])
-    rows = [session.describe(m) | measure(m.model) for m in models]
     workdir.write_results(
       experiment,
       f'{config.result.eval_split} split; {class_swaps.PROTOCOL}',
-      rows,
+      [session.describe(model) | measure(model.model) for model in models],
       judges=ensemble.describe(),
     )
 

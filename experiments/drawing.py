@@ -38,6 +38,8 @@ _EXAMPLE_CLASSES = (7, 2, 0)
 # The paper's units that relate to the digit were found at these d.
 _DIGIT_DIMS = (9, 10)
 _SUBJECTS = 8
+# Examples whose codes give the range of a unit.
+_IN_RANGE = 1000
 # A figure with more columns cannot be read; the paper's has 32.
 _MAX_ATTRIBUTES = 32
 # Models are applied to batches of one size: one program encodes, one decodes.
@@ -60,20 +62,13 @@ class Loaded:
     return self.data.attribute_names is not None
 
   @property
-  def in_range(self) -> np.ndarray:
-    """Examples whose codes give the range of a unit."""
-    limit = 1000 if self.data.image_shape[-1] > 1 else 10**6
-    return np.arange(min(len(self.data), limit))
-
-  @property
   def finals(self) -> dict[str, steps.Trained]:
     """The last model of each kind."""
     finals = {trained.stage.model: trained for trained in self.trained}
-    if len(finals) > 1:
-      finals.pop('teacher_phase_1', None)
-    if self.has_attributes:
-      return finals
-    return {kind: finals[kind] for kind in KINDS if kind in finals}
+    kinds = [kind for kind in finals if kind != 'teacher_phase_1'] or finals
+    if not self.has_attributes:
+      kinds = [kind for kind in KINDS if kind in finals]
+    return {kind: finals[kind] for kind in kinds}
 
   @property
   def measured(self) -> dict[str, tuple[steps.Trained, Row]]:
@@ -116,9 +111,13 @@ class Loaded:
     arrays = (images, labels) if self.has_attributes else (images,)
     return _in_batches(_encode, model, *arrays)
 
-  def indices(self, names: Iterable[str]) -> np.ndarray:
-    """Returns the factors of attributes."""
-    return np.array([self.data.attribute_names.index(name) for name in names])
+  def values(
+    self, model: model_lib.Model, units: Iterable[int], count: int
+  ) -> list[np.ndarray]:
+    """Returns the values over which a figure varies each unit."""
+    code = self.encode(model, range(min(_IN_RANGE, len(self.data))))
+    found = [sweeps.quantile_values(code, unit, count) for unit in units]
+    return jax.device_get(found)
 
   def examples(self, count: int, preferred: Sequence[int] = ()) -> np.ndarray:
     """Returns the first example of each class, or the first faces."""
@@ -136,7 +135,6 @@ class Drawing(NamedTuple):
   figure: str  # its number in the paper, or its name, as in --figure
   name: str  # of its file, without ending
   draw: Callable[[], mpl_figure.Figure]
-  options: Mapping[str, int] = {}  # of `panels.encode`
 
 
 def make(figure: str, name: str, draw: Callable, *args: Any) -> Drawing:
@@ -146,15 +144,10 @@ def make(figure: str, name: str, draw: Callable, *args: Any) -> Drawing:
 
 def list_drawings(own: Loaded) -> list[Drawing]:
   """Lists the figures of a run; nothing is drawn yet."""
-  if own.has_attributes:
-    found = _list_of_attributes(own)
-  elif own.data.image_shape[-1] > 1:
-    found = _list_of_colour(own)
-  else:
-    found = _list_of_grey(own)
-  found, models = list(found), own.finals
+  faces, models = own.has_attributes, own.finals
+  found = [*(_list_of_attributes(own) if faces else _list_of_classes(own))]
   args = 'reconstructions', draw_reconstructions, own, models.values()
-  found.append(make('7' if own.has_attributes else 'reconstructions', *args))
+  found.append(make('7' if faces else 'reconstructions', *args))
   for kind, trained in models.items():
     found.append(make('swaps', f'swaps_{kind}', _draw_swaps, own, trained))
   return found
@@ -173,34 +166,30 @@ def save(
     figure = one.draw()
     for ending in formats:
       written.append(folder / f'{one.name}.{ending}')
-      content = panels.encode(figure, ending, **one.options)
-      files.write_whole(written[-1], content)
+      files.write_whole(written[-1], panels.encode(figure, ending))
   return written
 
 
-def _list_of_grey(own):
+def _list_of_classes(own):
+  """Figures 1 and 2 of grey images, 9 to 12 of images in colour."""
+  colour = own.data.image_shape[-1] > 1
   for kind, trained in own.finals.items():
     (name, letter), suffix = KINDS[kind], kind.removeprefix('student')
-    if trained.model.num_factors >= 2:
-      yield make('1', f'figure_1{letter}', _draw_factors, own, trained)
-    records = own.records_of(trained)
-    if kind != 'teacher' and _have_errors(records):
-      yield make('1', f'figure_1d{suffix}', curves.swap_curves, records, name)
-    if kind in _CHAINS:
-      args = own, trained, own.examples(3, _EXAMPLE_CLASSES)
-      yield make('2', f'figure_2{suffix}', _draw_newest_units, *args)
-
-
-def _list_of_colour(own):
-  for kind, trained in own.finals.items():
-    name, suffix = KINDS[kind][0], kind.removeprefix('student')
     factors, last = trained.model.num_factors, trained.stage.nuisance_dim
-    if kind == 'teacher' and factors >= 2:
-      yield make('9', 'figure_9', _draw_factors, own, trained)
-    if kind not in _CHAINS:
+    records = own.records_of(trained)
+    if factors >= 2 and (kind == 'teacher' or not colour):
+      number, file = ('9', 'figure_9') if colour else ('1', f'figure_1{letter}')
+      yield make(number, file, _draw_factors, own, trained)
+    if kind != 'teacher' and _have_errors(records):
+      number, file = ('curves', 'curves') if colour else ('1', 'figure_1d')
+      yield make(number, file + suffix, curves.swap_curves, records, name)
+    if kind in _CHAINS:
+      number = '10' if colour else '2'
+      shown = own.examples(*((4,) if colour else (3, _EXAMPLE_CLASSES)))
+      args = _draw_newest_units, own, trained, shown
+      yield make(number, f'figure_{number}{suffix}', *args)
+    if not colour or kind not in _CHAINS:
       continue
-    args = own, trained, own.examples(4)
-    yield make('10', f'figure_10{suffix}', _draw_newest_units, *args)
     if last >= 2:
       dims = _DIGIT_DIMS if last >= max(_DIGIT_DIMS) else (last - 1, last)
       units = [factors + dim - 1 for dim in dims]
@@ -209,9 +198,6 @@ def _list_of_colour(own):
     if factors >= 2:
       args = own, trained, (0, 1), 'the first two factors'
       yield make('12', f'figure_12{suffix}', _draw_grids, *args)
-    records = own.records_of(trained)
-    if _have_errors(records):
-      yield make('curves', f'curves{suffix}', curves.swap_curves, records, name)
 
 
 def _list_of_attributes(own):
@@ -224,57 +210,45 @@ def _list_of_attributes(own):
   if {'student', 'fader'} <= set(measured):
     args = own, measured['student'], measured['fader']
     yield make('8', 'figure_8', draw_comparison, *args)
-  share = np.mean(own.data.labels > 0, axis=0)
-  commoner = float(np.mean(np.maximum(share, 1 - share)))
   for kind, trained in own.finals.items():
     records = own.records_of(trained)
     if _have_errors(records):
       yield make('curves', f'curves_{kind}', curves.error_curves, records)
-    records = [r for r in records if 'discriminator_accuracy' in r]
-    if records:
-      args = curves.adversarial_curves, records, commoner
-      yield make('curves', f'discriminator_{kind}', *args)
 
 
 def _have_errors(records):
   return any(record.get('eval_mse') is not None for record in records)
 
 
-def find_best(row: Row, count: int) -> list[str]:
+def _find_best(row, count):
   """Returns the names of the attributes confirmed most often."""
   rates = row['attribute_flips_by_attribute']
   return sorted(rates, key=lambda name: -rates[name])[:count]
 
 
-def sweep_attributes(
-  own: Loaded, trained: steps.Trained, names: Sequence[str], values: np.ndarray
-) -> np.ndarray:
+def _list_indices(own, names):
+  return np.array([own.data.attribute_names.index(name) for name in names])
+
+
+def _sweep_attributes(own, trained, names, values):
   """Sweeps each attribute in an image of its own, `[n, count, S, S, 3]`."""
-  model, rows = trained.model, []
-  code = own.encode(model, range(len(names)))
-  for i, index in enumerate(own.indices(names)):
-    one = _take(code, i)
-    rows.append(_decode(model, one, sweeps.vary_unit, index, values))
+  code = own.encode(trained.model, range(len(names)))
+  rows = [
+    _decode(trained.model, _take(code, i), sweeps.vary_unit, index, values)
+    for i, index in enumerate(_list_indices(own, names))
+  ]
   return np.concatenate(rows)
 
 
-def vary_factors(
-  own: Loaded, trained: steps.Trained, size: int, limit: int | None = None
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-  """Decodes a grid of the first two factors, with the first image's nuisance.
-
-  A mean nuisance would flatter. Returns `[size, size, H, W, C]`, and the values
-  along rows and columns, `[size]`, from the first `limit` images.
-  """
-  code = own.encode(trained.model, own.in_range[:limit])
-  values = [sweeps.quantile_values(code, unit, size) for unit in (0, 1)]
-  args = sweeps.vary_factors, np.arange(2), *values
-  grid = _decode(trained.model, _take(code, 0), *args)
-  return grid, *map(np.asarray, values)
-
-
 def _draw_factors(own, trained):
-  return grids.factor_grid(*vary_factors(own, trained, 17), own.name(trained))
+  """Draws a grid of the first two factors, with the first image's nuisance."""
+  # A mean nuisance would flatter.
+  model, units = trained.model, np.arange(2)
+  values = own.values(model, units, 17)
+  grid = _decode(
+    model, own.encode(model, [0]), sweeps.vary_factors, units, *values
+  )
+  return grids.factor_grid(grid, *values, own.name(trained))
 
 
 def draw_reconstructions(
@@ -294,12 +268,11 @@ def _draw_newest_units(own, last, examples):
   rows, known = [], 0
   for trained in own.chain(last):
     model, dim = trained.model, trained.stage.nuisance_dim
-    for new in range(known, dim):
-      # The newest units are the last ones, whatever d the module has.
-      unit = model.num_factors + model.nuisance_dim - dim + new
-      in_range = own.encode(model, own.in_range)
-      values = sweeps.quantile_values(in_range, unit, 10)
-      code = own.encode(model, examples)
+    # The newest units are the last ones, whatever d the module has.
+    end = model.num_factors + model.nuisance_dim
+    units = range(end - dim + known, end)
+    code = own.encode(model, examples)
+    for unit, values in zip(units, own.values(model, units, 10)):
       rows.append(_decode(model, code, sweeps.vary_unit, unit, values))
     known = dim
   labels = [f'd = {d + 1}' for d in range(known)]
@@ -309,13 +282,11 @@ def _draw_newest_units(own, last, examples):
 
 def _draw_grids(own, trained, units, label):
   """Draws a grid of two units for each example, above its reconstruction."""
-  model, size = trained.model, 7
-  in_range = own.encode(model, own.in_range)
+  model, size, blocks = trained.model, 7, []
   code = own.encode(model, own.examples(4))
-  values = [sweeps.quantile_values(in_range, unit, size) for unit in units]
-  blocks = []
+  values = own.values(model, units, size)
+  args = sweeps.vary_factors, np.array(units), *values
   for i, reconstruction in enumerate(_decode(model, code)):
-    args = sweeps.vary_factors, np.array(units), *values
     grid = _decode(model, _take(code, i), *args)
     # The last row has one image, in its middle.
     last = np.ones_like(grid[:1])
@@ -331,14 +302,14 @@ def _draw_swaps(own, trained):
   images, code = own.images(rows), own.encode(trained.model, rows)
   # A row of `swap_all_factors` has one donor; donors stand along the top.
   swapped = _decode(trained.model, code, sweeps.swap_all_factors)
-  swapped = np.swapaxes(swapped, 0, 1)
-  return grids.swaps(images, images, swapped, own.name(trained))
+  return grids.swaps(images, images, swapped.swapaxes(0, 1), own.name(trained))
 
 
 def _draw_flips(own, trained, row):
   model, rows = trained.model, own.examples(_SUBJECTS)
-  code, names = own.encode(model, rows), find_best(row, _MAX_ATTRIBUTES)
-  args = sweeps.flip_factors, own.indices(names), row['strength']
+  names = _find_best(row, _MAX_ATTRIBUTES)
+  code = own.encode(model, rows)
+  args = sweeps.flip_factors, _list_indices(own, names), row['strength']
   flipped = _decode(model, code, *args)
   title = f'{own.name(trained)}, alpha = {row["strength"]:g}'
   shown = own.images(rows), _decode(model, code), flipped
@@ -347,9 +318,9 @@ def _draw_flips(own, trained, row):
 
 def _draw_sweeps(own, trained, row):
   """Draws the attributes confirmed most often over -alpha to alpha."""
-  names = find_best(row, 4)
+  names = _find_best(row, 4)
   values = np.linspace(-row['strength'], row['strength'], 9)
-  images = sweep_attributes(own, trained, names, values)
+  images = _sweep_attributes(own, trained, names, values)
   return grids.sweeps(images, values, names, own.name(trained))
 
 
@@ -360,28 +331,28 @@ def draw_comparison(
 
   Images are those of one run; the models, with their rows, may be of others.
   """
-  names = find_best(ours[1], 5)
+  names = _find_best(ours[1], 5)
   values = np.linspace(-1, 1, 9)
+  strengths = [row['strength'] for _, row in (ours, fader)]
   both = [
-    sweep_attributes(own, trained, names, row['strength'] * values)
-    for trained, row in (ours, fader)
+    _sweep_attributes(own, trained, names, strength * values)
+    for (trained, _), strength in zip((ours, fader), strengths)
   ]
-  strengths = f'{ours[1]["strength"]:g} and {fader[1]["strength"]:g}'
-  label = f'value of the factor $y_i$, in units of alpha ({strengths})'
-  models = ['student', 'Fader Networks']
-  images = np.stack(both, axis=1)
-  return grids.compared_sweeps(images, values, names, models, xlabel=label)
+  label = 'value of the factor $y_i$, in units of alpha ({:g} and {:g})'
+  return grids.compared_sweeps(
+      np.stack(both, axis=1), values, names, ['student', 'Fader Networks'],
+      xlabel=label.format(*strengths),
+  )  # fmt: skip
 
 
 def _take(code, index):
   return jax.tree.map(lambda x: x[index : index + 1], code)
 
 
-def _decode(model, code, sweep=None, *args):
-  """Decodes a code, or all that a function of `sweeps` makes of it, to [0, 1]."""
-  flat = _flatten(code) if sweep is None else _sweep(sweep, code, *args)
-  flat, shape = np.asarray(flat), code.nuisance.shape[1:]
-  decode = functools.partial(_decode_flat, shape)
+def _decode(model, code, sweep=lambda decode, code: decode(code), *args):
+  """Decodes a code, or what a function of `sweeps` makes of it, to [0, 1]."""
+  flat = np.asarray(jax.jit(sweep, static_argnums=0)(_flatten, code, *args))
+  decode = functools.partial(_decode_flat, code.nuisance.shape[1:])
   images = _in_batches(decode, model, flat.reshape(-1, flat.shape[-1]))
   low, high = model.image_range
   images = (images - low) / (high - low)
@@ -414,8 +385,3 @@ def _flatten(code):
   shape = code.nuisance.shape
   nuisance = code.nuisance.reshape(shape[0], math.prod(shape[1:]))
   return jnp.concatenate([code.factors, nuisance], axis=1)
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _sweep(sweep, code, *args):
-  return sweep(_flatten, code, *args)

@@ -10,6 +10,7 @@ import numpy as np
 from experiments import progress
 from jacsup_jax.data import registry
 from jacsup_jax.figures import sweeps
+from jacsup_jax.models import model as model_lib
 from jacsup_jax.runs import metrics
 from jacsup_jax.runs import workdir as workdirs
 
@@ -28,7 +29,6 @@ def added(
 
   Pictures are of swaps, or of faces' flips of a strength.
   """
-  draw = _draw_swaps(data) if strength is None else _draw_flips(data, strength)
   with metrics.EventFiles(
     workdir.path / 'tensorboard', workdir.read_metrics, note=progress.note
   ) as events:
@@ -37,34 +37,28 @@ def added(
       events.report(stage, record)
       report(stage, record)
 
-    yield report_both, events.watch(evaluate, draw)
+    yield report_both, events.watch(evaluate, _make_draw(data, strength))
 
 
-def _draw_swaps(data):
-  """Draws images, reconstructions, and for each image all with its factors."""
-  _, firsts = np.unique(data.labels, return_index=True)
-  images = jnp.asarray(data.images[firsts[:_MOST_EXAMPLES]]) / 255
-
-  @jax.jit
-  def draw(model):
-    code = model.encode(images)
-    swapped = sweeps.swap_all_factors(model.decode, code)
-    return jnp.concatenate([jnp.stack([images, model.decode(code)]), swapped])
-
-  return draw
-
-
-def _draw_flips(data, strength):
-  """Draws images, reconstructions, and a row for each flipped attribute."""
-  few = range(min(_MOST_EXAMPLES, len(data)))
-  images, labels = map(jnp.asarray, data.read(few))
-  flipped_factors = jnp.arange(min(labels.shape[1], _MOST_ATTRIBUTES))
+def _make_draw(data, strength):
+  """Draws images, reconstructions, and a row for each donor or flip."""
+  shown = np.arange(len(data))
+  if strength is None:
+    _, shown = np.unique(data.labels, return_index=True)
+  images, labels = map(jnp.asarray, data.read(shown[:_MOST_EXAMPLES]))
 
   @jax.jit
   def draw(model):
     code = model.encode(images, labels)
-    flipped = sweeps.flip_factors(model.decode, code, flipped_factors, strength)
-    first = jnp.stack([images / 127.5 - 1, model.decode(code)])
-    return (jnp.concatenate([first, jnp.swapaxes(flipped, 0, 1)]) + 1) / 2
+    if strength is None:
+      rows = sweeps.swap_all_factors(model.decode, code)
+    else:
+      flipped = jnp.arange(min(labels.shape[1], _MOST_ATTRIBUTES))
+      rows = sweeps.flip_factors(model.decode, code, flipped, strength)
+      rows = jnp.swapaxes(rows, 0, 1)
+    originals = model_lib.to_range(images, model.image_range)
+    low, high = model.image_range
+    first = jnp.stack([originals, model.decode(code)])
+    return (jnp.concatenate([first, rows]) - low) / (high - low)
 
   return draw

@@ -9,8 +9,6 @@ from collections.abc import Sequence
 import dataclasses
 import pathlib
 
-import numpy as np
-
 from experiments import cli
 from experiments import drawing
 from experiments import progress
@@ -18,13 +16,12 @@ from jacsup_jax.core import config
 from jacsup_jax.core import errors
 from jacsup_jax.data import files
 from jacsup_jax.figures import curves
-from jacsup_jax.figures import grids
 from jacsup_jax.figures import panels
 from jacsup_jax.runs import run as run_lib
 
 FIGURES = (
     '1', '2', '4', '5', '7', '8', '9', '10', '11', '12', 'curves',
-    'reconstructions', 'sweeps', 'swaps', 'front',
+    'reconstructions', 'sweeps', 'swaps',
 )  # fmt: skip
 
 
@@ -37,22 +34,21 @@ class FiguresConfig:
     'Runs of experiments.mnist, svhn or celeba, finished or not; of several'
     ' seeds the first is drawn. Several runs of faces give 4 and 7 with the'
     ' models of all (7: the first of each kind), and 8 with the student of one'
-    ' and the Fader Networks of another; front takes a run of digits and one'
-    ' of faces.',
+    ' and the Fader Networks of another.',
     group='what',
   )
   figure: tuple[str, ...] = config.option(
     (),
-    'What to draw; default: all that the run gives, except front. Grey images'
-    ' of classes give 1 and 2, images in colour 9 to 12, faces 4, 5, 7, and 8'
-    ' with Fader Networks; sweeps are as 8, of each model alone.',
+    'What to draw; default: all that the run gives. Grey images of classes give'
+    ' 1 and 2, images in colour 9 to 12, faces 4, 5, 7, and 8 with Fader'
+    ' Networks; sweeps are as 8, of each model alone.',
     choices=FIGURES,
     group='what',
   )
-  data_dir: str | None = config.option(
+  data_dir: pathlib.Path | None = config.option(
     None, 'Where the data are; default: where the run found them.', group='data'
   )
-  output_dir: str | None = config.option(
+  output_dir: pathlib.Path | None = config.option(
     None,
     'Where the figures go; default: WORKDIR/figures, of the first run.',
     group='output',
@@ -67,9 +63,10 @@ class FiguresConfig:
 
   def __post_init__(self):
     config.check(self)
-    for name in ('workdir', 'format'):
-      if not getattr(self, name):
-        raise errors.InputError(f'--{name} is empty; accepted: one or more.')
+    if not self.workdir or not self.format:
+      raise errors.InputError(
+        '--workdir or --format is empty; accepted: one or more of each.'
+      )
 
 
 def draw(
@@ -90,13 +87,11 @@ def draw(
   # Before models are restored, which may take minutes.
   files.check_writable(f'--output_dir={folder}', folder)
   loaded = [load(run, data_dir) for run in runs]
-  found, others = [], {*(names or FIGURES)} - {'front'}
+  found = []
   if len(runs) == 1:
     found = drawing.list_drawings(loaded[0])
-  elif others and all(own.has_attributes for own in loaded):
-    found = _list_of_several(loaded, others & {'7', '8'})
-  if 'front' in names:
-    found.append(_make_front(loaded))
+  elif all(own.has_attributes for own in loaded):
+    found = _list_of_several(loaded, {*(names or FIGURES)} & {'7', '8'})
   given = list(dict.fromkeys(one.figure for one in found))
   missing = [name for name in names if name not in given]
   if missing or not found:
@@ -131,11 +126,9 @@ def load(
 
 def main(config: FiguresConfig) -> None:
   """Draws the figures that the flags ask for."""
-  data_dir, folder = config.data_dir, config.output_dir
-  data_dir = data_dir and files.expand_path('--data_dir', data_dir)
-  folder = folder and files.expand_path('--output_dir', folder)
   runs = [run_lib.Run.open(path) for path in config.workdir]
-  for path in draw(runs, config.figure, data_dir, folder, config.format):
+  args = config.figure, config.data_dir, config.output_dir, config.format
+  for path in draw(runs, *args):
     progress.say(f'saved in {path}')
 
 
@@ -164,45 +157,6 @@ def _list_of_several(loaded, with_images):
     args = first, measured['student'], measured['fader']
     found.append(drawing.make('8', 'figure_8', drawing.draw_comparison, *args))
   return found
-
-
-def _make_front(loaded):
-  """Makes the front picture of a run of classes, one of faces, or both."""
-  by_kind = {own.has_attributes: own for own in loaded}
-  digits, people = by_kind.get(False), by_kind.get(True)
-  teacher = digits and digits.finals.get('teacher')
-  if (
-    len(by_kind) < len(loaded)
-    or (digits and not (teacher and teacher.model.num_factors >= 2))
-    or (people and not {'teacher', 'student'} & {*people.measured})
-  ):
-    raise errors.InputError(
-      f'--figure=front with {", ".join(str(own.path) for own in loaded)};'
-      ' accepted: a complete run of digits of two factors, of faces, or both.'
-    )
-  one = drawing.make('front', 'front', _draw_front, digits, people)
-  # Twice a README's width, in pixels.
-  return one._replace(options={'dpi': 170, 'colors': 256})
-
-
-def _draw_front(digits, people):
-  """Draws factors of teacher and student, and attributes confirmed most."""
-  shown, faces = [], ()
-  if digits:
-    finals = digits.finals
-    student = finals.get('student') or finals.get('student_from_scratch')
-    for name, trained in (('teacher', finals['teacher']), ('student', student)):
-      if trained is not None:
-        grid, *_ = drawing.vary_factors(digits, trained, 9, limit=1000)
-        shown.append((f'{name}, d = {trained.stage.nuisance_dim}', grid))
-  if people:
-    measured = people.measured
-    trained, row = measured.get('student') or measured['teacher']
-    names = drawing.find_best(row, 5)
-    values = np.linspace(-row['strength'], row['strength'], 7)
-    swept = drawing.sweep_attributes(people, trained, names, values)
-    faces = people.images(range(len(names))), swept, names
-  return grids.front(shown, *faces)
 
 
 if __name__ == '__main__':

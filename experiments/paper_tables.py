@@ -1,83 +1,85 @@
 """Tables of the paper and of our runs side by side."""
 
 from collections.abc import Mapping, Sequence
-import csv
-import io
 import math
-from typing import Any, NamedTuple
+import pathlib
+from typing import Any
 
-import numpy as np
+import pandas as pd
 
 from experiments import paper_numbers
+from jacsup_jax.data import files
+
+_Rows = Sequence[Mapping[str, Any]]
 
 
-class Line(NamedTuple):
-  """A row of the paper's table, and our rows of it, one for each seed."""
+def write(
+  table: paper_numbers.PaperTable,
+  rows: _Rows,
+  path: pathlib.Path,
+  ending: str = '',
+) -> str:
+  """Writes PATH.csv and PATH.md, and returns the latter with its ending."""
+  text = format_markdown(table, rows) + ending
+  files.write_whole(path.with_suffix('.md'), text)
+  cells = make_cells(table, rows).to_csv(index=False, lineterminator='\n')
+  files.write_whole(path.with_suffix('.csv'), cells)
+  return text
 
-  paper: paper_numbers.PaperRow
-  ours: list[Mapping[str, Any]]
 
-  def values(self, name: str) -> list[float]:
-    """Returns an entry of our rows, without those that are undefined."""
-    return [row[name] for row in self.ours if row.get(name) is not None]
-
-
-def match(
-  table: paper_numbers.PaperTable, rows: Sequence[Mapping[str, Any]]
-) -> list[Line]:
+def match(table: paper_numbers.PaperTable, rows: _Rows) -> list[pd.DataFrame]:
   """Finds our rows of each row of the paper, by model, weights and d.
 
-  A reduced run has other d: its largest stands for the paper's largest, its
-  smallest for the smallest, as the table says.
+  There is one for each seed, if any. A reduced run has other d: its largest
+  stands for the paper's largest, its smallest for the smallest, as the table
+  says.
   """
-  lines = []
+  found = []
   for paper in table.rows:
     ours = [row for row in rows if _is_same(paper, row)]
     dims, dim = {row['nuisance_dim'] for row in ours}, paper.nuisance_dim
     if dims and dim not in dims and dim in table.reduced_dims:
       dim = table.reduced_dims[dim](dims)
-    lines.append(Line(paper, [x for x in ours if x['nuisance_dim'] == dim]))
-  return lines
+    names = ('nuisance_dim', 'seed', 'epochs', 'mse', table.rate_name)
+    own = [row for row in ours if row['nuisance_dim'] == dim]
+    frame = pd.DataFrame(own, columns=names)
+    found.append(frame.astype({'mse': float, table.rate_name: float}))
+  return found
 
 
 def rank_correlation(
-  table: paper_numbers.PaperTable, rows: Sequence[Mapping[str, Any]]
+  table: paper_numbers.PaperTable, rows: _Rows
 ) -> float | None:
   """Computes Spearman's rank correlation of our rates with the paper's.
 
-  Returns:
-    From -1 to 1; None if fewer than three rows of the paper were run, or all
-    rates are the same.
+  From -1 to 1; None if fewer than three rows of the paper were run, or all
+  rates are the same.
   """
-  pairs = [
-    (line.paper.rate, np.mean(rates))
-    for line in match(table, rows)
-    if (rates := line.values(table.rate_name))
-  ]
-  if len(pairs) < 3 or len({ours for _, ours in pairs}) == 1:
+  means = [own[table.rate_name].mean() for own in match(table, rows)]
+  rates = pd.DataFrame(
+    {'paper': [row.rate for row in table.rows], 'our': means}
+  )
+  rates = rates.dropna()
+  if len(rates) < 3 or rates['our'].nunique() == 1:
     return None
-  from scipy import stats  # pylint: disable=import-outside-toplevel
-
-  return float(stats.spearmanr(*zip(*pairs)).statistic)
+  return float(rates['paper'].corr(rates['our'], method='spearman'))
 
 
-def format_markdown(
-  table: paper_numbers.PaperTable, rows: Sequence[Mapping[str, Any]]
-) -> str:
+def format_markdown(table: paper_numbers.PaperTable, rows: _Rows) -> str:
   """Formats the paper's table and ours, and their rank correlation.
 
   Rates are in per cent; ours are means over seeds, with the standard deviation
   of the sample if there are several.
   """
-  heading, *cells = _make_cells(table, rows)
+  cells = make_cells(table, rows)
   lines = [
     f'Table {table.number}: {table.title}',
     '',
-    f'| {" | ".join(heading)} |',
-    f'|{" --- |" * len(heading)}',
-    *(f'| {" | ".join(line)} |' for line in cells),
+    f'| {" | ".join(cells.columns)} |',
+    f'|{" --- |" * cells.shape[1]}',
+    *(f'| {" | ".join(line)} |' for line in cells.to_numpy()),
   ]
-  if any(len(line.ours) > 1 for line in match(table, rows)):
+  if any(len(own) > 1 for own in match(table, rows)):
     lines += ['', '±: standard deviation over seeds (divisor n - 1).']
   correlation = rank_correlation(table, rows)
   if correlation is not None:
@@ -89,13 +91,27 @@ def format_markdown(
   return '\n'.join(lines) + '\n'
 
 
-def format_csv(
-  table: paper_numbers.PaperTable, rows: Sequence[Mapping[str, Any]]
-) -> str:
-  """Formats the cells of `format_markdown` as comma-separated values."""
-  text = io.StringIO()
-  csv.writer(text, lineterminator='\n').writerows(_make_cells(table, rows))
-  return text.getvalue()
+def make_cells(table: paper_numbers.PaperTable, rows: _Rows) -> pd.DataFrame:
+  """Makes the cells of a table as text."""
+  names = ('d', _rate(table), 'MSE', 'epochs')
+  pairs = [f'{name}, {whose}' for name in names for whose in ('paper', 'ours')]
+  lines = []
+  for paper, ours in zip(table.rows, match(table, rows), strict=True):
+    lines.append([
+      paper.title or paper.model,
+      *(f'{paper.weights[name]:g}' for name in table.weights),
+      str(paper.nuisance_dim),
+      _list(ours['nuisance_dim']),
+      f'{100 * paper.rate:.1f}',
+      _show(100 * ours[table.rate_name], '.1f'),
+      f'{paper.mse:g}',
+      _show(ours['mse'], '.3g'),
+      paper.epochs,
+      _list(ours['epochs'], '/'),
+      _list(ours['seed']),
+    ])  # fmt: skip
+  columns = ['model', *table.weights.values(), *pairs, 'seeds']
+  return pd.DataFrame(lines, columns=columns)
 
 
 def _is_same(paper, row):
@@ -111,31 +127,12 @@ def _rate(table):
   return table.rate_name.replace('_', ' ')
 
 
-def _make_cells(table, rows):
-  """Yields the rows of cells of a table as text, the heading first."""
-  names = ('d', _rate(table), 'MSE', 'epochs')
-  pairs = [f'{name}, {whose}' for name in names for whose in ('paper', 'ours')]
-  yield ['model', *table.weights.values(), *pairs, 'seeds']
-  for line in match(table, rows):
-    paper, ours = line.paper, line.ours
-    yield [
-      paper.title or paper.model,
-      *(f'{paper.weights[name]:g}' for name in table.weights),
-      str(paper.nuisance_dim),
-      str(ours[0]['nuisance_dim']) if ours else '',
-      f'{100 * paper.rate:.1f}',
-      _show([100 * x for x in line.values(table.rate_name)], '.1f'),
-      f'{paper.mse:g}',
-      _show(line.values('mse'), '.3g'),
-      paper.epochs,
-      '/'.join(sorted({str(row['epochs']) for row in ours})),
-      ', '.join(map(str, sorted({row['seed'] for row in ours}))),
-    ]
+def _list(values, separator=', '):
+  return separator.join(map(str, sorted(values.unique())))
 
 
 def _show(values, style):
   """Formats a mean, and the sample's standard deviation of two or more."""
-  text = f'{np.mean(values):{style}}' if values else ''
-  if len(values) > 1:
-    text += f' ± {np.std(values, ddof=1):{style}}'
-  return text
+  values = values.dropna()
+  text = f'{values.mean():{style}}' if len(values) else ''
+  return text + (f' ± {values.std():{style}}' if len(values) > 1 else '')

@@ -27,9 +27,6 @@ from jacsup_jax.core import errors
 from jacsup_jax.data import files
 from jacsup_jax.runs import signals
 
-_FLAGFILES = pathlib.Path('experiments') / 'flagfiles'
-
-
 # Runs by scale, parents first: name of the flagfile and of the work directory
 # -> the run whose teacher it takes.
 _DIGITS = {
@@ -106,17 +103,15 @@ def main(config: Config) -> None:
   """Makes the runs that are missing, writes tables and copies figures."""
   if not config.table and not config.figure:
     raise errors.InputError(
-      'neither --table nor --figure is given; accepted: --table of'
-      f' {", ".join(TABLES)}, --figure of {", ".join(FIGURES)}.'
+      'neither --table nor --figure is given; accepted: one of them.'
     )
   output = config.output or config.runs_dir / 'reproduce'
   # Before a run of hours.
   files.check_writable(f'--output={output}', output)
+  of_tables = [TABLES[number] for number in config.table]
+  of_figures = [FIGURES[number][0] for number in config.figure]
   needed = {}
-  for runs in [
-    *(TABLES[n] for n in config.table),
-    *(FIGURES[n][0] for n in config.figure),
-  ]:
+  for runs in of_tables + of_figures:
     needed |= runs[config.scale]
   missing = [
     _make_command(config, name, teacher)
@@ -140,10 +135,7 @@ def main(config: Config) -> None:
 
 
 def run_command(command: Sequence[str]) -> None:
-  """Runs Python with arguments, and ends this process if that fails.
-
-  SIGTERM and SIGINT are passed on, so that the run saves its position.
-  """
+  """Runs Python, passes signals on, and ends this process if that fails."""
   progress.say(shlex.join(('python', *command)))
   # Its own process group: a terminal's Ctrl-C reaches it once, from here.
   process = subprocess.Popen([sys.executable, *command], process_group=0)
@@ -166,62 +158,45 @@ def read_rows(paths: Sequence[pathlib.Path]) -> list[dict[str, Any]]:
   """Reads the rows of work directories that were measured alike.
 
   A model that two runs have, such as a teacher that one took from the other, is
-  listed once.
-
-  Raises:
-    InputError: if one cannot be read, or they differ in protocol or judges.
+  listed once. InputError if they differ in protocol or judges.
   """
   rows, first = {}, None
   for path in paths:
     results = files.read_json(path / 'results.json')
-    try:
-      judge = results.get('judge') or results.get('judges') or {}
-      measured = results['protocol'], judge.get('sha256')
-      for row in results['rows']:
-        sha256 = row.get('sha256')
-        key = row['model'], row['nuisance_dim'], row['seed'], sha256
-        rows.setdefault(key if sha256 else (*key, path), row)
-    except (KeyError, TypeError, AttributeError) as error:
-      raise errors.InputError(
-        f'{path / "results.json"} lacks {error}; accepted: the results of a'
-        ' run.'
-      ) from error
+    judge = results.get('judge') or results.get('judges') or {}
+    measured = results['protocol'], judge.get('sha256')
     first = first or (path, measured)
     if measured != first[1]:
       raise errors.InputError(
         f'{path} was measured by {measured}, {first[0]} by {first[1]};'
         ' accepted in one table: the same protocol and judges.'
       )
+    for row in results['rows']:
+      key = row['model'], row['nuisance_dim'], row['seed']
+      rows.setdefault((*key, row.get('sha256') or path), row)
   return list(rows.values())
 
 
 def _make_command(config, name, teacher):
   """Returns the arguments of Python that make a run."""
   binary = 'ablation' if re.search('table[456]', name) else name.split('_')[0]
-  command = [
-      '-m', f'experiments.{binary}',
-      f'--flagfile={_FLAGFILES / name}.flags',
-      f'--workdir={config.runs_dir / name}',
-  ]  # fmt: skip
-  if teacher is not None:
-    command.append(f'--teacher_workdir={config.runs_dir / teacher}')
-  for flag in ('dataset', 'data_dir'):
-    if getattr(config, flag) is not None:
-      command.append(f'--{flag}={getattr(config, flag)}')
-  return command
+  flags = {
+    'flagfile': f'experiments/flagfiles/{name}.flags',
+    'workdir': config.runs_dir / name,
+    'teacher_workdir': teacher and config.runs_dir / teacher,
+    'dataset': config.dataset,
+    'data_dir': config.data_dir,
+  }
+  given = [f'--{flag}={value}' for flag, value in flags.items() if value]
+  return ['-m', f'experiments.{binary}', *given]
 
 
 def _write_table(config, table, output):
   """Writes and prints a table of complete runs."""
   names = TABLES[str(table.number)][config.scale]
   rows = read_rows([config.runs_dir / name for name in names])
-  text = paper_tables.format_markdown(table, rows)
-  text += f'\nRuns: {", ".join(names)}.\n'
   path = output / f'table{table.number}'
-  files.write_whole(path.with_suffix('.md'), text)
-  files.write_whole(
-    path.with_suffix('.csv'), paper_tables.format_csv(table, rows)
-  )
+  text = paper_tables.write(table, rows, path, f'\nRuns: {", ".join(names)}.\n')
   if table.number in (1, 2):
     # pylint: disable=import-outside-toplevel
     from jacsup_jax.figures import curves
@@ -241,20 +216,23 @@ def _copy_figures(config, number, output):
   """Copies the pictures of a figure that runs have drawn."""
   runs, pattern = FIGURES[number]
   folders = [config.runs_dir / name for name in runs[config.scale]]
-  found = False
-  for folder in folders:
-    # results/ keeps pictures beside results.json, runs in figures/.
-    for path in [*folder.glob(f'figures/{pattern}'), *folder.glob(pattern)]:
-      copy = output / f'{folder.name}_{path.name}'
-      with files.writing(copy):
-        shutil.copyfile(path, copy)
-      progress.say(f'Figure {number}: {copy}')
-      found = True
+  # results/ keeps pictures beside results.json, runs in figures/.
+  found = [
+    path
+    for folder in folders
+    for path in (*folder.glob(f'figures/{pattern}'), *folder.glob(pattern))
+  ]
   if not found:
     raise errors.InputError(
       f'--figure={number}: {", ".join(map(str, folders))} have no'
       f' figures/{pattern}; accepted: complete runs that drew it.'
     )
+  for path in found:
+    run = path.relative_to(config.runs_dir).parts[0]
+    copy = output / f'{run}_{path.name}'
+    with files.writing(copy):
+      shutil.copyfile(path, copy)
+    progress.say(f'Figure {number}: {copy}')
 
 
 if __name__ == '__main__':

@@ -2,6 +2,7 @@
 
 import json
 
+import jax
 import numpy as np
 import pytest
 
@@ -17,36 +18,36 @@ def test_a_run_has_its_rows_metrics_and_figures(celeba_run):
   rows = results['rows']
   assert [row['stage'] for row in rows] == [*STAGES, 'random']
   assert [row['nuisance_dim'] for row in rows] == [4, 4, 8, 4, 4]
-  assert rows[0]['lambda_attribute_cycle'] == 0
-  assert rows[1]['lambda_attribute_cycle'] == 1e-4
+  cycle = [row['lambda_attribute_cycle'] for row in rows[:2]]
+  assert cycle == [0, 1e-4]
   assert (rows[2]['lambda_y'], rows[2]['lambda_diff']) == (1.0, 50.0)
   assert rows[3]['lambda_adversarial'] == 1e-4
   # What Fader Networks are given, they do not predict.
   assert rows[3]['factor_accuracy'] is None
   assert rows[2]['factor_accuracy'] is not None
+  names = ['Bald', 'Male', 'Smiling']
   for row in rows:
     assert row['strength'] in (1, 4)
     assert 0 <= row['attribute_flips'] <= 1
-    assert set(row['attribute_flips_by_attribute']) == {
-        'Bald', 'Male', 'Smiling'
-    }  # fmt: skip
+    assert [*row['attribute_flips_by_attribute']] == names
   manifest = json.loads((celeba_run / 'manifest.json').read_text())
-  assert manifest['dataset']['attributes'] == ['Bald', 'Male', 'Smiling']
+  assert manifest['dataset']['attributes'] == names
   assert manifest['stages']['student_d8']['parent'] == 'teacher'
-  assert {'figure_4.png', 'figure_5_student.png', 'figure_8.png',
-          'reconstructions.png'} <= {
-      path.name for path in (celeba_run / 'figures').iterdir()
-  }  # fmt: skip
+  figures = {path.stem for path in (celeba_run / 'figures').iterdir()}
+  assert figures >= {'figure_4', 'figure_5_student', 'figure_8'}
 
 
 def test_a_run_is_opened_with_nothing_of_its_experiment(celeba_run):
   run = run_lib.Run.open(celeba_run)
   data = run.load_data('test')
   assert data.image_shape == (8, 8, 3)
-  for i, name in enumerate(STAGES):
-    model = run.restore(name)
-    code = model.encode(data.images, data.labels)
-    images = np.asarray(model.decode(code))
+
+  @jax.jit
+  def reconstruct(model):
+    return model.decode(model.encode(data.images, data.labels))
+
+  for i in (2, 3):
+    images = np.asarray(reconstruct(run.restore(STAGES[i])))
     # In [-1, 1], as the models have them.
     error = np.mean(np.square(images - (data.images / 127.5 - 1)))
     np.testing.assert_allclose(error, run.rows[i]['mse'], rtol=1e-4)
@@ -56,7 +57,7 @@ def test_a_run_is_opened_with_nothing_of_its_experiment(celeba_run):
   'cache', ['host', pytest.param('none', marks=pytest.mark.slow)]
 )
 def test_a_student_grows_from_the_teacher_of_another_run(
-  celeba_run, face_flags, root, invoke, cache
+  celeba_run, face_flags, root, invoke, undrawn, cache
 ):
   status, _, err = invoke(
       celeba.main, celeba.Config(), *face_flags, f'--cache={cache}',
@@ -69,5 +70,4 @@ def test_a_student_grows_from_the_teacher_of_another_run(
   assert [row['stage'] for row in rows] == ['teacher', 'student_d8', 'random']
   # The state of Adam comes with the teacher, and data that are fed are equal.
   for row, other in zip(rows[:2], theirs[1:3], strict=True):
-    assert row['sha256'] == other['sha256']
-    assert row['mse'] == other['mse']
+    assert (row['sha256'], row['mse']) == (other['sha256'], other['mse'])

@@ -11,6 +11,7 @@ import pytest
 
 from experiments import celeba
 from experiments import cli
+from experiments import drawing
 from experiments import mnist
 from experiments import svhn
 
@@ -47,15 +48,18 @@ def root(tmp_path_factory):
     yield path
 
 
+# Splits are of one size, so that what is compiled for one serves the others.
+
+
 def write_patterns(path, side, channels):
   """Writes ten smooth patterns with noise as --dataset=arrays."""
   generator = np.random.default_rng(0)
-  labels = generator.integers(0, 10, 384)
+  labels = generator.integers(0, 10, 512)
   shape = (10, side // 4, side // 4, channels)
   patterns = generator.integers(0, 200, shape)[labels]
   images = np.kron(patterns, np.ones((1, 4, 4, 1), int))
   images += generator.integers(0, 55, images.shape)
-  split = np.where(np.arange(384) < 256, 'train', 'test')
+  split = np.repeat(['train', 'test'], 256)
   np.savez(path, images=images.astype(np.uint8), labels=labels, split=split)
   return path
 
@@ -80,7 +84,7 @@ def faces(root):
     values = generator.choice(['-1', '1'], len(ATTRIBUTES))
     lines.append(f'{name} {" ".join(values)}')
   (folder / 'list_attr_celeba.txt').write_text('\n'.join(lines) + '\n')
-  partitions = [0] * 16 + [1] * 4 + [2] * 4
+  partitions = [0] * 8 + [1] * 8 + [2] * 8
   (folder / 'list_eval_partition.txt').write_text(
     ''.join(f'{name} {part}\n' for name, part in zip(names, partitions))
   )
@@ -109,20 +113,21 @@ def face_flags(root, faces):
   )  # fmt: skip
 
 
-def _complete(invoke, main, default, *args):
-  status, out, err = invoke(main, default, *args)
-  assert status == 0, err
-  return out
+@pytest.fixture
+def undrawn(monkeypatch):
+  """Runs of a test draw no figures."""
+  monkeypatch.setattr(drawing, 'save', lambda *unused_args: [])
 
 
 @pytest.fixture(scope='session')
 def mnist_run(root, digit_flags, invoke) -> pathlib.Path:
   """A run of a teacher and both chains, with event files."""
-  _complete(
-      invoke, mnist.main, mnist.Config(), *digit_flags,
+  status, _, err = invoke(
+      mnist.main, mnist.Config(), *digit_flags,
       f'--workdir={root / "mnist"}', '--tensorboard',
       '--students=student,student_no_jacobian',
   )  # fmt: skip
+  assert status == 0, err
   return root / 'mnist'
 
 
@@ -130,20 +135,22 @@ def mnist_run(root, digit_flags, invoke) -> pathlib.Path:
 def svhn_run(root, invoke) -> pathlib.Path:
   """A run on images in colour, of one growth by two units."""
   colours = write_patterns(root / 'colours.npz', 32, 3)
-  _complete(
-      invoke, svhn.main, svhn.DEFAULT, '--dataset=arrays',
+  status, _, err = invoke(
+      svhn.main, svhn.DEFAULT, '--dataset=arrays',
       f'--data_dir={colours}', '--batch_size=64', '--epochs=1',
       '--nuisance_dim=2', '--grow_by=2', '--first_width=4', '--linear_code',
       f'--workdir={root / "svhn"}', f'--judge_workdir={root / "svhn_judges"}',
   )  # fmt: skip
+  assert status == 0, err
   return root / 'svhn'
 
 
 @pytest.fixture(scope='session')
 def celeba_run(root, face_flags, invoke) -> pathlib.Path:
   """A run of a teacher in two phases, a student and Fader Networks."""
-  _complete(
-      invoke, celeba.main, celeba.Config(), *face_flags,
+  status, _, err = invoke(
+      celeba.main, celeba.Config(), *face_flags,
       f'--workdir={root / "celeba"}', '--cycle_epochs=1', '--fader_epochs=1',
   )  # fmt: skip
+  assert status == 0, err
   return root / 'celeba'
