@@ -1,8 +1,7 @@
 """Checkpoints of a stage over Orbax, checked by sha256.
 
 `DIRECTORY/STEP/` holds the items `model` (step, params, batch_stats),
-`optimizer` (opt_state) and `progress` (JSON). Orbax gives it that name only
-when all of it is on the disk.
+`optimizer` and `progress` (JSON); it has that name only when whole.
 """
 
 from collections.abc import Callable
@@ -44,11 +43,7 @@ class _DamagedError(errors.InputError):
 
 
 class StageCheckpoints:
-  """The checkpoints of one stage; a context manager.
-
-  Arrays are saved from the host, by one process, so they can be restored on any
-  number of devices.
-  """
+  """The checkpoints of one stage, saved from one host; a context manager."""
 
   def __init__(self, directory: str | os.PathLike[str]):
     self.directory = pathlib.Path(directory).absolute()
@@ -63,16 +58,14 @@ class StageCheckpoints:
 
   def list_steps(self) -> list[int]:
     """Returns the steps of the folder, damaged or not, in rising order."""
-    if not self.directory.is_dir():
-      return []
-    names = [path.name for path in self.directory.iterdir()]
+    names = [path.name for path in self.directory.glob('[0-9]*')]
     return sorted(int(n) for n in names if n.isascii() and n.isdigit())
 
   def save(self, step: int, state: steps.TrainState, progress: Any) -> str:
-    """Saves a state and JSON, and returns the sha256 of its parameters.
+    """Saves a state and JSON, unless the step is saved already.
 
-    A step that is saved already stays as it is. If it cannot be written,
-    StorageError is raised and earlier checkpoints are kept.
+    Returns the sha256 of its parameters. If it cannot be written, StorageError
+    is raised and earlier checkpoints are kept.
     """
     model = jax.device_get(state)._asdict()
     sha256 = codes.hash_tree(model['params'])
@@ -104,12 +97,14 @@ class StageCheckpoints:
     """Restores the last state of a finished stage; InputError if it is damaged.
 
     `sha256` is that of its parameters in the manifest. The template is a state
-    of the same shapes; if its `opt_state` is empty, that of the optimizer is
-    not restored.
+    of the same shapes; if its `opt_state` is empty, it is left out.
     """
     existing = self.list_steps()
     if not existing:
-      raise self.missing()
+      raise errors.InputError(
+        f'{self.directory} holds no checkpoint of a finished stage; accepted:'
+        ' a whole work directory.'
+      )
     found = self._read(existing[-1], template)
     if found.sha256 != sha256:
       raise errors.InputError(
@@ -123,9 +118,9 @@ class StageCheckpoints:
   ) -> Found | None:
     """Restores the newest whole checkpoint; None if none was ever saved.
 
-    Newer ones, which are damaged, are renamed to `damaged-STEP-COUNT`, and
-    `note` is called with a line about them; leftovers of a killed save are
-    removed. If none is whole, InputError is raised and nothing is changed.
+    Newer ones, damaged, are renamed to `damaged-STEP-COUNT`, and `note` is
+    called with a line about them; leftovers of a killed save are removed. If
+    none is whole, InputError is raised and nothing is changed.
     """
     found, damaged = None, {}
     for step in reversed(self.list_steps()):
@@ -150,16 +145,11 @@ class StageCheckpoints:
       note(f'{lines}; resuming from {self.directory / str(found.step)}')
     return found
 
-  def missing(self) -> errors.InputError:
-    """Makes the error for a finished stage without a checkpoint."""
-    return errors.InputError(
-      f'{self.directory} holds no checkpoint, but the manifest lists the stage'
-      ' as finished; accepted: a whole work directory.'
-    )
-
   def _open(self):
     if self._manager is None:
+      # This process alone, even where the run has several.
       index = jax.process_index()
+      alone = ocp.options.MultiprocessingOptions(index, {index}, 'checkpoints')
       self._manager = ocp.CheckpointManager(
         self.directory,
         item_names=('model', 'optimizer', 'progress'),
@@ -167,12 +157,7 @@ class StageCheckpoints:
           max_to_keep=2,
           create=False,
           enable_async_checkpointing=False,
-          # This process alone, even where the run has several.
-          multiprocessing_options=ocp.options.MultiprocessingOptions(
-            primary_host=index,
-            active_processes={index},
-            barrier_sync_key_prefix='checkpoints',
-          ),
+          multiprocessing_options=alone,
         ),
       )
     return self._manager

@@ -19,8 +19,8 @@ DrawFn = Callable[[models.Model], np.ndarray]
 class EventFiles:
   """Event files, one folder a stage; a context manager.
 
-  Steps that a resumed stage takes again replace their first records. A file
-  that cannot be written is noted once and does not stop the run.
+  Steps that are taken again replace their first records. A file that cannot be
+  written is noted once and does not stop the run.
   """
 
   def __init__(
@@ -29,16 +29,11 @@ class EventFiles:
     read_records: Callable[[], Sequence[Mapping[str, Any]]],
     note: Callable[[str], None],
   ):
-    """Prepares subfolders of a directory.
-
-    `read_records` returns the records of metrics.jsonl, which are written for
-    stages that have no folder yet; `note` is called with a line if files cannot
-    be written.
-    """
+    """Takes a function that reads metrics.jsonl, for stages of before."""
     self._directory = pathlib.Path(directory)
     self._read_records = read_records
     self._note = note
-    self._writer, self._stage, self._picture = None, None, None
+    self._writer = self._stage = self._picture = None
     self._failed = False
 
   def __enter__(self) -> 'EventFiles':
@@ -79,11 +74,11 @@ class EventFiles:
 
   def _add_missing(self):
     records = self._read_records()
-    for name in dict.fromkeys(record['stage'] for record in records):
-      if not (self._directory / name).exists():
-        for record in records:
-          if record['stage'] == name:
-            self._add(name, record)
+    names = {record['stage'] for record in records}
+    there = {name for name in names if (self._directory / name).exists()}
+    for record in records:
+      if record['stage'] not in there:
+        self._add(record['stage'], record)
 
   def _add(self, name, record):
     step = record['step']
@@ -100,7 +95,7 @@ class EventFiles:
       )
       self._stage = name
     for key, value in record.items():
-      # Others are names, lists, or None, such as class swaps without a pair.
+      # Others are names, lists, or None.
       if key != 'step' and isinstance(value, (int, float)):
         self._writer.add_scalar(key, value, step)
     picture, self._picture = self._picture, None

@@ -1,8 +1,4 @@
-"""A run that is on the disk: its models, its data and its results.
-
-The manifest holds each model's description, so that models of any experiment
-are made again here in one way.
-"""
+"""A run that is on the disk: its models, its data and its results."""
 
 import os
 from typing import Any
@@ -19,7 +15,7 @@ from jacsup_jax.runs import checkpoints
 from jacsup_jax.runs import workdir as workdirs
 from jacsup_jax.training import steps
 
-# Modules of baselines, which models/ does not import.
+# models/ does not import baselines.
 models.register(fader.FaderAutoencoder)
 
 
@@ -32,8 +28,7 @@ class Run:
         f'{workdir.path} holds no run (no manifest.json); accepted: the'
         ' --workdir of an experiment.'
       )
-    self.workdir = workdir
-    self.path = workdir.path
+    self.workdir, self.path = workdir, workdir.path
     self.manifest = workdir.manifest
 
   @classmethod
@@ -80,12 +75,10 @@ class Run:
       return self.stages[0]
     if name in self.stages:
       return name
-    unfinished = 'unfinished' if name in self.planned else 'unknown'
-    found = f'has the {unfinished} stage {name}'
-    if name is None:
-      found = 'has no finished stage'
+    kind = 'unfinished' if name in self.planned else 'unknown'
+    found = f'the {kind} stage {name}' if name else 'no finished stage'
     accepted = f'one of {", ".join(self.stages)}' if self.stages else 'another'
-    raise errors.InputError(f'{self.path} {found}; accepted: {accepted}.')
+    raise errors.InputError(f'{self.path} has {found}; accepted: {accepted}.')
 
   def stage(self, name: str) -> configs.Stage:
     """Returns a finished stage with the epochs that it was trained for."""
@@ -98,11 +91,7 @@ class Run:
     return models.make_module(entry['module'])
 
   def restore(self, stage: str) -> models.Model:
-    """Restores the model at the end of a finished stage.
-
-    Raises InputError if the stage is not finished, or its checkpoint is
-    missing, damaged, or not that of the manifest.
-    """
+    """Restores the model at the end of a finished stage, else InputError."""
     return self.trained(stage).model
 
   def trained(
@@ -110,8 +99,7 @@ class Run:
   ) -> steps.Trained:
     """Restores a finished stage as `runs.stages.run` returned it.
 
-    The state of the optimizer is left empty, unless there is a template, a
-    state of the same shapes.
+    The optimizer is left out, unless `template` is a state with its shapes.
     """
     module = self.module(stage)
     sha256 = self.manifest['stages'][stage]['sha256']
@@ -137,11 +125,10 @@ class Run:
     of the run.
     """
     own = self.manifest['dataset']
-    if dataset in (None, own['name']):
+    name = dataset or own['name']
+    if name == own['name']:
       data_dir = data_dir or own.get('data_dir')
     options = {**own.get('options', {}), **options}
-    for name in ('image_shape', 'attributes'):
-      if options.get(name) is not None:
-        options[name] = tuple(options[name])
-    name = dataset or own['name']
+    for key, value in options.items():
+      options[key] = tuple(value) if isinstance(value, list) else value
     return registry.load(name, split, data_dir=data_dir, **options)

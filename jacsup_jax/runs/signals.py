@@ -1,7 +1,6 @@
 """SIGTERM and SIGINT during training: recorded, and polled between chunks.
 
-The handler only stores a number, so a second signal cannot deadlock it; that
-one ends the process at once, and loses nothing: files appear whole or not.
+A second one ends the process at once; files appear whole or not.
 """
 
 from collections.abc import Iterator
@@ -20,13 +19,12 @@ _raises = False
 class Interrupted(BaseException):
   """A run was interrupted by a signal; its message says what is saved.
 
-  A BaseException, so that `except Exception` cannot swallow it. Its `signal` is
-  the one received, or SIGTERM if another process received it.
+  A BaseException, so that `except Exception` cannot swallow it.
   """
 
   def __init__(self, message: str = ''):
     super().__init__(message)
-    self.signal = _received or signal.SIGTERM
+    self.signal = _received or signal.SIGTERM  # another process received it
 
   @property
   def exit_status(self) -> int:
@@ -35,14 +33,11 @@ class Interrupted(BaseException):
 
 
 def record() -> None:
-  """Records signals until `release`, instead of ending the process.
-
-  Outside the main thread, where Python has no signals, nothing changes.
-  """
-  if _previous or threading.current_thread() is not threading.main_thread():
-    return
-  for number in SIGNALS:
-    _previous[number] = signal.signal(number, _record)
+  """Records signals until `release`, instead of ending the process."""
+  # Outside the main thread Python has no signals.
+  if threading.current_thread() is threading.main_thread() and not _previous:
+    for number in SIGNALS:
+      _previous[number] = signal.signal(number, _record)
 
 
 def release() -> None:

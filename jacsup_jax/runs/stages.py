@@ -1,8 +1,7 @@
 """Train a chain of stages: teacher -> student -> student ..., each resumable.
 
-A recipe says what a stage trains and how a student grows from its parent. With
-several processes all of them train; the first one alone reads and writes the
-work directory and evaluates, and what it finds decides for all.
+With several processes all of them train; the first one alone reads and writes
+the work directory and evaluates, and what it finds decides for all.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -40,22 +39,19 @@ def run(
   """Trains what is missing of a chain of stages, in order.
 
   A signal to any process saves the position after the chunk of steps that runs;
-  while nothing is unsaved, before the first chunk of a stage is compiled, it
-  ends a single process at once.
+  while nothing is unsaved it ends a single process at once.
 
   Args:
     stages: parents before their children.
-    recipe: of all stages.
+    recipe: how each is trained.
     workdir: of the run, begun; used by the first process alone, as all
       functions that follow. Others may give None.
-    evaluate: model -> metrics of held-out data, every `eval_every` epochs and
-      after the last.
+    evaluate: model -> metrics of held-out data, also after the last epoch.
     report: called with the stage and each record of metrics.jsonl.
     given: models of other runs, which stages may grow from.
-    validate: model -> error of validation data, every epoch of a stage with
-      `patience`.
+    validate: model -> error, every epoch of a stage with `patience`.
     checkpoint_every: epochs between checkpoints; the last is always saved.
-    eval_every: see `evaluate`.
+    eval_every: epochs between evaluations.
     note: called with a line on a problem and what is done about it.
 
   Raises:
@@ -79,9 +75,8 @@ def run(
 
 def has_plateaued(errors: Sequence[float], patience: int) -> bool:
   """Returns whether the last `patience` errors are all no lower than before."""
-  if len(errors) <= patience:
-    return False
-  return min(errors[-patience:]) >= min(errors[:-patience])
+  before = errors[:-patience]
+  return bool(before) and min(errors[-patience:]) >= min(before)
 
 
 @dataclasses.dataclass
@@ -98,16 +93,13 @@ class _StageRun:
   checkpoint_every: int
   eval_every: int
   note: Callable[[str], None]
-  # Open in the first process alone.
-  saved: checkpoints.StageCheckpoints | None = None
-  # The position: epochs that are complete, and steps of the next one.
-  state: steps.TrainState | None = None
-  epoch: int = 0
-  taken: loop.Taken = dataclasses.field(default_factory=loop.Taken)
-  # Errors of validation data after each epoch.
-  validation: list[float] = dataclasses.field(default_factory=list)
-  # Whether a chunk has begun; before that nothing is unsaved.
-  has_begun: bool = False
+
+  def __post_init__(self):
+    self.saved = None  # Checkpoints, open in the first process alone.
+    # The position: epochs that are complete, and steps of the next one.
+    self.epoch, self.taken = 0, loop.Taken()
+    self.validation = []  # Errors of validation data after each epoch.
+    self.has_begun = False  # Before the first chunk nothing is unsaved.
 
   def run(self) -> steps.Trained:
     """Trains what is missing of the stage, from its newest checkpoint on."""
@@ -122,8 +114,9 @@ class _StageRun:
     finished = self._begin(fresh)
     epoch_fn = None
     while not finished and not self._is_over(self.epoch):
-      if epoch_fn is None:
-        epoch_fn = self.recipe.make_epoch(self.stage, module, self.trained)
+      epoch_fn = epoch_fn or self.recipe.make_epoch(
+        self.stage, module, self.trained
+      )
       self._take_epoch(epoch_fn)
       self._end_epoch(module)
       # The others wait here, and not inside a step on their devices.
@@ -138,27 +131,23 @@ class _StageRun:
     name, finished, self.state = self.stage.name, False, fresh
     if devices.is_first():
       found = self.saved.recover(fresh, self.note)
+      entry, done = self.workdir.manifest['stages'].get(name), -1
       if found is not None:
         self.state = found.state
         self.taken = loop.Taken.from_json(found.progress)
-      entry = self.workdir.manifest['stages'].get(name)
-      if entry and found is None:
-        raise self.saved.missing()
-      finished = bool(entry) and found.sha256 == entry['sha256']
-      if not finished:
-        # Without a checkpoint the stage begins anew.
-        done = int(self.state.step) - self.taken.count if found else -1
+        finished = bool(entry) and found.sha256 == entry['sha256']
+        done = int(self.state.step) - self.taken.count
+      elif entry:
+        self.saved.restore_last(entry['sha256'], fresh)  # Raises InputError.
+      if not finished:  # Without a checkpoint the stage begins anew.
         self.workdir.drop_metrics_after(name, done)
       # Errors measured before an interruption count like later ones.
-      self.validation = [
-        record['validation_mse']
-        for record in self.workdir.read_metrics()
-        if self.stage.patience and record['stage'] == name
-      ]
+      records = self.workdir.read_metrics() if self.stage.patience else []
+      own = [record for record in records if record['stage'] == name]
+      self.validation = [record['validation_mse'] for record in own]
     self.state = devices.share_tree(self.state)
-    self.validation, finished, taken = devices.share(
-      [self.validation, finished, self.taken.to_json()]
-    )
+    found = [self.validation, finished, self.taken.to_json()]
+    self.validation, finished, taken = devices.share(found)
     self.taken = loop.Taken.from_json(taken)
     done = int(self.state.step) - self.taken.count - self._first_step
     self.epoch = done // self.recipe.steps_per_epoch
@@ -167,9 +156,8 @@ class _StageRun:
   def _is_over(self, epoch):
     """Returns whether `epoch`, from 1, is the last of the stage."""
     patience = self.stage.patience
-    return epoch >= self.stage.epochs or bool(
-      patience and has_plateaued(self.validation, patience)
-    )
+    has_ended = patience and has_plateaued(self.validation, patience)
+    return epoch >= self.stage.epochs or bool(has_ended)
 
   def _take_epoch(self, epoch_fn):
     """Takes the steps of an epoch that are left, or is interrupted."""
@@ -177,11 +165,17 @@ class _StageRun:
     epoch = self._first_step // self.recipe.steps_per_epoch + self.epoch
     try:
       self.state = loop.run(
-        *(epoch_fn, self.state, epoch, self.taken),
-        should_stop=self._should_stop,
+        epoch_fn, self.state, epoch, self.taken, self._should_stop
       )
-    except loop.NonFiniteError as error:
-      self._give_up(error)
+    except loop.NonFiniteError as error:  # Nothing is saved.
+      kept = self.saved.list_steps() if devices.is_first() else []
+      before = f'step {kept[-1]}' if kept else 'the start of the stage'
+      first = self._first_step + self.epoch * self.recipe.steps_per_epoch
+      raise errors.RunError(
+        f'{self.stage.name}, epoch {self.epoch + 1}, step {first + error.step}:'
+        f' {error}. The checkpoint of {before} is kept; a smaller'
+        ' --learning_rate or weight may help.'
+      ) from error
     signals.record()
     if self.taken.count < epoch_fn.steps:
       self._save_and_leave()
@@ -209,24 +203,22 @@ class _StageRun:
       'images_per_second': num_steps * self.recipe.batch_size / taken.seconds,
       'seconds': taken.seconds,
     }
+    is_first = devices.is_first()
     if self.stage.patience:
-      error = None
-      if devices.is_first():
-        error = self._measure(module, self.validate)
+      error = self._measure(module, self.validate) if is_first else None
       self.validation.append(devices.share(error))
       record['validation_mse'] = self.validation[-1]
     last = self._is_over(epoch)
-    evaluates = last or epoch % self.eval_every == 0
-    if devices.is_first() and self.evaluate and evaluates:
+    if is_first and self.evaluate and (last or epoch % self.eval_every == 0):
       measured = self._measure(module, self.evaluate)
       record |= {f'eval_{k}': v for k, v in measured.items()}
     self.epoch, self.taken = epoch, loop.Taken()
-    if devices.is_first():
+    if is_first:
       # Before the checkpoint: every step that is saved has its record.
       self.workdir.append_metrics(record)
       self.report(self.stage, record)
       if last or epoch % self.checkpoint_every == 0:
-        self.saved.save(self._step, self.state, self.taken.to_json())
+        self._save()
 
   def _measure(self, module, function):
     """Calls a function of the model; a signal saves the position meanwhile."""
@@ -243,7 +235,7 @@ class _StageRun:
   def _save_and_leave(self) -> NoReturn:
     where = ''
     if devices.is_first():
-      self.saved.save(self._step, self.state, self.taken.to_json())
+      self._save()
       where = f' in {self.saved.directory / str(self._step)}'
     # No process leaves while the first one still saves.
     devices.share(None)
@@ -252,16 +244,8 @@ class _StageRun:
       f'{where}; the same command resumes from there'
     )
 
-  def _give_up(self, error) -> NoReturn:
-    """Ends the run for numbers that are not finite; saves nothing."""
-    kept = self.saved.list_steps() if devices.is_first() else []
-    before = f'step {kept[-1]}' if kept else 'the start of the stage'
-    first = self._first_step + self.epoch * self.recipe.steps_per_epoch
-    raise errors.RunError(
-      f'{self.stage.name}, epoch {self.epoch + 1}, step {first + error.step}:'
-      f' {error}. The checkpoint of {before} is kept; a smaller'
-      ' --learning_rate or weight may help.'
-    ) from error
+  def _save(self):
+    self.saved.save(self._step, self.state, self.taken.to_json())
 
   def _finish(self, module):
     """Returns the trained model, and records that it is finished."""
@@ -275,10 +259,7 @@ class _StageRun:
       if not recorded:
         _record(self.workdir, trained, self.trained.get(stage.parent))
       elif recorded['sha256'] != sha256:
-        raise errors.InputError(
-          f'{self.saved.directory} ends in parameters of sha256 {sha256[:12]};'
-          f' accepted: those of the manifest {recorded["sha256"][:12]}.'
-        )
+        self.saved.restore_last(recorded['sha256'], state)  # Raises InputError.
     return trained
 
   @property
@@ -294,10 +275,9 @@ class _StageRun:
 
 def save_finished(workdir: workdirs.WorkDir, trained: steps.Trained) -> None:
   """Saves a model that was trained elsewhere as a finished stage of a run."""
-  with checkpoints.StageCheckpoints(
-    workdir.checkpoints(trained.stage.name)
-  ) as saved:
-    step, progress = int(trained.state.step), loop.Taken().to_json()
+  directory = workdir.checkpoints(trained.stage.name)
+  step, progress = int(trained.state.step), loop.Taken().to_json()
+  with checkpoints.StageCheckpoints(directory) as saved:
     sha256 = saved.save(step, trained.state, progress)
   _record(workdir, dataclasses.replace(trained, sha256=sha256))
 
@@ -308,10 +288,8 @@ def _record(workdir, trained, parent=None):
   entry = {
     'stage': stage.to_json(),
     'module': models.describe_module(trained.module),
-    'parent': stage.parent,
     'parent_sha256': parent.sha256 if parent else None,
     'sha256': trained.sha256,
     'epochs': stage.epochs,
-    'seed': stage.seed,
   }
   workdir.record_stage(stage.name, entry)

@@ -1,8 +1,7 @@
 """The work directory of a run: manifest, metrics and results.
 
 `manifest.json` holds the configuration, where it ran and the finished stages,
-`metrics.jsonl` a line per epoch, `results.json` a row per model. Files appear
-whole or not at all.
+`metrics.jsonl` a line per epoch, `results.json` a row per model.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -51,12 +50,8 @@ class WorkDir:
         f' path without any of {" ".join(_PATTERNS)}.'
       )
     self.manifest = self._read_manifest()
+    self.figures = self.path / 'figures'
     self._metrics = self.path / 'metrics.jsonl'
-
-  @property
-  def figures(self) -> pathlib.Path:
-    """The folder of the run's figures."""
-    return self.path / 'figures'
 
   def checkpoints(self, stage: str) -> pathlib.Path:
     """Returns the folder of a stage's checkpoints."""
@@ -72,7 +67,6 @@ class WorkDir:
     """Keeps other processes from running here, and reads the manifest again.
 
     The directory is made, and removed again if nothing is written to it.
-    InputError is raised if another process has it.
     """
     made = [p for p in (self.path, *self.path.parents) if not p.exists()]
     lock = filelock.FileLock(self.path / _LOCK, timeout=0)
@@ -97,16 +91,11 @@ class WorkDir:
           path.rmdir()
 
   def check(self, config: Mapping[str, Any], resume: bool = True) -> None:
-    """Raises InputError unless a run may begin, or `resume` if it has begun.
-
-    `config` has the values by flag name, all that decide the result.
-    """
+    """Raises InputError unless a run may begin, or `resume` if it has begun."""
     if not self.is_complete:
       files.check_writable(self._name, self.path)
     if self.manifest is None:
-      if self.path.exists() and any(
-        path.name not in _OURS for path in self.path.iterdir()
-      ):
+      if {path.name for path in self.path.glob('*')} - {*_OURS}:
         raise errors.InputError(
           f'{self._name} holds files but no manifest.json; accepted: a new or'
           ' empty directory, or one in which a run has begun.'
@@ -139,13 +128,9 @@ class WorkDir:
   ) -> None:
     """Writes the manifest of a new run; a manifest that exists is kept.
 
-    Args:
-      experiment: name of the binary.
-      config: values by flag name, all that decide the result.
-      dataset: `name` and `fingerprint` of the training data; `attributes`, if
-        it has some; `options` of `registry.load`; `data_dir`, where it was.
-      planned: names of the stages, in order.
-      **entries: further JSON entries.
+    `config` has the values by flag name, all that decide the result; `dataset`
+    the `name` and `fingerprint` of the training data, its `attributes`, if any,
+    `options` of `registry.load`, and `data_dir`, where it was.
     """
     dataset = _as_json(dataset)
     if self.manifest is not None:
@@ -160,13 +145,13 @@ class WorkDir:
     with files.writing(self.path):
       self.path.mkdir(parents=True, exist_ok=True)
     manifest = {'experiment': experiment, 'config': config, 'dataset': dataset}
-    manifest |= {**describe(), **entries, 'planned': planned, 'stages': {}}
+    manifest |= {**_describe(), **entries, 'planned': planned, 'stages': {}}
     self._write_manifest(manifest)
 
   def record_stage(self, name: str, entry: Mapping[str, Any]) -> None:
     """Adds a finished stage to the manifest; see `runs.stages`."""
-    stages = {**self.manifest['stages'], name: entry}
-    self._write_manifest({**self.manifest, 'stages': stages})
+    stages = self.manifest['stages'] | {name: entry}
+    self._write_manifest(self.manifest | {'stages': stages})
 
   def append_metrics(self, record: Mapping[str, Any]) -> None:
     """Appends a record, which has `stage` and `step`, whole or not at all."""
@@ -188,9 +173,8 @@ class WorkDir:
     lines = files.read_bytes(self._metrics).split(b'\n')[:-1]
     for number, line in enumerate(lines, start=1):
       where = f'{self._metrics} line {number}'
-      record = files.parse_json(where, line)
-      _check_entries(where, record, {'stage': str, 'step': int})
-      records.append(record)
+      records.append(files.parse_json(where, line))
+      _check_entries(where, records[-1], {'stage': str, 'step': int})
     return records
 
   def drop_metrics_after(self, stage: str, step: int) -> None:
@@ -211,16 +195,14 @@ class WorkDir:
   ) -> None:
     """Writes results.json, which completes the run, with a row per model.
 
-    The protocol says in words how they were measured; entries are what else the
-    numbers depend on, such as `judges`.
+    The protocol says in words how they were measured.
     """
     results = {'experiment': experiment, 'protocol': protocol, **entries}
     self._write('results.json', {**results, 'rows': rows})
 
   def read_results(self) -> dict[str, Any]:
     """Returns the content of results.json; InputError if it is damaged."""
-    path = self.path / 'results.json'
-    results = files.read_json(path)
+    results = files.read_json(path := self.path / 'results.json')
     _check_entries(path, results, {'protocol': str, 'rows': list})
     return results
 
@@ -246,8 +228,8 @@ class WorkDir:
 def _check_entries(where, entries, kinds):
   """Raises InputError unless a dict has these entries, of these types."""
   for name, kind in kinds.items():
-    found = entries.get(name) if isinstance(entries, dict) else entries
-    if not isinstance(entries, dict) or not isinstance(found, kind):
+    found = entries.get(name) if isinstance(entries, dict) else None
+    if not isinstance(found, kind):
       raise errors.InputError(
         f'{where} has {name!r} {files.describe(found)}; accepted: what this'
         f' version writes there, a {kind.__name__}.'
@@ -264,7 +246,7 @@ _PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy')
 _VARIABLES = ('XLA_FLAGS', 'LIBTPU_INIT_ARGS', 'NVIDIA_TF32_OVERRIDE')
 
 
-def describe() -> dict[str, Any]:
+def _describe() -> dict[str, Any]:
   """Returns `versions`, `devices` and `environment` of the manifest."""
   versions = {name: importlib.metadata.version(name) for name in _PACKAGES}
   return {
@@ -284,11 +266,10 @@ def _read_commit():
   root = pathlib.Path(__file__).parents[2]
   if not (root / '.git').exists():  # An installed package.
     return None
-  command = 'git describe --always --exclude=* --abbrev=40 --dirty=+'
+  command = 'git describe --always --exclude=* --abbrev=40 --dirty=+'.split()
   try:
-    return subprocess.run(
-      command.split(), cwd=root, capture_output=True, check=True, text=True,
-      timeout=5,
-    ).stdout.strip()  # fmt: skip
+    return subprocess.check_output(
+      command, cwd=root, stderr=subprocess.DEVNULL, text=True, timeout=5
+    ).strip()
   except (OSError, subprocess.SubprocessError):
     return None

@@ -47,8 +47,6 @@ def _restore_last(path, sha256, template):
 def test_restored_is_what_was_saved(tmp_path):
   path, state = tmp_path / 'stage', _state(7)
   assert _recover(path) is None and not path.exists()
-  with pytest.raises(errors.InputError, match='holds no checkpoint'):
-    _restore_last(path, '0', state)
   [sha256] = _save(path, 7)
   assert sha256 == codes.hash_tree(state.params)
   found = _recover(path)
@@ -58,12 +56,12 @@ def test_restored_is_what_was_saved(tmp_path):
   # Without the optimizer, as for a model.
   alone = _restore_last(path, sha256, _state(0)._replace(opt_state=()))
   chex.assert_trees_all_equal(alone, state._replace(opt_state=()))
-  with pytest.raises(errors.InputError, match='manifest 000000000000'):
-    _restore_last(path, '0' * 64, state)
 
 
-def test_oldest_are_removed_and_a_saved_step_is_kept(tmp_path):
+def test_oldest_and_leftovers_of_a_kill_are_removed(tmp_path):
   _save(tmp_path, 1, 2, 3, 3)
+  (tmp_path / '4.orbax-checkpoint-tmp' / 'model').mkdir(parents=True)
+  assert _recover(tmp_path).step == 3
   assert sorted(p.name for p in tmp_path.iterdir()) == ['2', '3']
 
 
@@ -107,7 +105,6 @@ def _the_one_before_instead(path):
     lambda path: _flip_bytes(path / 'model'),
     lambda path: _flip_bytes(path / 'optimizer'),
     _flip_progress,
-    lambda path: (path / 'model' / '_METADATA').unlink(),
     lambda path: shutil.rmtree(path / 'model'),
     _the_one_before_instead,
   ],
@@ -135,21 +132,11 @@ def test_none_whole_is_refused_and_nothing_changed(tmp_path):
   (tmp_path / '2' / 'model' / '_METADATA').unlink()
   _flip_bytes(tmp_path / '1' / 'model')
   before = sorted(tmp_path.rglob('*'))
-  with pytest.raises(errors.InputError) as error:
+  with pytest.raises(errors.InputError, match=f'^{tmp_path}/2 .*/1 .*$'):
     _recover(tmp_path)
-  message = str(error.value)
-  assert f'{tmp_path}/1' in message and f'{tmp_path}/2' in message
-  assert '\n' not in message
   assert sorted(tmp_path.rglob('*')) == before
   with pytest.raises(errors.InputError, match=f'{tmp_path}/2 is damaged'):
     _restore_last(tmp_path, sha256, _state(0))
-
-
-def test_leftovers_of_a_kill_are_removed(tmp_path):
-  _save(tmp_path, 1, 2)
-  (tmp_path / '3.orbax-checkpoint-tmp' / 'model').mkdir(parents=True)
-  assert _recover(tmp_path).step == 2
-  assert sorted(p.name for p in tmp_path.iterdir()) == ['1', '2']
 
 
 # A full disk.
@@ -163,11 +150,9 @@ def test_failed_save_leaves_what_was_there(tmp_path, monkeypatch):
     raise OSError(errno.ENOSPC, 'No space left on device')
 
   monkeypatch.setattr(ocp.CheckpointManager, 'save', fail)
-  with pytest.raises(errors.StorageError) as raised:
+  match = f'^{tmp_path}/3 cannot be written .*MB free of.*$'
+  with pytest.raises(errors.StorageError, match=match):
     _save(tmp_path, 3)
-  message = str(raised.value)
-  assert f'{tmp_path}/3 cannot be written' in message
-  assert 'MB free of' in message and '\n' not in message
   assert sorted(p.name for p in tmp_path.iterdir()) == ['1', '2']
 
 

@@ -11,13 +11,6 @@ import pytest
 from jacsup_jax.runs import signals
 
 
-@pytest.fixture
-def recording():
-  signals.record()
-  yield
-  signals.release()
-
-
 def test_a_signal_is_recorded_and_handlers_are_restored():
   number = signal.SIGINT
   before = [signal.getsignal(n) for n in signals.SIGNALS]
@@ -32,18 +25,14 @@ def test_a_signal_is_recorded_and_handlers_are_restored():
   assert [signal.getsignal(n) for n in signals.SIGNALS] == before
 
 
-def test_a_signal_is_raised_where_it_may_be(recording):
-  with pytest.raises(signals.Interrupted):
-    with signals.raising():
-      os.kill(os.getpid(), signal.SIGTERM)
-      time.sleep(10)
-
-
-def test_a_signal_that_came_before_is_raised(recording):
-  os.kill(os.getpid(), signal.SIGTERM)
-  with pytest.raises(signals.Interrupted):
-    with signals.raising():
-      pytest.fail('the block was entered')
+def test_a_signal_is_raised_where_it_may_be_also_if_it_came_before():
+  signals.record()
+  with pytest.raises(signals.Interrupted), signals.raising():
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(10)
+  with pytest.raises(signals.Interrupted), signals.raising():
+    pytest.fail('the block was entered')
+  signals.release()
 
 
 def test_a_second_signal_ends_the_process_at_once():

@@ -19,14 +19,15 @@ def _begun(path, dataset=DATASET, **kwargs):
   return workdir
 
 
+def _refuses(match, function, *args, **kwargs):
+  with pytest.raises(errors.InputError, match=match) as error:
+    function(*args, **kwargs)
+  assert '\n' not in str(error.value)
+
+
 def test_differing_flags_are_listed_with_both_values(tmp_path):
-  _begun(tmp_path)
-  with pytest.raises(errors.InputError) as error:
-    workdirs.WorkDir(tmp_path).check({**CONFIG, 'seed': 1, 'new': 0.5})
-  message = str(error.value)
-  assert '--seed=0 there, 1 now' in message
-  assert '--new=None there, 0.5 now' in message
-  assert 'students' not in message and '\n' not in message
+  match = 'flags: --new=None there, 0.5 now; --seed=0 there, 1 now. Accepted'
+  _refuses(match, _begun(tmp_path).check, {**CONFIG, 'seed': 1, 'new': 0.5})
 
 
 def test_manifest_has_config_versions_and_environment(tmp_path, monkeypatch):
@@ -34,15 +35,12 @@ def test_manifest_has_config_versions_and_environment(tmp_path, monkeypatch):
   path = tmp_path / 'new' / 'run'
   _begun(path, teachers={'workdir': tmp_path})
   manifest = json.loads((path / 'manifest.json').read_text())
-  assert manifest['experiment'] == 'mnist'
   assert manifest['config'] == CONFIG and manifest['dataset'] == DATASET
-  assert manifest['planned'] == ['teacher', 'student_d01']
   assert manifest['stages'] == {} and manifest['devices']
   assert {'jax', 'flax', 'numpy', 'python'} <= set(manifest['versions'])
   environment = manifest['environment']
   assert environment['XLA_FLAGS'] == '--xla_cpu_enable_fast_math=false'
-  commit = environment['git_commit']
-  assert commit is None or len(commit.rstrip('+')) in (40, 64)
+  assert len((environment['git_commit'] or '0' * 40).rstrip('+')) == 40
   assert manifest['teachers'] == {'workdir': str(tmp_path)}
 
 
@@ -54,8 +52,9 @@ def test_same_flags_may_resume(tmp_path, monkeypatch):
   again.check(same)
   again.begin('other', {}, {**DATASET, 'data_dir': '/moved'})
   assert workdirs.WorkDir(tmp_path).manifest['config'] == CONFIG
-  with pytest.raises(errors.InputError, match='--resume'):
-    again.check(same, resume=False)
+  _refuses('--resume', again.check, same, resume=False)
+  other = {**DATASET, 'fingerprint': '4567'}
+  _refuses('0123.*4567', again.begin, 'mnist', CONFIG, other)
   monkeypatch.setenv('HOME', str(tmp_path))
   assert workdirs.WorkDir('~').manifest == again.manifest
 
@@ -65,16 +64,9 @@ def test_check_writes_nothing(tmp_path):
   assert not (tmp_path / 'new').exists()
   _begun(tmp_path / 'old')
   before = (tmp_path / 'old' / 'manifest.json').stat().st_mtime_ns
-  with pytest.raises(errors.InputError):
-    workdirs.WorkDir(tmp_path / 'old').check({})
+  _refuses('other flags', workdirs.WorkDir(tmp_path / 'old').check, {})
   [path] = (tmp_path / 'old').iterdir()
   assert path.stat().st_mtime_ns == before
-
-
-def test_other_data_are_refused(tmp_path):
-  _begun(tmp_path)
-  with pytest.raises(errors.InputError, match='0123.*4567'):
-    _begun(tmp_path, dataset={**DATASET, 'fingerprint': '4567'})
 
 
 @pytest.mark.parametrize(
@@ -90,9 +82,7 @@ def test_damaged_manifest_is_refused_in_one_line(tmp_path, change):
   _begun(tmp_path)
   for text in (json.dumps(change(json.loads(path.read_text()))), '{"a": {'):
     path.write_text(text)
-    with pytest.raises(errors.InputError, match='manifest.json') as error:
-      workdirs.WorkDir(tmp_path)
-    assert '\n' not in str(error.value)
+    _refuses('manifest.json', workdirs.WorkDir, tmp_path)
 
 
 # Metrics.
@@ -127,8 +117,7 @@ def test_steps_after_a_checkpoint_are_dropped_of_its_stage_alone(tmp_path):
 def test_damaged_line_is_refused_by_number(tmp_path, line):
   path = tmp_path / 'metrics.jsonl'
   path.write_text(f'{{"stage": "a", "step": 1}}\n{line}\n')
-  with pytest.raises(errors.InputError, match='metrics.jsonl line 2'):
-    workdirs.WorkDir(tmp_path).read_metrics()
+  _refuses('metrics.jsonl line 2', workdirs.WorkDir(tmp_path).read_metrics)
 
 
 def test_failed_append_leaves_whole_lines(tmp_path):
@@ -154,14 +143,8 @@ def test_results_are_json(tmp_path):
   }
   assert workdir.read_results()['rows'][0]['each'] == [0, 1]
   assert workdir.is_complete and workdirs.WorkDir(tmp_path).is_complete
-
-
-@pytest.mark.parametrize('text', ['{"rows": []}', '{'])
-def test_damaged_results_are_refused(tmp_path, text):
-  workdir = _begun(tmp_path)
-  (tmp_path / 'results.json').write_text(text)
-  with pytest.raises(errors.InputError, match='results.json'):
-    workdir.read_results()
+  (tmp_path / 'results.json').write_text('{"rows": []}')
+  _refuses('results.json', workdir.read_results)
 
 
 @pytest.mark.parametrize('name', ['run[lr=1e-3]', 'a*', 'b?c', 'x]'])
@@ -169,27 +152,23 @@ def test_paths_that_orbax_would_glob_are_refused(tmp_path, name):
   link = tmp_path / 'link'
   link.symlink_to(tmp_path / name)
   for path in (tmp_path / name, tmp_path / name / 'run', link / 'run'):
-    with pytest.raises(errors.InputError, match='could not be read back'):
-      workdirs.WorkDir(path)
+    _refuses('could not be read back', workdirs.WorkDir, path)
   assert list(tmp_path.iterdir()) == [link]
 
 
 def test_files_and_directories_of_something_else_are_refused(tmp_path):
   workdirs.WorkDir(tmp_path).check(CONFIG)  # Empty.
   (tmp_path / 'letter.txt').write_text('dear')
-  with pytest.raises(errors.InputError, match='no manifest.json'):
-    workdirs.WorkDir(tmp_path).check(CONFIG)
-  with pytest.raises(errors.InputError, match='is a file'):
-    workdirs.WorkDir(tmp_path / 'letter.txt')
+  _refuses('no manifest.json', workdirs.WorkDir(tmp_path).check, CONFIG)
+  _refuses('is a file', workdirs.WorkDir, tmp_path / 'letter.txt')
   assert [p.name for p in tmp_path.iterdir()] == ['letter.txt']
 
 
 def test_a_second_run_is_refused(tmp_path):
   workdir = workdirs.WorkDir(tmp_path / 'new' / 'run')
   with workdir.locked():
-    with pytest.raises(errors.InputError, match='in use by another run'):
-      with workdirs.WorkDir(tmp_path / 'new' / 'run').locked():
-        pass
+    second = workdirs.WorkDir(tmp_path / 'new' / 'run').locked()
+    _refuses('in use by another run', second.__enter__)
     workdir.check(CONFIG)  # The lock is not a file of something else.
     assert (tmp_path / 'new' / 'run').exists()
   # Nothing was written.
