@@ -107,6 +107,7 @@ def face_flags(root, faces):
       '--dataset=celeba_folder', f'--data_dir={faces}', '--image_size=8',
       '--batch_size=4', '--first_width=4', '--last_width=8',
       '--nuisance_dims=4,8', '--epochs=1', '--student_epochs=1',
+      '--cycle_epochs=0',
       '--strengths=1,4', '--judge_epochs=1', '--judge_first_width=4',
       '--judge_last_width=8', '--judge_hidden=8',
       f'--judge_workdir={root / "face_judge"}',
@@ -147,10 +148,10 @@ def svhn_run(root, invoke) -> pathlib.Path:
 
 @pytest.fixture(scope='session')
 def celeba_run(root, face_flags, invoke) -> pathlib.Path:
-  """A run of a teacher in two phases, a student and Fader Networks."""
+  """A run of a teacher, a student and Fader Networks."""
   status, _, err = invoke(
       celeba.main, celeba.Config(), *face_flags,
-      f'--workdir={root / "celeba"}', '--cycle_epochs=1', '--fader_epochs=1',
+      f'--workdir={root / "celeba"}', '--fader_epochs=1',
   )  # fmt: skip
   assert status == 0, err
   return root / 'celeba'

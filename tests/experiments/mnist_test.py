@@ -144,23 +144,6 @@ def test_a_teacher_that_does_not_fit_is_refused(
   assert not (tmp_path / 'x').exists()
 
 
-@pytest.mark.slow
-def test_all_that_is_beyond_the_paper_trains_too(digit_flags, root, invoke):
-  # The parts of mnist_best.flags, a plateau, and other losses.
-  status, _, err = invoke(
-      mnist.main, mnist.Config(), *digit_flags, f'--workdir={root / "beyond"}',
-      '--students=student_from_scratch', '--first_teacher=neighbors',
-      '--num_neighbors=3', '--lambda_check=0.02', '--eval_split=validation',
-      '--grow_when=plateau', '--lambda_hsic=0.1',
-  )  # fmt: skip
-  assert status == 0, err
-  results, records = _read(root / 'beyond')
-  assert results['protocol'].startswith('validation split')
-  assert 'neighbor_embedding' in records[0] and 'swap_check' in records[1]
-  assert all('validation_mse' in record for record in records)
-  assert results['rows'][1]['lambda_check'] == 0.02
-
-
 # Processes.
 
 
