@@ -77,9 +77,6 @@ def _all_zero(tree):
   return all(not np.any(np.asarray(x)) for x in jax.tree.leaves(tree))
 
 
-# Values.
-
-
 def test_factors_are_the_labels(state, batch):
   encode, decode = map(jax.jit, (models.Model.encode, models.Model.decode))
   model = models.Model(MODULE, state.params, state.batch_stats)
@@ -135,9 +132,6 @@ def test_flags_and_stages():
   assert config.Stage.from_json(stage.to_json()) == stage
   chain = fader.make_flags(attributes.AttributesConfig(weight_decay=1.0), flags)
   assert (chain.learning_rate, chain.weight_decay) == (0.5, 0.0)
-
-
-# Gradients.
 
 
 def test_discriminator_trains_nothing_else(state, batch):

@@ -14,9 +14,6 @@ from jacsup_jax.core import codes
 FLAT = np.arange(6, dtype=np.float32).reshape(2, 3)
 
 
-# Values.
-
-
 def test_factors_come_first():
   code = codes.split(FLAT, 2)
   np.testing.assert_array_equal(code.factors, [[0, 1], [3, 4]])
@@ -49,9 +46,6 @@ def test_wrong_ranks_raise():
     codes.swap_factors(code, jnp.array([[0, 1]]))
 
 
-# Gradients.
-
-
 def test_gradient_of_a_swap_goes_back_to_the_partner():
   weights = jnp.array([[1.0], [10.0], [100.0]])
 
@@ -69,9 +63,6 @@ def test_gradient_of_a_flip_is_zero_in_the_flipped_factor():
   code = codes.Code(jnp.array([[0.5, 2.0]]), jnp.zeros((1, 1)))
   total = lambda code: jnp.sum(codes.flip_factor(code, 0, 3.0).factors)
   np.testing.assert_array_equal(jax.grad(total)(code).factors, [[0.0, 1.0]])
-
-
-# Invariants.
 
 
 @pytest.mark.parametrize('num_factors', [0, 1, 3])

@@ -77,9 +77,6 @@ def test_sizes_of_faces_are_powers_of_two():
       config.check_image_size(size)
 
 
-# Invariants.
-
-
 @pytest.mark.parametrize(
   'weights',
   [

@@ -55,9 +55,6 @@ def _grow(params, model, seed, **kwargs):
   return _grow_tree(params, _init(model, seed)['params'], **kwargs)
 
 
-# Values.
-
-
 def test_new_units_stand_at_the_position_newest_first():
   small = {'kernel': jnp.array([[1.0, 2.0]])}
   fresh = {'kernel': jnp.array([[10.0, 20.0, 30.0, 40.0]])}
@@ -105,9 +102,6 @@ def test_errors_name_the_leaf_and_both_shapes(old, new, position):
     growth.grow(*trees, position=position)
   for part in ("['decoder']['dense_0']", str(old), str(new)):
     assert part in str(error.value)
-
-
-# Invariants.
 
 
 @families

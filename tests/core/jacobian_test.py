@@ -61,9 +61,6 @@ def _factor_jacobian(decode, code):
   return jax.vmap(one)(*code)
 
 
-# Values.
-
-
 @ALL
 def test_decoder_whose_shape_changes_with_the_code_is_refused(name):
   # A row too few, whatever the number of codes.
@@ -122,9 +119,6 @@ def test_joint_secant_is_the_secant():
   chex.assert_trees_all_equal(plain, secant(images=plain.images))
 
 
-# Gradients.
-
-
 @ALL
 def test_gradient_of_the_teacher_is_exactly_zero(name):
   @functools.partial(jax.grad, argnums=(0, 1, 2, 3))
@@ -154,9 +148,6 @@ def test_gradient_of_the_student_agrees_with_differences(name):
   chex.assert_numerical_grads(
     total, (KERNEL, CODE.factors), order=1, atol=1e-2, rtol=1e-2
   )
-
-
-# Invariants.
 
 
 def test_secant_of_linear_decoders_is_their_jacobians_difference():

@@ -28,9 +28,6 @@ def _images(values):
   return np.reshape(values, (-1, 1, 2, 1))
 
 
-# Values.
-
-
 @pytest.mark.parametrize(
   ('loss', 'args', 'expected'),
   [
@@ -101,9 +98,6 @@ def test_cross_covariance_without_nuisance_is_zero(squared):
   assert losses.cross_covariance_loss(*args, squared=squared) == 0.0
 
 
-# Gradients.
-
-
 def test_gradient_of_hinge_is_zero_beyond_the_margin():
   attributes = jnp.array([[1.0, 1.0], [1.0, -1.0]])
   total = lambda y: jnp.sum(losses.attribute_hinge_loss(y, attributes))
@@ -145,9 +139,6 @@ def test_gradient_of_neighbor_embedding_agrees_with_differences():
     atol=5e-2,
     rtol=5e-2,
   )
-
-
-# Invariants.
 
 
 def test_neighbor_embedding_of_parts_is_that_of_the_whole_batch():

@@ -31,9 +31,6 @@ def _cosines(kernel):
   return regularizers.column_losses(functools.partial(_linear, kernel), code)
 
 
-# Values.
-
-
 def test_hsic_of_two_examples_by_hand():
   # Kernels [[1, k], [k, 1]] with k = exp(-d^2 / 2 s^2). Centred, the first is
   # (1 - k) / 2 [[1, -1], [-1, 1]], so the trace is (1 - k) (1 - l).
@@ -66,9 +63,6 @@ def test_one_example_has_no_hsic():
     regularizers.hsic_loss(jnp.ones((1, 2)), jnp.ones((1, 2)))
 
 
-# Gradients.
-
-
 def test_units_without_effect_have_a_finite_gradient():
   kernel = np.zeros((3, 4), np.float32)
   kernel[0, 0] = 1.0
@@ -87,9 +81,6 @@ def test_constant_values_have_no_hsic_and_a_finite_gradient():
   np.testing.assert_allclose(HSIC(nuisance, jnp.zeros((8, 0))), 0.0, atol=1e-7)
 
 
-# Invariants.
-
-
 def test_cosines_do_not_see_the_strength_of_a_unit():
   kernel = _normal(0, 3, 4)
   weaker = kernel * np.array([[1e-2], [1.0], [-30.0]], np.float32)
@@ -104,9 +95,6 @@ def test_hsic_over_an_axis_is_that_of_the_whole_batch():
     lambda y, z: HSIC(y, z, axis_name='shards'), axis_name='shards'
   )(*(x.reshape(2, 4, -1) for x in values))
   np.testing.assert_allclose(spread, np.full(2, HSIC(*values)), rtol=1e-5)
-
-
-# Oracle and anti-oracle.
 
 
 def test_hsic_tells_dependence_from_independence():

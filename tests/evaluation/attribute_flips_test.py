@@ -70,9 +70,6 @@ def _measure(encode, decode, images):
   )
 
 
-# Values.
-
-
 def test_counts_by_hand():
   # This judge sees attribute 0 only beyond 3, and always sees attribute 1; its
   # attribute 2 follows pixel 0.
@@ -154,9 +151,6 @@ def test_strength_that_works_is_chosen():
   np.testing.assert_array_equal(rates, [0, 1, 0, 0])
 
 
-# Invariants.
-
-
 def test_factors_may_be_the_labels():
   encode = lambda images, labels: codes.Code(1.0 * labels, images)
   blank = np.full_like(IMAGES, 128)
@@ -165,9 +159,6 @@ def test_factors_may_be_the_labels():
   assert row['judge_accuracy'] < 1
   assert row['judge_accuracy_reconstructions'] == 1
   assert row['attribute_flips'] == row['preservation'] == 1
-
-
-# Oracle and anti-oracle.
 
 
 def test_oracle_flips_everything_and_keeps_the_rest():

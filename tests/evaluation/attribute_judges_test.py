@@ -22,9 +22,6 @@ def _classify(judge):
   )
 
 
-# Values.
-
-
 def test_accuracy_is_that_of_numpy(face_judge, faces):
   data = faces[1]
   images = data.images.astype(np.float32) / 127.5 - 1
@@ -53,9 +50,6 @@ def test_best_epoch_is_kept(trained_face_judge, faces):
   # The weights are those of that epoch.
   counts = attribute_judges.compute_accuracy(face_judge, faces[1])
   np.testing.assert_allclose(counts.accuracy, face_judge.accuracy, atol=0.011)
-
-
-# Invariants.
 
 
 def test_data_on_disk_are_read_in_parts(face_judge, faces, monkeypatch):
@@ -102,9 +96,6 @@ def test_selection_of_other_attributes_is_refused(faces):
   other = dataclasses.replace(faces[1], attribute_names=('Top', 'Bald'))
   with pytest.raises(errors.InputError, match='Top, Bald'):
     attribute_judges.train(faces[0], other)
-
-
-# Oracle and anti-oracle.
 
 
 def test_judge_learns_what_can_be_told(face_judge, faces):

@@ -83,9 +83,6 @@ def _count(model):
   return np.asarray(counts.followed), np.asarray(counts.pairs)
 
 
-# Values.
-
-
 def test_mse_is_the_mean_over_images_and_pixels():
   # Black and white against 0.5: 0.25 everywhere. Against black: 0 and 1.
   images = jnp.array([0, 255], jnp.uint8).reshape(2, 1, 1, 1)
@@ -117,9 +114,6 @@ def test_summary_of_hand_made_counts():
   assert row['judge_accuracy'] == 0.75
   assert row['judge_accuracy_reconstructions'] == 0.5
   np.testing.assert_allclose(row['psnr'], 20.0, rtol=1e-6)
-
-
-# Oracle and anti-oracle.
 
 
 def test_oracle_scores_one():
@@ -154,9 +148,6 @@ def test_noisy_judge_has_its_own_keys():
   # A judge that guesses: one in ten, where the clean judge gives 1. With the
   # same key before and after a swap it would say the same twice: never.
   np.testing.assert_allclose(followed[1] / pairs[1], 0.1, atol=0.04)
-
-
-# Invariants.
 
 
 def test_ensemble_measures_each_judge():

@@ -45,9 +45,6 @@ def values(found):
   return {name: score.value for name, score in found.items()}
 
 
-# Values by hand.
-
-
 def test_mig_by_hand():
   # Unit 0 is label 0, unit 1 tells it of the table above; of label 1, which
   # is independent of both, nothing is told.
@@ -121,9 +118,6 @@ def test_dci_of_importance_by_hand():
   np.testing.assert_allclose(complete.parts, [1 - entropy, 1])
 
 
-# Oracles.
-
-
 def test_labels_as_codes_score_one():
   labels = full(16, 3)
   found = values(
@@ -137,9 +131,6 @@ def test_labels_as_codes_score_one():
   }  # fmt: skip
   for name, value in found.items():
     assert value == pytest.approx(1, abs=1e-6), name
-
-
-# Anti-oracles.
 
 
 def test_independent_codes_score_zero():
@@ -164,9 +155,6 @@ def test_a_rotation_of_all_labels_over_all_units_scores_zero():
     assert 0 <= value <= 0.1, name
 
 
-# Invariants.
-
-
 def test_order_sign_scale_and_names_of_classes_do_not_count():
   rng = np.random.default_rng(1)
   labels = rng.integers(0, 4, (200, 2))
@@ -180,9 +168,6 @@ def test_order_sign_scale_and_names_of_classes_do_not_count():
     assert first[name].value == pytest.approx(again[name].value, abs=1e-12)
   flipped = score('sap', -codes, labels)
   assert first['sap'].value == pytest.approx(flipped.value)
-
-
-# What is undefined is said, and never NaN.
 
 
 def _strict(score):

@@ -65,9 +65,6 @@ def _agreement(student, teacher):
   return jacobian_agreement.compute_agreement(products, NAMES)
 
 
-# Values.
-
-
 def test_agreement_by_hand():
   # Columns (3, 4) against (3, 0): cosine 9 / 15, norms 5 and 3. Columns
   # (0, -1) against (0, 2): opposite, norms 1 and 2.
@@ -90,9 +87,6 @@ def test_principal_directions_by_hand():
   )(_code())
   np.testing.assert_allclose(found.singular_values, [5, 3, 1], rtol=1e-5)
   np.testing.assert_allclose(found.directions, np.eye(4)[[1, 3, 0]], atol=1e-4)
-
-
-# Against the Jacobian itself.
 
 
 def test_products_are_those_of_jacfwd():
@@ -131,9 +125,6 @@ def test_directions_are_those_of_svd(batch_size):
   overlap = np.sum(directions * vectors[:3], axis=1)
   np.testing.assert_allclose(np.abs(overlap), 1, atol=1e-4)
   assert np.max(found.residuals) < 1e-5
-
-
-# What is undefined, and bad input.
 
 
 def test_zero_columns_are_said_and_left_out():

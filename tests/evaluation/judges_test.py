@@ -18,9 +18,6 @@ from jacsup_jax.evaluation import judges
 NAME = 'judge.safetensors'
 
 
-# Values.
-
-
 def test_accuracy_is_that_of_numpy(class_ensemble, quadrants):
   test = quadrants[1]
   for i, accuracy in enumerate(class_ensemble.accuracy):
@@ -39,9 +36,6 @@ def test_epochs_are_reported(trained_class_judges):
   assert [report[:2] for report in reports] == [(i, 4) for i in range(1, 5)]
   losses = [metrics['loss'] for _, _, metrics in reports]
   assert losses[-1] < losses[0] < 2
-
-
-# Invariants.
 
 
 def test_seeds_are_judges_of_their_own(class_ensemble):
@@ -103,9 +97,6 @@ def test_fewer_images_than_a_batch_are_the_users_mistake():
   data = registry.Dataset('small', 'train', images, labels)
   with pytest.raises(errors.InputError, match='=small has 5 .* 128 or'):
     judges.train('small', data, data, seeds=(0,), epochs=1)
-
-
-# Files of judges.
 
 
 @dataclasses.dataclass(frozen=True)

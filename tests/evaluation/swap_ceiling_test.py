@@ -66,9 +66,6 @@ def _measure(contrast, images):
   return swap_ceiling.measure_rates(Teacher(contrast), Judges(), images, SHARES)
 
 
-# Values.
-
-
 def test_exact_student_by_hand():
   # Teacher draws half of the first pixel, and 0.5: residuals (0.4, -0.3) and
   # (0.1, 0.5). Half of them stays with the recipient.
@@ -93,9 +90,6 @@ def test_share_of_an_error():
   assert swap_ceiling.share_of_error(0.0, 0.0) is None
 
 
-# Invariants.
-
-
 def test_error_falls_with_the_share(images):
   teacher = Teacher(0.5)
   mse = reconstruction.compute_mse(teacher, images)
@@ -107,9 +101,6 @@ def test_error_falls_with_the_share(images):
   )
   # (1 - r)^2 of the teacher's.
   np.testing.assert_allclose(found, [0, mse / 4, mse], rtol=1e-5, atol=1e-12)
-
-
-# Oracle and anti-oracles.
 
 
 def test_a_teacher_of_the_class_has_no_ceiling(images):
@@ -130,9 +121,6 @@ def test_a_teacher_of_nothing_moves_nothing(images):
   assert perfect == 0
   # One class everywhere: no pairs, and no rate.
   assert nothing is None
-
-
-# Of a run.
 
 
 def test_ceilings_are_of_the_students_of_a_run(images):

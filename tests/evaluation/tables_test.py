@@ -98,9 +98,6 @@ def test_attributes_by_hand():
   assert len({len(line) for line in lines[2:]}) == 1
 
 
-# Means and deviations over seeds.
-
-
 def test_a_table_has_means_and_deviations_by_hand():
   heading, line, explanation = tables.format_rows([SEED_0, SEED_1]).split('\n')
   # (0.5 + 0.7) / 2, and 0.1 sqrt(2).
@@ -118,9 +115,6 @@ def test_an_effect_is_of_pairs():
   # Differences of 20 and 30 points, though each chain varies on its own.
   line = tables.format_effect([SEED_0, SEED_1, *without])
   assert line.endswith('35.0% ± 7.1% without: +25.0 ± 7.1 points.')
-
-
-# Invariants.
 
 
 @pytest.mark.parametrize(

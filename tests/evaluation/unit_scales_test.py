@@ -41,9 +41,6 @@ def measure(images, model=Model(), names=('Smiling', 'Male')):
   return unit_scales.measure(model, images, names)
 
 
-# Values.
-
-
 # Less than a batch; some and an incomplete one.
 @pytest.mark.parametrize('count', [1, 150])
 def test_units_are_those_of_numpy(count):
@@ -64,9 +61,6 @@ def test_units_are_those_of_numpy(count):
       rtol=1e-6,
     )
   assert units[1].deviation == 0
-
-
-# Invariants.
 
 
 def test_a_map_of_nuisance_gives_no_unit():

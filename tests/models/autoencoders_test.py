@@ -65,9 +65,6 @@ def _kernels(module, part):
   return {x['kernel'].shape[-2:] for x in shapes['params'][part].values()}
 
 
-# Values.
-
-
 def test_sizes_are_the_papers():
   pairs = lambda *sizes: set(itertools.pairwise(sizes))
   # Appendix A.1 of Lezama (2019): 784-256-128-64-(2 + 14), and back.
@@ -158,9 +155,6 @@ def test_sizes_of_svhn_are_multiples_and_of_faces_powers_of_two():
       make(2, image_size=12)
 
 
-# Gradients.
-
-
 @MAKERS
 def test_gradients_reach_every_parameter(make):
   # A unit of SVHN that starts below 0 has none with a ReLU.
@@ -200,9 +194,6 @@ def test_jacobian_of_the_decoder(make):
   np.testing.assert_allclose(columns, rows, atol=1e-6)
   # Each unit of the code has an effect of its own.
   assert np.linalg.matrix_rank(np.reshape(columns, (-1, 3)), tol=1e-9) == 3
-
-
-# Invariants.
 
 
 @FLAT

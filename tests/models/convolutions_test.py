@@ -62,9 +62,6 @@ def _up_by_channels(x, factors, kernel):
   )
 
 
-# Values.
-
-
 def test_other_shapes_raise():
   with pytest.raises(AssertionError):
     convolutions.down(jnp.zeros((1, 3, 4, 2)), jnp.zeros((4, 4, 2, 1)))
@@ -79,9 +76,6 @@ def test_reversing_a_kernel_twice_gives_it_back():
   assert reverse(kernel).shape == (4, 4, 2, 3)
   np.testing.assert_array_equal(reverse(kernel)[3, 0, 1, 2], kernel[0, 3, 2, 1])
   np.testing.assert_array_equal(reverse(reverse(kernel)), kernel)
-
-
-# Gradients.
 
 
 @pytest.mark.parametrize(
@@ -126,9 +120,6 @@ def test_keep_is_the_identity_and_so_is_its_derivative():
   np.testing.assert_array_equal(
     jax.vmap(convolutions.keep)(x[:, jnp.newaxis]), x[:, jnp.newaxis]
   )
-
-
-# Invariants.
 
 
 @pytest.mark.parametrize('operands_and_forms', FORMS.values(), ids=FORMS.keys())

@@ -52,9 +52,6 @@ def test_parameters_are_float32_whatever_it_computes_in(make):
   assert all(x.dtype == jnp.float32 for x in jax.tree.leaves(variables))
 
 
-# Invariants.
-
-
 def test_first_units_do_not_depend_on_how_many_there_are():
   init = layers.uniform_by_unit(64)
   small = init(jax.random.key(3), (64, 4))
@@ -291,9 +288,6 @@ def test_up_convolution_is_torchs_of_maps_and_of_constants():
   )
 
 
-# BatchNorm of values thousands of deviations from zero.
-
-
 def test_batch_norm_keeps_its_digits_far_from_zero():
   x = 1000 + jax.random.normal(jax.random.key(0), (64, 2, 2, 3))
   stats = {'mean': jnp.full(3, 999.5), 'var': jnp.ones(3)}
@@ -325,9 +319,6 @@ def test_batch_norm_of_a_constant_is_its_bias():
   np.testing.assert_array_equal(apply(x), np.full(x.shape, 3.0))
   gradient = jax.grad(lambda x: jnp.sum(jnp.square(apply(x))))(x)
   assert np.all(np.isfinite(gradient))
-
-
-# Gradients.
 
 
 @pytest.mark.parametrize('block', [layers.DownBlock, layers.UpBlock])

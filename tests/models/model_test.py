@@ -35,9 +35,6 @@ def _encode(model, images):
   return model.encode(images)
 
 
-# Values.
-
-
 @pytest.mark.parametrize('module', MODULES, ids=lambda m: type(m).__name__)
 def test_model_applies_its_module(module):
   model = _bind(module)
@@ -70,9 +67,6 @@ def test_bytes_become_floats_of_the_range(low):
   np.testing.assert_array_equal(models.to_range(floats, (low, 1)), floats)
   with pytest.raises(errors.InputError, match='images are int32; accepted'):
     models.to_range(jnp.zeros((1, 2, 2, 1), jnp.int32), (low, 1))
-
-
-# Invariants.
 
 
 def test_models_of_one_module_share_a_program():

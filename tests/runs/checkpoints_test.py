@@ -41,9 +41,6 @@ def _restore_last(path, sha256, template):
     return saved.restore_last(sha256, template)
 
 
-# Invariants.
-
-
 def test_restored_is_what_was_saved(tmp_path):
   path, state = tmp_path / 'stage', _state(7)
   assert _recover(path) is None and not path.exists()
@@ -137,9 +134,6 @@ def test_none_whole_is_refused_and_nothing_changed(tmp_path):
   assert sorted(tmp_path.rglob('*')) == before
   with pytest.raises(errors.InputError, match=f'{tmp_path}/2 is damaged'):
     _restore_last(tmp_path, sha256, _state(0))
-
-
-# A full disk.
 
 
 def test_failed_save_leaves_what_was_there(tmp_path, monkeypatch):

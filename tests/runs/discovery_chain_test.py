@@ -89,9 +89,6 @@ def test_resumed_within_a_grown_stage_is_bit_identical(finished, tmp_path):
     chex.assert_trees_all_equal(found.state, expected.state)
 
 
-# Growth.
-
-
 @pytest.mark.parametrize(
   ('make', 'normalize'),
   [(_make_module, False), (_make_coloured, True), (_make_coloured, False)],

@@ -64,24 +64,19 @@ def test_numbers_and_pictures_are_written(tmp_path):
   assert _shown(tmp_path / 'student') == {'loss': {20: 2.0}}
 
 
-def test_steps_that_are_taken_again_are_shown_once(tmp_path):
+def test_steps_that_are_taken_again_are_shown_once_and_earlier_ones_added(
+  tmp_path,
+):
   run = _Run()
+  run.add(None, 10, 'finished', loss=7.0)
+  run.add(None, 10, loss=10.0)
   with run.open(tmp_path) as events:
-    for step in (10, 20, 30):
+    for step in (20, 30):
       run.add(events, step, loss=float(step))
-  run.records = run.records[:1]  # Resumed from step 10.
+  run.records = run.records[:2]  # Resumed from step 10.
   with run.open(tmp_path) as events:
     run.add(events, 20, loss=22.0)
   assert _shown(tmp_path / 'teacher') == {'loss': {10: 10.0, 20: 22.0}}
-
-
-def test_records_from_before_event_files_are_added(tmp_path):
-  run = _Run()
-  run.add(None, 10, loss=1.0)
-  run.add(None, 10, 'finished', loss=7.0)
-  with run.open(tmp_path) as events:
-    run.add(events, 20, loss=2.0)
-  assert _shown(tmp_path / 'teacher') == {'loss': {10: 1.0, 20: 2.0}}
   assert _shown(tmp_path / 'finished') == {'loss': {10: 7.0}}
 
 

@@ -61,30 +61,21 @@ def test_a_directory_without_a_run_is_refused(tmp_path):
     runs.Run.open('gs://x', '--teacher_workdir')
 
 
-@pytest.mark.parametrize(
-  ('changes', 'match'),
-  [
-    ({'module': {'name': 'Unknown'}}, "model named 'Unknown'"),
-    ({'stage': {'name': 'd1'}}, 'stage of a manifest cannot be read'),
-    ({'sha256': '0' * 64}, 'the manifest 000000000000'),
-    ({'nuisance_dim': 3}, r'of shape .*; accepted: \('),
-  ],
-)
-def test_nonsense_in_a_manifest_is_refused_in_one_line(
-  finished, tmp_path, changes, match
-):
+def test_nonsense_in_a_manifest_is_refused_in_one_line(finished, tmp_path):
   path, (_, student) = finished
-  if 'nuisance_dim' in changes:  # A module of another size.
-    module = models.describe_module(student.module)
-    changes = {'module': module | changes}
-  manifest = json.loads((path / 'manifest.json').read_text())
-  manifest['stages']['d1'] |= changes
-  (tmp_path / 'manifest.json').write_text(json.dumps(manifest))
   (tmp_path / 'checkpoints').symlink_to(path / 'checkpoints')
-  run = runs.Run.open(tmp_path)
-  with pytest.raises(errors.InputError, match=match) as error:
-    run.restore('d1')
-  assert '\n' not in str(error.value)
+  larger = models.describe_module(student.module) | {'nuisance_dim': 3}
+  for changes, match in (
+    ({'module': {'name': 'Unknown'}}, "^.*model named 'Unknown'.*$"),
+    ({'stage': {'name': 'd1'}}, '^.*stage of a manifest cannot be read.*$'),
+    ({'sha256': '0' * 64}, '^.*the manifest 000000000000.*$'),
+    ({'module': larger}, r'^.*of shape .*; accepted: \(.*$'),
+  ):
+    manifest = json.loads((path / 'manifest.json').read_text())
+    manifest['stages']['d1'] |= changes
+    (tmp_path / 'manifest.json').write_text(json.dumps(manifest))
+    with pytest.raises(errors.InputError, match=match):
+      runs.Run.open(tmp_path).restore('d1')
 
 
 def test_data_are_loaded_as_for_the_run(tmp_path, monkeypatch):

@@ -54,9 +54,6 @@ def _check_same_after(path, undisturbed, **kwargs):
   _assert_same(path, quadratic.run(path, **kwargs), undisturbed)
 
 
-# Values.
-
-
 def test_metrics_have_every_epoch_once_and_the_manifest_parents(undisturbed):
   path, trained = undisturbed
   records = quadratic.read_metrics(path)
@@ -161,9 +158,6 @@ def test_a_stage_ends_on_a_plateau_also_when_resumed(tmp_path):
   _assert_same(tmp_path / 'b', resumed, (tmp_path / 'a', trained))
 
 
-# Signals.
-
-
 def test_signals_to_any_process_are_bit_identical(
   undisturbed, tmp_path, monkeypatch
 ):
@@ -221,9 +215,6 @@ def test_sigkill_of_a_process(undisturbed, tmp_path):
   _check_same_after(tmp_path, undisturbed)
 
 
-# Numbers that are not finite.
-
-
 @pytest.mark.parametrize(
   ('step', 'where', 'kept'),
   [
@@ -242,9 +233,6 @@ def test_not_finite_names_stage_step_and_term(
   assert f'The checkpoint of {kept} is kept' in message
   # Nothing is saved: a run without the fault ends like any other.
   _check_same_after(tmp_path, undisturbed)
-
-
-# Damage, and a full disk.
 
 
 def test_damaged_newest_checkpoint_is_named_and_the_one_before_used(
