@@ -27,12 +27,10 @@ def load(
 ) -> registry.Dataset:
   """Loads one split of M examples, in the order of the file.
 
-  Python objects are refused. `data_dir` is the file, or a folder with no other
-  .npz file. It holds
+  `data_dir` is the file, or a folder with no other .npz file. It holds
 
   - `images`: `[M, H, W, C]` or grey `[M, H, W]`, C of 1 or 3. uint8, or floats
-    in [0, 1] or in [0, 255], which are rounded to 8 bits. Floats of which none
-    is above 1 are taken for the former.
+    in [0, 1] or in [0, 255], which are rounded to 8 bits.
   - `labels`: `[M]` whole numbers from 0 to 999.
   - `split`: `[M]` strings, 'train' or 'test', each at least once.
   - `num_classes`: optional, above every label; else the largest label plus 1.
@@ -43,11 +41,8 @@ def load(
   if images.ndim == 3:
     images = images[..., np.newaxis]
   if images.ndim != 4 or images.shape[-1] not in (1, 3) or not images.size:
-    _refuse(
-      path,
-      f'images of shape {images.shape}',
-      '(M, H, W, 1), (M, H, W, 3) or (M, H, W), none of them 0',
-    )
+    accepted = '(M, H, W, 1), (M, H, W, 3) or (M, H, W), none of them 0'
+    _refuse(path, f'images of shape {images.shape}', accepted)
   for name, kinds in (('labels', 'iu'), ('split', 'SU')):
     array = content[name]
     if array.shape != images.shape[:1] or array.dtype.kind not in kinds:
@@ -63,9 +58,8 @@ def load(
   num_classes = _count_classes(path, labels, content.get('num_classes'))
   registry.check_image_shape(f'{path}', images.shape[1:], image_shape)
   rows = (splits == 'test') == (split == 'test')
-  images, labels = _to_uint8(path, images)[rows], labels[rows].astype(np.int32)
-  name = registry.ARRAYS
-  return registry.make_classes(name, split, images, labels, num_classes)
+  arrays = _to_uint8(path, images)[rows], labels[rows].astype(np.int32)
+  return registry.make_classes(registry.ARRAYS, split, *arrays, num_classes)
 
 
 def _find(data_dir) -> pathlib.Path:
@@ -101,11 +95,8 @@ def _to_uint8(path, images) -> np.ndarray:
   # NaN fails this comparison, too.
   is_float = images.dtype.kind == 'f'
   if not (is_float and images.min() >= 0 and images.max() <= 255):
-    _refuse(
-      path,
-      f'images of type {images.dtype}, or out of range',
-      'uint8, or floats in [0, 1] or in [0, 255]',
-    )
+    accepted = 'uint8, or floats in [0, 1] or in [0, 255]'
+    _refuse(path, f'images of type {images.dtype}, or out of range', accepted)
   scale = 255 if images.max() <= 1 else 1
   return np.round(images.astype(np.float32) * scale).astype(np.uint8)
 

@@ -9,7 +9,6 @@ import math
 import os
 
 import chex
-import grain
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -19,20 +18,13 @@ from jacsup_jax.data import registry
 
 Int = int | jax.Array
 
-# Folded into the seed, one number for each use, so that the order of the data,
-# the swap partners, the mirroring and dropout are independent streams.
-_ORDER_STREAM = 0
-_SWAP_STREAM = 1
-_MIRROR_STREAM = 2
-_DROPOUT_STREAM = 3
-_NEIGHBOR_STREAM = 4
+# Folded into the seed, one number for each use, so that they are independent.
+_ORDER_STREAM, _SWAP_STREAM, _MIRROR_STREAM = 0, 1, 2
+_DROPOUT_STREAM, _NEIGHBOR_STREAM = 3, 4
 
 
 def count_steps(num_examples: int, batch_size: int) -> int:
-  """Counts the steps of an epoch; the incomplete last batch is dropped.
-
-  As in the reference code: 468 batches of 128 from 60,000 examples.
-  """
+  """Counts the steps of an epoch; the incomplete last batch is dropped."""
   if not 1 <= batch_size <= num_examples:
     raise errors.InputError(
       f'--batch_size={batch_size} does not fit {num_examples} examples:'
@@ -44,8 +36,7 @@ def count_steps(num_examples: int, batch_size: int) -> int:
 def count_at_once(image_shape: tuple[int, int, int]) -> int:
   """Counts the examples that a pass over a whole data set takes at a time.
 
-  1,000 of (H, W, C) up to 28x28 values, proportionally fewer of larger ones, so
-  that memory does not grow with their size; at least 1.
+  1,000 of (H, W, C) up to 28x28 values, proportionally fewer of larger ones.
   """
   return max(1, min(1000, 1000 * 28 * 28 // math.prod(image_shape)))
 
@@ -58,9 +49,8 @@ def epoch_indices(
   Which are left out with the incomplete last batch changes with the epoch.
   """
   steps = count_steps(num_examples, batch_size)
-  order = jax.random.permutation(
-    _stream_key(seed, _ORDER_STREAM, epoch), num_examples
-  )
+  key = _stream_key(seed, _ORDER_STREAM, epoch)
+  order = jax.random.permutation(key, num_examples)
   order = order[: steps * batch_size].astype(jnp.int32)
   return order.reshape(steps, batch_size)
 
@@ -82,9 +72,8 @@ def step_neighbors(
   seed: Int, step: Int, batch_size: int, num_neighbors: int
 ) -> jax.Array:
   """Draws which of its neighbours each image is given, `[B]` int32."""
-  return jax.random.randint(
-    _stream_key(seed, _NEIGHBOR_STREAM, step), (batch_size,), 0, num_neighbors
-  )
+  key = _stream_key(seed, _NEIGHBOR_STREAM, step)
+  return jax.random.randint(key, (batch_size,), 0, num_neighbors)
 
 
 def step_mirror(seed: Int, step: Int, batch_size: int) -> jax.Array:
@@ -92,20 +81,16 @@ def step_mirror(seed: Int, step: Int, batch_size: int) -> jax.Array:
 
   The reference code mirrors the whole batch or none of it.
   """
-  return jax.random.bernoulli(
-    _stream_key(seed, _MIRROR_STREAM, step), 0.5, (batch_size,)
-  )
+  key = _stream_key(seed, _MIRROR_STREAM, step)
+  return jax.random.bernoulli(key, 0.5, (batch_size,))
 
 
 def step_dropout(
   seed: Int, step: Int, batch_size: int, num_units: int
 ) -> jax.Array:
   """Draws `[B, num_units]` float32 in [0, 1); a unit below its rate drops."""
-  return jax.random.uniform(
-    _stream_key(seed, _DROPOUT_STREAM, step),
-    (batch_size, num_units),
-    jnp.float32,
-  )
+  key = _stream_key(seed, _DROPOUT_STREAM, step)
+  return jax.random.uniform(key, (batch_size, num_units), jnp.float32)
 
 
 def mirror(images: jax.Array, flags: jax.Array) -> jax.Array:
@@ -152,16 +137,13 @@ def iterate_chunks(
   Threads read the next chunk while one is used; from memory it is taken when
   asked for. Closing the iterator, or deleting it, ends the threads.
 
-  Args:
-    dataset: whose examples.
-    indices: `[steps, B]` int, the examples of each global batch, in order.
-    chunk_steps: steps n in a chunk; the last chunk may have fewer.
-    process_index: which part of each batch this process reads.
-    process_count: parts of a batch, each of b = B / process_count examples.
-
-  Yields:
-    images `[n, b, S, S, 3]` uint8 and attributes `[n, b, K]` int8.
+  `indices` are `[steps, B]` int, the examples of each global batch, in order;
+  the last chunk may have fewer steps n than `chunk_steps`. Yields images
+  `[n, b, S, S, 3]` uint8 and attributes `[n, b, K]` int8 of this process, which
+  reads b = B / process_count examples of each batch.
   """
+  import grain  # It takes a second, and arrays on devices need none.
+
   batch_size = indices.shape[1]
   if batch_size % process_count:
     raise errors.InputError(
@@ -169,8 +151,8 @@ def iterate_chunks(
     )
   part = batch_size // process_count
   rows = indices[:, process_index * part : (process_index + 1) * part]
-  # A step is decoded by one thread. One chunk is read ahead: more would only
-  # take memory. Where nothing is decoded, threads get in each other's way.
+  # A step is read by one thread, one chunk ahead. From memory, threads would
+  # get in each other's way.
   decodes = dataset.images is None
   options = grain.ReadOptions(
     num_threads=min(os.cpu_count() or 1, chunk_steps) if decodes else 0,

@@ -1,13 +1,10 @@
 """Read a folder of faces in the layout that CelebA comes in.
 
-That is `list_attr_celeba.txt`, `list_eval_partition.txt` and the images, in
-`img_align_celeba` or `img_align_celeba.zip`, which is read in place: all in one
-folder or in the folders `Anno`, `Eval` and `Img` of the original site.
+The lists and the images, or their archive, are in one folder, or in the folders
+`Anno`, `Eval` and `Img` of the original site.
 """
 
-from collections.abc import Mapping
 from concurrent import futures
-import functools
 import hashlib
 import os
 import pathlib
@@ -23,12 +20,10 @@ from jacsup_jax.data import registry
 # The number of a split in the partition file is its position here.
 SPLITS = ('train', 'validation', 'test')
 
-_ATTRIBUTE_FILE = 'list_attr_celeba.txt'
-_PARTITION_FILE = 'list_eval_partition.txt'
 _IMAGES = 'img_align_celeba'
 _ACCEPTED = (
-  f'a folder with {_ATTRIBUTE_FILE}, {_PARTITION_FILE} and {_IMAGES} or'
-  f' {_IMAGES}.zip'
+  'a folder with list_attr_celeba.txt, list_eval_partition.txt and'
+  f' {_IMAGES} or {_IMAGES}.zip'
 )
 _AHEAD = 256  # images being decoded while others are written
 
@@ -36,30 +31,21 @@ _AHEAD = 256  # images being decoded while others are written
 def find_source(
   data_dir: files.Path | None, image_size: int, skip_bad_images: bool
 ) -> registry.FaceSource:
-  """Reads the lists of a folder and checks that they fit its images.
-
-  No image is read yet. The folder may be given as its archive of images,
-  with the lists beside it. With `skip_bad_images`, those that cannot be decoded
-  are left out.
-  """
-  if data_dir is None:
-    raise errors.InputError(
-      f'--dataset=celeba_folder needs --data_dir; accepted: {_ACCEPTED}.'
-    )
-  path = files.expand_path('--data_dir', data_dir)
-  is_archive = os.path.isfile(path)
-  folder = path.parent if is_archive else path
-  attribute_file = _find(folder, ('', 'Anno/', '../Anno/'), _ATTRIBUTE_FILE)
-  partition_file = _find(folder, ('', 'Eval/', '../Eval/'), _PARTITION_FILE)
-  names = (path.name,) if is_archive else (_IMAGES, f'{_IMAGES}.zip')
-  images = _find(folder, ('', 'Img/'), *names)
+  """Reads the lists of a folder, or beside an archive, and no image yet."""
+  attribute_file, partition_file, images = _find_files(data_dir)
   attribute_names, rows = _read_attributes(attribute_file)
-  partitions = _read_rows(
-    partition_file, _read_lines(partition_file), 1, 1, ('0', '1', '2')
-  )
+  lines = _read_lines(partition_file)
+  partitions = _read_rows(partition_file, lines, 1, 1, ('0', '1', '2'))
   members = _list_folder(images) if images.is_dir() else _list_archive(images)
   for path, found in ((partition_file, partitions), (images, members)):
-    _check_names(path, found, attribute_file, rows)
+    missing = [name for name in rows if name not in found]
+    others = sorted(found.keys() - rows.keys())
+    if missing or others:
+      raise errors.InputError(
+        f'{path} lacks {files.some(missing) or "nothing"} and has in addition'
+        f' {files.some(others) or "nothing"}; accepted: the {len(rows)} images'
+        f' of {attribute_file}.'
+      )
   by_split = {split: [] for split in SPLITS}
   for name in rows:
     by_split[SPLITS[partitions[name][0]]].append(name)
@@ -67,9 +53,23 @@ def find_source(
   def generate(split):
     archive = None if images.is_dir() else files.open_archive(images)
 
-    make = functools.partial(
-      _make_face, images, archive, members, rows, image_size, skip_bad_images
-    )
+    def make(name):
+      """Makes one face, or its name if it is left out."""
+      try:
+        content = _read_image(images, archive, members[name][0])
+        image = image_files.decode(content, image_size, name)
+      except image_files.BadImageError as error:
+        if skip_bad_images:
+          return name
+        raise errors.InputError(
+          f'{images}: {name} cannot be decoded ({error}); accepted: whole'
+          ' images, or --skip_bad_images, which leaves such out.'
+        ) from error
+      attributes = np.array(rows[name], np.int8)
+      source = f'{name};'.encode() + attributes.tobytes()
+      source += hashlib.sha256(content).digest()
+      return registry.Face(image, attributes, source)
+
     names = by_split[split]
     # Pillow works outside Python's lock, so threads use all cores.
     with futures.ThreadPoolExecutor() as pool:
@@ -88,26 +88,6 @@ def find_source(
   return registry.FaceSource(root, key, attribute_names, splits, generate)
 
 
-def _make_face(
-  images, archive, members, rows, image_size, skip_bad_images, name
-) -> registry.Face | str:
-  """Reads one face; returns its name if it is left out."""
-  try:
-    content = _read_image(images, archive, members[name][0])
-    image = image_files.decode(content, image_size, name)
-  except image_files.BadImageError as error:
-    if skip_bad_images:
-      return name
-    raise errors.InputError(
-      f'{images}: {name} cannot be decoded ({error}); accepted: whole images,'
-      ' or --skip_bad_images, which leaves such out.'
-    ) from error
-  attributes = np.array(rows[name], np.int8)
-  source = f'{name};'.encode() + attributes.tobytes()
-  source += hashlib.sha256(content).digest()
-  return registry.Face(image, attributes, source)
-
-
 def _read_image(images, archive, member) -> bytes:
   if archive is None:
     return files.read_bytes(images / member)
@@ -119,6 +99,22 @@ def _read_image(images, archive, member) -> bytes:
     raise
   except Exception as error:  # A damaged entry fails in many ways.
     raise image_files.BadImageError('its archive entry is damaged') from error
+
+
+def _find_files(data_dir) -> tuple[pathlib.Path, pathlib.Path, pathlib.Path]:
+  if data_dir is None:
+    raise errors.InputError(
+      f'--dataset=celeba_folder needs --data_dir; accepted: {_ACCEPTED}.'
+    )
+  path = files.expand_path('--data_dir', data_dir)
+  is_archive = os.path.isfile(path)
+  folder = path.parent if is_archive else path
+  names = (path.name,) if is_archive else (_IMAGES, f'{_IMAGES}.zip')
+  return (
+    _find(folder, ('', 'Anno/', '../Anno/'), 'list_attr_celeba.txt'),
+    _find(folder, ('', 'Eval/', '../Eval/'), 'list_eval_partition.txt'),
+    _find(folder, ('', 'Img/'), *names),
+  )
 
 
 def _find(folder, places, *names) -> pathlib.Path:
@@ -165,10 +161,8 @@ def _read_rows(path, lines, first_number, width, accepted):
   return rows
 
 
-# Both list, by file name, where an image is and what marks its content.
-
-
 def _list_folder(path) -> dict[str, tuple[str, str]]:
+  """Lists, by file name, where an image is and what marks its content."""
   members = {}
   try:
     for entry in os.scandir(path):
@@ -194,14 +188,3 @@ def _list_archive(path) -> dict[str, tuple[str, str]]:
         )
       members[name] = info.filename, f'{info.file_size} {info.CRC}'
   return members
-
-
-def _check_names(path, found: Mapping, attribute_file, names: Mapping) -> None:
-  missing = [name for name in names if name not in found]
-  others = sorted(found.keys() - names.keys())
-  if missing or others:
-    raise errors.InputError(
-      f'{path} lacks {files.some(missing) or "nothing"} and has in addition'
-      f' {files.some(others) or "nothing"}; accepted: the {len(names)} images'
-      f' of {attribute_file}.'
-    )

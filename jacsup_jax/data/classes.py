@@ -1,7 +1,6 @@
-"""Read TFDS sets with a class label, dSprites and Shapes3D.
+"""Read TFDS sets with a class label, and parts of dSprites and Shapes3D.
 
-Of the last two, which are one split of all combinations of their labels, a part
-is kept in memory. The class of an image is its shape.
+The class of an image of these two is its shape.
 """
 
 from collections.abc import Callable
@@ -15,12 +14,11 @@ from jacsup_jax.data import mnist
 from jacsup_jax.data import prepared
 from jacsup_jax.data import registry
 
+_HUES = ('floor_hue', 'wall_hue', 'object_hue')
 # Labels of sets with more than the class; the features are `label_NAME`.
 LABEL_NAMES = {
   'dsprites': ('shape', 'scale', 'orientation', 'x_position', 'y_position'),
-  'shapes3d': (
-    *('floor_hue', 'wall_hue', 'object_hue', 'scale', 'shape', 'orientation'),
-  ),
+  'shapes3d': (*_HUES, 'scale', 'shape', 'orientation'),
 }
 
 _TEST_SIZE, _MOST_TRAINING = 10_000, 100_000  # of dSprites and Shapes3D
@@ -48,9 +46,8 @@ def load(
   names = LABEL_NAMES.get(name, ())
   originals, hint = {}, ''
   if name in mnist.NAMES:
-    originals = mnist.find_originals(
-      root, root / name, root / 'downloads' / 'manual'
-    )
+    manual = root / 'downloads' / 'manual'
+    originals = mnist.find_originals(root, root / name, manual)
     hint = f'; or put its files there, {", ".join(mnist.FILE_NAMES)}'
   if originals and not builder.is_prepared():
     mnist.check_originals(name, originals)
@@ -65,8 +62,8 @@ def load(
 def choose_rows(num_examples: int, part: str) -> range:
   """Chooses records of dSprites and Shapes3D, which TFDS has shuffled.
 
-  The test split is the last 10,000; of fewer than 20,000, the last sixth.
-  Training and validation are the first 100,000 of the others.
+  Test are the last 10,000, of fewer than 20,000 the last sixth; training and
+  validation the first 100,000 of the others.
   """
   many = num_examples >= 2 * _TEST_SIZE
   start = num_examples - (_TEST_SIZE if many else num_examples // 6)

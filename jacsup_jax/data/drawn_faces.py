@@ -14,28 +14,14 @@ Nuisance = drawn_canvas.Nuisance
 
 # In the order of CelebA's list.
 ATTRIBUTES = (
-  'Bald',
-  'Bangs',
-  'Big_Nose',
-  'Black_Hair',
-  'Blond_Hair',
-  'Bushy_Eyebrows',
-  'Eyeglasses',
-  'Goatee',
-  'Mouth_Slightly_Open',
-  'Mustache',
-  'Pale_Skin',
-  'Smiling',
-  'Wearing_Hat',
-  'Wearing_Lipstick',
+  *('Bald', 'Bangs', 'Big_Nose', 'Black_Hair', 'Blond_Hair', 'Bushy_Eyebrows'),
+  *('Eyeglasses', 'Goatee', 'Mouth_Slightly_Open', 'Mustache', 'Pale_Skin'),
+  *('Smiling', 'Wearing_Hat', 'Wearing_Lipstick'),
 )
 # No face has both: the first would hide the second, or contradict it.
 EXCLUSIVE = (
-  ('Bald', 'Bangs'),
-  ('Bald', 'Black_Hair'),
-  ('Bald', 'Blond_Hair'),
-  ('Bald', 'Wearing_Hat'),
-  ('Wearing_Hat', 'Bangs'),
+  *(('Bald', name) for name in ('Bangs', 'Black_Hair', 'Blond_Hair')),
+  *(('Bald', 'Wearing_Hat'), ('Wearing_Hat', 'Bangs')),
   ('Black_Hair', 'Blond_Hair'),
 )
 IMAGE_SIZE = 64
@@ -45,10 +31,7 @@ _SEED = 20190506  # seeds every stream, with the split and the index
 
 
 def draw(index: int, split: str) -> tuple[np.ndarray, np.ndarray]:
-  """Draws an example: its image `[64, 64, 3]` uint8, and its attributes.
-
-  These are `[K]` int8 in {-1, +1}, in the order of ATTRIBUTES.
-  """
+  """Draws an image `[64, 64, 3]` uint8; `[K]` int8 attributes in {-1, +1}."""
   attributes, nuisance = sample(index, split)
   return draw_face(attributes, nuisance, IMAGE_SIZE), attributes
 
@@ -61,8 +44,7 @@ def sample(index: int, split: str) -> tuple[np.ndarray, Nuisance]:
   """
   if index not in range(SPLIT_SIZES.get(split, 0)):
     raise errors.InputError(
-      f'drawn face {index} of split {split!r}: accepted are those of'
-      f' {SPLIT_SIZES}'
+      f'drawn face {index} of split {split!r}; accepted: those of {SPLIT_SIZES}'
     )
   stream = [_SEED, list(SPLIT_SIZES).index(split), index]
   # Two streams, so that another attribute would leave the nuisance alone.

@@ -1,8 +1,4 @@
-"""Read sets of faces with attributes, preparing them at one size when needed.
-
-Every set is kept at that size in the folder of prepared sets, as arrays that
-are mapped into memory.
-"""
+"""Read sets of faces, prepared at one size as arrays mapped into memory."""
 
 from collections.abc import Callable, Sequence
 import hashlib
@@ -38,7 +34,12 @@ def load(
 ) -> registry.Dataset:
   """Loads one split of a set of faces; see `registry.load`."""
   config_lib.check_image_size(image_size)
-  source = _find_source(name, data_dir, image_size, skip_bad_images, report)
+  if name == 'celeba_folder':
+    source = celeba.find_source(data_dir, image_size, skip_bad_images)
+  elif name == 'celeb_a':
+    source = _find_celeb_a(data_dir, image_size, report)
+  else:
+    source = _find_drawn(data_dir, image_size)
   stored_split = 'train' if split == 'held_out' and held_out else split
   if stored_split not in source.splits or held_out < 0:
     raise errors.InputError(
@@ -64,32 +65,20 @@ def load(
   part = slice(0, start) if split == stored_split else slice(start, len(values))
   columns = [known.index(name) for name in names]
   mapped, values = mapped[part], np.array(values[part][:, columns], order='C')
-  images = np.array(mapped) if in_memory else None
   values.flags.writeable = False
-  if images is not None:
+  images = None
+  if in_memory:
+    images = np.array(mapped)
     images.flags.writeable = False
   if name == 'celeb_a':
     digest = source.key  # It is known by the files of TFDS.
   key = (digest, stored_split, image_size, part.start, part.stop, *names)
-  key = ' '.join(map(str, key))
+  key = hashlib.sha256(' '.join(map(str, key)).encode()).hexdigest()[:16]
   return registry.Dataset(
-    name=name,
-    split=split,
-    images=images,
-    labels=values,
-    fingerprint=hashlib.sha256(key.encode()).hexdigest()[:16],
-    attribute_names=names,
+    *(name, split, images, values, key, names),
     image_shape=(image_size, image_size, 3),
     read_images=lambda rows: np.array(mapped[rows]),
   )
-
-
-def _find_source(name, data_dir, image_size, skip_bad_images, report):
-  if name == 'celeba_folder':
-    return celeba.find_source(data_dir, image_size, skip_bad_images)
-  if name == 'celeb_a':
-    return _find_celeb_a(data_dir, image_size, report)
-  return _find_drawn(data_dir, image_size)
 
 
 def _find_celeb_a(data_dir, image_size, report) -> registry.FaceSource:
@@ -108,13 +97,9 @@ def _find_celeb_a(data_dir, image_size, report) -> registry.FaceSource:
       values = list(example['attributes'].values())
       yield registry.Face(image, np.where(values, 1, -1).astype(np.int8))
 
-  return registry.FaceSource(
-    prepared.find_root(None),
-    prepared.compute_key(builder.data_dir),
-    tuple(features['attributes'].keys()),
-    celeba.SPLITS,
-    generate,
-  )
+  root, key = prepared.find_root(None), prepared.compute_key(builder.data_dir)
+  names = tuple(features['attributes'].keys())
+  return registry.FaceSource(root, key, names, celeba.SPLITS, generate)
 
 
 def _find_drawn(data_dir, image_size) -> registry.FaceSource:
@@ -126,20 +111,17 @@ def _find_drawn(data_dir, image_size) -> registry.FaceSource:
     code.update(pathlib.Path(module.__file__).read_bytes())
 
   def generate(split):
-    # No threads: many small operations under Python's lock, which two threads
-    # took twice as long for as one.
+    # No threads: these are many small operations under Python's lock.
     for index in range(drawn_faces.SPLIT_SIZES[split]):
       image, attributes = drawn_faces.draw(index, split)
       source = attributes.tobytes() + hashlib.sha256(image.tobytes()).digest()
       image = image_files.resize(Image.fromarray(image), image_size)
       yield registry.Face(image, attributes, source)
 
+  root, key = prepared.find_root(data_dir), code.hexdigest()[:12]
+  splits = tuple(drawn_faces.SPLIT_SIZES)
   return registry.FaceSource(
-    prepared.find_root(data_dir),
-    code.hexdigest()[:12],
-    drawn_faces.ATTRIBUTES,
-    tuple(drawn_faces.SPLIT_SIZES),
-    generate,
+    root, key, drawn_faces.ATTRIBUTES, splits, generate
   )
 
 
@@ -155,10 +137,9 @@ def _prepare(folder, source, report) -> None:
     ) as staging:
       made = pathlib.Path(staging) / folder.name
       made.mkdir()
-      notes = {
-        split: _write(made, split, source.generate(split), report)
-        for split in source.splits
-      }
+      notes = {}
+      for split in source.splits:
+        notes[split] = _write(made, split, source.generate(split), report)
       files.write_whole(made / 'notes.json', json.dumps(notes))
       try:
         made.rename(folder)
@@ -167,7 +148,7 @@ def _prepare(folder, source, report) -> None:
           raise
 
 
-def _write(folder: pathlib.Path, split: str, faces, report) -> str:
+def _write(folder, split, faces, report) -> str:
   """Writes a split; returns the sha256 of the sources."""
   sha256, attributes, skipped = hashlib.sha256(), [], []
   # Not a memory map: a full disk would end the process.

@@ -1,7 +1,6 @@
 """Read and write files so that every failure is one line that names the file.
 
-A mistake in what the user named is an InputError, a file that cannot be written
-a StorageError. Nothing that is read here is ever executed.
+Nothing that is read here is ever executed.
 """
 
 from collections.abc import Iterator, Sequence
@@ -56,8 +55,7 @@ def describe(value: Any) -> str:
 
 def some(names: Sequence[str]) -> str:
   """Lists the first five names, for a message."""
-  more = ' ...' if len(names) > 5 else ''
-  return ', '.join(describe(name) for name in names[:5]) + more
+  return ', '.join(map(describe, names[:5])) + ' ...' * (len(names) > 5)
 
 
 def unreadable(path: Path, error: Exception) -> errors.InputError:
@@ -95,13 +93,11 @@ def read_json(path: Path) -> dict[str, Any]:
 def parse_json(where: Path, content: bytes) -> dict[str, Any]:
   """Parses a JSON object; InputError, which says where, if it is none."""
   try:
-    value = json.loads(content)
-  except (ValueError, RecursionError) as error:
-    found = f'is not JSON ({str(error)[:200]})'
-  else:
-    if isinstance(value, dict):
+    if isinstance(value := json.loads(content), dict):
       return value
     found = f'holds {describe(value)}'
+  except (ValueError, RecursionError) as error:
+    found = f'is not JSON ({str(error)[:200]})'
   raise errors.InputError(f'{where} {found}; accepted: a JSON object.')
 
 
@@ -110,12 +106,10 @@ def open_archive(path: Path) -> zipfile.ZipFile:
   _check_file(path)
   try:
     archive = zipfile.ZipFile(path)
-  except OSError as error:
-    raise unreadable(path, error) from error
   except Exception as error:  # A damaged directory fails in many ways.
     raise errors.InputError(
-      f'{path} is cut short or damaged, or not a zip file; accepted: the'
-      ' archive as it was published.'
+      f'{path} is cut short, damaged, not readable or not a zip file; accepted:'
+      ' the archive as it was published.'
     ) from error
   for name in archive.namelist():
     parts = re.split(r'[/\\]', name)
@@ -167,8 +161,7 @@ def check_directory(flag: str, path: Path) -> pathlib.Path:
 def check_writable(flag: str, path: Path) -> None:
   """Raises InputError unless a directory can be written to, or be made."""
   found = check_directory(flag, path)
-  try:
-    # Permissions alone do not say it: a disk may be mounted for reading only.
+  try:  # A disk may be mounted for reading only.
     tempfile.TemporaryFile(dir=found).close()
   except OSError as error:
     raise errors.InputError(
@@ -188,8 +181,7 @@ def write_whole(path: Path, content: str | bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
       os.replace(temporary, path)
-    except OSError:
-      # On a full disk, half a file would take the room of others.
+    except OSError:  # Half a file would take the room of others.
       temporary.unlink(missing_ok=True)
       raise
 

@@ -14,8 +14,7 @@ from jacsup_jax.core import errors
 FORMATS = ('JPEG', 'PNG', 'WEBP', 'BMP', 'TIFF', 'GIF')
 # A photograph of 8192x8192; faces are published at 1024x1024 at most.
 MOST_PIXELS = 2**26
-# Pillow warns of many pixels and of damaged notes of the camera, beside the one
-# line that is due. Filters are set once, as threads share them.
+# Beside the one line that is due. Set once, as threads share these filters.
 warnings.filterwarnings('error', category=Image.DecompressionBombWarning)
 warnings.filterwarnings('ignore', category=UserWarning, module=r'PIL\b')
 
@@ -35,18 +34,14 @@ def check_fits(image_size: int, height: int, width: int, what: str) -> None:
 
 
 def largest_size(side: int) -> int:
-  """Returns the largest size that a square may be resized to: a power of two.
-
-  It is the next one: the paper makes 256x256 of CelebA's 178x178.
-  """
+  """Returns the next power of two: the paper makes 256 of CelebA's 178."""
   return 1 << (side - 1).bit_length()
 
 
 def decode(content: bytes, image_size: int, what: str) -> np.ndarray:
   """Decodes a picture and makes it a square, `[S, S, 3]` uint8.
 
-  Raises BadImageError if it cannot be decoded, and InputError, which calls it
-  `what`, if its centre square is too small for S, the size.
+  Raises BadImageError if it cannot be decoded, InputError if it is too small.
   """
   image = open_picture(content, lambda image: image.convert('RGB'))
   check_fits(image_size, image.height, image.width, what)
@@ -56,10 +51,7 @@ def decode(content: bytes, image_size: int, what: str) -> np.ndarray:
 def open_picture(
   content: bytes, convert: Callable[[Image.Image], Image.Image]
 ) -> Image.Image:
-  """Opens a picture of at most `MOST_PIXELS` and decodes it by `convert`.
-
-  Raises BadImageError if that fails.
-  """
+  """Opens a picture of at most `MOST_PIXELS`; else raises BadImageError."""
   try:
     with Image.open(io.BytesIO(content), formats=FORMATS) as image:
       if image.width * image.height <= MOST_PIXELS:

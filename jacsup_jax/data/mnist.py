@@ -1,8 +1,4 @@
-"""Read the IDX files of the MNIST family, without TensorFlow.
-
-MNIST, Fashion-MNIST and KMNIST are each published as the four gzipped files
-`FILES`. MNIST's come with this package.
-"""
+"""Read the IDX files of the MNIST family; MNIST's come with this package."""
 
 from collections.abc import Mapping
 import gzip
@@ -28,8 +24,8 @@ NAMES = ('mnist', 'fashion_mnist', 'kmnist')
 # MNIST's four files, with their licence.
 SOURCE_DIR = pathlib.Path(__file__).parent / 'mnist_embedded'
 
-# The first half of the sha256 of a set's four unpacked files, one after the
-# other. TFDS knows those of the gzipped files, which change if packed again.
+# Half of the sha256 of a set's four unpacked files, one after the other. TFDS
+# knows those of the gzipped files, which change if packed again.
 _UNPACKED_SHA256 = {
   'mnist': 'b2d8f5bf39174ee5ffeefa97e42d673c',
   'fashion_mnist': '14410854cf7a289477dcfc7df3f8ec24',
@@ -46,8 +42,7 @@ def load(
   """Loads one split of the MNIST in this package; see `registry.load`."""
   registry.check_image_shape(f'--dataset={name}', (28, 28, 1), image_shape)
   part = 'test' if split == 'test' else 'train'
-  originals = find_originals(SOURCE_DIR)
-  arrays = read_split(originals, part, in_order_of_tfds=False)
+  arrays = read_split(find_originals(SOURCE_DIR), part, in_order_of_tfds=False)
   return registry.make_classes(name, split, *arrays, num_classes=10)
 
 
@@ -68,10 +63,11 @@ def check_originals(name: str, originals: Mapping[str, pathlib.Path]) -> None:
   infos = tfds.builder_cls(name).url_infos.values()
   packed = [files.read_bytes(path) for path in originals.values()]
   unpacked = b''.join(map(_unpack, originals.values(), packed))
-  if (
-    {_sha256(content) for content in packed} != {i.checksum for i in infos}
-    and _sha256(unpacked)[:32] != _UNPACKED_SHA256.get(name)
-  ):  # fmt: skip
+  *found, whole = (
+    hashlib.sha256(content).hexdigest() for content in (*packed, unpacked)
+  )
+  is_published = {*found} == {info.checksum for info in infos}
+  if not is_published and whole[:32] != _UNPACKED_SHA256.get(name):
     raise errors.InputError(
       f'{next(iter(originals.values())).parent} has files that are damaged or'
       f' not those of {name}; accepted: the four original files.'
@@ -90,10 +86,9 @@ def read_split(
       f' {labels.shape}; accepted: [N, H, W] and [N].'
     )
   rows = range(len(labels))
-  if in_order_of_tfds:
+  if in_order_of_tfds:  # By a hash of the position, salted with the split.
     from tensorflow_datasets.core import hashing
 
-    # TFDS sorts by a hash of the position, salted with the name of the split.
     rows = sorted(rows, key=hashing.Hasher(split).hash_key)
   return images[rows, ..., np.newaxis], labels[rows].astype(np.int32)
 
@@ -101,8 +96,7 @@ def read_split(
 def read(path: pathlib.Path) -> np.ndarray:
   """Reads one IDX file of unsigned bytes, gzipped or unpacked."""
   content = _unpack(path, files.read_bytes(path))
-  # Two zeros, the type (8: unsigned bytes), the number of dimensions, then the
-  # sizes as big-endian uint32.
+  # Two zeros, the type, the number of dimensions, the sizes as uint32.
   if content[:3] == b'\0\0\x08' and len(content) >= 4 + 4 * content[3]:
     start = 4 + 4 * content[3]
     shape = np.frombuffer(content[4:start], '>u4').tolist()
@@ -123,7 +117,3 @@ def _unpack(path: pathlib.Path, content: bytes) -> bytes:
     raise errors.InputError(
       f'{path} is not a whole gzip file: {error}; accepted: the original file.'
     ) from error
-
-
-def _sha256(content: bytes) -> str:
-  return hashlib.sha256(content).hexdigest()

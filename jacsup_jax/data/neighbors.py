@@ -19,7 +19,7 @@ def find(images: jax.Array | np.ndarray, num_neighbors: int) -> np.ndarray:
   """
   # Two fifths of what a command would import, and few look for neighbours.
   from sklearn import decomposition
-  from sklearn import neighbors as nearest_neighbors
+  from sklearn import neighbors as nearest
 
   flat = np.asarray(images).reshape(len(images), -1).astype(np.float32)
   if not 1 <= num_neighbors < len(flat):
@@ -29,11 +29,10 @@ def find(images: jax.Array | np.ndarray, num_neighbors: int) -> np.ndarray:
     )
   if min(flat.shape) > _NUM_COMPONENTS:
     # Eigenvectors of the covariance: the same in each run.
-    flat = decomposition.PCA(
-      _NUM_COMPONENTS, svd_solver='covariance_eigh'
-    ).fit_transform(flat)
-  search = nearest_neighbors.NearestNeighbors(
+    pca = decomposition.PCA(_NUM_COMPONENTS, svd_solver='covariance_eigh')
+    flat = pca.fit_transform(flat)
+  search = nearest.NearestNeighbors(
     n_neighbors=num_neighbors, algorithm='brute'
-  ).fit(flat)
+  )
   # Without arguments an image is not its own neighbour.
-  return search.kneighbors(return_distance=False).astype(np.int32)
+  return search.fit(flat).kneighbors(return_distance=False).astype(np.int32)

@@ -36,8 +36,7 @@ def find_root(data_dir: files.Path | None) -> pathlib.Path:
   root = files.expand_path('--data_dir', data_dir)
   if not os.path.isdir(root):
     raise errors.InputError(
-      f'--data_dir={data_dir} is not an existing folder; accepted: one that'
-      ' exists, or no flag.'
+      f'--data_dir={data_dir} is no folder; accepted: one that exists.'
     )
   return root
 
@@ -96,8 +95,7 @@ def reading(name: str, directory: files.Path) -> Iterator[None]:
       f'{name} takes more memory than there is ({error}): end other programs.'
     ) from error
   except Exception as error:
-    # Damaged records show as errors of array_record, protobuf, Pillow or
-    # OpenCV, which share no class.
+    # Damaged records show as errors of libraries, which share no class.
     paths = [pathlib.Path(directory), *pathlib.Path(directory).rglob('*')]
     reason = f'is damaged ({_describe(error)}): delete that folder'
     if isinstance(error, NotImplementedError):
@@ -116,9 +114,9 @@ def open_split(
 ) -> tuple[int, Callable[[Sequence[int]], list[Any]]]:
   """Counts a split's examples; makes a function from positions to examples."""
   if split not in builder.info.splits:
+    accepted = ', '.join(builder.info.splits)
     raise errors.InputError(
-      f'{name} has no split {split!r}; accepted:'
-      f' {", ".join(builder.info.splits)}.'
+      f'{name} has no split {split!r}; accepted: {accepted}.'
     )
   with reading(name, builder.data_dir):
     source = builder.as_data_source(split)

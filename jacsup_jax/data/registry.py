@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 import dataclasses
+import functools
 import hashlib
 import importlib
 import pathlib
@@ -39,8 +40,7 @@ class Dataset:
     split: for example train.
     images: `[M, H, W, C]` uint8, or None if they are read when asked for.
     labels: `[M]` int32 classes from 0, or `[M, K]` int8 attributes in {-1, +1}.
-    fingerprint: 16 hexadecimal digits that change with the examples and their
-      order, and not with where they are kept; computed if not given.
+    fingerprint: 16 hexadecimal digits of the examples and their order.
     attribute_names: of the K attributes, in order; None for classes.
     num_classes: above every label; None for attributes.
     all_labels: `[M, L]` int32, of a set with more labels than its class.
@@ -64,15 +64,13 @@ class Dataset:
   )
 
   def __post_init__(self):
-    filled = {}
+    fill = functools.partial(object.__setattr__, self)  # It is frozen.
     if self.image_shape is None:
-      filled['image_shape'] = tuple(self.images.shape[1:])
+      fill('image_shape', tuple(self.images.shape[1:]))
     if self.attribute_names is None and self.num_classes is None:
-      filled['num_classes'] = int(self.labels.max()) + 1
+      fill('num_classes', int(self.labels.max()) + 1)
     if not self.fingerprint:
-      filled['fingerprint'] = digest(self.images, self.labels)[:16]
-    for name, value in filled.items():
-      object.__setattr__(self, name, value)  # The dataclass is frozen.
+      fill('fingerprint', digest(self.images, self.labels)[:16])
 
   def __len__(self) -> int:
     return len(self.labels)
@@ -87,9 +85,9 @@ class Dataset:
       raise IndexError(
         f'positions {rows.min()} to {rows.max()} of {len(self)} examples'
       )
-    if self.images is None:
-      return self.read_images(rows), self.labels[rows]
-    return self.images[rows], self.labels[rows]
+    in_memory = self.images is not None
+    images = self.images[rows] if in_memory else self.read_images(rows)
+    return images, self.labels[rows]
 
 
 def load(
@@ -113,21 +111,16 @@ def load(
   than 20,000; train_minus_validation is the rest, train is both.
 
   Faces: `synthetic_faces` is drawn here, `celeba_folder` a folder in CelebA's
-  layout, `celeb_a` TFDS's own. train, validation and test are the official
-  partitions; held_out is the end of train, if `held_out` is given.
+  layout, where `skip_bad_images` leaves out damaged ones, `celeb_a` TFDS's own.
+  train, validation and test are the official partitions; train gives up its
+  last `held_out` faces, the split held_out.
 
-  Args:
-    name: of the set.
-    split: for example train.
-    data_dir: the folder of prepared sets (default: TFDS_DATA_DIR, else
-      ~/tensorflow_datasets), the file of `arrays` or that `celeba_folder`.
-    image_shape: (H, W, C) that images of classes must have, None for any.
-    image_size: S of faces, a power of two from 8; 64 by default.
-    attributes: names of the attributes of faces, in order; all by default.
-    in_memory: whether all faces are read at once, not when asked for.
-    skip_bad_images: whether `celeba_folder` may leave out damaged images.
-    held_out: how many faces train gives up.
-    report: receives one line when the set is prepared.
+  `data_dir` is the folder of prepared sets (default: TFDS_DATA_DIR, else
+  ~/tensorflow_datasets), the file of `arrays` or that `celeba_folder`. Classes
+  must have the `image_shape` (H, W, C), if given; faces are resized to
+  `image_size`, a power of two from 8, by default 64, and have the `attributes`
+  of these names, in order; they are read when asked for unless `in_memory`.
+  `report` receives one line when the set is prepared.
   """
   # Imported here: TFDS takes a second.
   module = _READERS.get(name, 'classes')
@@ -192,19 +185,12 @@ def make_classes(
     images, labels = images[start:], labels[start:]
   # All labels enter: the class alone may not tell sets apart.
   fingerprint = digest(images, labels)[:16]
-  all_labels = None
-  images.flags.writeable = labels.flags.writeable = False
+  all_labels = labels if label_names else None
   if label_names:
-    all_labels = labels
     labels = np.ascontiguousarray(labels[:, label_names.index('shape')])
-    labels.flags.writeable = False
+  images.flags.writeable = labels.flags.writeable = False
   return Dataset(
-    name,
-    split,
-    images,
-    labels,
-    fingerprint,
-    num_classes=num_classes,
+    *(name, split, images, labels, fingerprint, None, num_classes),
     all_labels=all_labels,
     label_names=label_names,
   )

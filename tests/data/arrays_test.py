@@ -27,17 +27,13 @@ def _write(folder, **changes):
   return path
 
 
-def _load(path, split='train', image_shape=None):
-  return registry.load('arrays', split, data_dir=path, image_shape=image_shape)
+def _load(path, split='train', **kwargs):
+  return registry.load('arrays', split, data_dir=path, **kwargs)
 
 
 def _refuses(path, message, **kwargs):
-  with pytest.raises(errors.InputError, match=message) as error:
+  with pytest.raises(errors.InputError, match=f'^.*{message}.*accepted.*$'):
     _load(path, **kwargs)
-  assert '\n' not in str(error.value) and 'accepted' in str(error.value)
-
-
-# Values.
 
 
 def test_splits_are_the_rows_of_the_file(tmp_path):
@@ -57,12 +53,12 @@ def test_splits_are_the_rows_of_the_file(tmp_path):
   assert len(_load(path, 'validation')) == 1
 
 
-def test_classes_are_counted_over_the_whole_file_or_named(tmp_path):
+@pytest.mark.parametrize('named', [None, 10])
+def test_classes_are_counted_over_the_whole_file_or_named(tmp_path, named):
   # Class 3 is in the test split alone.
   labels = np.array([0, 1, 2] * 4 + [3] * 4)
-  assert _load(_write(tmp_path, labels=labels)).num_classes == 4
-  path = _write(tmp_path, labels=labels, num_classes=10)
-  assert _load(path).num_classes == 10
+  path = _write(tmp_path, labels=labels, num_classes=named)
+  assert _load(path).num_classes == (named or 4)
 
 
 @pytest.mark.parametrize('highest', [1, 255])
@@ -81,14 +77,11 @@ def test_a_folder_with_one_file_grey_images_and_names_as_bytes(tmp_path):
   np.testing.assert_array_equal(_load(tmp_path).images[..., 0], grey[:12])
 
 
-# Bad input.
-
-
 def test_no_file(tmp_path):
   _refuses(None, '--data_dir=None finds nothing')
   _refuses(tmp_path / 'none.npz', '--data_dir=.*none.npz')
-  np.savez(tmp_path / 'a.npz', **_content())
-  np.savez(tmp_path / 'b.npz', **_content())
+  for name in ('a.npz', 'b.npz'):
+    (tmp_path / name).touch()
   _refuses(tmp_path, 'a.npz, b.npz')
 
 
@@ -97,21 +90,18 @@ def test_no_file(tmp_path):
   [
     ({'images': None}, 'has the arrays labels, split'),
     ({'images': np.zeros((16, 4), np.uint8)}, r'images of shape \(16, 4\)'),
-    ({'labels': np.arange(15)}, r'shape \(15,\); accepted: 16 integers'),
+    ({'labels': np.arange(15)}, r'shape \(15,\)'),
     ({'labels': np.arange(16) - 1}, 'labels from -1 to 14'),
-    ({'labels': np.arange(16) * 100}, 'labels from 0 to 1500 .* 1000'),
+    ({'labels': np.arange(16) * 100}, 'labels from 0 to 1500'),
     ({'num_classes': 3}, 'labels from 0 to 3 and num_classes 3'),
     ({'num_classes': [10, 2]}, r'num_classes \[10, 2\]'),
-    ({'split': np.arange(16)}, 'split of type int64 .*strings'),
-    ({'split': np.array(['train'] * 16)}, "split 'train'; .*at least once"),
+    ({'split': np.arange(16)}, 'split of type int64'),
+    ({'split': np.array(['train'] * 16)}, "split 'train'"),
     ({'images': np.full((16, *SHAPE), -0.5)}, 'float64, or out of range'),
     ({'images': np.full((16, *SHAPE), np.nan)}, 'out of range'),
+    ({}, 'mine.npz has images of 4x6x3'),
   ],
 )
 def test_what_does_not_fit(tmp_path, changes, message):
-  _refuses(_write(tmp_path, **changes), message)
-
-
-def test_other_image_shapes(tmp_path):
-  message = 'mine.npz has images of 4x6x3; accepted: 32x32x3'
-  _refuses(_write(tmp_path), message, image_shape=(32, 32, 3))
+  path = _write(tmp_path, **changes)
+  _refuses(path, message, image_shape=None if changes else (32, 32, 3))

@@ -12,7 +12,7 @@ from jacsup_jax.data import images as image_files
 from jacsup_jax.data import registry
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def root(tmp_path, monkeypatch):
   """The folder of prepared sets."""
   path = tmp_path / 'prepared'
@@ -22,11 +22,10 @@ def root(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def folder(tmp_path):
-  path = tmp_path / 'faces'
-  tiny_faces.write_lists(path)
-  tiny_faces.write_images(path)
-  return path
+def folder(tmp_path, root):
+  tiny_faces.write_lists(tmp_path)
+  tiny_faces.write_images(tmp_path)
+  return tmp_path
 
 
 def _load(folder, split='train', **kwargs):
@@ -34,13 +33,9 @@ def _load(folder, split='train', **kwargs):
   return registry.load('celeba_folder', split, data_dir=folder, **kwargs)
 
 
-def _refuses(message, folder, split='train', **kwargs):
-  with pytest.raises(errors.InputError, match=message) as error:
-    _load(folder, split, **kwargs)
-  assert '\n' not in str(error.value)
-
-
-# Values.
+def _refuses(message, folder, **kwargs):
+  with pytest.raises(errors.InputError, match=f'^.*{message}.*$'):
+    _load(folder, **kwargs)
 
 
 @pytest.mark.parametrize('in_memory', [True, False])
@@ -55,10 +50,6 @@ def test_a_folder_is_read_in_its_order(folder, in_memory):
   np.testing.assert_array_equal(images, expected[[11, 0, 0]])
   assert attributes.dtype == np.int8
   np.testing.assert_array_equal(attributes, tiny_faces.LABELS[[11, 0, 0]])
-  with pytest.raises(IndexError, match='of 8'):
-    dataset.read([0, 8])
-  with pytest.raises(ValueError, match='read-only'):
-    dataset.labels[0] = 1
   # Published results depend on the examples and their order.
   assert dataset.fingerprint == 'ac69b5beaba1fd1c'
 
@@ -74,7 +65,7 @@ def test_drawn_faces(root, monkeypatch):
   np.testing.assert_array_equal(dataset.images[1], image)
 
 
-def test_celeb_a_of_tfds(tmp_path):
+def test_celeb_a_of_tfds(tmp_path, root):
   features = tfds.builder('celeb_a', data_dir=tmp_path).info.features
   rng = np.random.default_rng(0)
   examples = [
@@ -104,22 +95,13 @@ def test_celeb_a_of_tfds(tmp_path):
   assert found == expected  # TFDS has shuffled them.
 
 
-# Invariants.
-
-
-def test_prepared_once(folder, monkeypatch):
+def test_held_out_and_the_rest_are_train_which_is_prepared_once(
+  folder, monkeypatch
+):
   lines = []
-  first = _load(folder, report=lines.append)
+  train = _load(folder, report=lines.append)
   assert len(lines) == 1 and 'Preparing' in lines[0]
   monkeypatch.setattr(image_files, 'decode', None)
-  again = _load(folder, report=lines.append)
-  assert again.fingerprint == first.fingerprint
-  np.testing.assert_array_equal(again.images, first.images)
-  assert len(lines) == 1
-
-
-def test_held_out_and_the_rest_are_train(folder):
-  train = _load(folder)
   rest = _load(folder, held_out=3)
   held_out = _load(folder, 'held_out', held_out=3)
   assert (len(rest), len(held_out)) == (5, 3)
@@ -142,18 +124,13 @@ def test_fingerprints_tell_apart(folder):
   assert len(found) == len(choices)
 
 
-# Bad input.
-
-
 @pytest.mark.parametrize(
   ('message', 'kwargs'),
   [
-    ("'dev' .*train, validation, test", {'split': 'dev'}),
     ("'held_out' with --held_out=0", {'split': 'held_out'}),
     ('--held_out=8 of 8', {'held_out': 8}),
     ('--attributes=Smile;.*Bald, Male, Smiling', {'attributes': ['Smile']}),
     ('each once', {'attributes': ['Male', 'Male']}),
-    ('--image_size=12: accepted are powers', {'image_size': 12}),
     ('--image_size=32 is larger .*16x16', {'image_size': 32}),
   ],
 )

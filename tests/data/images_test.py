@@ -29,28 +29,15 @@ def test_other_kinds_of_pictures_become_colour(mode):
   np.testing.assert_allclose(image, np.full((8, 8, 3), 50), atol=3)
 
 
-def test_pictures_are_not_enlarged():
-  content = tiny_faces.encode(tiny_faces.IMAGES[0])
-  with pytest.raises(errors.InputError, match='=32 is larger than .* x, 16x16'):
-    image_files.decode(content, 32, 'x')
-
-
-def _make_png(width, height):
-  """Makes a PNG of a header alone."""
-  header = b'IHDR' + struct.pack('>II5B', width, height, 8, 2, 0, 0, 0)
-  chunks = [
-    struct.pack('>I', len(chunk) - 4) + chunk + struct.pack('>I', crc)
-    for chunk in (header, b'IDAT')
-    for crc in [zlib.crc32(chunk)]
-  ]
-  return b'\x89PNG\r\n\x1a\n' + b''.join(chunks)
-
-
 @pytest.mark.filterwarnings('error::PIL.Image.DecompressionBombWarning')
 @pytest.mark.parametrize('side', [9_000, 20_000])
 def test_picture_bombs_are_refused(side):
+  # A PNG of a header alone.
+  chunk = b'IHDR' + struct.pack('>II5B', side, side, 8, 2, 0, 0, 0)
+  chunk += struct.pack('>II', zlib.crc32(chunk), 0) + b'IDAT5\xaf\x06\x1e'
+  content = b'\x89PNG\r\n\x1a\n' + struct.pack('>I', 13) + chunk
   with pytest.raises(image_files.BadImageError, match='pixels'):
-    image_files.decode(_make_png(side, side), 8, 'x')
+    image_files.decode(content, 8, 'x')
 
 
 @pytest.mark.filterwarnings('ignore::UserWarning')

@@ -21,7 +21,7 @@ def encode(image):
   return file.getvalue()
 
 
-def write_lists(folder, *, attribute_place='.', partition_place='.'):
+def write_lists(folder, attribute_place='.', partition_place='.'):
   for place in (attribute_place, partition_place):
     (folder / place).mkdir(parents=True, exist_ok=True)
   lines = [str(len(NAMES)), ' '.join(ATTRIBUTES)]
