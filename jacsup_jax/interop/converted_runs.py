@@ -37,10 +37,9 @@ def import_model(
 ) -> str:
   """Converts a file of released weights to a run, or to a directory of judges.
 
-  The run has one stage, planned and finished. Options are the flags of
-  experiments.convert. Returns a line that describes what was written. Raises
-  InputError, and writes nothing, if the file is not of a released network or
-  does not go with the options.
+  Options are the flags of experiments.convert. Returns a line that describes
+  what was written. Raises InputError, and writes nothing, if the file is not of
+  a released network or does not go with the options.
   """
   output = _check_new(output)
   state = state_dicts.read(source)
@@ -84,8 +83,8 @@ def export_model(
   run = runs.Run.open(source, '--input')
   name = run.find_stage(stage or next(reversed(run.stages), None))
   trained = run.trained(name)
-  step, variables = int(trained.state.step), trained.model.variables
-  converted = released.Converted(trained.module, variables, step)
+  step = int(trained.state.step)
+  converted = released.Converted(trained.module, trained.model.variables, step)
   state = released.to_state_dict(converted)
   with files.writing(output):
     output.parent.mkdir(parents=True, exist_ok=True)

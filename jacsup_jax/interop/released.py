@@ -1,7 +1,6 @@
 """Convert PyTorch state dicts of the released code to our variables and back.
 
-Arrays in, arrays out. `_list_mlp`, `_list_judge` and `_list_faces` say which
-tensor is which leaf, and both directions follow them.
+`_list_mlp`, `_list_judge` and `_list_faces` say which tensor is which leaf.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -45,8 +44,7 @@ def from_state_dict(
   """Converts a state dict to variables of the module that its names imply.
 
   `num_factors` is k of a student on digits, whose shapes give only k + d.
-  Raises InputError, which names the file `where`, if the names are of none of
-  the released networks, or a tensor does not fit or has numbers no model has.
+  Raises InputError, which names the file `where`, if tensors do not fit.
   """
   module = _find_module(where, state, num_factors)
   entries = _list_entries(module)
@@ -86,13 +84,12 @@ def to_state_dict(converted: Converted) -> dict[str, np.ndarray]:
   return state
 
 
-# Changes of an array, from theirs to ours and from ours to theirs; all exact.
+# Changes of an array, from theirs to ours and from ours to theirs.
 _SAME = (lambda x: x, lambda x: x)
 _LINEAR = (np.transpose, np.transpose)  # [out, in] <-> [in, out]
 # [out, in, 4, 4] <-> [4, 4, in, out]
 _DOWN = (lambda x: x.transpose(2, 3, 1, 0), lambda x: x.transpose(3, 2, 0, 1))
-# [in, out, 4, 4] <-> [4, 4, in, out]. Ours convolves the dilated map, theirs is
-# the adjoint of a convolution, so the kernel is reversed.
+# [in, out, 4, 4] <-> [4, 4, in, out], reversed: theirs is an adjoint.
 _UP = (
   lambda x: x.transpose(2, 3, 0, 1)[::-1, ::-1],
   lambda x: x[::-1, ::-1].transpose(2, 3, 0, 1),
@@ -111,8 +108,7 @@ def _permuted(order, change, axis):
 def _list_mlp(module) -> Iterable[_Entry]:
   """Lists linear layers with an activation after each, hence 0, 2, 4 and 6.
 
-  A first teacher's encoder ends in a BatchNorm without scale and bias. A code
-  is (nuisance, factors), the newest nuisance unit first; here (factors,
+  A code is (nuisance, factors), the newest nuisance unit first; here (factors,
   nuisance), the newest unit last. Factors keep their order.
   """
   last, nuisance_dim = len(module.widths), module.nuisance_dim
@@ -248,8 +244,7 @@ def _find_faces(where, state):
       shapes.append(state[name].shape)
   if min(len(down), len(up)) < 2 or {*map(len, down + up)} != {4}:
     raise errors.InputError(
-      f'{where} has {len(down)} and {len(up)} layers; accepted: two or more of'
-      ' convolutions each.'
+      f'{where} has {down} and {up}; accepted: kernels of two or more layers.'
     )
   num_factors = max(1, up[1][0] - up[0][1])
   return autoencoders.FaceAutoencoder(
@@ -269,8 +264,7 @@ def _list_shapes(where, module, entries) -> dict[str, tuple[int, ...]]:
     raise errors.InputError(f'{where} has no such model: {error}.') from error
   flat, shapes = traverse_util.flatten_dict(template), {}
   for entry in entries:
-    # A view of one number takes no memory.
-    view = np.broadcast_to(np.float32(0), flat[entry.path].shape)
+    view = np.broadcast_to(np.float32(0), flat[entry.path].shape)  # no memory
     shapes[entry.name] = entry.to_theirs(view).shape
   return shapes
 

@@ -25,17 +25,16 @@ from jacsup_jax.data import files
 from jacsup_jax.training import steps
 
 _LEFTOVERS = '*.orbax-checkpoint-tmp*'
-# Orbax's tables of names, beside the arrays.
-_TABLE_BYTES = 1 << 18
+_TABLE_BYTES = 1 << 18  # Orbax's tables of names, beside the arrays
 
 
 class Found(NamedTuple):
-  """A whole checkpoint; `sha256` is that of its parameters."""
+  """A whole checkpoint."""
 
   step: int
   state: steps.TrainState
   progress: Any
-  sha256: str
+  sha256: str  # of its parameters
 
 
 class _DamagedError(errors.InputError):
@@ -85,8 +84,7 @@ class StageCheckpoints:
         self._open().save(step, args=ocp.args.Composite(**items))
         if self._manager.item_metadata(step).model is None:
           raise OSError('its metadata cannot be read back')
-    # Libraries below Orbax raise errors of several kinds.
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError) as error:  # of several libraries
       self._remove_leftovers()
       raise files.storage_error(self.directory / str(step), error) from error
     return sha256

@@ -19,8 +19,7 @@ DrawFn = Callable[[models.Model], np.ndarray]
 class EventFiles:
   """Event files, one folder a stage; a context manager.
 
-  Steps that are taken again replace their first records. A file that cannot be
-  written is noted once and does not stop the run.
+  A file that cannot be written is noted once and does not stop the run.
   """
 
   def __init__(
@@ -95,7 +94,6 @@ class EventFiles:
       )
       self._stage = name
     for key, value in record.items():
-      # Others are names, lists, or None.
       if key != 'step' and isinstance(value, (int, float)):
         self._writer.add_scalar(key, value, step)
     picture, self._picture = self._picture, None

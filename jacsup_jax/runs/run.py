@@ -120,9 +120,8 @@ class Run:
   ) -> registry.Dataset:
     """Loads a split of the data of the run, prepared as for its training.
 
-    The data are where the run found them, unless `data_dir` is given; `dataset`
-    names other data of the same shape. Options of `registry.load` replace those
-    of the run.
+    `dataset` names other data of the same shape; options of `registry.load`
+    replace those of the run.
     """
     own = self.manifest['dataset']
     name = dataset or own['name']

@@ -17,10 +17,7 @@ _raises = False
 
 
 class Interrupted(BaseException):
-  """A run was interrupted by a signal; its message says what is saved.
-
-  A BaseException, so that `except Exception` cannot swallow it.
-  """
+  """A run was interrupted; not an Exception, which one could swallow."""
 
   def __init__(self, message: str = ''):
     super().__init__(message)

@@ -24,10 +24,7 @@ _MANIFEST = 'manifest.json'
 _LOCK = '.lock'
 # A kill may leave them where a run was about to begin.
 _OURS = (f'.{_MANIFEST}.tmp', _LOCK)
-_ENTRIES = {
-  'experiment': str, 'config': dict, 'dataset': dict, 'planned': list,
-  'stages': dict,
-}  # fmt: skip
+_ENTRIES = {'config': dict, 'dataset': dict, 'planned': list, 'stages': dict}
 _STAGE_ENTRIES = {'stage': dict, 'module': dict, 'sha256': str, 'epochs': int}
 # Orbax expands these when it merges the files of a checkpoint.
 _PATTERNS = '[]*?'
@@ -179,12 +176,11 @@ class WorkDir:
 
   def drop_metrics_after(self, stage: str, step: int) -> None:
     """Removes records of steps that a resumed stage will take again."""
-    kept = [
-      json.dumps(record) + '\n'
-      for record in self.read_metrics()
-      if record['stage'] != stage or record['step'] <= step
-    ]
-    files.write_whole(self._metrics, ''.join(kept))
+    lines = ''
+    for record in self.read_metrics():
+      if record['stage'] != stage or record['step'] <= step:
+        lines += json.dumps(record) + '\n'
+    files.write_whole(self._metrics, lines)
 
   def write_results(
     self,
@@ -198,7 +194,7 @@ class WorkDir:
     The protocol says in words how they were measured.
     """
     results = {'experiment': experiment, 'protocol': protocol, **entries}
-    self._write('results.json', {**results, 'rows': rows})
+    self._write('results.json', results | {'rows': rows})
 
   def read_results(self) -> dict[str, Any]:
     """Returns the content of results.json; InputError if it is damaged."""
