@@ -45,19 +45,16 @@ _DISK_ERRORS = (
 
 
 @dataclasses.dataclass(frozen=True)
-class ResultConfig:
+class ResultConfig(config_lib.Options, group='data'):
   """What a run is trained and measured on."""
 
   dataset: str = config_lib.option(
     registry.DEFAULT_DATASET,
     'mnist_embedded (in the package), arrays (a file of yours), or the TFDS'
     ' name of images with a class label.',
-    group='data',
   )
   eval_split: Literal['test', 'validation'] = config_lib.option(
-    'test',
-    'What to measure on. validation is then held out of training.',
-    group='data',
+    'test', 'What to measure on. validation is then held out of training.'
   )
   eval_every: int = config_lib.option(
     5, 'Epochs between evaluations.', low=1, group='output'
@@ -65,24 +62,21 @@ class ResultConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class RunConfig:
+class RunConfig(config_lib.Options, group='output'):
   """Where a run reads and writes, and how it works: not part of its result."""
 
   decides_result: ClassVar[bool] = False
 
   workdir: pathlib.Path = config_lib.option(
-    pathlib.Path('runs/run'),
-    'Directory of the run; new, or to be continued.',
-    group='output',
+    pathlib.Path('runs/run'), 'Directory of the run; new, or to be continued.'
   )
   resume: bool = config_lib.option(
-    True, 'Continue the run that is in --workdir.', group='output'
+    True, 'Continue the run that is in --workdir.'
   )
   judge_workdir: pathlib.Path | None = config_lib.option(
     None,
     'Directory of the judge, which is trained if missing; default: a folder'
     ' of runs/ named after the data set.',
-    group='output',
   )
   data_dir: pathlib.Path | None = config_lib.option(
     None,
@@ -91,16 +85,15 @@ class RunConfig:
     group='data',
   )
   checkpoint_every: int = config_lib.option(
-    10, 'Epochs between checkpoints.', low=1, group='output'
+    10, 'Epochs between checkpoints.', low=1
   )
   progress: bool | None = config_lib.option(
     None,
     'Show a progress bar; default: on a terminal only, a line per epoch'
     ' elsewhere.',
-    group='output',
   )
   tensorboard: bool = config_lib.option(
-    False, 'Also write metrics and pictures for TensorBoard.', group='output'
+    False, 'Also write metrics and pictures for TensorBoard.'
   )
   compilation_cache: pathlib.Path | None = config_lib.option(
     None,
@@ -134,7 +127,7 @@ class RunConfig:
   )
 
   def __post_init__(self):
-    config_lib.check(self)
+    super().__post_init__()
     given = [self.coordinator, self.process_count, self.process_id]
     if given != [None] * 3 and (None in given or not self.distributed):
       raise errors.InputError(
@@ -157,7 +150,7 @@ def parse(default: _Config, argv: Sequence[str]) -> _Config:
   """
   values = flags.FlagValues()
   fields = [*_list_fields(default)]
-  for field, kind, value in fields:
+  for field, kind, value, _ in fields:
     if field.name not in values:  # A name that several share is one flag.
       _define(values, field, kind, value)
   try:
@@ -174,7 +167,7 @@ def parse(default: _Config, argv: Sequence[str]) -> _Config:
     )
   found = {
     field.name: _convert(field.name, kind, values[field.name].value)
-    for field, kind, _ in fields
+    for field, kind, *_ in fields
   }
   return _replace(default, found)
 
@@ -183,13 +176,13 @@ def as_dict(config: Any) -> dict[str, Any]:
   """Returns the values that decide a run's result, by flag name."""
   return {
     field.name: str(value) if isinstance(value, pathlib.Path) else value
-    for field, _, value in _list_fields(config, only_results=True)
+    for field, _, value, _ in _list_fields(config, only_results=True)
   }
 
 
 def with_defaults(config: _Config, **defaults: Any) -> _Config:
   """Returns a configuration with other values, by flag name at any depth."""
-  known = {field.name for field, _, _ in _list_fields(config)}
+  known = {field.name for field, *_ in _list_fields(config)}
   if unknown := set(defaults) - known:
     raise ValueError(f'no flags {unknown} in {type(config).__name__}')
   return _replace(config, defaults)
@@ -200,9 +193,9 @@ def format_help(default: Any, doc: str) -> str:
   lines = [doc.strip(), '']
   fields = {entry[0].name: entry for entry in _list_fields(default)}
   for group in GROUPS:
-    own = [x for x in fields.values() if x[0].metadata['group'] == group]
+    own = [entry for entry in fields.values() if entry[3] == group]
     lines += [f'{group}:'] if own else []
-    for field, kind, value in own:
+    for field, kind, value, _ in own:
       name = f'[no]{field.name}' if _base(kind) is bool else field.name
       text = ' '.join(field.metadata['help'].split())
       if choices := _choices(field, kind):
@@ -244,7 +237,8 @@ def run(main: Callable[[Any], None], default: Any) -> None:
       progress.say(format_help(default, inspect.getmodule(main).__doc__ or ''))
       sys.exit(0)
     config = parse(default, argv)
-    _set_up_jax({field.name: value for field, _, value in _list_fields(config)})
+    found = _list_fields(config)
+    _set_up_jax({field.name: value for field, _, value, _ in found})
     main(config)
     devices.disconnect()
   except errors.InputError as error:
@@ -271,8 +265,8 @@ def run(main: Callable[[Any], None], default: Any) -> None:
 
 def _list_fields(
   config: Any, only_results: bool = False
-) -> Iterator[tuple[dataclasses.Field, Any, Any]]:
-  """Yields the fields that are flags, their types and their values."""
+) -> Iterator[tuple[dataclasses.Field, Any, Any, str]]:
+  """Yields the fields that are flags, their types, values and headings."""
   if only_results and not getattr(config, 'decides_result', True):
     return
   kinds = typing.get_type_hints(type(config))
@@ -281,7 +275,9 @@ def _list_fields(
     if dataclasses.is_dataclass(value):
       yield from _list_fields(value, only_results)
     elif 'help' in field.metadata:
-      yield field, kinds[field.name], value
+      group = getattr(config, 'flag_group', 'training')
+      group = field.metadata.get('group', group)
+      yield field, kinds[field.name], value, group
 
 
 def _replace(config: _Config, values: Mapping[str, Any]) -> _Config:

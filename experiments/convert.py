@@ -21,29 +21,32 @@ from jacsup_jax.interop import converted_runs
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(config_lib.Options):
+class Config(config_lib.Options, group='what'):
   """The flags of this binary."""
 
   input: pathlib.Path | None = config_lib.option(
-      None, 'A state dict (*.safetensors, or of PyTorch) or a work directory.',
-      group='what',
-  )  # fmt: skip
+    None, 'A state dict (*.safetensors, or of PyTorch) or a work directory.'
+  )
   output: pathlib.Path | None = config_lib.option(
-      None, 'A new directory for a file, a new file for a directory.',
-      group='output',
-  )  # fmt: skip
+    None,
+    'A new directory for a file, a new file for a directory.',
+    group='output',
+  )
   stage: str | None = config_lib.option(
-      None, 'Work directory: the model; default: the last finished one.',
-      group='what',
-  )  # fmt: skip
+    None, 'Work directory: the model; default: the last finished one.'
+  )
   num_factors: int = config_lib.option(
-      2, 'File of a student on digits: k, which its shapes do not tell.',
-      low=1, high=config_lib.LARGEST_WIDTH, group='what',
-  )  # fmt: skip
+    2,
+    'File of a student on digits: k, which its shapes do not tell.',
+    low=1,
+    high=config_lib.LARGEST_WIDTH,
+  )
   dataset: str | None = config_lib.option(
-      None, 'File: the training data of its model; default: mnist_embedded, for'
-      ' faces celeba_folder.', group='data',
-  )  # fmt: skip
+    None,
+    'File: the training data of its model; default: mnist_embedded, for'
+    ' faces celeba_folder.',
+    group='data',
+  )
   data_dir: pathlib.Path | None = config_lib.option(
     None, 'File: where those data are.', group='data'
   )
@@ -51,9 +54,11 @@ class Config(config_lib.Options):
     (), 'File of faces: names of the factors, in their order.', group='data'
   )
   epochs: int = config_lib.option(
-      100, 'File: epochs that its model was trained for, shown in tables.',
-      low=1, high=config_lib.LARGEST_INTEGER, group='what',
-  )  # fmt: skip
+    100,
+    'File: epochs that its model was trained for, shown in tables.',
+    low=1,
+    high=config_lib.LARGEST_INTEGER,
+  )
 
 
 def main(config: Config) -> None:

@@ -41,7 +41,7 @@ _SHOWN_EXAMPLES, _SHOWN_VALUES = 3, 9
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
+class Config(config.Options, group='data'):
   """The flags of this binary."""
 
   workdir: pathlib.Path = config.option(
@@ -67,20 +67,17 @@ class Config:
     None,
     'Data set to measure on; default: that of the run, as always for faces,'
     ' whose alpha is chosen on it.',
-    group='data',
   )
   data_dir: pathlib.Path | None = config.option(
-      None, 'Where the data are; default: where the run found them.',
-      group='data',
-  )  # fmt: skip
+    None, 'Where the data are; default: where the run found them.'
+  )
   split: Literal['test', 'validation', 'train'] = config.option(
-    'test', 'Part of the data set.', group='data'
+    'test', 'Part of the data set.'
   )
   judge_workdir: pathlib.Path | None = config.option(
     None,
     'Directory of the judges; default: a folder of runs/ named after the data'
     ' set. Those of classes are trained if missing.',
-    group='data',
   )
 
 
@@ -187,10 +184,12 @@ def _measure_classes(config, run, models, is_own):
   )
   trained_on = ', which the models were trained on' if seen else ''
   return Measured(
-      models, rows, data,
-      f'{config.split} split of {name}{trained_on}; {class_swaps.PROTOCOL}',
-      {'judges': ensemble.describe()},
-  )  # fmt: skip
+    models,
+    rows,
+    data,
+    f'{config.split} split of {name}{trained_on}; {class_swaps.PROTOCOL}',
+    {'judges': ensemble.describe()},
+  )
 
 
 def _measure_faces(config, run, models):

@@ -11,27 +11,25 @@ _WIDTH = {'low': 1, 'high': config_lib.LARGEST_WIDTH, 'group': 'what'}
 
 
 @dataclasses.dataclass(frozen=True)
-class FaceDataConfig(config_lib.Options):
+class FaceDataConfig(config_lib.Options, group='data'):
   """How faces are loaded."""
 
   image_size: int = config_lib.option(
-    64, 'Pixels of a side of faces, a power of two.', group='data'
+    64, 'Pixels of a side of faces, a power of two.'
   )
   attributes: tuple[str, ...] = config_lib.option(
-    (), 'Names of the attributes of faces; default: all.', group='data'
+    (), 'Names of the attributes of faces; default: all.'
   )
   skip_bad_images: bool = config_lib.option(
     False,
     'Leave out images of celeba_folder that cannot be decoded, and note how'
     ' many; otherwise they are refused.',
-    group='data',
   )
   held_out: int = config_lib.option(
     0,
     'Number of faces at the end of the training split to leave out, as the'
     ' split on which alpha and the epoch of a judge are chosen.',
     low=0,
-    group='data',
   )
 
   def __post_init__(self):

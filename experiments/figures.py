@@ -26,7 +26,7 @@ FIGURES = (
 
 
 @dataclasses.dataclass(frozen=True)
-class FiguresConfig:
+class FiguresConfig(config.Options, group='what'):
   """Flags of this binary."""
 
   workdir: tuple[str, ...] = config.option(
@@ -35,7 +35,6 @@ class FiguresConfig:
     ' seeds the first is drawn. Several runs of faces give 4 and 7 with the'
     ' models of all (7: the first of each kind), and 8 with the student of one'
     ' and the Fader Networks of another.',
-    group='what',
   )
   figure: tuple[str, ...] = config.option(
     (),
@@ -43,7 +42,6 @@ class FiguresConfig:
     ' 1 and 2, images in colour 9 to 12, faces 4, 5, 7, and 8 with Fader'
     ' Networks; sweeps are as 8, of each model alone.',
     choices=FIGURES,
-    group='what',
   )
   data_dir: pathlib.Path | None = config.option(
     None, 'Where the data are; default: where the run found them.', group='data'
@@ -62,7 +60,7 @@ class FiguresConfig:
   )
 
   def __post_init__(self):
-    config.check(self)
+    super().__post_init__()
     if not self.workdir or not self.format:
       raise errors.InputError(
         '--workdir or --format is empty; accepted: one or more of each.'

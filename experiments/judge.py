@@ -24,7 +24,7 @@ from jacsup_jax.evaluation import judges
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
+class Config(config_lib.Options, group='data'):
   """The flags of this binary."""
 
   dataset: str = config_lib.option(
@@ -32,17 +32,15 @@ class Config:
     'mnist_embedded (in the package), arrays (a file of your own), the TFDS'
     ' name of images of one size with a class label, or faces:'
     f' {", ".join(registry.KNOWN_FACES)}.',
-    group='data',
   )
   data_dir: pathlib.Path | None = config_lib.option(
     None,
     'Where TFDS keeps prepared data sets, the .npz file of arrays, or the'
     ' folder of celeba_folder.',
-    group='data',
   )
   face: face_flags.FaceDataConfig = face_flags.FaceDataConfig()
   in_memory: bool = config_lib.option(
-    True, 'Faces: decode all images at once and keep them.', group='data'
+    True, 'Faces: decode all images at once and keep them.'
   )
   judge: judges.JudgeConfig = judges.JudgeConfig()
   seeds: int = config_lib.option(

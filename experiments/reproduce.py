@@ -65,28 +65,28 @@ FIGURES = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
+class Config(config.Options, group='what'):
   """The flags of this binary."""
 
   table: tuple[str, ...] = config.option(
-    (), 'Tables of the paper.', choices=tuple(TABLES), group='what'
+    (), 'Tables of the paper.', choices=tuple(TABLES)
   )
   figure: tuple[str, ...] = config.option(
-    (), 'Figures of the paper.', choices=tuple(FIGURES), group='what'
+    (), 'Figures of the paper.', choices=tuple(FIGURES)
   )
   scale: Literal['quick', 'full'] = config.option(
     'quick',
     'quick: minutes on two cores, reduced models, data that need no download;'
     ' full: the runs of the paper.',
-    group='what',
   )
   run: bool = config.option(
-    True, 'Make missing runs; otherwise print their commands.', group='what'
+    True, 'Make missing runs; otherwise print their commands.'
   )
   dataset: str | None = config.option(
-      None, 'Data set of the runs; default: that of their flagfiles.',
-      group='data',
-  )  # fmt: skip
+    None,
+    'Data set of the runs; default: that of their flagfiles.',
+    group='data',
+  )
   data_dir: pathlib.Path | None = config.option(
     None, 'Where the data are, see the runs.', group='data'
   )
@@ -94,9 +94,10 @@ class Config:
     pathlib.Path('runs'), 'Directory of the runs.', group='output'
   )
   output: pathlib.Path | None = config.option(
-      None, 'Directory of tables and figures; default: RUNS_DIR/reproduce.',
-      group='output',
-  )  # fmt: skip
+    None,
+    'Directory of tables and figures; default: RUNS_DIR/reproduce.',
+    group='output',
+  )
 
 
 def main(config: Config) -> None:

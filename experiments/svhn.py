@@ -26,7 +26,7 @@ IMAGE_SHAPES = {'dsprites': (64, 64, 1), 'shapes3d': (64, 64, 3)}
 
 
 @dataclasses.dataclass(frozen=True)
-class ModelConfig:
+class ModelConfig(config_lib.Options, group='what'):
   """The autoencoder, see `autoencoders.SvhnAutoencoder`."""
 
   first_width: int = config_lib.option(
@@ -35,19 +35,16 @@ class ModelConfig:
     ' many.',
     low=1,
     high=config_lib.LARGEST_WIDTH,
-    group='what',
   )
   normalize_students: bool = config_lib.option(
     True,
     'Students normalize their code (BatchNorm), as the paper draws it here;'
     ' otherwise the first teacher alone, as for digits.',
-    group='what',
   )
   linear_code: bool = config_lib.option(
     False,
     'The code has no ReLU. With the ReLU of the paper, a unit below 0 on all'
     ' images gets no gradient.',
-    group='what',
   )
 
 

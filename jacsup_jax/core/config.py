@@ -35,16 +35,15 @@ def option(
   low: float | None = None,
   high: float | None = None,
   choices: Sequence[str] | None = None,
-  group: str = 'training',
+  group: str | None = None,
 ) -> Any:
   """Makes a dataclass field that is a flag, listed by --help in its group.
 
   Accepted are numbers from `low` to `high`, or `choices`. Its annotation may
   allow None; tuples are lists of values separated by commas.
   """
-  limits = {'low': low, 'high': high, 'choices': choices}
-  given = {name: limit for name, limit in limits.items() if limit is not None}
-  metadata = {'help': help, 'group': group, **given}
+  given = {'low': low, 'high': high, 'choices': choices, 'group': group}
+  metadata = {k: v for k, v in given.items() if v is not None} | {'help': help}
   return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -90,7 +89,17 @@ def check_image_size(image_size: int) -> None:
 
 
 class Options:
-  """Base of dataclasses of options, which refuses what is out of bounds."""
+  """Base of dataclasses of options, which refuses what is out of bounds.
+
+  A subclass may name the heading of its flags: `class A(Options, group='x')`.
+  """
+
+  flag_group = 'training'
+
+  def __init_subclass__(cls, group: str | None = None, **options: Any):
+    super().__init_subclass__(**options)
+    if group is not None:
+      cls.flag_group = group
 
   def __post_init__(self):
     check(self)
