@@ -85,9 +85,6 @@ def test_every_nuisance_is_visible(field):
   assert np.abs(draw(low).astype(int) - draw(high)).max() > 20
 
 
-# Oracle: the labels are in the pixels.
-
-
 @pytest.mark.parametrize('name', _NAMES)
 def test_every_flip_is_visible(name):
   flips = 0

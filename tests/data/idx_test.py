@@ -33,9 +33,8 @@ def test_the_package_holds_mnist():
   train, test = (registry.load('mnist_embedded', s) for s in ('train', 'test'))
   # The first labels, as in every printed sample, and the published counts.
   assert train.labels[:5].tolist() == [5, 0, 4, 1, 9]
-  assert np.bincount(train.labels).tolist() == [
-    *(5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949),
-  ]
+  counts = (5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949)
+  assert tuple(np.bincount(train.labels)) == counts
   # The mean and deviation that PyTorch's example normalises with.
   assert round(float(train.images.mean()) / 255, 4) == 0.1307
   assert round(float(train.images.std()) / 255, 4) == 0.3081

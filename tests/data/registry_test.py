@@ -124,9 +124,6 @@ def test_downloads_and_other_records_need_tensorflow(
   _refuses('not in the format array_record', 'fashion_mnist', data_dir=prepared)
 
 
-# Only damage advises to delete what is prepared.
-
-
 def test_damaged_records(prepared):
   (path,) = prepared.rglob('*test.array_record*')
   path.write_bytes(path.read_bytes()[:100])

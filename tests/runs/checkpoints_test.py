@@ -71,9 +71,6 @@ def test_other_shapes_are_refused_by_name(tmp_path):
     _recover(tmp_path, _state(2)._replace(params={}))
 
 
-# Damage. Each kind is done to the newest of two checkpoints.
-
-
 def _largest(path):
   files = [p for p in path.rglob('d/*') if p.is_file()]
   return max(files, key=lambda p: p.stat().st_size)

@@ -37,24 +37,20 @@ class Quadratic:
     module = autoencoders.MlpAutoencoder(
       2, stage.nuisance_dim, image_shape=(2, 2, 1), widths=(3,)
     )
-    shapes = jax.eval_shape(
-      lambda: autoencoders.init_variables(module, 0)['params']
-    )
-    random = np.random.default_rng(stage.seed)
-    parent = trained.get(stage.parent)
-    shift = 0
-    if parent:  # A child depends on every bit of its parent.
+    shapes = jax.eval_shape(lambda: autoencoders.init_variables(module, 0))
+    shift, step = 0, np.int32(0)
+    if parent := trained.get(stage.parent):
+      step = parent.state.step
+      # A child depends on every bit of its parent.
       shift = sum(map(np.sum, jax.tree.leaves(parent.state.params)))
+    draw = np.random.default_rng(stage.seed).normal
     params = jax.tree.map(
-      lambda x: (random.normal(size=x.shape) + shift).astype(x.dtype), shapes
+      lambda x: (draw(size=x.shape) + shift).astype(x.dtype), shapes['params']
     )
     momentum = jax.tree.map(np.zeros_like, params)
-    step = parent.state.step if parent else np.int32(0)
     return module, steps.TrainState(step, params, {}, (momentum, ()))
 
-  def make_epoch(self, stage, module, trained):
-    del stage, module, trained
-
+  def make_epoch(self, *unused_args):
     def chunks(epoch, unused_first):
       yield loop.Chunk(
         0, STEPS, lambda state, b: _train(state, epoch, b, self.nan_at)

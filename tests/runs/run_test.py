@@ -46,19 +46,19 @@ def test_stages_that_are_not_finished_are_refused(finished, tmp_path):
   workdir.begin('x', {}, data, ['teacher', 'd1'])
   run = runs.Run.open(tmp_path)
   assert run.planned == ['teacher', 'd1'] and run.factor_names == ['Smiling']
-  with pytest.raises(errors.InputError, match='unfinished stage d1'):
-    run.restore('d1')
-  with pytest.raises(errors.InputError, match='no finished stage'):
-    run.find_stage(None)
-  with pytest.raises(errors.InputError, match='unknown .* of teacher, d1'):
-    runs.Run.open(finished[0]).restore('other')
+  for found, name, match in (
+    (run, 'd1', 'unfinished stage d1'),
+    (run, None, 'no finished stage'),
+    (runs.Run.open(finished[0]), 'other', 'unknown .* of teacher, d1'),
+  ):
+    with pytest.raises(errors.InputError, match=match):
+      found.find_stage(name)
 
 
 def test_a_directory_without_a_run_is_refused(tmp_path):
-  with pytest.raises(errors.InputError, match='holds no run'):
-    runs.Run.open(tmp_path / 'nowhere')
-  with pytest.raises(errors.InputError, match='--teacher_workdir.*gs://x'):
-    runs.Run.open('gs://x', '--teacher_workdir')
+  for path, match in ((tmp_path / 'x', 'holds no run'), ('gs://x', '--a=.*gs')):
+    with pytest.raises(errors.InputError, match=match):
+      runs.Run.open(path, '--a')
 
 
 def test_nonsense_in_a_manifest_is_refused_in_one_line(finished, tmp_path):

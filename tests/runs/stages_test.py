@@ -124,11 +124,10 @@ def test_complete_run_trains_nothing(undisturbed, monkeypatch):
 
 
 def test_given_models_are_grown_from(undisturbed, tmp_path):
-  _, (teacher, expected) = undisturbed
-  [found] = quadratic.run(tmp_path, chain=CHAIN[1:2], given=[teacher])
-  assert found.sha256 == expected.sha256
-  entry = _manifest(tmp_path)['stages']['d1']
-  assert entry['parent_sha256'] == teacher.sha256
+  path, (teacher, _) = undisturbed
+  quadratic.run(tmp_path, chain=CHAIN[1:], given=[teacher])
+  found, expected = _manifest(tmp_path)['stages'], _manifest(path)['stages']
+  assert found == {'d1': expected['d1']}
 
 
 def _run_to_plateau(path, **kwargs):
@@ -215,22 +214,15 @@ def test_sigkill_of_a_process(undisturbed, tmp_path):
   _check_same_after(tmp_path, undisturbed)
 
 
-@pytest.mark.parametrize(
-  ('step', 'where', 'kept'),
-  [
+def test_not_finite_names_stage_step_and_term(undisturbed, tmp_path):
+  for step, where, kept in (
     (25, 'teacher, epoch 3', 'step 20'),
     (49, 'd1, epoch 2', 'the start of the stage'),
-  ],
-)
-def test_not_finite_names_stage_step_and_term(
-  undisturbed, tmp_path, step, where, kept
-):
-  with pytest.raises(errors.RunError) as error:
-    quadratic.run(tmp_path, nan_at=step)
-  message = str(error.value)
-  assert message.startswith(f'{where}, step {step}: ')
-  assert 'distance' in message and 'constant' not in message
-  assert f'The checkpoint of {kept} is kept' in message
+  ):
+    match = f'^{where}, step {step}: .*distance.* checkpoint of {kept} is kept'
+    with pytest.raises(errors.RunError, match=match) as error:
+      quadratic.run(tmp_path, nan_at=step)
+    assert 'constant' not in str(error.value)
   # Nothing is saved: a run without the fault ends like any other.
   _check_same_after(tmp_path, undisturbed)
 
