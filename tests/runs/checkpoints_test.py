@@ -36,11 +36,6 @@ def _recover(path, template=None, note=None):
     return saved.recover(template or _state(0), note)
 
 
-def _restore_last(path, sha256, template):
-  with checkpoints.StageCheckpoints(path) as saved:
-    return saved.restore_last(sha256, template)
-
-
 def test_restored_is_what_was_saved(tmp_path):
   path, state = tmp_path / 'stage', _state(7)
   assert _recover(path) is None and not path.exists()
@@ -51,7 +46,8 @@ def test_restored_is_what_was_saved(tmp_path):
   chex.assert_trees_all_equal(found.state, state)
   assert found.state.params['kernel'].dtype == np.float32
   # Without the optimizer, as for a model.
-  alone = _restore_last(path, sha256, _state(0)._replace(opt_state=()))
+  with checkpoints.StageCheckpoints(path) as saved:
+    alone = saved.restore_last(sha256, _state(0)._replace(opt_state=()))
   chex.assert_trees_all_equal(alone, state._replace(opt_state=()))
 
 
@@ -129,8 +125,9 @@ def test_none_whole_is_refused_and_nothing_changed(tmp_path):
   with pytest.raises(errors.InputError, match=f'^{tmp_path}/2 .*/1 .*$'):
     _recover(tmp_path)
   assert sorted(tmp_path.rglob('*')) == before
-  with pytest.raises(errors.InputError, match=f'{tmp_path}/2 is damaged'):
-    _restore_last(tmp_path, sha256, _state(0))
+  with checkpoints.StageCheckpoints(tmp_path) as saved:
+    with pytest.raises(errors.InputError, match=f'{tmp_path}/2 is damaged'):
+      saved.restore_last(sha256, _state(0))
 
 
 def test_failed_save_leaves_what_was_there(tmp_path, monkeypatch):
@@ -145,9 +142,7 @@ def test_failed_save_leaves_what_was_there(tmp_path, monkeypatch):
   with pytest.raises(errors.StorageError, match=match):
     _save(tmp_path, 3)
   assert sorted(p.name for p in tmp_path.iterdir()) == ['1', '2']
-
-
-def test_nothing_is_saved_before_its_metadata_is_read(tmp_path, monkeypatch):
+  monkeypatch.undo()  # Nothing is saved before its metadata is read.
   nothing = lambda manager, step: types.SimpleNamespace(model=None)
   monkeypatch.setattr(ocp.CheckpointManager, 'item_metadata', nothing)
   with pytest.raises(errors.StorageError, match='metadata cannot be read'):

@@ -52,9 +52,8 @@ class Quadratic:
 
   def make_epoch(self, *unused_args):
     def chunks(epoch, unused_first):
-      yield loop.Chunk(
-        0, STEPS, lambda state, b: _train(state, epoch, b, self.nan_at)
-      )
+      train = lambda state, bounds: _train(state, epoch, bounds, self.nan_at)
+      yield loop.Chunk(0, STEPS, train)
 
     return loop.Epoch(STEPS, chunks, part_steps=2)
 
@@ -90,13 +89,8 @@ def begin(path):
 def run(path, *, chain=CHAIN, nan_at=-1, save_every=2, **kwargs):
   """Runs a chain; evaluates and saves after epochs 2 and 3 of each stage."""
   kwargs = {'evaluate': evaluate, 'eval_every': 2} | kwargs
-  return stages.run(
-    chain,
-    Quadratic(nan_at),
-    workdir=begin(path),
-    checkpoint_every=save_every,
-    **kwargs,
-  )
+  kwargs |= {'workdir': begin(path), 'checkpoint_every': save_every}
+  return stages.run(chain, Quadratic(nan_at), **kwargs)
 
 
 def read_metrics(path):

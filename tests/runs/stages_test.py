@@ -82,9 +82,6 @@ def test_plateau_is_so_many_epochs_without_a_lowest_error():
   assert stages.has_plateaued([0.9, 1.0, 0.95], 2)
 
 
-# Invariants: a run that was disturbed equals one that was not.
-
-
 # Before and after each file is written: checkpoint, the stage's entry in the
 # manifest, metrics.
 @pytest.mark.parametrize('after', [False, True])
