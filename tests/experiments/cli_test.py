@@ -51,9 +51,6 @@ class Config:
   run: cli.RunConfig = cli.RunConfig()
 
 
-# Values.
-
-
 def test_flags_are_read_into_the_dataclasses(monkeypatch):
   monkeypatch.setenv('HOME', '/home/x')
   assert cli.parse(Config(), []) == Config()
@@ -113,9 +110,6 @@ def test_every_flagfile_can_be_read_and_says_what_to_expect(path):
   found = cli.parse(default, [f'--flagfile={path}'])
   # The name of the run is that of the file: `reproduce` finds it by hand too.
   assert found.run.workdir == pathlib.Path(f'runs/{path.stem}')
-
-
-# Mistakes.
 
 
 @pytest.mark.parametrize(
@@ -178,9 +172,6 @@ def test_a_mistake_is_one_line_and_changes_nothing(
   assert sorted(tmp_path.rglob('*')) == before
 
 
-# How a binary ends.
-
-
 def _raise(error):
   def main(unused_config):
     raise error
@@ -216,9 +207,6 @@ def test_a_main_that_returns_ends_with_status_0_and_a_bug_with_a_traceback(
   )  # fmt: skip
   with pytest.raises(ZeroDivisionError):
     invoke(_raise(ZeroDivisionError()), Config())
-
-
-# Lines.
 
 
 def test_a_full_log_silences_what_follows_and_ends_nothing():

@@ -32,9 +32,6 @@ def _start(*args, command=('-m', 'experiments.mnist'), **environment):
   )  # fmt: skip
 
 
-# Values.
-
-
 def test_a_run_has_its_manifest_rows_metrics_and_figures(mnist_run, digits):
   results, records = _read(mnist_run)
   assert results['experiment'] == 'mnist'
@@ -65,9 +62,6 @@ def test_a_run_has_its_manifest_rows_metrics_and_figures(mnist_run, digits):
     path.name for path in (mnist_run / 'figures').iterdir()
   }
   assert {p.name for p in (mnist_run / 'tensorboard').iterdir()} == {*STAGES}
-
-
-# Invariants.
 
 
 def test_the_same_command_says_that_the_run_is_complete(
@@ -142,9 +136,6 @@ def test_a_teacher_that_does_not_fit_is_refused(
   )  # fmt: skip
   assert status == 2 and part in err
   assert not (tmp_path / 'x').exists()
-
-
-# Processes.
 
 
 # Says on stderr which modules of the project a run has imported.

@@ -29,9 +29,6 @@ def _write_run(path, rows, **changes):
   return path
 
 
-# Values.
-
-
 def test_the_tables_have_the_papers_numbers():
   # Counted and read in the document.
   assert {n: len(t.rows) for n, t in paper_numbers.TABLES.items()} == {
@@ -80,9 +77,6 @@ def test_a_table_as_text(tmp_path):
   assert lines[2] == 'student,0,0,0.01,14,,32.6,,0.0117,,100,,'
 
 
-# Oracle and anti-oracle.
-
-
 @pytest.mark.parametrize(
     ('count', 'rate', 'expected'),
     [(14, lambda x: x / 2, 1), (14, lambda x: 1 - x, -1),
@@ -92,9 +86,6 @@ def test_rank_correlation(count, rate, expected):
   rows = [_row(row, rate(row.rate)) for row in TABLE.rows[:count]]
   found = paper_tables.rank_correlation(TABLE, rows)
   assert found == (expected and pytest.approx(expected))
-
-
-# Runs.
 
 
 def test_every_run_has_its_flagfile_and_work_directory():
