@@ -137,10 +137,7 @@ def train_replicas(
   config: ClassesConfig,
   rows: Sequence[Mapping[str, float]],
 ) -> None:
-  """Trains and measures Table 4: a teacher, students of all rows at once.
-
-  Rows are weights by name. What a run has already is not trained again.
-  """
+  """Trains and measures Table 4: a teacher, students of all rows' weights."""
   chain, run, shape = config.chain, config.run, mnist.IMAGE_SHAPE
   count = len(rows)
   weights = replicas.stack_weights(
