@@ -1,7 +1,5 @@
 """Aligning photos by faces, which are drawn."""
 
-import importlib.util
-
 import numpy as np
 from PIL import Image
 import pytest
@@ -30,21 +28,15 @@ def make_dots(eyes, height, width):
 
 def find_dots(image):
   """Returns the middles of both dots, as parts of the side."""
-  y, x = np.mgrid[: len(image), : len(image)] + 0.5
-  found = []
-  for channel in (0, 1):
-    is_own = image[..., channel] > 127
-    found.append([x[is_own].mean(), y[is_own].mean()])
-  return np.array(found) / len(image)
+  dots = [np.argwhere(image[..., channel] > 127) for channel in (0, 1)]
+  middles = [dot[:, ::-1].mean(axis=0) + 0.5 for dot in dots]
+  return np.array(middles) / len(image)
 
 
+# Upright, turned, and upside down.
 @pytest.mark.parametrize(
   'eyes',
-  [
-    [[80, 90], [120, 90]],  # upright
-    [[80, 80], [115, 105]],  # turned
-    [[120, 110], [85, 95]],  # upside down
-  ],
+  [[[80, 90], [120, 90]], [[80, 80], [115, 105]], [[120, 110], [85, 95]]],
 )
 def test_eyes_are_where_celeba_has_them(eyes):
   image = make_dots(eyes, 200, 220)
@@ -66,12 +58,7 @@ def test_a_square_that_is_upright_is_a_crop():
   assert np.abs(square.astype(int) - image[20:-20]).max() <= 1
 
 
-def test_without_its_packages_there_is_none(monkeypatch):
-  monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None)
-  assert alignment.find_aligner() is None
-
-
-def test_drawn_faces_are_found(align):
+def test_drawn_faces_are_found_and_noise_has_none(align):
   face = drawn_faces.draw_face(*drawn_faces.sample(0, 'test'), 128)
   scene = np.full((300, 400, 3), 128, np.uint8)
   scene[100:228, 30:158] = face
@@ -81,9 +68,6 @@ def test_drawn_faces_are_found(align):
   # What it cuts is upright: cut again, it is about the same.
   again = align(np.array(Image.fromarray(square).resize((256, 256))))
   assert abs(len(again) - 256) < 40
-
-
-def test_where_there_is_no_face(align):
   noise = np.random.default_rng(0).integers(0, 256, (120, 90, 3), np.uint8)
   assert align(noise) is None
   assert align(np.zeros((1, 1, 3), np.uint8)) is None

@@ -18,21 +18,20 @@ from jacsup_jax.training import steps
 WEIGHTS = config.LossWeights()
 UNSUPERVISED = config.LossWeights(lambda_y=0, lambda_diff=0)
 TEACHER = config.Stage('teacher', 'teacher', None, 0, 3, WEIGHTS)
+STUDENT = config.Stage('student_d1', 'student', 'teacher', 1, 3, WEIGHTS)
+OTHER = 'student_unconstrained'
 CHAIN = (
-    TEACHER,
-    config.Stage('student_d1', 'student', 'teacher', 1, 3, WEIGHTS),
-    config.Stage('student_unconstrained_d1', 'student_unconstrained', 'teacher',
-                 1, 3, UNSUPERVISED),
-)  # fmt: skip
+  TEACHER,
+  STUDENT,
+  config.Stage(f'{OTHER}_d1', OTHER, 'teacher', 1, 3, UNSUPERVISED),
+)
 
 
 def fake_load(name, split='train', **unused_options):
   random = np.random.default_rng(len(split))
   images = random.integers(0, 200, (70, 28, 28, 1), np.uint8)
   labels = np.arange(70, dtype=np.int32) % 10
-  return registry.Dataset(
-    name=name, split=split, images=images, labels=labels, fingerprint='x'
-  )
+  return registry.Dataset(name, split, images, labels, fingerprint='x')
 
 
 @pytest.fixture(autouse=True)
@@ -62,19 +61,21 @@ def run(tmp_path_factory):
 
 def test_the_supervised_student_comes_first(run):
   found = choices.find(str(run))
-  assert [(own.id, own.group, own.title) for own in found] == [
-    ('a.run.student_d1', 'a run', 'student_d1'),
-    ('a.run.teacher', 'a run', 'teacher'),
-    ('a.run.student_unconstrained_d1', 'a run', 'student_unconstrained_d1'),
-  ]
+  titles = ['student_d1', 'teacher', 'student_unconstrained_d1']
+  assert [own.id for own in found] == [f'a.run.{title}' for title in titles]
+  assert [own.title for own in found] == titles and found[0].group == 'a run'
   assert choices.find(str(run), 'teacher')[0].title == 'teacher'
 
 
 def test_deviations_are_those_of_numpy_and_are_kept(run, monkeypatch):
-  own = choices.find(str(run))[0].load()
+  found = choices.find(str(run))[0]
+  samples, expected = found.open_samples(None), fake_load('x', 'test').images
+  assert samples.count == len(expected)
+  np.testing.assert_array_equal(samples.read([4, 2]), expected[[4, 2]])
+  own = found.load()
   assert own.title == 'a run, student_d1'
   code = own.encode(fake_load('small').images).code
-  values = np.concatenate([code.factors, code.nuisance], axis=1)
+  values = np.concatenate(code, axis=1)
   assert [unit.name for unit in own.units] == ['y1', 'y2', 'z1']
   np.testing.assert_allclose(
     [unit.deviation for unit in own.units], values.std(axis=0), rtol=1e-4
@@ -87,13 +88,6 @@ def test_deviations_are_those_of_numpy_and_are_kept(run, monkeypatch):
   stale = {'student_d1': {'sha256': '0', 'units': []}}
   (run / 'scales.json').write_text(json.dumps(stale))
   assert choices.find(str(run))[0].load().units == own.units
-
-
-def test_samples_of_a_run_are_its_test_images(run):
-  found = choices.find(str(run))[0].open_samples(None)
-  expected = fake_load('small', 'test').images
-  assert found.count == len(expected)
-  np.testing.assert_array_equal(found.read([4, 2]), expected[[4, 2]])
 
 
 def test_a_folder_of_runs(tmp_path, caplog):
@@ -112,21 +106,18 @@ def _refused(*args):
   return str(info.value)
 
 
-def test_other_places_stages_and_units_are_refused(run, tmp_path):
+def test_other_places_stages_units_and_models_are_refused(run, tmp_path):
   assert 'student_d1' in _refused(str(run), 'student_d09')
   assert 'is not a run' in _refused(str(tmp_path), 'teacher')
   assert 'holds no run' in _refused(str(tmp_path))
   assert 'does not exist' in _refused(str(tmp_path / 'none'))
+  stage = config.Stage('fader', 'fader', None, 8, 1, WEIGHTS)
+  module = fader.FaderAutoencoder(2, 2, image_size=8)  # predicts no factors
+  write_run(tmp_path / 'faders', [stage], module)
+  assert 'no finished model to edit with' in _refused(str(tmp_path / 'faders'))
   choices.find(str(run))[0].load()
   stored = json.loads((run / 'scales.json').read_text())
   stored['student_d1']['units'] = [{'name': 'y1'}]
   for text in (json.dumps(stored), '{'):
     (run / 'scales.json').write_text(text)
     assert 'scales.json' in _refused(str(run))
-
-
-def test_models_that_do_not_predict_their_factors_are_left_out(tmp_path):
-  stage = config.Stage('fader', 'fader', None, 8, 1, WEIGHTS)
-  module = fader.FaderAutoencoder(2, 2, image_size=8)
-  write_run(tmp_path / 'faders', [stage], module)
-  assert 'no finished model to edit with' in _refused(str(tmp_path / 'faders'))

@@ -12,8 +12,7 @@ from jacsup_jax.editor import model_files
 
 COUNT = 16
 STRENGTH = 2.0  # Standard deviations.
-# At most what is left of the error where the attribute shows; of 128 faces
-# it was 0.1 to 0.5. Small ones, as a smile, move less.
+# At most what is left of the error where the attribute shows.
 LEFT = {
     'Bangs': 0.5, 'Black_Hair': 0.6, 'Blond_Hair': 0.5, 'Bushy_Eyebrows': 0.6,
     'Eyeglasses': 0.7, 'Goatee': 0.5, 'Mustache': 0.5, 'Pale_Skin': 0.5,
@@ -38,12 +37,10 @@ def _measure(demo, attribute, moved):
   own, faces, encoded = demo
   names = list(drawn_faces.ATTRIBUTES)
   index = names.index(attribute)
+  strengths = np.zeros((2, len(names)))
+  strengths[:, names.index(moved)] = -STRENGTH, STRENGTH
+  edits = _float(own.edit_in_turn(encoded, strengths))
   before = _float(own.reconstruct(encoded))
-  edits = {}
-  for sign in (-1, 1):
-    strengths = np.zeros((1, len(names)))
-    strengths[0, names.index(moved)] = sign * STRENGTH
-    edits[sign] = _float(own.edit_in_turn(encoded, strengths)[:, 0])
   errors = []
   for i, (attributes, nuisance) in enumerate(faces):
     asked = attributes.copy()
@@ -53,8 +50,10 @@ def _measure(demo, attribute, moved):
     perfect = _float(drawn_faces.draw_face(asked, nuisance))
     same = _float(drawn_faces.draw_face(attributes, nuisance))
     shows = np.abs(perfect - same).max(axis=-1) > 0.05
-    distance = lambda images: np.mean((images[i] - perfect)[shows] ** 2)
-    errors.append((distance(edits[asked[index]]), distance(before)))
+    edit = edits[i, int(asked[index] > 0)]
+    errors.append(
+      [np.mean((x - perfect)[shows] ** 2) for x in (edit, before[i])]
+    )
   assert len(errors) >= 4
   left, whole = np.mean(errors, axis=0)
   return left / whole
@@ -78,9 +77,6 @@ def test_an_edit_comes_near_to_the_face_that_was_asked_for(demo, attribute):
   assert _measure(demo, attribute, attribute) < LEFT[attribute]
 
 
-@pytest.mark.parametrize(
-  ('attribute', 'moved'),
-  [('Eyeglasses', 'Goatee'), ('Mustache', 'Eyeglasses'), ('Goatee', 'Bangs')],
-)
-def test_another_edit_does_not(demo, attribute, moved):
-  assert _measure(demo, attribute, moved) > 0.8
+def test_another_edit_does_not(demo):
+  assert _measure(demo, 'Eyeglasses', 'Goatee') > 0.8
+  assert _measure(demo, 'Mustache', 'Eyeglasses') > 0.8

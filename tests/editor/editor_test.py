@@ -71,14 +71,10 @@ def test_a_linear_decoder_moves_by_deviations(unit, strength):
   moved = editor.move(
     encoded.code, jnp.asarray(strengths * [0.5, 0.0, 2.0], jnp.float32)
   )
-  change = own.model.decode(moved) - encoded.reconstructions
-  column = own.model.params['back'][unit].reshape(SHAPE)
+  column = own.model.params['back'][unit].reshape(1, *SHAPE)
   deviation = own.units[unit].deviation
-  np.testing.assert_allclose(
-      change, np.broadcast_to(strength * deviation * column, change.shape),
-      atol=1e-6,
-  )  # fmt: skip
-  expected = encoded.reconstructions + strength * deviation * column[None]
+  expected = encoded.reconstructions + strength * deviation * column
+  np.testing.assert_allclose(own.model.decode(moved), expected, atol=1e-6)
   found = own.edit(encoded, strengths)
   # A pixel that is right between two bytes may be either.
   np.testing.assert_allclose(
@@ -129,10 +125,9 @@ def test_edits_in_turn_are_those_one_by_one(make):
   encoded = own.encode(_images(2, own.image_shape))
   strengths = np.random.default_rng(0).normal(size=(3, len(own.units)))
   together = own.edit_in_turn(encoded, strengths, 0.25)
-  assert together.shape == (2, 3, *own.image_shape)
   assert together.dtype == np.uint8
-  for i, each in enumerate(strengths):
-    np.testing.assert_array_equal(together[:, i], own.edit(encoded, each, 0.25))
+  each = [own.edit(encoded, row, 0.25) for row in strengths]
+  np.testing.assert_array_equal(together, np.stack(each, axis=1))
 
 
 def test_strengths_and_editors_share_a_program():
@@ -143,29 +138,3 @@ def test_strengths_and_editors_share_a_program():
     own.edit(encoded, np.full(NUM_UNITS, strength), 0.1 * abs(strength))
   _make((1.0, 1.0, 1.0)).edit(encoded, np.ones(NUM_UNITS))
   assert editor._edit._cache_size() == before + 1
-
-
-def test_the_inverse_of_a_decoder_is_a_perfect_editor():
-  """What is edited by a step is found again by the encoder."""
-  own = _make((0.2, 0.3, 0.1))
-  back = own.model.params['back']
-  into = jnp.asarray(np.linalg.pinv(np.asarray(back)))
-  model = models.Model(Linear(), {'back': back, 'into': into})
-  code = codes.Code(jnp.array([[0.1, -0.2]]), jnp.array([[0.3]]))
-  image = model.decode(code)
-  encoded = editor.Encoded(image, code, image)
-  edited = model.decode(editor.move(code, jnp.array([0.2, -0.6, 0.1])))
-  offset = model.encode(jnp.full((1, *SHAPE), 0.5))
-  found = model.encode(edited)
-  np.testing.assert_allclose(
-    found.factors - offset.factors, [[0.3, -0.8]], atol=1e-5
-  )
-  np.testing.assert_allclose(
-    found.nuisance - offset.nuisance, [[0.4]], atol=1e-5
-  )
-  perfect = editor.Editor(model, own.units)
-  np.testing.assert_allclose(
-    perfect.edit(encoded, np.array([1.0, -2.0, 1.0])),
-    np.clip(edited, 0, 1) * 255,
-    atol=0.5 + 1e-3,
-  )

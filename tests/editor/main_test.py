@@ -10,7 +10,6 @@ from jacsup_jax.editor import alignment
 from jacsup_jax.editor import choices
 from jacsup_jax.editor import main
 from jacsup_jax.editor import model_files
-from jacsup_jax.figures import pictures
 
 SIZE = 16
 NAMES = tiny_editors.ATTRIBUTES
@@ -64,46 +63,36 @@ def test_a_single_edit(place, invoke):
   assert [path.name for path in (place / 'new/folder').iterdir()] == ['out.png']
 
 
-@pytest.mark.parametrize('rows', [(), (1, 0)])
-def test_a_strip_and_a_grid(invoke, rows):
-  flag = (
-    '--grid=Smiling:-2:2:3,Bald:0:1:2' if rows else '--sweep=Smiling:-2:2:3'
-  )
+SWEEP, GRID = '--sweep=Smiling:-2:2:3', '--grid=Smiling:-2:2:3,Bald:0:1:2'
+
+
+@pytest.mark.parametrize(('flag', 'rows'), [(SWEEP, (0,)), (GRID, (1, 0))])
+def test_a_strip_and_a_grid(invoke, flag, rows):
   status, out, _ = invoke(*EDIT, flag)
-  assert status == 0 and ('Bald +0, +1 upwards' in out) == bool(rows)
+  assert status == 0 and ('Bald +0, +1 upwards' in out) == (len(rows) > 1)
   assert 'o.png: Smiling -2, +0, +2 from left to right' in out
-  # Bald rises upwards.
   expected = [
     [make_edit(FACES[0], Bald=bald, Smiling=s) for s in (-2, 0, 2)]
-    for bald in rows or (0,)
+    for bald in rows
   ]
   np.testing.assert_array_equal(
     read('o.png'), np.vstack([np.hstack(row) for row in expected])
   )
 
 
-def test_samples_of_the_demo_model(invoke):
+def test_a_sample_of_the_demo_model_and_its_export(invoke):
   args = '--input=sample:3', '--keep_detail=1', '--output=o.png'
-  assert invoke(*args)[0] == 0
+  assert invoke(*args)[::2] == (0, '')
   np.testing.assert_array_equal(read('o.png'), FACES[3])
-
-
-def test_export(invoke):
-  status, out, _ = invoke('--export=new/whole')
-  assert (status, out) == (0, 'saved tiny faces in new/whole\n')
-  assert model_files.read('new/whole').units == OWN.units
+  assert invoke('--export=new/x') == (0, 'saved tiny faces in new/x\n', '')
+  assert model_files.read('new/x').units == OWN.units
 
 
 def test_a_folder(place, invoke):
   args = '--input=photos', '--set=Bald:1', '--output=edits'
   status, out, err = invoke(*args)
-  assert (status, err) == (0, '')
-  assert out.splitlines() == [
-    'photos/a.webp -> edits/a.png',
-    'photos/b.png -> edits/b.png',
-    'photos/c.PNG -> edits/c.png',
-    'saved 3 in edits: Bald +1',
-  ]
+  assert (status, err) == (0, '') and 'saved 3 in edits: Bald +1' in out
+  assert 'photos/a.webp -> edits/a.png\nphotos/b.png -> edits/b.png' in out
   for name, face in zip('ba', FACES):
     np.testing.assert_array_equal(
       read(place / 'edits' / f'{name}.png'), make_edit(face, Bald=1)
@@ -131,8 +120,7 @@ def test_align(place, invoke, monkeypatch):
   assert status == 2 and '--align needs a model of colour images' in err
   monkeypatch.setattr(alignment, 'find_aligner', lambda: lambda image: None)
   status, _, err = invoke(*args)
-  assert status == 0
-  assert err == 'note: face.png: no face found; its centre square is taken.\n'
+  assert status == 0 and err.startswith('note: face.png: no face found')
   np.testing.assert_array_equal(read('o.png'), FACES[0])
   monkeypatch.setattr(alignment, 'find_aligner', lambda: None)
   status, _, err = invoke(*args)
@@ -144,17 +132,14 @@ def test_align(place, invoke, monkeypatch):
     [
         (EDIT[:1], '--input with --output, or --export'),
         ((EDIT[0], '--export=x'), '--input with --output'),
-        (('--input=none.png', EDIT[1]), 'none.png cannot be read'),
         (('--input=empty', '--output=edits'), 'has no pictures'),
         (('--input=sample:1000', EDIT[1]), 'sample:0 to sample:999'),
         ((EDIT[0], '--output=o.txt'), 'ends in .png, .jpg'),
         ((EDIT[0], '--output=gs://a/o.png'), 'another machine'),
         ((EDIT[0], '--output=face.png'), 'is the input itself'),
-        (('--input=photos', '--output=photos'), 'is the input itself'),
         (('--input=photos', EDIT[1]), 'a folder for a folder'),
         ((*EDIT, '--set=Smilin:1'), 'the nearest are Smiling'),
         ((*EDIT, '--sweep=Bald:0:1:3', '--grid=Bald:0:1:3'), 'one of them'),
-        ((*EDIT, '--keep_detail=nan'), '--keep_detail is nan'),
         ((*EDIT, '--keep_detail=x'), "invalid float value: 'x'; accepted"),
         (('--serve', *EDIT), '--serve with --input'),
         ((EDIT[0], '--output=o.webp', '--sweep=Bald:0:1:9'), '99 a side'),
@@ -162,12 +147,11 @@ def test_align(place, invoke, monkeypatch):
 )  # fmt: skip
 def test_mistakes(place, invoke, args, message, monkeypatch):
   (place / 'empty').mkdir()
-  monkeypatch.setitem(pictures._KINDS, '.webp', ('WEBP', 99, {}))
+  monkeypatch.setitem(main.pictures._KINDS, '.webp', ('WEBP', 99, {}))
   before = sorted(place.rglob('*'))
   status, _, err = invoke(*args)
-  assert status == 2, err
-  assert err.startswith('error: ') and err.count('\n') == 1, err
-  assert message in err and len(err) < 1000, err
+  assert status == 2 and err.startswith('error: ') and message in err, err
+  assert err.count('\n') == 1 and len(err) < 1000, err
   assert sorted(place.rglob('*')) == before
 
 

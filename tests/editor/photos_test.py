@@ -12,15 +12,11 @@ from jacsup_jax.editor import photos
 
 SHAPE = (16, 16, 3)
 DIGIT = (16, 16, 1)
-TURNS = {
-  2: Image.Transpose.FLIP_LEFT_RIGHT,
-  3: Image.Transpose.ROTATE_180,
-  4: Image.Transpose.FLIP_TOP_BOTTOM,
-  5: Image.Transpose.TRANSPOSE,
-  6: Image.Transpose.ROTATE_270,
-  7: Image.Transpose.TRANSVERSE,
-  8: Image.Transpose.ROTATE_90,
-}
+# For orientations from 2 on.
+TURNS = (
+    'FLIP_LEFT_RIGHT', 'ROTATE_180', 'FLIP_TOP_BOTTOM', 'TRANSPOSE',
+    'ROTATE_270', 'TRANSVERSE', 'ROTATE_90',
+)  # fmt: skip
 
 
 def make_image(height=20, width=16, seed=0):
@@ -49,23 +45,15 @@ def test_squares_are_those_of_training(size):
 
 
 @pytest.mark.parametrize('kind', ['PNG', 'TIFF'])
-@pytest.mark.parametrize('orientation', TURNS)
-def test_photos_are_upright(kind, orientation):
+@pytest.mark.parametrize(('orientation', 'turn'), [*enumerate(TURNS, 2)])
+def test_photos_are_upright(kind, orientation, turn):
   image = make_image(24, 17)
   notes = Image.Exif()
   notes[0x0112] = orientation
-  upright = Image.fromarray(image).transpose(TURNS[orientation])
+  upright = Image.fromarray(image).transpose(Image.Transpose[turn])
   np.testing.assert_array_equal(
     prepare(encode(image, kind, exif=notes)), images_lib.resize(upright, 16)
   )
-
-
-def test_a_broken_orientation_says_nothing():
-  # An orientation that is a text.
-  notes = b'Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x02\0\0\0\x02up'
-  content = encode(make_image(), 'JPEG', exif=notes + bytes(6))
-  plain = encode(make_image(), 'JPEG')
-  np.testing.assert_array_equal(prepare(content), prepare(plain))
 
 
 def test_transparent_is_white():
@@ -119,11 +107,10 @@ def test_an_aligned_square_is_resized_if_it_is_large_enough():
     (encode(make_image(300, 8)), '8x300 pixels; accepted: a shorter side of'),
     (b'\0' * (photos.MOST_BYTES + 1), '33,554,433 bytes'),
     (encode(np.zeros((16, 16), np.uint16)), 'more than 8 bits'),
-    (encode(np.zeros((16, 16), np.float32), 'TIFF'), 'more than 8 bits'),
     # A bomb: a small file of many pixels.
     (encode(np.zeros((2**13, 2**13 + 1), bool)), 'pixels'),
   ],
-  ids=range(7),
+  ids=range(6),
 )
 def test_what_is_refused(content, message):
   with pytest.raises(errors.InputError, match=message) as caught:

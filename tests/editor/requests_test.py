@@ -7,20 +7,11 @@ from jacsup_jax.core import errors
 from jacsup_jax.editor import requests
 from jacsup_jax.evaluation import unit_scales
 
+NAMES = ('Bald', 'Mouth_Slightly_Open', 'Smiling', 'Wearing_Hat', 'z3')
 UNITS = tuple(
   unit_scales.Unit(name, unit_scales.FACTOR, 0.0, deviation, -2.0, 2.0)
-  for name, deviation in {
-    'Bald': 1.0,
-    'Mouth_Slightly_Open': 1.0,
-    'Smiling': 1.0,
-    'Wearing_Hat': 1.0,
-    'z3': 0.0,
-  }.items()
+  for name, deviation in zip(NAMES, (1.0, 1.0, 1.0, 1.0, 0.0))
 )
-
-
-def parse(text):
-  return requests.parse_strengths(UNITS, text, '--set')
 
 
 def parse_tiles(text, count, base=(0, 0, 0, 9, 0)):
@@ -38,26 +29,19 @@ def parse_tiles(text, count, base=(0, 0, 0, 9, 0)):
   ],
 )
 def test_strengths(text, expected):
-  found = parse(text)
+  found = requests.parse_strengths(UNITS, text, '--set')
   assert found.dtype == np.float32
   np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
 def test_a_sweep_runs_to_the_right_and_a_second_one_upwards():
   tiles, lines = parse_tiles('Smiling:-1:1:3', 1)
-  np.testing.assert_array_equal(
-    tiles, [[[0, 0, -1, 9, 0], [0, 0, 0, 9, 0], [0, 0, 1, 9, 0]]]
-  )
+  np.testing.assert_array_equal(tiles, [[[0, 0, x, 9, 0] for x in (-1, 0, 1)]])
   assert lines == ['Smiling -1, +0, +1 from left to right']
   tiles, lines = parse_tiles('bald:2:-2:2,Smiling:0:1:3', 2)
-  assert tiles.shape == (3, 2, 5) and tiles.dtype == np.float32
+  assert tiles.dtype == np.float32
   np.testing.assert_array_equal(
-    tiles[..., :4],
-    [
-      [[2, 0, 1, 9], [-2, 0, 1, 9]],
-      [[2, 0, 0.5, 9], [-2, 0, 0.5, 9]],
-      [[2, 0, 0, 9], [-2, 0, 0, 9]],
-    ],
+    tiles, [[[x, 0, y, 9, 0] for x in (2, -2)] for y in (1, 0.5, 0)]
   )
   assert lines[1] == 'Smiling +0, +0.5, +1 upwards'
 
@@ -71,41 +55,30 @@ def test_requests_of_the_page():
 
 
 @pytest.mark.parametrize(
-  ('text', 'message'),
+  ('count', 'text', 'message'),
   [
-    ('Smilling:2', "'Smilling'; accepted: the nearest are Smiling"),
-    ('hat:2', 'the nearest are Wearing_Hat'),
-    ('xyz:2', 'Bald, Mouth_Slightly_Open, Smiling, Wearing_Hat'),
-    ('Smiling', 'NAME:STRENGTH'),
-    ('Smiling:much', "strength 'much'"),
-    ('Smiling:nan', 'strength nan'),
-    ('Smiling:101', 'from -100 to 100'),
-    ('Smiling:1,smiling:2', 'twice'),
-    ('z3:1', 'is the same for all'),
+    (0, 'Smilling:2', "'Smilling'; accepted: the nearest are Smiling"),
+    (0, 'hat:2', 'the nearest are Wearing_Hat'),
+    (0, 'Smiling', 'NAME:STRENGTH'),
+    (0, 'Smiling:much', "strength 'much'"),
+    (0, 'Smiling:nan', 'strength nan'),
+    (0, 'Smiling:101', 'from -100 to 100'),
+    (0, 'Smiling:1,smiling:2', 'twice'),
+    (0, 'z3:1', 'is the same for all'),
+    (1, 'Smiling:-3:3:1', "'1' values"),
+    (1, 'Smiling:-3:3', 'NAME:LOW:HIGH:COUNT'),
+    (2, 'Smiling:-3:3:5', 'accepted: 2 times'),
+    (2, 'Smiling:-3:3:5,Smiling:-3:3:5', 'two settings'),
+    (2, 'Smiling:-3:3:200,Bald:-3:3:200', '40,000 images'),
+    (1, 'Wearing_Hat:-3:3:5', 'two settings'),
   ],
 )
-def test_bad_strengths(text, message):
-  with pytest.raises(errors.InputError, match='--set.*accepted') as caught:
-    parse(text)
-  assert message in str(caught.value)
-
-
-@pytest.mark.parametrize(
-  ('text', 'count', 'message'),
-  [
-    ('Smiling:-3:3:1', 1, "'1' values"),
-    ('Smiling:-3:3:2.5', 1, "'2.5' values"),
-    ('Smiling:-3:3', 1, 'NAME:LOW:HIGH:COUNT'),
-    ('Smiling:-3:nan:5', 1, 'strength nan'),
-    ('Smiling:-3:3:5', 2, 'accepted: 2 times'),
-    ('Smiling:-3:3:5,Smiling:-3:3:5', 2, 'two settings'),
-    ('Smiling:-3:3:200,Bald:-3:3:200', 2, '40,000 images'),
-    ('Wearing_Hat:-3:3:5', 1, 'two settings'),
-  ],
-)
-def test_bad_sweeps(text, count, message):
-  with pytest.raises(errors.InputError, match='--sweep.*accepted') as caught:
-    parse_tiles(text, count)
+def test_bad_strengths_and_sweeps(count, text, message):
+  with pytest.raises(errors.InputError, match='--s.*accepted') as caught:
+    if count:
+      parse_tiles(text, count)
+    else:
+      requests.parse_strengths(UNITS, text, '--set')
   assert message in str(caught.value)
 
 

@@ -48,16 +48,12 @@ def _make(module, deviations, title):
   variables = autoencoders.init_variables(module, 0)
   # Initial weights are so small that nothing would be seen.
   params = jax.tree.map(lambda x: 2 * x, variables['params'])
-  units = tuple(
-    unit_scales.Unit(
-      name,
-      unit_scales.NUISANCE if name[0] == 'z' else unit_scales.FACTOR,
-      0.0,
-      deviation,
-      -4.0,
-      4.0,
-    )  # fmt: skip
-    for name, deviation in deviations.items()
-  )
+  units = []
+  for name, deviation in deviations.items():
+    group = unit_scales.NUISANCE if name[0] == 'z' else unit_scales.FACTOR
+    units.append(unit_scales.Unit(name, group, 0.0, deviation, -4.0, 4.0))
   model = models.Model(module, params, variables['batch_stats'])
-  return editor.Editor(model, units, title)
+  return editor.Editor(model, tuple(units), title)
+
+
+CHOICES = [make_choice('faces', make_faces), make_choice('digits', make_digits)]
