@@ -58,24 +58,21 @@ class SignCounts(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class AttributeJudge:
-  """A trained judge of K attributes, in order, on `[S, S, 3]` in [-1, 1].
-
-  `fingerprint` is that of its training images, `best_epoch`, counted from 1,
-  that of its weights; the accuracies are by attribute on the selection split.
-  """
+  """A trained judge of K attributes, in order, on `[S, S, 3]` in [-1, 1]."""
 
   tree: ClassVar[str] = 'variables'
   attribute_names: tuple[str, ...]
   image_size: int
   dataset: str
-  fingerprint: str
+  fingerprint: str  # of the training images
   seed: int
   epochs: int
-  best_epoch: int
+  best_epoch: int  # that of its weights, from 1
   batch_size: int
   first_width: int
   last_width: int
   hidden: int
+  # By attribute, on the selection split.
   accuracy: tuple[float, ...] = ()
   balanced_accuracy: tuple[float, ...] = ()
   sha256: str = ''
@@ -84,10 +81,8 @@ class AttributeJudge:
   @property
   def module(self) -> classifiers.AttributeJudge:
     """The network."""
-    widths = self.first_width, self.last_width, self.hidden
-    return classifiers.AttributeJudge(
-      len(self.attribute_names), self.image_size, *widths
-    )
+    sizes = self.image_size, self.first_width, self.last_width, self.hidden
+    return classifiers.AttributeJudge(len(self.attribute_names), *sizes)
 
   def describe(self) -> dict[str, Any]:
     """Returns what identifies the judge, for results.json."""
@@ -111,10 +106,9 @@ def count_correct(
   attributes: jax.Array,
   transform: Callable[[jax.Array, jax.Array], Any] = lambda x, _: x,
 ) -> SignCounts:
-  """Counts how often a judge is right, also about reconstructions.
+  """Counts how often a judge is right of `[M, S, S, 3]` uint8 images.
 
-  Images are `[M, S, S, 3]` uint8, attributes `[M, K]` int in {-1, +1};
-  `transform` makes (images in [-1, 1], labels) what is judged.
+  `transform` makes (images in [-1, 1], `[M, K]` attributes) what is judged.
   """
 
   def count(batch_images, labels, counted):
@@ -153,10 +147,9 @@ def restore_or_train(
   report: judges.Report | None = None,
   **settings: Any,
 ) -> AttributeJudge:
-  """Restores the judge of a directory, or trains and saves one.
+  """Restores the judge of a directory, or trains and saves one by `train`.
 
-  InputError if an existing judge is for other data or of other settings, which
-  are arguments of `train`.
+  InputError if an existing judge is for other data or of other settings.
   """
   return judges.restore_or_make(
     directory,
@@ -224,11 +217,9 @@ def _train_epochs(judge, data):
   seed, batch_size = judge.seed, judge.batch_size
   num_steps = judge.epochs * batches.count_steps(len(data), batch_size)
   optimizer = judges.make_optimizer(num_steps)
-  variables = autoencoders.init_variables(judge.module, seed)
-  opt_state = optimizer.init(variables['params'])
-  state = judges.TrainState(
-    jnp.zeros((), jnp.int32), **variables, opt_state=opt_state
-  )
+  start = autoencoders.init_variables(judge.module, seed)
+  opt_state = jax.jit(optimizer.init)(start['params'])
+  state = judges.TrainState(jnp.int32(0), **start, opt_state=opt_state)
   objective = functools.partial(_compute_loss, judge.module, seed)
   take_steps = jax.jit(
     functools.partial(judges.take_steps, objective, optimizer),

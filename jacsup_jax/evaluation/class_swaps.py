@@ -18,15 +18,11 @@ from jacsup_jax.data import batches
 from jacsup_jax.evaluation import judges as judges_lib
 from jacsup_jax.evaluation import reconstruction
 
-# A `judges.ClassifyFn` with the parameters of a judge first.
-JudgeFn = Callable[[codes.Params, jax.Array, jax.Array | None], jax.Array]
-
 # The released code judges pairs within batches of the data in its order.
 SWAP_BATCH_SIZE = 128
 PROTOCOLS = (
     'class_swaps', 'class_swaps_noisy_judge', 'class_swaps_true_labels'
 )  # fmt: skip
-# For results.json.
 PROTOCOL = (
   'class_swaps: pairs within batches of 128 in order, the class of an image'
   " is the judge's opinion of its reconstruction, equal opinions left out,"
@@ -118,28 +114,28 @@ def count_class_swaps(
 
 def evaluate_autoencoder(
   model: reconstruction.Autoencoder,
-  judge: JudgeFn,
+  judge: Callable[..., jax.Array],
   judge_params: codes.Params,
   images: jax.Array,
   labels: jax.Array,
 ) -> dict[str, jax.Array]:
   """Measures an autoencoder by N judges, whose parameters are stacked.
 
-  Returns a scalar `mse`; `[N]` `judge_accuracy` on the images and
-  `judge_accuracy_reconstructions`; `[N, 3]` `followed` and `pairs`. May be
-  jitted.
+  `judge` is a `judges.ClassifyFn` with parameters first. Returns a scalar
+  `mse`; `[N]` `judge_accuracy` on the images and
+  `judge_accuracy_reconstructions`; `[N, 3]` `followed` and `pairs`.
   """
 
   def with_one_judge(params):
     classify = functools.partial(judge, params)
     counts = count_class_swaps(model, classify, images, labels)
-    accuracy = functools.partial(
-      judges_lib.compute_accuracy, classify, images, labels
-    )
+    args = classify, images, labels
     reconstruct = lambda x: model.decode(model.encode(x))
     return {
-      'judge_accuracy': accuracy(),
-      'judge_accuracy_reconstructions': accuracy(reconstruct),
+      'judge_accuracy': judges_lib.compute_accuracy(*args),
+      'judge_accuracy_reconstructions': judges_lib.compute_accuracy(
+        *args, reconstruct
+      ),
       **counts._asdict(),
     }
 

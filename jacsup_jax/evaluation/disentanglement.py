@@ -30,7 +30,6 @@ METRICS = tuple(SCORES)
 SCORES_OF_UNITS = ('dci_disentanglement', 'modularity')
 MOST_IMAGES = 10_000
 BINS = 20
-# For results.json.
 PROTOCOL = (
   f'codes are (factors, nuisance) of at most {MOST_IMAGES} images, drawn by'
   ' seed 0 where there are more; every value of a label is a class; mig and'
@@ -116,7 +115,9 @@ def compute_scores(
     'mig': compute_mig,
     'sap': compute_sap,
     'dci': compute_dci,
-    'modularity': compute_modularity,
+    'modularity': lambda codes, classes: (
+      modularity_of_information(mutual_information(discretise(codes), classes)),
+    ),
   }
   varies = classes.max(axis=0) > 0
   constant = tuple(
@@ -129,8 +130,8 @@ def compute_scores(
   for metric in metrics:
     found = None
     for i, name in enumerate(SCORES[metric]):
-      score = Score(None, reasons=(_explain(name, sizes, bad),))
-      if not score.reasons[0]:
+      score = _refuse(name, sizes, bad)
+      if score is None:
         found = found or functions[metric](codes, classes[:, varies])
         score = found[i]
       parts = score.parts
@@ -162,12 +163,6 @@ def compute_mig(codes: np.ndarray, classes: np.ndarray) -> tuple[Score]:
   ordered = np.sort(mutual_information(discretise(codes), classes), axis=0)
   entropy = np.diagonal(mutual_information(classes, classes))
   return (_mean((ordered[-1] - ordered[-2]) / entropy),)
-
-
-def compute_modularity(codes: np.ndarray, classes: np.ndarray) -> tuple[Score]:
-  """Computes modularity, see `modularity_of_information`; parts of units."""
-  information = mutual_information(discretise(codes), classes)
-  return (modularity_of_information(information),)
 
 
 def modularity_of_information(information: np.ndarray) -> Score:
@@ -252,14 +247,15 @@ def dci_of_importance(importance: np.ndarray) -> tuple[Score, Score]:
   )
 
 
-def _explain(name, sizes, bad):
-  """Explains why a score is undefined, by an empty text if it is not."""
+def _refuse(name, sizes, bad):
+  """Returns the undefined score of unfit data, None if they are fit."""
   if bad:
-    return f'{bad} of {sizes[-1]} codes are not finite'
+    return Score(None, reasons=(f'{bad} of {sizes[-1]} codes are not finite',))
   if all(size >= need for size, need in zip(sizes, _NEEDS[name])):
-    return ''
+    return None
   shown = '{} units, {} labels that vary and {} examples'
-  return f'{name} needs {shown.format(*_NEEDS[name])}: {shown.format(*sizes)}'
+  reason = f'{name} needs {shown.format(*_NEEDS[name])}: {shown.format(*sizes)}'
+  return Score(None, reasons=(reason,))
 
 
 def _mean(parts, weights=None):

@@ -16,8 +16,8 @@ import numpy as np
 from jacsup_jax.core import codes
 from jacsup_jax.data import batches
 
-# Extra directions: orthogonal iteration converges by the ratio of the last
-# singular value asked for to the first one left out.
+# Iteration converges by the ratio of the last value asked for to the first one
+# left out.
 _MORE_DIRECTIONS = 4
 _MOST_ITERATIONS = 200
 
@@ -76,21 +76,20 @@ def multiply_columns(
 def compute_agreement(
   products: ColumnProducts, names: Sequence[str]
 ) -> dict[str, Any]:
-  """Averages the agreement of two Jacobians over data.
+  """Averages the agreement of two Jacobians over data, as JSON values.
 
   For every column the cosine (1 where the directions agree) and the relative
   error of its norm, | ||J_S|| - ||J_T|| | / ||J_T||, are averaged over the
-  examples where they are defined: not where a column is zero.
-
-  Returns:
-    JSON values: `cosine` and `norm_error`, means over factors; `factors`, those
-    of each by its name, with the number of examples left out. None is a mean of
-    nothing.
+  examples where they are defined: not where a column is zero. Returns `cosine`
+  and `norm_error`, means over factors, and `factors`, those of each by its
+  name, with the number of examples left out. None is a mean of nothing.
   """
   student, teacher, both = (np.asarray(x, np.float64) for x in products)
   nonzero = np.isfinite(teacher) & np.isfinite(student) & (teacher > 0)
-  cosine = _divide(both, np.sqrt(student * teacher), nonzero & (student > 0))
-  norm_error = abs(_divide(np.sqrt(student), np.sqrt(teacher), nonzero) - 1)
+  # Divided by NaN where there is no column to compare with.
+  teacher = np.where(nonzero, teacher, np.nan)
+  norm_error = abs(np.sqrt(student) / np.sqrt(teacher) - 1)
+  cosine = both / np.sqrt(np.where(student > 0, student, np.nan) * teacher)
   factors = {
     name: {
       'cosine': _mean(cosines),
@@ -169,9 +168,8 @@ def _iterate(apply, block, count, tolerance):
 
 def _make_gram(decode, code):
   """Makes the product of the averaged J^T J with a flat direction."""
-  _, push = jax.linearize(
-    lambda nuisance: decode(code._replace(nuisance=nuisance)), code.nuisance
-  )
+  decode_nuisance = lambda nuisance: decode(code._replace(nuisance=nuisance))
+  _, push = jax.linearize(decode_nuisance, code.nuisance)
   pull = jax.linear_transpose(push, code.nuisance)
 
   def apply(direction):
@@ -184,17 +182,8 @@ def _make_gram(decode, code):
 
 def _linearize_factors(decode, code):
   """Returns the derivative of one example's image, of its factors."""
-  nuisance = code.nuisance[None]
-  _, push = jax.linearize(
-    lambda factors: decode(codes.Code(factors[None], nuisance))[0], code.factors
-  )
-  return push
-
-
-def _divide(numerator, denominator, defined):
-  """Divides where it is defined; NaN elsewhere."""
-  empty = np.full(numerator.shape, np.nan)
-  return np.divide(numerator, denominator, out=empty, where=defined)
+  decode_one = lambda x: decode(codes.Code(x[None], code.nuisance[None]))[0]
+  return jax.linearize(decode_one, code.factors)[1]
 
 
 def _mean(values):

@@ -40,12 +40,9 @@ def measure(
   compared with the first teacher on its factors.
 
   Images are `[M, H, W, C]` uint8, M of some 16 to 256; attributes `[M, K]` are
-  for models whose factors are the labels.
-
-  Returns:
-    JSON values per model: `stage`, `model`, `nuisance_dim`; `supervisor` and
-    `first_teacher`, see `jacobian_agreement.compute_agreement`, or None;
-    `principal_directions` of the nuisance, or None.
+  for models whose factors are the labels. Returns JSON values per model:
+  `stage`, `model`, `nuisance_dim`; `supervisor` and `first_teacher`, see
+  `jacobian_agreement.compute_agreement`, and `principal_directions`, or None.
   """
   members = {
     stage.name: _Member(stage, model, _encode(model, images, attributes))
@@ -95,26 +92,17 @@ def _is_teacher(member):
   return member.stage.model.startswith('teacher')
 
 
-def _split(member, num_factors):
-  """Returns a model and its code with this many units as factors."""
-  if num_factors is None:
-    return member.model, member.code
-  flat = codes.merge(member.code)
-  module = member.model.module.clone(
-    num_factors=num_factors, nuisance_dim=flat.shape[1] - num_factors
-  )
-  model = dataclasses.replace(member.model, module=module)
-  return model, codes.split(flat, num_factors)
-
-
 def _compare(student, teacher, names):
   """Compares a student with a teacher on as many factors as it has names."""
   count = None
   if teacher.code.nuisance.ndim == 2:
     # All units of the teacher, unless fewer are named.
     count = min(len(names), sum(x.shape[1] for x in teacher.code))
-  products = _multiply_columns(*_split(student, count), *_split(teacher, count))
-  found = jacobian_agreement.compute_agreement(products, names[:count])
+  products = _multiply_columns(
+    student.model, student.code, teacher.model, teacher.code, count
+  )
+  names = names[:count]
+  found = jacobian_agreement.compute_agreement(products, names)
   return {'stage': teacher.stage.name, **found}
 
 
@@ -142,11 +130,18 @@ def _find_directions(member):
 _encode = jax.jit(models.Model.encode)
 
 
-@jax.jit
-def _multiply_columns(student, student_code, teacher, teacher_code):
-  return jacobian_agreement.multiply_columns(
-    student.decode, student_code, teacher.decode, teacher_code
-  )
+@functools.partial(jax.jit, static_argnums=4)
+def _multiply_columns(student, student_code, teacher, teacher_code, count):
+  """Multiplies columns; of flat codes the first `count` units are factors."""
+  args = []
+  for model, code in ((student, student_code), (teacher, teacher_code)):
+    if count is not None:
+      flat = codes.merge(code)
+      sizes = {'num_factors': count, 'nuisance_dim': flat.shape[1] - count}
+      model = dataclasses.replace(model, module=model.module.clone(**sizes))
+      code = codes.split(flat, count)
+    args += [model.decode, code]
+  return jacobian_agreement.multiply_columns(*args)
 
 
 @functools.partial(jax.jit, static_argnums=2)

@@ -38,7 +38,7 @@ SEEDS = (0, 1, 2)
 BATCH_SIZE = 128
 _EPOCHS = 10
 _NAME = 'judge.safetensors'
-_WIDTH = {'low': 1, 'high': config.LARGEST_WIDTH}
+_face_width = functools.partial(config.option, low=1, high=config.LARGEST_WIDTH)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,17 +48,11 @@ class JudgeConfig(config.Options):
   judge_epochs: int = config.option(
     _EPOCHS, 'Epochs of a judge that this run trains.', low=1
   )
-  judge_first_width: int = config.option(
-    32,
-    'Channels of layer 1 of a face judge; each next layer has twice as many.',
-    **_WIDTH,
+  judge_first_width: int = _face_width(
+    32, 'Channels of layer 1 of a face judge; each next has twice as many.'
   )
-  judge_last_width: int = config.option(
-    512, 'Most channels of a layer of a face judge.', **_WIDTH
-  )
-  judge_hidden: int = config.option(
-    512, 'Units of the dense layer of a face judge.', **_WIDTH
-  )
+  judge_last_width: int = _face_width(512, 'Most channels of a layer of it.')
+  judge_hidden: int = _face_width(512, 'Units of the dense layer of it.')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,14 +140,12 @@ def restore_or_train(
   }
   wanted |= {} if seeds is None else {'seeds': seeds}
   wanted |= {} if epochs is None else {'epochs': epochs}
-  settings = {'seeds': seeds or SEEDS, 'epochs': epochs or _EPOCHS}
-  make = lambda: train(
-    wanted['dataset'],
-    load('train_minus_validation'),
-    test,
-    report=report,
-    **settings,
-  )
+
+  def make():
+    data = load('train_minus_validation')
+    settings = {'seeds': seeds or SEEDS, 'epochs': epochs or _EPOCHS}
+    return train(wanted['dataset'], data, test, report=report, **settings)
+
   return restore_or_make(directory, Judges, make, **wanted)
 
 
@@ -182,17 +174,15 @@ def train(
   module = classifiers.MlpJudge(data.num_classes, image_shape=shape)
   num_steps = epochs * batches.count_steps(len(data), batch_size)
   init, train_epoch = _make_programs(module, num_steps, batch_size)
-  images, labels = jnp.asarray(data.images), jnp.asarray(data.labels)
-  own_seeds = jnp.array(seeds)
+  *arrays, own_seeds = map(jnp.asarray, (data.images, data.labels, seeds))
   state = init(own_seeds)
   for epoch in range(epochs):
-    state, loss = train_epoch(state, own_seeds, epoch, images, labels)
+    state, loss = train_epoch(state, own_seeds, epoch, *arrays)
     if report is not None:
       report(epoch + 1, epochs, {'loss': float(np.mean(loss))})
   params = jax.device_get(state.params)
-  accuracy = _measure_accuracy(
-    module, params, jnp.asarray(test.images), jnp.asarray(test.labels)
-  )
+  known = map(jnp.asarray, (test.images, test.labels))
+  accuracy = _measure_accuracy(module, params, *known)
   return Judges(
       data.num_classes, shape, dataset, tuple(seeds), epochs, params,
       tuple(map(float, accuracy)), codes.hash_tree(params),
@@ -384,17 +374,15 @@ def _make_programs(module, num_steps, batch_size):
 def _compute_loss(module, seed, params, batch_stats, step, images, labels):
   # Independent of the keys of initialisation and data order.
   key = jax.random.fold_in(jax.random.key(~seed), step)
-  rngs = {'dropout': key}
-  logits = module.apply(
-    {'params': params}, batches.to_float(images), train=True, rngs=rngs
-  )
+  inputs = {'params': params}, batches.to_float(images)
+  logits = module.apply(*inputs, train=True, rngs={'dropout': key})
   losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
   return losses.mean(), batch_stats
 
 
 @functools.partial(jax.jit, static_argnums=0)
 @functools.partial(jax.vmap, in_axes=(None, 0, None, None))
-def _measure_accuracy(module, params, images, labels):
+def _measure_accuracy(module, params, *examples):
   return compute_accuracy(
-    functools.partial(classify, module, params), images, labels
+    functools.partial(classify, module, params), *examples
   )

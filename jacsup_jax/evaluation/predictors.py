@@ -11,9 +11,8 @@ _PENALTIES = (0.1, 0.03, 0.01, 0.003, 0.001)
 def threshold_accuracies(codes: np.ndarray, classes: np.ndarray) -> np.ndarray:
   """Computes the best balanced accuracy `[U]` of thresholds on each unit.
 
-  Codes are `[M, U]`, classes `[M]` int from 0 without gaps. Not a linear SVM
-  per unit and label: with 12 ms each, scikit-learn needs a quarter of an hour
-  for a face code of 2,088 units and 40 labels.
+  Codes are `[M, U]`, classes `[M]` int from 0 without gaps. A linear SVM per
+  unit and label would take a quarter of an hour for a face code.
   """
   # Each class counts the same, however many examples it has.
   weights = 1 / np.bincount(classes)
@@ -105,12 +104,9 @@ def _search_one_threshold(classes, before, weights):
 
 
 def _search_thresholds(classes, before, weights):
-  """Returns `[U]` sums of recalls, the best of all by dynamic programming.
-
-  The state is each unit's best sum up to an example whose interval is the t-th
-  and has class c.
-  """
+  """Returns `[U]` sums of recalls, the best of all by dynamic programming."""
   num_examples, units = classes.shape
+  # Best sum so far, where the example's interval is the t-th and of class c.
   best = np.zeros((units, len(weights), len(weights)))
   for i in range(num_examples):
     if i:

@@ -28,11 +28,10 @@ def compute_mse(
   *,
   batch_size: int | None = None,
 ) -> jax.Array:
-  """Computes the mean squared reconstruction error, a scalar. May be jitted.
+  """Computes the mean squared reconstruction error, in `model.image_range`.
 
   Images are `[M, H, W, C]` uint8; attributes `[M, K]` are for models whose
-  factors are the labels. The error is in the squared units of
-  `model.image_range`: in [-1, 1] it is four times that in [0, 1].
+  factors are the labels. In [-1, 1] it is four times that in [0, 1].
   """
   if batch_size is None:
     batch_size = max(64, batches.count_at_once(images.shape[1:]))

@@ -55,11 +55,9 @@ def measure(
   """Measures what the students in `rows` could reach if they met eq. (9).
 
   `rows` are those of the run's models of one seed, measured on the same images.
-
-  Returns:
-    The entries of each student's row, by its stage: its `residual_share` r, and
-    the `class_swaps_ceiling` of the exact student with this share. Both are
-    None for a student with more error than its teacher.
+  Returns the entries of each student's row, by its stage: `residual_share` r
+  and the `class_swaps_ceiling` of the exact student with this share, None for a
+  student with more error than its teacher.
   """
   [teacher_mse] = [row['mse'] for row in rows if row['stage'] == teacher_stage]
   shares = {

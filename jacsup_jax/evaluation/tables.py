@@ -80,13 +80,10 @@ def format_rows(rows: Sequence[Row]) -> str:
     if any(name in row for row in rows):
       columns[name] = column
   groups = group_seeds(rows)
-  cells = [
-    [
-      _show_values([row.get(name) for row in group], show)
-      for name, (_, show) in columns.items()
-    ]
-    for group in groups
-  ]
+  show_cell = lambda group, name: _show_values(
+    [row.get(name) for row in group], columns[name][1]
+  )
+  cells = [[show_cell(group, name) for name in columns] for group in groups]
   return _format_table([title for title, _ in columns.values()], cells, groups)
 
 
@@ -116,12 +113,10 @@ def format_attributes(rows: Sequence[Row]) -> str:
   width = max(map(len, [*names, 'attribute']))
   cells = []
   for line, averaged in (*((name, [name]) for name in names), ('mean', names)):
-    values = [
-      [mean([seed[name] for name in averaged]) for seed in seeds]
-      for seeds in columns.values()
-    ]
-    shown = [_show_values(seeds, _percent) for seeds in values]
-    cells.append([line.ljust(width), *shown])
+    cells.append([line.ljust(width)])
+    for seeds in columns.values():
+      means = [np.mean([seed[name] for name in averaged]) for seed in seeds]
+      cells[-1].append(_show_values(means, _percent))
   titles = ['attribute'.ljust(width), *columns]
   return '\n'.join([*heading, _format_table(titles, cells, groups)])
 
@@ -143,22 +138,23 @@ def format_effect(rows: Sequence[Row]) -> str | None:
     return None
   own, other = supervised[dim], without[dim]
   pair = [list(of_seed.values()) for of_seed in (own, other)]
-  points = 100 * (mean(pair[0]) - mean(pair[1]))
+  points = f'{100 * (np.mean(pair[0]) - np.mean(pair[1])):+.1f}'
   # Per seed, since the two share their teacher.
-  spread = deviation([100 * (own[x] - other[x]) for x in own if x in other])
+  paired = [100 * (own[x] - other[x]) for x in own if x in other]
+  if len(paired) > 1:
+    points += f' ± {np.std(paired, ddof=1):.1f}'
   return (
     f'At d = {dim}, class swaps are {_show_values(pair[0], _percent)} with'
     f' Jacobian supervision and {_show_values(pair[1], _percent)} without:'
-    f' {points:+.1f}{"" if spread is None else f" ± {spread:.1f}"} points.'
+    f' {points} points.'
   )
 
 
 def group_seeds(rows: Sequence[Row]) -> list[list[Row]]:
-  """Groups rows that differ by their seeds alone, and by what was measured.
+  """Groups rows of the same model, stage, size and weights but other seeds.
 
-  Rows of a group have the same model, stage (whose name may end in its seed),
-  size and weights. Rows of one seed differ in something that their entries do
-  not show: such a group is taken apart.
+  Rows of one seed differ in something that their entries do not show: such a
+  group is taken apart.
   """
   groups = {}
   for row in rows:
@@ -171,30 +167,6 @@ def group_seeds(rows: Sequence[Row]) -> list[list[Row]]:
   return sorted(found, key=lambda group: rows.index(group[0]))
 
 
-def mean(values: Sequence[float | None]) -> float | None:
-  """Returns the mean of the values that are not None, None without any."""
-  known = [value for value in values if value is not None]
-  return float(np.mean(known)) if known else None
-
-
-def deviation(values: Sequence[float | None]) -> float | None:
-  """Returns the standard deviation of a sample of two or more, else None."""
-  known = [value for value in values if value is not None]
-  return float(np.std(known, ddof=1)) if len(known) > 1 else None
-
-
-def _describe_deviation(groups):
-  """Says what a table's ± are, None where no row has several seeds."""
-  several = [group for group in groups if len(group) > 1]
-  if not several:
-    return None
-  counts = ' or '.join(map(str, sorted({len(group) for group in several})))
-  return (
-    f'±: standard deviation of the sample (divisor n - 1) over n = {counts}'
-    ' seeds.'
-  )
-
-
 def _format_table(titles, cells, groups):
   """Aligns columns, and explains the deviations of the groups below."""
   import pandas
@@ -204,8 +176,13 @@ def _format_table(titles, cells, groups):
     [[row[0], *(f' {cell}' for cell in row[1:])] for row in [titles, *cells]]
   )
   text = frame.to_string(index=False, header=False)
-  explanation = _describe_deviation(groups)
-  return f'{text}\n{explanation}' if explanation else text
+  counts = sorted({len(group) for group in groups} - {1})
+  if not counts:
+    return text
+  return (
+    f'{text}\n±: standard deviation of the sample (divisor n - 1) over n ='
+    f' {" or ".join(map(str, counts))} seeds.'
+  )
 
 
 def _show_values(values, show):
@@ -215,7 +192,7 @@ def _show_values(values, show):
     return '-'
   if len(known) == 1 or isinstance(known[0], str) or show is str:
     return show(known[0])
-  return f'{show(mean(known))} ± {show(deviation(known))}'
+  return f'{show(np.mean(known))} ± {show(np.std(known, ddof=1))}'
 
 
 def _identify(row):

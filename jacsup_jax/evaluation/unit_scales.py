@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 import dataclasses
-import pathlib
 from typing import Any
 
 import jax
@@ -57,9 +56,7 @@ def measure(
   return tuple(units)
 
 
-def from_json(
-  where: str | pathlib.Path, values: Sequence[Any]
-) -> tuple[Unit, ...]:
+def from_json(where: Any, values: Sequence[Any]) -> tuple[Unit, ...]:
   """Parses units that were stored as `dataclasses.asdict(unit)` in a file."""
   try:
     units = tuple(Unit(**value) for value in values)

@@ -3,9 +3,8 @@
 An image is two pixels: the first is 20 times its class, the second its style.
 """
 
-import dataclasses
 import functools
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,8 +19,7 @@ CLASSES = 10
 NUM_IMAGES = 8 * class_swaps.SWAP_BATCH_SIZE
 
 
-@dataclasses.dataclass(frozen=True)
-class Model:
+class Model(NamedTuple):
   """Functions in the place of a trained model."""
 
   encode: Any
@@ -29,12 +27,11 @@ class Model:
   image_range: tuple[int, int] = (0, 1)
 
 
-def _data(num_images=NUM_IMAGES, num_classes=CLASSES):
-  random = np.random.default_rng(0)
-  labels = random.integers(0, num_classes, num_images).astype(np.int32)
-  style = random.integers(0, 256, num_images)
-  images = np.stack([20 * labels, style], axis=1).astype(np.uint8)
-  return jnp.asarray(images.reshape(-1, 1, 2, 1)), jnp.asarray(labels)
+LABELS, STYLES = np.random.default_rng(0).integers(
+  0, [[CLASSES], [256]], (2, NUM_IMAGES), np.int32
+)
+IMAGES = np.stack([20 * LABELS, STYLES], axis=1).astype(np.uint8)
+IMAGES = IMAGES.reshape(-1, 1, 2, 1)
 
 
 def _judge(images, key=None):
@@ -55,15 +52,11 @@ def _decode(code):
 
 
 ORACLE = Model(_encode, _decode)
-
-
 # The anti-oracle reconstructs as well, but has the class in the nuisance.
-def _encode_reversed(images):
-  return codes.Code(images[:, 0, 1], images[:, 0, 0])
-
-
-def _decode_reversed(code):
-  return jnp.stack([code.nuisance, code.factors], axis=1)[:, None]
+REVERSED = Model(
+  lambda images: codes.Code(*_encode(images)[::-1]),
+  lambda code: _decode(codes.Code(*code[::-1])),
+)
 
 
 # Another: the class that it draws has to do with the style alone.
@@ -72,14 +65,13 @@ def _decode_style(code):
   return jnp.stack([drawn, code.nuisance], axis=1)[:, None]
 
 
-REVERSED = Model(_encode_reversed, _decode_reversed)
 STYLE = Model(_encode, _decode_style)
 
 
 @functools.lru_cache
 def _count(model):
   count = functools.partial(class_swaps.count_class_swaps, model, _judge)
-  counts = jax.jit(count)(*_data())
+  counts = jax.jit(count)(IMAGES, LABELS)
   return np.asarray(counts.followed), np.asarray(counts.pairs)
 
 
@@ -107,12 +99,12 @@ def test_summary_of_hand_made_counts():
   assert row['class_swaps'] == 0.625
   # Squares of 1/8 twice, over 2 - 1: deviations have the divisor n - 1.
   np.testing.assert_allclose(row['class_swaps_std'], np.sqrt(1 / 32))
-  assert row['class_swaps_by_judge'] == [0.5, 0.75]
-  assert row['class_swaps_pairs'] == [2, 4]
-  assert row['class_swaps_noisy_judge'] == 0.5
-  assert row['class_swaps_true_labels'] == 0.25
-  assert row['judge_accuracy'] == 0.75
-  assert row['judge_accuracy_reconstructions'] == 0.5
+  expected = {
+      'class_swaps_by_judge': [0.5, 0.75], 'class_swaps_pairs': [2, 4],
+      'class_swaps_noisy_judge': 0.5, 'class_swaps_true_labels': 0.25,
+      'judge_accuracy': 0.75, 'judge_accuracy_reconstructions': 0.5,
+  }  # fmt: skip
+  assert row == row | expected
   np.testing.assert_allclose(row['psnr'], 20.0, rtol=1e-6)
 
 
@@ -123,9 +115,9 @@ def test_oracle_scores_one():
   # Equal opinions are left out: about a tenth of the pairs.
   assert 0.85 * NUM_IMAGES < pairs[0] < 0.95 * NUM_IMAGES
   np.testing.assert_array_equal(pairs[0], pairs[2])
-  images, _ = _data()
-  # Rounding of float32.
-  assert reconstruction.compute_mse(ORACLE, images) < 1e-12
+  # With dropout, a judge that guesses: one in ten. With the same key before
+  # and after a swap it would say the same twice: never.
+  np.testing.assert_allclose(followed[1] / pairs[1], 0.1, atol=0.04)
 
 
 def test_anti_oracle_scores_zero():
@@ -143,30 +135,17 @@ def test_decoder_that_ignores_the_factors_scores_chance():
   np.testing.assert_allclose(followed[2] / pairs[2], 0.1, atol=0.04)
 
 
-def test_noisy_judge_has_its_own_keys():
-  followed, pairs = _count(ORACLE)
-  # A judge that guesses: one in ten, where the clean judge gives 1. With the
-  # same key before and after a swap it would say the same twice: never.
-  np.testing.assert_allclose(followed[1] / pairs[1], 0.1, atol=0.04)
-
-
 def test_ensemble_measures_each_judge():
-  images, labels = _data()
-
   def judge(offset, images, key):
     # The second judge is always wrong by one class, and consistent.
     return (_judge(images, key) + offset) % CLASSES
 
-  def measure(offsets):
-    return class_swaps.evaluate_autoencoder(
-      ORACLE, judge, offsets, images, labels
-    )
-
-  measured = jax.jit(measure)(jnp.array([0, 1]))
-  np.testing.assert_array_equal(measured['judge_accuracy'], [1.0, 0.0])
-  np.testing.assert_array_equal(
-    measured['judge_accuracy_reconstructions'], [1.0, 0.0]
-  )
+  measure = functools.partial(class_swaps.evaluate_autoencoder, ORACLE, judge)
+  measured = jax.jit(measure)(jnp.array([0, 1]), IMAGES, LABELS)
+  for name in ('judge_accuracy', 'judge_accuracy_reconstructions'):
+    np.testing.assert_array_equal(measured[name], [1.0, 0.0])
+  # Rounding of float32.
+  assert measured['mse'] < 1e-12
   assert measured['pairs'].shape == measured['followed'].shape == (2, 3)
   row = class_swaps.summarize(measured)
   assert row['class_swaps_by_judge'] == [1.0, 1.0]
@@ -176,7 +155,6 @@ def test_ensemble_measures_each_judge():
 
 @pytest.mark.parametrize('batch_size', [200, None])
 def test_error_does_not_depend_on_the_batches(batch_size):
-  images, _ = _data(300)
   shifted = Model(_encode, lambda code: _decode(code) + 0.25)
-  mse = reconstruction.compute_mse(shifted, images, batch_size=batch_size)
+  mse = reconstruction.compute_mse(shifted, IMAGES[:300], batch_size=batch_size)
   np.testing.assert_allclose(mse, 1 / 16, rtol=1e-5)

@@ -28,12 +28,10 @@ def _multiply_linear(student, teacher, code):
   )  # fmt: skip
 
 
-def _code(batch_size=3, num_factors=2, nuisance=(4,), seed=0):
-  random = np.random.default_rng(seed)
-  return codes.Code(
-    jnp.asarray(random.normal(size=(batch_size, num_factors)), jnp.float32),
-    jnp.asarray(random.normal(size=(batch_size, *nuisance)), jnp.float32),
-  )
+def _code(num_factors=2, nuisance=(4,), seed=0):
+  draw = np.random.default_rng(seed).standard_normal
+  shapes = ((3, num_factors), (3, *nuisance))
+  return codes.Code(*(jnp.asarray(draw(shape, np.float32)) for shape in shapes))
 
 
 WEIGHTS = np.random.default_rng(1).normal(size=(10, 12)).astype(np.float32)
@@ -59,6 +57,13 @@ def _jacobians(code):
   return [x.reshape(*x.shape[:2], -1) for x in both]
 
 
+@functools.partial(jax.jit, static_argnums=0)
+def _find_directions(decode, code):
+  return jacobian_agreement.find_principal_directions(
+    decode, code, 3, tolerance=1e-6
+  )
+
+
 def _agreement(student, teacher):
   matrices = (jnp.array(x, jnp.float32) for x in (student, teacher))
   products = _multiply_linear(*matrices, _code())
@@ -69,33 +74,28 @@ def test_agreement_by_hand():
   # Columns (3, 4) against (3, 0): cosine 9 / 15, norms 5 and 3. Columns
   # (0, -1) against (0, 2): opposite, norms 1 and 2.
   found = _agreement([[3, 0], [4, -1]], [[3, 0], [0, 2]])
-  first, second = found['factors'].values()
-  np.testing.assert_allclose(first['cosine'], 0.6, rtol=1e-6)
-  np.testing.assert_allclose(first['norm_error'], 2 / 3, rtol=1e-6)
-  np.testing.assert_allclose(second['cosine'], -1, rtol=1e-6)
-  np.testing.assert_allclose(second['norm_error'], 0.5, rtol=1e-6)
-  np.testing.assert_allclose(found['cosine'], -0.2, rtol=1e-5)
-  np.testing.assert_allclose(found['norm_error'], 7 / 12, rtol=1e-6)
+  for entry, cosine, norm_error in (
+    (found['factors']['first'], 0.6, 2 / 3),
+    (found['factors']['second'], -1, 0.5),
+    (found, -0.2, 7 / 12),
+  ):
+    assert entry['cosine'] == pytest.approx(cosine, rel=1e-5)
+    assert entry['norm_error'] == pytest.approx(norm_error, rel=1e-5)
 
 
 def test_principal_directions_by_hand():
   # A diagonal Jacobian has its entries, in order, for singular values.
   scales = jnp.array([1.0, 5.0, 0.0, 3.0])
   decode = lambda code: (code.nuisance * scales[None])[:, :, None, None]
-  found = jax.jit(
-    lambda code: jacobian_agreement.find_principal_directions(decode, code, 3)
-  )(_code())
+  found = _find_directions(decode, _code())
   np.testing.assert_allclose(found.singular_values, [5, 3, 1], rtol=1e-5)
   np.testing.assert_allclose(found.directions, np.eye(4)[[1, 3, 0]], atol=1e-4)
 
 
 def test_products_are_those_of_jacfwd():
   student_code, teacher_code = _code(seed=2), _code(nuisance=(1, 1, 3), seed=3)
-  products = jax.jit(
-    lambda *pair: jacobian_agreement.multiply_columns(
-      _curved, pair[0], _curved, pair[1]
-    )
-  )(student_code, teacher_code)
+  multiply = jax.jit(jacobian_agreement.multiply_columns, static_argnums=(0, 2))
+  products = multiply(_curved, student_code, _curved, teacher_code)
   student, _ = _jacobians(student_code)
   teacher, _ = _jacobians(teacher_code)
   for found, a, b in (
@@ -107,17 +107,12 @@ def test_products_are_those_of_jacfwd():
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize('batch_size', [1, 3])
-def test_directions_are_those_of_svd(batch_size):
-  code = _code(batch_size, nuisance=(2, 2, 2))
-  found = jax.jit(
-    lambda code: jacobian_agreement.find_principal_directions(
-      _curved, code, 3, tolerance=1e-6
-    )
-  )(code)
+def test_directions_are_those_of_svd():
+  code = _code(nuisance=(2, 2, 2))
+  found = _find_directions(_curved, code)
   _, matrices = _jacobians(code)
   # The average of J^T J is that of the matrices on top of each other.
-  stacked = np.asarray(matrices).reshape(-1, 8) / np.sqrt(batch_size)
+  stacked = np.asarray(matrices).reshape(-1, 8) / np.sqrt(3)
   _, values, vectors = np.linalg.svd(stacked)
   np.testing.assert_allclose(found.singular_values, values[:3], rtol=1e-4)
   chex.assert_shape(found.directions, (3, 2, 2, 2))

@@ -35,6 +35,7 @@ FACES = {
     'attribute_flips_by_attribute': {'Bald': 0.25, 'Smiling': 1.0},
 }  # fmt: skip
 
+WITHOUT = {**ROW, 'model': 'student_no_jacobian'}
 # Rows of two seeds.
 SEED_0 = {
     'model': 'student', 'stage': 'student_d02', 'nuisance_dim': 2, 'seed': 0,
@@ -43,24 +44,13 @@ SEED_0 = {
 }  # fmt: skip
 SEED_1 = {**SEED_0, 'seed': 1, 'sha256': 'b', 'class_swaps': 0.7, 'mse': 0.03}
 
-# Values.
-
-
-def test_row_by_hand():
-  _, line = tables.format_rows([ROW]).split('\n')
-  assert line.split() == [
-      'student', '14', '51.2%', '0.4%', '25.0%', '100.0%', '0.0123', '19.09',
-  ]  # fmt: skip
-
 
 def test_effect_is_at_the_largest_d_of_both():
   rows = [
-      {**ROW, 'nuisance_dim': 1, 'class_swaps': 0.9},
-      {**ROW, 'nuisance_dim': 2, 'class_swaps': 0.5},
-      {**ROW, 'model': 'student_no_jacobian', 'nuisance_dim': 1,
-       'class_swaps': 0.8},
-      {**ROW, 'model': 'student_no_jacobian', 'nuisance_dim': 2,
-       'class_swaps': 0.255},
+    {**row, 'nuisance_dim': dim, 'class_swaps': swaps}
+    for row, dim, swaps in (
+      (ROW, 1, 0.9), (ROW, 2, 0.5), (WITHOUT, 1, 0.8), (WITHOUT, 2, 0.255),
+    )
   ]  # fmt: skip
   # 100 (0.5 - 0.255).
   assert tables.format_effect(rows) == (
@@ -69,15 +59,17 @@ def test_effect_is_at_the_largest_d_of_both():
   )
 
 
-def test_row_of_faces_by_hand():
-  heading, line = tables.format_rows([FACES]).split('\n')
+def test_rows_by_hand():
+  _, line = tables.format_rows([ROW]).split('\n')
+  assert line.split() == [
+      'student', '14', '51.2%', '0.4%', '25.0%', '100.0%', '0.0123', '19.09',
+  ]  # fmt: skip
+  _, line = tables.format_rows([FACES]).split('\n')
   assert line.split() == [
       'student', '8192', '72.2%', '80.0%', '74.1%', '95.5%', '40', '1.08e-3',
       '35.69', '91.2%', '89.8%',
   ]  # fmt: skip
-  assert 'class swaps' not in heading
-  line = tables.format_rows([{**FACES, 'mse': 0.101, 'preservation': None}])
-  assert '1.01e-1' in line and line.split()[-6] == '-'
+  assert ' - ' in tables.format_rows([{**FACES, 'preservation': None}])
 
 
 def test_attributes_by_hand():
@@ -95,25 +87,22 @@ def test_attributes_by_hand():
     ['Bald', '98.0%', '60.0%', '97.0%', '25.0%', '97.0%', '50.0%'],
     ['mean', '94.0%', '74.5%', '88.5%', '62.5%', '88.5%', '62.5%'],
   ]
-  assert len({len(line) for line in lines[2:]}) == 1
 
 
 def test_a_table_has_means_and_deviations_by_hand():
   heading, line, explanation = tables.format_rows([SEED_0, SEED_1]).split('\n')
   # (0.5 + 0.7) / 2, and 0.1 sqrt(2).
   assert '60.0% ± 14.1%' in line and '0.0200 ± 0.0141' in line
-  assert line.split()[:2] == ['student', '2']
   assert 'n - 1' in explanation and 'n = 2' in explanation
   assert len(heading) == len(line)
 
 
 def test_an_effect_is_of_pairs():
-  without = [
-    {**row, 'model': 'student_no_jacobian', 'class_swaps': swaps}
-    for row, swaps in ((SEED_0, 0.3), (SEED_1, 0.4))
-  ]
+  without = {**SEED_0, 'model': 'student_no_jacobian', 'class_swaps': 0.3}
   # Differences of 20 and 30 points, though each chain varies on its own.
-  line = tables.format_effect([SEED_0, SEED_1, *without])
+  line = tables.format_effect(
+    [SEED_0, SEED_1, without, {**without, 'seed': 1, 'class_swaps': 0.4}]
+  )
   assert line.endswith('35.0% ± 7.1% without: +25.0 ± 7.1 points.')
 
 
@@ -122,19 +111,9 @@ def test_an_effect_is_of_pairs():
     [
         {'model': 'teacher'}, {'nuisance_dim': 3}, {'lambda_y': 0.5},
         {'stage': 'other'}, {'squared_xcov': False},
+        {'seed': 0},  # What they differ in no entry says.
     ],
 )  # fmt: skip
 def test_rows_that_differ_in_more_than_seeds_stay_apart(change):
-  assert tables.group_seeds([SEED_0, {**SEED_1, **change}]) == [
-    [SEED_0],
-    [{**SEED_1, **change}],
-  ]
-
-
-def test_rows_of_one_seed_stay_apart():
-  # What they differ in no entry says.
-  assert tables.group_seeds([SEED_0, {**SEED_0, 'mse': 0.2}, SEED_1]) == [
-    [SEED_0],
-    [{**SEED_0, 'mse': 0.2}],
-    [SEED_1],
-  ]
+  other = {**SEED_1, **change}
+  assert tables.group_seeds([SEED_0, other]) == [[SEED_0], [other]]

@@ -20,7 +20,6 @@ class Model:
   """Encodes by hand: factors (x0, 5), nuisance (2 x1, x2 + x3)."""
 
   has_map: bool = False
-  num_factors: int = 2
 
   def encode(self, images):
     x = images.reshape(len(images), 4).astype(jnp.float32)
@@ -32,24 +31,20 @@ class Model:
     return codes.Code(jnp.stack([x[:, 0], rounded], axis=1), nuisance)
 
 
-def make_images(count):
-  """`[count, 1, 4, 1]` uint8."""
-  return np.random.default_rng(0).integers(0, 256, (count, 1, 4, 1), np.uint8)
-
-
-def measure(images, model=Model(), names=('Smiling', 'Male')):
-  return unit_scales.measure(model, images, names)
+# `[M, 1, 4, 1]`.
+IMAGES = np.random.default_rng(0).integers(0, 256, (150, 1, 4, 1), np.uint8)
+NAMES = ('Smiling', 'Male')
 
 
 # Less than a batch; some and an incomplete one.
 @pytest.mark.parametrize('count', [1, 150])
 def test_units_are_those_of_numpy(count):
-  images = make_images(count)
+  images = IMAGES[:count]
   x = images.reshape(count, 4).astype(np.float64)
   values = np.stack(
     [x[:, 0], np.full(count, 5), 2 * x[:, 1], x[:, 2] + x[:, 3]], axis=1
   )
-  units = measure(images)
+  units = unit_scales.measure(Model(), images, NAMES)
   assert [(u.name, u.kind) for u in units] == [
       ('Smiling', unit_scales.FACTOR), ('Male', unit_scales.FACTOR),
       ('z1', unit_scales.NUISANCE), ('z2', unit_scales.NUISANCE),
@@ -64,8 +59,8 @@ def test_units_are_those_of_numpy(count):
 
 
 def test_a_map_of_nuisance_gives_no_unit():
-  units = measure(make_images(10), Model(has_map=True))
-  assert [unit.name for unit in units] == ['Smiling', 'Male']
+  units = unit_scales.measure(Model(has_map=True), IMAGES, NAMES)
+  assert tuple(unit.name for unit in units) == NAMES
 
 
 @pytest.mark.parametrize(
