@@ -16,8 +16,6 @@ from jacsup_jax.evaluation import attribute_judges
 
 NAMES = ('Smiling', 'Male', 'Eyeglasses')
 K = len(NAMES)
-
-
 ATTRIBUTES = np.array(
   [[1, 1, -1], [-1, 1, -1], [-1, -1, -1], [1, 1, 1], [-1, 1, -1]], np.int8
 )
@@ -46,9 +44,8 @@ def _classify(images):
 
 
 def _measure(encode, decode, images):
-  model = types.SimpleNamespace(
-    encode=encode, decode=decode, image_range=(-1, 1)
-  )
+  functions = {'encode': encode, 'decode': decode}
+  model = types.SimpleNamespace(**functions, image_range=(-1, 1))
   measure = functools.partial(flips.evaluate_faces, model, _classify)
   return flips.summarize(jax.jit(measure)(images, ATTRIBUTES, 2.0), NAMES)
 

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 
+from flax import linen as nn
 import jax
 import numpy as np
 import pytest
@@ -10,6 +11,18 @@ import pytest
 from jacsup_jax.core import errors
 from jacsup_jax.data import registry
 from jacsup_jax.evaluation import attribute_judges
+
+
+class Network(nn.Module):
+  """Instead of convolutions, whose training takes long to compile."""
+
+  image_shape = (8, 8, 3)
+
+  @nn.compact
+  def __call__(self, images, train=False):
+    x = nn.Dense(8)(images.reshape(len(images), -1))
+    x = nn.relu(nn.BatchNorm(not train, momentum=0.9)(x))
+    return nn.Dense(2)(x)
 
 
 @pytest.fixture(scope='module')
@@ -32,11 +45,11 @@ def faces():
 def trained(faces):
   """A small judge, and the reports of its training."""
   reports = []
-  judge = attribute_judges.train(
-      *faces, epochs=8, batch_size=16, first_width=4, last_width=8, hidden=8,
-      report=lambda *args: reports.append(args),
-  )  # fmt: skip
-  return judge, reports
+  report = lambda *args: reports.append(args)
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(attribute_judges.AttributeJudge, 'module', Network())
+    settings = {'epochs': 8, 'batch_size': 16, 'report': report}
+    yield attribute_judges.train(*faces, **settings), reports
 
 
 @pytest.fixture(scope='module')
@@ -79,7 +92,7 @@ def test_data_on_disk_are_read_in_parts(face_judge, faces, monkeypatch):
   )
   # 24 steps of 16: parts of 3 steps, each of the images of its indices.
   indices = np.random.default_rng(0).permutation(384).reshape(24, 16)
-  parts = list(attribute_judges._read_parts(data, None, indices))
+  parts = attribute_judges._read_parts(data, None, indices)
   for part, read in zip(np.split(indices, 8), parts, strict=True):
     images, labels, own = read
     np.testing.assert_array_equal(images[own], faces[0].images[part])
@@ -90,9 +103,7 @@ def test_data_on_disk_are_read_in_parts(face_judge, faces, monkeypatch):
   assert counts.present[0] + counts.absent[0] == 96
 
 
-def test_judge_of_other_data_is_refused(
-  face_judge, faces, tmp_path, monkeypatch
-):
+def test_other_data_are_refused(face_judge, faces, tmp_path, monkeypatch):
   monkeypatch.setattr(attribute_judges, 'train', lambda *a, **k: face_judge)
   make = functools.partial(attribute_judges.restore_or_train, tmp_path)
   assert make(*faces) is face_judge
@@ -106,8 +117,7 @@ def test_judge_of_other_data_is_refused(
 
 
 def test_judge_is_at_chance_where_nothing_is_seen(face_judge, faces):
-  grey = dataclasses.replace(
-    faces[1], images=np.full_like(faces[1].images, 128)
-  )
-  counts = attribute_judges.compute_accuracy(face_judge, grey)
+  grey = np.full_like(faces[1].images, 128)
+  data = dataclasses.replace(faces[1], images=grey)
+  counts = attribute_judges.compute_accuracy(face_judge, data)
   np.testing.assert_allclose(counts.balanced_accuracy, 0.5)

@@ -1,27 +1,24 @@
 """Tests of evaluation.disentanglement.
 
 Oracle: labels as codes. Anti-oracles: codes that are drawn apart from the
-labels, and a rotation that spreads every label over all units alike (by a
-Hadamard matrix). `full` has every combination of labels once, so that nothing
-is left to chance.
+labels, and a rotation that spreads every label over all units alike.
 """
 
 import itertools
 
 import numpy as np
 import pytest
+from scipy import linalg
 
 from jacsup_jax.evaluation import disentanglement
 from jacsup_jax.evaluation import predictors
 
 LOG2 = np.log(2)
-HADAMARD = (
-  np.array([[1, 1, 1, 1], [1, -1, 1, -1], [1, 1, -1, -1], [1, -1, -1, 1]]) / 2
-)
+HADAMARD = linalg.hadamard(4) / 2
 
 
 def full(classes, labels):
-  """Returns `[classes^labels, labels]` int."""
+  """Returns every combination once, `[classes^labels, labels]` int."""
   return np.array(list(itertools.product(range(classes), repeat=labels)))
 
 
@@ -44,10 +41,9 @@ def test_mig_by_hand():
   labels = np.stack([label, np.repeat([0, 1], 8)], axis=1)
   found = compute(['mig'], np.stack([label, unit], 1), labels)['mig']
   second = (3 / 4) * np.log(3 / 2) + (1 / 4) * np.log(1 / 2)
-  np.testing.assert_allclose(
-    found.parts, [(LOG2 - second) / LOG2, 0], atol=1e-12
-  )
-  assert found.value == pytest.approx((1 - second / LOG2) / 2)
+  gap = 1 - second / LOG2
+  np.testing.assert_allclose(found.parts, [gap, 0], atol=1e-12)
+  assert found.value == pytest.approx(gap / 2)
 
 
 def test_modularity_by_hand():
@@ -153,9 +149,8 @@ def test_order_sign_scale_and_names_of_classes_do_not_count():
 
 def test_a_constant_label_is_left_out_and_named():
   codes = full(3, 3)
-  found = compute(
-    disentanglement.METRICS, codes, np.insert(codes, 1, 4, axis=1)
-  )
+  labels = np.insert(codes, 1, 4, axis=1)
+  found = compute(disentanglement.METRICS, codes, labels)
   for name, score in found.items():
     assert score.reasons == ('label 1 is the same in all 27 examples',), name
     assert score.value is not None

@@ -39,11 +39,9 @@ WEIGHTS = np.random.default_rng(1).normal(size=(10, 12)).astype(np.float32)
 
 def _curved(code):
   """Every pixel is a curved function of all units."""
-  batch_size = code.factors.shape[0]
-  flat = jnp.concatenate(
-    [code.factors, code.nuisance.reshape(batch_size, -1)], axis=1
-  )
-  return jnp.tanh(flat @ WEIGHTS[: flat.shape[1]]).reshape(batch_size, 3, 2, 2)
+  nuisance = code.nuisance.reshape(len(code.nuisance), -1)
+  flat = jnp.concatenate([code.factors, nuisance], axis=1)
+  return jnp.tanh(flat @ WEIGHTS[: flat.shape[1]]).reshape(-1, 3, 2, 2)
 
 
 @jax.jit
