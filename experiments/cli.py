@@ -1,10 +1,8 @@
 """What all binaries share: flags from dataclasses, and how a binary ends.
 
-The flags of a binary are the fields of a frozen dataclass, see `core.options`;
-fields that are dataclasses add their own. `run` parses them, calls `main` with
-the configuration and ends the process: status 0 when the work is complete, 2
-after one line for a user's mistake, 1 after one line for a full disk or numbers
-that are not finite, 143 or 130 after SIGTERM or SIGINT.
+`run` ends a process with status 0 when the work is complete, 2 after one line
+for a user's mistake, 1 after one line for a full disk or numbers that are not
+finite, 143 or 130 after SIGTERM or SIGINT.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -143,11 +141,7 @@ class RunConfig(config_lib.Options, group='output'):
 
 
 def parse(default: _Config, argv: Sequence[str]) -> _Config:
-  """Reads the flags of a command line into a dataclass like the default.
-
-  Raises:
-    InputError: if a flag is unknown or its value is not accepted.
-  """
+  """Reads flags into a dataclass like the default; InputError if it cannot."""
   values = flags.FlagValues()
   fields = [*_list_fields(default)]
   for field, kind, value, _ in fields:
@@ -225,9 +219,7 @@ def find(name: str, argv: Sequence[str], default: str) -> str:
 def run(main: Callable[[Any], None], default: Any) -> None:
   """Runs a binary: parses its flags, calls `main`, ends the process.
 
-  Args:
-    main: called with the configuration.
-    default: without flags, or a function of the arguments that makes it.
+  A default that depends on the arguments is a function of them.
   """
   logging.set_verbosity(logging.WARNING)
   argv = sys.argv[1:]

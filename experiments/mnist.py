@@ -57,10 +57,7 @@ def make_module(
 def load_data(
   config: Config, image_shape: tuple[int, int, int]
 ) -> tuple[registry.Dataset, registry.Dataset | None, registry.Dataset]:
-  """Loads what to train on, what ends a stage early (or None), what to measure.
-
-  The images must have the shape (H, W, C).
-  """
+  """Loads what to train on, what ends a stage or None, what to measure."""
   result = config.result
   progress.announce(f'preparing the data {result.dataset}')
   load = functools.partial(
@@ -87,7 +84,7 @@ def main(config: Config) -> None:
 def train_and_evaluate(
   experiment: str,
   config: Config,
-  make_module: MakeModule,  # pylint: disable=redefined-outer-name
+  make_module: MakeModule,
   image_shape: tuple[int, int, int],
 ) -> None:
   """Trains, measures and draws a run, or what is missing of it."""
@@ -140,11 +137,8 @@ def train_and_evaluate(
     )  # fmt: skip
 
 
-def prepare_training(config, stages, make_module, train, validation, workdir):  # pylint: disable=redefined-outer-name
-  """Returns given teachers, and a function that trains the stages.
-
-  The error of the validation data, or None, ends a stage on its plateau.
-  """
+def prepare_training(config, stages, make_module, train, validation, workdir):
+  """Returns given teachers, and a function that trains the stages."""
   chain, given = config.chain, []
   recipe = discovery.Discovery(chain, make_module, train.images)
   if chain.teacher_workdir is not None:

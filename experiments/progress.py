@@ -1,8 +1,4 @@
-"""Lines and bars that show what a binary is doing.
-
-Nothing here ends a run: a reader of stdout that has left, or a log on a full
-disk, silences what follows.
-"""
+"""Lines and bars that show what a binary is doing."""
 
 from collections.abc import Mapping, Sequence
 import os

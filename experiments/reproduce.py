@@ -199,7 +199,6 @@ def _write_table(config, table, output):
   path = output / f'table{table.number}'
   text = paper_tables.write(table, rows, path, f'\nRuns: {", ".join(names)}.\n')
   if table.number in (1, 2):
-    # pylint: disable=import-outside-toplevel
     from jacsup_jax.figures import curves
     from jacsup_jax.figures import panels
 

@@ -94,7 +94,6 @@ def evaluate(
     A row like those of results.json: the sizes of the code, `mse`, `psnr` and,
     on classes, `class_swaps` and `judge_accuracy` (rates in [0, 1]).
   """
-  # pylint: disable=g-import-not-at-top
   from jacsup_jax.evaluation import class_swaps
   from jacsup_jax.evaluation import judges
   from jacsup_jax.evaluation import reconstruction

@@ -30,7 +30,7 @@ _LARGEST_IMAGE = 4096
 
 def option(
   default: Any,
-  help: str,  # pylint: disable=redefined-builtin
+  help: str,
   *,
   low: float | None = None,
   high: float | None = None,

@@ -123,7 +123,7 @@ class MlpAutoencoder(FlatAutoencoder):
       self.normalize_code,
       self.axis_name,
       self.dtype,
-    )  # pyformat: disable
+    )
     self.decoder = MlpDecoder(
       self.code_dim, self.image_shape, self.widths[::-1], self.dtype
     )
@@ -220,7 +220,7 @@ class SvhnAutoencoder(FlatAutoencoder):
       self.linear_code,
       self.axis_name,
       self.dtype,
-    )  # pyformat: disable
+    )
     self.decoder = SvhnDecoder(
       self.code_dim, self.image_shape, self.widths[::-1], self.dtype
     )
@@ -308,7 +308,7 @@ class FaceMethods(nn.Module):
       self.image_shape,
       self.axis_name,
       self.dtype,
-    )  # pyformat: disable
+    )
     return encoder, FaceDecoder(widths[::-1], self.axis_name, self.dtype)
 
   def decode(self, code: codes.Code, train: bool = False) -> jax.Array:

@@ -168,7 +168,7 @@ def test_gradients_reach_every_parameter(make):
       images,
       mutable='batch_stats',
       **options,
-    )  # pyformat: disable
+    )
     return jnp.mean(jnp.square(outputs - images)), updated
 
   grads, updated = jax.jit(jax.grad(loss, has_aux=True))(variables['params'])

@@ -114,7 +114,7 @@ def test_descriptions_give_the_module_back(module):
   assert (made, hash(made)) == (module, hash(module))
   spread = module.clone(
     **({'axis_name': 'devices'} if hasattr(module, 'axis_name') else {})
-  )  # pyformat: disable
+  )
   assert models.describe_module(spread) == json.loads(text)
 
 
