@@ -89,9 +89,6 @@ def _grads(variables, inputs, name='attribute'):
   )(variables['params'])[0]
 
 
-# Values.
-
-
 def test_teacher_sums_its_weighted_terms(variables, images, attributes, inputs):
   loss, (metrics, _) = _objective(variables, inputs)
   code = _apply(variables, images, 'encode')
@@ -163,9 +160,6 @@ def test_cycle_compares_codes_with_those_encoded_again(
   np.testing.assert_allclose(found, (*expected, total), rtol=1e-4)
 
 
-# Gradients.
-
-
 def test_cycle_reaches_the_decoder_alone(variables, inputs):
   grads = _grads(variables, inputs, 'cycle')
   for leaf in jax.tree.leaves(grads['encoder']):
@@ -179,9 +173,6 @@ def test_student_reaches_all_of_its_parameters(variables, inputs, own_outputs):
   grads = _grads(variables, inputs._replace(teacher=teacher))
   for path, leaf in jax.tree_util.tree_leaves_with_path(grads):
     assert np.all(np.isfinite(leaf)) and np.any(leaf != 0), path
-
-
-# Invariants.
 
 
 def test_student_equal_to_its_teacher_has_no_terms_of_it(

@@ -97,9 +97,6 @@ def _all_differ(tree, other):
   )
 
 
-# Values.
-
-
 def test_second_update_is_at_the_updated_parameters(state, inputs):
   both, metrics = _step(state, inputs, PHASE_2)
   first, _ = _step(state, inputs, PHASE_1)
@@ -121,9 +118,6 @@ def test_step_has_the_metrics_of_its_weights(state, inputs):
   assert len(terms) == 5
   # All weights are 1.
   np.testing.assert_allclose(metrics['loss'], sum(terms), rtol=1e-5)
-
-
-# Gradients.
 
 
 def test_second_update_leaves_encoder_and_its_moments(state, inputs):
@@ -159,9 +153,6 @@ def test_teacher_is_a_constant_of_a_students_step(state, data):
   for leaf in jax.tree.leaves(grads):
     np.testing.assert_array_equal(leaf, 0.0)
   assert any(np.any(leaf != 0) for leaf in jax.tree.leaves(own))
-
-
-# Invariants.
 
 
 def test_steps_mirror_and_swap_by_seed_and_step(state, data):

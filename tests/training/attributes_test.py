@@ -56,9 +56,6 @@ def chain():
   return small_models.train(_recipe(), TRAINED)
 
 
-# Values.
-
-
 def test_chain_of_stages():
   assert [(s.name, s.parent, s.supervisor, s.nuisance_dim) for s in STAGES] == [
     ('teacher_phase_1', None, None, 8),
@@ -93,21 +90,6 @@ def test_weights_of_each_kind_of_model():
   )
 
 
-@pytest.mark.parametrize(
-  ('changes', 'message'),
-  [
-    ({'nuisance_dims': (8, 8)}, '--nuisance_dims=8,8'),
-    ({'nuisance_dims': (8, 14)}, '--nuisance_dims=8,14'),
-    ({'nuisance_dims': (0, 8)}, '--nuisance_dims=0'),
-    ({'nuisance_dims': (8,)}, '--students=student with --nuisance_dims=8'),
-    ({'epochs': 0}, '--students=student with --epochs=0'),
-  ],
-)
-def test_mistakes_name_the_flag(changes, message):
-  with pytest.raises(errors.InputError, match=f'{message}.*accepted'):
-    replace(FLAGS, **changes)
-
-
 def test_data_and_sizes_are_checked():
   with pytest.raises(errors.InputError, match='--batch_size=64.* 10 '):
     _recipe(replace(FLAGS, batch_size=64))
@@ -127,9 +109,6 @@ def test_stages_have_the_terms_of_their_weights(chain):
   assert has('nuisance_cycle') == [False, True, False]
   assert has('jacobian') == [False, False, True]
   assert [trained[s.name].state.step for s in TRAINED] == [2, 4, 6]
-
-
-# Invariants.
 
 
 def _grow(chain, **changes):

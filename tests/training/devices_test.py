@@ -42,18 +42,12 @@ def _finish(process):
   assert process.returncode == 0, err[-3000:]
 
 
-# Values.
-
-
 def test_one_process_shares_with_itself():
   assert devices.is_first() and not devices.has_others()
   assert devices.share({'a': [1]}) == {'a': [1]}
   assert devices.in_turn(lambda: 3) == 3
   assert all(':' in line for line in devices.describe_devices())
   assert devices.axis_name('jit') is None and devices.axis_name('pmap')
-
-
-# Invariants.
 
 
 @pytest.mark.parametrize(

@@ -59,9 +59,6 @@ def _read(data, program=STEPS, step=5):
   return program.read_inputs(step, data, jnp.arange(BATCH_SIZE) * 2)
 
 
-# Values.
-
-
 def test_step_is_gradient_descent():
   # Loss (p - x)^2: the gradient at p = 1 and x = 3 is -4.
   def objective(params, batch_stats, inputs):
@@ -125,9 +122,6 @@ def test_ramp_counts_from_the_first_step_of_the_stage():
   assert _read(_data(first_step=10), program, 11).scale == 0.25
 
 
-# Gradients.
-
-
 def test_teacher_of_the_data_gets_no_gradient():
   def loss(teacher, params):
     return STEPS.make_objective()(params, {}, _read(_data(teacher)))[0]
@@ -138,9 +132,6 @@ def test_teacher_of_the_data_gets_no_gradient():
   for leaf in jax.tree.leaves(grads):
     np.testing.assert_array_equal(leaf, np.zeros(leaf.shape))
   assert any(np.any(leaf != 0) for leaf in jax.tree.leaves(student))
-
-
-# Invariants.
 
 
 @pytest.mark.parametrize(

@@ -27,8 +27,6 @@ FLAGS = discovery.DiscoveryConfig(
   batch_size=16,
   optimization=config.Optimization(learning_rate=1e-2),
 )
-MUON = config.Optimization(optimizer='muon')
-COSINE = config.Optimization(learning_rate_schedule='cosine')
 CHECK = config.LossWeights(lambda_check=0.1)
 replace = dataclasses.replace
 
@@ -42,9 +40,6 @@ def _recipe(flags=FLAGS):
 @pytest.fixture(scope='module')
 def chain():
   return small_models.train(_recipe(), discovery.make_stages(FLAGS))[0]
-
-
-# Values.
 
 
 def test_chain_of_stages():
@@ -91,24 +86,6 @@ def test_seeds_are_more_stages():
   ]
 
 
-@pytest.mark.parametrize(
-  ('changes', 'message'),
-  [
-    ({'students': ('pupil',)}, '--students=pupil'),
-    ({'students': ()}, '--students='),
-    ({'grow_by': 2}, '--grow_by=2 with --nuisance_dim=1'),
-    ({'keep_moments': True, 'optimization': MUON}, '--optimizer=muon'),
-    ({'keep_moments': True, 'optimization': COSINE}, '--keep_moments with'),
-    ({'grow_when': 'plateau', 'optimization': COSINE}, '--grow_when=plateau'),
-    # They would compare two statistics of one teacher.
-    ({'teacher_statistics': 'batch', 'weights': CHECK}, '--lambda_check'),
-  ],
-)
-def test_mistakes_name_the_flag(changes, message):
-  with pytest.raises(errors.InputError, match=f'{message}.*accepted'):
-    replace(FLAGS, **changes)
-
-
 def test_full_jacobians_have_a_size_limit():
   full = config.LossWeights(supervision=config.Supervision('full'))
   flags = replace(FLAGS, nuisance_dim=3, weights=full)
@@ -121,9 +98,6 @@ def test_full_jacobians_have_a_size_limit():
   stages = discovery.make_stages(flags)
   with pytest.raises(errors.InputError, match='--lambda_orthogonal'):
     discovery.check_sizes(flags, stages, (1024, 2048, 1))
-
-
-# Invariants.
 
 
 def test_student_begins_with_its_parents_weights_and_steps(chain):
@@ -209,9 +183,6 @@ def test_recipe_of_neighbors_and_a_checked_student(chain):
   assert program.ramp_steps == program.num_steps == 6
   _, metrics = small_models.train(recipe, [student], [chain['teacher']])
   assert metrics[student.name]['swap_check'] > 0
-
-
-# In memory.
 
 
 def test_fitted_students_are_those_of_the_recipe(chain):

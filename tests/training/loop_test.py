@@ -43,9 +43,6 @@ def _make_epoch(run=_run, part_steps=2):
   return loop.Epoch(7, chunks, part_steps)
 
 
-# Values.
-
-
 @pytest.mark.parametrize('unroll', [1, 2])
 def test_all_rows_are_those_of_a_scan(unroll):
   expected = jax.jit(lambda state: jax.lax.scan(_step, state, ROWS))(STATE)
@@ -112,9 +109,6 @@ def test_state_after_the_last_step_is_checked():
   assert error.value.step == 7
   assert loop.is_finite({'a': jnp.ones(2), 'b': jnp.arange(3)})
   assert loop.is_finite({}) and not loop.is_finite([jnp.array([1, np.inf])])
-
-
-# Invariants.
 
 
 @pytest.mark.parametrize('parts', [(2, 4, 1), (6, 1), (2, 2, 2, 1)])

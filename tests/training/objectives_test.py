@@ -57,9 +57,6 @@ def _supervised(params, teacher=TEACHER, swaps=SWAPS, weights=WEIGHTS):
   return _student(params, inputs, weights)
 
 
-# Values.
-
-
 def test_teacher_minimises_its_reconstruction_error():
   model = small_models.init(2, 0, True)
   loss, (metrics, stats) = objectives.teacher_objective(
@@ -238,9 +235,6 @@ def test_regularizers_are_added_with_their_weights():
   )
 
 
-# Gradients.
-
-
 @pytest.mark.parametrize(
   ('nuisance_dim', 'form'),
   [*((0, form) for form in config.JACOBIANS), (1, 'secant')],
@@ -273,9 +267,6 @@ def test_check_moves_the_decoder_and_not_the_teacher():
   for leaf in jax.tree.leaves(grads):
     np.testing.assert_array_equal(leaf, np.zeros(leaf.shape))
   assert np.any(student_grads['decoder']['dense_0']['kernel'] != 0)
-
-
-# Invariants.
 
 
 def test_preserving_student_starts_at_no_supervision_error():

@@ -52,9 +52,6 @@ def _assert_close(found, expected, tolerance):
     assert np.max(np.abs(a - b)) < tolerance * np.max(np.abs(b))
 
 
-# Values.
-
-
 def test_one_replica_has_its_own_weights(trained):
   stack = trained[0]['student_d02']
   replica = replicas.take_replica(stack, 1)
@@ -82,9 +79,6 @@ def test_weights_that_decide_what_is_computed_are_refused(weights):
     replicas.stack_weights(weights)
 
 
-# Gradients.
-
-
 def test_a_replica_is_not_moved_by_the_others(trained, images):
   """Equal to the bit: no gradient of one reaches another."""
   others = (WEIGHTS[0], config.LossWeights(9.0, 9.0, 9.0))
@@ -99,9 +93,6 @@ def test_a_replica_is_not_moved_by_the_others(trained, images):
       for each in (trained[0], changed)
     )
     assert (a == b) is equal
-
-
-# Invariants.
 
 
 @pytest.mark.parametrize(('size', 'index'), [(0, 0), (0, 1), (1, 0)])
