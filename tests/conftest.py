@@ -5,6 +5,10 @@ import os
 import shutil
 import tempfile
 
+# Most of the time is compilation. Before a release, 0: programs as users have
+# them.
+os.environ.setdefault('JAX_DISABLE_MOST_OPTIMIZATIONS', '1')
+
 # One cache of compiled programs for all workers and child processes of a
 # session: each program is compiled once. It starts empty and is deleted.
 if 'JAX_COMPILATION_CACHE_DIR' not in os.environ:

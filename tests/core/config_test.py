@@ -9,8 +9,6 @@ import pytest
 from jacsup_jax.core import config
 from jacsup_jax.core import errors
 
-# Values.
-
 
 def test_weights_default_to_the_papers():
   weights = config.LossWeights()
@@ -68,13 +66,6 @@ def test_teacher_is_needed_for_either_term():
     assert config.LossWeights(*weights).needs_teacher
   assert config.LossWeights(0.0, 0.0, lambda_check=0.1).needs_teacher
   assert not config.LossWeights(0.0, 0.0).needs_teacher
-
-
-def test_sizes_of_faces_are_powers_of_two():
-  config.check_image_size(64)
-  for size in (0, 4, 48, 257, 8192):
-    with pytest.raises(errors.InputError, match=f'--image_size={size}'):
-      config.check_image_size(size)
 
 
 @pytest.mark.parametrize(

@@ -77,13 +77,6 @@ def test_values_that_decide_the_result_are_recorded_by_name():
   assert recorded['lambda_diff'] == 0.1 and recorded['seed'] == 0
 
 
-def test_defaults_of_a_binary_may_differ_from_those_of_the_library():
-  assert svhn.DEFAULT.chain.weights.lambda_y == 0.025
-  assert svhn.DEFAULT.chain.epochs == 25
-  with pytest.raises(ValueError, match='no flags'):
-    cli.with_defaults(Config(), nonsense=1)
-
-
 def test_help_shows_groups_defaults_and_choices(invoke):
   status, out, err = invoke(cli.parse, Config(), '--help')
   assert (status, err) == (0, '')
@@ -200,16 +193,6 @@ def test_an_expected_error_is_one_line_and_a_status(
   found, out, err = invoke(_raise(error), Config())
   assert (found, out) == (status, '')
   assert err.count('\n') == 1 and line in err
-
-
-def test_a_main_that_returns_ends_with_status_0_and_a_bug_with_a_traceback(
-  invoke,
-):
-  assert invoke(lambda config: progress.say('done'), Config()) == (
-      0, 'done\n', ''
-  )  # fmt: skip
-  with pytest.raises(ZeroDivisionError):
-    invoke(_raise(ZeroDivisionError()), Config())
 
 
 def test_a_full_log_silences_what_follows_and_ends_nothing():

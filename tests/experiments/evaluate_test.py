@@ -136,15 +136,3 @@ def test_judges_are_trained_once(mnist_run, digits, root, invoke):
   assert _snapshot(root / 'judges') == before
   own = json.loads((mnist_run / 'results.json').read_text())['judges']
   assert f'mean {np.mean(own["accuracy"]):.2%}' in out
-
-
-def test_the_judge_of_faces_is_trained(faces, root, tmp_path, invoke):
-  del root
-  status, out, err = invoke(
-      judge.main, judge.Config(), '--dataset=celeba_folder', '--image_size=8',
-      f'--data_dir={faces}', '--judge_epochs=1', '--batch_size=8',
-      '--judge_first_width=4', '--judge_last_width=8', '--judge_hidden=8',
-      f'--workdir={tmp_path / "judge"}',
-  )  # fmt: skip
-  assert status == 0, err
-  assert 'Smiling' in out and 'balanced' in out

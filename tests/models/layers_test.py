@@ -10,8 +10,6 @@ import pytest
 
 from jacsup_jax.models import layers
 
-# Values.
-
 
 def test_kernel_fills_the_bounds_of_torch():
   kernel = layers.uniform_by_unit(100)(jax.random.key(0), (100, 32))
@@ -95,13 +93,6 @@ def test_gradient_of_a_code_does_not_see_the_padding():
   # Sums over the batch of the inputs, and its size.
   np.testing.assert_array_equal(grads['kernel'], [[4] * 3, [7] * 3])
   np.testing.assert_array_equal(grads['bias'], [2] * 3)
-
-
-def test_units_differ_from_one_another_and_by_key():
-  init = layers.uniform_by_unit(64)
-  kernel = init(jax.random.key(0), (64, 8))
-  assert len(np.unique(np.asarray(kernel).T, axis=0)) == 8
-  assert not np.any(kernel == init(jax.random.key(1), (64, 8)))
 
 
 # Batch, height, width, channels in and out; factors of `up`; in training.

@@ -75,17 +75,6 @@ def test_kinds_of_students():
   assert {stage.patience for stage in stages.values()} == {4}
 
 
-def test_seeds_are_more_stages():
-  flags = replace(FLAGS, seed=4, seeds=2, students=('student_from_scratch',))
-  stages = discovery.make_stages(flags)
-  assert [(s.name, s.supervisor, s.seed) for s in stages] == [
-    ('teacher_seed4', None, 4),
-    ('student_from_scratch_d01_seed4', 'teacher_seed4', 4),
-    ('teacher_seed5', None, 5),
-    ('student_from_scratch_d01_seed5', 'teacher_seed5', 5),
-  ]
-
-
 def test_full_jacobians_have_a_size_limit():
   full = config.LossWeights(supervision=config.Supervision('full'))
   flags = replace(FLAGS, nuisance_dim=3, weights=full)

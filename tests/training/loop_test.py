@@ -74,12 +74,6 @@ def test_means_are_those_of_all_steps():
   assert taken.count == 3
 
 
-def test_parts_have_about_as_many_bytes():
-  # At most 128; 2^24 / 393,216; at least 2.
-  shapes = ((128, 28, 28, 1), (32, 64, 64, 3), (128, 256, 256, 3))
-  assert [loop.count_part_steps(shape) for shape in shapes] == [128, 42, 2]
-
-
 @pytest.mark.parametrize(
   ('bad', 'step', 'terms', 'message'),
   [

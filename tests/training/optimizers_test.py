@@ -8,8 +8,6 @@ import pytest
 from jacsup_jax.core import config
 from jacsup_jax.training import steps
 
-# Values.
-
 
 def test_weight_decay_is_l2_in_the_gradient():
   # PyTorch's Adam(weight_decay=...) by hand, in numpy; AdamW differs.
