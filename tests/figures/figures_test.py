@@ -1,18 +1,14 @@
 """Tests of jacsup_jax.figures, but for sweeps."""
 
-import io
-
 import jax
 from matplotlib import text as mpl_text
 from matplotlib.backends import backend_agg
 import numpy as np
-from PIL import Image
 import pytest
 
 from jacsup_jax.figures import curves
 from jacsup_jax.figures import grids
 from jacsup_jax.figures import panels
-from jacsup_jax.figures import pictures
 
 NAMES = ('5_o_Clock_Shadow', 'Mouth_Slightly_Open', 'Bald')
 
@@ -196,13 +192,3 @@ def test_equal_figures_are_equal_files(ending):
   # Publishers take embedded TrueType fonts alone.
   assert b'/Type3' not in content
   assert ending != 'pdf' or b'/FontFile2' in content
-
-
-@pytest.mark.parametrize('channels', [1, 3])
-@pytest.mark.parametrize('ending', pictures.STILL)
-def test_files_hold_the_image(ending, channels):
-  image = np.full((16, 16, channels), 100, np.uint8)
-  image[8:] = 180
-  found = Image.open(io.BytesIO(pictures.encode(image, ending))).convert('RGB')
-  tolerance = 5 if ending in ('.jpg', '.jpeg') else 0
-  assert np.abs(np.asarray(found).astype(int) - image).max() <= tolerance
