@@ -25,6 +25,11 @@ from jacsup_jax.training import steps
 
 Row = Mapping[str, Any]
 
+# Names of figures, by their numbers in the paper.
+FIGURES = (
+    '1', '2', '4', '5', '7', '8', '9', '10', '11', '12', 'curves',
+    'reconstructions', 'sweeps', 'swaps',
+)  # fmt: skip
 # Kind of a model -> its name, and its letter in Figure 1.
 KINDS = {
   'teacher': ('teacher', 'a'),

@@ -19,11 +19,6 @@ from jacsup_jax.figures import curves
 from jacsup_jax.figures import panels
 from jacsup_jax.runs import run as run_lib
 
-FIGURES = (
-    '1', '2', '4', '5', '7', '8', '9', '10', '11', '12', 'curves',
-    'reconstructions', 'sweeps', 'swaps',
-)  # fmt: skip
-
 
 @dataclasses.dataclass(frozen=True)
 class FiguresConfig(config.Options, group='what'):
@@ -41,7 +36,7 @@ class FiguresConfig(config.Options, group='what'):
     'What to draw; default: all that the run gives. Grey images of classes give'
     ' 1 and 2, images in colour 9 to 12, faces 4, 5, 7, and 8 with Fader'
     ' Networks; sweeps are as 8, of each model alone.',
-    choices=FIGURES,
+    choices=drawing.FIGURES,
   )
   data_dir: pathlib.Path | None = config.option(
     None, 'Where the data are; default: where the run found them.', group='data'
@@ -89,7 +84,7 @@ def draw(
   if len(runs) == 1:
     found = drawing.list_drawings(loaded[0])
   elif all(own.has_attributes for own in loaded):
-    found = _list_of_several(loaded, {*(names or FIGURES)} & {'7', '8'})
+    found = _list_of_several(loaded, {*(names or drawing.FIGURES)} & {'7', '8'})
   given = list(dict.fromkeys(one.figure for one in found))
   missing = [name for name in names if name not in given]
   if missing or not found:
