@@ -78,7 +78,7 @@ def test_constant_values_have_no_hsic_and_a_finite_gradient():
   np.testing.assert_allclose(value, 0.0, atol=1e-7)
   assert np.all(np.isfinite(grad))
   # No nuisance at all is independent of everything.
-  np.testing.assert_allclose(HSIC(nuisance, jnp.zeros((8, 0))), 0.0, atol=1e-7)
+  np.testing.assert_allclose(HSIC(nuisance, jnp.zeros((8, 0))), 0.0, atol=1e-6)
 
 
 def test_cosines_do_not_see_the_strength_of_a_unit():

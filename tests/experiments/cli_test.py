@@ -109,11 +109,9 @@ def test_every_flagfile_can_be_read_and_says_what_to_expect(path):
     ('command', 'part'),
     [
         ('mnist --epoch=3', 'Did you mean: epochs'),
-        ('mnist --epochs=many', '--epochs=many'),
         ('mnist --epochs=0', '--epochs=0'),
         (f'mnist --epochs={2**31}', '--epochs=2147483648'),
         ('mnist --parallel=tpu', 'pmap'),
-        ('mnist --weight_decay=nan', '--weight_decay=nan'),
         ('mnist epochs=3', 'flags only'),
         ('mnist --students=', 'student_from_scratch'),
         ('mnist --students=student,student', 'at most once'),
@@ -151,7 +149,6 @@ def test_every_flagfile_can_be_read_and_says_what_to_expect(path):
         ('ablation --table=7', '7'),
         ('ablation --table=5 --students=student', '--students=student'),
         ('reproduce', '--table'),
-        ('judge --seeds=0', '--seeds=0'),
     ],
 )  # fmt: skip
 def test_a_mistake_is_one_line_and_changes_nothing(

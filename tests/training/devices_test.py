@@ -26,6 +26,7 @@ def _start(num_devices, *args):
     # Programs that run once need not be fast.
     ' --xla_backend_optimization_level=0'
     ' --xla_llvm_disable_expensive_passes=true'
+    ' --xla_backend_extra_options=xla_cpu_disable_new_fusion_emitters'
   )
   settings = {'XLA_FLAGS': flags, 'JAX_PLATFORMS': 'cpu'}
   return subprocess.Popen(
