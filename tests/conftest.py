@@ -25,10 +25,7 @@ import pytest  # noqa: E402
 jax.config.update('jax_numpy_rank_promotion', 'raise')
 
 
-@pytest.hookimpl(tryfirst=True)  # Before xdist reads the groups.
-def pytest_collection_modifyitems(items):
+def pytest_itemcollected(item):
   """Gives a process whole files, and one of them all that shares runs."""
-  for item in items:
-    shares = {'mnist_run', 'celeba_run'} & {*item.fixturenames}
-    group = 'runs' if shares else str(item.path)
-    item.add_marker(pytest.mark.xdist_group(group))
+  shares = {'mnist_run', 'celeba_run'} & {*item.fixturenames}
+  item.add_marker(pytest.mark.xdist_group('runs' if shares else str(item.path)))

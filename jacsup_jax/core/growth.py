@@ -37,9 +37,12 @@ def grow(
   the student starts equal to its teacher.
 
   Raises:
-    ValueError: if the structures differ, or a leaf's shapes differ in rank, in
-      more than one axis, or the fresh one is smaller; it names the leaf.
+    ValueError: for another initialization; if the structures differ, or a
+      leaf's shapes differ in rank, in more than one axis, or the fresh one is
+      smaller; it names the leaf.
   """
+  if initialization not in INITIALIZATIONS:
+    raise ValueError(f'{initialization!r}; accepted: {INITIALIZATIONS}')
 
   def grow_leaf(path, old, new):
     axis = _grown_axis(path, old.shape, new.shape, position)
