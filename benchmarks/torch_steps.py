@@ -1,10 +1,11 @@
-"""The same training steps in PyTorch: eager, with PyTorch's defaults.
+"""The same training steps in PyTorch: eager, and made faster rung by rung.
 
 As the released code has them: one pass through a decoder for the code and
 another for the swapped code, of the student and of the teacher; on faces the
-factors are repeated over every feature map and concatenated to it. The teacher
-is under `no_grad`, which is faster than the released code's `detach`. Batches
-are slices of a float tensor, so that loading costs nothing.
+factors are repeated over every feature map and concatenated to it, unless they
+are added as a bias, as ours are. The teacher is under `no_grad`, which is
+faster than the released code's `detach`. Batches are slices of a float tensor
+on the device, so that loading costs nothing.
 """
 
 from collections.abc import Callable
@@ -18,6 +19,28 @@ from benchmarks import timing
 from jacsup_jax.core import codes
 
 Terms = dict[str, torch.Tensor]
+
+
+class Rung(NamedTuple):
+  """How a step is made fast; each of `RUNGS` adds to the one before."""
+
+  name: str
+  # Feature maps in the order of NHWC, bfloat16 by autocast, cudnn.benchmark
+  # and fused Adam; otherwise PyTorch's defaults, which on a GPU allow TF32 in
+  # convolutions and not in products.
+  is_mixed: bool = False
+  # torch.compile of each loss with its derivative: swap and teacher included.
+  is_compiled: bool = False
+  is_graph: bool = False  # the whole step is one CUDA graph
+
+
+EAGER = Rung('eager')
+RUNGS = (
+  EAGER,
+  Rung('bfloat16', True),
+  Rung('compiled', True, True),
+  Rung('CUDA graph', True, True, True),
+)
 
 
 class Code(NamedTuple):
@@ -52,11 +75,17 @@ class Mlp(nn.Module):
 
 
 class Faces(nn.Module):
-  """A `FaceAutoencoder` with its variables, of `[B, 3, S, S]` images."""
+  """A `FaceAutoencoder` with its variables, of `[B, 3, S, S]` images.
 
-  def __init__(self, variables: codes.Variables, num_factors: int):
+  `as_bias`: what the factors add to a layer is computed once for each kind of
+  pixel, as `convolutions.up_constants` does.
+  """
+
+  def __init__(
+    self, variables: codes.Variables, num_factors: int, as_bias: bool = False
+  ):
     super().__init__()
-    self.num_factors = num_factors
+    self.num_factors, self.as_bias = num_factors, as_bias
 
     def make_blocks(part, prefix, make_block):
       params = variables['params'][part]
@@ -77,57 +106,80 @@ class Faces(nn.Module):
   def decode(self, code: Code) -> torch.Tensor:
     x = code.nuisance
     for block in self.decoder:
+      if self.as_bias:
+        x = _convolve_apart(block[0].weight, x, code.factors)
+        x = block[1:](x)
+        continue
       channels = code.factors[:, :, None, None].expand(-1, -1, *x.shape[2:])
       x = block(torch.cat((x, channels), 1))
     return x
 
 
-def make_program(problem, num_steps: int) -> Callable[[], None]:
-  """Makes a function that takes steps."""
+def make_program(
+  problem,
+  num_steps: int,
+  rung: Rung = EAGER,
+  device: str = 'cpu',
+  as_bias: bool = False,
+) -> Callable[[], None]:
+  """Makes a function that takes steps, and returns when they are done."""
   torch.set_num_threads(timing.count_threads())
-  train_step = make_train_step(problem)
-  images, attributes = make_tensors(problem)
+  train_step = make_train_step(problem, rung, device, as_bias)
+  images, attributes = make_tensors(problem, device)
+  if rung.is_mixed and images.ndim == 4:
+    images = images.contiguous(memory_format=torch.channels_last)
   size = problem.step.batch_size
+  torch.backends.cudnn.benchmark = rung.is_mixed
+  if rung.is_graph:
+    train_step = _capture(train_step, images[:size], attributes)
 
   def program():
+    torch.backends.cudnn.benchmark = rung.is_mixed  # another may have changed it
     for i in range(num_steps):
       start = i * size % len(images)
       batch = images[start : start + size]
-      train_step(batch, attributes, torch.randperm(size))
+      train_step(batch, attributes, torch.randperm(size, device=device))
+    if device != 'cpu':
+      torch.cuda.synchronize()
 
   return program
 
 
-def make_tensors(problem) -> tuple[torch.Tensor, torch.Tensor | None]:
+def make_tensors(
+  problem, device: str = 'cpu'
+) -> tuple[torch.Tensor, torch.Tensor | None]:
   """Returns images as the modules take them, and attributes, as floats."""
-  images = torch.from_numpy(problem.images).float()
+  images = torch.from_numpy(problem.images).to(device).float()
   if problem.attributes is None:
     return images.flatten(1) / 255, None
   images = (2 * images.permute(0, 3, 1, 2).contiguous() - 255) / 255
-  return images, torch.from_numpy(problem.attributes).float()
+  return images, torch.from_numpy(problem.attributes).to(device).float()
 
 
-def make_train_step(problem) -> Callable[..., Terms]:
+def make_train_step(
+  problem, rung: Rung = EAGER, device: str = 'cpu', as_bias: bool = False
+) -> Callable[..., Terms]:
   """Makes `(images, attributes, permutation) -> terms`, a step with Adam.
 
   The terms are those before each update, by the names of the metrics.
   """
-  make = Mlp if problem.attributes is None else Faces
-  num_factors = problem.step.module.num_factors
-  model = make(problem.variables, num_factors)
-  teacher = problem.teacher and make(problem.teacher, num_factors)
-  if teacher is not None:
-    teacher.eval().requires_grad_(False)
-  weights, optimization = problem.step.weights, problem.step.optimization
-  options = {
-    'lr': optimization.learning_rate,
-    'betas': (optimization.adam_b1, 0.999),
-    'weight_decay': optimization.weight_decay,
-  }
-  encoder_adam, decoder_adam = (
-    torch.optim.Adam(part.parameters(), **options)
-    for part in (model.encoder, model.decoder)
-  )
+  model, teacher = _make_models(problem, rung, device, as_bias)
+  weights = problem.step.weights
+  encoder_adam, decoder_adam = _make_optimizers(problem, rung, model)
+
+  def objective(images, attributes, permutation):
+    with torch.autocast(device, torch.bfloat16, enabled=rung.is_mixed):
+      return compute_terms(
+        model, teacher, images, attributes, permutation, weights
+      )
+
+  def cycle_objective(images, permutation):
+    with torch.autocast(device, torch.bfloat16, enabled=rung.is_mixed):
+      return compute_cycle_terms(model, images, permutation, weights)
+
+  if rung.is_compiled:
+    objective = torch.compile(objective)
+    cycle_objective = torch.compile(cycle_objective)
 
   def update(terms, *adams):
     for each in adams:
@@ -137,14 +189,12 @@ def make_train_step(problem) -> Callable[..., Terms]:
       each.step()
 
   def train_step(images, attributes, permutation):
-    terms = compute_terms(
-      model, teacher, images, attributes, permutation, weights
-    )
+    terms = objective(images, attributes, permutation)
     update(terms, encoder_adam, decoder_adam)
     if not getattr(weights, 'needs_cycle', False):
       return terms
     model.encoder.requires_grad_(False)
-    cycle_terms = compute_cycle_terms(model, images, permutation, weights)
+    cycle_terms = cycle_objective(images, permutation)
     update(cycle_terms, decoder_adam)
     model.encoder.requires_grad_(True)
     loss = terms['loss'] + cycle_terms['loss']
@@ -198,6 +248,82 @@ def compute_cycle_terms(model, images, permutation, weights) -> Terms:
     attribute_cycle=weights.lambda_attribute_cycle,
     nuisance_cycle=weights.lambda_nuisance_cycle,
   )
+
+
+def _make_models(problem, rung, device, as_bias):
+  """Makes the model and its teacher, which is frozen, or None."""
+  num_factors = problem.step.module.num_factors
+
+  def make(variables):
+    if problem.attributes is None:
+      return Mlp(variables, num_factors).to(device)
+    model = Faces(variables, num_factors, as_bias).to(device)
+    if rung.is_mixed:
+      model.to(memory_format=torch.channels_last)
+    return model
+
+  teacher = problem.teacher and make(problem.teacher)
+  if teacher is not None:
+    teacher.eval().requires_grad_(False)
+  return make(problem.variables), teacher
+
+
+def _make_optimizers(problem, rung, model):
+  """Makes Adam for the encoder and for the decoder."""
+  optimization = problem.step.optimization
+  options = {
+    'lr': optimization.learning_rate,
+    'betas': (optimization.adam_b1, 0.999),
+    'weight_decay': optimization.weight_decay,
+  }
+  if rung.is_mixed:
+    options['fused'] = True
+  if rung.is_graph:
+    options['capturable'] = True
+  return [
+    torch.optim.Adam(part.parameters(), **options)
+    for part in (model.encoder, model.decoder)
+  ]
+
+
+def _capture(train_step, images, attributes):
+  """Captures a step as a CUDA graph, which reads its batch from one place."""
+  permutation = torch.randperm(len(images), device=images.device)
+  own = images.clone(), attributes, permutation
+  stream = torch.cuda.Stream()
+  stream.wait_stream(torch.cuda.current_stream())
+  # PyTorch wants some steps on another stream before.
+  with torch.cuda.stream(stream):
+    for _ in range(3):
+      train_step(*own)
+  torch.cuda.current_stream().wait_stream(stream)
+  graph = torch.cuda.CUDAGraph()
+  with torch.cuda.graph(graph):
+    train_step(*own)
+
+  def replay(images, unused_attributes, permutation):
+    own[0].copy_(images)
+    own[2].copy_(permutation)
+    graph.replay()
+
+  return replay
+
+
+def _convolve_apart(weight, x, factors):
+  """Convolves a map and constant channels apart, and adds the results."""
+  count = x.shape[1]
+  options = {'stride': 2, 'padding': 1}
+  convolve = nn.functional.conv_transpose2d
+  # Of 3x3 constant pixels, 6x6: the first row, two inner kinds twice, the last.
+  constants = factors[:, :, None, None].expand(-1, -1, 3, 3)
+  pattern = convolve(constants, weight[count:], **options)
+  for axis in (2, 3):
+    repeats = [1, 1, 1, 1]
+    repeats[axis] = x.shape[axis] - 1
+    kinds = pattern.split((1, 2, 2, 1), axis)
+    inner = kinds[1].repeat(repeats)
+    pattern = torch.cat((kinds[0], inner, kinds[3]), axis)
+  return convolve(x, weight[:count], **options) + pattern
 
 
 def _add_loss(terms, **weights):
