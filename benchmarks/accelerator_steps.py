@@ -1,0 +1,429 @@
+"""Measures training steps on an accelerator; see `accelerator`.
+
+Ours in turn with PyTorch's, on digits and on faces, with what the compiler says
+of memory and operations, and with the card's own rates of copies and products.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+import dataclasses
+import functools
+import importlib
+import importlib.util
+import itertools
+import pathlib
+import statistics
+import time
+from typing import Any
+from unittest import mock
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from benchmarks import counts
+from benchmarks import input as reading
+from benchmarks import problems
+from benchmarks import records as records_lib
+from jacsup_jax.data import registry
+from jacsup_jax.models import convolutions
+from jacsup_jax.training import chains
+from jacsup_jax.training import devices
+from jacsup_jax.training import loop
+from jacsup_jax.training import steps
+
+# Of the products: the type, and JAX's name of the precision.
+PRECISIONS = {
+  'bfloat16': (jnp.bfloat16, 'default'),
+  'TF32': (jnp.float32, 'tensorfloat32'),
+  'float32': (jnp.float32, 'highest'),
+}
+# A state whose replicas share the number of the step.
+_STATE_AXES = steps.TrainState(None, 0, 0, 0)
+# What makes a step (how much is compiled ahead), and takes steps.
+Program = Callable[[], Any]
+Maker = Callable[[], tuple[dict[str, Any], Program]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Sizes:
+  """What is measured, the most important first."""
+
+  batch_size: int = 128
+  num_batches: int = 468
+  seeds: tuple[int, ...] = (1, 16, 4, 64)
+  image_sizes: tuple[int, ...] = (256, 64)
+  batch_sizes: tuple[int, ...] = (128, 32, 512)
+  precisions: tuple[str, ...] = ('bfloat16', 'TF32', 'float32')
+  face_steps: tuple[str, ...] = ('student', 'phase_one', 'phase_two')
+  num_steps: int = 8  # of a program on faces
+  fed_images: int = 4096
+  windows: int = 7
+  window_seconds: float = 0.3
+  matrix_side: int = 8192
+  copied_floats: int = 2**28
+  faces: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  digits: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  # Seconds that are left before a program is compiled.
+  needs: float = 20.0
+
+
+REHEARSAL = Sizes(
+  batch_size=8,
+  num_batches=2,
+  seeds=(2,),
+  image_sizes=(8,),
+  batch_sizes=(8,),
+  precisions=('TF32',),
+  face_steps=('student',),
+  num_steps=2,
+  fed_images=16,
+  windows=2,
+  window_seconds=0.0,
+  matrix_side=16,
+  copied_floats=16,
+  faces={
+    'num_factors': 2,
+    'nuisance_channels': 3,
+    'first_width': 4,
+    'last_width': 6,
+  },
+  digits={'image_shape': (6, 6, 1), 'widths': (16, 8)},
+  needs=0.5,
+)
+
+
+def run(
+  records: records_lib.Records, sizes: Sizes, bundle: pathlib.Path | None
+) -> None:
+  """Measures all that the time allows."""
+  del bundle  # Images are noise.
+  measure_card(records, sizes)
+  measure_digits(records, sizes)
+  for index, config in enumerate(list_faces(sizes)):
+    # Conditioning, and what feeds the step, for the most important one alone.
+    measure_faces(records, sizes, *config, is_first=index == 0)
+    if index == 0:
+      _measure_feeding(records, sizes, *config)
+  counts.draw_roofline(records)
+
+
+def list_faces(sizes: Sizes) -> list[tuple[str, int, int, str]]:
+  """Lists step, image size, batch size and precision, in order.
+
+  The fewer of them differ from the first choice, the earlier.
+  """
+  choices = (
+    sizes.face_steps,
+    sizes.image_sizes,
+    sizes.batch_sizes,
+    sizes.precisions,
+  )
+  distance = lambda own: sum(x != y[0] for x, y in zip(own, choices))
+  return sorted(itertools.product(*choices), key=distance)
+
+
+def measure_card(records: records_lib.Records, sizes: Sizes) -> None:
+  """Measures the rates that shares refer to."""
+
+  def copy():
+    x = jnp.zeros(sizes.copied_floats, jnp.float32)
+    seconds = _time_best(jax.jit(lambda x: x + 1), x)
+    return {'bytes a second': 2 * x.nbytes / seconds}
+
+  records.measure('card/copy', copy)
+  side = sizes.matrix_side
+  for name in sizes.precisions:
+
+    def multiply(name=name):
+      dtype, precision = PRECISIONS[name]
+      x = jnp.ones((side, side), dtype)
+      with jax.default_matmul_precision(precision):
+        seconds = _time_best(jax.jit(lambda x: x @ x), x)
+      return {'FLOP a second': 2 * side**3 / seconds}
+
+    records.measure(f'card/products in {name}', multiply)
+
+
+def measure_digits(records: records_lib.Records, sizes: Sizes) -> None:
+  """Measures a student's step on digits, an epoch as one program."""
+  problem = problems.make_digits(
+    sizes.batch_size, 10, sizes.num_batches, **sizes.digits
+  )
+  group = f'digits, batch {sizes.batch_size}'
+  makers = {'ours': functools.partial(_make_ours, problem, sizes.num_batches)}
+  makers |= _list_rungs(problem, sizes.num_batches)
+  take_turns(records, sizes, group, makers, sizes.num_batches, problem)
+  for count in sizes.seeds:
+    make = functools.partial(_make_seeds, problem, sizes.num_batches, count)
+    makers = {f'{count} seeds at once': make}
+    num_steps = count * sizes.num_batches
+    take_turns(records, sizes, group, makers, num_steps, problem)
+
+
+def measure_faces(
+  records: records_lib.Records,
+  sizes: Sizes,
+  name: str,
+  image_size: int,
+  batch_size: int,
+  precision: str,
+  is_first: bool = False,
+) -> None:
+  """Measures a step on faces, in turn with PyTorch's."""
+  dtype, jax_precision = PRECISIONS[precision]
+  group = f'{name} {image_size}x{image_size}, batch {batch_size}, {precision}'
+  if records.left < sizes.needs:
+    records.skip(f'{group}/ours', f'{max(records.left, 0):.0f} s are left')
+    return
+  problem = problems.make_faces(
+    name, image_size, batch_size, dtype=dtype, **sizes.faces
+  )
+  make = functools.partial(
+    _make_ours, problem, sizes.num_steps, precision, jax_precision
+  )
+  makers = {'ours': make}
+  if is_first:
+    makers['ours, factors as channels'] = functools.partial(
+      _make_as_channels, make
+    )
+  if precision == 'bfloat16' or not is_first:
+    makers |= _list_rungs(problem, sizes.num_steps, precision, is_first)
+  take_turns(records, sizes, group, makers, sizes.num_steps, problem, precision)
+
+
+def take_turns(
+  records: records_lib.Records,
+  sizes: Sizes,
+  group: str,
+  makers: Mapping[str, Maker],
+  num_steps: int,
+  problem: problems.Problem,
+  precision: str | None = None,
+) -> None:
+  """Measures programs in turn, so that a slow second is slow for all.
+
+  Each is a result; one that cannot be made does not stop the others.
+  """
+  keys = {name: f'{group}/{name}' for name in makers}
+  if all(records.value(key) for key in keys.values()):
+    return
+  details, programs, windows = {}, {}, {}
+  for name, make in makers.items():
+    if records.left < sizes.needs:
+      records.skip(keys[name], f'{max(records.left, 0):.0f} s are left')
+      continue
+
+    def prepare(name=name, make=make):
+      details[name], programs[name] = make()
+      start = time.perf_counter()
+      programs[name]()
+      seconds = time.perf_counter() - start
+      # Its first call is slow: PyTorch compiles there.
+      details[name].setdefault('compile seconds', seconds)
+      return {'compile seconds': details[name]['compile seconds']}
+
+    # An error is the result.
+    if records.measure(f'{keys[name]}, made', prepare) is None:
+      programs.pop(name, None)
+  calls = {name: _count_calls(each, sizes) for name, each in programs.items()}
+  for _ in range(sizes.windows):
+    for name, program in programs.items():
+      start = time.perf_counter()
+      for _ in range(calls[name]):
+        program()
+      seconds = time.perf_counter() - start
+      windows.setdefault(name, []).append(seconds / calls[name] / num_steps)
+  for name, seconds in windows.items():
+    own = _summarize(seconds, problem.step.batch_size) | details[name]
+    if precision and name == 'ours':
+      own |= counts.compute_shares(records, problem, precision, own)
+    records.measure(keys[name], lambda own=own: own)
+
+
+def _summarize(seconds, batch_size):
+  """Returns median and spread of the seconds a step of each window."""
+  median = statistics.median(seconds)
+  return {
+    'ms a step': 1e3 * median,
+    'fastest': 1e3 * min(seconds),
+    'slowest': 1e3 * max(seconds),
+    'windows': len(seconds),
+    'steps a second': 1 / median,
+    'images a second': batch_size / median,
+  }
+
+
+def _count_calls(program, sizes):
+  """Counts the calls of a window."""
+  start = time.perf_counter()
+  program()
+  return max(1, round(sizes.window_seconds / (time.perf_counter() - start)))
+
+
+def _make_ours(problem, num_steps, precision=None, jax_precision='default'):
+  """Compiles our step, as an epoch takes it; describes the program."""
+  size, there = problem.step.batch_size, jax.devices()
+  rows = np.arange(num_steps * size, dtype=np.int32) % len(problem.images)
+  rows = rows.reshape(num_steps, size)
+  start = time.perf_counter()
+  with jax.default_matmul_precision(jax_precision):
+    compiled = devices.compile_for(
+      there, problem.step, problem.state, problem.constants, rows
+    )
+  seconds = time.perf_counter() - start
+  described = counts.describe_program(compiled, size)
+  args = [problem.constants, rows, loop.make_bounds()]
+  return {'compile seconds': seconds, **described}, _loop(
+    compiled, problem.state, args
+  )
+
+
+def _loop(compiled, state, args):
+  """Makes a program that takes steps from where the last call ended."""
+  # A copy: the steps reuse the memory of their state.
+  state = devices.replicate(jax.tree.map(jnp.copy, state))
+  args = devices.replicate(args)
+
+  def program():
+    nonlocal state
+    state, metrics = compiled(state, *args)
+    jax.block_until_ready(metrics)
+
+  return program
+
+
+def _make_as_channels(make):
+  """Makes our step with factors repeated over maps and concatenated."""
+
+  def up(x, factors, kernel):
+    shape = (*x.shape[:3], factors.shape[-1])
+    constants = jnp.broadcast_to(factors[:, jnp.newaxis, jnp.newaxis], shape)
+    return convolutions.up(jnp.concatenate([x, constants], -1), kernel)
+
+  with mock.patch.object(convolutions, 'up_with_constants', up):
+    return make()
+
+
+def _make_seeds(problem, num_steps, count):
+  """Compiles the steps of several seeds, each with its own batches and swaps.
+
+  They start from equal parameters, which does not change what is computed.
+  """
+  size = problem.step.batch_size
+
+  def take_steps(state, constants, rows, bounds):
+    one = lambda state, seed, rows: problem.step(
+      state, constants._replace(seed=seed), rows, bounds
+    )
+    # Metrics stay where the loop has them.
+    return jax.vmap(
+      one, in_axes=(_STATE_AXES, 0, 0), out_axes=(_STATE_AXES, 0)
+    )(state, jnp.arange(count), rows)
+
+  rng = np.random.default_rng(0)
+  total = num_steps * size
+  rows = np.stack([rng.permutation(total) for _ in range(count)])
+  rows = rows.reshape(count, num_steps, size).astype(np.int32)
+  stack = lambda x: jnp.broadcast_to(x, (count, *x.shape))
+  step = problem.state.step
+  state = jax.tree.map(stack, problem.state)._replace(step=step)
+  args = problem.constants, rows, loop.make_bounds()
+  start = time.perf_counter()
+  compiled = jax.jit(take_steps, donate_argnums=0).lower(state, *args).compile()
+  seconds = time.perf_counter() - start
+  state = jax.tree.map(jnp.copy, state)
+
+  def program():
+    nonlocal state
+    state, metrics = compiled(state, *args)
+    jax.block_until_ready(metrics)
+
+  return {'compile seconds': seconds}, program
+
+
+def _list_rungs(problem, num_steps, precision='bfloat16', is_first=True):
+  """Lists the makers of PyTorch's programs; none where PyTorch is missing."""
+  device = 'cuda' if jax.devices()[0].platform == 'gpu' else 'cpu'
+  if importlib.util.find_spec('torch') is None:
+    return {}
+  torch_steps = importlib.import_module('benchmarks.torch_steps')
+  rungs = torch_steps.RUNGS
+  if device == 'cpu':
+    rungs = rungs[:2]  # It has no CUDA graphs, and compiling takes minutes.
+  if precision != 'bfloat16':
+    rungs = rungs[:1]
+  elif not is_first:
+    rungs = rungs[-1:]
+  is_faces = problem.attributes is not None
+  makers = {}
+  for rung in rungs:
+    for as_bias in (False, True) if is_first and is_faces else (False,):
+      suffix = ', factors as a bias' if as_bias else ''
+      makers[f'PyTorch {rung.name}{suffix}'] = functools.partial(
+        _make_theirs, torch_steps, problem, num_steps, rung, device, as_bias
+      )
+  return makers
+
+
+def _make_theirs(torch_steps, *args):
+  """Makes PyTorch's program, and says whether it may use TF32."""
+  torch = torch_steps.torch
+  described = {
+    'TF32 in convolutions': torch.backends.cudnn.allow_tf32,
+    'TF32 in products': torch.backends.cuda.matmul.allow_tf32,
+  }
+  return described, torch_steps.make_program(*args)
+
+
+def _measure_feeding(
+  records, sizes, name, image_size, batch_size, precision
+) -> None:
+  """Measures epochs whose images are fed from the host, as bytes or JPEG."""
+  dtype, jax_precision = PRECISIONS[precision]
+
+  def measure(dataset):
+    problem = problems.make_faces(
+      name, image_size, batch_size, dtype=dtype, **sizes.faces
+    )
+    step = dataclasses.replace(problem.step, is_fed=True)
+    labels = np.ones((len(dataset), step.module.num_factors), np.int8)
+    dataset = dataclasses.replace(dataset, labels=labels)
+    compiled = devices.compile_epoch('jit', batch_size, step, fed=True)
+    shape = batch_size, *step.module.image_shape
+    constants = devices.replicate(problem.constants._replace(data=None))
+    epoch_fn = chains.make_epoch(
+      compiled, constants, 0, len(dataset), shape, dataset
+    )
+    state = devices.replicate(jax.tree.map(jnp.copy, problem.state))
+    with jax.default_matmul_precision(jax_precision):
+      for epoch in range(2):  # The first one compiles.
+        taken = loop.Taken()
+        state = loop.run(epoch_fn, state, epoch, taken)
+    return {
+      'images a second': taken.count * batch_size / taken.seconds,
+      'input-bound share': taken.input_bound,
+    }
+
+  group = f'{name} {image_size}x{image_size}, batch {batch_size}, {precision}'
+  for what, dataset in _make_sets(image_size, sizes.fed_images):
+    records.measure(
+      f'{group}/fed, {what}', lambda own=dataset: measure(own), sizes.needs
+    )
+
+
+def _make_sets(image_size, count) -> Iterator[tuple[str, registry.Dataset]]:
+  encoded = reading.make_encoded_set(image_size, count)
+  images = encoded.read_images(range(count))
+  yield 'bytes in memory', dataclasses.replace(encoded, images=images)
+  yield 'JPEG decoded by the host', encoded
+
+
+def _time_best(function, x, repeats=10):
+  """Returns the seconds of the fastest of some calls."""
+  jax.block_until_ready(function(x))
+  found = []
+  for _ in range(repeats):
+    start = time.perf_counter()
+    jax.block_until_ready(function(x))
+    found.append(time.perf_counter() - start)
+  return min(found)

@@ -1,0 +1,148 @@
+"""Results of a benchmark, written as they come, and its limit of time."""
+
+from collections.abc import Callable
+import json
+import math
+import pathlib
+import time
+from typing import Any
+
+from jacsup_jax.core import errors
+from jacsup_jax.data import files
+
+
+class Ended(BaseException):
+  """A signal or the limit of time; `except Exception` cannot swallow it."""
+
+
+class Records:
+  """The results in a folder: a JSON line each, and files with all of them.
+
+  `accelerator.jsonl` gets a line per result at once; `accelerator.json` and
+  `accelerator.md` are rewritten whenever there is a new one, so that a run that
+  is cut short leaves all that it has. A value is a dict of JSON values.
+  """
+
+  def __init__(
+    self,
+    folder: pathlib.Path,
+    card: str,
+    seconds: float,
+    say: Callable[[str], None] = lambda line: print(line, flush=True),
+  ):
+    self.folder, self._card, self._say = folder, card, say
+    self._end = time.monotonic() + seconds
+    files.check_writable(f'--output={folder}', folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    self._lines = folder / 'accelerator.jsonl'
+    self.found: dict[str, dict[str, Any]] = {}
+    if self._lines.exists():
+      for line in self._lines.read_text().splitlines():
+        try:
+          entry = json.loads(line)
+        except json.JSONDecodeError:  # The line at which a run was killed.
+          continue
+        if entry['card'] == card:
+          self.found[entry['key']] = entry
+
+  @property
+  def left(self) -> float:
+    """Seconds that are left."""
+    return self._end - time.monotonic()
+
+  def value(self, key: str) -> dict[str, Any] | None:
+    """Returns the value of a key; None if it is missing or failed."""
+    return self.found.get(key, {}).get('value')
+
+  def measure(
+    self, key: str, function: Callable[[], dict[str, Any]], needs: float = 0.0
+  ) -> dict[str, Any] | None:
+    """Calls a function unless its key has a result, and records its value.
+
+    It is skipped, which a later call does not take for a result, if fewer than
+    `needs` seconds are left. An error is recorded, and None returned.
+    """
+    entry = self.found.get(key)
+    if entry is not None and 'skipped' not in entry:
+      return entry.get('value')
+    if self.left < needs:
+      self.skip(key, f'needs {needs:.0f} s, and {max(self.left, 0):.0f} left')
+      return None
+    start = time.monotonic()
+    try:
+      value = function()
+    except Exception as error:
+      # Out of memory, or a compiler that fails, is a result of its own.
+      line = errors.one_line(f'{type(error).__name__}: {error}')[:400]
+      self._add(key, error=line)
+      return None
+    self._add(key, value=value, seconds=round(time.monotonic() - start, 2))
+    return value
+
+  def skip(self, key: str, reason: str) -> None:
+    """Records why a measurement is left out."""
+    self._add(key, skipped=reason)
+
+  def write(self) -> None:
+    """Writes all results, and their table."""
+    entries = [*self.found.values()]
+    whole = {'card': self._card, 'results': entries}
+    files.write_whole(
+      self.folder / 'accelerator.json', json.dumps(whole, indent=1)
+    )
+    files.write_whole(self.folder / 'accelerator.md', format_table(whole))
+
+  def _add(self, key, **entries):
+    entry = {'key': key, 'card': self._card, **_to_json(entries)}
+    self.found[key] = entry
+    with open(self._lines, 'a') as file:
+      file.write(json.dumps(entry) + '\n')
+    self._say(f'{key}: {_describe(entry)}')
+    self.write()
+
+
+def format_table(whole: dict[str, Any]) -> str:
+  """Formats results as Markdown: a table for each group of keys."""
+  lines = [f'# {whole["card"]}']
+  groups: dict[str, list] = {}
+  for entry in whole['results']:
+    group, _, name = entry['key'].partition('/')
+    groups.setdefault(group, []).append((name, entry))
+  for group, entries in groups.items():
+    lines += ['', f'## {group}', '', '| | result |', '| --- | --- |']
+    lines += [f'| {name} | {_describe(entry)} |' for name, entry in entries]
+  return '\n'.join([*lines, ''])
+
+
+def _describe(entry):
+  """Describes a result in one line, without lists."""
+  for name in ('error', 'skipped'):
+    if name in entry:
+      return f'{name}: {entry[name]}'.replace('|', '/')
+  shown = ', '.join(
+    f'{name} {_format(value)}'
+    for name, value in entry['value'].items()
+    if not isinstance(value, (list, dict))
+  )
+  return shown.replace('|', '/')
+
+
+def _format(value):
+  if not isinstance(value, float):
+    return str(value)
+  if value and not 1e-2 <= abs(value) < 1e6:
+    return f'{value:.2e}'
+  return f'{value:.4g}'
+
+
+def _to_json(value):
+  """Converts numbers of NumPy; JSON has no NaN."""
+  if isinstance(value, dict):
+    return {name: _to_json(each) for name, each in value.items()}
+  if isinstance(value, (list, tuple)):
+    return [_to_json(each) for each in value]
+  if hasattr(value, 'item'):
+    value = value.item()
+  if isinstance(value, float) and not math.isfinite(value):
+    return str(value)
+  return value
