@@ -42,6 +42,12 @@ class Sizes:
   image_size: int = 32
   batch_size: int = 32
   num_steps: int = 4
+  # What terms are compared for, in which precisions, the first ones before all
+  # else; for what jit is compared with pmap.
+  steps: tuple[str, ...] = ('digits', *problems.FACE_STEPS)
+  precisions: tuple[str, ...] = ('float32', 'bfloat16', 'TF32')
+  stepped: tuple[str, ...] = ('digits', 'phase_two')
+  compiles: int = 2  # of the same steps, to see whether they differ
   faces: Mapping[str, Any] = dataclasses.field(default_factory=dict)
   digits: Mapping[str, Any] = dataclasses.field(default_factory=dict)
   # Seconds that are left before a measurement begins.
@@ -52,13 +58,17 @@ REHEARSAL = Sizes(
   image_size=8,
   batch_size=8,
   num_steps=2,
+  steps=('digits', 'phase_two'),
+  precisions=('float32',),
+  stepped=('digits',),
+  compiles=1,
   faces={
     'num_factors': 2,
     'nuisance_channels': 3,
     'first_width': 4,
     'last_width': 6,
   },
-  digits={'image_shape': (6, 6, 1), 'widths': (16, 8)},
+  digits={'image_shape': (2, 2, 1), 'widths': (2,)},
   needs=0.5,
 )
 
@@ -67,20 +77,18 @@ def run(
   records: records_lib.Records, sizes: Sizes, bundle: pathlib.Path | None
 ) -> None:
   """Checks all; errors and times are recorded, nothing is refused."""
-  digits = problems.make_digits(sizes.batch_size, 10, 1, **sizes.digits)
-  made = {'digits': digits}
-  for name in problems.FACE_STEPS:
-    made[name] = problems.make_faces(
-      name, sizes.image_size, sizes.batch_size, **sizes.faces
-    )
+  make = functools.cache(functools.partial(_make, sizes))
   measure = functools.partial(records.measure, needs=sizes.needs)
-  for precision in ('float32', 'bfloat16'):
-    _check_terms(measure, made, precision)
-  measure('check/convolutions', _check_convolutions)
-  for name in ('digits', 'phase_two'):
+  for precision in sizes.precisions[:2]:
+    _check_terms(measure, sizes, make, precision)
+  measure(
+    'check/convolutions',
+    functools.partial(_check_convolutions, sizes.precisions),
+  )
+  for name in sizes.stepped:
     measure(
       f'check/jit against pmap, {name}',
-      functools.partial(_compare_modes, made[name], sizes.num_steps),
+      functools.partial(_compare_modes, make(name), sizes.num_steps),
     )
   measure(
     'check/checkpoint saved here',
@@ -94,19 +102,34 @@ def run(
   measure(
     'check/deterministic',
     functools.partial(
-      _check_deterministic, made['phase_two'], sizes.num_steps
+      _check_deterministic,
+      make(sizes.stepped[-1]),
+      sizes.num_steps,
+      sizes.compiles,
     ),
   )
-  _check_terms(measure, made, 'TF32')
+  for precision in sizes.precisions[2:]:
+    _check_terms(measure, sizes, make, precision)
 
 
-def _check_terms(measure, made, precision):
-  for name, problem in made.items():
+def _make(sizes, name):
+  """Makes a step on digits or faces."""
+  if name == 'digits':
+    return problems.make_digits(
+      sizes.batch_size, 10, 1, is_cached=False, **sizes.digits
+    )
+  return problems.make_faces(
+    name, sizes.image_size, sizes.batch_size, **sizes.faces
+  )
+
+
+def _check_terms(measure, sizes, make, precision):
+  for name in sizes.steps:
     # The second update of a step has an objective of its own.
     objective = 'cycle' if name == 'phase_two' else name
     measure(
       f'check/{objective} terms, {precision}',
-      functools.partial(compare_terms, problem, objective, precision),
+      functools.partial(compare_terms, make(name), objective, precision),
     )
 
 
@@ -213,7 +236,7 @@ def _make_gradients(problem, objective, dtype):
   return gradients
 
 
-def _check_convolutions():
+def _check_convolutions(precisions):
   """Compares all forms of the convolutions with float64 on the host."""
   rng = np.random.default_rng(0)
   shapes = ((8, 16, 16, 24), (8, 8, 8, 32), (4, 4, 24, 32))
@@ -238,7 +261,8 @@ def _check_convolutions():
   with jax.enable_x64(True), jax.default_device(host):
     exact = jax.device_get(jax.jit(compute)(*args))
   result = {}
-  for name, (dtype, precision) in PRECISIONS.items():
+  for name in precisions:
+    dtype, precision = PRECISIONS[name]
     with jax.default_matmul_precision(precision):
       own = jax.jit(compute)(*(jnp.asarray(x, dtype) for x in args))
     own = jax.tree.map(lambda x: np.asarray(x, np.float64), own)
@@ -280,8 +304,8 @@ def _list_rows(problem, num_steps):
   return np.tile(row, (num_steps, 1))
 
 
-def _check_deterministic(problem, num_steps):
-  """Compiles and runs the same steps twice, with and without the flag."""
+def _check_deterministic(problem, num_steps, compiles):
+  """Compiles and runs the same steps again, with and without the flag."""
   args = (
     problem.state,
     problem.constants,
@@ -293,9 +317,11 @@ def _check_deterministic(problem, num_steps):
   for is_asked in (True, False):
     options = {'xla_gpu_deterministic_ops': is_asked}
     hashes = set()
-    for _ in range(2):
-      state, _ = lower.compile(compiler_options=options)(*args)
-      hashes.add(codes.hash_tree(jax.device_get(state.params)))
+    for _ in range(compiles):
+      compiled = lower.compile(compiler_options=options)
+      for _ in range(2):
+        state, _ = compiled(*args)
+        hashes.add(codes.hash_tree(jax.device_get(state.params)))
     name = 'with' if is_asked else 'without'
     result[f'same bits {name} --deterministic'] = len(hashes) == 1
   return result
@@ -303,15 +329,15 @@ def _check_deterministic(problem, num_steps):
 
 def _make_saved():
   """Makes the small problem whose state is saved, the same everywhere."""
-  return problems.make_digits(8, 3, 1, image_shape=(6, 6, 1), widths=(16, 8))
+  return problems.make_digits(
+    8, 3, 1, is_cached=False, image_shape=(6, 6, 1), widths=(16, 8)
+  )
 
 
 def save_checkpoint(folder: pathlib.Path) -> dict[str, Any]:
-  """Takes a step, saves the state as FOLDER/checkpoint.zip, restores it."""
-  problem = _make_saved()
-  step, args = jax.jit(problem.step), (problem.state, problem.constants)
-  state, _ = step(*args, _list_rows(problem, 1), loop.make_bounds())
-  state = jax.device_get(state)
+  """Saves a state of the device as FOLDER/checkpoint.zip, and restores it."""
+  device_state = jax.tree.map(lambda x: x + 1, _make_saved().state)
+  state = jax.device_get(device_state)
   with tempfile.TemporaryDirectory() as temporary:
     root = pathlib.Path(temporary)
     with checkpoints.StageCheckpoints(root / 'stage') as saved:
@@ -319,9 +345,7 @@ def save_checkpoint(folder: pathlib.Path) -> dict[str, Any]:
       restored = saved.restore_last(sha256, state)
     (root / 'sha256').write_text(sha256)
     path = shutil.make_archive(str(folder / 'checkpoint'), 'zip', root)
-  same = codes.hash_tree(restored._asdict()) == codes.hash_tree(
-    state._asdict()
-  )
+  same = codes.hash_tree(restored._asdict()) == codes.hash_tree(state._asdict())
   return {
     'restored to the same bits': same,
     'sha256': sha256[:12],

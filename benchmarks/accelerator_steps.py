@@ -4,32 +4,28 @@ Ours in turn with PyTorch's, on digits and on faces, with what the compiler says
 of memory and operations, and with the card's own rates of copies and products.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 import dataclasses
 import functools
-import importlib
-import importlib.util
 import itertools
 import pathlib
 import statistics
 import time
 from typing import Any
-from unittest import mock
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from benchmarks import accelerator_programs as programs
 from benchmarks import counts
 from benchmarks import input as reading
 from benchmarks import problems
 from benchmarks import records as records_lib
 from jacsup_jax.data import registry
-from jacsup_jax.models import convolutions
 from jacsup_jax.training import chains
 from jacsup_jax.training import devices
 from jacsup_jax.training import loop
-from jacsup_jax.training import steps
 
 # Of the products: the type, and JAX's name of the precision.
 PRECISIONS = {
@@ -37,11 +33,6 @@ PRECISIONS = {
   'TF32': (jnp.float32, 'tensorfloat32'),
   'float32': (jnp.float32, 'highest'),
 }
-# A state whose replicas share the number of the step.
-_STATE_AXES = steps.TrainState(None, 0, 0, 0)
-# What makes a step (how much is compiled ahead), and takes steps.
-Program = Callable[[], Any]
-Maker = Callable[[], tuple[dict[str, Any], Program]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,7 +78,7 @@ REHEARSAL = Sizes(
     'first_width': 4,
     'last_width': 6,
   },
-  digits={'image_shape': (6, 6, 1), 'widths': (16, 8)},
+  digits={'image_shape': (2, 2, 1), 'widths': (2,)},
   needs=0.5,
 )
 
@@ -150,11 +141,15 @@ def measure_digits(records: records_lib.Records, sizes: Sizes) -> None:
     sizes.batch_size, 10, sizes.num_batches, **sizes.digits
   )
   group = f'digits, batch {sizes.batch_size}'
-  makers = {'ours': functools.partial(_make_ours, problem, sizes.num_batches)}
-  makers |= _list_rungs(problem, sizes.num_batches)
+  makers = {
+    'ours': functools.partial(programs.make_ours, problem, sizes.num_batches)
+  }
+  makers |= programs.list_rungs(problem, sizes.num_batches)
   take_turns(records, sizes, group, makers, sizes.num_batches, problem)
   for count in sizes.seeds:
-    make = functools.partial(_make_seeds, problem, sizes.num_batches, count)
+    make = functools.partial(
+      programs.make_seeds, problem, sizes.num_batches, count
+    )
     makers = {f'{count} seeds at once': make}
     num_steps = count * sizes.num_batches
     take_turns(records, sizes, group, makers, num_steps, problem)
@@ -179,15 +174,15 @@ def measure_faces(
     name, image_size, batch_size, dtype=dtype, **sizes.faces
   )
   make = functools.partial(
-    _make_ours, problem, sizes.num_steps, precision, jax_precision
+    programs.make_ours, problem, sizes.num_steps, jax_precision
   )
   makers = {'ours': make}
   if is_first:
     makers['ours, factors as channels'] = functools.partial(
-      _make_as_channels, make
+      programs.make_as_channels, make
     )
   if precision == 'bfloat16' or not is_first:
-    makers |= _list_rungs(problem, sizes.num_steps, precision, is_first)
+    makers |= programs.list_rungs(problem, sizes.num_steps, precision, is_first)
   take_turns(records, sizes, group, makers, sizes.num_steps, problem, precision)
 
 
@@ -195,7 +190,7 @@ def take_turns(
   records: records_lib.Records,
   sizes: Sizes,
   group: str,
-  makers: Mapping[str, Maker],
+  makers: Mapping[str, programs.Maker],
   num_steps: int,
   problem: problems.Problem,
   precision: str | None = None,
@@ -207,16 +202,16 @@ def take_turns(
   keys = {name: f'{group}/{name}' for name in makers}
   if all(records.value(key) for key in keys.values()):
     return
-  details, programs, windows = {}, {}, {}
+  details, made, windows = {}, {}, {}
   for name, make in makers.items():
     if records.left < sizes.needs:
       records.skip(keys[name], f'{max(records.left, 0):.0f} s are left')
       continue
 
     def prepare(name=name, make=make):
-      details[name], programs[name] = make()
+      details[name], made[name] = make()
       start = time.perf_counter()
-      programs[name]()
+      made[name]()
       seconds = time.perf_counter() - start
       # Its first call is slow: PyTorch compiles there.
       details[name].setdefault('compile seconds', seconds)
@@ -224,10 +219,10 @@ def take_turns(
 
     # An error is the result.
     if records.measure(f'{keys[name]}, made', prepare) is None:
-      programs.pop(name, None)
-  calls = {name: _count_calls(each, sizes) for name, each in programs.items()}
+      made.pop(name, None)
+  calls = {name: _count_calls(each, sizes) for name, each in made.items()}
   for _ in range(sizes.windows):
-    for name, program in programs.items():
+    for name, program in made.items():
       start = time.perf_counter()
       for _ in range(calls[name]):
         program()
@@ -258,121 +253,6 @@ def _count_calls(program, sizes):
   start = time.perf_counter()
   program()
   return max(1, round(sizes.window_seconds / (time.perf_counter() - start)))
-
-
-def _make_ours(problem, num_steps, precision=None, jax_precision='default'):
-  """Compiles our step, as an epoch takes it; describes the program."""
-  size, there = problem.step.batch_size, jax.devices()
-  rows = np.arange(num_steps * size, dtype=np.int32) % len(problem.images)
-  rows = rows.reshape(num_steps, size)
-  start = time.perf_counter()
-  with jax.default_matmul_precision(jax_precision):
-    compiled = devices.compile_for(
-      there, problem.step, problem.state, problem.constants, rows
-    )
-  seconds = time.perf_counter() - start
-  described = counts.describe_program(compiled, size)
-  args = [problem.constants, rows, loop.make_bounds()]
-  return {'compile seconds': seconds, **described}, _loop(
-    compiled, problem.state, args
-  )
-
-
-def _loop(compiled, state, args):
-  """Makes a program that takes steps from where the last call ended."""
-  # A copy: the steps reuse the memory of their state.
-  state = devices.replicate(jax.tree.map(jnp.copy, state))
-  args = devices.replicate(args)
-
-  def program():
-    nonlocal state
-    state, metrics = compiled(state, *args)
-    jax.block_until_ready(metrics)
-
-  return program
-
-
-def _make_as_channels(make):
-  """Makes our step with factors repeated over maps and concatenated."""
-
-  def up(x, factors, kernel):
-    shape = (*x.shape[:3], factors.shape[-1])
-    constants = jnp.broadcast_to(factors[:, jnp.newaxis, jnp.newaxis], shape)
-    return convolutions.up(jnp.concatenate([x, constants], -1), kernel)
-
-  with mock.patch.object(convolutions, 'up_with_constants', up):
-    return make()
-
-
-def _make_seeds(problem, num_steps, count):
-  """Compiles the steps of several seeds, each with its own batches and swaps.
-
-  They start from equal parameters, which does not change what is computed.
-  """
-  size = problem.step.batch_size
-
-  def take_steps(state, constants, rows, bounds):
-    one = lambda state, seed, rows: problem.step(
-      state, constants._replace(seed=seed), rows, bounds
-    )
-    # Metrics stay where the loop has them.
-    return jax.vmap(
-      one, in_axes=(_STATE_AXES, 0, 0), out_axes=(_STATE_AXES, 0)
-    )(state, jnp.arange(count), rows)
-
-  rng = np.random.default_rng(0)
-  total = num_steps * size
-  rows = np.stack([rng.permutation(total) for _ in range(count)])
-  rows = rows.reshape(count, num_steps, size).astype(np.int32)
-  stack = lambda x: jnp.broadcast_to(x, (count, *x.shape))
-  step = problem.state.step
-  state = jax.tree.map(stack, problem.state)._replace(step=step)
-  args = problem.constants, rows, loop.make_bounds()
-  start = time.perf_counter()
-  compiled = jax.jit(take_steps, donate_argnums=0).lower(state, *args).compile()
-  seconds = time.perf_counter() - start
-  state = jax.tree.map(jnp.copy, state)
-
-  def program():
-    nonlocal state
-    state, metrics = compiled(state, *args)
-    jax.block_until_ready(metrics)
-
-  return {'compile seconds': seconds}, program
-
-
-def _list_rungs(problem, num_steps, precision='bfloat16', is_first=True):
-  """Lists the makers of PyTorch's programs; none where PyTorch is missing."""
-  device = 'cuda' if jax.devices()[0].platform == 'gpu' else 'cpu'
-  if importlib.util.find_spec('torch') is None:
-    return {}
-  torch_steps = importlib.import_module('benchmarks.torch_steps')
-  rungs = torch_steps.RUNGS
-  if device == 'cpu':
-    rungs = rungs[:2]  # It has no CUDA graphs, and compiling takes minutes.
-  if precision != 'bfloat16':
-    rungs = rungs[:1]
-  elif not is_first:
-    rungs = rungs[-1:]
-  is_faces = problem.attributes is not None
-  makers = {}
-  for rung in rungs:
-    for as_bias in (False, True) if is_first and is_faces else (False,):
-      suffix = ', factors as a bias' if as_bias else ''
-      makers[f'PyTorch {rung.name}{suffix}'] = functools.partial(
-        _make_theirs, torch_steps, problem, num_steps, rung, device, as_bias
-      )
-  return makers
-
-
-def _make_theirs(torch_steps, *args):
-  """Makes PyTorch's program, and says whether it may use TF32."""
-  torch = torch_steps.torch
-  described = {
-    'TF32 in convolutions': torch.backends.cudnn.allow_tf32,
-    'TF32 in products': torch.backends.cuda.matmul.allow_tf32,
-  }
-  return described, torch_steps.make_program(*args)
 
 
 def _measure_feeding(

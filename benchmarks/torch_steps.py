@@ -134,7 +134,9 @@ def make_program(
     train_step = _capture(train_step, images[:size], attributes)
 
   def program():
-    torch.backends.cudnn.benchmark = rung.is_mixed  # another may have changed it
+    torch.backends.cudnn.benchmark = (
+      rung.is_mixed
+    )  # another may have changed it
     for i in range(num_steps):
       start = i * size % len(images)
       batch = images[start : start + size]
