@@ -132,6 +132,7 @@ def check_machine(rehearse: bool) -> str:
 def _compile_fast():
   """Makes XLA compile fast instead of well: a rehearsal hardly runs."""
   jax.config.update('jax_disable_most_optimizations', True)
+  jax.config.update('jax_enable_compilation_cache', False)
   # A third of the time on the CPU; an XLA that does not know it ignores it.
   option = '--xla_backend_extra_options=xla_cpu_disable_new_fusion_emitters'
   found = os.environ.get('XLA_FLAGS', '')

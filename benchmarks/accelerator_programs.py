@@ -6,8 +6,10 @@ and describes it.
 
 from collections.abc import Callable
 import functools
+import gc
 import importlib
 import importlib.util
+import sys
 import time
 from typing import Any
 from unittest import mock
@@ -131,14 +133,15 @@ def list_rungs(
     rungs = rungs[:1]
   elif not is_first:
     rungs = rungs[-1:]
-  is_faces = problem.attributes is not None
+  kinds = [(rung, False) for rung in rungs]
+  if is_first and problem.attributes is not None:
+    kinds.append((rungs[-1], True))
   makers = {}
-  for rung in rungs:
-    for as_bias in (False, True) if is_first and is_faces else (False,):
-      suffix = ', factors as a bias' if as_bias else ''
-      makers[f'PyTorch {rung.name}{suffix}'] = functools.partial(
-        _make_theirs, torch_steps, problem, num_steps, rung, device, as_bias
-      )
+  for rung, as_bias in kinds:
+    suffix = ', factors as a bias' if as_bias else ''
+    makers[f'PyTorch {rung.name}{suffix}'] = functools.partial(
+      _make_theirs, torch_steps, problem, num_steps, rung, device, as_bias
+    )
   return makers
 
 
@@ -150,3 +153,11 @@ def _make_theirs(torch_steps, *args):
     'TF32 in products': torch.backends.cuda.matmul.allow_tf32,
   }
   return described, torch_steps.make_program(*args)
+
+
+def free_memory() -> None:
+  """Gives back what PyTorch keeps of the GPU's memory."""
+  torch = sys.modules.get('torch')
+  if torch is not None and torch.cuda.is_available():
+    gc.collect()
+    torch.cuda.empty_cache()

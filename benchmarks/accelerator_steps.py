@@ -89,12 +89,19 @@ def run(
   """Measures all that the time allows."""
   del bundle  # Images are noise.
   measure_card(records, sizes)
-  measure_digits(records, sizes)
+  try:
+    measure_digits(records, sizes)
+  except Exception as error:
+    records.fail('digits/ended', error)
   for index, config in enumerate(list_faces(sizes)):
-    # Conditioning, and what feeds the step, for the most important one alone.
-    measure_faces(records, sizes, *config, is_first=index == 0)
-    if index == 0:
-      _measure_feeding(records, sizes, *config)
+    try:
+      # Conditioning, and what feeds the step, for the first one alone.
+      measure_faces(records, sizes, *config, is_first=index == 0)
+      if index == 0:
+        _measure_feeding(records, sizes, *config)
+    except Exception as error:
+      records.fail(f'faces ended/{config}', error)
+    programs.free_memory()
   counts.draw_roofline(records)
 
 
@@ -140,19 +147,14 @@ def measure_digits(records: records_lib.Records, sizes: Sizes) -> None:
   problem = problems.make_digits(
     sizes.batch_size, 10, sizes.num_batches, **sizes.digits
   )
-  group = f'digits, batch {sizes.batch_size}'
-  makers = {
-    'ours': functools.partial(programs.make_ours, problem, sizes.num_batches)
-  }
-  makers |= programs.list_rungs(problem, sizes.num_batches)
-  take_turns(records, sizes, group, makers, sizes.num_batches, problem)
+  group, num_steps = f'digits, batch {sizes.batch_size}', sizes.num_batches
+  make = functools.partial(programs.make_ours, problem, num_steps)
+  makers = {'ours': make, **programs.list_rungs(problem, num_steps)}
+  take_turns(records, sizes, group, makers, num_steps, problem)
   for count in sizes.seeds:
-    make = functools.partial(
-      programs.make_seeds, problem, sizes.num_batches, count
-    )
+    make = functools.partial(programs.make_seeds, problem, num_steps, count)
     makers = {f'{count} seeds at once': make}
-    num_steps = count * sizes.num_batches
-    take_turns(records, sizes, group, makers, num_steps, problem)
+    take_turns(records, sizes, group, makers, count * num_steps, problem)
 
 
 def measure_faces(
@@ -200,26 +202,22 @@ def take_turns(
   Each is a result; one that cannot be made does not stop the others.
   """
   keys = {name: f'{group}/{name}' for name in makers}
-  if all(records.value(key) for key in keys.values()):
-    return
+  makers = {
+    name: make for name, make in makers.items() if not records.has(keys[name])
+  }
   details, made, windows = {}, {}, {}
-  for name, make in makers.items():
-    if records.left < sizes.needs:
-      records.skip(keys[name], f'{max(records.left, 0):.0f} s are left')
-      continue
-
-    def prepare(name=name, make=make):
-      details[name], made[name] = make()
-      start = time.perf_counter()
-      made[name]()
-      seconds = time.perf_counter() - start
-      # Its first call is slow: PyTorch compiles there.
-      details[name].setdefault('compile seconds', seconds)
-      return {'compile seconds': details[name]['compile seconds']}
-
-    # An error is the result.
-    if records.measure(f'{keys[name]}, made', prepare) is None:
-      made.pop(name, None)
+  ended = None
+  try:
+    for name, make in makers.items():
+      if records.left < sizes.needs:
+        records.skip(keys[name], f'{max(records.left, 0):.0f} s are left')
+        continue
+      try:
+        details[name], made[name] = _prepare(make)
+      except Exception as error:
+        records.fail(keys[name], error)
+  except records_lib.Ended as error:  # Those that are made are measured.
+    ended = error
   calls = {name: _count_calls(each, sizes) for name, each in made.items()}
   for _ in range(sizes.windows):
     for name, program in made.items():
@@ -233,6 +231,17 @@ def take_turns(
     if precision and name == 'ours':
       own |= counts.compute_shares(records, problem, precision, own)
     records.measure(keys[name], lambda own=own: own)
+  if ended is not None:
+    raise ended
+
+
+def _prepare(make):
+  """Makes a program, and calls it once, as PyTorch compiles only then."""
+  described, program = make()
+  start = time.perf_counter()
+  program()
+  described.setdefault('compile seconds', time.perf_counter() - start)
+  return described, program
 
 
 def _summarize(seconds, batch_size):

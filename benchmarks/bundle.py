@@ -118,14 +118,14 @@ def pack(
     InputError: if the folder is not whole.
   """
   source = celeba.find_source(folder, IMAGE_SIZE, False)
-  encoded, errors_, attributes, is_validation = [], [], [], []
+  encoded, squares, attributes, is_validation = [], [], [], []
   encode = functools.partial(_encode, quality)
   with futures.ThreadPoolExecutor(os.cpu_count()) as pool:
     for split in _SPLITS:
       faces = [*source.generate(split)]
       for content, error in pool.map(encode, faces):
         encoded.append(content)
-        errors_.append(error)
+        squares.append(error)
       attributes += [face.attributes for face in faces]
       is_validation += [split == 'validation'] * len(faces)
   write(
@@ -135,7 +135,7 @@ def pack(
     np.array(is_validation),
     source.attribute_names,
   )
-  return float(10 * np.log10(255**2 / np.mean(errors_))), len(encoded)
+  return float(10 * np.log10(255**2 / np.mean(squares))), len(encoded)
 
 
 def write(

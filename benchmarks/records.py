@@ -54,6 +54,10 @@ class Records:
     """Returns the value of a key; None if it is missing or failed."""
     return self.found.get(key, {}).get('value')
 
+  def has(self, key: str) -> bool:
+    """Returns whether a key has a value or an error."""
+    return not {'value', 'error'}.isdisjoint(self.found.get(key, {}))
+
   def measure(
     self, key: str, function: Callable[[], dict[str, Any]], needs: float = 0.0
   ) -> dict[str, Any] | None:
@@ -62,9 +66,8 @@ class Records:
     It is skipped, which a later call does not take for a result, if fewer than
     `needs` seconds are left. An error is recorded, and None returned.
     """
-    entry = self.found.get(key)
-    if entry is not None and 'skipped' not in entry:
-      return entry.get('value')
+    if self.has(key):
+      return self.value(key)
     if self.left < needs:
       self.skip(key, f'needs {needs:.0f} s, and {max(self.left, 0):.0f} left')
       return None
@@ -72,12 +75,15 @@ class Records:
     try:
       value = function()
     except Exception as error:
-      # Out of memory, or a compiler that fails, is a result of its own.
-      line = errors.one_line(f'{type(error).__name__}: {error}')[:400]
-      self._add(key, error=line)
+      self.fail(key, error)
       return None
     self._add(key, value=value, seconds=round(time.monotonic() - start, 2))
     return value
+
+  def fail(self, key: str, error: Exception) -> None:
+    """Records an error: out of memory, or a compiler that fails."""
+    line = errors.one_line(f'{type(error).__name__}: {error}')[:400]
+    self._add(key, error=line)
 
   def skip(self, key: str, reason: str) -> None:
     """Records why a measurement is left out."""
