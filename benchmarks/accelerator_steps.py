@@ -64,7 +64,7 @@ REHEARSAL = Sizes(
   seeds=(2,),
   image_sizes=(8,),
   batch_sizes=(8,),
-  precisions=('TF32',),
+  precisions=('bfloat16',),
   face_steps=('student',),
   num_steps=2,
   fed_images=16,
@@ -183,8 +183,7 @@ def measure_faces(
     makers['ours, factors as channels'] = functools.partial(
       programs.make_as_channels, make
     )
-  if precision == 'bfloat16' or not is_first:
-    makers |= programs.list_rungs(problem, sizes.num_steps, precision, is_first)
+  makers |= programs.list_rungs(problem, sizes.num_steps, precision, is_first)
   take_turns(records, sizes, group, makers, sizes.num_steps, problem, precision)
 
 
