@@ -108,7 +108,8 @@ def run(
 def list_faces(sizes: Sizes) -> list[tuple[str, int, int, str]]:
   """Lists step, image size, batch size and precision, in order.
 
-  The fewer of them differ from the first choice, the earlier.
+  The fewer of them differ from the first choice, the earlier; among equals,
+  other steps come before other sizes, and other precisions last.
   """
   choices = (
     sizes.face_steps,
@@ -116,8 +117,12 @@ def list_faces(sizes: Sizes) -> list[tuple[str, int, int, str]]:
     sizes.batch_sizes,
     sizes.precisions,
   )
-  distance = lambda own: sum(x != y[0] for x, y in zip(own, choices))
-  return sorted(itertools.product(*choices), key=distance)
+
+  def rank(own):
+    same = [x == choice[0] for x, choice in zip(own, choices)]
+    return -sum(same), same
+
+  return sorted(itertools.product(*choices), key=rank)
 
 
 def measure_card(records: records_lib.Records, sizes: Sizes) -> None:

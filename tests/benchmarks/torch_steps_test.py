@@ -18,9 +18,9 @@ FACE_SIZES = {
 }  # fmt: skip
 
 
-def _compare(problem, take_step, state):
+def _compare(problem, take_step, state, as_bias=False):
   """Takes three steps of both: the later ones compare optimizers too."""
-  train_step = torch_steps.make_train_step(problem)
+  train_step = torch_steps.make_train_step(problem, as_bias=as_bias)
   images, attributes = torch_steps.make_tensors(problem)
   rng = np.random.default_rng(0)
   for _ in range(3):
@@ -60,9 +60,11 @@ def test_terms_on_digits_are_ours(xcov):
   _compare(problem, take_step, problem.state)
 
 
-@pytest.mark.parametrize('xcov', ['squared', 'norm'])
+@pytest.mark.parametrize(
+  ('xcov', 'as_bias'), [('squared', False), ('norm', True)]
+)
 @pytest.mark.parametrize('name', problems.FACE_STEPS)
-def test_terms_on_faces_are_ours(name, xcov):
+def test_terms_on_faces_are_ours(name, xcov, as_bias):
   problem = problems.make_faces(name, 16, 5, **FACE_SIZES)
   # Terms of size 1, so that none hides another.
   weights = dataclasses.replace(
@@ -104,4 +106,4 @@ def test_terms_on_faces_are_ours(name, xcov):
       optimizer=optimizer,
     )
 
-  _compare(problem, take_step, problem.state)
+  _compare(problem, take_step, problem.state, as_bias)
