@@ -19,13 +19,20 @@ if 'JAX_COMPILATION_CACHE_DIR' not in os.environ:
   os.environ['JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES'] = '0'
 
 import jax  # noqa: E402
-import pytest  # noqa: E402
+from xdist import scheduler  # noqa: E402
 
 # A missing axis is an error, not a silent broadcast.
 jax.config.update('jax_numpy_rank_promotion', 'raise')
 
 
-def pytest_itemcollected(item):
-  """Gives a process whole files, and one of them all that shares runs."""
-  shares = {'mnist_run', 'celeba_run'} & {*item.fixturenames}
-  item.add_marker(pytest.mark.xdist_group('runs' if shares else str(item.path)))
+class _Scheduling(scheduler.LoadFileScheduling):
+  """Gives a process whole files, and one of them all that share runs."""
+
+  def _split_scope(self, nodeid):
+    path = nodeid.partition('::')[0]
+    shared = ('mnist_test.py', 'evaluate_test.py', 'celeba_test.py')
+    return 'runs' if path.endswith(shared) else path
+
+
+def pytest_xdist_make_scheduler(config, log):
+  return _Scheduling(config, log)

@@ -109,11 +109,8 @@ def test_every_flagfile_can_be_read_and_says_what_to_expect(path):
     ('command', 'part'),
     [
         ('mnist --epoch=3', 'Did you mean: epochs'),
-        ('mnist --epochs=0', '--epochs=0'),
         (f'mnist --epochs={2**31}', '--epochs=2147483648'),
-        ('mnist --parallel=tpu', 'pmap'),
         ('mnist epochs=3', 'flags only'),
-        ('mnist --students=student,student', 'at most once'),
         ('mnist --nuisance_dim=1000000000', '--nuisance_dim='),
         ('mnist --grow_by=9 --nuisance_dim=3', 'from 1 to 3'),
         ('mnist --keep_moments --optimizer=muon', 'Adam'),
@@ -121,7 +118,6 @@ def test_every_flagfile_can_be_read_and_says_what_to_expect(path):
          '--grow_when=plateau'),
         ('mnist --lambda_check=1 --teacher_statistics=batch',
          '--teacher_statistics=batch'),
-        ('mnist --jacobian=full --num_swaps=2', '--num_swaps=2'),
         ('mnist --process_id=1', 'without --distributed'),
         ('mnist --distributed --coordinator=x:1 --process_count=2'
          ' --process_id=2', '0 to 1'),
@@ -138,12 +134,10 @@ def test_every_flagfile_can_be_read_and_says_what_to_expect(path):
         ('celeba --image_size=100', 'powers of two'),
         ('celeba --nuisance_dims=4,x', 'numbers'),
         ('celeba --nuisance_dims=8,14', '--nuisance_dims=8,14'),
-        ('celeba --nuisance_dims=8,8', '--nuisance_dims=8,8'),
         ('mnist --keep_moments --learning_rate_schedule=cosine', 'cosine'),
         ('celeba --epochs=0', '--teacher_workdir'),
         ('celeba --epochs=0 --students=', 'nothing to train'),
         ('celeba --eval_split=validation', '--held_out=0'),
-        ('ablation --table=5 --students=student', '--students=student'),
         ('reproduce', '--table'),
     ],
 )  # fmt: skip
