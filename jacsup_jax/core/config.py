@@ -339,7 +339,7 @@ class Stage:
   weights: Weights
   teacher: str | None = None
   patience: int | None = None
-  seed: int = 0  # Of its initialisation, data order and swaps.
+  seed: int = 0  # for initialisation, data order and swaps
 
   @property
   def supervisor(self) -> str | None:

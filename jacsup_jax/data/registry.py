@@ -159,7 +159,7 @@ class FaceSource(NamedTuple):
   key: str  # tells sources apart
   attribute_names: tuple[str, ...]
   splits: tuple[str, ...]
-  # Of a split, in order; names of those that are left out.
+  # (split) -> its faces in order, and the names of those left out.
   generate: Callable[[str], Iterator[Face | str]]
 
 

@@ -129,7 +129,7 @@ def in_turn(function: Callable[[], Any]) -> Any:
 
 def to_host(tree: chex.ArrayTree) -> chex.ArrayTree:
   """Returns arrays, equal on all devices, that this process can use alone."""
-  # Of one process too: on a mesh, what uses them would be compiled anew.
+  # With one process too: arrays on a mesh would have programs of their own.
   return jax.device_get(tree)
 
 

@@ -20,7 +20,7 @@ from jacsup_jax.training import discovery
 from jacsup_jax.training import discovery_steps
 from jacsup_jax.training import steps
 
-# Of the cached outputs of all teachers; larger ones are computed in each step.
+# Larger outputs of all teachers are not cached but computed in each step.
 _MAX_CACHE_BYTES = 4 << 30
 # All of a stack's state has the axis of replicas, except its step.
 _STATE_AXES = steps.TrainState(None, 0, 0, 0)
