@@ -11,6 +11,7 @@ import dataclasses
 import errno
 import functools
 import inspect
+import io
 import os
 import pathlib
 import sys
@@ -148,7 +149,13 @@ def parse(default: _Config, argv: Sequence[str]) -> _Config:
     if field.name not in values:  # A name that several share is one flag.
       _define(values, field, kind, value)
   try:
-    rest = values(['', *argv])[1:]
+    said = io.StringIO()  # absl only warns of a flagfile that reads itself.
+    with contextlib.redirect_stderr(said):
+      rest = values(['', *argv])[1:]
+    if 'circular' in said.getvalue():
+      raise errors.InputError(
+        '--flagfile: a file reads itself; accepted: files that end.'
+      )
   except UnicodeDecodeError as error:
     raise errors.InputError(
       f'--flagfile has bytes that are not UTF-8 ({error}); accepted: text.'

@@ -130,6 +130,7 @@ def test_every_flagfile_can_be_read_and_says_what_to_expect(path):
         ('mnist --dataset=arrays --workdir=new', 'data_dir'),
         ('mnist --flagfile=nowhere', 'No such file'),
         ('mnist --flagfile=binary', 'UTF-8'),
+        ('mnist --flagfile=loop', 'reads itself'),
         ('svhn --growth=preserving --nonormalize_students', '--linear_code'),
         ('celeba --image_size=100', 'powers of two'),
         ('celeba --nuisance_dims=4,x', 'numbers'),
@@ -147,6 +148,7 @@ def test_a_mistake_is_one_line_and_changes_nothing(
   del root  # Data are prepared there, if at all.
   monkeypatch.chdir(tmp_path)
   (tmp_path / 'binary').write_bytes(b'--seed=\xff')
+  (tmp_path / 'loop').write_text('--flagfile=loop')
   before = sorted(tmp_path.rglob('*'))
   binary, *args = command.split()
   status, _, err = invoke(*BINARIES[binary], *args)
