@@ -19,13 +19,6 @@ Variables = Mapping[str, chex.ArrayTree]
 Metrics = dict[str, jax.Array]
 
 
-class Batch(NamedTuple):
-  """Images and what is known of them."""
-
-  images: jax.Array  # [B, H, W, C]
-  labels: jax.Array  # [B] int32, or [B, K] attributes in {-1, +1}
-
-
 class Code(NamedTuple):
   """Factors and the rest of what an image is made from."""
 

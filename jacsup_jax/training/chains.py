@@ -96,8 +96,7 @@ def make_epoch(
 
   def resident_chunks(epoch, unused_first):
     rows = compiled.place_rows(list_batches(epoch))
-    run = lambda state, bounds: compiled.run(state, constants, rows, bounds)
-    yield loop.Chunk(0, num_steps, run)
+    yield loop.Chunk(0, num_steps, rows)
 
   # Chunks as equal as possible: every other length compiles again.
   most = max(1, _CHUNK_BYTES // math.prod(batch_shape))
@@ -113,15 +112,13 @@ def make_epoch(
     for rows in chunks:
       length = len(rows[0])
       # Placed once, in however many parts it is taken.
-      rows = compiled.place_rows(rows)
-      run = lambda state, bounds, rows=rows: compiled.run(
-        state, constants, rows, bounds
-      )
-      yield loop.Chunk(start, length, run)
+      yield loop.Chunk(start, length, compiled.place_rows(rows))
       start += length
 
   return loop.Epoch(
     num_steps,
+    compiled.run,
+    constants,
     resident_chunks if fed is None else fed_chunks,
     loop.count_part_steps(batch_shape),
     is_fed=fed is not None,

@@ -101,8 +101,7 @@ class Chunk(NamedTuple):
 
   first: int
   count: int
-  # (state, bounds from `first` on) -> (state, metrics); may donate the state.
-  run: Callable[[Any, np.ndarray], tuple[Any, codes.Metrics]]
+  rows: Any
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,6 +109,10 @@ class Epoch:
   """The epochs of a stage."""
 
   steps: int  # Per epoch.
+  # (state, constants, rows of a chunk, bounds in it) -> (state, metrics); may
+  # donate the state.
+  run: Callable[[Any, Any, Any, np.ndarray], tuple[Any, codes.Metrics]]
+  constants: Any
   # (epoch, first) -> chunks, from the one that contains step `first`.
   chunks: Callable[[int, int], Iterator[Chunk]]
   part_steps: int = _LONGEST_PART  # At most between two polls; even.
@@ -236,9 +239,12 @@ def run(
     end = chunk.first + chunk.count
     while position < end and not (stopped := should_stop()):
       count = min(epoch_fn.part_steps, end - position)
-      rows = slice(position - chunk.first, position - chunk.first + count)
-      state, metrics = chunk.run(state, make_bounds(rows.start, rows.stop))
-      running.append((position, rows, metrics))
+      bounds = make_bounds(position - chunk.first)
+      bounds[1] = bounds[0] + count
+      state, metrics = epoch_fn.run(
+        state, epoch_fn.constants, chunk.rows, bounds
+      )
+      running.append((position, slice(*bounds), metrics))
       position += count
       if len(running) > 1:
         finish()

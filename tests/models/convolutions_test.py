@@ -21,7 +21,12 @@ MAPS = [
 # Name: operands among x, y and the kernel k, and forms, which are compared with
 # the first.
 FORMS = {
-  'down': ('xk', convolutions.down_natively, convolutions.down_by_products),
+  'down': (
+    'xk',
+    convolutions.down_natively,
+    convolutions.down_by_products,
+    convolutions.down_by_blocks,
+  ),
   'adjoint': (
     'yk',
     convolutions.adjoint_natively,

@@ -52,14 +52,13 @@ class Quadratic:
 
   def make_epoch(self, *unused_args):
     def chunks(epoch, unused_first):
-      train = lambda state, bounds: _train(state, epoch, bounds, self.nan_at)
-      yield loop.Chunk(0, STEPS, train)
+      yield loop.Chunk(0, STEPS, epoch)
 
-    return loop.Epoch(STEPS, chunks, part_steps=2)
+    return loop.Epoch(STEPS, _train, self.nan_at, chunks, part_steps=2)
 
 
 @jax.jit
-def _train(state, epoch, bounds, nan_at):
+def _train(state, nan_at, epoch, bounds):
   def step(state, row):
     key = jax.random.fold_in(jax.random.key(epoch), row)
     error = jax.tree.map(

@@ -32,15 +32,16 @@ def _compile(unroll):
 COMPILED = {unroll: _compile(unroll) for unroll in (1, 2)}
 
 
-def _run(state, bounds, rows=ROWS, unroll=2):
-  return COMPILED[unroll](state, rows, bounds)
+def _run(state, bounds, unroll=2):
+  return COMPILED[unroll](state, ROWS, bounds)
 
 
 def _make_epoch(run=_run, part_steps=2):
   def chunks(epoch, unused_first):
-    yield loop.Chunk(0, 7, run)
+    yield loop.Chunk(0, 7, ROWS)
 
-  return loop.Epoch(7, chunks, part_steps)
+  take = lambda state, constants, rows, bounds: run(state, bounds)
+  return loop.Epoch(7, take, None, chunks, part_steps)
 
 
 @pytest.mark.parametrize('unroll', [1, 2])
@@ -163,10 +164,13 @@ def test_chunks_are_read_from_the_first_step_on():
     asked.append(first)
     for start in range(first // 3 * 3, 7, 3):
       rows = ROWS[start : start + 3]
-      run = lambda state, bounds, rows=rows: _run(state, bounds, rows, 1)
-      yield loop.Chunk(start, len(rows), run)
+      yield loop.Chunk(start, len(rows), rows)
 
-  epoch_fn = loop.Epoch(7, chunks, 2, is_fed=True)
+  def run(state, constants, rows, bounds):
+    assert constants == 'constants'
+    return COMPILED[1](state, rows, bounds)
+
+  epoch_fn = loop.Epoch(7, run, 'constants', chunks, 2, is_fed=True)
   whole, parted = loop.Taken(), loop.Taken()
   expected = loop.run(epoch_fn, STATE, 0, whole)
   polls = iter([False] * 3 + [True])
