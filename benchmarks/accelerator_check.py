@@ -4,7 +4,7 @@ Values and gradients of every term against float64 on the host, jit against
 pmap, the forms of the convolutions, checkpoints, and determinism.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 import dataclasses
 import functools
 import pathlib
@@ -42,16 +42,14 @@ class Sizes:
   image_size: int = 32
   batch_size: int = 32
   num_steps: int = 4
-  # What terms are compared for, in which precisions, the first ones before all
-  # else; for what jit is compared with pmap.
+  # What terms are compared for, and in which precisions; for what jit is
+  # compared with pmap.
   steps: tuple[str, ...] = ('digits', *problems.FACE_STEPS)
   precisions: tuple[str, ...] = ('float32', 'bfloat16', 'TF32')
   stepped: tuple[str, ...] = ('digits', 'phase_two')
   compiles: int = 2  # of the same steps, to see whether they differ
   faces: Mapping[str, Any] = dataclasses.field(default_factory=dict)
   digits: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-  # Seconds that are left before a measurement begins.
-  needs: float = 8.0
 
 
 REHEARSAL = Sizes(
@@ -69,47 +67,45 @@ REHEARSAL = Sizes(
     'last_width': 6,
   },
   digits={'image_shape': (2, 2, 1), 'widths': (2,)},
-  needs=0.5,
 )
 
 
 def run(
   records: records_lib.Records, sizes: Sizes, bundle: pathlib.Path | None
 ) -> None:
-  """Checks all; errors and times are recorded, nothing is refused."""
-  make = functools.cache(functools.partial(_make, sizes))
-  measure = functools.partial(records.measure, needs=sizes.needs)
-  for precision in sizes.precisions[:2]:
-    _check_terms(measure, sizes, make, precision)
-  measure(
-    'check/convolutions',
-    functools.partial(_check_convolutions, sizes.precisions),
+  """Checks all; errors and times are recorded, nothing is refused.
+
+  Programs are compiled side by side: on a GPU that takes most of the time.
+  """
+  make = functools.partial(_make, sizes)
+  work: dict[str, Callable[[], dict[str, Any]]] = {}
+  for name in sizes.steps:
+    # The second update of a step has an objective of its own.
+    objective = 'cycle' if name == 'phase_two' else name
+    work[f'check/terms of {objective}'] = functools.partial(
+      compare_terms, make(name), objective, sizes.precisions
+    )
+  work['check/convolutions'] = functools.partial(
+    _check_convolutions, sizes.precisions
   )
   for name in sizes.stepped:
-    measure(
-      f'check/jit against pmap, {name}',
-      functools.partial(_compare_modes, make(name), sizes.num_steps),
+    work[f'check/jit against pmap, {name}'] = functools.partial(
+      _compare_modes, make(name), sizes.num_steps
     )
-  measure(
-    'check/checkpoint saved here',
-    functools.partial(save_checkpoint, records.folder),
+  work['check/checkpoint saved here'] = functools.partial(
+    save_checkpoint, records.folder
   )
   if bundle is not None and (bundle / _CHECKPOINT).exists():
-    measure(
-      'check/checkpoint of the bundle',
-      functools.partial(restore_checkpoint, bundle),
+    work['check/checkpoint of the bundle'] = functools.partial(
+      restore_checkpoint, bundle
     )
-  measure(
-    'check/deterministic',
-    functools.partial(
-      _check_deterministic,
-      make(sizes.stepped[-1]),
-      sizes.num_steps,
-      sizes.compiles,
-    ),
+  work['check/deterministic'] = functools.partial(
+    _check_deterministic,
+    make(sizes.stepped[-1]),
+    sizes.num_steps,
+    sizes.compiles,
   )
-  for precision in sizes.precisions[2:]:
-    _check_terms(measure, sizes, make, precision)
+  records.measure_all(work)
 
 
 def _make(sizes, name):
@@ -123,51 +119,30 @@ def _make(sizes, name):
   )
 
 
-def _check_terms(measure, sizes, make, precision):
-  for name in sizes.steps:
-    # The second update of a step has an objective of its own.
-    objective = 'cycle' if name == 'phase_two' else name
-    measure(
-      f'check/{objective} terms, {precision}',
-      functools.partial(compare_terms, make(name), objective, precision),
-    )
-
-
 def compare_terms(
-  problem: problems.Problem, objective: str, precision: str
+  problem: problems.Problem, objective: str, precisions: Sequence[str]
 ) -> dict[str, Any]:
   """Compares each term and its gradient with float64 on the host.
 
   Errors are relative; those of gradients by their norms.
   """
-  ours = _compute_terms(problem, objective, *PRECISIONS[precision])
-  exact = _compute_exact(problem, objective)
-  values, gradients = {}, {}
-  for name, (value, gradient) in exact.items():
-    found, found_gradient = ours[name]
-    values[name] = abs(found - value) / max(abs(value), 1e-30)
-    gradients[name] = _distance(found_gradient, gradient)
-  return {
-    'largest error of a value': max(values.values()),
-    'largest error of a gradient': max(gradients.values()),
-    'values': values,
-    'gradients': gradients,
-  }
-
-
-_EXACT: dict[tuple[int, str], Any] = {}
-
-
-def _compute_exact(problem, objective):
-  """Computes terms and gradients in float64 on the host, once."""
-  key = id(problem), objective
-  if key not in _EXACT:
-    host = jax.local_devices(backend='cpu')[0]
-    with jax.enable_x64(True), jax.default_device(host):
-      _EXACT[key] = _compute_terms(
-        problem, objective, jnp.float64, 'highest', host
-      )
-  return _EXACT[key]
+  host = jax.local_devices(backend='cpu')[0]
+  with jax.enable_x64(True), jax.default_device(host):
+    exact = _compute_terms(problem, objective, jnp.float64, 'highest', host)
+  result: dict[str, Any] = {}
+  for precision in precisions:
+    ours = _compute_terms(problem, objective, *PRECISIONS[precision])
+    values, gradients = {}, {}
+    for name, (value, gradient) in exact.items():
+      found, found_gradient = ours[name]
+      values[name] = abs(found - value) / max(abs(value), 1e-30)
+      gradients[name] = _distance(found_gradient, gradient)
+    result |= {
+      f'largest error of a value in {precision}': max(values.values()),
+      f'of a gradient in {precision}': max(gradients.values()),
+      precision: {'values': values, 'gradients': gradients},
+    }
+  return result
 
 
 def _compute_terms(problem, objective, dtype, precision, device=None):
@@ -246,6 +221,7 @@ def _check_convolutions(precisions):
     found = {}
     for form, operands in (
       (convolutions.down_natively, (x, kernel)),
+      (convolutions.down_by_blocks, (x, kernel)),
       (convolutions.down_by_products, (x, kernel)),
       (convolutions.adjoint_natively, (y, kernel)),
       (convolutions.adjoint_by_blocks, (y, kernel)),

@@ -89,18 +89,19 @@ def run(
   """Measures all that the time allows."""
   del bundle  # Images are noise.
   measure_card(records, sizes)
-  try:
-    measure_digits(records, sizes)
-  except Exception as error:
-    records.fail('digits/ended', error)
-  for index, config in enumerate(list_faces(sizes)):
+  first, *others = list_faces(sizes)
+  # Conditioning, and what feeds the step, for the first faces alone.
+  measure_first = functools.partial(measure_faces, is_first=True)
+  for measure, config in (
+    (measure_first, first),
+    (measure_digits, ()),
+    (_measure_feeding, first),
+    *((measure_faces, other) for other in others),
+  ):
     try:
-      # Conditioning, and what feeds the step, for the first one alone.
-      measure_faces(records, sizes, *config, is_first=index == 0)
-      if index == 0:
-        _measure_feeding(records, sizes, *config)
+      measure(records, sizes, *config)
     except Exception as error:
-      records.fail(f'faces ended/{config}', error)
+      records.fail(f'steps ended/{config}', error)
     programs.free_memory()
   counts.draw_roofline(records)
 
@@ -184,11 +185,11 @@ def measure_faces(
     programs.make_ours, problem, sizes.num_steps, jax_precision
   )
   makers = {'ours': make}
+  makers |= programs.list_rungs(problem, sizes.num_steps, precision, is_first)
   if is_first:
     makers['ours, factors as channels'] = functools.partial(
       programs.make_as_channels, make
     )
-  makers |= programs.list_rungs(problem, sizes.num_steps, precision, is_first)
   take_turns(records, sizes, group, makers, sizes.num_steps, problem, precision)
 
 

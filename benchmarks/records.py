@@ -1,8 +1,10 @@
 """Results of a benchmark, written as they come, and its limit of time."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from concurrent import futures
 import json
 import math
+import os
 import pathlib
 import time
 from typing import Any
@@ -18,9 +20,9 @@ class Ended(BaseException):
 class Records:
   """The results in a folder: a JSON line each, and files with all of them.
 
-  `accelerator.jsonl` gets a line per result at once; `accelerator.json` and
-  `accelerator.md` are rewritten whenever there is a new one, so that a run that
-  is cut short leaves all that it has. A value is a dict of JSON values.
+  `accelerator.jsonl` gets a line per result at once, and `accelerator.md` is
+  rewritten, so that a run that is cut short leaves all that it has. A value is
+  a dict of JSON values.
   """
 
   def __init__(
@@ -80,6 +82,22 @@ class Records:
     self._add(key, value=value, seconds=round(time.monotonic() - start, 2))
     return value
 
+  def measure_all(
+    self, work: Mapping[str, Callable[[], dict[str, Any]]]
+  ) -> None:
+    """Calls functions side by side, and records their values in order."""
+    pool = futures.ThreadPoolExecutor(os.cpu_count())
+    try:
+      made = {
+        key: pool.submit(function)
+        for key, function in work.items()
+        if not self.has(key)
+      }
+      for key, future in made.items():
+        self.measure(key, future.result)
+    finally:
+      pool.shutdown(wait=False, cancel_futures=True)
+
   def fail(self, key: str, error: Exception) -> None:
     """Records an error: out of memory, or a compiler that fails."""
     line = errors.one_line(f'{type(error).__name__}: {error}')[:400]
@@ -90,13 +108,9 @@ class Records:
     self._add(key, skipped=reason)
 
   def write(self) -> None:
-    """Writes all results, and their table."""
-    entries = [*self.found.values()]
-    whole = {'card': self._card, 'results': entries}
-    files.write_whole(
-      self.folder / 'accelerator.json', json.dumps(whole, indent=1)
-    )
-    files.write_whole(self.folder / 'accelerator.md', format_table(whole))
+    """Writes the table of all results."""
+    table = format_table(self._card, self.found)
+    files.write_whole(self.folder / 'accelerator.md', table)
 
   def _add(self, key, **entries):
     entry = {'key': key, 'card': self._card, **_to_json(entries)}
@@ -107,16 +121,21 @@ class Records:
     self.write()
 
 
-def format_table(whole: dict[str, Any]) -> str:
+def format_table(card: str, found: Mapping[str, dict[str, Any]]) -> str:
   """Formats results as Markdown: a table for each group of keys."""
-  lines = [f'# {whole["card"]}']
+  lines, skipped = [f'# {card}'], 0
   groups: dict[str, list] = {}
-  for entry in whole['results']:
-    group, _, name = entry['key'].partition('/')
-    groups.setdefault(group, []).append((name, entry))
+  for key, entry in found.items():
+    group, _, name = key.partition('/')
+    if 'skipped' in entry:
+      skipped += 1
+    else:
+      groups.setdefault(group, []).append((name, entry))
   for group, entries in groups.items():
     lines += ['', f'## {group}', '', '| | result |', '| --- | --- |']
     lines += [f'| {name} | {_describe(entry)} |' for name, entry in entries]
+  if skipped:
+    lines += ['', f'There was no time for {skipped} other measurements.']
   return '\n'.join([*lines, ''])
 
 

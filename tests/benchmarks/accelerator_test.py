@@ -41,7 +41,7 @@ def test_the_rehearsal_runs_every_part(tmp_path):
   deterministic = entries['check/deterministic']['value']
   assert deterministic['same bits with --deterministic']
   for key, most in (('digits', 1e-5), ('cycle', 1e-5)):
-    value = entries[f'check/{key} terms, float32']['value']
+    value = entries[f'check/terms of {key}']['value']['float32']
     assert max(value['values'].values()) < most
     assert max(value['gradients'].values()) < most
   table = (tmp_path / 'out' / 'accelerator.md').read_text()
