@@ -47,6 +47,7 @@ _SUBJECTS = 8
 _IN_RANGE = 1000
 # A figure with more columns cannot be read; the paper's has 32.
 _MAX_ATTRIBUTES = 32
+_SWEPT = np.linspace(-1, 1, 9)
 # Models are applied to batches of one size: one program encodes, one decodes.
 _BATCH_SIZE = 32
 
@@ -83,7 +84,7 @@ class Loaded:
       for kind, trained in self.finals.items()
       for row in self.rows
       if row.get('stage') == trained.stage.name
-      and 'attribute_flips_by_attribute' in row
+      and 'edit_values_by_attribute' in row
     }
 
   def chain(self, trained: steps.Trained) -> list[steps.Trained]:
@@ -227,7 +228,7 @@ def _have_errors(records):
 
 def _find_best(row, count):
   """Returns the names of the attributes confirmed most often."""
-  rates = row['attribute_flips_by_attribute']
+  rates = row['attribute_flips_balanced_by_attribute']
   return sorted(rates, key=lambda name: -rates[name])[:count]
 
 
@@ -235,11 +236,17 @@ def _list_indices(own, names):
   return np.array([own.data.attribute_names.index(name) for name in names])
 
 
-def _sweep_attributes(own, trained, names, values):
+def _list_targets(row, names):
+  """Returns the values of absent and present attributes, `[n, 2]`."""
+  return np.array([row['edit_values_by_attribute'][name] for name in names])
+
+
+def _sweep_attributes(own, trained, row, names):
   """Sweeps each attribute in an image of its own, `[n, count, S, S, 3]`."""
   code = own.encode(trained.model, range(len(names)))
+  values = np.linspace(*_list_targets(row, names).T, len(_SWEPT), axis=1)
   rows = [
-    _decode(trained.model, _take(code, i), sweeps.vary_unit, index, values)
+    _decode(trained.model, _take(code, i), sweeps.vary_unit, index, values[i])
     for i, index in enumerate(_list_indices(own, names))
   ]
   return np.concatenate(rows)
@@ -314,19 +321,17 @@ def _draw_flips(own, trained, row):
   model, rows = trained.model, own.examples(_SUBJECTS)
   names = _find_best(row, _MAX_ATTRIBUTES)
   code = own.encode(model, rows)
-  args = sweeps.flip_factors, _list_indices(own, names), row['strength']
-  flipped = _decode(model, code, *args)
-  title = f'{own.name(trained)}, alpha = {row["strength"]:g}'
+  args = _list_indices(own, names), _list_targets(row, names)
+  flipped = _decode(model, code, sweeps.flip_factors, *args)
   shown = own.images(rows), _decode(model, code), flipped
-  return grids.attribute_flips(*shown, names, title)
+  return grids.attribute_flips(*shown, names, own.name(trained))
 
 
 def _draw_sweeps(own, trained, row):
-  """Draws the attributes confirmed most often over -alpha to alpha."""
+  """Draws the attributes confirmed most often, from absent to present."""
   names = _find_best(row, 4)
-  values = np.linspace(-row['strength'], row['strength'], 9)
-  images = _sweep_attributes(own, trained, names, values)
-  return grids.sweeps(images, values, names, own.name(trained))
+  images = _sweep_attributes(own, trained, row, names)
+  return grids.sweeps(images, _SWEPT, names, own.name(trained))
 
 
 def draw_comparison(
@@ -337,16 +342,10 @@ def draw_comparison(
   Images are those of one run; the models, with their rows, may be of others.
   """
   names = _find_best(ours[1], 5)
-  values = np.linspace(-1, 1, 9)
-  strengths = [row['strength'] for _, row in (ours, fader)]
-  both = [
-    _sweep_attributes(own, trained, names, strength * values)
-    for (trained, _), strength in zip((ours, fader), strengths)
-  ]
-  label = 'value of the factor $y_i$, in units of alpha ({:g} and {:g})'
+  both = [_sweep_attributes(own, *pair, names) for pair in (ours, fader)]
   return grids.compared_sweeps(
-      np.stack(both, axis=1), values, names, ['student', 'Fader Networks'],
-      xlabel=label.format(*strengths),
+      np.stack(both, axis=1), _SWEPT, names, ['student', 'Fader Networks'],
+      xlabel=grids.SWEPT,
   )  # fmt: skip
 
 

@@ -54,7 +54,10 @@ def _make_draw(data, strength):
       rows = sweeps.swap_all_factors(model.decode, code)
     else:
       flipped = jnp.arange(min(labels.shape[1], _MOST_ATTRIBUTES))
-      rows = sweeps.flip_factors(model.decode, code, flipped, strength)
+      targets = jnp.broadcast_to(
+        jnp.array([[-strength, strength]]), (len(flipped), 2)
+      )
+      rows = sweeps.flip_factors(model.decode, code, flipped, targets)
       rows = jnp.swapaxes(rows, 0, 1)
     originals = model_lib.to_range(images, model.image_range)
     low, high = model.image_range

@@ -33,7 +33,7 @@ _CHUNK_IMAGES = 4096  # read at once of a data set that is not in memory
 
 
 class SignCounts(NamedTuple):
-  """Agreement with labels by attribute, `[K]` int, and by the label's sign."""
+  """Agreement with labels by attribute, `[..., K]` int, and by label's sign."""
 
   present: jax.Array
   present_correct: jax.Array
@@ -113,11 +113,13 @@ def count_correct(
 
   def count(batch_images, labels, counted):
     seen = classify_fn(transform(batches.to_signed_float(batch_images), labels))
+    # Several judges see `[J, B, K]`.
+    labels = jnp.broadcast_to(labels, seen.shape)
+    counted = jnp.broadcast_to(counted[:, None], seen.shape)
     correct = seen == labels
-    present = counted[:, None] & (labels > 0)
-    absent = counted[:, None] & (labels < 0)
+    present, absent = counted & (labels > 0), counted & (labels < 0)
     masks = (present, present & correct, absent, absent & correct)
-    return SignCounts(*(jnp.sum(mask, axis=0) for mask in masks))
+    return SignCounts(*(jnp.sum(mask, axis=-2) for mask in masks))
 
   return reconstruction.sum_batches(count, (images, attributes), BATCH_SIZE)
 

@@ -33,16 +33,20 @@ _DIGITS = {
 _FACES = {
   'model': ('model', str),
   'nuisance_dim': ('d', str),
+  'attribute_flips_balanced': ('balanced flips', _percent),
+  'attribute_flips_balanced_told': ('of told', _percent),
+  'attribute_flips_balanced_stgan': ('STGAN 13', _percent),
+  'kept': ('kept', _percent),
+  'outside_inside': ('outside', '{:.2f}'.format),
   'attribute_flips': ('flips', _percent),
-  'attribute_flips_told': ('of told', _percent),
-  'attribute_flips_as_asked': ('as asked', _percent),
-  'preservation': ('preserved', _percent),
+  'preservation': ('kept', _percent),
   'strength': ('alpha', '{:g}'.format),
   'mse': ('MSE', _show_error),
-  'psnr': ('PSNR dB', '{:.2f}'.format),
+  'ssim': ('SSIM', _three_digits),
   'judge_accuracy': ('judge real', _percent),
   'judge_accuracy_reconstructions': ('recon.', _percent),
 }
+_BY_ATTRIBUTE = 'attribute_flips_balanced_by_attribute'
 # Shown where any row has a value.
 _DIAGNOSTICS = {
   'class_swaps_ceiling': ('ceiling', _percent),
@@ -88,12 +92,12 @@ def format_rows(rows: Sequence[Row]) -> str:
 
 
 def format_attributes(rows: Sequence[Row]) -> str:
-  """Formats the flips of every attribute, next to its judge's accuracy.
+  """Formats the balanced flips of attributes, next to their judge's accuracy.
 
   A line per attribute, in falling order of the judge's balanced accuracy, and
-  their means. All rows are measured by one judge.
+  their means. All rows are measured by the same judges.
   """
-  rows = [row for row in rows if row.get('attribute_flips_by_attribute')]
+  rows = [row for row in rows if _BY_ATTRIBUTE in row]
   groups = group_seeds(rows)
   # Title -> the tables by attribute of each seed.
   columns = {
@@ -105,7 +109,7 @@ def format_attributes(rows: Sequence[Row]) -> str:
     heading.append(f'{i}: {group[0]["model"]}, d = {group[0]["nuisance_dim"]}')
     for title, entry in (
       (f'recon. {i}', 'judge_accuracy_reconstructions_by_attribute'),
-      (f'flips {i}', 'attribute_flips_by_attribute'),
+      (f'flips {i}', _BY_ATTRIBUTE),
     ):
       columns[title] = [row[entry] for row in group]
   [balanced] = columns['balanced']

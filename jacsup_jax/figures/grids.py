@@ -11,6 +11,8 @@ import numpy as np
 
 from jacsup_jax.figures import panels
 
+SWEPT = 'strength of the edit: -1 without the attribute, 1 with it'
+
 
 def factor_grid(
   images: np.ndarray,
@@ -145,7 +147,7 @@ def sweeps(
   attribute_names: Sequence[str],
   title: str = '',
 ) -> mpl_figure.Figure:
-  """Draws images with a factor running over `[cols]` values, Figure 8.
+  """Draws images with a factor running over `[cols]` strengths, Figure 8.
 
   Images are `[rows, cols, S, S, 3]`, a row per attribute.
   """
@@ -158,7 +160,7 @@ def sweeps(
   names = map(panels.name_attribute, attribute_names)
   room = cols * tile + 1.5, rows * tile + 0.1
   axes = _draw(*room, images, title, rows=names, columns=columns)
-  axes.set_xlabel('value of the factor $y_i$', fontsize='small')
+  axes.set_xlabel(SWEPT, fontsize='small')
   return axes.figure
 
 

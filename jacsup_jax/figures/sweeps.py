@@ -90,15 +90,26 @@ def swap_all_factors(decode: codes.DecodeFn, code: codes.Code) -> jax.Array:
 
 
 def flip_factors(
-  decode: codes.DecodeFn, code: codes.Code, indices: jax.Array, strength: float
+  decode: codes.DecodeFn,
+  code: codes.Code,
+  indices: jax.Array,
+  targets: jax.Array,
 ) -> jax.Array:
   """Decodes codes with one factor flipped at a time, Figure 5.
 
-  Images are `[B, count, H, W, C]` for `[count]` indices of factors.
+  A factor is set to the second of its `[count, 2]` targets where it is
+  negative, and to the first elsewhere. Images are `[B, count, H, W, C]` for
+  `[count]` indices of factors.
   """
-  return _map(
-    lambda index: decode(codes.flip_factor(code, index, strength)), indices
-  )
+
+  def decode_flipped(index_and_targets):
+    index, (absent, present) = index_and_targets
+    own = code.factors[:, index]
+    value = jnp.where(own >= 0, absent, present).astype(own.dtype)
+    factors = code.factors.at[:, index].set(value)
+    return decode(code._replace(factors=factors))
+
+  return _map(decode_flipped, (indices, targets))
 
 
 def _set_unit(code, unit, value):

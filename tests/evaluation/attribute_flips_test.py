@@ -1,9 +1,11 @@
 """Tests of evaluation.attribute_flips, on images that are the attributes."""
 
+import dataclasses
 import functools
 import json
 import types
 
+from flax import linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,8 +13,8 @@ import pytest
 
 from jacsup_jax.core import codes
 from jacsup_jax.core import errors
+from jacsup_jax.data import registry
 from jacsup_jax.evaluation import attribute_flips as flips
-from jacsup_jax.evaluation import attribute_judges
 
 NAMES = ('Smiling', 'Male', 'Eyeglasses')
 K = len(NAMES)
@@ -23,6 +25,23 @@ ATTRIBUTES = np.array(
 BLANK = np.full((5, 8, 8, 3), 128, np.uint8)
 IMAGES = BLANK.copy()
 IMAGES[:, 0, :K] = np.where(ATTRIBUTES > 0, 230, 25)[:, :, None]
+TARGETS = flips.Targets(jnp.full(K, -2.0), jnp.full(K, 2.0))
+
+
+class _PixelJudge(nn.Module):
+  """Sees attribute i in pixel (0, i)."""
+
+  def features(self, images):
+    return images[:, 0, :K, 0]
+
+  def __call__(self, images):
+    return self.features(images)
+
+
+JUDGE = types.SimpleNamespace(module=_PixelJudge(), variables={})
+DATA = registry.Dataset(
+  'tiny', 'test', IMAGES, ATTRIBUTES, attribute_names=NAMES
+)
 
 
 def _encode(images, unused_attributes):
@@ -36,120 +55,121 @@ def _decode(code):
   return code.nuisance.at[:, 0, :K].set(painted)
 
 
-ORACLE = types.SimpleNamespace(encode=_encode, decode=_decode)
+@functools.partial(
+  jax.tree_util.register_dataclass,
+  data_fields=[],
+  meta_fields=['encode', 'decode', 'factors_are_labels'],
+)
+@dataclasses.dataclass(frozen=True)
+class _Model:
+  encode: object = _encode
+  decode: object = _decode
+  factors_are_labels: bool = False
+
+  image_range = (-1, 1)
 
 
-def _classify(images):
-  return jnp.where(images[:, 0, :K, 0] >= 0, 1, -1)
-
-
-def _measure(encode, decode, images):
-  functions = {'encode': encode, 'decode': decode}
-  model = types.SimpleNamespace(**functions, image_range=(-1, 1))
-  measure = functools.partial(flips.evaluate_faces, model, _classify)
-  return flips.summarize(jax.jit(measure)(images, ATTRIBUTES, 2.0), NAMES)
+def _measure(data=DATA, **functions):
+  return flips.measure(_Model(**functions), [JUDGE], data, data)
 
 
 def test_counts_by_hand():
-  # This judge sees attribute 0 only beyond 3, and always sees attribute 1; its
-  # attribute 2 follows pixel 0.
+  # The first judge sees attribute 0 only beyond 3, and always sees attribute 1;
+  # its attribute 2 follows pixel 0. The second one always sees all.
   def classify(images):
     first = jnp.where(images[:, 0, 0, 0] >= 3, 1, -1)
-    second = jnp.ones_like(first)
+    always = jnp.ones_like(first)
     third = jnp.where(images[:, 0, 0, 0] >= 0, 1, -1)
-    return jnp.stack([first, second, third], axis=1)
+    own = jnp.stack([first, always, third], axis=1)
+    return jnp.stack([own, jnp.ones_like(own)])
 
-  count = jax.jit(functools.partial(flips.count_flips, ORACLE, classify))
-  counts = count(IMAGES, ATTRIBUTES, 2.0)
+  count = jax.jit(functools.partial(flips.count_edits, _Model(), classify))
+  counts = count(IMAGES, ATTRIBUTES, TARGETS)
+  np.testing.assert_array_equal(counts.images, [[3, 2], [1, 4], [4, 1]])
   # Attribute 0: asked for -1 where it was +1 (2 images), seen -1 always.
   # Attribute 1: asked for +1 where it was -1 (1 image), seen +1 always.
   # Attribute 2: asked +1, +1, +1, -1, +1; seen by pixel 0: +, -, -, +, -.
-  np.testing.assert_array_equal(counts.flipped, [2, 1, 1])
-  np.testing.assert_array_equal(counts.as_asked, [2, 1, 1])
-  # Factors that err: what is asked for stays, what counts as flipped does not.
-  counts = count(IMAGES, -ATTRIBUTES, 2.0)
-  np.testing.assert_array_equal(counts.flipped, [3, 4, 4])
-  np.testing.assert_array_equal(counts.as_asked, [2, 1, 1])
+  np.testing.assert_array_equal(counts.flipped[0], [[0, 2], [1, 0], [1, 0]])
+  np.testing.assert_array_equal(counts.flipped[1], [[3, 0], [1, 0], [4, 0]])
   # Flipping 0 turns what is seen of 2 in all 5 images, 1 stays; flipping
   # another changes nothing else.
-  np.testing.assert_array_equal(counts.kept, [5, 10, 10])
-  assert counts.images == 5
+  np.testing.assert_array_equal(counts.kept, [[5, 10, 10], [10, 10, 10]])
+  # All change is in the first row, outside of the ellipse.
+  outside, inside = counts.change[0]
+  assert inside == 0 and outside > 0
+  # Factors that err: the direction is theirs unless that of the label is given.
+  wrong = lambda images, labels: codes.Code(-1.0 * labels, images)
+  count = functools.partial(flips.count_edits, _Model(encode=wrong), classify)
+  counts = jax.jit(count)(IMAGES, ATTRIBUTES, TARGETS, True)
+  np.testing.assert_array_equal(counts.flipped[0], [[0, 2], [1, 0], [3, 1]])
 
 
-def test_summary_by_hand():
-  counts = attribute_judges.SignCounts(*map(jnp.array, (
-      [4, 4, 1], [4, 2, 1], [6, 6, 9], [3, 3, 9]
-  )))  # fmt: skip
-  row = flips.summarize(
-    {
-      'mse': jnp.float32(0.04),
-      'strength': jnp.float32(5),
-      'flips': flips.FlipCounts(
-        flipped=jnp.array([10, 2, 6]),
-        as_asked=jnp.array([10, 3, 2]),
-        kept=jnp.array([20, 10, 0]),
-        images=jnp.array(10),
-      ),
-      'judge': counts,
-      'judge_reconstructions': counts,
-      'factors': counts,
-    },
-    NAMES,
+def test_strengths_are_chosen_by_hand():
+  count = len(flips.DEVIATIONS)
+  flipped = np.zeros((2 + count, 2, K, 2))
+  flipped[1] = 3  # The second alpha flips more.
+  flipped[2 + 1, :, 0] = 10  # Attribute 0 flips from the second number on,
+  flipped[2 + 2 :, :, 0] = 10
+  flipped[2 + 4, :, 1] = 10  # attribute 1 only at the fifth.
+  kept = np.full((2 + count, 2, K), 40)
+  kept[-1] = 0
+  images = np.full((2 + count, K, 2), 10)
+  tried = flips.EditCounts(flipped, kept, images, np.zeros(()))
+  chosen = flips.choose_strengths(tried, (5.0, 7.0))
+  assert chosen['alpha'] == 7 and chosen['one'] == flips.DEVIATIONS[4]
+  np.testing.assert_array_equal(
+    chosen['each'], np.array(flips.DEVIATIONS)[[1, 4, 0]]
   )
+  assert chosen['curve'][4]['flips'] == pytest.approx(2 / 3)
+  assert chosen['curve'][-1]['kept'] == 0
+  # Half of the flips at all kept, all of them at half kept.
+  curve = [{'flips': 0.5, 'kept': 1.0}, {'flips': 1.0, 'kept': 0.5}]
+  assert flips.compute_area(curve) == 0.75
+
+
+def test_oracle_flips_everything_and_keeps_the_rest():
+  row = _measure()
   json.dumps(row)
-  by_attribute = {'Smiling': 1.0, 'Male': 0.2, 'Eyeglasses': 0.6}
-  assert row['attribute_flips_by_attribute'] == by_attribute
-  for name, expected in {
-      'attribute_flips': 0.6, 'attribute_flips_as_asked': 0.5,
-      # Balanced: 0.75, 0.5, 1; the first is just told.
-      'attributes_told': 2, 'attribute_flips_told': 0.8, 'preservation': 0.5,
-      'judge_accuracy': (0.7 + 0.5 + 1) / 3, 'psnr': 20, 'strength': 5,
-  }.items():  # fmt: skip
-    np.testing.assert_allclose(row[name], expected, rtol=1e-5, err_msg=name)
+  for name in (
+      'attribute_flips', 'attribute_flips_told', 'preservation', 'kept',
+      'attribute_flips_balanced', 'attribute_flips_balanced_told',
+      'attribute_flips_balanced_stgan', 'attribute_flips_balanced_one',
+      'attribute_flips_balanced_given', 'kept_given', 'kept_one',
+      'edit_curve_area',
+      'judge_accuracy', 'judge_accuracy_reconstructions', 'factor_accuracy',
+  ):  # fmt: skip
+    assert row[name] == pytest.approx(1), name
+  assert row['attributes_told'] == K and row['mse'] < 1e-12
+  assert row['ssim'] > 0.999 and abs(row['frechet_reconstructions']) < 1e-6
+  assert row['deviations_by_attribute'].keys() == {*NAMES}
 
 
-def test_strength_that_works_is_chosen():
-  # Seen as asked for only between 4 and 6.
-  def classify(images):
-    pixels = images[:, 0, :K, 0]
-    works = (jnp.abs(pixels) > 4) & (jnp.abs(pixels) < 6)
-    return jnp.where(works, jnp.sign(pixels), 0).astype(int)
+def test_decoder_that_ignores_factors_never_flips():
+  row = _measure(decode=lambda code: code.nuisance)
+  assert row['attribute_flips'] == row['attribute_flips_balanced'] == 0
+  assert row['preservation'] == row['kept'] == 1
+  assert row['edit_curve_area'] == 0
 
-  choose = jax.jit(functools.partial(flips.choose_strength, ORACLE, classify))
-  strength, rates = choose(IMAGES, ATTRIBUTES, (40, 1, 5, 12))
-  assert strength == 5
-  np.testing.assert_array_equal(rates, [0, 1, 0, 0])
+
+def test_edits_without_effect_have_half_of_the_balanced_flips():
+  # One image for all: a judge sees the same always, as of random weights.
+  row = _measure(decode=lambda code: 0 * code.nuisance + 0.1)
+  assert row['attribute_flips_balanced'] == 0.5
+  assert row['attribute_flips_balanced_given'] == 0.5
 
 
 def test_factors_may_be_the_labels():
   encode = lambda images, labels: codes.Code(1.0 * labels, images)
-  row = _measure(encode, _decode, BLANK)
+  blank = dataclasses.replace(DATA, images=BLANK)
+  row = _measure(blank, encode=encode, factors_are_labels=True)
   # Nothing is seen in the images, everything in what is decoded.
   assert row['judge_accuracy'] < 1
   assert row['judge_accuracy_reconstructions'] == 1
-  assert row['attribute_flips'] == row['preservation'] == 1
-
-
-def test_oracle_flips_everything_and_keeps_the_rest():
-  row = _measure(_encode, _decode, IMAGES)
-  for name in (
-      'attribute_flips', 'attribute_flips_as_asked', 'attribute_flips_told',
-      'preservation',
-      'judge_accuracy', 'judge_accuracy_reconstructions', 'factor_accuracy',
-  ):  # fmt: skip
-    assert row[name] == 1, name
-  assert row['attributes_told'] == K
-  assert row['mse'] < 1e-12
-
-
-def test_decoder_that_ignores_factors_never_flips():
-  # The judge still sees the signs of the factors themselves.
-  row = _measure(_encode, lambda code: code.nuisance, IMAGES)
-  assert row['attribute_flips'] == 0
-  assert row['preservation'] == 1
+  assert row['attribute_flips'] == row['attribute_flips_balanced'] == 1
+  assert row['factor_accuracy'] is None
 
 
 @pytest.mark.parametrize('grid', [(), (1, 0), (-2,), (float('inf'),)])
 def test_strengths_not_above_zero_are_refused(grid):
   with pytest.raises(errors.InputError, match='accepted: one or more'):
-    flips.measure(None, None, None, None, grid)
+    flips.measure(None, [], None, None, grid)

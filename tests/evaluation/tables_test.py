@@ -19,9 +19,13 @@ FACES = {
     'model': 'student',
     'nuisance_dim': 8192,
     'attribute_flips': 0.7222,
-    'attribute_flips_told': 0.8,
-    'attribute_flips_as_asked': 0.7412,
-    'preservation': 0.955,
+    'attribute_flips_balanced': 0.7412,
+    'attribute_flips_balanced_told': 0.8,
+    'attribute_flips_balanced_stgan': None,
+    'kept': 0.955,
+    'preservation': 0.94,
+    'outside_inside': 0.25,
+    'ssim': 0.8,
     'strength': 40.0,
     'mse': 0.00108,
     'psnr': 35.687,
@@ -32,7 +36,7 @@ FACES = {
     'judge_accuracy_reconstructions_by_attribute': {
         'Bald': 0.97, 'Smiling': 0.8
     },
-    'attribute_flips_by_attribute': {'Bald': 0.25, 'Smiling': 1.0},
+    'attribute_flips_balanced_by_attribute': {'Bald': 0.25, 'Smiling': 1.0},
 }  # fmt: skip
 
 WITHOUT = {**ROW, 'model': 'student_no_jacobian'}
@@ -66,8 +70,8 @@ def test_rows_by_hand():
   ]  # fmt: skip
   _, line = tables.format_rows([FACES]).split('\n')
   assert line.split() == [
-      'student', '8192', '72.2%', '80.0%', '74.1%', '95.5%', '40', '1.08e-3',
-      '35.69', '91.2%', '89.8%',
+      'student', '8192', '74.1%', '80.0%', '-', '95.5%', '0.25', '72.2%',
+      '94.0%', '40', '1.08e-3', '0.800', '91.2%', '89.8%',
   ]  # fmt: skip
   assert ' - ' in tables.format_rows([{**FACES, 'preservation': None}])
 
@@ -77,7 +81,7 @@ def test_attributes_by_hand():
     **FACES,
     'model': 'teacher',
     'nuisance_dim': 2048,
-    'attribute_flips_by_attribute': {'Bald': 0.5, 'Smiling': 0.75},
+    'attribute_flips_balanced_by_attribute': {'Bald': 0.5, 'Smiling': 0.75},
   }
   lines = tables.format_attributes([FACES, other, ROW]).split('\n')
   assert lines[:2] == ['1: student, d = 8192', '2: teacher, d = 2048']

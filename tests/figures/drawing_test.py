@@ -59,8 +59,10 @@ def people():
   module = autoencoders.FaceAutoencoder(3, 2, linear_factors=True, **sizes)
   trained = [_train(module, 'teacher', 8)]
   trained.append(_train(module, 'student_d08', 8, 'teacher'))
-  row = {'nuisance_dim': 8, 'mse': 0.1, 'attribute_flips': 0.5, 'strength': 2.0}
-  row['attribute_flips_by_attribute'] = dict(zip(NAMES, (0.0, 0.1, 0.2)))
+  row = {'nuisance_dim': 8, 'mse': 0.1, 'attribute_flips': 0.5}
+  by_attribute = 'attribute_flips_balanced_by_attribute'
+  row[by_attribute] = dict(zip(NAMES, (0.0, 0.1, 0.2)))
+  row['edit_values_by_attribute'] = dict.fromkeys(NAMES, (-2.0, 2.0))
   rows = [
     row | {'stage': x.stage.name, 'model': x.stage.model} for x in trained
   ]
@@ -69,7 +71,7 @@ def people():
 
 @pytest.fixture(scope='module')
 def faders(people):
-  row = {'stage': 'fader', 'model': 'fader', 'strength': 5.0}
+  row = {'stage': 'fader', 'model': 'fader'}
   record = {'stage': 'fader', 'epoch': 1, 'step': 1, 'eval_mse': 0.1}
   return dataclasses.replace(
     people,
@@ -151,7 +153,8 @@ def test_figure_2_varies_the_unit_that_each_student_found(digits):
 
 def test_figure_8_compares_two_models_at_their_own_strengths(people):
   ours, theirs = people.measured['teacher'], people.measured['student']
-  pair = (ours[0], {**theirs[1], 'strength': 5.0})
+  wider = {'edit_values_by_attribute': dict.fromkeys(NAMES, (-5.0, 5.0))}
+  pair = (ours[0], theirs[1] | wider)
   figure = drawing.draw_comparison(people, ours, pair)
   # The same models, which differ in strength except in the middle.
   shown = np.asarray(figure.axes[0].images[0].get_array())

@@ -51,8 +51,13 @@ def test_units_swaps_and_flips_are_where_they_belong():
   )
   code = codes.Code(jnp.array([[1.0, -2.0], [-1.0, 0.0]]), TWO.nuisance)
   np.testing.assert_array_equal(
-    decode(sweeps.flip_factors, code, jnp.array([1, 0]), 9.0),
-    [[[1, 9, 3], [-9, -2, 3]], [[-1, -9, 30], [9, 0, 30]]],
+    decode(
+      sweeps.flip_factors,
+      code,
+      jnp.array([1, 0]),
+      jnp.array([[-9, 9], [-8, 7]]),
+    ),
+    [[[1, 9, 3], [-8, -2, 3]], [[-1, -9, 30], [7, 0, 30]]],
   )
 
 

@@ -1,0 +1,83 @@
+"""Frechet distance of images, in the features of a judge of this project.
+
+Heusel et al. (2017) with other features than Inception's: not to be compared
+with published distances.
+"""
+
+from collections.abc import Callable
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jacsup_jax.core import codes
+from jacsup_jax.data import batches
+from jacsup_jax.evaluation import reconstruction
+
+_BATCH_SIZE = 64
+
+
+def compute_distance(features: np.ndarray, others: np.ndarray) -> float:
+  """Computes the distance of Gaussians fitted to two sets of features.
+
+  `[M, F]` and `[N, F]`: |m - n|^2 + tr(C + D - 2 (C D)^(1/2)).
+  """
+  means, covariances = [], []
+  for values in (features, others):
+    values = np.asarray(values, np.float64)
+    means.append(values.mean(axis=0))
+    covariances.append(np.cov(values, rowvar=False, ddof=0))
+  # tr (C D)^(1/2) is the sum of the roots of the eigenvalues, which are those
+  # of a symmetric matrix: C^(1/2) D C^(1/2).
+  values, vectors = np.linalg.eigh(covariances[0])
+  root = vectors * np.sqrt(np.maximum(values, 0)) @ vectors.T
+  product = np.linalg.eigvalsh(root @ covariances[1] @ root)
+  mixed = np.sqrt(np.maximum(product, 0)).sum()
+  distance = np.sum(np.square(means[0] - means[1]))
+  return float(distance + sum(map(np.trace, covariances)) - 2 * mixed)
+
+
+def measure(
+  model: reconstruction.Autoencoder,
+  judge: Any,
+  images: jax.Array,
+  attributes: jax.Array,
+  flip: Callable[..., codes.Code],
+  *targets: Any,
+) -> dict[str, float]:
+  """Measures reconstructions, and edits of an attribute of each image.
+
+  Against images `[M, S, S, 3]` uint8; attribute i mod K of image i is flipped,
+  by `flip(code, index, asked, *targets)`. Returns `frechet_reconstructions` and
+  `frechet_edits`.
+  """
+  bound = judge.module, flip, model, judge.variables, targets
+  found = _extract(*bound, images, attributes)
+  real, reconstructed, edited = (
+    np.reshape(x, (-1, x.shape[-1]))[: len(images)] for x in found
+  )
+  return {
+    'frechet_reconstructions': compute_distance(real, reconstructed),
+    'frechet_edits': compute_distance(real, edited),
+  }
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _extract(module, flip, model, variables, targets, images, attributes):
+  """Returns features of images, of reconstructions and of edits."""
+  indices = jnp.arange(images.shape[0]) % attributes.shape[1]
+
+  def extract(batch_images, labels, index, unused_counted):
+    batch = batches.to_signed_float(batch_images)
+    code = model.encode(batch, labels)
+    own = jnp.take_along_axis(code.factors, index[:, jnp.newaxis], axis=1)[:, 0]
+    edited = flip(code, index, jnp.where(own >= 0, -1, 1), *targets)
+    return [
+      module.apply(variables, shown, method='features')
+      for shown in (batch, model.decode(code), model.decode(edited))
+    ]
+
+  arrays = images, attributes, indices
+  return reconstruction.map_batches(extract, arrays, _BATCH_SIZE)
