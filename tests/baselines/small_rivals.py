@@ -74,20 +74,19 @@ class Run:
     return state, {name: parts[-1][-1] for name, parts in taken.metrics.items()}
 
   def train(self, epochs):
-    """Trains for whole epochs, and returns the model."""
+    """Trains for whole epochs."""
     state = self.state
     for epoch in range(epochs):
       state, _ = self._epoch(state, epoch)
-    return steps.Trained(self.stage, self.module, state).model
+    return steps.Trained(self.stage, self.module, jax.device_get(state))
 
 
 def check_resuming(run, again):
-  """Checks that steps in two runs are those of one, to the bit."""
-  whole, metrics = run.take(5)
+  """Checks that two runs of single steps equal whole epochs, to the bit."""
+  whole = run.train(2).state
   first, _ = run.take(3)
-  resumed, resumed_metrics = again.take(2, first)
+  resumed, _ = again.take(int(whole.step) - 3, first)
   chex.assert_trees_all_equal(resumed, whole)
-  assert resumed.step == 5 and resumed_metrics == metrics
 
 
 def differing_parts(state, other):
