@@ -27,7 +27,7 @@ from jacsup_jax.training import objectives
 from jacsup_jax.training import steps
 
 NAME = 'cvae'
-# As published; Adam's beta_1 is its default.
+# Of the released code.
 LEARNING_RATE, ADAM_B1 = 3e-4, 0.9
 
 
@@ -47,7 +47,7 @@ class CvaeLossWeights(config.Weights):
 class CvaeAutoencoder(autoencoders.FaceMethods):
   """A `autoencoders.FaceAutoencoder` whose nuisance is a Gaussian given y.
 
-  Its factors are the labels, -1 or +1. As published, the labels join the
+  Its factors are the labels, -1 or +1. As released, the labels join the
   features of the image before the last layer of the encoder, here a 1x1
   convolution; its parameters are the third top key, `posterior`. The code of an
   image has the mean of its posterior as nuisance.

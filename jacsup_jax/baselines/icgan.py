@@ -28,7 +28,7 @@ from jacsup_jax.training import objectives
 from jacsup_jax.training import steps
 
 NAME = 'icgan'
-# As published for the GAN; its encoders have 1e-4 and 0.1 in the released code.
+# Of the GAN in the released code, whose encoders have 1e-4 and 0.1.
 LEARNING_RATE, ADAM_B1 = 2e-4, 0.5
 
 
@@ -49,7 +49,7 @@ class Discriminator(nn.Module):
   """Images `[B, S, S, 3]` and attributes `[B, K]` -> logits `[B]`.
 
   The hidden layers of a face encoder, down to 4x4 positions, then a dense
-  layer. As published, the attributes are constant channels after the first
+  layer. As released, the attributes are constant channels after the first
   layer. A logit is positive if the pair is taken for a real one.
   """
 
@@ -84,7 +84,7 @@ class IcganAutoencoder(autoencoders.FaceMethods):
   """The generator of IcGAN as decoder, and its two encoders.
 
   The decoder is that of `autoencoders.FaceAutoencoder`, which receives the
-  factors at every layer; the published generator, only at the first. The
+  factors at every layer; the released generator, only at the first. The
   parameter tree has four top keys: `decoder`, `encoder` of the nuisance, with
   the prior N(0, 1), `attribute_encoder` of the factors, and `discriminator`.
   """
