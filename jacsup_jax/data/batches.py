@@ -20,7 +20,7 @@ Int = int | jax.Array
 
 # Folded into the seed, one number for each use, so that they are independent.
 _ORDER_STREAM, _SWAP_STREAM, _MIRROR_STREAM = 0, 1, 2
-_DROPOUT_STREAM, _NEIGHBOR_STREAM = 3, 4
+_DROPOUT_STREAM, _NEIGHBOR_STREAM, _NOISE_STREAM = 3, 4, 5
 
 
 def count_steps(num_examples: int, batch_size: int) -> int:
@@ -91,6 +91,11 @@ def step_dropout(
   """Draws `[B, num_units]` float32 in [0, 1); a unit below its rate drops."""
   key = _stream_key(seed, _DROPOUT_STREAM, step)
   return jax.random.uniform(key, (batch_size, num_units), jnp.float32)
+
+
+def step_noise(seed: Int, step: Int, shape: tuple[int, ...]) -> jax.Array:
+  """Draws float32 standard normal noise for a batch; `shape` is `[B, ...]`."""
+  return jax.random.normal(_stream_key(seed, _NOISE_STREAM, step), shape)
 
 
 def mirror(images: jax.Array, flags: jax.Array) -> jax.Array:

@@ -50,6 +50,7 @@ class Inputs(NamedTuple):
   neighbor_images: jax.Array | None = None  # [B, H, W, C]
   attributes: jax.Array | None = None  # [B, K] in {-1, +1}
   uniform: jax.Array | None = None  # [B, hidden] in [0, 1), for dropout
+  noise: jax.Array | None = None  # [B, 2, 2, C], standard normal
 
 
 def compute_teacher_outputs(

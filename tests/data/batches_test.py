@@ -90,6 +90,7 @@ def test_swap_partners_are_permutations():
     lambda seed, count: batches.step_mirror(seed, count, 60),
     lambda seed, count: batches.step_dropout(seed, count, 60, 2),
     lambda seed, count: batches.step_neighbors(seed, count, 60, 9),
+    lambda seed, count: batches.step_noise(seed, count, (60, 2)),
   ],
 )
 def test_a_draw_depends_on_seed_and_count_alone(function):

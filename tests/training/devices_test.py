@@ -16,7 +16,7 @@ WORKER = pathlib.Path(__file__).with_name('devices_worker.py')
 CASES = ('teacher', 'student_of_nuisance', 'face_cycle', 'fader')
 MORE = (
   *('student_cached', 'student_computed', 'student_by_path', 'replicas'),
-  *('face_teacher', 'face_student', 'face_fed'),
+  *('face_teacher', 'face_student', 'face_fed', 'cvae', 'icgan'),
 )
 
 

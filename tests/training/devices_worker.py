@@ -19,8 +19,10 @@ import numpy as np
 import optax
 import pytest
 
+from jacsup_jax.baselines import cvae
 from jacsup_jax.baselines import fader
 from jacsup_jax.baselines import fader_steps
+from jacsup_jax.baselines import icgan
 from jacsup_jax.core import config
 from jacsup_jax.core import errors
 from jacsup_jax.data import batches
@@ -144,7 +146,7 @@ def make_replicas():
 
 
 def make_faces(weights, fed=False, module=FACE, cls=attribute_steps.FaceSteps):
-  """Makes a case of Section 4, or of the baseline."""
+  """Makes a case of Section 4, or of a baseline."""
   labels = np.random.default_rng(1).choice([-1, 1], (NUM_EXAMPLES, 2))
   data = attribute_steps.FaceData(
     _make_images(8, 8, 3), jnp.asarray(labels.astype(np.int8))
@@ -192,6 +194,16 @@ CASES = {
   'face_fed': lambda: make_faces(FACE_TEACHER, fed=True),
   'fader': lambda: make_faces(
     FADER, module=GIVEN_LABELS, cls=fader_steps.FaderSteps
+  ),
+  'cvae': lambda: make_faces(
+    cvae.CvaeLossWeights(),
+    module=cvae.CvaeAutoencoder(2, 2, **SMALL, dtype=jnp.float64),
+    cls=cvae.CvaeSteps,
+  ),
+  'icgan': lambda: make_faces(
+    icgan.IcganLossWeights(),
+    module=icgan.IcganAutoencoder(2, 2, **SMALL, dtype=jnp.float64),
+    cls=icgan.IcganSteps,
   ),
 }
 

@@ -1,0 +1,102 @@
+"""Tests of jacsup_jax.baselines.cvae."""
+
+import functools
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import small_rivals
+
+from jacsup_jax.baselines import cvae
+from jacsup_jax.core import codes
+from jacsup_jax.data import batches
+from jacsup_jax.models import model as models
+from jacsup_jax.training import objectives
+
+MODULE = cvae.CvaeAutoencoder(2, 3, 8, 8)
+START = functools.partial(
+  small_rivals.Run, MODULE, cvae.CvaeSteps, cvae.CvaeLossWeights(0.5)
+)
+
+
+@pytest.fixture(scope='module')
+def run():
+  return START(small_rivals.draw(64, 8))
+
+
+@pytest.fixture(scope='module')
+def model(run):
+  return run.train(12).model
+
+
+def test_divergence_is_that_of_two_gaussians():
+  mean, log_variance = jnp.array([[0.0, 2.0], [1.0, 0.0]]), jnp.zeros((2, 2))
+  # Of unit variances: half the squared distance of the means.
+  found = cvae.divergence_loss(mean, log_variance)
+  np.testing.assert_allclose(found, [2.0, 0.5], rtol=1e-6)
+  # E_q[log q - log p] of N(1, 4), on a grid.
+  x = np.linspace(-30, 30, 100_001)
+  log = lambda mean, variance: (
+    -0.5 * ((x - mean) ** 2 / variance + np.log(2 * np.pi * variance))
+  )
+  terms = np.exp(log(1, 4)) * (log(1, 4) - log(0, 1))
+  found = cvae.divergence_loss(jnp.ones((1, 1)), jnp.full((1, 1), np.log(4)))
+  np.testing.assert_allclose(found, [terms.sum() * (x[1] - x[0])], rtol=1e-5)
+
+
+@jax.jit
+def _apply(params, stats, inputs):
+  """Returns mean and log variance, and what is decoded from a sample."""
+  apply = functools.partial(objectives.apply_train, MODULE, params, stats)
+  (mean, log_variance), _ = apply('infer', inputs.images, inputs.attributes)
+  sample = mean + jnp.sqrt(jnp.exp(log_variance)) * inputs.noise
+  decoded, _ = apply('decode', codes.Code(inputs.attributes, sample))
+  return mean, log_variance, decoded
+
+
+def test_step_descends_the_lower_bound_with_drawn_noise(run):
+  inputs, before = run.first_inputs(), run.state
+  noise = batches.step_noise(0, 0, (16, 2, 2, 3))
+  np.testing.assert_array_equal(inputs.noise, noise)
+  after, metrics = run.take(1)
+  outputs = _apply(before.params, before.batch_stats, inputs)
+  mean, log_variance, decoded = map(np.asarray, outputs)
+  terms = mean**2 + np.exp(log_variance) - 1 - log_variance
+  divergence = terms.sum(axis=(1, 2, 3)) / 2
+  squares = np.square(decoded - inputs.images).sum(axis=(1, 2, 3))
+  for name, values in {
+    'divergence': divergence,
+    'reconstruction': squares / (8 * 8 * 3),
+    'loss': squares / 2 + 0.5 * divergence,
+  }.items():
+    np.testing.assert_allclose(metrics[name], np.mean(values), rtol=1e-4)
+  changed = small_rivals.differing_parts(before, after)
+  assert changed == {'encoder', 'decoder', 'posterior'}
+
+
+def test_runs_resume_to_the_bit(run):
+  small_rivals.check_resuming(run, START(run.dataset))
+
+
+def test_factors_are_labels_that_the_decoder_follows(run, model):
+  code = jax.jit(models.Model.encode)(
+    model, run.dataset.images, run.dataset.labels
+  )
+  np.testing.assert_array_equal(code.factors, run.dataset.labels)
+  chex.assert_shape(code.nuisance, (64, 2, 2, 3))
+  assert models.make_module(models.describe_module(MODULE)) == MODULE
+  once, twice = small_rivals.change(model, run.dataset)
+  assert np.all(once > 0.05) and np.all(twice > once)
+
+
+def test_flips_are_measured(run, model):
+  row = small_rivals.measure(model, run.dataset)
+  assert row['factor_accuracy'] is None
+  assert 0 <= row['attribute_flips'] <= 1 and row['mse'] < 0.1
+
+
+def test_other_numbers_of_attributes_are_refused(run, model):
+  with pytest.raises(AssertionError, match='shape'):
+    model.encode(run.dataset.images[:2], jnp.ones((2, 3)))
