@@ -22,7 +22,7 @@ from PIL import Image
 
 from benchmarks import records as records_lib
 from jacsup_jax.baselines import fader
-from jacsup_jax.baselines import fader_steps
+from jacsup_jax.baselines import rivals
 from jacsup_jax.core import config
 from jacsup_jax.data import registry
 from jacsup_jax.editor import editor
@@ -70,9 +70,10 @@ class Sizes:
     ),
     compute_dtype='bfloat16',
   )
-  baseline: fader.FaderConfig = fader.FaderConfig(
-    fader_epochs=200,
-    weights=fader.FaderLossWeights(adversarial_ramp_steps=8700),
+  baseline: rivals.BaselineConfig = rivals.BaselineConfig(
+    baselines=('fader',),
+    baseline_epochs=200,
+    fader_weights=fader.FaderLossWeights(adversarial_ramp_steps=8700),
   )
   first_width: int = 32
   last_width: int = 512
@@ -101,7 +102,7 @@ REHEARSAL = Sizes(
     batch_size=8,
     compute_dtype='bfloat16',
   ),
-  baseline=fader.FaderConfig(),
+  baseline=rivals.BaselineConfig(),
   first_width=4,
   last_width=6,
   judge={
@@ -165,7 +166,7 @@ def run(
 def list_stages(sizes: Sizes) -> list[config.Stage]:
   """Lists the stages, parents before their children."""
   chain = sizes.chain
-  baselines = fader.make_stages(sizes.baseline, chain.nuisance_dims[0])
+  baselines = rivals.make_stages(sizes.baseline, chain.nuisance_dims[0])
   return attributes.make_stages(chain) + chain.spread(baselines)
 
 
@@ -179,11 +180,10 @@ def _limit(stage, trained):
 
 def _make_recipe(sizes, stage, train):
   """Makes the recipe of a stage."""
-  is_fader = stage.model == 'fader'
-  cls = fader.FaderAutoencoder if is_fader else autoencoders.FaceAutoencoder
-  fields = {} if is_fader else {'linear_factors': True}
 
-  def make_model(nuisance_dim):
+  def make_model(nuisance_dim, cls=autoencoders.FaceAutoencoder):
+    is_own = cls is autoencoders.FaceAutoencoder
+    fields = {'linear_factors': True} if is_own else {}
     return cls(
       train.labels.shape[1],
       nuisance_dim // 4,
@@ -194,10 +194,8 @@ def _make_recipe(sizes, stage, train):
       **fields,
     )
 
-  if is_fader:
-    flags = fader.make_flags(sizes.chain, sizes.baseline)
-    kind = fader_steps.FaderSteps
-    return attributes.Attributes(flags, make_model, train, kind)
+  if stage.model in rivals.BASELINES:
+    return rivals.make_recipe(stage.model, sizes.chain, make_model, train)
   return attributes.Attributes(sizes.chain, make_model, train)
 
 

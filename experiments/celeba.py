@@ -21,8 +21,7 @@ from experiments import cli
 from experiments import face_flags
 from experiments import progress
 from experiments import session
-from jacsup_jax.baselines import fader
-from jacsup_jax.baselines import fader_steps
+from jacsup_jax.baselines import rivals
 from jacsup_jax.core import config as config_lib
 from jacsup_jax.core import errors
 from jacsup_jax.data import registry
@@ -41,7 +40,7 @@ class Config:
   """The flags of this binary, with the paper's values."""
 
   chain: attributes.AttributesConfig = attributes.AttributesConfig()
-  baseline: fader.FaderConfig = fader.FaderConfig()
+  baseline: rivals.BaselineConfig = rivals.BaselineConfig()
   result: cli.ResultConfig = cli.ResultConfig(dataset=registry.DEFAULT_FACES)
   data: face_flags.FaceDataConfig = face_flags.FaceDataConfig(image_size=256)
   model: face_flags.FaceModelConfig = face_flags.FaceModelConfig()
@@ -58,9 +57,9 @@ def make_module(
   cls: type[nn.Module] = autoencoders.FaceAutoencoder,
 ) -> nn.Module:
   """Makes an autoencoder whose nuisance is a map of 2x2."""
-  fields = {'linear_factors': config.model.linear_factors}
-  if cls is fader.FaderAutoencoder:
-    fields = {}  # Its factors are the labels.
+  fields = {}
+  if cls is autoencoders.FaceAutoencoder:
+    fields = {'linear_factors': config.model.linear_factors}
   return cls(
     num_factors,
     nuisance_dim // 4,
@@ -75,12 +74,12 @@ def make_module(
 def main(config: Config) -> None:
   """Trains, measures and draws a run."""
   stages = attributes.make_stages(config.chain)
-  baselines = fader.make_stages(config.baseline, config.chain.nuisance_dims[0])
-  stages += config.chain.spread(baselines)
+  others = rivals.make_stages(config.baseline, config.chain.nuisance_dims[0])
+  stages += config.chain.spread(others)
   if not stages:
     raise errors.InputError(
       '--students is empty, and the teacher is given or has --epochs=0:'
-      ' nothing to train; accepted: students, or --fader_epochs of 1 or more.'
+      ' nothing to train; accepted: students, or --baselines.'
     )
   train_and_evaluate('celeba', config, stages)
 
@@ -150,15 +149,8 @@ def prepare_training(config, stages, train, workdir):
   attributes.check_sizes(chain, stages, num_factors, train.image_shape)
   make = functools.partial(make_module, config, num_factors)
   recipe = attributes.Attributes(chain, make, train)
-  baseline = attributes.Attributes(
-    fader.make_flags(chain, config.baseline),
-    functools.partial(make, cls=fader.FaderAutoencoder),
-    train,
-    fader_steps.FaderSteps,
-  )
-  is_baseline = lambda stage: isinstance(stage.weights, fader.FaderLossWeights)
-  others = [stage for stage in stages if is_baseline(stage)]
-  own = [stage for stage in stages if not is_baseline(stage)]
+  names = config.baseline.baselines
+  own = [stage for stage in stages if stage.model not in names]
   given = []
   if chain.teacher_workdir is not None:
     given = session.restore_teachers(
@@ -176,7 +168,11 @@ def prepare_training(config, stages, train, workdir):
       'note': progress.note,
     }
     trained = stages_lib.run(own, recipe, given=given, **options)
-    return trained + stages_lib.run(others, baseline, **options)
+    for name in names:
+      rival = rivals.make_recipe(name, chain, make, train)
+      of_rival = [stage for stage in stages if stage.model == name]
+      trained += stages_lib.run(of_rival, rival, **options)
+    return trained
 
   return given, train_stages
 

@@ -1,4 +1,4 @@
-"""Fader Networks, a baseline for faces: networks, flags and stage.
+"""Fader Networks, a baseline for faces: networks and weights.
 
 Lample et al.: Fader Networks: Manipulating Images by Sliding Attributes. NIPS
 2017. An autoencoder receives the labels as factors, and a discriminator keeps
@@ -32,33 +32,6 @@ class FaderLossWeights(config.Weights):
     'Steps over which that weight rises from 0; scale it with the epochs. 0:'
     ' no ramp.',
     low=0,
-  )
-
-
-@dataclasses.dataclass(frozen=True)
-class FaderConfig(config.Options):
-  """The flags of Fader Networks."""
-
-  fader_epochs: int = config.option(
-    0, "Epochs of Fader Networks of the teacher's size; 0: without.", low=0
-  )
-  fader_learning_rate: float = config.option(
-    2e-4, 'Learning rate of Adam for Fader Networks.', low=0
-  )
-  weights: FaderLossWeights = FaderLossWeights()
-
-
-def make_stages(flags: FaderConfig, nuisance_dim: int) -> list[config.Stage]:
-  """Returns the stage of the baseline, if it has epochs."""
-  epochs, weights = flags.fader_epochs, flags.weights
-  stage = config.Stage('fader', 'fader', None, nuisance_dim, epochs, weights)
-  return [stage] if epochs else []
-
-
-def make_flags(chain, flags: FaderConfig):
-  """Returns the flags of a chain of Section 4, as the baseline is trained."""
-  return dataclasses.replace(
-    chain, learning_rate=flags.fader_learning_rate, weight_decay=0.0
   )
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import jax
 
-from jacsup_jax.baselines import fader
+from jacsup_jax.baselines import rivals
 from jacsup_jax.core import config as configs
 from jacsup_jax.core import errors
 from jacsup_jax.data import registry
@@ -16,7 +16,8 @@ from jacsup_jax.runs import workdir as workdirs
 from jacsup_jax.training import steps
 
 # models/ does not import baselines.
-models.register(fader.FaderAutoencoder)
+for _own in rivals.BASELINES.values():
+  models.register(_own.network)
 
 
 class Run:

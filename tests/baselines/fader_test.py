@@ -11,6 +11,7 @@ import sklearn.metrics
 
 from jacsup_jax.baselines import fader
 from jacsup_jax.baselines import fader_steps
+from jacsup_jax.baselines import rivals
 from jacsup_jax.core import config
 from jacsup_jax.data import batches
 from jacsup_jax.data import drawn_faces
@@ -124,14 +125,18 @@ def test_ramp_is_linear_from_zero(ramp_steps, step, expected):
 
 
 def test_flags_and_stages():
-  assert fader.make_stages(fader.FaderConfig(), 8) == []
-  flags = fader.FaderConfig(fader_epochs=3, fader_learning_rate=0.5)
-  [stage] = fader.make_stages(flags, 8)
-  assert (stage.name, stage.nuisance_dim, stage.epochs) == ('fader', 8, 3)
-  assert not stage.weights.needs_teacher
-  assert config.Stage.from_json(stage.to_json()) == stage
-  chain = fader.make_flags(attributes.AttributesConfig(weight_decay=1.0), flags)
-  assert (chain.learning_rate, chain.weight_decay) == (0.5, 0.0)
+  assert rivals.make_stages(rivals.BaselineConfig(), 8) == []
+  names = tuple(rivals.BASELINES)
+  flags = rivals.BaselineConfig(baselines=names, baseline_epochs=3)
+  for name, stage in zip(names, rivals.make_stages(flags, 8), strict=True):
+    assert (stage.name, stage.nuisance_dim, stage.epochs) == (name, 8, 3)
+    assert not stage.weights.needs_teacher
+    assert config.Stage.from_json(stage.to_json()) == stage
+    chain = attributes.AttributesConfig(weight_decay=1.0)
+    recipe = rivals.make_recipe(name, chain, lambda dim, cls: None, range(128))
+    own = rivals.BASELINES[name]
+    assert recipe.flags.learning_rate == own.learning_rate
+    assert recipe.flags.weight_decay == 0
 
 
 def test_discriminator_trains_nothing_else(state, batch):
@@ -209,7 +214,8 @@ def test_discriminator_learns_unless_it_is_opposed(
     fader_steps.FaderSteps,
   )
   weights = fader.FaderLossWeights(weight, adversarial_ramp_steps=50)
-  [stage] = fader.make_stages(fader.FaderConfig(8, weights=weights), 32)
+  flags = rivals.BaselineConfig(('fader',), 8, fader_weights=weights)
+  [stage] = rivals.make_stages(flags, 32)
   module, state = recipe.create(stage, {})
   epoch_fn = recipe.make_epoch(stage, module, {})
   for epoch in range(stage.epochs):

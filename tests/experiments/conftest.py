@@ -151,7 +151,8 @@ def celeba_run(root, face_flags, invoke) -> pathlib.Path:
   """A run of a teacher, a student and Fader Networks."""
   status, _, err = invoke(
       celeba.main, celeba.Config(), *face_flags,
-      f'--workdir={root / "celeba"}', '--fader_epochs=1',
+      f'--workdir={root / "celeba"}', '--baselines=fader',
+      '--baseline_epochs=1',
   )  # fmt: skip
   assert status == 0, err
   return root / 'celeba'

@@ -1,0 +1,88 @@
+"""The baselines of Section 4: their flags, their stages and how they train."""
+
+from collections.abc import Callable
+import dataclasses
+import functools
+from typing import NamedTuple
+
+from flax import linen as nn
+
+from jacsup_jax.baselines import cvae
+from jacsup_jax.baselines import fader
+from jacsup_jax.baselines import fader_steps
+from jacsup_jax.baselines import icgan
+from jacsup_jax.core import config
+from jacsup_jax.data import registry
+from jacsup_jax.training import attribute_steps
+from jacsup_jax.training import attributes
+
+
+class Baseline(NamedTuple):
+  """How a baseline is trained, as published."""
+
+  network: type[nn.Module]
+  steps: type[attribute_steps.FaceSteps]
+  learning_rate: float
+  adam_b1: float
+
+
+BASELINES = {
+  'fader': Baseline(fader.FaderAutoencoder, fader_steps.FaderSteps, 2e-4, 0.5),
+  'icgan': Baseline(
+    icgan.IcganAutoencoder,
+    icgan.IcganSteps,
+    icgan.LEARNING_RATE,
+    icgan.ADAM_B1,
+  ),
+  'cvae': Baseline(
+    cvae.CvaeAutoencoder, cvae.CvaeSteps, cvae.LEARNING_RATE, cvae.ADAM_B1
+  ),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class BaselineConfig(config.Options):
+  """The flags of the baselines, with the weights of each."""
+
+  baselines: tuple[str, ...] = config.option(
+    (),
+    "Rivals to train at the teacher's size: fader (Fader Networks), icgan"
+    ' (IcGAN), cvae (Attribute2Image).',
+    choices=tuple(BASELINES),
+  )
+  baseline_epochs: int = config.option(100, 'Epochs of each rival.', low=1)
+  fader_weights: fader.FaderLossWeights = fader.FaderLossWeights()
+  icgan_weights: icgan.IcganLossWeights = icgan.IcganLossWeights()
+  cvae_weights: cvae.CvaeLossWeights = cvae.CvaeLossWeights()
+
+
+def make_stages(flags: BaselineConfig, nuisance_dim: int) -> list[config.Stage]:
+  """Returns a stage for each baseline asked for."""
+  epochs = flags.baseline_epochs
+  return [
+    config.Stage(
+      name, name, None, nuisance_dim, epochs, getattr(flags, f'{name}_weights')
+    )
+    for name in flags.baselines
+  ]
+
+
+def make_recipe(
+  name: str,
+  chain: attributes.AttributesConfig,
+  make_model: Callable[..., nn.Module],
+  dataset: registry.Dataset,
+) -> attributes.Attributes:
+  """Makes the recipe of a baseline, with the optimizer that was published.
+
+  `make_model(nuisance_dim, cls=network)` makes its module.
+  """
+  own = BASELINES[name]
+  chain = dataclasses.replace(
+    chain,
+    learning_rate=own.learning_rate,
+    adam_b1=own.adam_b1,
+    weight_decay=0.0,
+  )
+  make_own = functools.partial(make_model, cls=own.network)
+  return attributes.Attributes(chain, make_own, dataset, own.steps)
