@@ -48,7 +48,7 @@ class FlipCounts(NamedTuple):
 
 def measure(
   model: reconstruction.Autoencoder,
-  judge: attribute_judges.AttributeJudge,
+  judges: Sequence[attribute_judges.AttributeJudge],
   selection: registry.Dataset,
   data: registry.Dataset,
   strengths: Sequence[float] = STRENGTHS,
@@ -67,7 +67,7 @@ def measure(
       f'the strengths to choose from are {list(strengths)}; accepted: one or'
       ' more, each above 0 and finite.'
     )
-  bound = (model, judge.module, judge.variables)
+  bound = (model, judges[0].module, judges[0].variables)
   few = [x[:selection_images] for x in (selection.images, selection.labels)]
   # Moved here, as transfers by jit are refused in runs.
   few, whole, values = jax.tree.map(

@@ -4,7 +4,7 @@ A class judge says which digit, or other class, an image is. They are an
 ensemble over seeds, and every score is a mean over them.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 import dataclasses
 import functools
 import json
@@ -52,7 +52,9 @@ class JudgeConfig(config.Options):
     32, 'Channels of layer 1 of a face judge; each next has twice as many.'
   )
   judge_last_width: int = _face_width(512, 'Most channels of a layer of it.')
-  judge_hidden: int = _face_width(512, 'Units of the dense layer of it.')
+  judge_hidden: int = _face_width(
+    512, 'Units of the dense layer of a strided face judge.'
+  )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -312,6 +314,14 @@ def restore_or_make(
   judges = make()
   save(directory, judges)
   return judges
+
+
+def list_hashes(results: Mapping[str, Any]) -> list[str]:
+  """Lists the hashes of the judges that results.json describes."""
+  described = results.get('judges', [])
+  if isinstance(described, Mapping):  # an ensemble of class judges
+    described = [described]
+  return [judge['sha256'] for judge in described]
 
 
 def make_optimizer(num_steps: int) -> optax.GradientTransformation:

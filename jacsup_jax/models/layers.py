@@ -228,9 +228,43 @@ class PoolBlock(nn.Module):
     x = nn.relu(x) if self.activate else x
     if self.is_code:
       return jnp.mean(widen(x), axis=(1, 2))[:, : self.features]
-    batch, height, width, channels = x.shape
-    blocks = x.reshape(batch, height // 2, 2, width // 2, 2, channels)
-    return jnp.mean(blocks, axis=(2, 4))
+    return average_pool(x)
+
+
+class NormConvolution(nn.Module):
+  """A 3x3 convolution, then BatchNorm.
+
+  `[B, H, W, C]` -> `[B, H, W, features]`.
+  """
+
+  features: int
+
+  @nn.compact
+  def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
+    from jacsup_jax.models import convolutions
+
+    init = uniform_by_unit(9 * x.shape[-1])
+    kernel = self.param('kernel', init, (3, 3, x.shape[-1], self.features))
+    x = convolutions.same(x, kernel)
+    return BatchNorm(train, name='norm')(x)
+
+
+class ResidualBlock(nn.Module):
+  """Halves a feature map: average pooling of 2x2, then two 3x3 convolutions.
+
+  `[B, H, W, C]` -> `[B, H / 2, W / 2, features]`, with BatchNorm and ReLU; a
+  linear map of the pooled channels is added before the last ReLU.
+  """
+
+  features: int
+
+  @nn.compact
+  def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
+    x = average_pool(x)
+    shortcut = dense(x.shape[-1], self.features, dtype=x.dtype, name='shortcut')
+    y = nn.relu(NormConvolution(self.features, name='first')(x, train))
+    y = NormConvolution(self.features, name='second')(y, train)
+    return nn.relu(shortcut(x) + y)
 
 
 class UpConvolution(nn.Module):
@@ -281,6 +315,13 @@ def widen(x: jax.Array) -> jax.Array:
 def leaky_relu(x: jax.Array) -> jax.Array:
   """Computes the activation of encoders and judges, of slope 0.2."""
   return nn.leaky_relu(x, 0.2)
+
+
+def average_pool(x: jax.Array) -> jax.Array:
+  """Averages 2x2 pixels: `[B, H, W, C]` -> `[B, H / 2, W / 2, C]`."""
+  batch, height, width, channels = x.shape
+  blocks = x.reshape(batch, height // 2, 2, width // 2, 2, channels)
+  return jnp.mean(blocks, axis=(2, 4))
 
 
 def doubled_widths(first: int, last: int, depth: int) -> tuple[int, ...]:

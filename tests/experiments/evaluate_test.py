@@ -90,7 +90,9 @@ def test_a_run_of_faces_is_measured_again(celeba_run, root, invoke):
   found = json.loads(path.read_text())
   assert found['protocol'].startswith('train split, selection on validation')
   own = json.loads((celeba_run / 'results.json').read_text())
-  assert found['judge'] == own['judge']
+  assert found['judges'] == own['judges']
+  kinds = [judge['kind'] for judge in found['judges']]
+  assert kinds == ['strided', 'residual']
   assert [row['stage'] for row in found['rows']] == [
     row['stage'] for row in own['rows']
   ]

@@ -110,6 +110,22 @@ def test_derivatives_of_second_order_are_those_of_lax(sizes):
   )
 
 
+def test_gradients_of_3x3_convolutions_are_those_of_lax():
+  x, kernel, y = _random(2, 4, 6, 3), _random(3, 3, 3, 5), _random(2, 4, 6, 5)
+
+  def natively(x, kernel):
+    return jax.lax.conv_general_dilated(
+      x, kernel, (1, 1), 'SAME', dimension_numbers=('NHWC', 'HWIO', 'NHWC')
+    )
+
+  found, wanted = (
+    jax.jit(lambda y, f=f: jax.vjp(f, x, kernel)[1](y))(y)
+    for f in (convolutions.same, natively)
+  )
+  for one, other in zip(found, wanted, strict=True):
+    np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4)
+
+
 def test_keep_is_the_identity_and_so_is_its_derivative():
   x = jnp.array([-1.5, 0.0, 1e30, 3e-30])
   for keep in (convolutions.keep, jax.jit(convolutions.keep)):
