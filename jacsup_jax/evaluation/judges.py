@@ -256,18 +256,16 @@ def save(directory: str | os.PathLike[str], judges: Any) -> None:
   )
 
 
-def restore(
-  directory: str | os.PathLike[str], kind: type, **wanted: Any
-) -> Any:
-  """Restores judges of a kind; `wanted` is what their fields must be.
+def restore(directory: str | os.PathLike[str], cls: type, **wanted: Any) -> Any:
+  """Restores judges of a class; `wanted` is what their fields must be.
 
-  InputError if the file is missing, damaged, or has judges of another kind or
-  with other fields.
+  InputError if the file is missing, damaged, or has judges of another class
+  or with other fields.
   """
   import safetensors
 
   path = pathlib.Path(directory) / _NAME
-  names = {field.name for field in dataclasses.fields(kind)} - {kind.tree}
+  names = {field.name for field in dataclasses.fields(cls)} - {cls.tree}
   try:
     with safetensors.safe_open(path, 'numpy') as file:
       described = json.loads((file.metadata() or {}).get('judges', '{}'))
@@ -280,7 +278,7 @@ def restore(
   if set(described) != names:
     raise errors.InputError(
       f'{path} describes {", ".join(sorted(described)) or "nothing"}, which'
-      f' is not {kind.__name__}; accepted: {", ".join(sorted(names))}.'
+      f' is not {cls.__name__}; accepted: {", ".join(sorted(names))}.'
     )
   for name, value in described.items():
     if isinstance(value, list):
@@ -292,18 +290,18 @@ def restore(
         f' accepted: one for {value}, or another directory.'
       )
   tree = traverse_util.unflatten_dict(arrays, sep='/')
-  return kind(**described, **{kind.tree: tree})
+  return cls(**described, **{cls.tree: tree})
 
 
 def restore_or_make(
   directory: str | os.PathLike[str],
-  kind: type,
+  cls: type,
   make: Callable[[], Any],
   **wanted: Any,
 ) -> Any:
-  """Restores the judges of a kind in a directory, or makes and saves them."""
+  """Restores the judges of a class in a directory, or makes and saves them."""
   if exist(directory):
-    return restore(directory, kind, **wanted)
+    return restore(directory, cls, **wanted)
   directory = pathlib.Path(directory)
   files.check_writable(str(directory), directory)
   if directory.is_dir() and any(directory.iterdir()):
