@@ -132,13 +132,18 @@ def run(
   # Beside the results, which travel without them.
   folder = records.folder
   states = folder.with_name(f'{folder.name}_states')
-  judge = attribute_judges.restore_or_train(
-    states / 'judge', train, selection, **sizes.judge
-  )
-  records.measure('faces/judge', lambda: _describe_judge(judge))
+  judges = []
+  for kind in attribute_judges.KINDS:
+    judge = attribute_judges.restore_or_train(
+      states / 'judges' / kind, train, selection, kind=kind, **sizes.judge
+    )
+    records.measure(
+      f'faces/{kind} judge', lambda own=judge: _describe_judge(own)
+    )
+    judges.append(judge)
   trained: dict[str, steps.Trained] = {}
   stages = list_stages(sizes)
-  measure = functools.partial(_measure, records, sizes, judge, selection, data)
+  measure = functools.partial(_measure, records, sizes, judges, selection, data)
   for index, stage in enumerate(stages):
     rest = sum(_SHARES[each.model] for each in stages[index:])
     rest += _MEASURING_SHARE * len(sizes.measured)
@@ -254,7 +259,7 @@ def _thin(rows):
   return {'epoch': [i + 1 for i in kept], **curves}
 
 
-def _measure(records, sizes, judge, selection, data, name, model):
+def _measure(records, sizes, judges, selection, data, name, model):
   """Measures flips and error of a model, if it is one of those."""
   if name not in sizes.measured:
     return
@@ -262,7 +267,7 @@ def _measure(records, sizes, judge, selection, data, name, model):
   def measure():
     return attribute_flips.measure(
       model,
-      judge,
+      judges,
       selection,
       data,
       strengths=sizes.strengths,

@@ -2,7 +2,7 @@
 
 Trains a teacher in two phases, then students of larger nuisance with Jacobian
 supervision, with cycle losses instead, or with neither, and Fader Networks as a
-baseline; measures attribute flips by a judge and the reconstruction error;
+baseline; measures attribute flips by two judges and the reconstruction error;
 draws Figures 4, 5 and 8.
 
   python -m experiments.celeba \
@@ -109,7 +109,7 @@ def train_and_evaluate(
       return
 
     selection, data = load(chosen_on), load(split)
-    face_judge = session.restore_or_train_faces(
+    face_judges = session.restore_or_train_faces(
       run.judge_workdir, train, selection, config.judge
     )
     session.begin(
@@ -130,7 +130,7 @@ def train_and_evaluate(
     random = make_module(config, data.labels.shape[1], chain.nuisance_dims[0])
     for model in session.add_random(trained, lambda own: own[0], random):
       measured = attribute_flips.measure(
-          model.model, face_judge, selection, data,
+          model.model, face_judges, selection, data,
           strengths, config.model.selection_images,
       )  # fmt: skip
       rows.append(session.describe(model) | measured)
@@ -139,7 +139,7 @@ def train_and_evaluate(
     protocol = f'{about}; {attribute_flips.PROTOCOL}'
     session.finish(
         workdir, experiment, protocol, rows, trained, data,
-        judge=face_judge.describe(),
+        judges=[judge.describe() for judge in face_judges],
     )  # fmt: skip
 
 

@@ -74,7 +74,7 @@ class RunConfig(config_lib.Options, group='output'):
   )
   judge_workdir: pathlib.Path | None = config_lib.option(
     None,
-    'Directory of the judge, which is trained if missing; default: a folder'
+    'Directory of the judges, which are trained if missing; default: a folder'
     ' of runs/ named after the data set.',
   )
   data_dir: pathlib.Path | None = config_lib.option(

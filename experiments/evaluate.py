@@ -162,7 +162,7 @@ def _measure_classes(config, run, models, is_own):
     config.judge_workdir, name, data_dir, models[0].module.image_shape
   )
   if is_own:
-    _compare_judge(run, 'judges', ensemble.describe())
+    _compare_judges(run, {'judges': ensemble.describe()})
   models = session.add_random(models, lambda own: own[-1])
   rows = [
     session.describe(model)
@@ -205,22 +205,9 @@ def _measure_faces(config, run, models):
       ' another split of the same data.'
     )
   size = models[0].module.image_shape[0]
-  directory = config.judge_workdir or attribute_judges.default_directory(
-    own['name'], size
-  )
-  if not judges.exist(directory):
-    raise errors.InputError(
-      f'{directory} has no judge; accepted: --judge_workdir=DIRECTORY of one'
-      ' that experiments.celeba or experiments.judge trained.'
-    )
-  face_judge = judges.restore(
-    directory,
-    attribute_judges.AttributeJudge,
-    attribute_names=tuple(own['attributes']),
-    image_size=size,
-    dataset=own['name'],
-  )
-  _compare_judge(run, 'judge', face_judge.describe())
+  face_judges = _restore_face_judges(config.judge_workdir, own, size)
+  judged_by = {'judges': [judge.describe() for judge in face_judges]}
+  _compare_judges(run, judged_by)
   data, selection = (
     run.load_data(split, config.data_dir) for split in (config.split, chosen_on)
   )
@@ -230,7 +217,7 @@ def _measure_faces(config, run, models):
   rows = [
     session.describe(model)
     | attribute_flips.measure(
-      model.model, face_judge, selection, data, strengths, count
+      model.model, face_judges, selection, data, strengths, count
     )
     for model in models
   ]
@@ -238,16 +225,38 @@ def _measure_faces(config, run, models):
     f'{config.split} split, selection on {chosen_on};'
     f' {attribute_flips.PROTOCOL}'
   )
-  found = {'judge': face_judge.describe()}
-  return Measured(models, rows, data, protocol, found)
+  return Measured(models, rows, data, protocol, judged_by)
 
 
-def _compare_judge(run, entry, found):
-  """Notes that a run was measured by another judge."""
-  recorded = (run.results or {}).get(entry)
-  if recorded and recorded.get('sha256') != found['sha256']:
+def _restore_face_judges(workdir, own, size):
+  """Restores a judge of each kind, for the data set of a manifest."""
+  found = []
+  for kind in attribute_judges.KINDS:
+    directory = attribute_judges.default_directory(own['name'], size, kind)
+    directory = directory if workdir is None else workdir / kind
+    if not judges.exist(directory):
+      raise errors.InputError(
+        f'{directory} has no judge; accepted: --judge_workdir=DIRECTORY of'
+        ' those that experiments.celeba or experiments.judge trained.'
+      )
+    restored = judges.restore(
+      directory,
+      attribute_judges.AttributeJudge,
+      kind=kind,
+      attribute_names=tuple(own['attributes']),
+      image_size=size,
+      dataset=own['name'],
+    )
+    found.append(restored)
+  return tuple(found)
+
+
+def _compare_judges(run, found):
+  """Notes that a run was measured by other judges."""
+  recorded = judges.list_hashes(run.results or {})
+  if recorded and recorded != judges.list_hashes(found):
     progress.note(
-      f'the {entry} of results.json had other weights: do not compare the rates'
+      'the judges of results.json had other weights: do not compare the rates'
     )
 
 

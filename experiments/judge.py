@@ -1,8 +1,9 @@
 """Trains the judges: classifiers that say what an image shows.
 
 Of classes, an ensemble over seeds of the released code's MLP, since judges of
-equal accuracy differ by some points in the swaps that they see; of faces, one
-convolutional classifier of all attributes, whose best epoch is kept.
+equal accuracy differ by some points in the swaps that they see; of faces, two
+convolutional classifiers of all attributes, one strided and one residual, whose
+best epochs are kept.
 
   python -m experiments.judge --dataset=mnist_embedded --seeds=3
   python -m experiments.judge --dataset=synthetic_faces
@@ -47,13 +48,13 @@ class Config(config_lib.Options, group='data'):
     3, 'Classes: number of judges, of the seeds 0, 1, ...', low=1, high=1000
   )
   seed: int = config_lib.option(
-    0, 'Faces: seed of the judge.', low=0, high=config_lib.LARGEST_INTEGER
+    0, 'Faces: seed of the judges.', low=0, high=config_lib.LARGEST_INTEGER
   )
   batch_size: int = config_lib.option(128, 'Faces: examples per step.', low=1)
   workdir: pathlib.Path | None = config_lib.option(
     None,
     'Where to save; default: runs/judge_DATASET, of faces'
-    ' runs/attribute_judge_DATASET_SIZE.',
+    ' runs/attribute_judges_DATASET_SIZE, with a folder for each judge.',
     group='output',
   )
 
@@ -81,7 +82,7 @@ def _judge_classes(config):
 
 
 def _judge_faces(config):
-  """Shows the accuracy of a judge of faces for each attribute."""
+  """Shows the accuracy of both judges of faces for each attribute."""
   load = functools.partial(
     registry.load,
     config.dataset,
@@ -92,26 +93,22 @@ def _judge_faces(config):
   )
   data = load('train')
   selection = load('held_out' if config.face.held_out else 'validation')
-  judge = session.restore_or_train_faces(
-    config.workdir,
-    data,
-    selection,
-    config.judge,
-    seed=config.seed,
-    batch_size=config.batch_size,
-  )
-  progress.say(
-    f'{"attribute":20} accuracy  balanced, on the {selection.split} split'
-  )
-  for name, accuracy, balanced in zip(
-    judge.attribute_names, judge.accuracy, judge.balanced_accuracy
-  ):
-    progress.say(f'{name:20} {accuracy:8.2%}  {balanced:8.2%}')
-  progress.say(
-    f'mean {np.mean(judge.accuracy):.2%}, balanced'
-    f' {np.mean(judge.balanced_accuracy):.2%}, epoch {judge.best_epoch} of'
-    f' {judge.epochs}'
-  )
+  for judge in session.restore_or_train_faces(
+      config.workdir, data, selection, config.judge, seed=config.seed,
+      batch_size=config.batch_size,
+  ):  # fmt: skip
+    progress.say(
+      f'{judge.kind:20} accuracy  balanced, on the {selection.split} split'
+    )
+    for name, accuracy, balanced in zip(
+      judge.attribute_names, judge.accuracy, judge.balanced_accuracy
+    ):
+      progress.say(f'{name:20} {accuracy:8.2%}  {balanced:8.2%}')
+    progress.say(
+      f'mean {np.mean(judge.accuracy):.2%}, balanced'
+      f' {np.mean(judge.balanced_accuracy):.2%}, epoch {judge.best_epoch} of'
+      f' {judge.epochs}'
+    )
 
 
 if __name__ == '__main__':

@@ -25,6 +25,7 @@ from experiments import progress
 from jacsup_jax.core import config
 from jacsup_jax.core import errors
 from jacsup_jax.data import files
+from jacsup_jax.evaluation import judges
 from jacsup_jax.runs import signals
 
 # Runs by scale, parents first: name of the flagfile and of the work directory
@@ -164,8 +165,7 @@ def read_rows(paths: Sequence[pathlib.Path]) -> list[dict[str, Any]]:
   rows, first = {}, None
   for path in paths:
     results = files.read_json(path / 'results.json')
-    judge = results.get('judge') or results.get('judges') or {}
-    measured = results['protocol'], judge.get('sha256')
+    measured = results['protocol'], judges.list_hashes(results)
     first = first or (path, measured)
     if measured != first[1]:
       raise errors.InputError(

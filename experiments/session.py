@@ -177,26 +177,33 @@ def restore_or_train_faces(
   selection: registry.Dataset,
   sizes: judges.JudgeConfig,
   **settings: Any,
-) -> Any:
-  """Restores the judge of a set of faces, or trains and saves one.
+) -> tuple[Any, ...]:
+  """Restores a judge of faces of each kind, or trains and saves them.
 
-  Its epoch is chosen on the selection. One that is there must have these sizes
-  and the other settings of `attribute_judges.train`, if any of these are given.
+  Their epochs are chosen on the selection. Those that are there must have these
+  sizes and the other settings of `attribute_judges.train`, if any of these are
+  given.
   """
   # Imported here: experiments of classes do not need it.
   from jacsup_jax.evaluation import attribute_judges
 
-  directory = directory or attribute_judges.default_directory(
-    train.name, train.image_shape[0]
-  )
-  progress.announce(f'judge in {directory}, trained if missing')
-  if settings or not judges.exist(directory):
-    settings.setdefault('batch_size', min(judges.BATCH_SIZE, len(train)))
-    for name, value in dataclasses.asdict(sizes).items():
-      settings[name.removeprefix('judge_')] = value
-  return attribute_judges.restore_or_train(
-    directory, train, selection, report=progress.report_judge, **settings
-  )
+  usual = {'batch_size': min(judges.BATCH_SIZE, len(train))}
+  for name, value in dataclasses.asdict(sizes).items():
+    usual[name.removeprefix('judge_')] = value
+  found = []
+  for kind in attribute_judges.KINDS:
+    own = attribute_judges.default_directory(
+      train.name, train.image_shape[0], kind
+    )
+    own = own if directory is None else directory / kind
+    progress.announce(f'{kind} judge in {own}, trained if missing')
+    wanted = usual | settings if settings or not judges.exist(own) else {}
+    judge = attribute_judges.restore_or_train(
+        own, train, selection, kind=kind, report=progress.report_judge,
+        **wanted,
+    )  # fmt: skip
+    found.append(judge)
+  return tuple(found)
 
 
 def begin(

@@ -21,6 +21,7 @@ Int = int | jax.Array
 # Folded into the seed, one number for each use, so that they are independent.
 _ORDER_STREAM, _SWAP_STREAM, _MIRROR_STREAM = 0, 1, 2
 _DROPOUT_STREAM, _NEIGHBOR_STREAM, _NOISE_STREAM = 3, 4, 5
+_SHIFT_STREAM, _BLUR_STREAM = 6, 7
 
 
 def count_steps(num_examples: int, batch_size: int) -> int:
@@ -85,6 +86,18 @@ def step_mirror(seed: Int, step: Int, batch_size: int) -> jax.Array:
   return jax.random.bernoulli(key, 0.5, (batch_size,))
 
 
+def step_shifts(seed: Int, step: Int, batch_size: int, limit: int) -> jax.Array:
+  """Draws how far images are shifted, `[B, 2]` int32 in [-limit, limit]."""
+  key = _stream_key(seed, _SHIFT_STREAM, step)
+  return jax.random.randint(key, (batch_size, 2), -limit, limit + 1)
+
+
+def step_blur(seed: Int, step: Int, batch_size: int) -> jax.Array:
+  """Draws which images are blurred, `[B]` bool, each with chance 1/2."""
+  key = _stream_key(seed, _BLUR_STREAM, step)
+  return jax.random.bernoulli(key, 0.5, (batch_size,))
+
+
 def step_dropout(
   seed: Int, step: Int, batch_size: int, num_units: int
 ) -> jax.Array:
@@ -103,6 +116,36 @@ def mirror(images: jax.Array, flags: jax.Array) -> jax.Array:
   chex.assert_rank([images, flags], [4, 1])
   chex.assert_equal_shape_prefix([images, flags], 1)
   return jnp.where(flags[:, None, None, None], images[:, :, ::-1], images)
+
+
+def shift(images: jax.Array, shifts: jax.Array) -> jax.Array:
+  """Moves images `[B, H, W, C]` by `[B, 2]` pixels, down and to the right.
+
+  The pixels of the border are repeated.
+  """
+  chex.assert_rank([images, shifts], [4, 2])
+  chex.assert_equal_shape_prefix([images, shifts], 1)
+  _, height, width, _ = images.shape
+
+  def shift_one(image, offset):
+    rows = jnp.clip(jnp.arange(height) - offset[0], 0, height - 1)
+    columns = jnp.clip(jnp.arange(width) - offset[1], 0, width - 1)
+    return image[rows][:, columns]
+
+  return jax.vmap(shift_one)(images, shifts)
+
+
+def blur(images: jax.Array, flags: jax.Array) -> jax.Array:
+  """Blurs float images `[B, H, W, C]` with a flag of `[B]` set.
+
+  The kernel is binomial, [1, 2, 1] / 4 each way; the border is repeated.
+  """
+  chex.assert_rank([images, flags], [4, 1])
+  chex.assert_equal_shape_prefix([images, flags], 1)
+  padded = jnp.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)), 'edge')
+  rows = (padded[:, :-2] + 2 * padded[:, 1:-1] + padded[:, 2:]) / 4
+  blurred = (rows[:, :, :-2] + 2 * rows[:, :, 1:-1] + rows[:, :, 2:]) / 4
+  return jnp.where(flags[:, None, None, None], blurred, images)
 
 
 def to_float(images: jax.Array) -> jax.Array:

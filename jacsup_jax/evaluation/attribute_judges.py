@@ -1,14 +1,16 @@
 """Face judges: classifiers that say which attributes an image shows.
 
-Kept at its best epoch on other images than it is trained on, and stored with
-its accuracy there, attribute by attribute: a flip says little where it errs.
+There are two kinds, of different architectures, as a flip is worth what an
+independent judge confirms. Each is kept at its best epoch on other images than
+it is trained on, and stored with its accuracy there, attribute by attribute: a
+flip says little where it errs.
 """
 
 from collections.abc import Callable
 import dataclasses
 import functools
 import os
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple, get_args
 
 from flax import linen as nn
 import jax
@@ -27,7 +29,9 @@ from jacsup_jax.models import classifiers
 
 # `classify(images) -> [B, K]` in {-1, +1}, of images in [-1, 1].
 ClassifyFn = Callable[[jax.Array], jax.Array]
+Kind = Literal['strided', 'residual']
 
+KINDS: tuple[Kind, ...] = get_args(Kind)
 BATCH_SIZE = 64
 _CHUNK_IMAGES = 4096  # read at once of a data set that is not in memory
 
@@ -61,6 +65,7 @@ class AttributeJudge:
   """A trained judge of K attributes, in order, on `[S, S, 3]` in [-1, 1]."""
 
   tree: ClassVar[str] = 'variables'
+  kind: Kind
   attribute_names: tuple[str, ...]
   image_size: int
   dataset: str
@@ -71,7 +76,7 @@ class AttributeJudge:
   batch_size: int
   first_width: int
   last_width: int
-  hidden: int
+  hidden: int  # unused by a residual judge
   # By attribute, on the selection split.
   accuracy: tuple[float, ...] = ()
   balanced_accuracy: tuple[float, ...] = ()
@@ -79,16 +84,20 @@ class AttributeJudge:
   variables: codes.Variables = dataclasses.field(default_factory=dict)
 
   @property
-  def module(self) -> classifiers.AttributeJudge:
+  def module(self) -> nn.Module:
     """The network."""
-    sizes = self.image_size, self.first_width, self.last_width, self.hidden
-    return classifiers.AttributeJudge(len(self.attribute_names), *sizes)
+    sizes = self.image_size, self.first_width, self.last_width
+    sizes = len(self.attribute_names), *sizes
+    if self.kind == 'residual':
+      return classifiers.ResidualAttributeJudge(*sizes)
+    return classifiers.AttributeJudge(*sizes, self.hidden)
 
   def describe(self) -> dict[str, Any]:
     """Returns what identifies the judge, for results.json."""
     names = (
-        'dataset', 'fingerprint', 'attribute_names', 'image_size', 'seed',
-        'epochs', 'best_epoch', 'accuracy', 'balanced_accuracy', 'sha256',
+        'kind', 'dataset', 'fingerprint', 'attribute_names', 'image_size',
+        'seed', 'epochs', 'best_epoch', 'accuracy', 'balanced_accuracy',
+        'sha256',
     )  # fmt: skip
     return {name: getattr(self, name) for name in names}
 
@@ -136,9 +145,9 @@ def compute_accuracy(
   return jax.tree.map(lambda *x: sum(np.asarray(n) for n in x), *counts)
 
 
-def default_directory(dataset: str, image_size: int) -> str:
-  """Returns the default directory of the judge of a data set."""
-  return f'runs/attribute_judge_{dataset}_{image_size}'
+def default_directory(dataset: str, image_size: int, kind: Kind) -> str:
+  """Returns the default directory of a judge of a data set."""
+  return f'runs/attribute_judges_{dataset}_{image_size}/{kind}'
 
 
 def restore_or_train(
@@ -146,17 +155,20 @@ def restore_or_train(
   data: registry.Dataset,
   selection: registry.Dataset,
   *,
+  kind: Kind,
   report: judges.Report | None = None,
   **settings: Any,
 ) -> AttributeJudge:
   """Restores the judge of a directory, or trains and saves one by `train`.
 
-  InputError if an existing judge is for other data or of other settings.
+  InputError if an existing judge is for other data, of another kind, or of
+  other settings.
   """
   return judges.restore_or_make(
     directory,
     AttributeJudge,
-    lambda: train(data, selection, report=report, **settings),
+    lambda: train(data, selection, kind=kind, report=report, **settings),
+    kind=kind,
     attribute_names=data.attribute_names,
     image_size=data.image_shape[0],
     dataset=data.name,
@@ -169,6 +181,7 @@ def train(
   data: registry.Dataset,
   selection: registry.Dataset,
   *,
+  kind: Kind,
   seed: int = 0,
   epochs: int = 10,
   batch_size: int = 128,
@@ -180,10 +193,14 @@ def train(
   """Trains a judge and keeps its best epoch.
 
   Sigmoid cross-entropy, averaged over attributes; Adam with a learning rate
-  that falls from 1e-3 to 0 by a cosine; images mirrored with chance 1/2. The
-  best epoch, the first of equals, has the highest accuracy on the selection.
-  InputError if the two data sets differ in attributes.
+  that falls from 1e-3 to 0 by a cosine. Images are mirrored with chance 1/2,
+  shifted by up to S / 16 pixels, and blurred with chance 1/2, so that a judge
+  does not go by noise that autoencoders blur. The best epoch, the first of
+  equals, has the highest accuracy on the selection. InputError for an unknown
+  kind, or if the two data sets differ in attributes.
   """
+  if kind not in KINDS:
+    raise errors.InputError(f'{kind=}; accepted: {", ".join(KINDS)}.')
   if data.attribute_names != selection.attribute_names:
     raise errors.InputError(
       f'{data.split} has the attributes {", ".join(data.attribute_names)},'
@@ -191,8 +208,9 @@ def train(
       ' accepted: the same.'
     )
   best = AttributeJudge(
-      data.attribute_names, data.image_shape[0], data.name, data.fingerprint,
-      seed, epochs, 0, batch_size, first_width, last_width, hidden,
+      kind, data.attribute_names, data.image_shape[0], data.name,
+      data.fingerprint, seed, epochs, 0, batch_size, first_width, last_width,
+      hidden,
   )  # fmt: skip
   best_accuracy = -1.0
   for epoch, (variables, loss) in enumerate(_train_epochs(best, data), start=1):
@@ -212,6 +230,20 @@ def train(
     if report is not None:
       report(epoch, epochs, {'loss': loss, 'accuracy': accuracy})
   return dataclasses.replace(best, sha256=codes.hash_tree(best.variables))
+
+
+def augment(
+  images: jax.Array, seed: batches.Int, step: batches.Int
+) -> jax.Array:
+  """Mirrors, shifts and blurs `[B, S, S, 3]` uint8 images as `train` does.
+
+  Returns float32 in [-1, 1], a function of (images, seed, step).
+  """
+  count, size = images.shape[:2]
+  images = batches.mirror(images, batches.step_mirror(seed, step, count))
+  shifts = batches.step_shifts(seed, step, count, size // 16)
+  images = batches.to_signed_float(batches.shift(images, shifts))
+  return batches.blur(images, batches.step_blur(seed, step, count))
 
 
 def _train_epochs(judge, data):
@@ -241,11 +273,9 @@ def _train_epochs(judge, data):
 
 
 def _compute_loss(module, seed, params, batch_stats, step, images, labels):
-  mirror = batches.step_mirror(seed, step, images.shape[0])
-  mirrored = batches.mirror(images, mirror)
   logits, updated = module.apply(
     {'params': params, 'batch_stats': batch_stats},
-    batches.to_signed_float(mirrored),
+    augment(images, seed, step),
     train=True,
     mutable=['batch_stats'],
   )

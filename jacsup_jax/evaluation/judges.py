@@ -4,7 +4,7 @@ A class judge says which digit, or other class, an image is. They are an
 ensemble over seeds, and every score is a mean over them.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 import dataclasses
 import functools
 import json
@@ -52,7 +52,9 @@ class JudgeConfig(config.Options):
     32, 'Channels of layer 1 of a face judge; each next has twice as many.'
   )
   judge_last_width: int = _face_width(512, 'Most channels of a layer of it.')
-  judge_hidden: int = _face_width(512, 'Units of the dense layer of it.')
+  judge_hidden: int = _face_width(
+    512, 'Units of the dense layer of a strided face judge.'
+  )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -254,18 +256,16 @@ def save(directory: str | os.PathLike[str], judges: Any) -> None:
   )
 
 
-def restore(
-  directory: str | os.PathLike[str], kind: type, **wanted: Any
-) -> Any:
-  """Restores judges of a kind; `wanted` is what their fields must be.
+def restore(directory: str | os.PathLike[str], cls: type, **wanted: Any) -> Any:
+  """Restores judges of a class; `wanted` is what their fields must be.
 
-  InputError if the file is missing, damaged, or has judges of another kind or
-  with other fields.
+  InputError if the file is missing, damaged, or has judges of another class
+  or with other fields.
   """
   import safetensors
 
   path = pathlib.Path(directory) / _NAME
-  names = {field.name for field in dataclasses.fields(kind)} - {kind.tree}
+  names = {field.name for field in dataclasses.fields(cls)} - {cls.tree}
   try:
     with safetensors.safe_open(path, 'numpy') as file:
       described = json.loads((file.metadata() or {}).get('judges', '{}'))
@@ -278,7 +278,7 @@ def restore(
   if set(described) != names:
     raise errors.InputError(
       f'{path} describes {", ".join(sorted(described)) or "nothing"}, which'
-      f' is not {kind.__name__}; accepted: {", ".join(sorted(names))}.'
+      f' is not {cls.__name__}; accepted: {", ".join(sorted(names))}.'
     )
   for name, value in described.items():
     if isinstance(value, list):
@@ -290,18 +290,18 @@ def restore(
         f' accepted: one for {value}, or another directory.'
       )
   tree = traverse_util.unflatten_dict(arrays, sep='/')
-  return kind(**described, **{kind.tree: tree})
+  return cls(**described, **{cls.tree: tree})
 
 
 def restore_or_make(
   directory: str | os.PathLike[str],
-  kind: type,
+  cls: type,
   make: Callable[[], Any],
   **wanted: Any,
 ) -> Any:
-  """Restores the judges of a kind in a directory, or makes and saves them."""
+  """Restores the judges of a class in a directory, or makes and saves them."""
   if exist(directory):
-    return restore(directory, kind, **wanted)
+    return restore(directory, cls, **wanted)
   directory = pathlib.Path(directory)
   files.check_writable(str(directory), directory)
   if directory.is_dir() and any(directory.iterdir()):
@@ -312,6 +312,14 @@ def restore_or_make(
   judges = make()
   save(directory, judges)
   return judges
+
+
+def list_hashes(results: Mapping[str, Any]) -> list[str]:
+  """Lists the hashes of the judges that results.json describes."""
+  described = results.get('judges', [])
+  if isinstance(described, Mapping):  # an ensemble of class judges
+    described = [described]
+  return [judge['sha256'] for judge in described]
 
 
 def make_optimizer(num_steps: int) -> optax.GradientTransformation:

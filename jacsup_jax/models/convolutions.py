@@ -1,5 +1,6 @@
-"""Strided 4x4 convolutions as primitives, in the fastest form of a platform.
+"""Convolutions whose derivatives are fast on each platform.
 
+`same` is a 3x3 convolution of stride 1. Strided 4x4 ones are primitives:
 `down` has stride 2 and padding 1; `up` is its adjoint. With the gradient of
 their kernel they are the three derivatives of <down(x, kernel), y>: the
 derivative of any of them is another one. Differentiating one form is slow: XLA

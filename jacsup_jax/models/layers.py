@@ -228,9 +228,7 @@ class PoolBlock(nn.Module):
     x = nn.relu(x) if self.activate else x
     if self.is_code:
       return jnp.mean(widen(x), axis=(1, 2))[:, : self.features]
-    batch, height, width, channels = x.shape
-    blocks = x.reshape(batch, height // 2, 2, width // 2, 2, channels)
-    return jnp.mean(blocks, axis=(2, 4))
+    return average_pool(x)
 
 
 class UpConvolution(nn.Module):
@@ -281,6 +279,13 @@ def widen(x: jax.Array) -> jax.Array:
 def leaky_relu(x: jax.Array) -> jax.Array:
   """Computes the activation of encoders and judges, of slope 0.2."""
   return nn.leaky_relu(x, 0.2)
+
+
+def average_pool(x: jax.Array) -> jax.Array:
+  """Averages 2x2 pixels: `[B, H, W, C]` -> `[B, H / 2, W / 2, C]`."""
+  batch, height, width, channels = x.shape
+  blocks = x.reshape(batch, height // 2, 2, width // 2, 2, channels)
+  return jnp.mean(blocks, axis=(2, 4))
 
 
 def doubled_widths(first: int, last: int, depth: int) -> tuple[int, ...]:

@@ -88,6 +88,8 @@ def test_swap_partners_are_permutations():
     lambda seed, count: batches.epoch_indices(seed, count, 60, 6),
     lambda seed, count: batches.step_permutations(seed, count, 60, 1),
     lambda seed, count: batches.step_mirror(seed, count, 60),
+    lambda seed, count: batches.step_shifts(seed, count, 60, 4),
+    lambda seed, count: batches.step_blur(seed, count, 60),
     lambda seed, count: batches.step_dropout(seed, count, 60, 2),
     lambda seed, count: batches.step_neighbors(seed, count, 60, 9),
     lambda seed, count: batches.step_noise(seed, count, (60, 2)),
@@ -110,6 +112,37 @@ def test_draws_are_those_of_published_runs():
   mirrored = batches.step_mirror(7, 1, 6).tolist()
   assert mirrored == [False, True, True, True, True, True]
   assert batches.step_neighbors(7, 1, 6, 5).tolist() == [0, 2, 0, 0, 1, 0]
+
+
+def test_shifts_reach_their_limits():
+  shifts = np.asarray(batches.step_shifts(7, 1, 200, 2))
+  assert shifts.shape == (200, 2)
+  for own in shifts.T:
+    assert set(own.tolist()) == {-2, -1, 0, 1, 2}
+  assert not np.any(batches.step_shifts(7, 1, 60, 0))
+
+
+def test_images_are_shifted_and_their_border_repeated():
+  image = np.arange(9, dtype=np.uint8).reshape(1, 3, 3, 1)
+  images = np.concatenate([image] * 3)
+  shifted = batches.shift(images, np.array([[0, 0], [1, 0], [-1, 2]]))
+  assert shifted.dtype == jnp.uint8
+  np.testing.assert_array_equal(shifted[..., 0], [
+      [[0, 1, 2], [3, 4, 5], [6, 7, 8]],
+      [[0, 1, 2], [0, 1, 2], [3, 4, 5]],  # one down
+      [[3, 3, 3], [6, 6, 6], [6, 6, 6]],  # one up, two to the right
+  ])  # fmt: skip
+
+
+def test_flagged_images_are_blurred():
+  image = np.zeros((2, 3, 3, 1), np.float32)
+  image[:, 1, 0] = 16
+  plain, blurred = batches.blur(image, np.array([False, True]))
+  np.testing.assert_array_equal(plain, image[0])
+  # The border repeats the pixel: (1 + 2) / 4 of it stay in its column.
+  np.testing.assert_array_equal(
+    blurred[..., 0], [[3, 1, 0], [6, 2, 0], [3, 1, 0]]
+  )
 
 
 def test_order_and_partners_are_different_draws():

@@ -3,26 +3,15 @@
 import dataclasses
 import functools
 
-from flax import linen as nn
 import jax
 import numpy as np
 import pytest
 
+from jacsup_jax.core import codes
 from jacsup_jax.core import errors
+from jacsup_jax.data import batches
 from jacsup_jax.data import registry
 from jacsup_jax.evaluation import attribute_judges
-
-
-class Network(nn.Module):
-  """Instead of convolutions, whose training takes long to compile."""
-
-  image_shape = (8, 8, 3)
-
-  @nn.compact
-  def __call__(self, images, train=False):
-    x = nn.Dense(8)(images.reshape(len(images), -1))
-    x = nn.relu(nn.BatchNorm(not train, momentum=0.9)(x))
-    return nn.Dense(2)(x)
 
 
 @pytest.fixture(scope='module')
@@ -41,15 +30,15 @@ def faces():
   ]
 
 
-@pytest.fixture(scope='module')
-def trained(faces):
+@pytest.fixture(scope='module', params=attribute_judges.KINDS)
+def trained(faces, request):
   """A small judge, and the reports of its training."""
   reports = []
-  report = lambda *args: reports.append(args)
-  with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(attribute_judges.AttributeJudge, 'module', Network())
-    settings = {'epochs': 8, 'batch_size': 16, 'report': report}
-    yield attribute_judges.train(*faces, **settings), reports
+  face_judge = attribute_judges.train(
+      *faces, kind=request.param, epochs=4, batch_size=16, first_width=4,
+      last_width=8, hidden=8, report=lambda *args: reports.append(args),
+  )  # fmt: skip
+  return face_judge, reports
 
 
 @pytest.fixture(scope='module')
@@ -76,7 +65,7 @@ def test_accuracy_is_that_of_numpy(face_judge, faces):
 
 def test_best_epoch_is_kept(trained):
   face_judge, reports = trained
-  assert [report[:2] for report in reports] == [(i, 8) for i in range(1, 9)]
+  assert [report[:2] for report in reports] == [(i, 4) for i in range(1, 5)]
   losses = [metrics['loss'] for _, _, metrics in reports]
   accuracies = [metrics['accuracy'] for _, _, metrics in reports]
   assert losses[-1] < losses[0]
@@ -103,17 +92,54 @@ def test_data_on_disk_are_read_in_parts(face_judge, faces, monkeypatch):
   assert counts.present[0] + counts.absent[0] == 96
 
 
-def test_other_data_are_refused(face_judge, faces, tmp_path, monkeypatch):
+def test_judge_is_restored_and_others_are_refused(
+  face_judge, faces, tmp_path, monkeypatch
+):
   monkeypatch.setattr(attribute_judges, 'train', lambda *a, **k: face_judge)
   make = functools.partial(attribute_judges.restore_or_train, tmp_path)
-  assert make(*faces) is face_judge
-  other = dataclasses.replace(faces[0], fingerprint='other')
+  kind = face_judge.kind
+  assert make(*faces, kind=kind) is face_judge
+  restored = make(*faces, kind=kind)
+  assert codes.hash_tree(restored.variables) == face_judge.sha256
+  assert restored.module == face_judge.module
+  assert restored.describe() == face_judge.describe()
+  [other] = {*attribute_judges.KINDS} - {kind}
+  with pytest.raises(errors.InputError, match=f'trained for kind {kind}; acc'):
+    make(*faces, kind=other)
+  changed = dataclasses.replace(faces[0], fingerprint='other')
   with pytest.raises(errors.InputError, match='trained for fingerprint'):
-    make(other, faces[1])
+    make(changed, faces[1], kind=kind)
+
+
+def test_unknown_kinds_and_other_attributes_are_refused(faces):
+  with pytest.raises(errors.InputError, match='accepted: strided, residual'):
+    attribute_judges.train(*faces, kind='deep')
   other = dataclasses.replace(faces[1], attribute_names=('Top', 'Bald'))
-  monkeypatch.undo()
   with pytest.raises(errors.InputError, match='Top, Bald'):
-    attribute_judges.train(faces[0], other)
+    attribute_judges.train(faces[0], other, kind='strided')
+
+
+def test_augmentation_is_that_of_its_draws():
+  images = np.random.default_rng(0).integers(0, 256, (16, 32, 32, 3), np.uint8)
+  augment = jax.jit(attribute_judges.augment)
+  found = np.asarray(augment(images, 3, 5))
+  np.testing.assert_array_equal(found, augment(images, 3, 5))
+  assert np.any(found != augment(images, 3, 6))
+  assert np.any(found != augment(images, 4, 5))
+  mirrored, shifts, blurred = (
+    np.asarray(draw(3, 5, 16, *limit))
+    for draw, *limit in (
+      (batches.step_mirror,),
+      (batches.step_shifts, 2),
+      (batches.step_blur,),
+    )
+  )
+  for i in np.flatnonzero(~blurred):
+    image = images[i, :, ::-1] if mirrored[i] else images[i]
+    padded = np.pad(image, ((2, 2), (2, 2), (0, 0)), 'edge')
+    down, right = 2 - shifts[i]
+    expected = padded[down : down + 32, right : right + 32] / 127.5 - 1
+    np.testing.assert_allclose(found[i], expected, atol=1e-6)
 
 
 def test_judge_is_at_chance_where_nothing_is_seen(face_judge, faces):

@@ -90,7 +90,9 @@ def test_a_run_of_faces_is_measured_again(celeba_run, root, invoke):
   found = json.loads(path.read_text())
   assert found['protocol'].startswith('train split, selection on validation')
   own = json.loads((celeba_run / 'results.json').read_text())
-  assert found['judge'] == own['judge']
+  assert found['judges'] == own['judges']
+  kinds = [judge['kind'] for judge in found['judges']]
+  assert kinds == ['strided', 'residual']
   assert [row['stage'] for row in found['rows']] == [
     row['stage'] for row in own['rows']
   ]
@@ -136,3 +138,24 @@ def test_judges_are_trained_once(mnist_run, digits, root, invoke):
   assert _snapshot(root / 'judges') == before
   own = json.loads((mnist_run / 'results.json').read_text())['judges']
   assert f'mean {np.mean(own["accuracy"]):.2%}' in out
+
+
+def test_judges_of_faces_are_trained_once(celeba_run, faces, root, invoke):
+  folder = root / 'face_judge'
+  before = _snapshot(folder)
+  assert {path.parent.name for path in before} == {'strided', 'residual'}
+  # The flags of the run, and a batch of all its images.
+  status, out, err = invoke(
+      judge.main, judge.Config(), '--dataset=celeba_folder',
+      f'--data_dir={faces}', '--image_size=8', '--batch_size=8',
+      '--judge_epochs=1', '--judge_first_width=4', '--judge_last_width=8',
+      '--judge_hidden=8', f'--workdir={folder}',
+  )  # fmt: skip
+  assert status == 0, err
+  assert _snapshot(folder) == before
+  lines = out.splitlines()
+  shown = [line.split()[0] for line in lines if 'accuracy' in line]
+  assert shown == ['strided', 'residual']
+  own = json.loads((celeba_run / 'results.json').read_text())['judges']
+  for found in own:
+    assert f'mean {np.mean(found["accuracy"]):.2%}' in out

@@ -150,7 +150,9 @@ def test_sizes_of_svhn_are_multiples_and_of_faces_powers_of_two():
   for shape in ((28, 28, 1), (32, 12, 3), (0, 16, 3), (4, 4, 3)):
     with pytest.raises(errors.InputError, match='multiples of 8'):
       _svhn(image_shape=shape)
-  for make in (_faces, classifiers.AttributeJudge):
+  for make in (
+    _faces, classifiers.AttributeJudge, classifiers.ResidualAttributeJudge
+  ):  # fmt: skip
     with pytest.raises(errors.InputError, match='size=12: accepted'):
       make(2, image_size=12)
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from jacsup_jax.models import convolutions
+from jacsup_jax.models import residual
 
 # Batch, height, width, channels in and out; factors of `up`. Maps that the CPU
 # computes as products, and two that it does not.
@@ -113,6 +114,22 @@ def test_derivatives_of_second_order_are_those_of_lax(sizes):
     rtol=1e-3,
     atol=1e-3,
   )
+
+
+def test_gradients_of_3x3_convolutions_are_those_of_lax():
+  x, kernel, y = _random(2, 4, 6, 3), _random(3, 3, 3, 5), _random(2, 4, 6, 5)
+
+  def natively(x, kernel):
+    return jax.lax.conv_general_dilated(
+      x, kernel, (1, 1), 'SAME', dimension_numbers=('NHWC', 'HWIO', 'NHWC')
+    )
+
+  found, wanted = (
+    jax.jit(lambda y, f=f: jax.vjp(f, x, kernel)[1](y))(y)
+    for f in (residual.same, natively)
+  )
+  for one, other in zip(found, wanted, strict=True):
+    np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4)
 
 
 def test_keep_is_the_identity_and_so_is_its_derivative():

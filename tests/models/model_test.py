@@ -23,6 +23,7 @@ MODULES = [
 JUDGES = [
   classifiers.MlpJudge(10, (8,), 0.1, (4, 4, 1)),
   classifiers.AttributeJudge(5, 16, 4, 8, 6),
+  classifiers.ResidualAttributeJudge(5, 16, 4, 8),
 ]
 
 
