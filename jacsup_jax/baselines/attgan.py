@@ -219,7 +219,7 @@ def discriminator_objective(
   module: nn.Module,
   weights: AttGanLossWeights,
 ) -> tuple[jax.Array, codes.Metrics]:
-  """Computes the discriminator's objective, eq. (9) of He et al. (2019).
+  """Computes the discriminator's whole objective of He et al. (2019).
 
   The publication sums over the attributes; its weights belong to their mean, as
   in the released code.
@@ -245,7 +245,7 @@ def autoencoder_objective(
   module: nn.Module,
   weights: AttGanLossWeights,
 ) -> objectives.Result:
-  """Computes the autoencoder's objective, eq. (8) of He et al. (2019).
+  """Computes the autoencoder's whole objective of He et al. (2019).
 
   The reconstruction error is absolute, here as the mean over pixels.
   """

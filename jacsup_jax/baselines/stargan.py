@@ -144,6 +144,10 @@ class StarGan(autoencoders.FaceMethods):
   is the generator, and `nuisance_channels` has no effect. The published width
   is 64, for both networks, labels are 0 and 1, and images are 128x128, of
   which the discriminator has six layers. `last_width` is the discriminator's.
+
+  As published, an image decoded with its own labels is tied to the image only
+  by the cycle, and of labels InstanceNorm keeps only what the zeros around a
+  constant channel make of it.
   """
 
   num_factors: int

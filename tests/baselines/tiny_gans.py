@@ -1,16 +1,24 @@
 """A linear model, and runs on tiny faces, for the tests of adversaries."""
 
+import functools
+
+import chex
 from flax import linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jacsup_jax.baselines import wasserstein
 from jacsup_jax.core import codes
 from jacsup_jax.core import config
+from jacsup_jax.data import batches
 from jacsup_jax.data import drawn_faces
 from jacsup_jax.data import registry
-from jacsup_jax.training import attributes
+from jacsup_jax.models import autoencoders
+from jacsup_jax.models import model as models
+from jacsup_jax.training import attribute_steps
 from jacsup_jax.training import objectives
+from jacsup_jax.training import steps
 
 NAMES = ('Pale_Skin', 'Wearing_Hat')
 _RANDOM = np.random.default_rng(0)
@@ -85,6 +93,28 @@ def compute_terms():
   }
 
 
+def check_objectives(baseline, weights, terms, autoencoder, discriminator):
+  """Compares both objectives with terms, and with their weights by name."""
+  options = {'module': MODULE, 'weights': weights}
+  loss, (found, _) = baseline.autoencoder_objective(
+    PARAMS, {}, INPUTS, **options
+  )
+  _check_terms(found, 'loss', loss, terms, autoencoder)
+  edited = wasserstein.edit(PARAMS, {}, INPUTS, MODULE)[2]
+  loss, found = baseline.discriminator_objective(
+    PARAMS, INPUTS, edited, **options
+  )
+  _check_terms(found, 'discriminator', loss, terms, discriminator)
+
+
+def _check_terms(found, name, loss, terms, weights):
+  total = sum(weights[term] * terms[term] for term in weights)
+  expected = {term: terms[term] for term in weights} | {name: total}
+  assert found[name] == loss and found.keys() == expected.keys()
+  for term, value in expected.items():
+    np.testing.assert_allclose(found[term], value, rtol=1e-4, err_msg=term)
+
+
 def draw(split, count):
   """Draws faces of 8x8 pixels, means of 8x8 each."""
   columns = [drawn_faces.ATTRIBUTES.index(name) for name in NAMES]
@@ -95,14 +125,75 @@ def draw(split, count):
   return registry.Dataset('drawn', split, small, labels, attribute_names=NAMES)
 
 
-def make_run(module, weights, steps_type, learning_rate):
-  """Returns the first state of a run of 16 steps an epoch, and its epochs."""
-  flags = attributes.AttributesConfig(
-    batch_size=16, learning_rate=learning_rate, adam_b1=0.5
+def make_run(module, weights, steps_type):
+  """Returns a first state, and a function that takes a number of steps.
+
+  The learning rate is ten times the published: there are few steps.
+  """
+  optimization = config.Optimization(
+    learning_rate=2e-3, adam_b1=0.5, weight_decay=0.0
   )
-  recipe = attributes.Attributes(
-    flags, lambda dim: module, draw('train', 256), steps_type
-  )
-  stage = config.Stage('gan', 'gan', None, module.nuisance_dim, 1, weights)
-  module, state = recipe.create(stage, {})
-  return state, recipe.make_epoch(stage, module, {})
+  optimizer = steps.make_optimizer(optimization)
+  gan_steps = steps_type(module, None, weights, optimization, batch_size=16)
+  dataset = draw('train', 320)
+  constants = attribute_steps.FaceConstants(jnp.int32(0), None, None)
+
+  @jax.jit
+  def step(state):
+    rows = (16 * state.step + jnp.arange(16)) % len(dataset)
+    images, labels = map(jnp.asarray, (dataset.images, dataset.labels))
+    data = attribute_steps.FaceData(images[rows], labels[rows])
+    inputs = gan_steps.make_inputs(state.step, data, constants)
+    options = {'module': module, 'weights': weights, 'optimizer': optimizer}
+    return gan_steps.train_step(state, inputs, **options)[0]
+
+  def take_steps(state, count):
+    for _ in range(count):
+      state = step(state)
+    return jax.device_get(state)
+
+  variables = autoencoders.init_variables(module, 0)
+  state = attribute_steps.create_train_state(variables, optimizer)
+  return jax.device_get(state), take_steps
+
+
+def _is_changed(tree, other):
+  changes = jax.tree.map(lambda a, b: np.any(a != b), tree, other)
+  return any(jax.tree.leaves(changes))
+
+
+def check_steps(first, take_steps):
+  """Checks which parts are trained, and that interruptions change nothing."""
+  before = take_steps(first, 4)  # No turn of the autoencoder yet.
+  for part in first.params:
+    is_changed = _is_changed(before.params[part], first.params[part])
+    assert is_changed == (part == 'discriminator')
+  after = take_steps(before, 1)
+  for part in first.params:
+    assert _is_changed(after.params[part], before.params[part])
+  chex.assert_trees_all_equal(take_steps(after, 6), take_steps(first, 11))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def edit(module, state, images, labels, strength):
+  """Returns a code, and the image and logits of `strength` times its labels."""
+  model = models.Model(module, state.params, state.batch_stats)
+  code = model.encode(images, labels)
+  edited = model.decode(code._replace(factors=strength * code.factors))
+  logits = module.apply(model.variables, edited, method='discriminate')[1]
+  return code, edited, logits
+
+
+def check_edits(module, state):
+  """Checks that reconstructions show labels, and edits their opposites."""
+  data = draw('test', 64)
+  images = batches.to_signed_float(jnp.asarray(data.images))
+  labels = jnp.asarray(data.labels)
+  code, *same = edit(module, state, images, labels, 1.0)
+  np.testing.assert_array_equal(code.factors, labels)
+  _, *opposite = edit(module, state, images, labels, -1.0)
+  _, *strong = edit(module, state, images, labels, -3.0)
+  assert np.mean(labels * same[1] > labels * opposite[1]) > 0.9
+  distance = lambda other: np.mean(np.abs(other[0] - same[0]))
+  assert 0.01 < distance(opposite) < distance(strong)
+  return images, code, same[0]
