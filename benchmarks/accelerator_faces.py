@@ -265,14 +265,10 @@ def _measure(records, sizes, judges, selection, data, name, model):
     return
 
   def measure():
-    return attribute_flips.measure(
-      model,
-      judges,
-      selection,
-      data,
-      strengths=sizes.strengths,
-      selection_images=sizes.selection_images,
+    chosen = attribute_flips.choose_strengths(
+      model, judges, selection, sizes.strengths, sizes.selection_images
     )
+    return attribute_flips.measure(model, judges, chosen, data)
 
   records.measure(f'faces/{name}', measure)
 

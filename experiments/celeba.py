@@ -26,6 +26,7 @@ from jacsup_jax.core import config as config_lib
 from jacsup_jax.core import errors
 from jacsup_jax.data import registry
 from jacsup_jax.evaluation import attribute_flips
+from jacsup_jax.evaluation import edit_truth
 from jacsup_jax.evaluation import judges
 from jacsup_jax.evaluation import reconstruction
 from jacsup_jax.evaluation import tables
@@ -129,10 +130,18 @@ def train_and_evaluate(
     rows, trained = [], session.by_seed([*given, *trained])
     random = make_module(config, data.labels.shape[1], chain.nuisance_dims[0])
     for model in session.add_random(trained, lambda own: own[0], random):
-      measured = attribute_flips.measure(
-          model.model, face_judges, selection, data,
-          strengths, config.model.selection_images,
+      chosen = attribute_flips.choose_strengths(
+          model.model, face_judges, selection, strengths,
+          config.model.selection_images,
       )  # fmt: skip
+      measured = attribute_flips.measure(
+        model.model, face_judges, chosen, data, config.model.edit_images
+      )
+      if data.name == registry.DEFAULT_FACES:  # The truth is known.
+        values = measured['edit_values_by_attribute']
+        measured |= edit_truth.measure(
+          model.model, data.attribute_names, values, split
+        )
       rows.append(session.describe(model) | measured)
     progress.say(tables.format_attributes(rows))
     about = f'{split} split, selection on {chosen_on}'

@@ -65,14 +65,19 @@ class Config(config.Options, group='data'):
   )
   dataset: str | None = config.option(
     None,
-    'Data set to measure on; default: that of the run, as always for faces,'
-    ' whose alpha is chosen on it.',
+    'Data set to measure on; default: that of the run, as always for faces.',
   )
   data_dir: pathlib.Path | None = config.option(
     None, 'Where the data are; default: where the run found them.'
   )
   split: Literal['test', 'validation', 'train'] = config.option(
     'test', 'Part of the data set.'
+  )
+  choose_strength: bool = config.option(
+    False,
+    'Choose the strengths of edits of faces anew, instead of those that the'
+    ' finished run chose.',
+    group='what',
   )
   judge_workdir: pathlib.Path | None = config.option(
     None,
@@ -193,37 +198,48 @@ def _measure_classes(config, run, models, is_own):
 
 
 def _measure_faces(config, run, models):
-  """Measures attribute flips, with alpha chosen on the selection split."""
+  """Measures attribute flips, with the strengths of the run or new ones."""
   own = run.manifest['dataset']
   chosen_on = session.choose_selection_split(
     run.config.get('eval_split', 'test'), run.config.get('held_out', 0)
   )
+  recorded = {
+    row['stage']: row
+    for row in (run.results or {}).get('rows', ())
+    if 'edit_values_by_attribute' in row and not config.choose_strength
+  }
   if config.dataset not in (None, own['name']) or config.split == chosen_on:
     raise errors.InputError(
-      f'--dataset={config.dataset} --split={config.split}: alpha of the run'
-      f' in {run.path} is chosen on {chosen_on} of {own["name"]}; accepted:'
-      ' another split of the same data.'
+      f'--dataset={config.dataset} --split={config.split}: strengths of the run'
+      f' in {run.path} are chosen on {chosen_on} of {own["name"]}; accepted:'
+      ' another split of the same data set, of any --data_dir.'
     )
   size = models[0].module.image_shape[0]
   face_judges = _restore_face_judges(config.judge_workdir, own, size)
   judged_by = {'judges': [judge.describe() for judge in face_judges]}
   _compare_judges(run, judged_by)
-  data, selection = (
-    run.load_data(split, config.data_dir) for split in (config.split, chosen_on)
-  )
+  data = run.load_data(config.split, config.data_dir)
   models = session.add_random(models, lambda own: own[0])
-  strengths = tuple(run.config.get('strengths', attribute_flips.STRENGTHS))
+  alphas = tuple(run.config.get('strengths', attribute_flips.STRENGTHS))
   count = run.config.get('selection_images')
-  rows = [
-    session.describe(model)
-    | attribute_flips.measure(
-      model.model, face_judges, selection, data, strengths, count
-    )
-    for model in models
-  ]
+  selection, rows = None, []
+  for model in models:
+    bound = model.model, face_judges
+    row = recorded.get(model.stage.name)
+    if row is not None:
+      chosen = attribute_flips.recall_strengths(row, data.attribute_names)
+    else:
+      # A folder may have one split alone: read only if it is needed.
+      selection = selection or run.load_data(chosen_on, config.data_dir)
+      chosen = attribute_flips.choose_strengths(
+        *bound, selection, alphas, count
+      )
+    images = run.config.get('edit_images')
+    measured = attribute_flips.measure(*bound, chosen, data, images)
+    rows.append(session.describe(model) | measured)
   protocol = (
-    f'{config.split} split, selection on {chosen_on};'
-    f' {attribute_flips.PROTOCOL}'
+    f'{config.split} split, strengths chosen on {chosen_on}'
+    f'{"" if selection else " by the run"}; {attribute_flips.PROTOCOL}'
   )
   return Measured(models, rows, data, protocol, judged_by)
 

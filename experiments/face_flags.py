@@ -60,11 +60,17 @@ class FaceModelConfig(config_lib.Options):
   )
   strengths: tuple[float, ...] = config_lib.option(
     attribute_flips.STRENGTHS,
-    'alpha of the flips: values to choose from, for each model.',
+    "alpha of the paper's flips: values to choose from, for each model.",
     group='what',
   )
   selection_images: int = config_lib.option(
-    256, 'Number of images on which alpha is chosen.', low=1, group='what'
+    256, 'Number of images on which strengths are chosen.', low=1, group='what'
+  )
+  edit_images: int = config_lib.option(
+    1000,
+    'Number of images, at most, whose edits are counted.',
+    low=1,
+    group='what',
   )
 
   def __post_init__(self):

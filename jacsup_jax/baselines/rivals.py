@@ -7,10 +7,12 @@ from typing import NamedTuple
 
 from flax import linen as nn
 
+from jacsup_jax.baselines import attgan
 from jacsup_jax.baselines import cvae
 from jacsup_jax.baselines import fader
 from jacsup_jax.baselines import fader_steps
 from jacsup_jax.baselines import icgan
+from jacsup_jax.baselines import stargan
 from jacsup_jax.core import config
 from jacsup_jax.data import registry
 from jacsup_jax.training import attribute_steps
@@ -28,6 +30,18 @@ class Baseline(NamedTuple):
 
 BASELINES = {
   'fader': Baseline(fader.FaderAutoencoder, fader_steps.FaderSteps, 2e-4, 0.5),
+  'attgan': Baseline(
+    attgan.AttGan,
+    attgan.AttGanSteps,
+    attgan.LEARNING_RATE,
+    attgan.ADAM_B1,
+  ),
+  'stargan': Baseline(
+    stargan.StarGan,
+    stargan.StarGanSteps,
+    stargan.LEARNING_RATE,
+    stargan.ADAM_B1,
+  ),
   'icgan': Baseline(
     icgan.IcganAutoencoder,
     icgan.IcganSteps,
@@ -46,12 +60,14 @@ class BaselineConfig(config.Options):
 
   baselines: tuple[str, ...] = config.option(
     (),
-    "Rivals to train at the teacher's size: fader (Fader Networks), icgan"
-    ' (IcGAN), cvae (Attribute2Image).',
+    "Rivals to train at the teacher's size: fader (Fader Networks), attgan,"
+    ' stargan, icgan, cvae (Attribute2Image).',
     choices=tuple(BASELINES),
   )
   baseline_epochs: int = config.option(100, 'Epochs of each rival.', low=1)
   fader_weights: fader.FaderLossWeights = fader.FaderLossWeights()
+  attgan_weights: attgan.AttGanLossWeights = attgan.AttGanLossWeights()
+  stargan_weights: stargan.StarGanLossWeights = stargan.StarGanLossWeights()
   icgan_weights: icgan.IcganLossWeights = icgan.IcganLossWeights()
   cvae_weights: cvae.CvaeLossWeights = cvae.CvaeLossWeights()
 

@@ -10,17 +10,17 @@ judge who gives the lower one.
 
 from collections.abc import Callable, Mapping, Sequence
 import functools
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jacsup_jax.core import codes
 from jacsup_jax.core import errors
 from jacsup_jax.data import batches
 from jacsup_jax.data import registry
 from jacsup_jax.evaluation import attribute_judges
+from jacsup_jax.evaluation import edit_counts
 from jacsup_jax.evaluation import frechet
 from jacsup_jax.evaluation import reconstruction
 
@@ -54,63 +54,26 @@ PROTOCOL = (
 )
 
 _BATCH_SIZE = attribute_judges.BATCH_SIZE
-# Half axes of the ellipse, by the side of an aligned face.
-_ELLIPSE = (0.36, 0.46)
-
-
-class Targets(NamedTuple):
-  """The values that factors are set to, `[..., K]`, for either sign."""
-
-  absent: jax.Array
-  present: jax.Array
-
-
-class EditCounts(NamedTuple):
-  """What J judges saw of edits, by attribute and label: absent, present."""
-
-  flipped: jax.Array  # [J, K, 2], seen as the opposite of the label
-  kept: jax.Array  # [J, K], judgements of the K - 1 others that stayed the same
-  images: jax.Array  # [K, 2]
-  # [K, 2], sums over images of the mean change outside and inside.
-  change: jax.Array
 
 
 def measure(
   model: reconstruction.Autoencoder,
   judges: Sequence[attribute_judges.AttributeJudge],
-  selection: registry.Dataset,
+  chosen: Mapping[str, Any],
   data: registry.Dataset,
-  strengths: Sequence[float] = STRENGTHS,
-  selection_images: int | None = None,
   edit_images: int | None = None,
 ) -> dict[str, Any]:
   """Measures a model: entries of a row, see `summarize`.
 
-  Strengths are chosen on the first `selection_images` (None: all) of the
-  selection, edits counted on the first `edit_images` of the data. InputError
-  unless there are strengths, all above 0 and finite.
+  `chosen` is from `choose_strengths` or `recall_strengths`. Edits are counted
+  on the first `edit_images` (None: all) of the data.
   """
-  values = np.sort(np.asarray(strengths, np.float32))
-  if not values.size or not np.all((values > 0) & np.isfinite(values)):
-    raise errors.InputError(
-      f'the strengths to choose from are {list(strengths)}; accepted: one or'
-      ' more, each above 0 and finite.'
-    )
-  modules = tuple(judge.module for judge in judges)
-  bound = model, modules, tuple(judge.variables for judge in judges)
-  few = [x[:selection_images] for x in (selection.images, selection.labels)]
-  some = [x[:edit_images] for x in (data.images, data.labels)]
-  # Moved here, as transfers by jit are refused in runs.
-  few, some, whole = jax.tree.map(
-    jnp.asarray, (few, some, [data.images, data.labels])
-  )
-  spread = _measure_factors(model, *few)
-  grid = make_targets(spread, values, DEVIATIONS)
-  given = jnp.zeros(len(grid.absent), bool)
-  tried = _apply(_count_each, *bound, *few, grid, given)
-  chosen = choose_strengths(jax.device_get(tried), values)
-  targets = make_targets(
-    spread, [chosen['alpha']], [chosen['one'], chosen['each'], chosen['each']]
+  bound = _bind(model, judges)
+  whole = [*map(jnp.asarray, (data.images, data.labels))]
+  some = [x[:edit_images] for x in whole]
+  numbers = chosen['one'], chosen['each'], chosen['each']
+  targets = edit_counts.make_targets(
+    chosen['spread'], [chosen['alpha']], numbers
   )
   given = jnp.array([False, False, False, True])
   counts = _apply(_count_each, *bound, *some, targets, given)
@@ -125,92 +88,59 @@ def measure(
   if model.factors_are_labels:
     row['factor_accuracy'] = None
     del row['factor_accuracy_by_attribute']
-  row |= frechet.measure(model, judges[-1], *some, flip_factor, each)
+  flip = edit_counts.flip_factor
+  row |= frechet.measure(model, judges[-1], *some, flip, each)
   return {**row, 'ssim': reconstruction.measure_ssim(model, *some)}
 
 
-def make_targets(
-  spread: tuple[jax.Array, jax.Array],
-  alphas: Sequence[float],
-  deviations: Sequence[float | np.ndarray],
-) -> Targets:
-  """Makes `[P, K]` targets of alphas, then of numbers of deviations.
-
-  `spread` are the means and deviations of factors, `[K]` each; a number of
-  deviations is one for all factors, or `[K]`.
-  """
-  center, scale = spread
-  steps = [np.full(center.shape, alpha) for alpha in alphas]
-  steps = jnp.array([*steps, *(c * scale for c in deviations)], jnp.float32)
-  is_alpha = jnp.arange(len(steps))[:, jnp.newaxis] < len(alphas)
-  center = jnp.where(is_alpha, 0.0, center[jnp.newaxis])
-  return Targets(center - steps, center + steps)
-
-
-def flip_factor(
-  code: codes.Code, index: jax.Array, asked: jax.Array, targets: Targets
-) -> codes.Code:
-  """Sets factor `index`, `[]` or `[B]`, to its target of the sign asked."""
-  value = jnp.where(asked > 0, targets.present[index], targets.absent[index])
-  rows = jnp.arange(code.factors.shape[0])
-  factors = code.factors.at[rows, index].set(value.astype(code.factors.dtype))
-  return code._replace(factors=factors)
-
-
-def count_edits(
-  model: reconstruction.Autoencoder,
-  classify: Callable[[jax.Array], jax.Array],
-  images: jax.Array,
-  attributes: jax.Array,
-  targets: Targets,
-  is_given: bool | jax.Array = False,
-) -> EditCounts:
-  """Counts what judges see of every image with every attribute flipped.
-
-  Factor i is set to its target of the sign opposite to its own, or to its
-  label's where `is_given`. A flip counts if the judge then sees the opposite of
-  the image's label: only so do random weights score the paper's 20.2 %.
-  `classify` gives signs `[J, B, K]` of images in [-1, 1]; targets are `[K]`.
-  """
-  inside = _draw_ellipse(images.shape[1])
-
-  def count(batch_images, labels, counted):
-    code = model.encode(batches.to_signed_float(batch_images), labels)
-    before = model.decode(code)
-    seen = classify(before)
-    signs = (
-      jnp.stack([labels < 0, labels > 0], axis=-1) & counted[:, None, None]
-    )
-
-    def flip(index):
-      own = jnp.where(is_given, labels[:, index], code.factors[:, index])
-      asked = jnp.where(own >= 0, -1, 1)
-      edited = model.decode(flip_factor(code, index, asked, targets))
-      after = classify(edited)
-      done = after[:, :, index] == -labels[jnp.newaxis, :, index]
-      others = counted[:, None] & (jnp.arange(seen.shape[-1]) != index)[None]
-      change = jnp.mean(jnp.abs(edited - before), axis=-1)
-      parts = [
-        jnp.mean(change, axis=(1, 2), where=mask[jnp.newaxis])
-        for mask in (~inside, inside)
-      ]
-      return (
-        jnp.sum(done[:, :, None] & signs[jnp.newaxis, :, index], axis=1),
-        jnp.sum(others[jnp.newaxis] & (after == seen), axis=(1, 2)),
-        jnp.sum(jnp.stack(parts, -1) * counted[:, None], axis=0),
-      )
-
-    # One program for all attributes: the index is a number to it.
-    flipped, kept, change = jax.lax.map(flip, jnp.arange(seen.shape[-1]))
-    return EditCounts(
-      jnp.swapaxes(flipped, 0, 1), kept.T, jnp.sum(signs, axis=0), change
-    )
-
-  return reconstruction.sum_batches(count, (images, attributes), _BATCH_SIZE)
-
-
 def choose_strengths(
-  tried: EditCounts, alphas: Sequence[float]
+  model: reconstruction.Autoencoder,
+  judges: Sequence[attribute_judges.AttributeJudge],
+  selection: registry.Dataset,
+  alphas: Sequence[float] = STRENGTHS,
+  selection_images: int | None = None,
+) -> dict[str, Any]:
+  """Chooses a model's strengths on the first `selection_images` (None: all).
+
+  See `choose_from`. InputError unless there are alphas, all above 0 and finite.
+  """
+  values = np.sort(np.asarray(alphas, np.float32))
+  if not values.size or not np.all((values > 0) & np.isfinite(values)):
+    raise errors.InputError(
+      f'the strengths to choose from are {list(alphas)}; accepted: one or'
+      ' more, each above 0 and finite.'
+    )
+  few = [selection.images[:selection_images], selection.labels]
+  # Moved here, as transfers by jit are refused in runs.
+  few = [jnp.asarray(x[:selection_images]) for x in few]
+  spread = _measure_factors(model, *few)
+  grid = edit_counts.make_targets(spread, values, DEVIATIONS)
+  given = jnp.zeros(len(grid.absent), bool)
+  tried = _apply(_count_each, *_bind(model, judges), *few, grid, given)
+  return {'spread': spread, **choose_from(jax.device_get(tried), values)}
+
+
+def recall_strengths(
+  row: Mapping[str, Any], attribute_names: Sequence[str]
+) -> dict[str, Any]:
+  """Returns the strengths that were chosen for a row of results.json."""
+  values = np.array(
+    [row['edit_values_by_attribute'][x] for x in attribute_names]
+  )
+  each = np.array([row['deviations_by_attribute'][x] for x in attribute_names])
+  absent, present = jnp.asarray(values.T, jnp.float32)
+  spread = (absent + present) / 2, (present - absent) / (2 * each)
+  return {
+    'spread': spread,
+    'alpha': row['strength'],
+    'one': row['deviations_one'],
+    'each': each,
+    'curve': row['edit_curve'],
+  }
+
+
+def choose_from(
+  tried: edit_counts.EditCounts, alphas: Sequence[float]
 ) -> dict[str, Any]:
   """Chooses strengths from counts `[P, ...]` of `alphas`, then of `DEVIATIONS`.
 
@@ -219,7 +149,7 @@ def choose_strengths(
   smaller. Means over judges decide. `curve` has flips and kept by deviations.
   """
   count = len(alphas)
-  flips, kept = compute_rates(tried)
+  flips, kept = edit_counts.compute_rates(tried)
   plain = np.sum(tried.flipped, -1) / np.sum(tried.images, -1)[:, np.newaxis]
   alpha = np.argmax(np.mean(plain[:count], axis=(1, 2)))
   score = np.mean(flips + kept, axis=1)[count:]
@@ -233,21 +163,6 @@ def choose_strengths(
     'each': np.array(DEVIATIONS)[np.argmax(score, axis=0)],
     'curve': curve,
   }
-
-
-def compute_rates(counts: EditCounts) -> tuple[np.ndarray, np.ndarray]:
-  """Computes balanced flips and kept, `[..., J, K]` in [0, 1].
-
-  Balanced over the signs that occur; an edit that changes nothing a judge sees
-  has 0.5 where the judge always sees the same.
-  """
-  images = np.asarray(counts.images)[..., np.newaxis, :, :]
-  rates = np.asarray(counts.flipped) / np.maximum(images, 1)
-  occur = np.broadcast_to(images > 0, rates.shape)
-  flips = np.mean(rates, axis=-1, where=occur)
-  others = max(images.shape[-2] - 1, 1)
-  kept = np.asarray(counts.kept) / (np.sum(images, -1) * others)
-  return flips, kept
 
 
 def compute_area(curve: Sequence[Mapping[str, float]]) -> float:
@@ -287,9 +202,9 @@ def evaluate_faces(
 
 def summarize(
   chosen: Mapping[str, Any],
-  counts: EditCounts,
+  counts: edit_counts.EditCounts,
   measured: Mapping[str, Any],
-  targets: Targets,
+  targets: edit_counts.Targets,
   attribute_names: Sequence[str],
 ) -> dict[str, Any]:
   """Turns what was measured into entries of a row, JSON values.
@@ -300,7 +215,7 @@ def summarize(
   """
   images = np.sum(counts.images, axis=-1)[:, np.newaxis]
   paper = np.sum(counts.flipped, axis=-1)[0] / images[0]
-  flips, kept = compute_rates(counts)
+  flips, kept = edit_counts.compute_rates(counts)
   judge, reconstructed = measured['judge'], measured['judge_reconstructions']
   told = np.min(judge.balanced_accuracy, axis=0) >= TOLD_ACCURACY
   stgan = np.isin(attribute_names, STGAN)
@@ -352,14 +267,6 @@ def _lowest(rates, counted=True):
   return float(np.min(np.mean(rates, axis=-1, where=counted)))
 
 
-def _draw_ellipse(size):
-  """Returns where a face is, `[size, size]` bool."""
-  across, down = (
-    (np.arange(size) + 0.5 - size / 2) / (axis * size) for axis in _ELLIPSE
-  )
-  return np.square(down)[:, np.newaxis] + np.square(across) <= 1
-
-
 @jax.jit
 def _measure_factors(model, images, attributes):
   """Returns means and deviations of factors; 0 and 1 of those given."""
@@ -378,10 +285,15 @@ def _measure_factors(model, images, attributes):
 
 def _count_each(model, classify, images, attributes, targets, given):
   """Counts edits of `[P, K]` targets, of given directions or not."""
-  return jax.lax.map(
-    lambda args: count_edits(model, classify, images, attributes, *args),
-    (targets, given),
+  count = functools.partial(
+    edit_counts.count_edits, model, classify, images, attributes
   )
+  return jax.lax.map(lambda args: count(*args), (targets, given))
+
+
+def _bind(model, judges):
+  modules = tuple(judge.module for judge in judges)
+  return model, modules, tuple(judge.variables for judge in judges)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 2))

@@ -49,6 +49,8 @@ _FACES = {
 _BY_ATTRIBUTE = 'attribute_flips_balanced_by_attribute'
 # Shown where any row has a value.
 _DIAGNOSTICS = {
+  'edit_error': ('edit error', '{:.2f}'.format),
+  'edit_leak': ('leak', '{:.2f}'.format),
   'class_swaps_ceiling': ('ceiling', _percent),
   'jacobian_cosine': ('Jac. cos', _three_digits),
   'jacobian_norm_error': ('norm err', _percent),

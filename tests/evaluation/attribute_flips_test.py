@@ -15,6 +15,7 @@ from jacsup_jax.core import codes
 from jacsup_jax.core import errors
 from jacsup_jax.data import registry
 from jacsup_jax.evaluation import attribute_flips as flips
+from jacsup_jax.evaluation import edit_counts
 
 NAMES = ('Smiling', 'Male', 'Eyeglasses')
 K = len(NAMES)
@@ -25,7 +26,7 @@ ATTRIBUTES = np.array(
 BLANK = np.full((5, 8, 8, 3), 128, np.uint8)
 IMAGES = BLANK.copy()
 IMAGES[:, 0, :K] = np.where(ATTRIBUTES > 0, 230, 25)[:, :, None]
-TARGETS = flips.Targets(jnp.full(K, -2.0), jnp.full(K, 2.0))
+TARGETS = edit_counts.Targets(jnp.full(K, -2.0), jnp.full(K, 2.0))
 
 
 class _PixelJudge(nn.Module):
@@ -70,7 +71,9 @@ class _Model:
 
 
 def _measure(data=DATA, **functions):
-  return flips.measure(_Model(**functions), [JUDGE], data, data)
+  model = _Model(**functions)
+  chosen = flips.choose_strengths(model, [JUDGE], data)
+  return flips.measure(model, [JUDGE], chosen, data)
 
 
 def test_counts_by_hand():
@@ -83,7 +86,9 @@ def test_counts_by_hand():
     own = jnp.stack([first, always, third], axis=1)
     return jnp.stack([own, jnp.ones_like(own)])
 
-  count = jax.jit(functools.partial(flips.count_edits, _Model(), classify))
+  count = jax.jit(
+    functools.partial(edit_counts.count_edits, _Model(), classify)
+  )
   counts = count(IMAGES, ATTRIBUTES, TARGETS)
   np.testing.assert_array_equal(counts.images, [[3, 2], [1, 4], [4, 1]])
   # Attribute 0: asked for -1 where it was +1 (2 images), seen -1 always.
@@ -99,7 +104,9 @@ def test_counts_by_hand():
   assert inside == 0 and outside > 0
   # Factors that err: the direction is theirs unless that of the label is given.
   wrong = lambda images, labels: codes.Code(-1.0 * labels, images)
-  count = functools.partial(flips.count_edits, _Model(encode=wrong), classify)
+  count = functools.partial(
+    edit_counts.count_edits, _Model(encode=wrong), classify
+  )
   counts = jax.jit(count)(IMAGES, ATTRIBUTES, TARGETS, True)
   np.testing.assert_array_equal(counts.flipped[0], [[0, 2], [1, 0], [3, 1]])
 
@@ -114,8 +121,8 @@ def test_strengths_are_chosen_by_hand():
   kept = np.full((2 + count, 2, K), 40)
   kept[-1] = 0
   images = np.full((2 + count, K, 2), 10)
-  tried = flips.EditCounts(flipped, kept, images, np.zeros(()))
-  chosen = flips.choose_strengths(tried, (5.0, 7.0))
+  tried = edit_counts.EditCounts(flipped, kept, images, np.zeros(()))
+  chosen = flips.choose_from(tried, (5.0, 7.0))
   assert chosen['alpha'] == 7 and chosen['one'] == flips.DEVIATIONS[4]
   np.testing.assert_array_equal(
     chosen['each'], np.array(flips.DEVIATIONS)[[1, 4, 0]]
@@ -142,6 +149,14 @@ def test_oracle_flips_everything_and_keeps_the_rest():
   assert row['attributes_told'] == K and row['mse'] < 1e-12
   assert row['ssim'] > 0.999 and abs(row['frechet_reconstructions']) < 1e-6
   assert row['deviations_by_attribute'].keys() == {*NAMES}
+  # The strengths of a row measure the same again.
+  chosen = flips.recall_strengths(json.loads(json.dumps(row)), NAMES)
+  again = flips.measure(_Model(), [JUDGE], chosen, DATA)
+  np.testing.assert_allclose(
+    *(list(x['edit_values_by_attribute'].values()) for x in (again, row)),
+    rtol=1e-5,
+  )
+  assert again['kept'] == 1 and again['edit_curve'] == row['edit_curve']
 
 
 def test_decoder_that_ignores_factors_never_flips():
@@ -172,4 +187,4 @@ def test_factors_may_be_the_labels():
 @pytest.mark.parametrize('grid', [(), (1, 0), (-2,), (float('inf'),)])
 def test_strengths_not_above_zero_are_refused(grid):
   with pytest.raises(errors.InputError, match='accepted: one or more'):
-    flips.measure(None, [], None, None, grid)
+    flips.choose_strengths(None, [], None, grid)
