@@ -62,7 +62,10 @@ def test_steps_train_in_turn_and_depend_on_their_number_alone(run):
 def test_edits_show_the_sign_that_was_asked_for(run):
   first, take_steps = run
   state = take_steps(first, 200)
-  images, code, reconstructions = tiny_gans.check_edits(MODULE, state)
+  images, code, reconstructions, (one, three) = tiny_gans.check_edits(
+    MODULE, state
+  )
+  assert one < three  # The change, by strength.
   # The last map, and the one before it.
   chex.assert_shape(code.nuisance, (64, 2 * 2 * 4 + 4 * 4 * 8))
   assert MODULE.nuisance_dim == code.nuisance.shape[1]

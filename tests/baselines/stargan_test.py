@@ -62,6 +62,7 @@ def test_steps_train_in_turn_and_depend_on_their_number_alone(run):
 def test_edits_show_the_sign_that_was_asked_for(run):
   first, take_steps = run
   state = take_steps(first, 200)
-  images, code, _ = tiny_gans.check_edits(MODULE, state)
+  # InstanceNorm leaves little of a strength: more is not always stronger.
+  images, code, *_ = tiny_gans.check_edits(MODULE, state)
   np.testing.assert_array_equal(code.nuisance, images)
   assert MODULE.nuisance_dim == images[0].size
