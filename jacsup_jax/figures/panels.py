@@ -31,6 +31,10 @@ _NAMES = {
   'student_cycle': 'student, cycle losses only',
   'student_from_scratch': 'student from scratch',
   'fader': 'Fader Networks',
+  'attgan': 'AttGAN',
+  'stargan': 'StarGAN',
+  'icgan': 'IcGAN',
+  'cvae': 'conditional VAE',
   'random': 'random weights',
 }
 # Publishers refuse the default's Type 3 fonts.

@@ -1,11 +1,11 @@
 """A run that is on the disk: its models, its data and its results."""
 
+import importlib
 import os
 from typing import Any
 
 import jax
 
-from jacsup_jax.baselines import rivals
 from jacsup_jax.core import config as configs
 from jacsup_jax.core import errors
 from jacsup_jax.data import registry
@@ -15,9 +15,14 @@ from jacsup_jax.runs import checkpoints
 from jacsup_jax.runs import workdir as workdirs
 from jacsup_jax.training import steps
 
-# models/ does not import baselines.
-for _own in rivals.BASELINES.values():
-  models.register(_own.network)
+# Networks of baselines, which are registered when their module is imported.
+_BASELINES = {
+  'FaderAutoencoder': 'fader',
+  'AttGan': 'attgan',
+  'StarGan': 'stargan',
+  'IcganAutoencoder': 'icgan',
+  'CvaeAutoencoder': 'cvae',
+}
 
 
 class Run:
@@ -89,6 +94,8 @@ class Run:
   def module(self, stage: str) -> Any:
     """Makes the linen module of a finished stage."""
     entry = self.manifest['stages'][self.find_stage(stage)]
+    if (name := entry['module'].get('name')) in _BASELINES:
+      importlib.import_module(f'jacsup_jax.baselines.{_BASELINES[name]}')
     return models.make_module(entry['module'])
 
   def restore(self, stage: str) -> models.Model:

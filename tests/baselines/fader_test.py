@@ -135,6 +135,8 @@ def test_flags_and_stages():
     chain = attributes.AttributesConfig(weight_decay=1.0)
     recipe = rivals.make_recipe(name, chain, lambda dim, cls: None, range(128))
     own = rivals.BASELINES[name]
+    # Under the name by which runs are opened.
+    assert own.network.__module__ == f'jacsup_jax.baselines.{name}'
     assert recipe.flags.learning_rate == own.learning_rate
     assert recipe.flags.weight_decay == 0
 
@@ -200,6 +202,7 @@ def drawn():
   return _draw('train', 512), _draw('test', 128)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ('weight', 'lowest', 'highest'), [(0.0, 0.75, 1.0), (0.01, 0.0, 0.6)]
 )

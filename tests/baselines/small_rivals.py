@@ -11,9 +11,6 @@ from jacsup_jax.core import config
 from jacsup_jax.data import batches
 from jacsup_jax.data import drawn_faces
 from jacsup_jax.data import registry
-from jacsup_jax.evaluation import attribute_flips
-from jacsup_jax.evaluation import attribute_judges
-from jacsup_jax.models import autoencoders
 from jacsup_jax.models import model as models
 from jacsup_jax.training import attribute_steps
 from jacsup_jax.training import attributes
@@ -96,17 +93,6 @@ def differing_parts(state, other):
     pairs = zip(*map(jax.tree.leaves, (params, other.params[part])))
     parts |= {part} if any(np.any(a != b) for a, b in pairs) else set()
   return parts
-
-
-def measure(model, dataset):
-  """Measures attribute flips with a judge of random weights."""
-  judge = attribute_judges.AttributeJudge(
-      NAMES, model.image_shape[0], 'drawn', '', 0, 1, 1, 16, 4, 4, 4
-  )  # fmt: skip
-  judge = dataclasses.replace(
-    judge, variables=autoencoders.init_variables(judge.module, 0)
-  )
-  return attribute_flips.measure(model, judge, dataset, dataset, (1.0,))
 
 
 def change(model, dataset):

@@ -40,10 +40,9 @@ def test_the_rehearsal_runs_every_part(tmp_path):
     assert 'value' in entry, entry
   deterministic = entries['check/deterministic']['value']
   assert deterministic['same bits with --deterministic']
-  for key, most in (('digits', 1e-5), ('cycle', 1e-5)):
-    value = entries[f'check/terms of {key}']['value']['float32']
-    assert max(value['values'].values()) < most
-    assert max(value['gradients'].values()) < most
+  value = entries['check/terms of cycle']['value']['float32']
+  assert max(value['values'].values()) < 1e-5
+  assert max(value['gradients'].values()) < 1e-5
   table = (tmp_path / 'out' / 'accelerator.md').read_text()
   assert '| student_d16 | mse ' in table
   assert (tmp_path / 'out' / 'roofline.png').exists()
