@@ -15,7 +15,7 @@ from jacsup_jax.runs import checkpoints
 from jacsup_jax.runs import workdir as workdirs
 from jacsup_jax.training import steps
 
-# Networks of baselines, which are registered when their module is imported.
+# Networks of baselines: they and their weights are known when imported.
 _BASELINES = {
   'FaderAutoencoder': 'fader',
   'AttGan': 'attgan',
@@ -88,15 +88,17 @@ class Run:
 
   def stage(self, name: str) -> configs.Stage:
     """Returns a finished stage with the epochs that it was trained for."""
-    entry = self.manifest['stages'][self.find_stage(name)]
-    return configs.Stage.from_json(entry['stage'])
+    return configs.Stage.from_json(self._entry(name)['stage'])
 
   def module(self, stage: str) -> Any:
     """Makes the linen module of a finished stage."""
-    entry = self.manifest['stages'][self.find_stage(stage)]
-    if (name := entry['module'].get('name')) in _BASELINES:
-      importlib.import_module(f'jacsup_jax.baselines.{_BASELINES[name]}')
-    return models.make_module(entry['module'])
+    return models.make_module(self._entry(stage)['module'])
+
+  def _entry(self, name):
+    entry = self.manifest['stages'][self.find_stage(name)]
+    if (network := entry['module'].get('name')) in _BASELINES:
+      importlib.import_module(f'jacsup_jax.baselines.{_BASELINES[network]}')
+    return entry
 
   def restore(self, stage: str) -> models.Model:
     """Restores the model at the end of a finished stage, else InputError."""

@@ -88,7 +88,12 @@ def test_a_run_of_faces_is_measured_again(celeba_run, root, invoke):
   assert 'fader: its factors are the labels' in err
   path = celeba_run / 'evaluations' / 'celeba_folder_train.json'
   found = json.loads(path.read_text())
-  assert found['protocol'].startswith('train split, selection on validation')
+  chosen = 'train split, strengths chosen on validation by the run'
+  assert found['protocol'].startswith(chosen)
+  own = json.loads((celeba_run / 'results.json').read_text())['rows']
+  for row, again in zip(own, found['rows'], strict=True):
+    assert again['strength'] == row['strength']
+    assert again['deviations_by_attribute'] == row['deviations_by_attribute']
   own = json.loads((celeba_run / 'results.json').read_text())
   assert found['judges'] == own['judges']
   kinds = [judge['kind'] for judge in found['judges']]
