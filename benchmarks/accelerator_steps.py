@@ -274,15 +274,15 @@ def _measure_feeding(
 ) -> None:
   """Measures epochs whose images are fed from the host, as bytes or JPEG."""
   dtype, jax_precision = PRECISIONS[precision]
+  problem = problems.make_faces(
+    name, image_size, batch_size, dtype=dtype, **sizes.faces
+  )
+  step = dataclasses.replace(problem.step, is_fed=True)
+  compiled = devices.compile_epoch('jit', batch_size, step, fed=True)
 
   def measure(dataset):
-    problem = problems.make_faces(
-      name, image_size, batch_size, dtype=dtype, **sizes.faces
-    )
-    step = dataclasses.replace(problem.step, is_fed=True)
     labels = np.ones((len(dataset), step.module.num_factors), np.int8)
     dataset = dataclasses.replace(dataset, labels=labels)
-    compiled = devices.compile_epoch('jit', batch_size, step, fed=True)
     shape = batch_size, *step.module.image_shape
     constants = devices.replicate(problem.constants._replace(data=None))
     epoch_fn = chains.make_epoch(

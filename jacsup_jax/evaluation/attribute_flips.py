@@ -21,7 +21,7 @@ from jacsup_jax.data import batches
 from jacsup_jax.data import registry
 from jacsup_jax.evaluation import attribute_judges
 from jacsup_jax.evaluation import edit_counts
-from jacsup_jax.evaluation import frechet
+from jacsup_jax.evaluation import likeness
 from jacsup_jax.evaluation import reconstruction
 
 # alpha, in units of a factor, whose margin in the hinge loss (11) is 1.
@@ -89,8 +89,7 @@ def measure(
     row['factor_accuracy'] = None
     del row['factor_accuracy_by_attribute']
   flip = edit_counts.flip_factor
-  row |= frechet.measure(model, judges[-1], *some, flip, each)
-  return {**row, 'ssim': reconstruction.measure_ssim(model, *some)}
+  return row | likeness.measure(model, judges[-1], *some, flip, each)
 
 
 def choose_strengths(

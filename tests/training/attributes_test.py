@@ -4,6 +4,7 @@ import dataclasses
 import functools
 
 import chex
+from flax import traverse_util
 import jax
 import numpy as np
 import pytest
@@ -162,9 +163,16 @@ def test_parts_and_chunks_give_the_same_steps(
   assert taken.count == 1
   state = loop.run(epoch_fn, jax.device_get(state), 0, taken)
   expected = trained['teacher_phase_1'].state
-  # Of one program to the bit; Adam's first steps are as large as its rate.
-  tolerance = 1e-4 if cache == 'host' else 0
-  chex.assert_trees_all_close(state.params, expected.params, atol=tolerance)
+  if cache == 'device':  # Of one program to the bit.
+    chex.assert_trees_all_equal(state.params, expected.params)
+  # The gradient of a bias before BatchNorm is rounding alone, and Adam's first
+  # steps are as large as its rate.
+  found, expected = map(
+    traverse_util.flatten_dict, (state.params, expected.params)
+  )
+  for name in found:
+    if name[-1] != 'bias':
+      np.testing.assert_allclose(found[name], expected[name], atol=1e-4)
   # Further epochs, of a restored state, compile nothing.
   with jax.log_compiles():
     for epoch in (1, 2):

@@ -1,7 +1,7 @@
-"""Frechet distance of images, in the features of a judge of this project.
+"""Likeness of images: SSIM, and a Frechet distance in features of a judge.
 
-Heusel et al. (2017) with other features than Inception's: not to be compared
-with published distances.
+The distance is that of Heusel et al. (2017) with other features than
+Inception's: it cannot be compared with published ones.
 """
 
 from collections.abc import Callable
@@ -50,15 +50,18 @@ def measure(
   """Measures reconstructions, and edits of an attribute of each image.
 
   Against images `[M, S, S, 3]` uint8; attribute i mod K of image i is flipped,
-  by `flip(code, index, asked, *targets)`. Returns `frechet_reconstructions` and
-  `frechet_edits`.
+  by `flip(code, index, asked, *targets)`. Returns `ssim`,
+  `frechet_reconstructions` and `frechet_edits`.
   """
   bound = judge.module, flip, model, judge.variables, targets
-  found = _extract(*bound, images, attributes)
-  real, reconstructed, edited = (
-    np.reshape(x, (-1, x.shape[-1]))[: len(images)] for x in found
+  real, features, shown = jax.tree.map(
+    lambda x: np.reshape(x, (-1, *x.shape[2:]))[: len(images)],
+    _extract(*bound, images, attributes),
   )
+  reconstructed, edited = features
+  signed = np.asarray(images) / np.float32(127.5) - 1
   return {
+    'ssim': reconstruction.compute_ssim(signed, shown),
     'frechet_reconstructions': compute_distance(real, reconstructed),
     'frechet_edits': compute_distance(real, edited),
   }
@@ -66,7 +69,7 @@ def measure(
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _extract(module, flip, model, variables, targets, images, attributes):
-  """Returns features of images, of reconstructions and of edits."""
+  """Returns features of images, of reconstructions and edits; the former."""
   indices = jnp.arange(images.shape[0]) % attributes.shape[1]
 
   def extract(batch_images, labels, index, unused_counted):
@@ -74,10 +77,9 @@ def _extract(module, flip, model, variables, targets, images, attributes):
     code = model.encode(batch, labels)
     own = jnp.take_along_axis(code.factors, index[:, jnp.newaxis], axis=1)[:, 0]
     edited = flip(code, index, jnp.where(own >= 0, -1, 1), *targets)
-    return [
-      module.apply(variables, shown, method='features')
-      for shown in (batch, model.decode(code), model.decode(edited))
-    ]
+    shown, edited = model.decode(code), model.decode(edited)
+    look = functools.partial(module.apply, variables, method='features')
+    return look(batch), (look(shown), look(edited)), shown
 
   arrays = images, attributes, indices
   return reconstruction.map_batches(extract, arrays, _BATCH_SIZE)
