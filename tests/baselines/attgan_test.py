@@ -59,6 +59,7 @@ def test_steps_train_in_turn_and_depend_on_their_number_alone(run):
   tiny_gans.check_steps(*run)
 
 
+@pytest.mark.slow
 def test_edits_show_the_sign_that_was_asked_for(run):
   first, take_steps = run
   state = take_steps(first, 200)

@@ -51,15 +51,15 @@ def root(tmp_path_factory):
 # Splits are of one size, so that what is compiled for one serves the others.
 
 
-def write_patterns(path, side, channels):
+def write_patterns(path, side, channels, count=512):
   """Writes ten smooth patterns with noise as --dataset=arrays."""
   generator = np.random.default_rng(0)
-  labels = generator.integers(0, 10, 512)
+  labels = generator.integers(0, 10, count)
   shape = (10, side // 4, side // 4, channels)
   patterns = generator.integers(0, 200, shape)[labels]
   images = np.kron(patterns, np.ones((1, 4, 4, 1), int))
   images += generator.integers(0, 55, images.shape)
-  split = np.repeat(['train', 'test'], 256)
+  split = np.repeat(['train', 'test'], count // 2)
   np.savez(path, images=images.astype(np.uint8), labels=labels, split=split)
   return path
 
@@ -135,10 +135,10 @@ def mnist_run(root, digit_flags, invoke) -> pathlib.Path:
 @pytest.fixture(scope='session')
 def svhn_run(root, invoke) -> pathlib.Path:
   """A run on images in colour, of one growth by two units."""
-  colours = write_patterns(root / 'colours.npz', 32, 3)
+  colours = write_patterns(root / 'colours.npz', 32, 3, 320)
   status, _, err = invoke(
       svhn.main, svhn.DEFAULT, '--dataset=arrays',
-      f'--data_dir={colours}', '--batch_size=64', '--epochs=1',
+      f'--data_dir={colours}', '--batch_size=16', '--epochs=1',
       '--nuisance_dim=2', '--grow_by=2', '--first_width=4', '--linear_code',
       f'--workdir={root / "svhn"}', f'--judge_workdir={root / "svhn_judges"}',
   )  # fmt: skip

@@ -13,10 +13,10 @@ from jacsup_jax.training import devices
 
 ROOT = pathlib.Path(__file__).parents[2]
 WORKER = pathlib.Path(__file__).with_name('devices_worker.py')
-CASES = ('teacher', 'student_of_nuisance', 'face_cycle', 'fader')
+CASES = ('teacher', 'student_of_nuisance', 'face_cycle')
 MORE = (
   *('student_cached', 'student_computed', 'student_by_path', 'replicas'),
-  *('face_teacher', 'face_student', 'face_fed', 'cvae', 'icgan'),
+  *('face_teacher', 'face_student', 'face_fed', 'fader', 'cvae', 'icgan'),
 )
 
 
