@@ -26,7 +26,6 @@ from jacsup_jax.core import config as config_lib
 from jacsup_jax.core import errors
 from jacsup_jax.data import registry
 from jacsup_jax.evaluation import attribute_flips
-from jacsup_jax.evaluation import edit_truth
 from jacsup_jax.evaluation import judges
 from jacsup_jax.evaluation import reconstruction
 from jacsup_jax.evaluation import tables
@@ -130,7 +129,13 @@ def train_and_evaluate(
     rows, trained = [], session.by_seed([*given, *trained])
     random = make_module(config, data.labels.shape[1], chain.nuisance_dims[0])
     for model in session.add_random(trained, lambda own: own[0], random):
-      measured = measure(config, model.model, face_judges, selection, data)
+      chosen = attribute_flips.choose_strengths(
+          model.model, face_judges, selection, strengths,
+          config.model.selection_images,
+      )  # fmt: skip
+      measured = attribute_flips.measure(
+        model.model, face_judges, chosen, data, config.model.edit_images
+      )
       rows.append(session.describe(model) | measured)
     progress.say(tables.format_attributes(rows))
     about = f'{split} split, selection on {chosen_on}'
@@ -139,19 +144,6 @@ def train_and_evaluate(
         workdir, experiment, protocol, rows, trained, data,
         judges=[judge.describe() for judge in face_judges],
     )  # fmt: skip
-
-
-def measure(config, model, judges, selection, data):
-  """Measures edits, beside the truth where it is known: of drawn faces."""
-  sizes = config.model
-  chosen = attribute_flips.choose_strengths(
-    model, judges, selection, sizes.strengths, sizes.selection_images
-  )
-  row = attribute_flips.measure(model, judges, chosen, data, sizes.edit_images)
-  if data.name == registry.DEFAULT_FACES:
-    values = row['edit_values_by_attribute']
-    row |= edit_truth.measure(model, data.attribute_names, values, data.split)
-  return row
 
 
 def prepare_training(config, stages, train, workdir):

@@ -150,9 +150,12 @@ def _is_own(config, run):
   recorded = run.manifest['dataset']
   if config.dataset not in (None, recorded['name']):
     return False
-  train = run.load_data(
-    recorded.get('split', 'train'), config.data_dir, in_memory=False
-  )
+  try:
+    train = run.load_data(
+      recorded.get('split', 'train'), config.data_dir, in_memory=False
+    )
+  except errors.InputError:  # Others may have only the split that is measured.
+    return False
   return train.fingerprint == recorded['fingerprint']
 
 

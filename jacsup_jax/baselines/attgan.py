@@ -24,7 +24,6 @@ from jacsup_jax.models import layers
 from jacsup_jax.models import model as models
 from jacsup_jax.training import objectives
 
-NAME = 'attgan'
 LEARNING_RATE = 2e-4
 ADAM_B1 = 0.5
 

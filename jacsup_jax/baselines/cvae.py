@@ -26,8 +26,7 @@ from jacsup_jax.training import attribute_steps
 from jacsup_jax.training import objectives
 from jacsup_jax.training import steps
 
-NAME = 'cvae'
-# Of the released code.
+# Those of the released code.
 LEARNING_RATE, ADAM_B1 = 3e-4, 0.9
 
 

@@ -27,8 +27,7 @@ from jacsup_jax.training import attribute_steps
 from jacsup_jax.training import objectives
 from jacsup_jax.training import steps
 
-NAME = 'icgan'
-# Of the GAN in the released code, whose encoders have 1e-4 and 0.1.
+# The released code's for its GAN; its encoders have 1e-4 and 0.1.
 LEARNING_RATE, ADAM_B1 = 2e-4, 0.5
 
 

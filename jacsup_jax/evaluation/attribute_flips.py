@@ -21,6 +21,7 @@ from jacsup_jax.data import batches
 from jacsup_jax.data import registry
 from jacsup_jax.evaluation import attribute_judges
 from jacsup_jax.evaluation import edit_counts
+from jacsup_jax.evaluation import edit_truth
 from jacsup_jax.evaluation import likeness
 from jacsup_jax.evaluation import reconstruction
 
@@ -50,7 +51,7 @@ PROTOCOL = (
   ' _stgan: over 13 attributes; outside_inside: mean change outside of an'
   ' ellipse around face and hair over that inside; _told: over attributes that'
   f' all judges tell with a balanced accuracy of {TOLD_ACCURACY} or more. Of'
-  ' several judges the lower one counts'
+  f' several judges the lower one counts. Drawn faces: {edit_truth.PROTOCOL}'
 )
 
 _BATCH_SIZE = attribute_judges.BATCH_SIZE
@@ -89,7 +90,11 @@ def measure(
     row['factor_accuracy'] = None
     del row['factor_accuracy_by_attribute']
   flip = edit_counts.flip_factor
-  return row | likeness.measure(model, judges[-1], *some, flip, each)
+  row |= likeness.measure(model, judges[-1], *some, flip, each)
+  if data.name == registry.DEFAULT_FACES:  # Drawn: the truth is known.
+    values = row['edit_values_by_attribute']
+    row |= edit_truth.measure(model, data.attribute_names, values, data.split)
+  return row
 
 
 def choose_strengths(
@@ -152,7 +157,7 @@ def choose_from(
   plain = np.sum(tried.flipped, -1) / np.sum(tried.images, -1)[:, np.newaxis]
   alpha = np.argmax(np.mean(plain[:count], axis=(1, 2)))
   score = np.mean(flips + kept, axis=1)[count:]
-  # Of the lower judge, as in the rows.
+  # The lower judge's, as in the rows.
   lowest = [np.min(np.mean(x, -1), -1)[count:].tolist() for x in (flips, kept)]
   names = 'deviations', 'flips', 'kept'
   curve = [dict(zip(names, point)) for point in zip(DEVIATIONS, *lowest)]
@@ -251,7 +256,7 @@ def summarize(
   for name, values in by_attribute.items():
     values = np.atleast_2d(values)
     row.setdefault(name, _lowest(values))
-    # Of the judge whose mean is lowest.
+    # Those of the judge whose mean is lowest.
     own = values[np.argmin(np.mean(values, axis=1))]
     row[f'{name}_by_attribute'] = of_attributes(own)
   row['deviations_by_attribute'] = of_attributes(chosen['each'])

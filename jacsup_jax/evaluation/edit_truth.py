@@ -1,7 +1,8 @@
 """Edits of drawn faces beside the truth: the face drawn as it was asked for."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+import functools
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,8 +19,17 @@ PROTOCOL = (
   ' changes in truth over that where something does; both over faces of which'
   ' the other one can be drawn'
 )
-# Of what changes in truth, in [-1, 1].
+# A pixel changes in truth if it does so by more than this, in [-1, 1].
 _LEAST_CHANGE = 0.02
+
+
+class _Truth(NamedTuple):
+  """Faces `[N, S, S, 3]` uint8, and what changing each attribute would do."""
+
+  images: np.ndarray
+  signs: np.ndarray  # [N, K] int8
+  allowed: np.ndarray  # [N, K] bool, whether the changed face can be drawn
+  changed: np.ndarray  # [N, K, S, S, 3] uint8; where not allowed, unchanged
 
 
 def measure(
@@ -32,7 +42,7 @@ def measure(
   """Measures edits of the first `count` faces of a split.
 
   Args:
-    model: of faces of its own size, with images in [-1, 1].
+    model: of faces `[S, S, 3]` of its own size, with images in [-1, 1].
     names: of the attributes that its factors are, in their order.
     values: by attribute, of its factor: absent, present.
     split: of drawn faces.
@@ -43,35 +53,45 @@ def measure(
     both by attribute; 0 are perfect, an edit that changes nothing has an error
     of 1.
   """
-  rows = [drawn_faces.ATTRIBUTES.index(name) for name in names]
-  faces = [drawn_faces.sample(index, split) for index in range(count)]
-  size = model.module.image_size
-  images = np.stack([drawn_faces.draw_face(*face, size) for face in faces])
-  labels = np.stack([attributes for attributes, _ in faces])[:, rows]
+  truth = _draw(tuple(names), split, count, model.module.image_size)
   errors, leaks = {}, {}
-  for index, (name, row) in enumerate(zip(names, rows)):
-    kept, truth = [], []
-    for i, (attributes, nuisance) in enumerate(faces):
-      asked = np.where(
-        np.arange(len(attributes)) == row, -attributes, attributes
-      )
-      if drawn_faces.is_allowed(asked):
-        kept.append(i)
-        truth.append(drawn_faces.draw_face(asked, nuisance, size))
-    own, signs = images[kept], labels[kept]
-    change = (np.stack(truth).astype(np.float32) - own) / 127.5
-    target = np.where(signs[:, index] < 0, values[name][1], values[name][0])
-    edit = _edit(model, own, signs, jnp.int32(index), target.astype(np.float32))
-    edit = np.asarray(edit).reshape(-1, *own.shape[1:])[: len(own)]
-    errors[name], leaks[name] = compare(edit, change)
-  means = {
+  for index, name in enumerate(names):
+    absent, present = values[name]
+    target = np.where(truth.signs[:, index] < 0, present, absent)
+    edit = _edit(
+      model,
+      *map(jnp.asarray, (truth.images, truth.signs, target.astype(np.float32))),
+      jnp.int32(index),
+    )
+    edit = np.asarray(edit).reshape(-1, *truth.images.shape[1:])
+    kept = np.flatnonzero(truth.allowed[:, index])
+    change = truth.changed[kept, index].astype(np.float32) - truth.images[kept]
+    errors[name], leaks[name] = compare(edit[kept], change / 127.5)
+  return {
     'edit_error': float(np.mean([*errors.values()])),
     'edit_leak': float(np.mean([*leaks.values()])),
+    'edit_error_by_attribute': errors,
+    'edit_leak_by_attribute': leaks,
   }
-  by_attribute = {
-    f'{x}_by_attribute': y for x, y in zip(means, (errors, leaks))
-  }
-  return means | by_attribute
+
+
+@functools.cache
+def _draw(names, split, count, size):
+  """Draws faces and their changes, once for all models."""
+  rows = [drawn_faces.ATTRIBUTES.index(name) for name in names]
+  faces = [drawn_faces.sample(index, split) for index in range(count)]
+  images = np.stack([drawn_faces.draw_face(*face, size) for face in faces])
+  allowed = np.zeros((count, len(rows)), bool)
+  changed = np.repeat(images[:, np.newaxis], len(rows), axis=1)
+  for i, (attributes, nuisance) in enumerate(faces):
+    for k, row in enumerate(rows):
+      asked = attributes.copy()
+      asked[row] *= -1
+      if drawn_faces.is_allowed(asked):
+        allowed[i, k] = True
+        changed[i, k] = drawn_faces.draw_face(asked, nuisance, size)
+  signs = np.stack([attributes for attributes, _ in faces])[:, rows]
+  return _Truth(images, signs, allowed, changed)
 
 
 def compare(edit: np.ndarray, change: np.ndarray) -> tuple[float, float]:
@@ -84,7 +104,7 @@ def compare(edit: np.ndarray, change: np.ndarray) -> tuple[float, float]:
 
 
 @jax.jit
-def _edit(model, images, labels, index, target):
+def _edit(model, images, labels, target, index):
   """Returns edited images minus reconstructions, in batches."""
 
   def edit(own, signs, value, unused_counted):

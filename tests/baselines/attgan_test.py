@@ -9,7 +9,6 @@ import tiny_gans
 
 from jacsup_jax.baselines import attgan
 from jacsup_jax.core import codes
-from jacsup_jax.core import config
 from jacsup_jax.models import autoencoders
 from jacsup_jax.models import model as models
 
@@ -35,10 +34,8 @@ def test_objectives_are_those_of_numpy():
   )
 
 
-def test_description_and_stage():
+def test_description_and_defaults():
   assert attgan.AttGanLossWeights() == WEIGHTS
-  stage = config.Stage(attgan.NAME, attgan.NAME, None, 8, 1, WEIGHTS)
-  assert config.Stage.from_json(stage.to_json()) == stage
   assert models.make_module(models.describe_module(MODULE)) == MODULE
   shapes = jax.eval_shape(lambda: autoencoders.init_variables(MODULE, 0))
   assert {*shapes['params']} == {'encoder', 'decoder', 'discriminator'}

@@ -8,7 +8,6 @@ import tiny_gans
 
 from jacsup_jax.baselines import stargan
 from jacsup_jax.core import codes
-from jacsup_jax.core import config
 from jacsup_jax.models import autoencoders
 from jacsup_jax.models import model as models
 
@@ -35,10 +34,8 @@ def test_objectives_are_those_of_numpy():
   )
 
 
-def test_description_and_stage():
+def test_description_and_defaults():
   assert stargan.StarGanLossWeights() == WEIGHTS
-  stage = config.Stage(stargan.NAME, stargan.NAME, None, 8, 1, WEIGHTS)
-  assert config.Stage.from_json(stage.to_json()) == stage
   assert models.make_module(models.describe_module(MODULE)) == MODULE
   shapes = jax.eval_shape(lambda: autoencoders.init_variables(MODULE, 0))
   # The encoder has no parameters, and nothing depends on the rest of a batch.

@@ -103,6 +103,33 @@ def test_a_run_of_faces_is_measured_again(celeba_run, root, invoke):
   ]
 
 
+def test_other_faces_may_have_a_test_split_alone(
+  celeba_run, faces, root, invoke
+):
+  folder = root / 'test_alone'
+  folder.mkdir()
+  (folder / 'img_align_celeba').symlink_to(faces / 'img_align_celeba')
+  count, names, *lines = (
+    (faces / 'list_attr_celeba.txt').read_text().split('\n')
+  )
+  text = '\n'.join(['8', names, *lines[:8], ''])
+  (folder / 'list_attr_celeba.txt').write_text(text)
+  split = ''.join(f'{line.split()[0]} 2\n' for line in lines[:8])
+  (folder / 'list_eval_partition.txt').write_text(split)
+  args = (f'--data_dir={folder}', f'--judge_workdir={root / "face_judge"}')
+  status, _, err = _evaluate(
+    invoke, celeba_run, *args, '--split=test', '--diagnostics_images=0'
+  )
+  assert status == 0, err
+  [path] = (celeba_run / 'evaluations').glob('celeba_folder_*_test.json')
+  found = json.loads(path.read_text())
+  assert 'chosen on validation by the run' in found['protocol']
+  status, _, err = _evaluate(
+    invoke, celeba_run, *args, '--split=test', '--choose_strength'
+  )
+  assert status != 0 and 'validation' in err
+
+
 @pytest.mark.parametrize(
   ('args', 'part'),
   [
