@@ -107,14 +107,15 @@ def test_other_faces_may_have_a_test_split_alone(
   celeba_run, faces, root, invoke
 ):
   folder = root / 'test_alone'
-  folder.mkdir()
-  (folder / 'img_align_celeba').symlink_to(faces / 'img_align_celeba')
-  count, names, *lines = (
-    (faces / 'list_attr_celeba.txt').read_text().split('\n')
-  )
+  images = folder / 'img_align_celeba'
+  images.mkdir(parents=True)
+  _, names, *lines = (faces / 'list_attr_celeba.txt').read_text().split('\n')
   text = '\n'.join(['8', names, *lines[:8], ''])
   (folder / 'list_attr_celeba.txt').write_text(text)
-  split = ''.join(f'{line.split()[0]} 2\n' for line in lines[:8])
+  chosen = [line.split()[0] for line in lines[:8]]
+  for name in chosen:
+    (images / name).symlink_to(faces / 'img_align_celeba' / name)
+  split = ''.join(f'{name} 2\n' for name in chosen)
   (folder / 'list_eval_partition.txt').write_text(split)
   args = (f'--data_dir={folder}', f'--judge_workdir={root / "face_judge"}')
   status, _, err = _evaluate(
