@@ -27,13 +27,27 @@ from xdist import scheduler  # noqa: E402
 jax.config.update('jax_numpy_rank_promotion', 'raise')
 
 
+# Files of few tests that take long: last, they would keep one process waiting.
+_FIRST = (
+  *('mnist_test.py', 'evaluate_test.py', 'celeba_test.py'),  # Sharing runs.
+  *('accelerator_test.py', 'devices_test.py', 'svhn_test.py', 'api_test.py'),
+)
+
+
+def pytest_collection_modifyitems(items):
+  items.sort(key=lambda item: not item.path.name.endswith(_FIRST))
+
+
 class _Scheduling(scheduler.LoadFileScheduling):
   """Gives a process whole files, and one of them all that share runs."""
 
+  def __init__(self, config, log):
+    config.option.loadscopereorder = False
+    super().__init__(config, log)
+
   def _split_scope(self, nodeid):
     path = nodeid.partition('::')[0]
-    shared = ('mnist_test.py', 'evaluate_test.py', 'celeba_test.py')
-    return 'runs' if path.endswith(shared) else path
+    return 'runs' if path.endswith(_FIRST[:3]) else path
 
 
 def pytest_xdist_make_scheduler(config, log):

@@ -52,6 +52,7 @@ def test_other_numbers_of_attributes_are_refused(method, width):
     jax.eval_shape(lambda: MODULE.init(jax.random.key(0), *args, method=method))
 
 
+@pytest.mark.slow  # AttGAN's are the same lines.
 def test_steps_train_in_turn_and_depend_on_their_number_alone(run):
   tiny_gans.check_steps(*run)
 

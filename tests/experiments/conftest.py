@@ -13,7 +13,6 @@ from experiments import celeba
 from experiments import cli
 from experiments import drawing
 from experiments import mnist
-from experiments import svhn
 
 ATTRIBUTES = ('Bald', 'Male', 'Smiling')
 
@@ -130,20 +129,6 @@ def mnist_run(root, digit_flags, invoke) -> pathlib.Path:
   )  # fmt: skip
   assert status == 0, err
   return root / 'mnist'
-
-
-@pytest.fixture(scope='session')
-def svhn_run(root, invoke) -> pathlib.Path:
-  """A run on images in colour, of one growth by two units."""
-  colours = write_patterns(root / 'colours.npz', 32, 3, 320)
-  status, _, err = invoke(
-      svhn.main, svhn.DEFAULT, '--dataset=arrays',
-      f'--data_dir={colours}', '--batch_size=16', '--epochs=1',
-      '--nuisance_dim=2', '--grow_by=2', '--first_width=4', '--linear_code',
-      f'--workdir={root / "svhn"}', f'--judge_workdir={root / "svhn_judges"}',
-  )  # fmt: skip
-  assert status == 0, err
-  return root / 'svhn'
 
 
 @pytest.fixture(scope='session')

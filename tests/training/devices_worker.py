@@ -278,7 +278,6 @@ def save(path: str, coordinator: str, count: str, index: str) -> None:
   report = {}
   for name, mode in (
     ('student_computed', 'jit'),
-    ('face_fed', 'jit'),
     ('face_fed', 'pmap'),
   ):
     tree = _run(CASES[name](), mode)
