@@ -134,9 +134,12 @@ def _compile_fast():
   jax.config.update('jax_disable_most_optimizations', True)
   jax.config.update('jax_enable_compilation_cache', False)
   # A third of the time on the CPU; an XLA that does not know it ignores it.
-  option = '--xla_backend_extra_options=xla_cpu_disable_new_fusion_emitters'
+  options = (
+    '--xla_backend_extra_options=xla_cpu_disable_new_fusion_emitters',
+    '--xla_cpu_parallel_codegen_split_count=1',
+  )
   found = os.environ.get('XLA_FLAGS', '')
-  os.environ['XLA_FLAGS'] = f'{found} {option}'.strip()
+  os.environ['XLA_FLAGS'] = ' '.join([found, *options]).strip()
 
 
 def _check_bundle(bundle):

@@ -6,8 +6,11 @@ import shutil
 import tempfile
 
 # Most of the time is compilation, which takes half as long with this.
-_FLAG = '--xla_backend_extra_options=xla_cpu_disable_new_fusion_emitters'
-os.environ.setdefault('XLA_FLAGS', _FLAG)
+_FLAGS = (
+  '--xla_backend_extra_options=xla_cpu_disable_new_fusion_emitters'
+  ' --xla_cpu_parallel_codegen_split_count=1'
+)
+os.environ.setdefault('XLA_FLAGS', _FLAGS)
 # And half as long again without most optimizations: tests hardly run.
 os.environ.setdefault('JAX_DISABLE_MOST_OPTIMIZATIONS', '1')
 

@@ -27,6 +27,7 @@ def _start(num_devices, *args):
     ' --xla_backend_optimization_level=0'
     ' --xla_llvm_disable_expensive_passes=true'
     ' --xla_backend_extra_options=xla_cpu_disable_new_fusion_emitters'
+    ' --xla_cpu_parallel_codegen_split_count=1'
   )
   settings = {'XLA_FLAGS': flags, 'JAX_PLATFORMS': 'cpu'}
   return subprocess.Popen(
