@@ -134,12 +134,9 @@ def _compile_fast():
   jax.config.update('jax_disable_most_optimizations', True)
   jax.config.update('jax_enable_compilation_cache', False)
   # A third of the time on the CPU; an XLA that does not know it ignores it.
-  options = (
-    '--xla_backend_extra_options=xla_cpu_disable_new_fusion_emitters',
-    '--xla_cpu_parallel_codegen_split_count=1',
-  )
+  option = '--xla_backend_extra_options=xla_cpu_disable_new_fusion_emitters'
   found = os.environ.get('XLA_FLAGS', '')
-  os.environ['XLA_FLAGS'] = ' '.join([found, *options]).strip()
+  os.environ['XLA_FLAGS'] = f'{found} {option}'.strip()
 
 
 def _check_bundle(bundle):
