@@ -188,7 +188,7 @@ def _make_recipe(sizes, stage, train):
 
   def make_model(nuisance_dim, cls=autoencoders.FaceAutoencoder):
     is_own = cls is autoencoders.FaceAutoencoder
-    fields = {'linear_factors': True} if is_own else {}
+    fields = {'factor_activation': 'linear'} if is_own else {}
     return cls(
       train.labels.shape[1],
       nuisance_dim // 4,

@@ -59,7 +59,7 @@ def make_module(
   """Makes an autoencoder whose nuisance is a map of 2x2."""
   fields = {}
   if cls is autoencoders.FaceAutoencoder:
-    fields = {'linear_factors': config.model.linear_factors}
+    fields = {'factor_activation': config.model.factor_activation}
   return cls(
     num_factors,
     nuisance_dim // 4,
@@ -128,15 +128,16 @@ def train_and_evaluate(
 
     rows, trained = [], session.by_seed([*given, *trained])
     random = make_module(config, data.labels.shape[1], chain.nuisance_dims[0])
-    for model in session.add_random(trained, lambda own: own[0], random):
+    models = session.add_random(trained, lambda own: own[0], random)
+    for model, labels, version in session.list_versions(models):
       chosen = attribute_flips.choose_strengths(
-          model.model, face_judges, selection, strengths,
+          version, face_judges, selection, strengths,
           config.model.selection_images,
       )  # fmt: skip
       measured = attribute_flips.measure(
-        model.model, face_judges, chosen, data, config.model.edit_images
+        version, face_judges, chosen, data, config.model.edit_images
       )
-      rows.append(session.describe(model) | measured)
+      rows.append(session.describe(model) | {'labels': labels} | measured)
     progress.say(tables.format_attributes(rows))
     about = f'{split} split, selection on {chosen_on}'
     protocol = f'{about}; {attribute_flips.PROTOCOL}'

@@ -207,7 +207,7 @@ def _measure_faces(config, run, models):
     run.config.get('eval_split', 'test'), run.config.get('held_out', 0)
   )
   recorded = {
-    row['stage']: row
+    (row['stage'], row['labels']): row
     for row in (run.results or {}).get('rows', ())
     if 'edit_values_by_attribute' in row and not config.choose_strength
   }
@@ -226,9 +226,10 @@ def _measure_faces(config, run, models):
   alphas = tuple(run.config.get('strengths', attribute_flips.STRENGTHS))
   count = run.config.get('selection_images')
   selection, rows = None, []
-  for model in models:
-    bound = model.model, face_judges
-    row = recorded.get(model.stage.name)
+  versions = [*session.list_versions(models)]
+  for model, labels, version in versions:
+    bound = version, face_judges
+    row = recorded.get((model.stage.name, labels))
     if row is not None:
       chosen = attribute_flips.recall_strengths(row, data.attribute_names)
     else:
@@ -239,11 +240,12 @@ def _measure_faces(config, run, models):
       )
     images = run.config.get('edit_images')
     measured = attribute_flips.measure(*bound, chosen, data, images)
-    rows.append(session.describe(model) | measured)
+    rows.append(session.describe(model) | {'labels': labels} | measured)
   protocol = (
     f'{config.split} split, strengths chosen on {chosen_on}'
     f'{"" if selection else " by the run"}; {attribute_flips.PROTOCOL}'
   )
+  models = [model for model, _, _ in versions]
   return Measured(models, rows, data, protocol, judged_by)
 
 

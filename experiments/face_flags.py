@@ -6,6 +6,7 @@ from typing import Any
 from jacsup_jax.core import config as config_lib
 from jacsup_jax.core import errors
 from jacsup_jax.evaluation import attribute_flips
+from jacsup_jax.models import autoencoders
 
 _WIDTH = {'low': 1, 'high': config_lib.LARGEST_WIDTH, 'group': 'what'}
 
@@ -52,10 +53,12 @@ class FaceModelConfig(config_lib.Options):
   last_width: int = config_lib.option(
     512, 'Largest number of channels of a hidden layer.', **_WIDTH
   )
-  linear_factors: bool = config_lib.option(
-    False,
-    'The factors have no LeakyReLU, so that both signs of an attribute are'
-    ' learnt alike; those of the paper and the released code have one.',
+  factor_activation: str = config_lib.option(
+    'leaky_relu',
+    "Of the factors: leaky_relu, the paper's; linear, which learns both signs"
+    ' of an attribute alike; or tanh, which leaves factors no room for more'
+    ' than the attributes, and is trained by cross-entropy, not the hinge.',
+    choices=autoencoders.FACTOR_ACTIVATIONS,
     group='what',
   )
   strengths: tuple[float, ...] = config_lib.option(

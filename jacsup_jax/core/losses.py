@@ -184,6 +184,22 @@ def attribute_hinge_loss(
   return jnp.mean(jnp.maximum(1.0 - factors * attributes, 0.0), axis=1)
 
 
+def attribute_likelihood_loss(
+  factors: jax.Array, attributes: jax.Array
+) -> jax.Array:
+  """Computes the cross-entropy of bounded factors, in nats.
+
+  mean_i -log((1 + y_i ybar_i) / 2): of factors in [-1, 1], which say that an
+  attribute is present with the probability (1 + y_i) / 2. In the place of eq.
+  (11) of Lezama (2019). `[B, K]` and labels in {-1, +1} -> `[B]`.
+  """
+  chex.assert_rank([factors, attributes], 2)
+  chex.assert_equal_shape([factors, attributes])
+  # A factor may round to the wrong bound.
+  likelihood = jnp.maximum((1.0 + factors * attributes) / 2.0, 1e-6)
+  return -jnp.mean(jnp.log(likelihood), axis=1)
+
+
 def attribute_cycle_loss(
   swapped_factors: jax.Array, cycled_factors: jax.Array
 ) -> jax.Array:

@@ -48,6 +48,8 @@ PROTOCOL = (
   ' deviations, with the most flips plus kept on the selection split; mean of'
   ' images with and without the attribute; kept: as preservation; _one: one'
   ' number for all attributes; _given: against the label instead of sign(y_i);'
+  ' labels: of models that are given them, those of the data or predicted by'
+  " the run's first model;"
   ' _stgan: over 13 attributes; outside_inside: mean change outside of an'
   ' ellipse around face and hair over that inside; _told: over attributes that'
   f' all judges tell with a balanced accuracy of {TOLD_ACCURACY} or more. Of'

@@ -33,6 +33,7 @@ _DIGITS = {
 _FACES = {
   'model': ('model', str),
   'nuisance_dim': ('d', str),
+  'labels': ('labels', str),
   'attribute_flips_balanced': ('balanced flips', _percent),
   'attribute_flips_balanced_told': ('of told', _percent),
   'attribute_flips_balanced_stgan': ('STGAN 13', _percent),

@@ -158,11 +158,12 @@ _ENTRIES = {
 
 def _list_entries(module) -> list[_Entry]:
   # The released encoder of faces has a LeakyReLU after the factors.
-  if type(module) not in _ENTRIES or getattr(module, 'linear_factors', False):
+  activation = getattr(module, 'factor_activation', 'leaky_relu')
+  if type(module) not in _ENTRIES or activation != 'leaky_relu':
     raise errors.InputError(
       f'a model {type(module).__name__} is none of the released networks;'
-      f' accepted: {", ".join(cls.__name__ for cls in _ENTRIES)}, without'
-      ' linear_factors.'
+      f' accepted: {", ".join(cls.__name__ for cls in _ENTRIES)}, with'
+      " the factor_activation 'leaky_relu' if any."
     )
   return list(_ENTRIES[type(module)](module))
 

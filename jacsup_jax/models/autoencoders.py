@@ -29,6 +29,8 @@ from jacsup_jax.core import errors
 from jacsup_jax.models import layers
 from jacsup_jax.models import model
 
+FACTOR_ACTIVATIONS = ('leaky_relu', 'linear', 'tanh')
+
 
 class MlpEncoder(nn.Module):
   """Images `[B, H, W, C]` -> flat codes `[B, code_dim]`."""
@@ -280,6 +282,7 @@ class FaceMethods(nn.Module):
   """What autoencoders of faces share; their fields are FaceAutoencoder's."""
 
   image_range = (-1.0, 1.0)
+  has_bounded_factors = False
 
   def __post_init__(self):
     config.check_image_size(self.image_size)
@@ -326,7 +329,7 @@ class FaceAutoencoder(FaceMethods):
   of stride 2 with BatchNorm and LeakyReLU; the first has no BatchNorm.
 
   As in the released code, the LeakyReLU of the last layer applies to the
-  factors too, which makes -1 as far from 0 as +5; see `linear_factors`.
+  factors too, which makes -1 as far from 0 as +5; see `factor_activation`.
 
   Attributes (the others are at the head of this module):
     num_factors: k. The last k channels of the encoder, each averaged over the
@@ -336,7 +339,8 @@ class FaceAutoencoder(FaceMethods):
     image_size: S, a power of two, 8 or larger.
     first_width: channels of the encoder's first layer; later ones double it.
     last_width: the largest width. The decoder's widths are the reverse.
-    linear_factors: leaves out the LeakyReLU of the factors.
+    factor_activation: 'leaky_relu'; 'linear'; or 'tanh', of their means, which
+      leaves factors no room for more than the attributes (not in the paper).
   """
 
   num_factors: int
@@ -344,22 +348,37 @@ class FaceAutoencoder(FaceMethods):
   image_size: int = 256
   first_width: int = 16
   last_width: int = 512
-  linear_factors: bool = False
+  factor_activation: str = 'leaky_relu'
   axis_name: str | None = None
   dtype: jnp.dtype = jnp.float32
 
   factors_are_labels = False
 
+  def __post_init__(self):
+    if self.factor_activation not in FACTOR_ACTIVATIONS:
+      raise errors.InputError(
+        f'factor_activation {self.factor_activation!r}; accepted:'
+        f' {", ".join(FACTOR_ACTIVATIONS)}.'
+      )
+    super().__post_init__()
+
+  @property
+  def has_bounded_factors(self) -> bool:
+    return self.factor_activation == 'tanh'
+
   def setup(self):
     self.encoder, self.decoder = self.make_parts(
       self.nuisance_channels + self.num_factors,
-      self.num_factors if self.linear_factors else 0,
+      0 if self.factor_activation == 'leaky_relu' else self.num_factors,
     )
 
   def encode(self, images: jax.Array, train: bool = False) -> codes.Code:
     features = self.encoder(images, train)
     nuisance, factors = jnp.split(features, [self.nuisance_channels], axis=-1)
-    return codes.Code(jnp.mean(factors, axis=(1, 2)), nuisance)
+    factors = jnp.mean(factors, axis=(1, 2))
+    if self.has_bounded_factors:
+      factors = jnp.tanh(factors)
+    return codes.Code(factors, nuisance)
 
   def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
     return self.decode(self.encode(images, train), train)

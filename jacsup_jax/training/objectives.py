@@ -24,6 +24,7 @@ Result = tuple[jax.Array, tuple[codes.Metrics, chex.ArrayTree]]
 _WEIGHTS = {
   'reconstruction': 'lambda_reconstruction',
   'attribute_hinge': 'lambda_prediction',
+  'attribute_likelihood': 'lambda_prediction',
   'cross_covariance': 'lambda_xcov',
   'attribute_cycle': 'lambda_attribute_cycle',
   'nuisance_cycle': 'lambda_nuisance_cycle',
@@ -225,8 +226,8 @@ def attribute_objective(
 ) -> Result:
   """Computes L_1 of Section 4.2.1, eqs. (8), (11) and (10).
 
-  Images are in [-1, 1]. With `inputs.teacher` the objective of a student, which
-  adds eq. (9).
+  Images are in [-1, 1]. Bounded factors have a likelihood in place of (11).
+  With `inputs.teacher` the objective of a student, which adds eq. (9).
   """
   # Their statistics are dropped.
   decode_swapped = lambda code, stats=batch_stats: apply_train(
@@ -237,10 +238,14 @@ def attribute_objective(
     module, params, batch_stats, 'decode', code
   )
   error = losses.reconstruction_loss(inputs.images, reconstructions)
-  hinge = losses.attribute_hinge_loss(code.factors, inputs.attributes)
+  predicted = 'attribute_hinge'
+  if module.has_bounded_factors:
+    predicted = 'attribute_likelihood'
+  predict = getattr(losses, f'{predicted}_loss')
+  prediction = predict(code.factors, inputs.attributes)
   terms = {
     'reconstruction': jnp.mean(error),
-    'attribute_hinge': jnp.mean(hinge),
+    predicted: jnp.mean(prediction),
     'cross_covariance': _cross_covariance(code, weights, module),
   }
   if inputs.teacher is not None:

@@ -38,6 +38,12 @@ def _images(values):
     ('swap_check', ([[1, 2]], [[0, 0]]), [2.5]),
     # (1 - 0.5 + 0) / 2, the second beyond the margin, and (2 + 4) / 2.
     ('attribute_hinge', ([[0.5, 2], [-1, 3]], [[1, 1], [1, -1]]), [0.25, 3]),
+    # -(log(3 / 4) + log(1 / 2)) / 2; of the wrong bound, -log(1e-6) / 2.
+    (
+      'attribute_likelihood',
+      ([[0.5, 0], [-1, 1]], [[1, -1], [1, 1]]),
+      [0.4904146, 6.9077553],
+    ),
     # log 2 + log 2; log(4 / 3) + 1000, without overflow.
     (
       'attribute_cross_entropy',
@@ -84,7 +90,12 @@ def test_cross_covariance_norm_is_its_root():
 
 @pytest.mark.parametrize(
   'name',
-  ['reconstruction', 'factor_matching', 'attribute_hinge', 'nuisance_cycle'],
+  [
+    'reconstruction',
+    'factor_matching',
+    'attribute_hinge',
+    'attribute_likelihood',
+  ],
 )
 def test_mismatched_shapes_raise(name):
   # A single example instead of two, which would broadcast.

@@ -24,7 +24,7 @@ def make_faces():
   """An editor of faces of 16x16 pixels."""
   module = autoencoders.FaceAutoencoder(
     len(ATTRIBUTES), 4, image_size=16, first_width=4, last_width=16,
-    linear_factors=True,
+    factor_activation='linear',
   )  # fmt: skip
   return _make(module, dict.fromkeys(ATTRIBUTES, 2.0), 'tiny faces')
 

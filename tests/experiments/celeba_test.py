@@ -16,8 +16,11 @@ def test_a_run_has_its_rows_metrics_and_figures(celeba_run):
   results = json.loads((celeba_run / 'results.json').read_text())
   assert results['protocol'].startswith('test split, selection on validation;')
   rows = results['rows']
-  assert [row['stage'] for row in rows] == [*STAGES, 'random']
-  assert [row['nuisance_dim'] for row in rows] == [4, 8, 4, 4]
+  assert [(row['stage'], row['labels']) for row in rows] == [
+      ('teacher', 'predicted'), ('student_d8', 'predicted'),
+      ('fader', 'given'), ('fader', 'predicted'), ('random', 'predicted'),
+  ]  # fmt: skip
+  assert [row['nuisance_dim'] for row in rows] == [4, 8, 4, 4, 4]
   assert (rows[1]['lambda_y'], rows[1]['lambda_diff']) == (1.0, 50.0)
   assert rows[2]['lambda_adversarial'] == 1e-4
   # What Fader Networks are given, they do not predict.

@@ -56,7 +56,9 @@ def people():
   labels = rng.choice([-1, 1], (8, 3)).astype(np.int8)
   data = registry.Dataset('faces', 'test', images, labels, 'f', NAMES)
   sizes = {'image_size': 8, 'first_width': 4, 'last_width': 4}
-  module = autoencoders.FaceAutoencoder(3, 2, linear_factors=True, **sizes)
+  module = autoencoders.FaceAutoencoder(
+    3, 2, factor_activation='linear', **sizes
+  )
   trained = [_train(module, 'teacher', 8)]
   trained.append(_train(module, 'student_d08', 8, 'teacher'))
   row = {'nuisance_dim': 8, 'mse': 0.1, 'attribute_flips': 0.5}

@@ -202,7 +202,7 @@ def test_models_that_the_released_code_lacks_are_refused():
     with pytest.raises(errors.InputError, match=message):
       released.from_state_dict('it', state, 5)
   for module in (
-    MODULES['celeba'].clone(linear_factors=True),
+    MODULES['celeba'].clone(factor_activation='linear'),
     autoencoders.SvhnAutoencoder(1, 2, image_shape=(8, 8, 3), widths=(4, 4)),
   ):
     variables = autoencoders.init_variables(module, 0)

@@ -123,11 +123,16 @@ def test_factors_of_faces_are_means_of_the_last_channels():
   np.testing.assert_allclose(
     code.factors, np.mean(whole[..., 3:], axis=(1, 2)), rtol=1e-5
   )
-  linear = _encode(_faces(linear_factors=True), variables, images)
+  linear = _encode(_faces(factor_activation='linear'), variables, images)
   np.testing.assert_array_equal(linear.nuisance, whole[..., :3])
   # The slope of 0.2 is undone.
   factors = np.where(whole < 0, 5 * whole, whole)[..., 3:].mean(axis=(1, 2))
   np.testing.assert_allclose(linear.factors, factors, rtol=1e-5, atol=1e-6)
+  bounded = _encode(_faces(factor_activation='tanh'), variables, images)
+  np.testing.assert_array_equal(bounded.nuisance, linear.nuisance)
+  np.testing.assert_allclose(bounded.factors, np.tanh(factors), atol=1e-6)
+  with pytest.raises(errors.InputError, match="'relu'; accepted: leaky_relu"):
+    _faces(factor_activation='relu')
   # With zeros for factors the decoder gives other images, in their range.
   decoded = _decode(module, variables, code)
   assert np.max(np.abs(decoded)) < 1

@@ -105,6 +105,25 @@ def test_teacher_sums_its_weighted_terms(variables, images, attributes, inputs):
   assert set(metrics) == {'loss', *expected}
 
 
+def test_bounded_factors_have_a_likelihood(images, attributes, inputs):
+  module = MODULE.clone(factor_activation='tanh')
+  variables = autoencoders.init_variables(module, 0)
+  args = variables['params'], variables['batch_stats'], inputs
+  _, (metrics, _) = jax.jit(
+    functools.partial(
+      objectives.attribute_objective, module=module, weights=WEIGHTS
+    )
+  )(*args)
+  code = module.apply(
+    variables, images, train=True, method='encode', mutable='batch_stats'
+  )[0]
+  expected = -jnp.mean(jnp.log((1 + code.factors * attributes) / 2))
+  np.testing.assert_allclose(
+    metrics['attribute_likelihood'], expected, rtol=1e-5
+  )
+  assert 'attribute_hinge' not in metrics
+
+
 def test_student_adds_the_terms_of_its_teacher(variables, inputs, own_outputs):
   # A teacher whose factors are 1 less and whose change is 0.5 larger.
   teacher = objectives.TeacherOutputs(

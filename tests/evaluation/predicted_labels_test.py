@@ -1,0 +1,48 @@
+"""Tests of jacsup_jax.evaluation.predicted_labels."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jacsup_jax.baselines import fader
+from jacsup_jax.evaluation import predicted_labels
+from jacsup_jax.models import autoencoders
+from jacsup_jax.models import model as models
+
+SIZES = {'image_size': 8, 'first_width': 4, 'last_width': 4}
+
+
+def _init(module, seed):
+  return models.Model(module, **autoencoders.init_variables(module, seed))
+
+
+def test_labels_are_the_signs_of_the_predictors_factors():
+  own = autoencoders.FaceAutoencoder(3, 2, factor_activation='tanh', **SIZES)
+  predictor = _init(own, 0)
+  rival = _init(fader.FaderAutoencoder(3, 2, **SIZES), 1)
+  random = np.random.default_rng(0)
+  images = random.integers(0, 256, (9, 8, 8, 3)) * random.random((9, 1, 1, 3))
+  images = images.astype(np.uint8)
+  named = dict(predicted_labels.list_versions(rival, predictor))
+  assert [*named] == ['given', 'predicted'] and named['given'] is rival
+  version = named['predicted']
+  assert version.factors_are_labels and version.module is rival.module
+
+  @jax.jit
+  def compute(version, predictor):
+    code = version.encode(images)
+    return code, version.decode(code), predictor.encode(images).factors
+
+  code, decoded, factors = compute(version, predictor)
+  signs = np.where(factors >= 0, 1, -1)
+  assert len(np.unique(signs, axis=0)) > 1
+  np.testing.assert_array_equal(code.factors, signs)
+  given = jax.jit(rival.encode)(images, jnp.asarray(signs))
+  np.testing.assert_allclose(decoded, jax.jit(rival.decode)(given), atol=1e-6)
+
+
+def test_a_model_that_predicts_has_one_version_and_without_predictor_too():
+  own = _init(autoencoders.FaceAutoencoder(3, 2, **SIZES), 0)
+  assert [*predicted_labels.list_versions(own, None)] == [('predicted', own)]
+  rival = _init(fader.FaderAutoencoder(3, 2, **SIZES), 0)
+  assert [*predicted_labels.list_versions(rival, None)] == [('given', rival)]
