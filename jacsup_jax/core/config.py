@@ -287,6 +287,17 @@ class AttributeLossWeights(Weights):
   lambda_diff: float = option(
     0.0, "Weight of a student's Jacobian term, eq. (9).", low=0
   )
+  decode_labels: bool = option(
+    False,
+    "A teacher's decoder is trained on the labels in the place of predicted"
+    ' factors, into which the encoder could write other things.',
+  )
+  edits: str = option(
+    'swap',
+    'What cycle losses and Jacobian supervision change: swap, all factors to'
+    " those of another image (the paper's); or flip, the sign of one factor.",
+    choices=('swap', 'flip'),
+  )
   xcov: str = _XCOV
   supervision: Supervision = Supervision()
 

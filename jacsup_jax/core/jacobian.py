@@ -78,14 +78,25 @@ def compute(
 
 
 def make_targets(
-  factors: jax.Array, permutations: jax.Array, axis_name: str | None = None
+  factors: jax.Array,
+  permutations: jax.Array,
+  axis_name: str | None = None,
+  edits: str = 'swap',
 ) -> jax.Array:
-  """Returns the factors after each swap, `[n, B, K]`.
+  """Returns the factors after each edit, `[n, B, K]`.
 
-  `permutations` are `[n, B]` partners, or `[B]` for one swap.
+  `permutations` are `[n, B]` partners, or `[B]` for one edit. A 'swap' takes
+  all factors of the partner; a 'flip' turns the sign of one factor, the
+  partner's number modulo K.
   """
   chex.assert_rank(factors, 2)
   rows = jnp.atleast_2d(permutations)
+  if edits == 'flip':
+    num_factors = factors.shape[1]
+    chosen = jax.nn.one_hot(
+      rows % num_factors, num_factors, dtype=factors.dtype
+    )
+    return factors[jnp.newaxis] * (1 - 2 * chosen)
   return jnp.stack([codes.take_partners(factors, p, axis_name) for p in rows])
 
 

@@ -184,5 +184,6 @@ class FaceSteps:
       permutations,
       supervision,
       self.module.axis_name,
+      self.weights.edits,
     )
     return inputs._replace(teacher=outputs)

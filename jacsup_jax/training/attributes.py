@@ -130,6 +130,7 @@ def make_weights(
   no_jacobian = {'lambda_y': 0.0, 'lambda_diff': 0.0}
   # A student has neither labels nor eq. (10).
   of_student = {'lambda_prediction': 0.0, 'lambda_xcov': 0.0}
+  of_student['decode_labels'] = False
   changes = {
     _FIRST_PHASE: no_cycle | no_jacobian,
     TEACHER: no_jacobian,

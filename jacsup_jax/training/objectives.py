@@ -61,8 +61,12 @@ def compute_teacher_outputs(
   permutations: jax.Array,
   supervision: config.Supervision = config.Supervision(),
   axis_name: str | None = None,
+  edits: str = 'swap',
 ) -> TeacherOutputs:
-  """Applies a teacher to `[B, H, W, C]` images and to their `[n, B]` swaps."""
+  """Applies a teacher to `[B, H, W, C]` images and to their edits.
+
+  Edits and `[n, B]` permutations are those of `jacobian.make_targets`.
+  """
   code = encode(images)
   if supervision.jacobian == 'secant' and code.nuisance.size == 0:
     # Without nuisance, as in Section 3, D^T(y_j) is the partner's image.
@@ -70,7 +74,9 @@ def compute_teacher_outputs(
     partners = lambda rows: codes.take_partners(decoded, rows, axis_name)
     changes = jnp.stack([partners(rows) - decoded for rows in permutations])
   else:
-    targets = jacobian.make_targets(code.factors, permutations, axis_name)
+    targets = jacobian.make_targets(
+      code.factors, permutations, axis_name, edits
+    )
     # Not jointly: jit over a mesh would exchange half of the images.
     changes = compute_changes(supervision, decode, code, targets).changes
   return jax.lax.stop_gradient(TeacherOutputs(code.factors, changes))
@@ -235,7 +241,7 @@ def attribute_objective(
   )[0]
   code, batch_stats = _encode_train(module, params, batch_stats, inputs.images)
   reconstructions, batch_stats = apply_train(
-    module, params, batch_stats, 'decode', code
+    module, params, batch_stats, 'decode', _give_labels(code, inputs, weights)
   )
   error = losses.reconstruction_loss(inputs.images, reconstructions)
   predicted = 'attribute_hinge'
@@ -250,7 +256,7 @@ def attribute_objective(
   }
   if inputs.teacher is not None:
     targets = jacobian.make_targets(
-      code.factors, inputs.permutations, module.axis_name
+      code.factors, inputs.permutations, module.axis_name, weights.edits
     )
     # Derivatives are those of the whole batch moving, in training mode.
     changes = compute_changes(
@@ -270,16 +276,24 @@ def cycle_objective(
 ) -> Result:
   """Computes L_2 of Section 4.2.1: lambda_4 (12) + lambda_5 (13).
 
-  An image decoded from one image's nuisance and another's factors, by the first
-  swap, is encoded again. The encoder is frozen in both passes, or both networks
+  An image decoded from one image's nuisance and another's factors, or after
+  another of `weights.edits`, by the first permutation, is encoded again. The
+  encoder is frozen in both passes, or both networks
   could agree on a code hidden in the image. The batch statistics stay.
   """
   params = {**params, 'encoder': jax.lax.stop_gradient(params['encoder'])}
   code, _ = _encode_train(module, params, batch_stats, inputs.images)
-  swapped = codes.swap_factors(code, inputs.permutations[0], module.axis_name)
+  code = _give_labels(code, inputs, weights)
+  [factors] = jacobian.make_targets(
+    code.factors, inputs.permutations[0], module.axis_name, weights.edits
+  )
+  swapped = code._replace(factors=factors)
   images, _ = apply_train(module, params, batch_stats, 'decode', swapped)
   cycled, _ = _encode_train(module, params, batch_stats, images)
-  factors = losses.attribute_cycle_loss(swapped.factors, cycled.factors)
+  compare = losses.attribute_cycle_loss
+  if module.has_bounded_factors:
+    compare = losses.attribute_likelihood_loss
+  factors = compare(swapped.factors, cycled.factors)
   nuisance = losses.nuisance_cycle_loss(code.nuisance, cycled.nuisance)
   terms = {
     'attribute_cycle': jnp.mean(factors),
@@ -308,6 +322,13 @@ def apply_train(
 
 def _encode_train(module, params, batch_stats, images):
   return apply_train(module, params, batch_stats, 'encode', images)
+
+
+def _give_labels(code, inputs, weights):
+  """Returns a code with the labels as factors, where they are decoded."""
+  if not weights.decode_labels:
+    return code
+  return code._replace(factors=inputs.attributes.astype(code.factors.dtype))
 
 
 def _weigh(terms, batch_stats, weights):

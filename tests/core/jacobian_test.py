@@ -98,6 +98,13 @@ def test_targets_of_several_swaps():
   )
 
 
+def test_targets_of_flips():
+  factors = jnp.array([[1.0, 2.0], [10.0, -20.0], [0.5, 1.0]])
+  targets = jacobian.make_targets(factors, jnp.array([[1, 0, 2]]), None, 'flip')
+  expected = [[[1.0, -2.0], [-10.0, -20.0], [-0.5, 1.0]]]
+  np.testing.assert_array_equal(targets, expected)
+
+
 @ALONG_SWAPS
 def test_changes_of_several_swaps_are_those_of_each(name):
   targets = CODE.factors[np.stack([PERMUTATION, PERMUTATION[::-1]])]

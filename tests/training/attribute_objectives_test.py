@@ -179,6 +179,49 @@ def test_cycle_compares_codes_with_those_encoded_again(
   np.testing.assert_allclose(found, (*expected, total), rtol=1e-4)
 
 
+def test_labels_are_decoded_and_flipped_in_the_place_of_factors(
+  variables, images, attributes, inputs
+):
+  weights = dataclasses.replace(WEIGHTS, decode_labels=True, edits='flip')
+  _, (metrics, _) = _objective(variables, inputs, weights=weights)
+  code = _apply(variables, images, 'encode')
+  labelled = code._replace(factors=attributes)
+  decoded = _apply(variables, labelled, 'decode')
+  np.testing.assert_allclose(
+    metrics['reconstruction'], jnp.mean(jnp.square(images - decoded)), rtol=1e-5
+  )
+  # Images 0 and 2 have an odd partner: their second attribute is flipped.
+  flipped = attributes * jnp.array([[1, -1], [-1, 1], [1, -1], [-1, 1]])
+  _, (metrics, _) = _objective(variables, inputs, 'cycle', weights)
+  edited = _apply(variables, labelled._replace(factors=flipped), 'decode')
+  cycled = _apply(variables, edited, 'encode')
+  np.testing.assert_allclose(
+    metrics['attribute_cycle'],
+    jnp.mean(jnp.maximum(1 - flipped * cycled.factors, 0)),
+    rtol=1e-4,
+  )
+
+
+def test_a_factor_that_is_not_decoded_follows_its_label_alone(
+  variables, inputs
+):
+  only = dataclasses.replace(
+    WEIGHTS, lambda_prediction=0.0, lambda_xcov=0.0, decode_labels=True
+  )
+  objective = lambda params: _objective(
+    {**variables, 'params': params}, inputs, weights=only
+  )[0]
+  grads = jax.grad(objective)(variables['params'])['encoder']
+  # The last channels of the encoder are the factors.
+  [last] = [
+    leaf
+    for path, leaf in jax.tree_util.tree_leaves_with_path(grads)
+    if 'down_1' in jax.tree_util.keystr(path) and leaf.ndim == 4
+  ]
+  np.testing.assert_array_equal(last[..., 3:], 0.0)
+  assert np.any(last[..., :3] != 0)
+
+
 def test_cycle_reaches_the_decoder_alone(variables, inputs):
   grads = _grads(variables, inputs, 'cycle')
   for leaf in jax.tree.leaves(grads['encoder']):
