@@ -129,15 +129,14 @@ def train_and_evaluate(
     rows, trained = [], session.by_seed([*given, *trained])
     random = make_module(config, data.labels.shape[1], chain.nuisance_dims[0])
     models = session.add_random(trained, lambda own: own[0], random)
-    for model, labels, version in session.list_versions(models):
+    for _, row, version in session.list_versions(models):
       chosen = attribute_flips.choose_strengths(
           version, face_judges, selection, strengths,
           config.model.selection_images,
       )  # fmt: skip
-      measured = attribute_flips.measure(
-        version, face_judges, chosen, data, config.model.edit_images
-      )
-      rows.append(session.describe(model) | {'labels': labels} | measured)
+      rows.append(row | attribute_flips.measure(
+          version, face_judges, chosen, data, config.model.edit_images
+      ))  # fmt: skip
     progress.say(tables.format_attributes(rows))
     about = f'{split} split, selection on {chosen_on}'
     protocol = f'{about}; {attribute_flips.PROTOCOL}'

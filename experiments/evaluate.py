@@ -227,11 +227,11 @@ def _measure_faces(config, run, models):
   count = run.config.get('selection_images')
   selection, rows = None, []
   versions = [*session.list_versions(models)]
-  for model, labels, version in versions:
+  for _, row, version in versions:
     bound = version, face_judges
-    row = recorded.get((model.stage.name, labels))
-    if row is not None:
-      chosen = attribute_flips.recall_strengths(row, data.attribute_names)
+    own_row = recorded.get((row['stage'], row['labels']))
+    if own_row is not None:
+      chosen = attribute_flips.recall_strengths(own_row, data.attribute_names)
     else:
       # A folder may have one split alone: read only if it is needed.
       selection = selection or run.load_data(chosen_on, config.data_dir)
@@ -239,8 +239,7 @@ def _measure_faces(config, run, models):
         *bound, selection, alphas, count
       )
     images = run.config.get('edit_images')
-    measured = attribute_flips.measure(*bound, chosen, data, images)
-    rows.append(session.describe(model) | {'labels': labels} | measured)
+    rows.append(row | attribute_flips.measure(*bound, chosen, data, images))
   protocol = (
     f'{config.split} split, strengths chosen on {chosen_on}'
     f'{"" if selection else " by the run"}; {attribute_flips.PROTOCOL}'

@@ -273,8 +273,8 @@ def add_random(
 
 def list_versions(
   models: Sequence[steps.Trained],
-) -> Iterator[tuple[steps.Trained, str, Any]]:
-  """Lists what is measured of models of faces, and where labels come from.
+) -> Iterator[tuple[steps.Trained, dict[str, Any], Any]]:
+  """Lists models of faces, what begins their row, and what is measured.
 
   Labels are predicted by the first model of a seed that is not given them. See
   `predicted_labels.list_versions`.
@@ -286,7 +286,7 @@ def list_versions(
   for own in models:
     predictor = predictors.get(own.stage.seed)
     for labels, version in predicted_labels.list_versions(own.model, predictor):
-      yield own, labels, version
+      yield own, describe(own) | {'labels': labels}, version
 
 
 def describe(trained: steps.Trained) -> dict[str, Any]:

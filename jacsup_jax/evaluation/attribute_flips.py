@@ -27,8 +27,8 @@ from jacsup_jax.evaluation import reconstruction
 
 # alpha, in units of a factor, whose margin in the hinge loss (11) is 1.
 STRENGTHS = (1.0, 2.0, 3.0, 5.0, 8.0, 12.0, 20.0, 40.0)
-# From the mean of a factor, in its deviations. Factors that are the labels have
-# units of 1, so that 1 is the label itself.
+# From the mean of a factor, in its deviations. Factors that are the labels, or
+# bounded by them, have a mean of 0 and units of 1, so that 1 is the label.
 DEVIATIONS = (1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0)
 # A judge with less balanced accuracy on real images says little about a flip;
 # 0.5 is chance.
@@ -45,9 +45,10 @@ PROTOCOL = (
   ' strength has the most flips on the selection split; preservation: the other'
   " attributes' judgements that stay those of the reconstruction."
   ' attribute_flips_balanced: y_i set to its mean plus or minus a number of its'
-  ' deviations, with the most flips plus kept on the selection split; mean of'
-  ' images with and without the attribute; kept: as preservation; _one: one'
-  ' number for all attributes; _given: against the label instead of sign(y_i);'
+  ' deviations (bounded factors and labels: 0 and 1), with the most flips plus'
+  ' kept on the selection split; mean of images with and without the attribute;'
+  ' kept: as preservation; _one: one number for all attributes;'
+  ' _given: against the label instead of sign(y_i);'
   ' labels: of models that are given them, those of the data or predicted by'
   " the run's first model;"
   ' _stgan: over 13 attributes; outside_inside: mean change outside of an'
@@ -275,8 +276,8 @@ def _lowest(rates, counted=True):
 
 @jax.jit
 def _measure_factors(model, images, attributes):
-  """Returns means and deviations of factors; 0 and 1 of those given."""
-  if model.factors_are_labels:
+  """Returns means and deviations of factors; 0 and 1 if they are as labels."""
+  if model.factors_are_labels or model.has_bounded_factors:
     num_factors = attributes.shape[1]
     return jnp.zeros(num_factors), jnp.ones(num_factors)
   encode = lambda own, labels, counted: (

@@ -29,6 +29,7 @@ class PredictedLabels:
   predictor: models.Model  # With a factor per attribute.
 
   factors_are_labels = True
+  has_bounded_factors = False
 
   @property
   def module(self) -> nn.Module:

@@ -64,6 +64,10 @@ class Model:
   def factors_are_labels(self) -> bool:
     return self.module.factors_are_labels
 
+  @property
+  def has_bounded_factors(self) -> bool:
+    return getattr(self.module, 'has_bounded_factors', False)
+
   def encode(
     self, images: jax.Array, attributes: jax.Array | None = None
   ) -> codes.Code:

@@ -67,6 +67,7 @@ class _Model:
   decode: object = _decode
   factors_are_labels: bool = False
 
+  has_bounded_factors = False
   image_range = (-1, 1)
 
 
