@@ -27,6 +27,7 @@ from jacsup_jax.core import errors
 from jacsup_jax.data import registry
 from jacsup_jax.evaluation import attribute_flips
 from jacsup_jax.evaluation import judges
+from jacsup_jax.evaluation import predicted_labels
 from jacsup_jax.evaluation import reconstruction
 from jacsup_jax.evaluation import tables
 from jacsup_jax.models import autoencoders
@@ -126,24 +127,35 @@ def train_and_evaluate(
     ) as (report, evaluate_and_draw):
       trained = train_stages(evaluate=evaluate_and_draw, report=report)
 
-    rows, trained = [], session.by_seed([*given, *trained])
+    trained = session.by_seed([*given, *trained])
     random = make_module(config, data.labels.shape[1], chain.nuisance_dims[0])
     models = session.add_random(trained, lambda own: own[0], random)
-    for _, row, version in session.list_versions(models):
-      chosen = attribute_flips.choose_strengths(
-          version, face_judges, selection, strengths,
-          config.model.selection_images,
-      )  # fmt: skip
-      rows.append(row | attribute_flips.measure(
-          version, face_judges, chosen, data, config.model.edit_images
-      ))  # fmt: skip
+    rows = measure(config, models, face_judges, selection, data)
     progress.say(tables.format_attributes(rows))
     about = f'{split} split, selection on {chosen_on}'
-    protocol = f'{about}; {attribute_flips.PROTOCOL}'
     session.finish(
-        workdir, experiment, protocol, rows, trained, data,
+        workdir, experiment, f'{about}; {attribute_flips.PROTOCOL}', rows,
+        trained, data,
         judges=[judge.describe() for judge in face_judges],
     )  # fmt: skip
+
+
+def measure(config, models, face_judges, selection, data):
+  """Returns a row for each model and source of its labels."""
+  rows = []
+  for model, labels, version in predicted_labels.list_versions(models):
+    chosen = attribute_flips.choose_strengths(
+      version,
+      face_judges,
+      selection,
+      config.model.strengths,
+      config.model.selection_images,
+    )
+    measured = attribute_flips.measure(
+      version, face_judges, chosen, data, config.model.edit_images
+    )
+    rows.append(session.describe(model) | {'labels': labels} | measured)
+  return rows
 
 
 def prepare_training(config, stages, train, workdir):

@@ -28,7 +28,7 @@ Row = Mapping[str, Any]
 # Names of figures, by their numbers in the paper.
 FIGURES = (
     '1', '2', '4', '5', '7', '8', '9', '10', '11', '12', 'curves',
-    'reconstructions', 'sweeps', 'swaps',
+    'edits', 'reconstructions', 'sweeps', 'swaps',
 )  # fmt: skip
 # Kind of a model -> its name, and its letter in Figure 1.
 KINDS = {
@@ -209,6 +209,8 @@ def _list_of_classes(own):
 def _list_of_attributes(own):
   if curves.has_tradeoff(own.rows):
     yield make('4', 'figure_4', curves.tradeoff, own.rows)
+  if any(row.get('edit_curve') for row in own.rows):
+    yield make('edits', 'edit_curves', curves.edit_curves, own.rows)
   measured = own.measured
   for kind, pair in measured.items():
     yield make('5', f'figure_5_{kind}', _draw_flips, own, *pair)

@@ -28,6 +28,7 @@ from jacsup_jax.evaluation import class_swaps
 from jacsup_jax.evaluation import disentanglement
 from jacsup_jax.evaluation import jacobian_diagnosis
 from jacsup_jax.evaluation import judges
+from jacsup_jax.evaluation import predicted_labels
 from jacsup_jax.evaluation import swap_ceiling
 from jacsup_jax.evaluation import tables
 from jacsup_jax.figures import grids
@@ -226,12 +227,12 @@ def _measure_faces(config, run, models):
   alphas = tuple(run.config.get('strengths', attribute_flips.STRENGTHS))
   count = run.config.get('selection_images')
   selection, rows = None, []
-  versions = [*session.list_versions(models)]
-  for _, row, version in versions:
+  versions = [*predicted_labels.list_versions(models)]
+  for model, labels, version in versions:
     bound = version, face_judges
-    own_row = recorded.get((row['stage'], row['labels']))
-    if own_row is not None:
-      chosen = attribute_flips.recall_strengths(own_row, data.attribute_names)
+    row = recorded.get((model.stage.name, labels))
+    if row is not None:
+      chosen = attribute_flips.recall_strengths(row, data.attribute_names)
     else:
       # A folder may have one split alone: read only if it is needed.
       selection = selection or run.load_data(chosen_on, config.data_dir)
@@ -239,7 +240,8 @@ def _measure_faces(config, run, models):
         *bound, selection, alphas, count
       )
     images = run.config.get('edit_images')
-    rows.append(row | attribute_flips.measure(*bound, chosen, data, images))
+    rows.append(session.describe(model) | {'labels': labels})
+    rows[-1] |= attribute_flips.measure(*bound, chosen, data, images)
   protocol = (
     f'{config.split} split, strengths chosen on {chosen_on}'
     f'{"" if selection else " by the run"}; {attribute_flips.PROTOCOL}'

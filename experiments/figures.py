@@ -35,7 +35,8 @@ class FiguresConfig(config.Options, group='what'):
     (),
     'What to draw; default: all that the run gives. Grey images of classes give'
     ' 1 and 2, images in colour 9 to 12, faces 4, 5, 7, and 8 with Fader'
-    ' Networks; sweeps are as 8, of each model alone.',
+    ' Networks; sweeps are as 8, of each model alone; edits are flips against'
+    ' what is kept, over strengths.',
     choices=drawing.FIGURES,
   )
   data_dir: pathlib.Path | None = config.option(

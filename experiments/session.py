@@ -16,7 +16,6 @@ from jacsup_jax.core import config as config_lib
 from jacsup_jax.core import errors
 from jacsup_jax.data import registry
 from jacsup_jax.evaluation import judges
-from jacsup_jax.evaluation import predicted_labels
 from jacsup_jax.evaluation import tables
 from jacsup_jax.models import autoencoders
 from jacsup_jax.models import model as model_lib
@@ -269,24 +268,6 @@ def add_random(
     )
     found += [*own, steps.Trained(stage, of_random, state, '')]
   return found
-
-
-def list_versions(
-  models: Sequence[steps.Trained],
-) -> Iterator[tuple[steps.Trained, dict[str, Any], Any]]:
-  """Lists models of faces, what begins their row, and what is measured.
-
-  Labels are predicted by the first model of a seed that is not given them. See
-  `predicted_labels.list_versions`.
-  """
-  predictors: dict[int, Any] = {}
-  for own in models:
-    if not own.model.factors_are_labels and own.stage.model != 'random':
-      predictors.setdefault(own.stage.seed, own.model)
-  for own in models:
-    predictor = predictors.get(own.stage.seed)
-    for labels, version in predicted_labels.list_versions(own.model, predictor):
-      yield own, describe(own) | {'labels': labels}, version
 
 
 def describe(trained: steps.Trained) -> dict[str, Any]:

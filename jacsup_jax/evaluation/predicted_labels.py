@@ -4,16 +4,17 @@ Fader Networks and others read the labels of an image to reconstruct it; an
 image from elsewhere has none.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 import dataclasses
 import functools
+from typing import Any
 
 from flax import linen as nn
 import jax
 import jax.numpy as jnp
 
 from jacsup_jax.core import codes
-from jacsup_jax.models import model as models
+from jacsup_jax.models import model as models_lib
 
 
 @functools.partial(
@@ -25,8 +26,8 @@ from jacsup_jax.models import model as models
 class PredictedLabels:
   """A model that is given the signs of a predictor's factors as labels."""
 
-  model: models.Model
-  predictor: models.Model  # With a factor per attribute.
+  model: models_lib.Model
+  predictor: models_lib.Model  # With a factor per attribute.
 
   factors_are_labels = True
   has_bounded_factors = False
@@ -54,15 +55,23 @@ class PredictedLabels:
 
 
 def list_versions(
-  model: models.Model, predictor: models.Model | None
-) -> Iterator[tuple[str, models.Model | PredictedLabels]]:
-  """Lists where labels come from, 'given' or 'predicted', and what to measure.
+  models: Sequence[Any],
+) -> Iterator[tuple[Any, str, models_lib.Model | PredictedLabels]]:
+  """Lists models of faces, where labels come from, and what is measured.
 
-  Without a predictor a model that needs labels is measured with them alone.
+  Models are `training.steps.Trained`. Those that need labels are measured with
+  labels 'given', and 'predicted' by the first trained model of the same seed
+  that needs none, if there is one.
   """
-  if not model.factors_are_labels:
-    yield 'predicted', model
-    return
-  yield 'given', model
-  if predictor is not None:
-    yield 'predicted', PredictedLabels(model, predictor)
+  predictors: dict[int, models_lib.Model] = {}
+  for own in models:
+    if not own.model.factors_are_labels and own.stage.model != 'random':
+      predictors.setdefault(own.stage.seed, own.model)
+  for own in models:
+    if not own.model.factors_are_labels:
+      yield own, 'predicted', own.model
+      continue
+    yield own, 'given', own.model
+    if own.stage.seed in predictors:
+      predictor = predictors[own.stage.seed]
+      yield own, 'predicted', PredictedLabels(own.model, predictor)

@@ -140,6 +140,38 @@ def tradeoff(rows: Records, rate: str = 'attribute_flips') -> mpl_figure.Figure:
   return figure
 
 
+def edit_curves(rows: Records) -> mpl_figure.Figure:
+  """Draws balanced flips against what is kept, a line over strengths a row.
+
+  Towards the top right is better. Rows without an `edit_curve` are not drawn;
+  the area is that of `attribute_flips.compute_area`.
+  """
+  drawn = [row for row in rows if row.get('edit_curve')]
+  figure = panels.new_figure(5.5, 3.9)
+  axes = figure.add_subplot()
+  for i, row in enumerate(drawn):
+    points = [(100 * p['kept'], 100 * p['flips']) for p in row['edit_curve']]
+    label = f'{panels.name_model(row["model"])}, d = {row["nuisance_dim"]}'
+    if row.get('labels') == 'given':
+      label += ', labels given'
+    axes.plot(
+      *np.transpose(points),
+      marker=_MARKERS[i % len(_MARKERS)],
+      markersize=5,
+      color=panels.COLORS[i % len(panels.COLORS)],
+      fillstyle=_FILLINGS[i // len(panels.COLORS) % len(_FILLINGS)],
+      label=f'{label} (area {row["edit_curve_area"]:.2f})',
+    )
+  for axis in (axes.xaxis, axes.yaxis):
+    axis.set_major_formatter(ticker.PercentFormatter(decimals=0))
+  axes.set_xlabel('other attributes kept')
+  axes.set_ylabel('balanced attribute flips')
+  axes.grid(color=panels.GREY, linewidth=0.6)
+  axes.set_axisbelow(True)
+  _add_legend(figure, *axes.get_legend_handles_labels(), 2)
+  return figure
+
+
 def _collect_parts(records):
   """Returns name, start and points of each stage and phase; the last epoch.
 

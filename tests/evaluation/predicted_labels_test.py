@@ -1,5 +1,7 @@
 """Tests of jacsup_jax.evaluation.predicted_labels."""
 
+import types
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,6 +18,11 @@ def _init(module, seed):
   return models.Model(module, **autoencoders.init_variables(module, seed))
 
 
+def _trained(model, kind, seed=0):
+  stage = types.SimpleNamespace(model=kind, seed=seed)
+  return types.SimpleNamespace(model=model, stage=stage)
+
+
 def test_labels_are_the_signs_of_the_predictors_factors():
   own = autoencoders.FaceAutoencoder(3, 2, factor_activation='tanh', **SIZES)
   predictor = _init(own, 0)
@@ -23,9 +30,7 @@ def test_labels_are_the_signs_of_the_predictors_factors():
   random = np.random.default_rng(0)
   images = random.integers(0, 256, (9, 8, 8, 3)) * random.random((9, 1, 1, 3))
   images = images.astype(np.uint8)
-  named = dict(predicted_labels.list_versions(rival, predictor))
-  assert [*named] == ['given', 'predicted'] and named['given'] is rival
-  version = named['predicted']
+  version = predicted_labels.PredictedLabels(rival, predictor)
   assert version.factors_are_labels and version.module is rival.module
 
   @jax.jit
@@ -41,8 +46,24 @@ def test_labels_are_the_signs_of_the_predictors_factors():
   np.testing.assert_allclose(decoded, jax.jit(rival.decode)(given), atol=1e-6)
 
 
-def test_a_model_that_predicts_has_one_version_and_without_predictor_too():
-  own = _init(autoencoders.FaceAutoencoder(3, 2, **SIZES), 0)
-  assert [*predicted_labels.list_versions(own, None)] == [('predicted', own)]
+def test_versions_of_models_by_seed():
+  model = _init(autoencoders.FaceAutoencoder(3, 2, **SIZES), 0)
   rival = _init(fader.FaderAutoencoder(3, 2, **SIZES), 0)
-  assert [*predicted_labels.list_versions(rival, None)] == [('given', rival)]
+  models = [
+    _trained(rival, 'fader'),
+    _trained(model, 'teacher'),
+    _trained(model, 'random'),
+    _trained(rival, 'fader', 1),
+    _trained(model, 'random', 1),
+  ]
+  found = [*predicted_labels.list_versions(models)]
+  named = [
+    (each.stage.model, each.stage.seed, labels) for each, labels, _ in found
+  ]
+  assert named == [
+      ('fader', 0, 'given'), ('fader', 0, 'predicted'),
+      ('teacher', 0, 'predicted'), ('random', 0, 'predicted'),
+      # A random model predicts nothing.
+      ('fader', 1, 'given'), ('random', 1, 'predicted'),
+  ]  # fmt: skip
+  assert found[1][2].predictor is model and found[0][2] is rival

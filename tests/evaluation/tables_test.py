@@ -70,7 +70,7 @@ def test_rows_by_hand():
   ]  # fmt: skip
   _, line = tables.format_rows([FACES]).split('\n')
   assert line.split() == [
-      'student', '8192', '74.1%', '80.0%', '-', '95.5%', '0.25', '72.2%',
+      'student', '8192', '-', '74.1%', '80.0%', '-', '95.5%', '0.25', '72.2%',
       '94.0%', '40', '1.08e-3', '0.800', '91.2%', '89.8%',
   ]  # fmt: skip
   assert ' - ' in tables.format_rows([{**FACES, 'preservation': None}])

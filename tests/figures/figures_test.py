@@ -50,6 +50,13 @@ ROWS = (
   _row('fader', 8192, 0.442, 1.83e-3),
   _row('random', 2048, 0.202, 1.01e-1),
 )
+EDITED = [
+  {**row, 'edit_curve_area': 0.5, 'edit_curve': [
+    {'deviations': 1.0, 'flips': 0.5, 'kept': 0.75},
+    {'deviations': 2.0, 'flips': 0.75, 'kept': 0.5 + 0.1 * i},
+  ]}
+  for i, row in enumerate(ROWS[:2])
+] + [{**ROWS[2], 'edit_curve': None}]  # fmt: skip
 SWAPS = _images(4, 5, 5, 6, 1)
 SWAPS[0, 0] = 1
 PAIR = _faces(4, 2)
@@ -74,6 +81,7 @@ EXAMPLES = {
     'swap_curves': lambda: curves.swap_curves(PHASES, 'a title'),
     'error_curves': lambda: curves.error_curves(PHASES),
     'tradeoff': lambda: curves.tradeoff(ROWS),
+    'edit_curves': lambda: curves.edit_curves(EDITED),
 }  # fmt: skip
 # Tiles of each axes. Donors of swaps are above, recipients on the left.
 TILES = {
@@ -102,6 +110,14 @@ def test_images_are_at_their_tiles_clipped(name):
     assert image.get_clim() == (0, 1)
     # Labels stand at their tiles: extent is (left, right, bottom, top).
     assert image.get_extent() == [-0.5, cols - 0.5, rows - 0.5, -0.5]
+
+
+def test_edit_curves_are_flips_over_kept():
+  [axes] = EXAMPLES['edit_curves']().axes
+  lines = axes.get_lines()
+  assert len(lines) == 2
+  np.testing.assert_allclose(lines[1].get_xydata(), [[75, 50], [60, 75]])
+  assert lines[0].get_label() == 'teacher, d = 2048 (area 0.50)'
 
 
 def test_factors_rise_to_the_right_and_upwards():
