@@ -142,19 +142,20 @@ def train_and_evaluate(
 
 def measure(config, models, face_judges, selection, data):
   """Returns a row for each model and source of its labels."""
-  rows = []
+  rows, own = [], config.model
   for model, labels, version in predicted_labels.list_versions(models):
     chosen = attribute_flips.choose_strengths(
-      version,
-      face_judges,
-      selection,
-      config.model.strengths,
-      config.model.selection_images,
+      version, face_judges, selection, own.strengths, own.selection_images
     )
     measured = attribute_flips.measure(
-      version, face_judges, chosen, data, config.model.edit_images
+      version, face_judges, chosen, data, own.edit_images
     )
     rows.append(session.describe(model) | {'labels': labels} | measured)
+  if lacking := rows[0]['stgan_lacking']:
+    progress.note(
+      f"the data lack {', '.join(lacking)}: flips of STGAN's 13 attributes are"
+      ' a mean over the others'
+    )
   return rows
 
 

@@ -237,6 +237,7 @@ def summarize(
     'preservation': _lowest(kept[0]),
     'attribute_flips_balanced_told': _lowest(flips[2], told),
     'attribute_flips_balanced_stgan': _lowest(flips[2], stgan),
+    'stgan_lacking': [x for x in STGAN if x not in attribute_names],
     'deviations_one': chosen['one'],
     'edit_curve': chosen['curve'],
     'edit_curve_area': compute_area(chosen['curve']),

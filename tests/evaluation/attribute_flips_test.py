@@ -147,6 +147,7 @@ def test_oracle_flips_everything_and_keeps_the_rest():
       'judge_accuracy', 'judge_accuracy_reconstructions', 'factor_accuracy',
   ):  # fmt: skip
     assert row[name] == pytest.approx(1), name
+  assert len(row['stgan_lacking']) == 11 and 'Bald' in row['stgan_lacking']
   assert row['attributes_told'] == K and row['mse'] < 1e-12
   assert row['ssim'] > 0.999 and abs(row['frechet_reconstructions']) < 1e-6
   assert row['deviations_by_attribute'].keys() == {*NAMES}
