@@ -320,11 +320,16 @@ def _draw_swaps(own, trained):
 
 
 def _draw_flips(own, trained, row):
+  # Imported here: runs of digits have no attributes.
+  from jacsup_jax.evaluation import attribute_flips
+
   model, rows = trained.model, own.examples(_SUBJECTS)
   names = _find_best(row, _MAX_ATTRIBUTES)
   code = own.encode(model, rows)
-  args = _list_indices(own, names), _list_targets(row, names)
-  flipped = _decode(model, code, sweeps.flip_factors, *args)
+  targets = _list_targets(row, own.data.attribute_names)
+  args = _list_indices(own, names), targets
+  conflicts = attribute_flips.find_conflicts(own.data)
+  flipped = _decode(model, code, sweeps.flip_factors, *args, conflicts)
   shown = own.images(rows), _decode(model, code), flipped
   return grids.attribute_flips(*shown, names, own.name(trained))
 

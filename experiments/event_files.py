@@ -55,7 +55,7 @@ def _make_draw(data, strength):
     else:
       flipped = jnp.arange(min(labels.shape[1], _MOST_ATTRIBUTES))
       targets = jnp.broadcast_to(
-        jnp.array([[-strength, strength]]), (len(flipped), 2)
+        jnp.array([[-strength, strength]]), (labels.shape[1], 2)
       )
       rows = sweeps.flip_factors(model.decode, code, flipped, targets)
       rows = jnp.swapaxes(rows, 0, 1)

@@ -84,6 +84,39 @@ def flip_factor(
   return code._replace(factors=code.factors.at[:, index].set(flipped))
 
 
+def edit_factor(
+  code: Code,
+  index: int | jax.Array,
+  asked: jax.Array,
+  absent: jax.Array,
+  present: jax.Array,
+  conflicts: jax.Array | None = None,
+) -> Code:
+  """Sets a factor to its value of the sign asked, and conflicting ones absent.
+
+  Args:
+    code: `[B, K]` factors.
+    index: of the factor; one, or `[B]`.
+    asked: `[B]`, positive for present.
+    absent: `[K]` values of absent attributes.
+    present: `[K]` values of present ones.
+    conflicts: `[K, K]` bool, whether the presence of an attribute (row)
+      excludes that of another. Where present is asked, factors of excluded
+      attributes that are not negative become absent: black hair replaces blond.
+  """
+  chex.assert_rank([code.factors, asked], [2, 1])
+  factors = code.factors
+  if conflicts is not None:
+    excluded = jnp.broadcast_to(conflicts[index], factors.shape)
+    excluded &= (asked > 0)[:, jnp.newaxis] & (factors >= 0)
+    values = jnp.broadcast_to(absent, factors.shape).astype(factors.dtype)
+    factors = jnp.where(excluded, values, factors)
+  value = jnp.where(asked > 0, present[index], absent[index])
+  rows = jnp.arange(factors.shape[0])
+  factors = factors.at[rows, index].set(value.astype(factors.dtype))
+  return code._replace(factors=factors)
+
+
 def hash_tree(tree: chex.ArrayTree) -> str:
   """Returns the sha256 of a tree's paths, shapes, types and bytes, as hex."""
   digest = hashlib.sha256()

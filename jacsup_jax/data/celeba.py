@@ -6,6 +6,7 @@ The lists and the images, or their archive, are in one folder, or in the folders
 
 from concurrent import futures
 import hashlib
+import itertools
 import os
 import pathlib
 
@@ -19,6 +20,15 @@ from jacsup_jax.data import registry
 
 # The number of a split in the partition file is its position here.
 SPLITS = ('train', 'validation', 'test')
+
+# Attributes of which an edit can ask for one alone. The pairs are those that
+# AttGAN and STGAN keep apart when they are tested.
+_HAIR = ('Black_Hair', 'Blond_Hair', 'Brown_Hair', 'Gray_Hair')
+EXCLUSIVE = (
+  *itertools.combinations(_HAIR, 2),
+  *(('Bald', 'Bangs'), ('Receding_Hairline', 'Bangs')),
+  *(('Straight_Hair', 'Wavy_Hair'), ('Mustache', 'No_Beard')),
+)
 
 _IMAGES = 'img_align_celeba'
 _ACCEPTED = (

@@ -16,8 +16,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jacsup_jax.core import codes
 from jacsup_jax.core import errors
 from jacsup_jax.data import batches
+from jacsup_jax.data import celeba
+from jacsup_jax.data import drawn_faces
 from jacsup_jax.data import registry
 from jacsup_jax.evaluation import attribute_judges
 from jacsup_jax.evaluation import edit_counts
@@ -45,7 +48,8 @@ PROTOCOL = (
   ' strength has the most flips on the selection split; preservation: the other'
   " attributes' judgements that stay those of the reconstruction."
   ' attribute_flips_balanced: y_i set to its mean plus or minus a number of its'
-  ' deviations (bounded factors and labels: 0 and 1), with the most flips plus'
+  ' deviations (bounded factors and labels: 0 and 1), and attributes that'
+  ' exclude it to minus that where it is asked for, with the most flips plus'
   ' kept on the selection split; mean of images with and without the attribute;'
   ' kept: as preservation; _one: one number for all attributes;'
   ' _given: against the label instead of sign(y_i);'
@@ -77,7 +81,7 @@ def measure(
   some = [x[:edit_images] for x in whole]
   numbers = chosen['one'], chosen['each'], chosen['each']
   targets = edit_counts.make_targets(
-    chosen['spread'], [chosen['alpha']], numbers
+    chosen['spread'], [chosen['alpha']], numbers, find_conflicts(data)
   )
   given = jnp.array([False, False, False, True])
   counts = _apply(_count_each, *bound, *some, targets, given)
@@ -92,8 +96,7 @@ def measure(
   if model.factors_are_labels:
     row['factor_accuracy'] = None
     del row['factor_accuracy_by_attribute']
-  flip = edit_counts.flip_factor
-  row |= likeness.measure(model, judges[-1], *some, flip, each)
+  row |= likeness.measure(model, judges[-1], *some, codes.edit_factor, *each)
   if data.name == registry.DEFAULT_FACES:  # Drawn: the truth is known.
     values = row['edit_values_by_attribute']
     row |= edit_truth.measure(model, data.attribute_names, values, data.split)
@@ -121,7 +124,8 @@ def choose_strengths(
   # Moved here, as transfers by jit are refused in runs.
   few = [jnp.asarray(x[:selection_images]) for x in few]
   spread = _measure_factors(model, *few)
-  grid = edit_counts.make_targets(spread, values, DEVIATIONS)
+  conflicts = find_conflicts(selection)
+  grid = edit_counts.make_targets(spread, values, DEVIATIONS, conflicts)
   given = jnp.zeros(len(grid.absent), bool)
   tried = _apply(_count_each, *_bind(model, judges), *few, grid, given)
   return {'spread': spread, **choose_from(jax.device_get(tried), values)}
@@ -264,7 +268,7 @@ def summarize(
     own = values[np.argmin(np.mean(values, axis=1))]
     row[f'{name}_by_attribute'] = of_attributes(own)
   row['deviations_by_attribute'] = of_attributes(chosen['each'])
-  values = np.stack(targets, axis=-1)
+  values = np.stack(targets[:2], axis=-1)
   return {**row, 'edit_values_by_attribute': of_attributes(values)}
 
 
@@ -297,6 +301,13 @@ def _count_each(model, classify, images, attributes, targets, given):
     edit_counts.count_edits, model, classify, images, attributes
   )
   return jax.lax.map(lambda args: count(*args), (targets, given))
+
+
+def find_conflicts(data):
+  """Returns which attributes of a data set exclude each other."""
+  is_drawn = data.name == registry.DEFAULT_FACES
+  pairs = drawn_faces.EXCLUSIVE if is_drawn else celeba.EXCLUSIVE
+  return edit_counts.find_conflicts(data.attribute_names, pairs)
 
 
 def _bind(model, judges):

@@ -25,6 +25,7 @@ class Targets(NamedTuple):
 
   absent: jax.Array
   present: jax.Array
+  conflicts: jax.Array  # [..., K, K] bool, see `codes.edit_factor`
 
 
 class EditCounts(NamedTuple):
@@ -41,28 +42,31 @@ def make_targets(
   spread: tuple[jax.Array, jax.Array],
   alphas: Sequence[float],
   deviations: Sequence[float | np.ndarray],
+  conflicts: np.ndarray,
 ) -> Targets:
   """Makes `[P, K]` targets of alphas, then of numbers of deviations.
 
   `spread` are the means and deviations of factors, `[K]` each; a number of
-  deviations is one for all factors, or `[K]`.
+  deviations is one for all factors, or `[K]`. Edits by an alpha, the paper's,
+  know no conflicts.
   """
   center, scale = spread
   steps = [np.full(center.shape, alpha) for alpha in alphas]
   steps = jnp.array([*steps, *(c * scale for c in deviations)], jnp.float32)
   is_alpha = jnp.arange(len(steps))[:, jnp.newaxis] < len(alphas)
   center = jnp.where(is_alpha, 0.0, center[jnp.newaxis])
-  return Targets(center - steps, center + steps)
+  known = jnp.asarray(conflicts)[jnp.newaxis] & ~is_alpha[:, jnp.newaxis]
+  return Targets(center - steps, center + steps, known)
 
 
-def flip_factor(
-  code: codes.Code, index: jax.Array, asked: jax.Array, targets: Targets
-) -> codes.Code:
-  """Sets factor `index`, `[]` or `[B]`, to its target of the sign asked."""
-  value = jnp.where(asked > 0, targets.present[index], targets.absent[index])
-  rows = jnp.arange(code.factors.shape[0])
-  factors = code.factors.at[rows, index].set(value.astype(code.factors.dtype))
-  return code._replace(factors=factors)
+def find_conflicts(
+  attribute_names: Sequence[str], pairs: Sequence[tuple[str, str]]
+) -> np.ndarray:
+  """Returns `[K, K]` bool: attributes of a pair exclude each other."""
+  excluding = {*pairs} | {(other, name) for name, other in pairs}
+  return np.array(
+    [[(a, b) in excluding for b in attribute_names] for a in attribute_names]
+  )
 
 
 def count_edits(
@@ -93,7 +97,7 @@ def count_edits(
     def flip(index):
       own = jnp.where(is_given, labels[:, index], code.factors[:, index])
       asked = jnp.where(own >= 0, -1, 1)
-      edited = model.decode(flip_factor(code, index, asked, targets))
+      edited = model.decode(codes.edit_factor(code, index, asked, *targets))
       after = classify(edited)
       done = after[:, :, index] == -labels[jnp.newaxis, :, index]
       others = counted[:, None] & (jnp.arange(seen.shape[-1]) != index)[None]

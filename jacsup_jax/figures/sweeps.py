@@ -94,22 +94,23 @@ def flip_factors(
   code: codes.Code,
   indices: jax.Array,
   targets: jax.Array,
+  conflicts: jax.Array | None = None,
 ) -> jax.Array:
   """Decodes codes with one factor flipped at a time, Figure 5.
 
-  A factor is set to the second of its `[count, 2]` targets where it is
-  negative, and to the first elsewhere. Images are `[B, count, H, W, C]` for
-  `[count]` indices of factors.
+  A factor is set to the second of its `[K, 2]` targets where it is negative,
+  and to the first elsewhere; `conflicts` are those of `codes.edit_factor`.
+  Images are `[B, count, H, W, C]` for `[count]` indices of factors.
   """
+  absent, present = jnp.asarray(targets).T
 
-  def decode_flipped(index_and_targets):
-    index, (absent, present) = index_and_targets
-    own = code.factors[:, index]
-    value = jnp.where(own >= 0, absent, present).astype(own.dtype)
-    factors = code.factors.at[:, index].set(value)
-    return decode(code._replace(factors=factors))
+  def decode_flipped(index):
+    asked = jnp.where(code.factors[:, index] >= 0, -1, 1)
+    return decode(
+      codes.edit_factor(code, index, asked, absent, present, conflicts)
+    )
 
-  return _map(decode_flipped, (indices, targets))
+  return _map(decode_flipped, indices)
 
 
 def _set_unit(code, unit, value):

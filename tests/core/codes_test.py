@@ -38,6 +38,28 @@ def test_flip_sets_the_opposite_sign():
   np.testing.assert_array_equal(flipped.nuisance, code.nuisance)
 
 
+def test_edits_set_conflicting_factors_absent():
+  factors = jnp.array([[-0.5, 0.25, 0.75], [0.5, -0.25, 0.0]])
+  code = codes.Code(factors, jnp.ones((2, 1)))
+  values = jnp.array([-1.0, -2.0, -3.0]), jnp.array([1.0, 2.0, 3.0])
+  asked = jnp.array([1, -1])
+  edited = codes.edit_factor(code, 0, asked, *values)
+  np.testing.assert_array_equal(
+    edited.factors, [[1, 0.25, 0.75], [-1, -0.25, 0.0]]
+  )
+  # The first excludes the others, which say nothing of it.
+  conflicts = jnp.array([[False, True, True], [False] * 3, [False] * 3])
+  edited = codes.edit_factor(code, 0, asked, *values, conflicts)
+  np.testing.assert_array_equal(edited.factors, [[1, -2, -3], [-1, -0.25, 0]])
+  # Another factor of each example; what is absent already stays.
+  index, asked = jnp.array([2, 0]), jnp.array([1, 1])
+  edited = codes.edit_factor(code, index, asked, *values, conflicts)
+  np.testing.assert_array_equal(
+    edited.factors, [[-0.5, 0.25, 3], [1, -0.25, -3]]
+  )
+  assert edited.nuisance is code.nuisance
+
+
 def test_wrong_ranks_raise():
   code = codes.Code(jnp.zeros((2, 1)), jnp.zeros((2, 2, 2, 1)))
   with pytest.raises(AssertionError):

@@ -26,7 +26,9 @@ ATTRIBUTES = np.array(
 BLANK = np.full((5, 8, 8, 3), 128, np.uint8)
 IMAGES = BLANK.copy()
 IMAGES[:, 0, :K] = np.where(ATTRIBUTES > 0, 230, 25)[:, :, None]
-TARGETS = edit_counts.Targets(jnp.full(K, -2.0), jnp.full(K, 2.0))
+TARGETS = edit_counts.Targets(
+  jnp.full(K, -2.0), jnp.full(K, 2.0), jnp.zeros((K, K), bool)
+)
 
 
 class _PixelJudge(nn.Module):
@@ -110,6 +112,23 @@ def test_counts_by_hand():
   )
   counts = jax.jit(count)(IMAGES, ATTRIBUTES, TARGETS, True)
   np.testing.assert_array_equal(counts.flipped[0], [[0, 2], [1, 0], [3, 1]])
+
+
+def test_conflicts_are_of_deviations_alone():
+  pairs = [('Male', 'Smiling'), ('Bald', 'Male')]
+  conflicts = edit_counts.find_conflicts(NAMES, pairs)
+  np.testing.assert_array_equal(
+    conflicts, [[False, True, False], [True, False, False], [False] * 3]
+  )
+  targets = edit_counts.make_targets(
+    (jnp.zeros(K), jnp.ones(K)), [3.0], [1.0, 2.0], conflicts
+  )
+  np.testing.assert_array_equal(targets.present[:, 0], [3, 1, 2])
+  assert not np.any(targets.conflicts[0])
+  for own in targets.conflicts[1:]:
+    np.testing.assert_array_equal(own, conflicts)
+  # Drawn faces have their own; no name of CelebA's conflicts with Male.
+  assert not np.any(flips.find_conflicts(DATA))
 
 
 def test_strengths_are_chosen_by_hand():

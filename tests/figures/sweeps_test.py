@@ -55,7 +55,7 @@ def test_units_swaps_and_flips_are_where_they_belong():
       sweeps.flip_factors,
       code,
       jnp.array([1, 0]),
-      jnp.array([[-9, 9], [-8, 7]]),
+      jnp.array([[-8, 7], [-9, 9]]),
     ),
     [[[1, 9, 3], [-8, -2, 3]], [[-1, -9, 30], [7, 0, 30]]],
   )
