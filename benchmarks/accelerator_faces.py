@@ -95,10 +95,10 @@ class Sizes:
 
 REHEARSAL = Sizes(
   chain=attributes.AttributesConfig(
-    nuisance_dims=(12,),
+    nuisance_dims=(12, 16),
     epochs=1,
     cycle_epochs=0,
-    students=(),
+    student_epochs=1,
     batch_size=8,
     compute_dtype='bfloat16',
   ),
@@ -115,8 +115,8 @@ REHEARSAL = Sizes(
   held_out=8,
   strengths=(1.0,),
   selection_images=8,
-  measured=('teacher',),
-  exported='teacher',
+  measured=('student_d16',),
+  exported='student_d16',
 )
 
 

@@ -30,9 +30,10 @@ from xdist import scheduler  # noqa: E402
 jax.config.update('jax_numpy_rank_promotion', 'raise')
 
 
-# Files of few tests that take long: last, they would keep one process waiting.
+_SHARING_RUNS = ('mnist_test.py', 'evaluate_test.py', 'celeba_test.py')
+# Files of few tests that take long: at the end one process would wait for them.
 _FIRST = (
-  *('mnist_test.py', 'evaluate_test.py', 'celeba_test.py'),  # Sharing runs.
+  *_SHARING_RUNS,
   *('accelerator_test.py', 'devices_test.py', 'svhn_test.py', 'api_test.py'),
 )
 
@@ -50,7 +51,7 @@ class _Scheduling(scheduler.LoadFileScheduling):
 
   def _split_scope(self, nodeid):
     path = nodeid.partition('::')[0]
-    return 'runs' if path.endswith(_FIRST[:3]) else path
+    return 'runs' if path.endswith(_SHARING_RUNS) else path
 
 
 def pytest_xdist_make_scheduler(config, log):

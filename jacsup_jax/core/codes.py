@@ -92,7 +92,7 @@ def edit_factor(
   present: jax.Array,
   conflicts: jax.Array | None = None,
 ) -> Code:
-  """Sets a factor to its value of the sign asked, and conflicting ones absent.
+  """Sets a factor to the value asked for, and those that it excludes absent.
 
   Args:
     code: `[B, K]` factors.

@@ -289,8 +289,8 @@ class AttributeLossWeights(Weights):
   )
   decode_labels: bool = option(
     False,
-    "A teacher's decoder is trained on the labels in the place of predicted"
-    ' factors, into which the encoder could write other things.',
+    "A teacher's decoder is trained on the labels instead of the predicted"
+    ' factors, in which the encoder could hide other things.',
   )
   edits: str = option(
     'swap',

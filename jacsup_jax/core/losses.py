@@ -190,8 +190,8 @@ def attribute_likelihood_loss(
   """Computes the cross-entropy of bounded factors, in nats.
 
   mean_i -log((1 + y_i ybar_i) / 2): of factors in [-1, 1], which say that an
-  attribute is present with the probability (1 + y_i) / 2. In the place of eq.
-  (11) of Lezama (2019). `[B, K]` and labels in {-1, +1} -> `[B]`.
+  attribute is present with the probability (1 + y_i) / 2. Replaces eq. (11) of
+  Lezama (2019). `[B, K]` and labels in {-1, +1} -> `[B]`.
   """
   chex.assert_rank([factors, attributes], 2)
   chex.assert_equal_shape([factors, attributes])

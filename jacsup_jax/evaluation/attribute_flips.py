@@ -281,7 +281,7 @@ def _lowest(rates, counted=True):
 
 @jax.jit
 def _measure_factors(model, images, attributes):
-  """Returns means and deviations of factors; 0 and 1 if they are as labels."""
+  """Returns means and deviations of factors; 0 and 1 in units of labels."""
   if model.factors_are_labels or model.has_bounded_factors:
     num_factors = attributes.shape[1]
     return jnp.zeros(num_factors), jnp.ones(num_factors)

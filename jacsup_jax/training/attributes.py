@@ -108,6 +108,11 @@ class AttributesConfig(chains.ChainConfig):
         f'--students={students} with {shown}, which leaves nothing to grow to;'
         ' accepted: several sizes, or --students=.'
       )
+    if self.weights.decode_labels and not self.weights.lambda_prediction:
+      raise errors.InputError(
+        '--decode_labels with --lambda_prediction=0, by which factors would'
+        ' learn nothing; accepted: more than 0.'
+      )
     if students and not self.epochs and self.teacher_workdir is None:
       raise errors.InputError(
         f'--students={students} with --epochs=0, which trains no teacher;'

@@ -232,7 +232,7 @@ def attribute_objective(
 ) -> Result:
   """Computes L_1 of Section 4.2.1, eqs. (8), (11) and (10).
 
-  Images are in [-1, 1]. Bounded factors have a likelihood in place of (11).
+  Images are in [-1, 1]. For bounded factors a likelihood replaces (11).
   With `inputs.teacher` the objective of a student, which adds eq. (9).
   """
   # Their statistics are dropped.
@@ -276,10 +276,10 @@ def cycle_objective(
 ) -> Result:
   """Computes L_2 of Section 4.2.1: lambda_4 (12) + lambda_5 (13).
 
-  An image decoded from one image's nuisance and another's factors, or after
-  another of `weights.edits`, by the first permutation, is encoded again. The
-  encoder is frozen in both passes, or both networks
-  could agree on a code hidden in the image. The batch statistics stay.
+  Factors are edited by the first permutation, see `jacobian.make_targets`, and
+  the image decoded from them and the nuisance is encoded again. The encoder is
+  frozen in both passes, or both networks could agree on a code hidden in the
+  image. The batch statistics stay.
   """
   params = {**params, 'encoder': jax.lax.stop_gradient(params['encoder'])}
   code, _ = _encode_train(module, params, batch_stats, inputs.images)

@@ -44,7 +44,7 @@ def test_the_rehearsal_runs_every_part(tmp_path):
   assert max(value['values'].values()) < 1e-5
   assert max(value['gradients'].values()) < 1e-5
   table = (tmp_path / 'out' / 'accelerator.md').read_text()
-  assert '| teacher | mse ' in table
+  assert '| student_d16 | mse ' in table
   assert (tmp_path / 'out' / 'roofline.png').exists()
   assert (tmp_path / 'out' / 'faces.safetensors').exists()
 

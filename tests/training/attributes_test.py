@@ -76,6 +76,16 @@ def test_chain_of_stages():
   assert (stage.parent, stage.supervisor, stage.epochs) == (None, 'teacher', 2)
 
 
+def test_labels_are_decoded_by_teachers_that_predict_them():
+  weights = replace(FLAGS.weights, decode_labels=True)
+  flags = replace(FLAGS, weights=weights)
+  for stage in attributes.make_stages(flags):
+    assert stage.weights.decode_labels == stage.model.startswith('teacher')
+  weights = replace(weights, lambda_prediction=0.0)
+  with pytest.raises(errors.InputError, match='--decode_labels with --lambda'):
+    replace(FLAGS, weights=weights)
+
+
 def test_weights_of_each_kind_of_model():
   weigh = functools.partial(attributes.make_weights, FLAGS)
   # lambda_1 to lambda_5 of Section 4.2, and those of eq. (9).
