@@ -30,6 +30,7 @@ from jacsup_jax.evaluation import judges
 from jacsup_jax.evaluation import predicted_labels
 from jacsup_jax.evaluation import reconstruction
 from jacsup_jax.evaluation import tables
+from jacsup_jax.evaluation import thresholds
 from jacsup_jax.models import autoencoders
 from jacsup_jax.runs import stages as stages_lib
 from jacsup_jax.training import attributes
@@ -104,12 +105,13 @@ def train_and_evaluate(
     train = devices.in_turn(
       functools.partial(load, 'train', in_memory=chain.cache != 'none')
     )
-    given, train_stages = prepare_training(config, stages, train, workdir)
+    selection = devices.in_turn(functools.partial(load, chosen_on))
+    given, train_stages = prepare(config, stages, train, selection, workdir)
     if workdir is None:  # The first of several processes does all else.
       train_stages(evaluate=None)
       return
 
-    selection, data = load(chosen_on), load(split)
+    data = load(split)
     face_judges = session.restore_or_train_faces(
       run.judge_workdir, train, selection, config.judge
     )
@@ -143,7 +145,8 @@ def train_and_evaluate(
 def measure(config, models, face_judges, selection, data):
   """Returns a row for each model and source of its labels."""
   rows, own = [], config.model
-  for model, labels, version in predicted_labels.list_versions(models):
+  find = lambda predictor: thresholds.measure(predictor.model, selection)
+  for model, labels, version in predicted_labels.list_versions(models, find):
     chosen = attribute_flips.choose_strengths(
       version, face_judges, selection, own.strengths, own.selection_images
     )
@@ -159,30 +162,29 @@ def measure(config, models, face_judges, selection, data):
   return rows
 
 
-def prepare_training(config, stages, train, workdir):
+def prepare(config, stages, train, selection, workdir):
   """Returns given teachers, and a function that trains the stages."""
   chain, num_factors = config.chain, len(train.attribute_names)
   attributes.check_sizes(chain, stages, num_factors, train.image_shape)
   make = functools.partial(make_module, config, num_factors)
-  recipe = attributes.Attributes(chain, make, train)
-  names = config.baseline.baselines
+  names, given, checker = config.baseline.baselines, [], None
   own = [stage for stage in stages if stage.model not in names]
-  given = []
+  if own and chain.weights.lambda_edit_check:
+    checker = session.restore_or_train_checker(
+      config.run.judge_workdir, train, selection, config.judge
+    )
+  recipe = attributes.Attributes(chain, make, train, checker=checker)
   if chain.teacher_workdir is not None:
     given = session.restore_teachers(
-      chain.teacher_workdir,
-      own,
-      make(chain.nuisance_dims[0]),
-      recipe if chain.keep_moments else None,
-    )
+        chain.teacher_workdir, own, make(chain.nuisance_dims[0]),
+        recipe if chain.keep_moments else None,
+    )  # fmt: skip
 
   def train_stages(**options):
     options |= {
-      'workdir': workdir,
-      'checkpoint_every': config.run.checkpoint_every,
-      'eval_every': config.result.eval_every,
-      'note': progress.note,
-    }
+        'workdir': workdir, 'checkpoint_every': config.run.checkpoint_every,
+        'eval_every': config.result.eval_every, 'note': progress.note,
+    }  # fmt: skip
     trained = stages_lib.run(own, recipe, given=given, **options)
     for name in names:
       rival = rivals.make_recipe(name, chain, make, train)

@@ -321,15 +321,15 @@ def _draw_swaps(own, trained):
 
 def _draw_flips(own, trained, row):
   # Imported here: runs of digits have no attributes.
-  from jacsup_jax.evaluation import attribute_flips
+  from jacsup_jax.evaluation import thresholds
 
   model, rows = trained.model, own.examples(_SUBJECTS)
   names = _find_best(row, _MAX_ATTRIBUTES)
   code = own.encode(model, rows)
   targets = _list_targets(row, own.data.attribute_names)
-  args = _list_indices(own, names), targets
-  conflicts = attribute_flips.find_conflicts(own.data)
-  flipped = _decode(model, code, sweeps.flip_factors, *args, conflicts)
+  args = _list_indices(own, names), targets, own.data.conflicts
+  levels = thresholds.recall(row, own.data.attribute_names)
+  flipped = _decode(model, code, sweeps.flip_factors, *args, levels)
   shown = own.images(rows), _decode(model, code), flipped
   return grids.attribute_flips(*shown, names, own.name(trained))
 

@@ -9,6 +9,7 @@ files that begin with its name; nothing else in the work directory changes.
 
 from collections.abc import Sequence
 import dataclasses
+import functools
 import json
 import pathlib
 from typing import Any, Literal, NamedTuple
@@ -31,6 +32,7 @@ from jacsup_jax.evaluation import judges
 from jacsup_jax.evaluation import predicted_labels
 from jacsup_jax.evaluation import swap_ceiling
 from jacsup_jax.evaluation import tables
+from jacsup_jax.evaluation import thresholds
 from jacsup_jax.figures import grids
 from jacsup_jax.figures import panels
 from jacsup_jax.figures import sweeps
@@ -226,25 +228,36 @@ def _measure_faces(config, run, models):
   models = session.add_random(models, lambda own: own[0])
   alphas = tuple(run.config.get('strengths', attribute_flips.STRENGTHS))
   count = run.config.get('selection_images')
-  selection, rows = None, []
-  versions = [*predicted_labels.list_versions(models)]
+  rows = []
+
+  # A folder may have one split alone: read only if it is needed.
+  @functools.cache
+  def load_selection():
+    return run.load_data(chosen_on, config.data_dir)
+
+  def find_thresholds(predictor):
+    row = recorded.get((predictor.stage.name, 'predicted'))
+    if row is not None:
+      return thresholds.recall(row, data.attribute_names)
+    return thresholds.measure(predictor.model, load_selection())
+
+  versions = [*predicted_labels.list_versions(models, find_thresholds)]
   for model, labels, version in versions:
     bound = version, face_judges
     row = recorded.get((model.stage.name, labels))
     if row is not None:
       chosen = attribute_flips.recall_strengths(row, data.attribute_names)
     else:
-      # A folder may have one split alone: read only if it is needed.
-      selection = selection or run.load_data(chosen_on, config.data_dir)
       chosen = attribute_flips.choose_strengths(
-        *bound, selection, alphas, count
+        *bound, load_selection(), alphas, count
       )
     images = run.config.get('edit_images')
     rows.append(session.describe(model) | {'labels': labels})
     rows[-1] |= attribute_flips.measure(*bound, chosen, data, images)
+  by_run = '' if load_selection.cache_info().currsize else ' by the run'
   protocol = (
-    f'{config.split} split, strengths chosen on {chosen_on}'
-    f'{"" if selection else " by the run"}; {attribute_flips.PROTOCOL}'
+    f'{config.split} split, strengths chosen on {chosen_on}{by_run};'
+    f' {attribute_flips.PROTOCOL}'
   )
   models = [model for model, _, _ in versions]
   return Measured(models, rows, data, protocol, judged_by)

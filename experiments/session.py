@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 import contextlib
 import dataclasses
+import functools
 import itertools
 import pathlib
 from typing import Any
@@ -12,6 +13,7 @@ import jax
 
 from experiments import cli
 from experiments import progress
+from jacsup_jax.core import codes
 from jacsup_jax.core import config as config_lib
 from jacsup_jax.core import errors
 from jacsup_jax.data import registry
@@ -187,23 +189,41 @@ def restore_or_train_faces(
   # Imported here: experiments of classes do not need it.
   from jacsup_jax.evaluation import attribute_judges
 
+  restore = functools.partial(
+    _restore_or_train_face, directory, train, selection, sizes, settings
+  )
+  return tuple(restore(kind) for kind in attribute_judges.KINDS)
+
+
+def restore_or_train_checker(*args: Any) -> tuple[nn.Module, codes.Variables]:
+  """Restores the classifier of the edit check, or trains and saves it.
+
+  The arguments are those of `restore_or_train_faces`; it is kept beside the
+  judges.
+  """
+  from jacsup_jax.evaluation import attribute_judges
+
+  kind = attribute_judges.ROBUST
+  own = devices.in_turn(lambda: _restore_or_train_face(*args, {}, kind))
+  return own.module, own.variables
+
+
+def _restore_or_train_face(directory, train, selection, sizes, settings, kind):
+  from jacsup_jax.evaluation import attribute_judges
+
   usual = {'batch_size': min(judges.BATCH_SIZE, len(train))}
   for name, value in dataclasses.asdict(sizes).items():
     usual[name.removeprefix('judge_')] = value
-  found = []
-  for kind in attribute_judges.KINDS:
-    own = attribute_judges.default_directory(
-      train.name, train.image_shape[0], kind
-    )
-    own = own if directory is None else directory / kind
-    progress.announce(f'{kind} judge in {own}, trained if missing')
-    wanted = usual | settings if settings or not judges.exist(own) else {}
-    judge = attribute_judges.restore_or_train(
-        own, train, selection, kind=kind, report=progress.report_judge,
-        **wanted,
-    )  # fmt: skip
-    found.append(judge)
-  return tuple(found)
+  own = attribute_judges.default_directory(
+    train.name, train.image_shape[0], kind
+  )
+  own = own if directory is None else directory / kind
+  role = 'classifier' if kind == attribute_judges.ROBUST else 'judge'
+  progress.announce(f'{kind} {role} in {own}, trained if missing')
+  wanted = usual | settings if settings or not judges.exist(own) else {}
+  return attribute_judges.restore_or_train(
+      own, train, selection, kind=kind, report=progress.report_judge, **wanted,
+  )  # fmt: skip
 
 
 def begin(

@@ -99,6 +99,7 @@ def make_recipe(
     learning_rate=own.learning_rate,
     adam_b1=own.adam_b1,
     weight_decay=0.0,
+    learning_rate_schedule='constant',
   )
   make_own = functools.partial(make_model, cls=own.network)
   return attributes.Attributes(chain, make_own, dataset, own.steps)

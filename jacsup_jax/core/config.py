@@ -166,6 +166,7 @@ class Weights(Options):
     return False
 
 
+_ALWAYS = 'also of students without Jacobian supervision'
 _XCOV = option(
     'squared',
     'Cross-covariance as in the paper (squared: sum of squares, eq. (10)) or'
@@ -188,8 +189,7 @@ class LossWeights(Weights):
   xcov: str = _XCOV
   lambda_hsic: float = option(
     0.0,
-    'Weight of HSIC between factors and nuisance, a kernel measure of'
-    ' dependence; also applied to students without Jacobian supervision.',
+    f'Weight of HSIC of factors and nuisance, their dependence; {_ALWAYS}.',
     low=0,
   )
   hsic_bandwidth: float | None = option(
@@ -201,14 +201,13 @@ class LossWeights(Weights):
   lambda_orthogonal: float = option(
     0.0,
     'Weight of the squared cosines between the Jacobian columns of factors'
-    ' and nuisance units; also applied to students without Jacobian'
-    ' supervision.',
+    f' and nuisance units; {_ALWAYS}.',
     low=0,
   )
   lambda_orthogonal_factors: float = option(
     0.0,
     'Weight of the squared cosines between the Jacobian columns of factors;'
-    ' also applied to students without Jacobian supervision.',
+    f' {_ALWAYS}.',
     low=0,
   )
   lambda_check: float = option(
@@ -233,14 +232,9 @@ class LossWeights(Weights):
 
 
 _TRACED = ['lambda_y', 'lambda_diff', 'lambda_xcov']
+_NAMES = {field.name for field in dataclasses.fields(LossWeights)}
 jax.tree_util.register_dataclass(
-  LossWeights,
-  data_fields=_TRACED,
-  meta_fields=[
-    field.name
-    for field in dataclasses.fields(LossWeights)
-    if field.name not in _TRACED
-  ],
+  LossWeights, data_fields=_TRACED, meta_fields=sorted(_NAMES - {*_TRACED})
 )
 
 
@@ -287,15 +281,25 @@ class AttributeLossWeights(Weights):
   lambda_diff: float = option(
     0.0, "Weight of a student's Jacobian term, eq. (9).", low=0
   )
-  decode_labels: bool = option(
-    False,
-    "A teacher's decoder is trained on the labels instead of the predicted"
-    ' factors, in which the encoder could hide other things.',
+  lambda_edit_check: float = option(
+    0.0,
+    'Weight of the edit check: cross-entropy of what a classifier, robust to'
+    ' small changes and trained before, sees of an edited image.',
+    low=0,
+  )
+  decode_labels: float = option(
+    0.0,
+    'Share of the images that are decoded from their labels instead of the'
+    ' predicted factors, in which the encoder could hide other things; above 0'
+    ' the others are decoded from predictions that this does not train.',
+    low=0,
+    high=1,
   )
   edits: str = option(
     'swap',
     'What cycle losses and Jacobian supervision change: swap, all factors to'
-    " those of another image (the paper's); or flip, the sign of one factor.",
+    " those of another image (the paper's); or flip, one factor to the opposite"
+    ' label, and those that it excludes to absent.',
     choices=('swap', 'flip'),
   )
   xcov: str = _XCOV
@@ -309,7 +313,8 @@ class AttributeLossWeights(Weights):
   @property
   def needs_cycle(self) -> bool:
     """Whether a step has a second update."""
-    return self.lambda_attribute_cycle > 0 or self.lambda_nuisance_cycle > 0
+    cycle = self.lambda_attribute_cycle, self.lambda_nuisance_cycle
+    return any((*cycle, self.lambda_edit_check))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -360,10 +365,10 @@ class Stage:
   def to_json(self) -> dict[str, Any]:
     """Returns JSON values from which `from_json` makes an equal stage."""
     entries = dataclasses.asdict(self)
-    weights = {'kind': type(self.weights).__name__}
-    for name, value in entries['weights'].items():
-      weights[name] = value.tolist() if hasattr(value, 'tolist') else value
-    return entries | {'weights': weights}
+    to_list = lambda x: x.tolist() if hasattr(x, 'tolist') else x
+    weights = {k: to_list(x) for k, x in entries['weights'].items()}
+    kind = type(self.weights).__name__
+    return entries | {'weights': {'kind': kind, **weights}}
 
   @classmethod
   def from_json(cls, entries: Mapping[str, Any]) -> Self:
@@ -382,12 +387,11 @@ class Stage:
 
 def _from_json(cls, entries):
   """Makes a dataclass and those it contains; `[N]` lists become arrays."""
-  values = {}
-  for field in dataclasses.fields(cls):
+
+  def read(field):
     value = entries[field.name]
     if dataclasses.is_dataclass(field.type):
-      value = _from_json(field.type, value)
-    elif isinstance(value, list):
-      value = np.array(value)
-    values[field.name] = value
-  return cls(**values)
+      return _from_json(field.type, value)
+    return np.array(value) if isinstance(value, list) else value
+
+  return cls(**{field.name: read(field) for field in dataclasses.fields(cls)})

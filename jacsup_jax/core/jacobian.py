@@ -82,21 +82,28 @@ def make_targets(
   permutations: jax.Array,
   axis_name: str | None = None,
   edits: str = 'swap',
+  conflicts: jax.Array | None = None,
 ) -> jax.Array:
   """Returns the factors after each edit, `[n, B, K]`.
 
   `permutations` are `[n, B]` partners, or `[B]` for one edit. A 'swap' takes
-  all factors of the partner; a 'flip' turns the sign of one factor, the
-  partner's number modulo K.
+  all factors of the partner. For 'flip', rows are the numbers of the factors
+  that are set to the opposite of their sign, -1 or +1; `conflicts` are those of
+  `codes.edit_factor`.
   """
   chex.assert_rank(factors, 2)
   rows = jnp.atleast_2d(permutations)
   if edits == 'flip':
-    num_factors = factors.shape[1]
-    chosen = jax.nn.one_hot(
-      rows % num_factors, num_factors, dtype=factors.dtype
-    )
-    return factors[jnp.newaxis] * (1 - 2 * chosen)
+    present = jnp.ones(factors.shape[1], factors.dtype)
+
+    def flip(row):
+      own = jnp.take_along_axis(factors, row[:, jnp.newaxis], axis=1)[:, 0]
+      asked = jnp.where(own >= 0, -1, 1)
+      return codes.edit_factor(
+        codes.Code(factors, None), row, asked, -present, present, conflicts
+      ).factors
+
+    return jnp.stack([flip(row) for row in rows])
   return jnp.stack([codes.take_partners(factors, p, axis_name) for p in rows])
 
 

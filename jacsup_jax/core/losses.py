@@ -200,6 +200,31 @@ def attribute_likelihood_loss(
   return -jnp.mean(jnp.log(likelihood), axis=1)
 
 
+def edit_check_loss(
+  logits: jax.Array, asked: jax.Array, before: jax.Array
+) -> jax.Array:
+  """Computes the cross-entropy of a classifier that looks at an edit, in nats.
+
+  The mean over the attributes that the edit changes plus the mean over all, so
+  that a change counts as much as what has to stay (not in the paper).
+
+  Args:
+    logits: `[B, K]`, positive where the classifier sees an attribute.
+    asked: `[B, K]` labels in {-1, +1} of the edited image.
+    before: `[B, K]` labels in {-1, +1} of the image itself.
+
+  Returns:
+    `[B]`.
+  """
+  chex.assert_rank([logits, asked, before], 2)
+  chex.assert_equal_shape([logits, asked, before])
+  entropy = jax.nn.softplus(-logits * asked)
+  changed = asked != before
+  number = jnp.maximum(jnp.sum(changed, axis=1), 1)
+  on_changed = jnp.sum(entropy, axis=1, where=changed) / number
+  return on_changed + jnp.mean(entropy, axis=1)
+
+
 def attribute_cycle_loss(
   swapped_factors: jax.Array, cycled_factors: jax.Array
 ) -> jax.Array:

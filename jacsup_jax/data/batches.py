@@ -22,6 +22,7 @@ Int = int | jax.Array
 _ORDER_STREAM, _SWAP_STREAM, _MIRROR_STREAM = 0, 1, 2
 _DROPOUT_STREAM, _NEIGHBOR_STREAM, _NOISE_STREAM = 3, 4, 5
 _SHIFT_STREAM, _BLUR_STREAM = 6, 7
+_FLIP_STREAM, _LABEL_STREAM = 8, 9
 
 
 def count_steps(num_examples: int, batch_size: int) -> int:
@@ -67,6 +68,23 @@ def step_permutations(
   keys = [key, *(jax.random.fold_in(key, i) for i in range(1, count))]
   drawn = [jax.random.permutation(key, batch_size) for key in keys]
   return jnp.stack(drawn).astype(jnp.int32)
+
+
+def step_flips(
+  seed: Int, step: Int, batch_size: int, count: int, num_factors: int
+) -> jax.Array:
+  """Draws which factors of each example are flipped, `[count, B]` int32."""
+  key = _stream_key(seed, _FLIP_STREAM, step)
+  shape = count, batch_size
+  return jax.random.randint(key, shape, 0, num_factors, jnp.int32)
+
+
+def step_labelled(
+  seed: Int, step: Int, batch_size: int, share: float
+) -> jax.Array:
+  """Draws which examples are decoded from their labels, `[B]` bool."""
+  key = _stream_key(seed, _LABEL_STREAM, step)
+  return jax.random.bernoulli(key, share, (batch_size,))
 
 
 def step_neighbors(

@@ -74,9 +74,11 @@ def load(
     digest = source.key  # It is known by the files of TFDS.
   key = (digest, stored_split, image_size, part.start, part.stop, *names)
   key = hashlib.sha256(' '.join(map(str, key)).encode()).hexdigest()[:16]
+  is_drawn = name == registry.DEFAULT_FACES
   return registry.Dataset(
     *(name, split, images, values, key, names),
     image_shape=(image_size, image_size, 3),
+    exclusive=(drawn_faces if is_drawn else celeba).EXCLUSIVE,
     read_images=lambda rows: np.array(mapped[rows]),
   )
 

@@ -46,6 +46,7 @@ class Dataset:
     all_labels: `[M, L]` int32, of a set with more labels than its class.
     label_names: of these L labels.
     image_shape: (H, W, C).
+    exclusive: pairs of attributes that no image has both.
     read_images: rows -> images, where `images` is None.
   """
 
@@ -59,6 +60,7 @@ class Dataset:
   all_labels: np.ndarray | None = None
   label_names: tuple[str, ...] = ()
   image_shape: tuple[int, int, int] | None = None
+  exclusive: tuple[tuple[str, str], ...] = ()
   read_images: Callable[[np.ndarray], np.ndarray] | None = dataclasses.field(
     default=None, repr=False
   )
@@ -71,6 +73,13 @@ class Dataset:
       fill('num_classes', int(self.labels.max()) + 1)
     if not self.fingerprint:
       fill('fingerprint', digest(self.images, self.labels)[:16])
+
+  @functools.cached_property
+  def conflicts(self) -> np.ndarray:
+    """`[K, K]` bool: attributes that exclude each other."""
+    names = self.attribute_names
+    excluding = {*self.exclusive} | {pair[::-1] for pair in self.exclusive}
+    return np.array([[(a, b) in excluding for b in names] for a in names])
 
   def __len__(self) -> int:
     return len(self.labels)

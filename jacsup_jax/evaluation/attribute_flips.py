@@ -16,17 +16,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jacsup_jax.core import codes
 from jacsup_jax.core import errors
-from jacsup_jax.data import batches
-from jacsup_jax.data import celeba
-from jacsup_jax.data import drawn_faces
 from jacsup_jax.data import registry
 from jacsup_jax.evaluation import attribute_judges
 from jacsup_jax.evaluation import edit_counts
 from jacsup_jax.evaluation import edit_truth
 from jacsup_jax.evaluation import likeness
 from jacsup_jax.evaluation import reconstruction
+from jacsup_jax.evaluation import thresholds as thresholds_lib
 
 # alpha, in units of a factor, whose margin in the hinge loss (11) is 1.
 STRENGTHS = (1.0, 2.0, 3.0, 5.0, 8.0, 12.0, 20.0, 40.0)
@@ -50,11 +47,13 @@ PROTOCOL = (
   ' attribute_flips_balanced: y_i set to its mean plus or minus a number of its'
   ' deviations (bounded factors and labels: 0 and 1), and attributes that'
   ' exclude it to minus that where it is asked for, with the most flips plus'
-  ' kept on the selection split; mean of images with and without the attribute;'
+  ' kept on the selection split; an attribute is predicted where y_i reaches'
+  ' the threshold of the best balanced accuracy on all of the selection split'
+  ' (labels: 0); mean of images with and without the attribute;'
   ' kept: as preservation; _one: one number for all attributes;'
-  ' _given: against the label instead of sign(y_i);'
-  ' labels: of models that are given them, those of the data or predicted by'
-  " the run's first model;"
+  ' _given: against the label instead of the prediction;'
+  ' labels: of models that are given them, those of the data or predicted, with'
+  " its thresholds, by the run's first model;"
   ' _stgan: over 13 attributes; outside_inside: mean change outside of an'
   ' ellipse around face and hair over that inside; _told: over attributes that'
   f' all judges tell with a balanced accuracy of {TOLD_ACCURACY} or more. Of'
@@ -81,7 +80,11 @@ def measure(
   some = [x[:edit_images] for x in whole]
   numbers = chosen['one'], chosen['each'], chosen['each']
   targets = edit_counts.make_targets(
-    chosen['spread'], [chosen['alpha']], numbers, find_conflicts(data)
+    chosen['spread'],
+    [chosen['alpha']],
+    numbers,
+    data.conflicts,
+    chosen['thresholds'],
   )
   given = jnp.array([False, False, False, True])
   counts = _apply(_count_each, *bound, *some, targets, given)
@@ -89,14 +92,16 @@ def measure(
   row = summarize(
     chosen,
     jax.device_get(counts),
-    jax.device_get(_apply(evaluate_faces, *bound, *whole)),
+    jax.device_get(_apply(evaluate_faces, *bound, *whole, each.thresholds)),
     jax.device_get(each),
     data.attribute_names,
   )
   if model.factors_are_labels:
-    row['factor_accuracy'] = None
-    del row['factor_accuracy_by_attribute']
-  row |= likeness.measure(model, judges[-1], *some, codes.edit_factor, *each)
+    for name in ('factor_accuracy', 'factor_balanced_accuracy'):
+      row[name] = None
+      del row[f'{name}_by_attribute']
+  flip = edit_counts.flip_factor
+  row |= likeness.measure(model, judges[-1], *some, flip, each)
   if data.name == registry.DEFAULT_FACES:  # Drawn: the truth is known.
     values = row['edit_values_by_attribute']
     row |= edit_truth.measure(model, data.attribute_names, values, data.split)
@@ -112,7 +117,8 @@ def choose_strengths(
 ) -> dict[str, Any]:
   """Chooses a model's strengths on the first `selection_images` (None: all).
 
-  See `choose_from`. InputError unless there are alphas, all above 0 and finite.
+  See `choose_from`; `thresholds` `[K]` are chosen on all images. InputError
+  unless there are alphas, all above 0 and finite.
   """
   values = np.sort(np.asarray(alphas, np.float32))
   if not values.size or not np.all((values > 0) & np.isfinite(values)):
@@ -120,15 +126,21 @@ def choose_strengths(
       f'the strengths to choose from are {list(alphas)}; accepted: one or'
       ' more, each above 0 and finite.'
     )
-  few = [selection.images[:selection_images], selection.labels]
   # Moved here, as transfers by jit are refused in runs.
-  few = [jnp.asarray(x[:selection_images]) for x in few]
-  spread = _measure_factors(model, *few)
-  conflicts = find_conflicts(selection)
-  grid = edit_counts.make_targets(spread, values, DEVIATIONS, conflicts)
+  whole = [*map(jnp.asarray, (selection.images, selection.labels))]
+  few = [x[:selection_images] for x in whole]
+  spread, thresholds = _study_factors(model, *whole, len(few[0]))
+  conflicts = selection.conflicts
+  grid = edit_counts.make_targets(
+    spread, values, DEVIATIONS, conflicts, thresholds
+  )
   given = jnp.zeros(len(grid.absent), bool)
   tried = _apply(_count_each, *_bind(model, judges), *few, grid, given)
-  return {'spread': spread, **choose_from(jax.device_get(tried), values)}
+  return {
+    'spread': spread,
+    'thresholds': thresholds,
+    **choose_from(jax.device_get(tried), values),
+  }
 
 
 def recall_strengths(
@@ -143,6 +155,7 @@ def recall_strengths(
   spread = (absent + present) / 2, (present - absent) / (2 * each)
   return {
     'spread': spread,
+    'thresholds': thresholds_lib.recall(row, attribute_names),
     'alpha': row['strength'],
     'one': row['deviations_one'],
     'each': each,
@@ -193,14 +206,19 @@ def evaluate_faces(
   classify: Callable[[jax.Array], jax.Array],
   images: jax.Array,
   attributes: jax.Array,
+  thresholds: jax.Array,
 ) -> dict[str, Any]:
-  """Measures reconstructions, and what judges and factors say of faces."""
+  """Measures reconstructions, and what judges and factors say of faces.
+
+  `factors` are counted by their signs, and by the `[K]` thresholds.
+  """
   count = lambda seen, *transform: attribute_judges.count_correct(
     seen, images, attributes, *transform
   )
   reconstruct = lambda *batch: model.decode(model.encode(*batch))
-  # Codes take the place of images, and the signs of their factors a judge's.
-  signs = lambda code: jnp.where(code.factors >= 0, 1, -1)
+  levels = jnp.stack([jnp.zeros_like(thresholds), thresholds])[:, jnp.newaxis]
+  # Codes take the place of images, and their factors that of two judges.
+  signs = lambda code: jnp.where(code.factors[jnp.newaxis] >= levels, 1, -1)
   return {
     'mse': reconstruction.compute_mse(
       model, images, attributes, batch_size=_BATCH_SIZE
@@ -257,7 +275,8 @@ def summarize(
     'judge_accuracy': judge.accuracy,
     'judge_balanced_accuracy': judge.balanced_accuracy,
     'judge_accuracy_reconstructions': reconstructed.accuracy,
-    'factor_accuracy': measured['factors'].accuracy,
+    'factor_accuracy': measured['factors'].accuracy[0],
+    'factor_balanced_accuracy': measured['factors'].balanced_accuracy[1],
     'outside_inside': change[:, 0] / change[:, 1],
   }
   of_attributes = lambda x: dict(zip(attribute_names, x.tolist(), strict=True))
@@ -265,11 +284,11 @@ def summarize(
     values = np.atleast_2d(values)
     row.setdefault(name, _lowest(values))
     # Those of the judge whose mean is lowest.
-    own = values[np.argmin(np.mean(values, axis=1))]
-    row[f'{name}_by_attribute'] = of_attributes(own)
+    row[f'{name}_by_attribute'] = of_attributes(values[values.mean(1).argmin()])
   row['deviations_by_attribute'] = of_attributes(chosen['each'])
-  values = np.stack(targets[:2], axis=-1)
-  return {**row, 'edit_values_by_attribute': of_attributes(values)}
+  row['thresholds_by_attribute'] = of_attributes(chosen['thresholds'])
+  row['edit_values_by_attribute'] = of_attributes(np.stack(targets[:2], -1))
+  return row
 
 
 def _lowest(rates, counted=True):
@@ -279,20 +298,24 @@ def _lowest(rates, counted=True):
   return float(np.min(np.mean(rates, axis=-1, where=counted)))
 
 
-@jax.jit
-def _measure_factors(model, images, attributes):
-  """Returns means and deviations of factors; 0 and 1 in units of labels."""
-  if model.factors_are_labels or model.has_bounded_factors:
-    num_factors = attributes.shape[1]
-    return jnp.zeros(num_factors), jnp.ones(num_factors)
-  encode = lambda own, labels, counted: (
-    model.encode(batches.to_signed_float(own), labels).factors
-  )
-  factors = reconstruction.map_batches(
-    encode, (images, attributes), _BATCH_SIZE
-  )
-  factors = factors.reshape(-1, factors.shape[-1])[: len(images)]
-  return jnp.mean(factors, axis=0), jnp.std(factors, axis=0)
+def _study_factors(model, images, attributes, count):
+  """Returns means and deviations of factors, and their thresholds.
+
+  The former are of the first `count` images; 0 and 1 in units of labels, whose
+  thresholds are 0.
+  """
+  num_factors = attributes.shape[1]
+  spread = np.zeros(num_factors), np.ones(num_factors)
+  thresholds = np.zeros(num_factors, np.float32)
+  if not model.factors_are_labels:
+    factors = thresholds_lib.encode_factors(model, images, attributes)
+    factors = np.asarray(jax.device_get(factors), np.float64)
+    thresholds = thresholds_lib.choose_thresholds(
+      factors, jax.device_get(attributes)
+    )
+    if not model.has_bounded_factors:
+      spread = np.mean(factors[:count], axis=0), np.std(factors[:count], axis=0)
+  return tuple(jnp.asarray(x, jnp.float32) for x in spread), thresholds
 
 
 def _count_each(model, classify, images, attributes, targets, given):
@@ -301,13 +324,6 @@ def _count_each(model, classify, images, attributes, targets, given):
     edit_counts.count_edits, model, classify, images, attributes
   )
   return jax.lax.map(lambda args: count(*args), (targets, given))
-
-
-def find_conflicts(data):
-  """Returns which attributes of a data set exclude each other."""
-  is_drawn = data.name == registry.DEFAULT_FACES
-  pairs = drawn_faces.EXCLUSIVE if is_drawn else celeba.EXCLUSIVE
-  return edit_counts.find_conflicts(data.attribute_names, pairs)
 
 
 def _bind(model, judges):

@@ -29,9 +29,15 @@ from jacsup_jax.models import classifiers
 
 # `classify(images) -> [B, K]` in {-1, +1}, of images in [-1, 1].
 ClassifyFn = Callable[[jax.Array], jax.Array]
-Kind = Literal['strided', 'residual']
+Kind = Literal['strided', 'residual', 'robust']
 
-KINDS: tuple[Kind, ...] = get_args(Kind)
+KINDS: tuple[Kind, ...] = ('strided', 'residual')
+# Not a judge: what the edit check of training goes by.
+ROBUST: Kind = 'robust'
+# Root of the mean square of the perturbations of images in [-1, 1].
+_PERTURBATION = 0.027
+# A label that is rarer than 1 in 10 has no more weight than one of 1 in 10.
+_LARGEST_WEIGHT = 5.0
 BATCH_SIZE = 64
 _CHUNK_IMAGES = 4096  # read at once of a data set that is not in memory
 
@@ -196,11 +202,17 @@ def train(
   that falls from 1e-3 to 0 by a cosine. Images are mirrored with chance 1/2,
   shifted by up to S / 16 pixels, and blurred with chance 1/2, so that a judge
   does not go by noise that autoencoders blur. The best epoch, the first of
-  equals, has the highest accuracy on the selection. InputError for an unknown
-  kind, or if the two data sets differ in attributes.
+  equals, has the highest accuracy on the selection.
+
+  A robust one, of the network of a strided judge, sees images that are changed
+  to mislead it (Madry et al., 2018), so that its gradients change what people
+  see (Santurkar et al., 2019); rare labels weigh more, and its best epoch has
+  the highest balanced accuracy. InputError for an unknown kind, or if the two
+  data sets differ in attributes.
   """
-  if kind not in KINDS:
-    raise errors.InputError(f'{kind=}; accepted: {", ".join(KINDS)}.')
+  if kind not in get_args(Kind):
+    accepted = ', '.join(get_args(Kind))
+    raise errors.InputError(f'{kind=}; accepted: {accepted}.')
   if data.attribute_names != selection.attribute_names:
     raise errors.InputError(
       f'{data.split} has the attributes {", ".join(data.attribute_names)},'
@@ -216,7 +228,8 @@ def train(
   for epoch, (variables, loss) in enumerate(_train_epochs(best, data), start=1):
     judge = dataclasses.replace(best, variables=variables)
     counts = compute_accuracy(judge, selection)
-    accuracy = float(np.mean(counts.accuracy))
+    balanced, plain = counts.balanced_accuracy, counts.accuracy
+    accuracy = float(np.mean(balanced if kind == ROBUST else plain))
     if accuracy > best_accuracy:
       best_accuracy = accuracy
       best = dataclasses.replace(
@@ -254,7 +267,11 @@ def _train_epochs(judge, data):
   start = autoencoders.init_variables(judge.module, seed)
   opt_state = jax.jit(optimizer.init)(start['params'])
   state = judges.TrainState(jnp.int32(0), **start, opt_state=opt_state)
-  objective = functools.partial(_compute_loss, judge.module, seed)
+  compute_loss, module = _compute_loss, judge.module
+  if judge.kind == ROBUST:
+    weights = _weigh_labels(data.labels)
+    compute_loss = functools.partial(_compute_robust_loss, weights)
+  objective = functools.partial(compute_loss, module, seed)
   take_steps = jax.jit(
     functools.partial(judges.take_steps, objective, optimizer),
     donate_argnums=0,
@@ -273,15 +290,64 @@ def _train_epochs(judge, data):
 
 
 def _compute_loss(module, seed, params, batch_stats, step, images, labels):
-  logits, updated = module.apply(
-    {'params': params, 'batch_stats': batch_stats},
-    augment(images, seed, step),
-    train=True,
-    mutable=['batch_stats'],
+  logits, batch_stats = _apply_train(
+    module, params, batch_stats, augment(images, seed, step)
   )
   present = (labels > 0).astype(logits.dtype)
   loss = optax.sigmoid_binary_cross_entropy(logits, present).mean()
-  return loss, updated['batch_stats']
+  return loss, batch_stats
+
+
+def _compute_robust_loss(
+  weights, module, seed, params, batch_stats, step, images, labels
+):
+  """Computes the weighted loss of images changed to make it large.
+
+  Changes are one step along its gradient from a random start, in a ball of
+  `_PERTURBATION`.
+  """
+  present = (labels > 0).astype(jnp.float32)
+  balance = jnp.where(labels > 0, weights[1], weights[0])
+  images = augment(images, seed, step)
+
+  def compute(params, images):
+    logits, stats = _apply_train(module, params, batch_stats, images)
+    loss = optax.sigmoid_binary_cross_entropy(logits, present)
+    return jnp.mean(balance * loss), stats
+
+  start = batches.step_noise(seed, step, images.shape)
+  change = _PERTURBATION / 2 * _normalize(start)
+  slope = jax.grad(compute, argnums=1, has_aux=True)(params, images + change)[0]
+  change += _PERTURBATION * _normalize(slope)
+  length = jnp.maximum(_measure_size(change), _PERTURBATION)
+  change *= _PERTURBATION / length
+  return compute(params, jax.lax.stop_gradient(images + change))
+
+
+def _apply_train(module, params, batch_stats, images):
+  logits, updated = module.apply(
+    {'params': params, 'batch_stats': batch_stats},
+    images,
+    train=True,
+    mutable=['batch_stats'],
+  )
+  return logits, updated['batch_stats']
+
+
+def _measure_size(images):
+  """Returns roots of mean squares, `[B, 1, 1, 1]`."""
+  return jnp.sqrt(jnp.mean(jnp.square(images), axis=(1, 2, 3), keepdims=True))
+
+
+def _normalize(images):
+  return images / jnp.maximum(_measure_size(images), 1e-12)
+
+
+def _weigh_labels(labels):
+  """Returns weights `[2, K]` of absent and present that balance the two."""
+  present = np.mean(labels > 0, axis=0)
+  shares = np.maximum(np.stack([1 - present, present]), 1e-12)
+  return np.minimum(0.5 / shares, _LARGEST_WEIGHT).astype(np.float32)
 
 
 def _read_parts(data, resident, indices):

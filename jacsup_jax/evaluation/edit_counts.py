@@ -26,6 +26,7 @@ class Targets(NamedTuple):
   absent: jax.Array
   present: jax.Array
   conflicts: jax.Array  # [..., K, K] bool, see `codes.edit_factor`
+  thresholds: jax.Array  # of factors, from which on an attribute is present
 
 
 class EditCounts(NamedTuple):
@@ -43,12 +44,13 @@ def make_targets(
   alphas: Sequence[float],
   deviations: Sequence[float | np.ndarray],
   conflicts: np.ndarray,
+  thresholds: np.ndarray,
 ) -> Targets:
   """Makes `[P, K]` targets of alphas, then of numbers of deviations.
 
   `spread` are the means and deviations of factors, `[K]` each; a number of
   deviations is one for all factors, or `[K]`. Edits by an alpha, the paper's,
-  know no conflicts.
+  know no conflicts and no `[K]` thresholds: they go by the sign.
   """
   center, scale = spread
   steps = [np.full(center.shape, alpha) for alpha in alphas]
@@ -56,17 +58,28 @@ def make_targets(
   is_alpha = jnp.arange(len(steps))[:, jnp.newaxis] < len(alphas)
   center = jnp.where(is_alpha, 0.0, center[jnp.newaxis])
   known = jnp.asarray(conflicts)[jnp.newaxis] & ~is_alpha[:, jnp.newaxis]
-  return Targets(center - steps, center + steps, known)
+  above = jnp.where(is_alpha, 0.0, jnp.asarray(thresholds)[jnp.newaxis])
+  return Targets(center - steps, center + steps, known, above)
 
 
-def find_conflicts(
-  attribute_names: Sequence[str], pairs: Sequence[tuple[str, str]]
-) -> np.ndarray:
-  """Returns `[K, K]` bool: attributes of a pair exclude each other."""
-  excluding = {*pairs} | {(other, name) for name, other in pairs}
-  return np.array(
-    [[(a, b) in excluding for b in attribute_names] for a in attribute_names]
-  )
+def choose_direction(
+  code: codes.Code, index: int | jax.Array, thresholds: jax.Array
+) -> jax.Array:
+  """Returns `[B]`: -1 where an attribute is predicted to be present, else 1.
+
+  The index is one, or `[B]`; thresholds are `[K]`.
+  """
+  own = code.factors[jnp.arange(code.factors.shape[0]), index]
+  return jnp.where(own >= thresholds[index], -1, 1)
+
+
+def flip_factor(
+  code: codes.Code, index: int | jax.Array, targets: Targets
+) -> codes.Code:
+  """Sets a factor to its target opposite to what is predicted."""
+  *values, thresholds = targets
+  asked = choose_direction(code, index, thresholds)
+  return codes.edit_factor(code, index, asked, *values)
 
 
 def count_edits(
@@ -79,12 +92,13 @@ def count_edits(
 ) -> EditCounts:
   """Counts what judges see of every image with every attribute flipped.
 
-  Factor i is set to its target of the sign opposite to its own, or to its
-  label's where `is_given`. A flip counts if the judge then sees the opposite of
-  the image's label: only so do random weights score the paper's 20.2 %.
+  Factor i is set to its target opposite to what is predicted, or to the label
+  where `is_given`. A flip counts if the judge then sees the opposite of the
+  image's label: only so do random weights score the paper's 20.2 %.
   `classify` gives signs `[J, B, K]` of images in [-1, 1]; targets are `[K]`.
   """
   inside = _draw_ellipse(images.shape[1])
+  *values, thresholds = targets
 
   def count(batch_images, labels, counted):
     code = model.encode(batches.to_signed_float(batch_images), labels)
@@ -95,9 +109,9 @@ def count_edits(
     )
 
     def flip(index):
-      own = jnp.where(is_given, labels[:, index], code.factors[:, index])
-      asked = jnp.where(own >= 0, -1, 1)
-      edited = model.decode(codes.edit_factor(code, index, asked, *targets))
+      asked = choose_direction(code, index, thresholds)
+      asked = jnp.where(is_given, -labels[:, index], asked)
+      edited = model.decode(codes.edit_factor(code, index, asked, *values))
       after = classify(edited)
       done = after[:, :, index] == -labels[jnp.newaxis, :, index]
       others = counted[:, None] & (jnp.arange(seen.shape[-1]) != index)[None]

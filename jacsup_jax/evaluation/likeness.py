@@ -44,13 +44,13 @@ def measure(
   judge: Any,
   images: jax.Array,
   attributes: jax.Array,
-  flip: Callable[..., codes.Code],
-  *targets: Any,
+  flip: Callable[[codes.Code, jax.Array, Any], codes.Code],
+  targets: Any,
 ) -> dict[str, float]:
   """Measures reconstructions, and edits of an attribute of each image.
 
   Against images `[M, S, S, 3]` uint8; attribute i mod K of image i is flipped,
-  by `flip(code, index, asked, *targets)`. Returns `ssim`,
+  by `flip(code, [B] indices, targets)`. Returns `ssim`,
   `frechet_reconstructions` and `frechet_edits`.
   """
   bound = judge.module, flip, model, judge.variables, targets
@@ -75,9 +75,8 @@ def _extract(module, flip, model, variables, targets, images, attributes):
   def extract(batch_images, labels, index, unused_counted):
     batch = batches.to_signed_float(batch_images)
     code = model.encode(batch, labels)
-    own = jnp.take_along_axis(code.factors, index[:, jnp.newaxis], axis=1)[:, 0]
-    edited = flip(code, index, jnp.where(own >= 0, -1, 1), *targets)
-    shown, edited = model.decode(code), model.decode(edited)
+    edited = model.decode(flip(code, index, targets))
+    shown = model.decode(code)
     look = functools.partial(module.apply, variables, method='features')
     return look(batch), (look(shown), look(edited)), shown
 

@@ -4,7 +4,7 @@ Fader Networks and others read the labels of an image to reconstruct it; an
 image from elsewhere has none.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 import dataclasses
 import functools
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 from flax import linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jacsup_jax.core import codes
 from jacsup_jax.models import model as models_lib
@@ -19,15 +20,16 @@ from jacsup_jax.models import model as models_lib
 
 @functools.partial(
   jax.tree_util.register_dataclass,
-  data_fields=['model', 'predictor'],
+  data_fields=['model', 'predictor', 'thresholds'],
   meta_fields=[],
 )
 @dataclasses.dataclass(frozen=True, eq=False)
 class PredictedLabels:
-  """A model that is given the signs of a predictor's factors as labels."""
+  """A model that is given the labels that another predicts."""
 
   model: models_lib.Model
   predictor: models_lib.Model  # With a factor per attribute.
+  thresholds: jax.Array  # [K], factors from which on a label is +1
 
   factors_are_labels = True
   has_bounded_factors = False
@@ -47,7 +49,8 @@ class PredictedLabels:
   ) -> codes.Code:
     """Encodes `[B, H, W, C]` images, uint8 or floats in `image_range`."""
     factors = self.predictor.encode(images).factors
-    return self.model.encode(images, jnp.where(factors >= 0, 1, -1))
+    is_present = factors >= self.thresholds[jnp.newaxis]
+    return self.model.encode(images, jnp.where(is_present, 1, -1))
 
   def decode(self, code: codes.Code) -> jax.Array:
     """Decodes to `[B, H, W, C]` floats."""
@@ -55,23 +58,27 @@ class PredictedLabels:
 
 
 def list_versions(
-  models: Sequence[Any],
+  models: Sequence[Any], find_thresholds: Callable[[Any], np.ndarray]
 ) -> Iterator[tuple[Any, str, models_lib.Model | PredictedLabels]]:
   """Lists models of faces, where labels come from, and what is measured.
 
   Models are `training.steps.Trained`. Those that need labels are measured with
   labels 'given', and 'predicted' by the first trained model of the same seed
-  that needs none, if there is one.
+  that needs none, if there is one; `find_thresholds` returns its `[K]`.
   """
-  predictors: dict[int, models_lib.Model] = {}
+  predictors: dict[int, Any] = {}
+  thresholds: dict[int, jax.Array] = {}
   for own in models:
     if not own.model.factors_are_labels and own.stage.model != 'random':
-      predictors.setdefault(own.stage.seed, own.model)
+      predictors.setdefault(own.stage.seed, own)
   for own in models:
     if not own.model.factors_are_labels:
       yield own, 'predicted', own.model
       continue
     yield own, 'given', own.model
-    if own.stage.seed in predictors:
-      predictor = predictors[own.stage.seed]
-      yield own, 'predicted', PredictedLabels(own.model, predictor)
+    if (seed := own.stage.seed) in predictors:
+      predictor = predictors[seed]
+      if seed not in thresholds:
+        thresholds[seed] = jnp.asarray(find_thresholds(predictor))
+      version = PredictedLabels(own.model, predictor.model, thresholds[seed])
+      yield own, 'predicted', version

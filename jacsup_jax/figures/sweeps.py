@@ -95,17 +95,20 @@ def flip_factors(
   indices: jax.Array,
   targets: jax.Array,
   conflicts: jax.Array | None = None,
+  thresholds: jax.Array | float = 0.0,
 ) -> jax.Array:
   """Decodes codes with one factor flipped at a time, Figure 5.
 
-  A factor is set to the second of its `[K, 2]` targets where it is negative,
-  and to the first elsewhere; `conflicts` are those of `codes.edit_factor`.
-  Images are `[B, count, H, W, C]` for `[count]` indices of factors.
+  A factor is set to the second of its `[K, 2]` targets where it is below its
+  threshold, `[K]` or one, and to the first elsewhere; `conflicts` are those of
+  `codes.edit_factor`. Images are `[B, count, H, W, C]` for `[count]` indices of
+  factors.
   """
   absent, present = jnp.asarray(targets).T
+  thresholds = jnp.broadcast_to(thresholds, absent.shape)
 
   def decode_flipped(index):
-    asked = jnp.where(code.factors[:, index] >= 0, -1, 1)
+    asked = jnp.where(code.factors[:, index] >= thresholds[index], -1, 1)
     return decode(
       codes.edit_factor(code, index, asked, absent, present, conflicts)
     )

@@ -37,6 +37,8 @@ class FaceConstants(NamedTuple):
   seed: jax.Array  # [] int32, of mirroring and swaps
   teacher: codes.Variables | None
   data: FaceData | None  # None if batches are fed
+  conflicts: jax.Array | None = None  # [K, K] bool, see `codes.edit_factor`
+  checker: codes.Variables | None = None
 
 
 def create_train_state(
@@ -52,9 +54,12 @@ def apply_gradients(
   state: steps.TrainState,
   grads: Mapping[str, codes.Params],
   optimizer: optax.GradientTransformation,
+  scale: float | jax.Array = 1.0,
 ) -> steps.TrainState:
   """Updates the parts of the parameters for which gradients are given.
 
+  `scale` is a factor of the learning rate, apart from the optimizer's state,
+  which phases and growths keep.
   All others are frozen, moments and weight decay included: neither their
   parameters nor their optimizer state change by a bit.
   """
@@ -63,8 +68,21 @@ def apply_gradients(
     updates, opt_state[part] = optimizer.update(
       part_grads, opt_state[part], params[part]
     )
+    updates = jax.tree.map(lambda x: scale * x, updates)
     params[part] = optax.apply_updates(params[part], updates)
   return state._replace(params=params, opt_state=opt_state)
+
+
+def look_at(
+  module: nn.Module, checker: objectives.Checker, images: jax.Array
+) -> jax.Array:
+  """Returns what a checker sees of images once they are shifted and blurred.
+
+  As it was trained, so that no detail of single pixels can mislead it.
+  """
+  variables, shifts, blurred = checker
+  seen = batches.blur(batches.shift(images, shifts), blurred)
+  return module.apply(variables, seen)
 
 
 def train_step(
@@ -74,29 +92,39 @@ def train_step(
   module: nn.Module,
   weights: config.AttributeLossWeights,
   optimizer: optax.GradientTransformation,
+  look: objectives.LookFn | None = None,
+  num_steps: int | None = None,
 ) -> tuple[steps.TrainState, codes.Metrics]:
   """Takes one step: the first update, and the second if it has a weight.
 
+  With `num_steps` the learning rate falls to 0 over them by a cosine.
   The second uses the gradient at the updated parameters (Section 4.2.1:
   "then"); the released code has it at the old ones. Metrics are scalars, from
   before each update.
   """
   average = functools.partial(steps.average_over, axis_name=module.axis_name)
-  options = {'module': module, 'weights': weights}
+  options, scale = {'module': module, 'weights': weights}, 1.0
+  if num_steps is not None:
+    scale = (1.0 + jnp.cos(jnp.pi * state.step / num_steps)) / 2.0
   grads, (metrics, batch_stats) = jax.grad(
     objectives.attribute_objective, has_aux=True
   )(state.params, state.batch_stats, inputs, **options)
-  state = apply_gradients(state, average(grads), optimizer)
+  state = apply_gradients(state, average(grads), optimizer, scale)
   state = state._replace(step=state.step + 1, batch_stats=batch_stats)
   if not weights.needs_cycle:
     return state, average(metrics)
   grads, (cycle_metrics, _) = jax.grad(
     lambda decoder: objectives.cycle_objective(
-      {**state.params, 'decoder': decoder}, state.batch_stats, inputs, **options
+      {**state.params, 'decoder': decoder},
+      state.batch_stats,
+      inputs,
+      look=look,
+      **options,
     ),
     has_aux=True,
   )(state.params['decoder'])
-  state = apply_gradients(state, {'decoder': average(grads)}, optimizer)
+  grads = {'decoder': average(grads)}
+  state = apply_gradients(state, grads, optimizer, scale)
   loss = metrics['loss'] + cycle_metrics['loss']
   return state, average({**metrics, **cycle_metrics, 'loss': loss})
 
@@ -116,6 +144,8 @@ class FaceSteps:
   optimization: config.Optimization
   batch_size: int
   is_fed: bool = False
+  checker_module: nn.Module | None = None
+  num_steps: int | None = None  # Length of the stage, for a cosine schedule.
   train_step: ClassVar[Callable] = staticmethod(train_step)
 
   def __call__(
@@ -138,6 +168,12 @@ class FaceSteps:
       weights=self.weights,
       optimizer=steps.make_optimizer(self.optimization),
     )
+    # The steps of rivals have neither.
+    if self.checker_module is not None:
+      look = functools.partial(look_at, self.checker_module)
+      step = functools.partial(step, look=look)
+    if self.num_steps is not None:
+      step = functools.partial(step, num_steps=self.num_steps)
 
     def take_step(state, row):
       take = lambda x: jnp.take(x, shard(row), axis=0)
@@ -167,23 +203,34 @@ class FaceSteps:
     return self.draw(step, inputs, constants, shard)
 
   def draw(self, step, inputs, constants, shard):
-    """Adds the swaps of a batch, and its teacher's outputs if needed."""
-    supervision = self.weights.supervision
-    drawn = batches.step_permutations(
-      constants.seed, step, self.batch_size, supervision.num_swaps
+    """Adds the edits of a batch, and the outputs of its teacher if needed."""
+    weights, num_edits = self.weights, self.weights.supervision.num_swaps
+    place = constants.seed, step, self.batch_size
+    if weights.edits == 'flip':
+      drawn = batches.step_flips(*place, num_edits, self.module.num_factors)
+    else:
+      drawn = batches.step_permutations(*place, num_edits)
+    inputs = inputs._replace(
+      permutations=jnp.stack([shard(row) for row in drawn]),
+      conflicts=constants.conflicts,
     )
-    permutations = jnp.stack([shard(row) for row in drawn])
-    inputs = inputs._replace(permutations=permutations)
-    if not self.weights.needs_teacher:
+    if share := weights.decode_labels:
+      labelled = shard(batches.step_labelled(*place, share))
+      inputs = inputs._replace(labelled=labelled)
+    if weights.lambda_edit_check:
+      # As what it was trained on.
+      checker = objectives.Checker(
+        constants.checker,
+        shard(batches.step_shifts(*place, self.module.image_size // 16)),
+        shard(batches.step_blur(*place)),
+      )
+      inputs = inputs._replace(checker=checker)
+    if not weights.needs_teacher:
       return inputs
-    teacher = models.Model(self.teacher_module, **constants.teacher)
-    outputs = objectives.compute_teacher_outputs(
-      teacher.encode,
-      teacher.decode,
-      inputs.images,
-      permutations,
-      supervision,
+    outputs = objectives.compute_attribute_outputs(
+      models.Model(self.teacher_module, **constants.teacher),
+      inputs,
+      weights,
       self.module.axis_name,
-      self.weights.edits,
     )
     return inputs._replace(teacher=outputs)

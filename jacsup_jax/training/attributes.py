@@ -11,6 +11,7 @@ import functools
 from flax import linen as nn
 import jax.numpy as jnp
 
+from jacsup_jax.core import codes
 from jacsup_jax.core import config
 from jacsup_jax.core import errors
 from jacsup_jax.core import growth
@@ -73,6 +74,12 @@ class AttributesConfig(chains.ChainConfig):
     lambda_diff=50.0,
   )
   learning_rate: float = _option(2e-3, 'Learning rate of Adam.', low=0)
+  learning_rate_schedule: str = _option(
+    'constant',
+    'constant, or cosine: the learning rate falls to 0 within each stage; of'
+    ' our own models, not of baselines.',
+    choices=('constant', 'cosine'),
+  )
   adam_b1: float = _option(0.5, 'beta_1 of Adam.', low=0, high=config.MAX_DECAY)
   weight_decay: float = _option(
     0.0, 'Weight decay, added to the gradient as L2.', low=0
@@ -133,11 +140,10 @@ def make_weights(
   """Returns the weights of the objective of a kind of model."""
   no_cycle = {'lambda_attribute_cycle': 0.0, 'lambda_nuisance_cycle': 0.0}
   no_jacobian = {'lambda_y': 0.0, 'lambda_diff': 0.0}
-  # A student has neither labels nor eq. (10).
+  # Factors of a student are its teacher's, without eq. (10).
   of_student = {'lambda_prediction': 0.0, 'lambda_xcov': 0.0}
-  of_student['decode_labels'] = False
   changes = {
-    _FIRST_PHASE: no_cycle | no_jacobian,
+    _FIRST_PHASE: no_cycle | no_jacobian | {'lambda_edit_check': 0.0},
     TEACHER: no_jacobian,
     'student': of_student | no_cycle,
     _FROM_SCRATCH: of_student | no_cycle,
@@ -202,8 +208,14 @@ class Attributes:
     make_model: MakeModel,
     dataset: registry.Dataset,
     steps_type: type[attribute_steps.FaceSteps] = attribute_steps.FaceSteps,
+    checker: tuple[nn.Module, codes.Variables] | None = None,
   ):
+    """Keeps what stages are made from.
+
+    `checker` classifies `[B, S, S, 3]` images in [-1, 1], for the edit check.
+    """
     self.flags = flags
+    self._checker_module, self._checker = checker or (None, None)
     self._make_model = make_model
     self._dataset = dataset
     self._steps_type = steps_type
@@ -250,7 +262,9 @@ class Attributes:
     )
     teacher = supervisor.variables if stage.weights.needs_teacher else None
     seed = jnp.asarray(stage.seed)
-    constants = attribute_steps.FaceConstants(seed, teacher, data)
+    constants = attribute_steps.FaceConstants(
+      seed, teacher, data, jnp.asarray(self._dataset.conflicts), self._checker
+    )
     shape = (self.batch_size, *self._dataset.image_shape)
     return chains.make_epoch(
       compiled,
@@ -266,6 +280,7 @@ class Attributes:
   ) -> attribute_steps.FaceSteps:
     """Makes the steps of a stage."""
     name, teacher_module = devices.axis_name(self.flags.parallel), None
+    is_cosine = self.flags.learning_rate_schedule == 'cosine'
     if stage.weights.needs_teacher:
       teacher_module = supervisor.module.clone(axis_name=name)
     return self._steps_type(
@@ -275,4 +290,6 @@ class Attributes:
       self.flags.optimization,
       self.batch_size,
       is_fed=self._resident is None,
+      checker_module=self._checker_module,
+      num_steps=stage.epochs * self.steps_per_epoch if is_cosine else None,
     )

@@ -4,6 +4,7 @@ Each returns `(loss, (metrics, batch_stats))`; metrics are the unweighted terms
 and `loss`, their weighted sum. Running statistics follow real codes alone.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import chex
@@ -28,6 +29,7 @@ _WEIGHTS = {
   'cross_covariance': 'lambda_xcov',
   'attribute_cycle': 'lambda_attribute_cycle',
   'nuisance_cycle': 'lambda_nuisance_cycle',
+  'edit_check': 'lambda_edit_check',
   'factor_matching': 'lambda_y',
   'jacobian': 'lambda_diff',
 }
@@ -41,15 +43,32 @@ class TeacherOutputs(NamedTuple):
   variables: codes.Variables | None = None  # For the swap check.
 
 
+class Checker(NamedTuple):
+  """What looks at edited images; see `cycle_objective`."""
+
+  variables: codes.Variables
+  # How images are changed before: [B, 2] pixels, and [B] bool.
+  shifts: jax.Array
+  blurred: jax.Array
+
+
+# `[B, S, S, 3]` images -> logits `[B, K]`.
+LookFn = Callable[[Checker, jax.Array], jax.Array]
+
+
 class Inputs(NamedTuple):
   """The inputs of an objective: one batch, with its swaps and its teacher."""
 
   images: jax.Array  # [B, H, W, C] in the range of the model
-  permutations: jax.Array | None = None  # [n, B], the partners in each swap
+  # [n, B], the partners in each swap, or the factors that are flipped.
+  permutations: jax.Array | None = None
   teacher: TeacherOutputs | None = None
   scale: jax.Array | None = None  # [], factor of all weights, see `Ramp`
   neighbor_images: jax.Array | None = None  # [B, H, W, C]
   attributes: jax.Array | None = None  # [B, K] in {-1, +1}
+  labelled: jax.Array | None = None  # [B] bool, decoded from their labels
+  conflicts: jax.Array | None = None  # [K, K] bool, see `codes.edit_factor`
+  checker: Checker | None = None
   uniform: jax.Array | None = None  # [B, hidden] in [0, 1), for dropout
   noise: jax.Array | None = None  # [B, 2, 2, C], standard normal
 
@@ -61,12 +80,8 @@ def compute_teacher_outputs(
   permutations: jax.Array,
   supervision: config.Supervision = config.Supervision(),
   axis_name: str | None = None,
-  edits: str = 'swap',
 ) -> TeacherOutputs:
-  """Applies a teacher to `[B, H, W, C]` images and to their edits.
-
-  Edits and `[n, B]` permutations are those of `jacobian.make_targets`.
-  """
+  """Applies a teacher to `[B, H, W, C]` images and to their `[n, B]` swaps."""
   code = encode(images)
   if supervision.jacobian == 'secant' and code.nuisance.size == 0:
     # Without nuisance, as in Section 3, D^T(y_j) is the partner's image.
@@ -74,12 +89,28 @@ def compute_teacher_outputs(
     partners = lambda rows: codes.take_partners(decoded, rows, axis_name)
     changes = jnp.stack([partners(rows) - decoded for rows in permutations])
   else:
-    targets = jacobian.make_targets(
-      code.factors, permutations, axis_name, edits
-    )
+    targets = jacobian.make_targets(code.factors, permutations, axis_name)
     # Not jointly: jit over a mesh would exchange half of the images.
     changes = compute_changes(supervision, decode, code, targets).changes
   return jax.lax.stop_gradient(TeacherOutputs(code.factors, changes))
+
+
+def compute_attribute_outputs(
+  teacher: models.Model,
+  inputs: Inputs,
+  weights: config.AttributeLossWeights,
+  axis_name: str | None = None,
+) -> TeacherOutputs:
+  """Applies a teacher of attributes to a batch and to its edits.
+
+  Labels are decoded where its student decodes them.
+  """
+  predicted = teacher.encode(inputs.images)
+  code = _give_labels(predicted, inputs, weights)
+  targets = _edit(code.factors, inputs, weights, axis_name)
+  changes = compute_changes(weights.supervision, teacher.decode, code, targets)
+  outputs = TeacherOutputs(predicted.factors, changes.changes)
+  return jax.lax.stop_gradient(outputs)
 
 
 def compute_changes(
@@ -240,8 +271,9 @@ def attribute_objective(
     module, params, stats, 'decode', code
   )[0]
   code, batch_stats = _encode_train(module, params, batch_stats, inputs.images)
+  decoded = _give_labels(code, inputs, weights)
   reconstructions, batch_stats = apply_train(
-    module, params, batch_stats, 'decode', _give_labels(code, inputs, weights)
+    module, params, batch_stats, 'decode', decoded
   )
   error = losses.reconstruction_loss(inputs.images, reconstructions)
   predicted = 'attribute_hinge'
@@ -255,12 +287,14 @@ def attribute_objective(
     'cross_covariance': _cross_covariance(code, weights, module),
   }
   if inputs.teacher is not None:
-    targets = jacobian.make_targets(
-      code.factors, inputs.permutations, module.axis_name, weights.edits
-    )
+    targets = _edit(decoded.factors, inputs, weights, module.axis_name)
     # Derivatives are those of the whole batch moving, in training mode.
     changes = compute_changes(
-      weights.supervision, decode_swapped, code, targets, images=reconstructions
+      weights.supervision,
+      decode_swapped,
+      decoded,
+      targets,
+      images=reconstructions,
     ).changes
     terms |= _compare(code, changes, inputs.teacher, weights)
   return _weigh(terms, batch_stats, weights)
@@ -273,33 +307,37 @@ def cycle_objective(
   *,
   module: nn.Module,
   weights: config.AttributeLossWeights,
+  look: LookFn | None = None,
 ) -> Result:
   """Computes L_2 of Section 4.2.1: lambda_4 (12) + lambda_5 (13).
 
   Factors are edited by the first permutation, see `jacobian.make_targets`, and
   the image decoded from them and the nuisance is encoded again. The encoder is
   frozen in both passes, or both networks could agree on a code hidden in the
-  image. The batch statistics stay.
+  image. The batch statistics stay. With `inputs.checker`, what it sees of the
+  image is added (not in the paper): it is trained on real images alone, and
+  frozen, so that nothing is adversarial.
   """
   params = {**params, 'encoder': jax.lax.stop_gradient(params['encoder'])}
   code, _ = _encode_train(module, params, batch_stats, inputs.images)
   code = _give_labels(code, inputs, weights)
-  [factors] = jacobian.make_targets(
-    code.factors, inputs.permutations[0], module.axis_name, weights.edits
-  )
-  swapped = code._replace(factors=factors)
+  factors = _edit(code.factors, inputs, weights, module.axis_name)[0]
+  swapped, terms = code._replace(factors=factors), {}
   images, _ = apply_train(module, params, batch_stats, 'decode', swapped)
-  cycled, _ = _encode_train(module, params, batch_stats, images)
-  compare = losses.attribute_cycle_loss
-  if module.has_bounded_factors:
-    compare = losses.attribute_likelihood_loss
-  factors = compare(swapped.factors, cycled.factors)
-  nuisance = losses.nuisance_cycle_loss(code.nuisance, cycled.nuisance)
-  terms = {
-    'attribute_cycle': jnp.mean(factors),
-    'nuisance_cycle': jnp.mean(nuisance),
-  }
-  return _weigh(terms, batch_stats, weights)
+  if weights.lambda_attribute_cycle or weights.lambda_nuisance_cycle:
+    cycled, _ = _encode_train(module, params, batch_stats, images)
+    compare = losses.attribute_cycle_loss
+    if module.has_bounded_factors:
+      compare = losses.attribute_likelihood_loss
+    terms['attribute_cycle'] = compare(factors, cycled.factors)
+    terms['nuisance_cycle'] = losses.nuisance_cycle_loss(
+      code.nuisance, cycled.nuisance
+    )
+  if weights.lambda_edit_check:
+    logits = look(jax.lax.stop_gradient(inputs.checker), images)
+    signs = (jnp.where(x >= 0, 1.0, -1.0) for x in (factors, code.factors))
+    terms['edit_check'] = losses.edit_check_loss(logits, *signs)
+  return _weigh(jax.tree.map(jnp.mean, terms), batch_stats, weights)
 
 
 def apply_train(
@@ -328,7 +366,17 @@ def _give_labels(code, inputs, weights):
   """Returns a code with the labels as factors, where they are decoded."""
   if not weights.decode_labels:
     return code
-  return code._replace(factors=inputs.attributes.astype(code.factors.dtype))
+  labels = inputs.attributes.astype(code.factors.dtype)
+  predicted = jax.lax.stop_gradient(code.factors)
+  factors = jnp.where(inputs.labelled[:, jnp.newaxis], labels, predicted)
+  return code._replace(factors=factors)
+
+
+def _edit(factors, inputs, weights, axis_name):
+  """Returns the factors after each edit, `[n, B, K]`."""
+  return jacobian.make_targets(
+    factors, inputs.permutations, axis_name, weights.edits, inputs.conflicts
+  )
 
 
 def _weigh(terms, batch_stats, weights):

@@ -100,9 +100,19 @@ def test_targets_of_several_swaps():
 
 def test_targets_of_flips():
   factors = jnp.array([[1.0, 2.0], [10.0, -20.0], [0.5, 1.0]])
-  targets = jacobian.make_targets(factors, jnp.array([[1, 0, 2]]), None, 'flip')
-  expected = [[[1.0, -2.0], [-10.0, -20.0], [-0.5, 1.0]]]
+  flip = lambda rows, *args: jacobian.make_targets(
+    factors, jnp.array(rows), None, 'flip', *args
+  )
+  targets = flip([[1, 0, 0], [0, 1, 1]])
+  expected = [
+    [[1.0, -1.0], [-1.0, -20.0], [-1.0, 1.0]],
+    [[-1.0, 2.0], [10.0, 1.0], [0.5, -1.0]],
+  ]
   np.testing.assert_array_equal(targets, expected)
+  # The second comes in the place of the first.
+  conflicts = jnp.array([[False, True], [True, False]])
+  expected = [[[1.0, -1.0], [-1.0, 1.0], [0.5, -1.0]]]
+  np.testing.assert_array_equal(flip([[1, 1, 1]], conflicts), expected)
 
 
 @ALONG_SWAPS

@@ -50,6 +50,16 @@ def _images(values):
       ([[0, 0], [np.log(3), -1000]], [[1, -1], [1, 1]]),
       [1.3862944, 1000.2877],
     ),
+    # The second changes: log 4 + (0 + log 4) / 2; none: (log 2 + log 2) / 2.
+    (
+      'edit_check',
+      (
+        [[100, np.log(3)], [0, 0]],
+        [[1, -1], [1, 1]],
+        [[1, 1], [1, 1]],
+      ),
+      [2.0794415, 0.6931472],
+    ),
     # The given factors are the labels: (1 - 2 * 0.25 + 1 + 1 * 0.5) / 2.
     ('attribute_cycle', ([[2, -1]], [[0.25, 0.5]]), [1]),
     # 1 + 4 and 0 + 9: a sum, not a mean, and no root.

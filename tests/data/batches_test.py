@@ -90,6 +90,8 @@ def test_swap_partners_are_permutations():
     lambda seed, count: batches.step_mirror(seed, count, 60),
     lambda seed, count: batches.step_shifts(seed, count, 60, 4),
     lambda seed, count: batches.step_blur(seed, count, 60),
+    lambda seed, count: batches.step_flips(seed, count, 60, 1, 9),
+    lambda seed, count: batches.step_labelled(seed, count, 60, 0.5),
     lambda seed, count: batches.step_dropout(seed, count, 60, 2),
     lambda seed, count: batches.step_neighbors(seed, count, 60, 9),
     lambda seed, count: batches.step_noise(seed, count, (60, 2)),
@@ -112,6 +114,18 @@ def test_draws_are_those_of_published_runs():
   mirrored = batches.step_mirror(7, 1, 6).tolist()
   assert mirrored == [False, True, True, True, True, True]
   assert batches.step_neighbors(7, 1, 6, 5).tolist() == [0, 2, 0, 0, 1, 0]
+
+
+def test_every_factor_is_flipped_in_batches_of_any_size():
+  flips = np.concatenate([batches.step_flips(7, i, 4, 2, 9) for i in range(20)])
+  assert flips.shape == (40, 4) and flips.dtype == jnp.int32
+  assert {*flips.ravel().tolist()} == {*range(9)}
+
+
+@pytest.mark.parametrize('share', [0.0, 0.25, 1.0])
+def test_labels_are_given_to_a_share_of_the_images(share):
+  labelled = batches.step_labelled(7, 1, 4000, share)
+  assert np.mean(labelled) == pytest.approx(share, abs=0.03 * (0 < share < 1))
 
 
 def test_shifts_reach_their_limits():

@@ -63,6 +63,10 @@ def test_drawn_faces(root, monkeypatch):
   image, attributes = drawn_faces.draw(1, 'test')
   np.testing.assert_array_equal(dataset.labels[1], attributes)
   np.testing.assert_array_equal(dataset.images[1], image)
+  names = dataset.attribute_names
+  black, blond = map(names.index, ('Black_Hair', 'Blond_Hair'))
+  assert dataset.conflicts[black, blond] and dataset.conflicts[blond, black]
+  assert not np.any(dataset.conflicts[names.index('Smiling')])
 
 
 def test_celeb_a_of_tfds(tmp_path, root):

@@ -27,7 +27,7 @@ BLANK = np.full((5, 8, 8, 3), 128, np.uint8)
 IMAGES = BLANK.copy()
 IMAGES[:, 0, :K] = np.where(ATTRIBUTES > 0, 230, 25)[:, :, None]
 TARGETS = edit_counts.Targets(
-  jnp.full(K, -2.0), jnp.full(K, 2.0), jnp.zeros((K, K), bool)
+  jnp.full(K, -2.0), jnp.full(K, 2.0), jnp.zeros((K, K), bool), jnp.zeros(K)
 )
 
 
@@ -61,15 +61,17 @@ def _decode(code):
 @functools.partial(
   jax.tree_util.register_dataclass,
   data_fields=[],
-  meta_fields=['encode', 'decode', 'factors_are_labels'],
+  meta_fields=[
+    *('encode', 'decode', 'factors_are_labels', 'has_bounded_factors')
+  ],
 )
 @dataclasses.dataclass(frozen=True)
 class _Model:
   encode: object = _encode
   decode: object = _decode
   factors_are_labels: bool = False
+  has_bounded_factors: bool = False
 
-  has_bounded_factors = False
   image_range = (-1, 1)
 
 
@@ -105,6 +107,17 @@ def test_counts_by_hand():
   # All change is in the first row, outside of the ellipse.
   outside, inside = counts.change[0]
   assert inside == 0 and outside > 0
+  # Factors are 0.8 or -0.8: all are below a threshold of 0.9, so that present
+  # is asked for, and all above one of -0.9.
+  targets = TARGETS._replace(thresholds=jnp.array([0.9, -0.9, 0.0]))
+  moved = count(IMAGES, ATTRIBUTES, targets)
+  np.testing.assert_array_equal(moved.flipped[0], [[0, 2], [1, 0], [1, 0]])
+  # What is seen of 2 by pixel 0 turns in the 3 images where that was negative.
+  np.testing.assert_array_equal(moved.kept[0], [7, 10, 10])
+  raised = TARGETS._replace(thresholds=jnp.array([-0.9, 0.9, 0.0]))
+  moved = count(IMAGES, ATTRIBUTES, raised)
+  np.testing.assert_array_equal(moved.flipped[0], [[0, 2], [1, 0], [1, 0]])
+  np.testing.assert_array_equal(moved.kept[0], [8, 10, 10])
   # Factors that err: the direction is theirs unless that of the label is given.
   wrong = lambda images, labels: codes.Code(-1.0 * labels, images)
   count = functools.partial(
@@ -114,21 +127,18 @@ def test_counts_by_hand():
   np.testing.assert_array_equal(counts.flipped[0], [[0, 2], [1, 0], [3, 1]])
 
 
-def test_conflicts_are_of_deviations_alone():
-  pairs = [('Male', 'Smiling'), ('Bald', 'Male')]
-  conflicts = edit_counts.find_conflicts(NAMES, pairs)
-  np.testing.assert_array_equal(
-    conflicts, [[False, True, False], [True, False, False], [False] * 3]
+def test_conflicts_and_thresholds_are_of_deviations_alone():
+  conflicts = np.array(
+    [[False, True, False], [True, False, False], [False] * 3]
   )
   targets = edit_counts.make_targets(
-    (jnp.zeros(K), jnp.ones(K)), [3.0], [1.0, 2.0], conflicts
+    (jnp.zeros(K), jnp.ones(K)), [3.0], [1.0, 2.0], conflicts, np.full(K, -0.5)
   )
+  np.testing.assert_array_equal(targets.thresholds[:, 0], [0, -0.5, -0.5])
   np.testing.assert_array_equal(targets.present[:, 0], [3, 1, 2])
   assert not np.any(targets.conflicts[0])
   for own in targets.conflicts[1:]:
     np.testing.assert_array_equal(own, conflicts)
-  # Drawn faces have their own; no name of CelebA's conflicts with Male.
-  assert not np.any(flips.find_conflicts(DATA))
 
 
 def test_strengths_are_chosen_by_hand():
@@ -164,6 +174,7 @@ def test_oracle_flips_everything_and_keeps_the_rest():
       'attribute_flips_balanced_given', 'kept_given', 'kept_one',
       'edit_curve_area',
       'judge_accuracy', 'judge_accuracy_reconstructions', 'factor_accuracy',
+      'factor_balanced_accuracy',
   ):  # fmt: skip
     assert row[name] == pytest.approx(1), name
   assert len(row['stgan_lacking']) == 11 and 'Bald' in row['stgan_lacking']
@@ -178,6 +189,53 @@ def test_oracle_flips_everything_and_keeps_the_rest():
     rtol=1e-5,
   )
   assert again['kept'] == 1 and again['edit_curve'] == row['edit_curve']
+  # The signs are right, and closest to 0.
+  assert [*row['thresholds_by_attribute'].values()] == [0] * K
+
+
+@pytest.mark.parametrize('bounded', [False, True])
+def test_factors_that_are_always_negative_flip_as_if_labels_were_given(bounded):
+  # Attributes 0 and 1 have factors of -1.1 and -2.9, attribute 2 of +-0.8.
+  shift = jnp.array([2.0, 2.0, 0.0])
+
+  def encode(images, unused_attributes):
+    return codes.Code(images[:, 0, :K, 0] - shift[jnp.newaxis], images)
+
+  def decode(code):
+    return _decode(code._replace(factors=code.factors + shift[jnp.newaxis]))
+
+  functions = {'encode': encode, 'decode': decode}
+  model = _Model(**functions, has_bounded_factors=bounded)
+  chosen = flips.choose_strengths(model, [JUDGE], DATA)
+  np.testing.assert_allclose(chosen['thresholds'], [-2, -2, 0], atol=0.01)
+  row = flips.measure(model, [JUDGE], chosen, DATA)
+  for name in ('attribute_flips_balanced', 'kept', 'factor_balanced_accuracy'):
+    assert row[name] == 1, name
+  for name in ('attribute_flips_balanced', 'kept'):
+    assert row[name] == row[f'{name}_given']
+  # The paper's go by the sign.
+  assert row['attribute_flips'] < 1 and row['factor_accuracy'] < 1
+  # The thresholds of a row are recalled exactly; older rows have none.
+  stored = json.loads(json.dumps(row))
+  again = flips.recall_strengths(stored, NAMES)
+  np.testing.assert_array_equal(again['thresholds'], chosen['thresholds'])
+  again = flips.measure(model, [JUDGE], again, DATA)
+  assert again['attribute_flips_balanced'] == 1
+  del stored['thresholds_by_attribute']
+  older = flips.recall_strengths(stored, NAMES)
+  np.testing.assert_array_equal(older['thresholds'], np.zeros(K))
+  older = flips.measure(model, [JUDGE], older, DATA)
+  # Half of the images of two attributes are edited towards what they are.
+  assert older['attribute_flips_balanced'] == pytest.approx(2 / 3)
+
+
+def test_thresholds_are_of_all_selection_images():
+  # The first two images have attribute 2 of one sign only.
+  encode = lambda images, unused: codes.Code(images[:, 0, :K, 0] - 2, images)
+  chosen = flips.choose_strengths(
+    _Model(encode=encode), [JUDGE], DATA, selection_images=2
+  )
+  np.testing.assert_allclose(chosen['thresholds'], -2, atol=0.01)
 
 
 def test_decoder_that_ignores_factors_never_flips():
@@ -202,7 +260,8 @@ def test_factors_may_be_the_labels():
   assert row['judge_accuracy'] < 1
   assert row['judge_accuracy_reconstructions'] == 1
   assert row['attribute_flips'] == row['attribute_flips_balanced'] == 1
-  assert row['factor_accuracy'] is None
+  assert row['factor_accuracy'] is row['factor_balanced_accuracy'] is None
+  assert [*row['thresholds_by_attribute'].values()] == [0] * K
 
 
 @pytest.mark.parametrize('grid', [(), (1, 0), (-2,), (float('inf'),)])

@@ -92,6 +92,33 @@ def test_data_on_disk_are_read_in_parts(face_judge, faces, monkeypatch):
   assert counts.present[0] + counts.absent[0] == 96
 
 
+def test_a_robust_classifier_is_harder_to_mislead(faces, monkeypatch):
+  monkeypatch.setattr(attribute_judges, '_PERTURBATION', 0.3)
+  data = faces[1]
+  images = batches.to_signed_float(data.images)
+
+  def mislead(kind):
+    own = attribute_judges.train(
+        *faces, kind=kind, epochs=4, batch_size=16, first_width=4,
+        last_width=8, hidden=8,
+    )  # fmt: skip
+
+    @jax.jit
+    def see(images):
+      lose = lambda x: -(own.module.apply(own.variables, x) * data.labels).sum()
+      slope = jax.grad(lose)(images)
+      size = (slope**2).mean(axis=(1, 2, 3), keepdims=True) ** 0.5
+      changed = images + 0.3 * slope / size
+      return attribute_judges.classify(own.module, own.variables, changed)
+
+    return np.mean(see(images) == data.labels), np.mean(own.accuracy)
+
+  weak, accuracy = mislead('strided')
+  robust, of_robust = mislead(attribute_judges.ROBUST)
+  assert robust > weak + 0.1, (robust, weak)
+  assert min(accuracy, of_robust) > 0.8
+
+
 def test_judge_is_restored_and_others_are_refused(
   face_judge, faces, tmp_path, monkeypatch
 ):

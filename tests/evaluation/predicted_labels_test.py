@@ -23,14 +23,15 @@ def _trained(model, kind, seed=0):
   return types.SimpleNamespace(model=model, stage=stage)
 
 
-def test_labels_are_the_signs_of_the_predictors_factors():
+def test_labels_are_what_the_predictor_says_by_its_thresholds():
   own = autoencoders.FaceAutoencoder(3, 2, factor_activation='tanh', **SIZES)
   predictor = _init(own, 0)
   rival = _init(fader.FaderAutoencoder(3, 2, **SIZES), 1)
   random = np.random.default_rng(0)
   images = random.integers(0, 256, (9, 8, 8, 3)) * random.random((9, 1, 1, 3))
   images = images.astype(np.uint8)
-  version = predicted_labels.PredictedLabels(rival, predictor)
+  thresholds = jnp.array([0.0, 0.01, -2.0])  # All are above the last.
+  version = predicted_labels.PredictedLabels(rival, predictor, thresholds)
   assert version.factors_are_labels and version.module is rival.module
 
   @jax.jit
@@ -39,7 +40,8 @@ def test_labels_are_the_signs_of_the_predictors_factors():
     return code, version.decode(code), predictor.encode(images).factors
 
   code, decoded, factors = compute(version, predictor)
-  signs = np.where(factors >= 0, 1, -1)
+  signs = np.where(factors >= thresholds[None], 1, -1)
+  assert np.all(signs[:, 2] == 1)
   assert len(np.unique(signs, axis=0)) > 1
   np.testing.assert_array_equal(code.factors, signs)
   given = jax.jit(rival.encode)(images, jnp.asarray(signs))
@@ -56,14 +58,24 @@ def test_versions_of_models_by_seed():
     _trained(rival, 'fader', 1),
     _trained(model, 'random', 1),
   ]
-  found = [*predicted_labels.list_versions(models)]
+  asked = []
+
+  def find_thresholds(predictor):
+    asked.append(predictor)
+    return np.array([0.5, -1, 0], np.float32)
+
+  models.insert(1, _trained(rival, 'attgan'))
+  found = [*predicted_labels.list_versions(models, find_thresholds)]
+  assert len(asked) == 1 and asked[0] is models[2]  # The teacher, once.
   named = [
     (each.stage.model, each.stage.seed, labels) for each, labels, _ in found
   ]
   assert named == [
       ('fader', 0, 'given'), ('fader', 0, 'predicted'),
+      ('attgan', 0, 'given'), ('attgan', 0, 'predicted'),
       ('teacher', 0, 'predicted'), ('random', 0, 'predicted'),
       # A random model predicts nothing.
       ('fader', 1, 'given'), ('random', 1, 'predicted'),
   ]  # fmt: skip
   assert found[1][2].predictor is model and found[0][2] is rival
+  np.testing.assert_array_equal(found[3][2].thresholds, [0.5, -1, 0])

@@ -94,6 +94,10 @@ def test_a_run_of_faces_is_measured_again(celeba_run, root, invoke):
   for row, again in zip(own, found['rows'], strict=True):
     assert again['strength'] == row['strength']
     assert again['deviations_by_attribute'] == row['deviations_by_attribute']
+    assert again['thresholds_by_attribute'] == row['thresholds_by_attribute']
+  # Of labels they are 0.
+  used = [any(row['thresholds_by_attribute'].values()) for row in own]
+  assert used[0] and used[2:4] == [False, False]
   own = json.loads((celeba_run / 'results.json').read_text())
   assert found['judges'] == own['judges']
   kinds = [judge['kind'] for judge in found['judges']]
@@ -176,7 +180,8 @@ def test_judges_are_trained_once(mnist_run, digits, root, invoke):
 def test_judges_of_faces_are_trained_once(celeba_run, faces, root, invoke):
   folder = root / 'face_judge'
   before = _snapshot(folder)
-  assert {path.parent.name for path in before} == {'strided', 'residual'}
+  kinds = {'strided', 'residual', 'robust'}  # The last of the edit check.
+  assert {path.parent.name for path in before} == kinds
   # The flags of the run, and a batch of all its images.
   status, out, err = invoke(
       judge.main, judge.Config(), '--dataset=celeba_folder',

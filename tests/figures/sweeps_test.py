@@ -59,6 +59,12 @@ def test_units_swaps_and_flips_are_where_they_belong():
     ),
     [[[1, 9, 3], [-8, -2, 3]], [[-1, -9, 30], [7, 0, 30]]],
   )
+  # The second factor is present from -2 on, the first from 2.
+  args = jnp.array([1, 0]), jnp.array([[-8, 7], [-9, 9]]), None
+  np.testing.assert_array_equal(
+    decode(sweeps.flip_factors, code, *args, jnp.array([2.0, -2.0])),
+    [[[1, -9, 3], [7, -2, 3]], [[-1, -9, 30], [7, 0, 30]]],
+  )
 
 
 def test_direction_moves_the_nuisance_along_it_alone():

@@ -13,6 +13,8 @@ from jacsup_jax.core import codes
 from jacsup_jax.core import config
 from jacsup_jax.core import losses
 from jacsup_jax.models import autoencoders
+from jacsup_jax.models import classifiers
+from jacsup_jax.training import attribute_steps
 from jacsup_jax.training import objectives
 
 MODULE = autoencoders.FaceAutoencoder(
@@ -182,16 +184,23 @@ def test_cycle_compares_codes_with_those_encoded_again(
 def test_labels_are_decoded_and_flipped_in_the_place_of_factors(
   variables, images, attributes, inputs
 ):
-  weights = dataclasses.replace(WEIGHTS, decode_labels=True, edits='flip')
+  weights = dataclasses.replace(WEIGHTS, decode_labels=0.5, edits='flip')
+  # The first two are decoded from their labels, the others from predictions.
+  is_labelled = jnp.array([True, True, False, False])
+  inputs = inputs._replace(
+    permutations=jnp.array([[1, 0, 1, 0]]), labelled=is_labelled
+  )
   _, (metrics, _) = _objective(variables, inputs, weights=weights)
   code = _apply(variables, images, 'encode')
-  labelled = code._replace(factors=attributes)
+  factors = jnp.where(is_labelled[:, None], attributes, code.factors)
+  labelled = code._replace(factors=factors)
   decoded = _apply(variables, labelled, 'decode')
   np.testing.assert_allclose(
     metrics['reconstruction'], jnp.mean(jnp.square(images - decoded)), rtol=1e-5
   )
-  # Images 0 and 2 have an odd partner: their second attribute is flipped.
-  flipped = attributes * jnp.array([[1, -1], [-1, 1], [1, -1], [-1, 1]])
+  opposite = jnp.where(factors >= 0, -1.0, 1.0)
+  flips = jnp.array([[0, 1], [1, 0], [0, 1], [1, 0]], bool)
+  flipped = jnp.where(flips, opposite, factors)
   _, (metrics, _) = _objective(variables, inputs, 'cycle', weights)
   edited = _apply(variables, labelled._replace(factors=flipped), 'decode')
   cycled = _apply(variables, edited, 'encode')
@@ -206,8 +215,9 @@ def test_a_factor_that_is_not_decoded_follows_its_label_alone(
   variables, inputs
 ):
   only = dataclasses.replace(
-    WEIGHTS, lambda_prediction=0.0, lambda_xcov=0.0, decode_labels=True
+    WEIGHTS, lambda_prediction=0.0, lambda_xcov=0.0, decode_labels=0.5
   )
+  inputs = inputs._replace(labelled=jnp.array([True, False, True, False]))
   objective = lambda params: _objective(
     {**variables, 'params': params}, inputs, weights=only
   )[0]
@@ -220,6 +230,56 @@ def test_a_factor_that_is_not_decoded_follows_its_label_alone(
   ]
   np.testing.assert_array_equal(last[..., 3:], 0.0)
   assert np.any(last[..., :3] != 0)
+
+
+def test_the_check_compares_what_a_classifier_sees_with_what_was_asked(
+  variables, images, attributes, inputs
+):
+  weights = dataclasses.replace(
+    WEIGHTS,
+    lambda_attribute_cycle=0.0,
+    lambda_nuisance_cycle=0.0,
+    lambda_edit_check=5.0,
+    decode_labels=1.0,
+    edits='flip',
+  )
+  checker = classifiers.AttributeJudge(2, 8, 4, 4, hidden=4)
+  seen_by = autoencoders.init_variables(checker, 1)
+  look = functools.partial(attribute_steps.look_at, checker)
+  shifts, blurred = jnp.zeros((4, 2), jnp.int32), jnp.zeros(4, bool)
+  inputs = inputs._replace(
+    permutations=jnp.array([[1, 0, 1, 0]]),
+    labelled=jnp.ones(4, bool),
+    checker=objectives.Checker(seen_by, shifts, blurred),
+  )
+
+  def check(variables, inputs):
+    params, stats = variables['params'], variables['batch_stats']
+    return objectives.cycle_objective(
+        params, stats, inputs,
+        module=MODULE, weights=weights, look=look,
+    )  # fmt: skip
+
+  loss, (metrics, _) = jax.jit(check)(variables, inputs)
+  assert set(metrics) == {'loss', 'edit_check'}
+  code = _apply(variables, images, 'encode')
+  flips = jnp.array([[1, -1], [-1, 1], [1, -1], [-1, 1]])
+  asked = attributes * flips
+  edited = _apply(variables, code._replace(factors=asked), 'decode')
+  logits = checker.apply(seen_by, edited)
+  expected = losses.edit_check_loss(logits, asked, attributes)
+  np.testing.assert_allclose(metrics['edit_check'], expected.mean(), rtol=1e-5)
+  np.testing.assert_allclose(loss, 5.0 * expected.mean(), rtol=1e-5)
+  # Neither the encoder nor the classifier follows it.
+  grads, of_inputs = jax.grad(
+    lambda *args: check(*args)[0], argnums=(0, 1), allow_int=True
+  )(variables, inputs)
+  for leaf in jax.tree.leaves(
+    (grads['params']['encoder'], of_inputs.checker.variables)
+  ):
+    np.testing.assert_array_equal(leaf, 0.0)
+  for leaf in jax.tree.leaves(grads['params']['decoder']):
+    assert np.any(leaf != 0)
 
 
 def test_cycle_reaches_the_decoder_alone(variables, inputs):

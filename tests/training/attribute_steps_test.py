@@ -12,6 +12,7 @@ import pytest
 from jacsup_jax.core import config
 from jacsup_jax.data import batches
 from jacsup_jax.models import autoencoders
+from jacsup_jax.models import classifiers
 from jacsup_jax.training import attribute_steps
 from jacsup_jax.training import loop
 from jacsup_jax.training import objectives
@@ -59,11 +60,12 @@ def data():
   )
 
 
-@functools.partial(jax.jit, static_argnames='weights')
-def _step(state, inputs, weights):
+@functools.partial(jax.jit, static_argnames=('weights', 'num_steps'))
+def _step(state, inputs, weights, num_steps=None):
   return attribute_steps.train_step(
-    state, inputs, module=MODULE, weights=weights, optimizer=OPTIMIZER
-  )
+      state, inputs, module=MODULE, weights=weights, optimizer=OPTIMIZER,
+      num_steps=num_steps,
+  )  # fmt: skip
 
 
 @jax.jit
@@ -175,3 +177,47 @@ def test_steps_mirror_and_swap_by_seed_and_step(state, data):
   # Two programs; Adam's first steps are of the size of the learning rate.
   chex.assert_trees_all_close(found.params, expected.params, atol=2e-4)
   assert found.step == 2
+
+
+def test_the_learning_rate_falls_to_nothing(state, inputs):
+  change = lambda after: jax.tree.map(jnp.subtract, after.params, state.params)
+  middle = state._replace(step=jnp.int32(5))
+  whole = change(_step(middle, inputs, PHASE_1)[0])
+  half = change(_step(middle, inputs, PHASE_1, 10)[0])
+  chex.assert_trees_all_close(
+    half, jax.tree.map(lambda x: x / 2, whole), atol=1e-5
+  )
+  last = _step(middle, inputs, PHASE_1, 5)[0]
+  chex.assert_trees_all_close(last.params, state.params, atol=1e-7)
+  assert last.step == 6
+
+
+def test_edits_are_drawn_as_the_weights_ask(state, data):
+  weights = dataclasses.replace(
+    PHASE_1, edits='flip', decode_labels=0.5, lambda_edit_check=1.0
+  )
+  checker = classifiers.AttributeJudge(2, 8, 4, 4, hidden=4)
+  program = dataclasses.replace(STEPS, weights=weights, checker_module=checker)
+  seen_by = autoencoders.init_variables(checker, 1)
+  conflicts = jnp.array([[False, True], [True, False]])
+  batch = jax.tree.map(lambda x: x[:4], data)
+  constants = attribute_steps.FaceConstants(3, None, None, conflicts, seen_by)
+  inputs = program.make_inputs(state.step, batch, constants)
+  place = 3, state.step, 4
+  chex.assert_trees_all_equal(
+    inputs._replace(images=None, attributes=None),
+    objectives.Inputs(
+      None,
+      batches.step_flips(*place, 1, 2),
+      labelled=batches.step_labelled(*place, 0.5),
+      conflicts=conflicts,
+      # Images of 8 pixels are not shifted.
+      checker=objectives.Checker(
+        seen_by, jnp.zeros((4, 2), jnp.int32), batches.step_blur(*place)
+      ),
+    ),
+  )
+  constants = constants._replace(data=data)
+  call = jax.jit(lambda *args: program(*args, loop.make_bounds()))
+  _, metrics = call(state, constants, jnp.array([[0, 1, 2, 3]]))
+  assert metrics['edit_check'] > 0 and 'attribute_cycle' not in metrics

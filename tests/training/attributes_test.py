@@ -76,14 +76,22 @@ def test_chain_of_stages():
   assert (stage.parent, stage.supervisor, stage.epochs) == (None, 'teacher', 2)
 
 
-def test_labels_are_decoded_by_teachers_that_predict_them():
-  weights = replace(FLAGS.weights, decode_labels=True)
+def test_labels_are_decoded_by_models_that_predict_them():
+  weights = replace(FLAGS.weights, decode_labels=0.5)
   flags = replace(FLAGS, weights=weights)
   for stage in attributes.make_stages(flags):
-    assert stage.weights.decode_labels == stage.model.startswith('teacher')
+    assert stage.weights.decode_labels == 0.5
   weights = replace(weights, lambda_prediction=0.0)
   with pytest.raises(errors.InputError, match='--decode_labels with --lambda'):
     replace(FLAGS, weights=weights)
+
+
+def test_edits_are_checked_from_the_second_phase_on():
+  weights = replace(FLAGS.weights, lambda_edit_check=3.0)
+  flags = replace(FLAGS, weights=weights)
+  for stage in attributes.make_stages(flags):
+    checked = 0.0 if stage.model == 'teacher_phase_1' else 3.0
+    assert stage.weights.lambda_edit_check == checked
 
 
 def test_weights_of_each_kind_of_model():

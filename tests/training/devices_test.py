@@ -13,7 +13,7 @@ from jacsup_jax.training import devices
 
 ROOT = pathlib.Path(__file__).parents[2]
 WORKER = pathlib.Path(__file__).with_name('devices_worker.py')
-CASES = ('teacher', 'student_of_nuisance', 'face_cycle')
+CASES = ('teacher', 'student_of_nuisance', 'face_cycle', 'face_edits')
 MORE = (
   *('student_cached', 'student_computed', 'student_by_path', 'replicas'),
   *('face_teacher', 'face_student', 'face_fed', 'fader', 'cvae', 'icgan'),

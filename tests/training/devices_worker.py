@@ -9,10 +9,12 @@ Run by devices_test.py, since XLA reads the number of devices at its start:
 """
 
 from collections.abc import Callable
+import dataclasses
 import functools
 import sys
 from typing import Any, NamedTuple
 
+from flax import linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -46,6 +48,9 @@ PATH = config.LossWeights(
 FACE_TEACHER = config.AttributeLossWeights(1.0, 1.0, 1.0)
 FACE_CYCLE = config.AttributeLossWeights(1.0, 1.0, 1.0, 1.0, 0.1)
 FACE_STUDENT = config.AttributeLossWeights(1.0, 0.0, 1.0, 0.0, 0.0, 1.0, 1.0)
+FACE_EDITS = dataclasses.replace(
+  FACE_STUDENT, lambda_edit_check=1.0, decode_labels=0.5, edits='flip'
+)
 FADER = fader.FaderLossWeights(0.5, adversarial_ramp_steps=0)
 # Of leaves of digits' models, times their initialisation: in a trained model
 # images matter more to codes than biases do. BatchNorm cancels what all codes
@@ -175,6 +180,29 @@ def make_faces(weights, fed=False, module=FACE, cls=attribute_steps.FaceSteps):
   return Case(make_steps, state, constants, read if fed else rows, fed)
 
 
+class Checker(nn.Module):
+  """A classifier of two attributes, in float64."""
+
+  @nn.compact
+  def __call__(self, images):
+    return nn.Dense(2)(images.reshape(images.shape[0], -1))
+
+
+def make_edits():
+  """Makes a student of flips that are checked, of labels and predictions."""
+  case, checker = make_faces(FACE_EDITS), Checker()
+  variables = checker.init(jax.random.key(2), jnp.zeros((1, 8, 8, 3)))
+  return case._replace(
+    make_steps=lambda axis: dataclasses.replace(
+      case.make_steps(axis), checker_module=checker
+    ),
+    constants=case.constants._replace(
+      conflicts=jnp.array([[False, True], [True, False]]),
+      checker=jax.tree.map(np.float64, variables),
+    ),
+  )
+
+
 # The teacher of nuisance, in training mode: its BatchNorm and its swaps.
 OF_NUISANCE = (DIGITS(1, 2, True), DIGITS(1, 1, True))
 CASES = {
@@ -191,6 +219,7 @@ CASES = {
   'face_teacher': lambda: make_faces(FACE_TEACHER),
   'face_cycle': lambda: make_faces(FACE_CYCLE),
   'face_student': lambda: make_faces(FACE_STUDENT),
+  'face_edits': make_edits,
   'face_fed': lambda: make_faces(FACE_TEACHER, fed=True),
   'fader': lambda: make_faces(
     FADER, module=GIVEN_LABELS, cls=fader_steps.FaderSteps
