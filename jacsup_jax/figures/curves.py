@@ -163,7 +163,7 @@ def edit_curves(rows: Records) -> mpl_figure.Figure:
       label=f'{label} (area {row["edit_curve_area"]:.2f})',
     )
   for axis in (axes.xaxis, axes.yaxis):
-    axis.set_major_formatter(ticker.PercentFormatter(decimals=0))
+    axis.set_major_formatter(ticker.PercentFormatter())
   axes.set_xlabel('other attributes kept')
   axes.set_ylabel('balanced attribute flips')
   axes.grid(color=panels.GREY, linewidth=0.6)
@@ -225,7 +225,7 @@ def _show_epochs(axes, last):
 
 def _show_percents(axes):
   axes.set_ylim(0, 102)
-  axes.yaxis.set_major_formatter(ticker.PercentFormatter(decimals=0))
+  axes.yaxis.set_major_formatter(ticker.PercentFormatter())
 
 
 def _label_errors(axis, digits):
