@@ -105,13 +105,15 @@ def train_and_evaluate(
     train = devices.in_turn(
       functools.partial(load, 'train', in_memory=chain.cache != 'none')
     )
-    selection = devices.in_turn(functools.partial(load, chosen_on))
-    given, train_stages = prepare(config, stages, train, selection, workdir)
+    load_selection = functools.cache(functools.partial(load, chosen_on))
+    given, train_stages = prepare_training(
+      config, stages, train, load_selection, workdir
+    )
     if workdir is None:  # The first of several processes does all else.
       train_stages(evaluate=None)
       return
 
-    data = load(split)
+    selection, data = load_selection(), load(split)
     face_judges = session.restore_or_train_faces(
       run.judge_workdir, train, selection, config.judge
     )
@@ -155,14 +157,12 @@ def measure(config, models, face_judges, selection, data):
     )
     rows.append(session.describe(model) | {'labels': labels} | measured)
   if lacking := rows[0]['stgan_lacking']:
-    progress.note(
-      f"the data lack {', '.join(lacking)}: flips of STGAN's 13 attributes are"
-      ' a mean over the others'
-    )
+    names = ', '.join(lacking)
+    progress.note(f"flips of STGAN's attributes lack {names}, as the data do")
   return rows
 
 
-def prepare(config, stages, train, selection, workdir):
+def prepare_training(config, stages, train, load_selection, workdir):
   """Returns given teachers, and a function that trains the stages."""
   chain, num_factors = config.chain, len(train.attribute_names)
   attributes.check_sizes(chain, stages, num_factors, train.image_shape)
@@ -170,9 +170,10 @@ def prepare(config, stages, train, selection, workdir):
   names, given, checker = config.baseline.baselines, [], None
   own = [stage for stage in stages if stage.model not in names]
   if own and chain.weights.lambda_edit_check:
-    checker = session.restore_or_train_checker(
-      config.run.judge_workdir, train, selection, config.judge
+    restore = lambda: session.restore_or_train_checker(
+      config.run.judge_workdir, train, load_selection(), config.judge
     )
+    checker = devices.in_turn(restore)
   recipe = attributes.Attributes(chain, make, train, checker=checker)
   if chain.teacher_workdir is not None:
     given = session.restore_teachers(

@@ -204,7 +204,7 @@ def restore_or_train_checker(*args: Any) -> tuple[nn.Module, codes.Variables]:
   from jacsup_jax.evaluation import attribute_judges
 
   kind = attribute_judges.ROBUST
-  own = devices.in_turn(lambda: _restore_or_train_face(*args, {}, kind))
+  own = _restore_or_train_face(*args, {}, kind)
   return own.module, own.variables
 
 

@@ -283,15 +283,15 @@ class AttributeLossWeights(Weights):
   )
   lambda_edit_check: float = option(
     0.0,
-    'Weight of the edit check: cross-entropy of what a classifier, robust to'
-    ' small changes and trained before, sees of an edited image.',
+    'Weight of the edit check: cross-entropy of what a classifier sees of an'
+    ' edited image; the run trains it first, to withstand small changes.',
     low=0,
   )
   decode_labels: float = option(
     0.0,
     'Share of the images that are decoded from their labels instead of the'
     ' predicted factors, in which the encoder could hide other things; above 0'
-    ' the others are decoded from predictions that this does not train.',
+    ' no gradient of the decoder reaches the predictions of the others.',
     low=0,
     high=1,
   )
@@ -386,12 +386,14 @@ class Stage:
 
 
 def _from_json(cls, entries):
-  """Makes a dataclass and those it contains; `[N]` lists become arrays."""
+  """Makes a dataclass; what an older run did not have gets its default."""
 
   def read(field):
     value = entries[field.name]
     if dataclasses.is_dataclass(field.type):
       return _from_json(field.type, value)
+    # Of several members.
     return np.array(value) if isinstance(value, list) else value
 
-  return cls(**{field.name: read(field) for field in dataclasses.fields(cls)})
+  known = [x for x in dataclasses.fields(cls) if x.name in entries]
+  return cls(**{field.name: read(field) for field in known})

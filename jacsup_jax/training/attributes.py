@@ -48,7 +48,9 @@ class AttributesConfig(chains.ChainConfig):
     low=0,
   )
   cycle_epochs: int = _option(
-    100, 'Epochs of the teacher with cycle losses; 0: without.', low=0
+    100,
+    'Epochs of the teacher with cycle losses or the edit check; 0: without.',
+    low=0,
   )
   student_epochs: int = _option(200, 'Epochs of a student at each size.', low=1)
   nuisance_dims: tuple[int, ...] = _option(

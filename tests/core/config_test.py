@@ -88,6 +88,14 @@ def test_stages_survive_json(weights):
   jax.tree.map(np.testing.assert_array_equal, again.weights, weights)
 
 
+def test_stages_of_older_runs_get_defaults():
+  weights = config.AttributeLossWeights(lambda_y=1.0)
+  stage = config.Stage('a', 'b', None, 0, 1, weights)
+  entries = stage.to_json()
+  del entries['weights']['lambda_edit_check']
+  assert config.Stage.from_json(entries) == stage
+
+
 def test_stages_of_other_entries_are_refused():
   entries = config.Stage('a', 'b', None, 0, 1, config.LossWeights()).to_json()
   no_kind = entries | {'weights': {'kind': 'None'}}
