@@ -30,7 +30,6 @@ from jacsup_jax.evaluation import judges
 from jacsup_jax.evaluation import predicted_labels
 from jacsup_jax.evaluation import reconstruction
 from jacsup_jax.evaluation import tables
-from jacsup_jax.evaluation import thresholds
 from jacsup_jax.models import autoencoders
 from jacsup_jax.runs import stages as stages_lib
 from jacsup_jax.training import attributes
@@ -147,7 +146,9 @@ def train_and_evaluate(
 def measure(config, models, face_judges, selection, data):
   """Returns a row for each model and source of its labels."""
   rows, own = [], config.model
-  find = lambda predictor: thresholds.measure(predictor.model, selection)
+  find = lambda predictor: attribute_flips.choose_thresholds(
+    predictor.model, selection
+  )
   for model, labels, version in predicted_labels.list_versions(models, find):
     chosen = attribute_flips.choose_strengths(
       version, face_judges, selection, own.strengths, own.selection_images

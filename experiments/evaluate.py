@@ -239,7 +239,7 @@ def _measure_faces(config, run, models):
     row = recorded.get((predictor.stage.name, 'predicted'))
     if row is not None:
       return thresholds.recall(row, data.attribute_names)
-    return thresholds.measure(predictor.model, load_selection())
+    return attribute_flips.choose_thresholds(predictor.model, load_selection())
 
   versions = [*predicted_labels.list_versions(models, find_thresholds)]
   for model, labels, version in versions:

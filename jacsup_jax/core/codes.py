@@ -91,6 +91,7 @@ def edit_factor(
   absent: jax.Array,
   present: jax.Array,
   conflicts: jax.Array | None = None,
+  thresholds: jax.Array | float = 0.0,
 ) -> Code:
   """Sets a factor to the value asked for, and those that it excludes absent.
 
@@ -102,13 +103,16 @@ def edit_factor(
     present: `[K]` values of present ones.
     conflicts: `[K, K]` bool, whether the presence of an attribute (row)
       excludes that of another. Where present is asked, factors of excluded
-      attributes that are not negative become absent: black hair replaces blond.
+      attributes that reach their thresholds become absent: black hair replaces
+      blond.
+    thresholds: of present attributes, `[K]` or one.
   """
   chex.assert_rank([code.factors, asked], [2, 1])
   factors = code.factors
   if conflicts is not None:
     excluded = jnp.broadcast_to(conflicts[index], factors.shape)
-    excluded &= (asked > 0)[:, jnp.newaxis] & (factors >= 0)
+    levels = jnp.broadcast_to(thresholds, factors.shape)
+    excluded &= (asked > 0)[:, jnp.newaxis] & (factors >= levels)
     values = jnp.broadcast_to(absent, factors.shape).astype(factors.dtype)
     factors = jnp.where(excluded, values, factors)
   value = jnp.where(asked > 0, present[index], absent[index])

@@ -143,6 +143,16 @@ def choose_strengths(
   }
 
 
+def choose_thresholds(
+  model: reconstruction.Autoencoder, selection: registry.Dataset
+) -> np.ndarray:
+  """Chooses the thresholds `[K]` of the labels that a model predicts."""
+  # Moved here, as transfers by jit are refused in runs.
+  arrays = map(jnp.asarray, (selection.images, selection.labels))
+  factors = jax.device_get(reconstruction.encode_factors(model, *arrays))
+  return thresholds_lib.choose_thresholds(factors, selection.labels)
+
+
 def recall_strengths(
   row: Mapping[str, Any], attribute_names: Sequence[str]
 ) -> dict[str, Any]:
@@ -308,7 +318,7 @@ def _study_factors(model, images, attributes, count):
   spread = np.zeros(num_factors), np.ones(num_factors)
   thresholds = np.zeros(num_factors, np.float32)
   if not model.factors_are_labels:
-    factors = thresholds_lib.encode_factors(model, images, attributes)
+    factors = reconstruction.encode_factors(model, images, attributes)
     factors = np.asarray(jax.device_get(factors), np.float64)
     thresholds = thresholds_lib.choose_thresholds(
       factors, jax.device_get(attributes)

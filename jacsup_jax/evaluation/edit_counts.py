@@ -77,9 +77,8 @@ def flip_factor(
   code: codes.Code, index: int | jax.Array, targets: Targets
 ) -> codes.Code:
   """Sets a factor to its target opposite to what is predicted."""
-  *values, thresholds = targets
-  asked = choose_direction(code, index, thresholds)
-  return codes.edit_factor(code, index, asked, *values)
+  asked = choose_direction(code, index, targets.thresholds)
+  return codes.edit_factor(code, index, asked, *targets)
 
 
 def count_edits(
@@ -98,7 +97,6 @@ def count_edits(
   `classify` gives signs `[J, B, K]` of images in [-1, 1]; targets are `[K]`.
   """
   inside = _draw_ellipse(images.shape[1])
-  *values, thresholds = targets
 
   def count(batch_images, labels, counted):
     code = model.encode(batches.to_signed_float(batch_images), labels)
@@ -109,9 +107,9 @@ def count_edits(
     )
 
     def flip(index):
-      asked = choose_direction(code, index, thresholds)
+      asked = choose_direction(code, index, targets.thresholds)
       asked = jnp.where(is_given, -labels[:, index], asked)
-      edited = model.decode(codes.edit_factor(code, index, asked, *values))
+      edited = model.decode(codes.edit_factor(code, index, asked, *targets))
       after = classify(edited)
       done = after[:, :, index] == -labels[jnp.newaxis, :, index]
       others = counted[:, None] & (jnp.arange(seen.shape[-1]) != index)[None]

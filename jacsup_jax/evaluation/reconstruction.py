@@ -68,6 +68,20 @@ def compute_ssim(images: np.ndarray, others: np.ndarray) -> float:
   return float(np.mean([*map(similar, images, others)]))
 
 
+@jax.jit
+def encode_factors(
+  model: Autoencoder, images: jax.Array, attributes: jax.Array
+) -> jax.Array:
+  """Encodes `[M, S, S, 3]` uint8 images to `[M, K]` factors, in batches."""
+
+  def encode(own, labels, unused_counted):
+    return model.encode(batches.to_signed_float(own), labels).factors
+
+  batch_size = batches.count_at_once(images.shape[1:])
+  factors = map_batches(encode, (images, attributes), batch_size)
+  return factors.reshape(-1, factors.shape[-1])[: images.shape[0]]
+
+
 def map_batches(
   function: Callable[..., Any], arrays: Sequence[jax.Array], batch_size: int
 ) -> chex.ArrayTree:

@@ -1,4 +1,4 @@
-"""Thresholds of predicted factors: from where on an attribute is present.
+"""Thresholds of factors and judges: from where on an attribute is present.
 
 The sign of a factor is no good guess for a rare attribute: trained for
 likelihood, the factor is below 0 nearly always. A threshold for each attribute
@@ -8,14 +8,7 @@ is chosen on the selection split, never on the data that are reported.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-
-from jacsup_jax.data import batches
-from jacsup_jax.data import registry
-from jacsup_jax.evaluation import attribute_judges
-from jacsup_jax.evaluation import reconstruction
 
 
 def choose_thresholds(factors: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -57,31 +50,6 @@ def choose_thresholds(factors: np.ndarray, labels: np.ndarray) -> np.ndarray:
   is_best = scores == np.max(scores, axis=0)
   best = np.argmin(np.where(is_best, np.abs(candidates), np.inf), axis=0)
   return np.take_along_axis(candidates, best[np.newaxis], axis=0)[0]
-
-
-@jax.jit
-def encode_factors(
-  model: reconstruction.Autoencoder, images: jax.Array, attributes: jax.Array
-) -> jax.Array:
-  """Encodes `[M, S, S, 3]` uint8 images to `[M, K]` factors, in batches."""
-
-  def encode(own, labels, unused_counted):
-    return model.encode(batches.to_signed_float(own), labels).factors
-
-  factors = reconstruction.map_batches(
-    encode, (images, attributes), attribute_judges.BATCH_SIZE
-  )
-  return factors.reshape(-1, factors.shape[-1])[: images.shape[0]]
-
-
-def measure(
-  model: reconstruction.Autoencoder, selection: registry.Dataset
-) -> np.ndarray:
-  """Chooses the thresholds `[K]` of a model that predicts labels."""
-  # Moved here, as transfers by jit are refused in runs.
-  arrays = map(jnp.asarray, (selection.images, selection.labels))
-  factors = jax.device_get(encode_factors(model, *arrays))
-  return choose_thresholds(factors, selection.labels)
 
 
 def recall(row: Mapping[str, Any], names: Sequence[str]) -> np.ndarray:

@@ -109,9 +109,8 @@ def flip_factors(
 
   def decode_flipped(index):
     asked = jnp.where(code.factors[:, index] >= thresholds[index], -1, 1)
-    return decode(
-      codes.edit_factor(code, index, asked, absent, present, conflicts)
-    )
+    args = index, asked, absent, present, conflicts, thresholds
+    return decode(codes.edit_factor(code, *args))
 
   return _map(decode_flipped, indices)
 

@@ -57,6 +57,10 @@ def test_edits_set_conflicting_factors_absent():
   np.testing.assert_array_equal(
     edited.factors, [[-0.5, 0.25, 3], [1, -0.25, -3]]
   )
+  # Attributes are present from their thresholds on.
+  levels = jnp.array([0, -0.3, 0.1])
+  edited = codes.edit_factor(code, 0, asked, *values, conflicts, levels)
+  np.testing.assert_array_equal(edited.factors, [[1, -2, -3], [1, -2, 0]])
   assert edited.nuisance is code.nuisance
 
 
