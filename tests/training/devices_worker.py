@@ -21,10 +21,12 @@ import numpy as np
 import optax
 import pytest
 
+from jacsup_jax.baselines import attgan
 from jacsup_jax.baselines import cvae
 from jacsup_jax.baselines import fader
 from jacsup_jax.baselines import fader_steps
 from jacsup_jax.baselines import icgan
+from jacsup_jax.baselines import stargan
 from jacsup_jax.core import config
 from jacsup_jax.core import errors
 from jacsup_jax.data import batches
@@ -233,6 +235,16 @@ CASES = {
     icgan.IcganLossWeights(),
     module=icgan.IcganAutoencoder(2, 2, **SMALL, dtype=jnp.float64),
     cls=icgan.IcganSteps,
+  ),
+  'attgan': lambda: make_faces(
+    attgan.AttGanLossWeights(),
+    module=attgan.AttGan(2, 2, **SMALL, dtype=jnp.float64),
+    cls=attgan.AttGanSteps,
+  ),
+  'stargan': lambda: make_faces(
+    stargan.StarGanLossWeights(),
+    module=stargan.StarGan(2, 2, **SMALL, dtype=jnp.float64),
+    cls=stargan.StarGanSteps,
   ),
 }
 
