@@ -7,12 +7,10 @@ clipped. No pyplot, so neither a display nor the user's backend matters.
 from collections.abc import Iterable, Mapping
 import io
 
-import matplotlib
-from matplotlib import axes as mpl_axes
-from matplotlib import figure as mpl_figure
 import numpy as np
 
 from jacsup_jax.figures import pictures
+from jacsup_jax.figures import styling
 
 # Widths in inches: one column of a two-column page, and the page.
 SINGLE_COLUMN, DOUBLE_COLUMN = 3.4, 7.0
@@ -37,8 +35,6 @@ _NAMES = {
   'cvae': 'conditional VAE',
   'random': 'random weights',
 }
-# Publishers refuse the default's Type 3 fonts.
-_STYLE = {'pdf.fonttype': 42, 'svg.fonttype': 'none', 'svg.hashsalt': 'jacsup'}
 # Without versions and dates, equal figures are equal files.
 _METADATA = {
   'png': {'Software': None},
@@ -47,13 +43,10 @@ _METADATA = {
 }
 
 
-def new_figure(
-  width: float, height: float, title: str = ''
-) -> mpl_figure.Figure:
+@styling.in_own_style
+def new_figure(width: float, height: float, title: str = '') -> styling.Figure:
   """Makes a figure of inches without axes, with room for a line of text."""
-  figure = mpl_figure.Figure(
-    figsize=(width, height + 0.5), layout='constrained'
-  )
+  figure = styling.Figure(figsize=(width, height + 0.5), layout='constrained')
   figure.get_layout_engine().set(w_pad=0.04, h_pad=0.04)
   if title:
     figure.suptitle(title, fontsize='medium')
@@ -61,7 +54,7 @@ def new_figure(
 
 
 def show_tiles(
-  axes: mpl_axes.Axes,
+  axes: styling.Axes,
   images: np.ndarray,
   *,
   rows: Iterable[str] = (),
@@ -122,7 +115,8 @@ def name_attribute(name: str) -> str:
   return plain(text)
 
 
-def encode(figure: mpl_figure.Figure, file_format: str = 'png') -> bytes:
+@styling.in_own_style
+def encode(figure: styling.Figure, file_format: str = 'png') -> bytes:
   """Encodes a figure as a file of `FORMATS`; equal figures are equal bytes.
 
   In PDF and SVG, images keep their own pixels unless these are denser.
@@ -135,14 +129,13 @@ def encode(figure: mpl_figure.Figure, file_format: str = 'png') -> bytes:
       own_pixels = file_format != 'png' and image.get_array().shape[1] <= most
       image.set_interpolation('none' if own_pixels else None)
   file = io.BytesIO()
-  with matplotlib.rc_context(_STYLE):
-    figure.savefig(
-      file,
-      format=file_format,
-      dpi=DPI,
-      # Tiles keep their shape, which leaves margins.
-      bbox_inches='tight',
-      pad_inches=0.05,
-      metadata=_METADATA[file_format],
-    )
+  figure.savefig(
+    file,
+    format=file_format,
+    dpi=DPI,
+    # Tiles keep their shape, which leaves margins.
+    bbox_inches='tight',
+    pad_inches=0.05,
+    metadata=_METADATA[file_format],
+  )
   return file.getvalue()
