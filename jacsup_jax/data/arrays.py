@@ -65,7 +65,7 @@ def load(
 def _find(data_dir) -> pathlib.Path:
   found = []
   if data_dir is not None:
-    path = files.expand_path('--data_dir', data_dir)
+    path = files.expand_path('--data_dir', data_dir).absolute()
     found = sorted(path.glob('*.npz')) if os.path.isdir(path) else [path]
   if len(found) != 1 or not files.exists(found[0]):
     names = ', '.join(file.name for file in found[:5]) or 'nothing'

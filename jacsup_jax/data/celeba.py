@@ -116,7 +116,7 @@ def _find_files(data_dir) -> tuple[pathlib.Path, pathlib.Path, pathlib.Path]:
     raise errors.InputError(
       f'--dataset=celeba_folder needs --data_dir; accepted: {_ACCEPTED}.'
     )
-  path = files.expand_path('--data_dir', data_dir)
+  path = files.expand_path('--data_dir', data_dir).absolute()
   is_archive = os.path.isfile(path)
   folder = path.parent if is_archive else path
   names = (path.name,) if is_archive else (_IMAGES, f'{_IMAGES}.zip')

@@ -23,20 +23,34 @@ Path = str | os.PathLike[str]
 
 
 def expand_path(flag: str, text: Path) -> pathlib.Path:
-  """Expands `~` in the value of a flag and makes the path absolute."""
+  """Expands `~` and `$NAME` in a place that a flag or a variable names.
+
+  Every such place comes through here. What is relative stays relative.
+  """
   text = os.fspath(text)
-  if re.match(r'[A-Za-z][\w+.-]*://', text):
+  if re.match(r'[A-Za-z][\w+.-]+:/', text):  # pathlib makes one slash of two.
     reason = 'is on another machine'
   elif not text or '\0' in text:
     reason = 'is not a path'
   else:
-    try:
-      return pathlib.Path(text).expanduser().absolute()
-    except RuntimeError:
+    expanded = os.path.expanduser(os.path.expandvars(text))
+    unset = re.search(r'\$(\w+|{[^}]*})', expanded)
+    if expanded.startswith('~') and not exists(expanded):
       reason = 'names a user who does not exist'
+    elif unset and not exists(expanded):  # A `$` may also be part of a name.
+      reason = f'has {unset[0]}, a variable that is not set'
+    else:
+      return pathlib.Path(expanded)
   raise errors.InputError(
-    f'{flag}={text!r} {reason}; accepted: a path of this machine.'
+    f'{flag}={text!r} {reason}; accepted: a path of this machine, such as'
+    ' where a bucket is mounted.'
   )
+
+
+def expand_variable(name: str) -> pathlib.Path | None:
+  """Expands the place that an environment variable names, if it is set."""
+  text = os.environ.get(name)
+  return expand_path(name, text) if text else None
 
 
 def exists(path: Path) -> bool:
@@ -168,6 +182,36 @@ def check_writable(flag: str, path: Path) -> None:
       f'{flag} cannot be written to ({error.strerror}: {found}); accepted: a'
       ' directory that can.'
     ) from error
+
+
+def check_output(
+  flag: str, path: Path, endings: Sequence[str] = ()
+) -> pathlib.Path:
+  """Raises InputError unless a file can be written, before the work begins.
+
+  The ending of its name decides its format: one of `endings`, if any, in any
+  case. Returns the path.
+  """
+  path = pathlib.Path(path)
+  if endings and path.suffix.lower() not in endings:
+    raise errors.InputError(
+      f'{flag}={path} ends in {path.suffix or "nothing"}; accepted: a name that'
+      f' ends in {", ".join(endings)}.'
+    )
+  check_writable(f'{flag}={path}: {path.parent}', path.parent)
+  temporary = path.with_name(f'.{path.name}.tmp')  # as of `write_whole`
+  reason = ''
+  try:
+    if path.exists() and not path.is_file():
+      reason = 'is a directory' if path.is_dir() else 'is a pipe or device'
+    elif path.parent.exists():
+      open(temporary, 'wb').close()
+      temporary.unlink()
+  except (OSError, ValueError) as error:  # A name that is too long.
+    reason = f'cannot be written ({getattr(error, "strerror", error)})'
+  if reason:
+    raise errors.InputError(f'{flag}={path} {reason}; accepted: a file.')
+  return path
 
 
 def write_whole(path: Path, content: str | bytes) -> None:

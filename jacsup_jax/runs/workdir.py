@@ -38,7 +38,7 @@ class WorkDir:
 
   def __init__(self, path: str | os.PathLike[str], flag: str = '--workdir'):
     """Opens a directory, which may not exist yet; messages name the flag."""
-    self.path = files.expand_path(flag, path)
+    self.path = files.expand_path(flag, path).absolute()
     self._name = f'{flag}={path}'
     files.check_directory(self._name, self.path)
     if {*str(self.path), *str(self.path.resolve())} & {*_PATTERNS}:
