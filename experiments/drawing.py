@@ -244,8 +244,11 @@ def _list_targets(row, names):
 
 
 def _sweep_attributes(own, trained, row, names):
-  """Sweeps each attribute in an image of its own, `[n, count, S, S, 3]`."""
-  code = own.encode(trained.model, range(len(names)))
+  """Sweeps each attribute in an image of its own, `[n, count, S, S, 3]`.
+
+  Fewer images than attributes are taken again.
+  """
+  code = own.encode(trained.model, np.arange(len(names)) % len(own.data))
   values = np.linspace(*_list_targets(row, names).T, len(_SWEPT), axis=1)
   rows = [
     _decode(trained.model, _take(code, i), sweeps.vary_unit, index, values[i])

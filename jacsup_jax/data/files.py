@@ -80,7 +80,8 @@ def unreadable(path: Path, error: Exception) -> errors.InputError:
   )
 
 
-def _check_file(path: Path) -> None:
+def check_file(path: Path) -> None:
+  """Raises InputError unless a path is a regular file."""
   try:
     mode = os.stat(path).st_mode
   except (OSError, ValueError) as error:  # ValueError: a name with a NUL
@@ -92,7 +93,7 @@ def _check_file(path: Path) -> None:
 
 def read_bytes(path: Path) -> bytes:
   """Reads a file; InputError if it is not a regular one that can be read."""
-  _check_file(path)
+  check_file(path)
   try:
     return pathlib.Path(path).read_bytes()
   except OSError as error:
@@ -117,7 +118,7 @@ def parse_json(where: Path, content: bytes) -> dict[str, Any]:
 
 def open_archive(path: Path) -> zipfile.ZipFile:
   """Opens a whole zip file of which no entry leads out of the folder."""
-  _check_file(path)
+  check_file(path)
   try:
     archive = zipfile.ZipFile(path)
   except Exception as error:  # A damaged directory fails in many ways.
