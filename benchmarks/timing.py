@@ -102,6 +102,7 @@ def run(main: Callable[[], str], define_flags: Callable[[], None]) -> None:
 
   def print_table(unused_argv):
     try:
+      devices_lib.expand_cache_dir()
       devices_lib.check_available()
       streams.say(main())
     except errors.InputError as error:

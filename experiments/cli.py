@@ -376,9 +376,7 @@ def _set_up_jax(settings: Mapping[str, Any]) -> None:
   if settings.get('deterministic'):
     found = os.environ.get('XLA_FLAGS', '').split()
     os.environ['XLA_FLAGS'] = ' '.join([*found, _GPU_FLAG])
-  # JAX would make a folder of the name `~`.
-  if (cache := files.expand_variable('JAX_COMPILATION_CACHE_DIR')) is not None:
-    jax.config.update('jax_compilation_cache_dir', str(cache))
+  devices.expand_cache_dir()
   cache = settings.get('compilation_cache')
   if cache is not None:
     files.check_writable(f'--compilation_cache={cache}', cache)

@@ -244,10 +244,8 @@ def _list_targets(row, names):
 
 
 def _sweep_attributes(own, trained, row, names):
-  """Sweeps each attribute in an image of its own, `[n, count, S, S, 3]`.
-
-  Fewer images than attributes are taken again.
-  """
+  """Sweeps each attribute in an image of its own, `[n, count, S, S, 3]`."""
+  # There may be fewer images than attributes.
   code = own.encode(trained.model, np.arange(len(names)) % len(own.data))
   values = np.linspace(*_list_targets(row, names).T, len(_SWEPT), axis=1)
   rows = [

@@ -192,7 +192,7 @@ def _find_path(data_dir) -> pathlib.Path:
   ending = path.suffix.lower()
   if path.is_file() and ending not in ('.zip', '.parquet', *_LISTS):
     raise errors.InputError(
-      face_files.describe_packed([path])
+      face_files.describe_packed([str(path)])
       or f'--data_dir={path} is a file {ending}; accepted: {_ACCEPTED}.'
     )
   return path
@@ -206,13 +206,13 @@ def _list_files(path) -> tuple[dict, Callable[[], dict]]:
   elif ending in _LISTS:
     found = face_files.list_folder(path.parent)
   else:
-    found = {path.name: face_files.Entry(path)}
+    found = {path.name: face_files.Entry(str(path))}
   if path.is_file() and ending == '.zip':
     # Lists are beside it, or in the folders of the original site.
     site = [path.parent.parent / name for name in ('Anno', 'Eval')]
     for file in itertools.chain(*(x.glob('*') for x in (path.parent, *site))):
       if re.search('attr|partition', file.name) and file.is_file():
-        found.setdefault(file.name, face_files.Entry(file))
+        found.setdefault(file.name, face_files.Entry(str(file)))
   return found, functools.cache(lambda: face_files.list_archives(found))
 
 

@@ -28,12 +28,12 @@ _PACKED = {
 class Entry(NamedTuple):
   """A file, or a file in an archive."""
 
-  path: pathlib.Path
+  path: str
   member: str = ''  # of the archive at the path
   mark: str = ''  # of the member's content
 
   def __str__(self) -> str:
-    return f'{self.path}: {self.member}' if self.member else str(self.path)
+    return f'{self.path}: {self.member}' if self.member else self.path
 
 
 def list_folder(root: pathlib.Path) -> dict[str, Entry]:
@@ -54,7 +54,7 @@ def list_folder(root: pathlib.Path) -> dict[str, Entry]:
     folders[:] = sorted(name for name in folders if _is_shown(name))
     prefix = '' if place == pathlib.Path() else f'{place.as_posix()}/'
     for name in sorted(filter(_is_shown, names)):
-      found[prefix + name] = Entry(pathlib.Path(folder, name))
+      found[prefix + name] = Entry(os.path.join(folder, name))
   return found
 
 
@@ -92,7 +92,7 @@ class Reader:
   """Reads entries, from several threads; archives stay open until `close`."""
 
   def __init__(self):
-    self._archives: dict[pathlib.Path, zipfile.ZipFile] = {}
+    self._archives: dict[str, zipfile.ZipFile] = {}
     self._lock = threading.Lock()
 
   def __enter__(self) -> 'Reader':
@@ -160,7 +160,7 @@ def match(
   return found
 
 
-def describe_packed(found: Iterable[pathlib.Path]) -> str:
+def describe_packed(found: Iterable[str]) -> str:
   """Says how to unpack an archive that is not read; empty if there is none."""
   lines = map(_say_packed, sorted(found))
   return next(filter(None, lines), '')
@@ -174,10 +174,10 @@ def shallowest(places: Sequence[str]) -> list[str]:
 
 def _say_packed(path):
   for pattern, command in (*_PACKED.items(), (r'\.z0*1$', '7z x')):
-    if re.search(pattern, path.name, re.IGNORECASE):
-      name = path.name
+    if re.search(pattern, path, re.IGNORECASE):
+      name = os.path.basename(path)
       if pattern.startswith(r'\.z0'):  # Its first part is the last by name.
-        name = f'{path.stem}.zip'
+        name = f'{os.path.splitext(name)[0]}.zip'
       return (
         f'{path} is a packed archive of a kind that is not read; accepted: its'
         f' content. Unpack it there: {command} {name}'

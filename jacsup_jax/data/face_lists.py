@@ -28,11 +28,20 @@ _IMAGE_COLUMNS = (
     'image_id', 'image', 'image_name', 'img', 'file', 'filename', 'file_name',
     'path', 'name', 'id',
 )  # fmt: skip
+
+
+class _Signs(dict):
+  """Signs of texts as they are in lists; `_NO_SIGN` of any other text."""
+
+  def __missing__(self, text):
+    return self.setdefault(text, self.get(text.lower(), _NO_SIGN))
+
+
+_NO_SIGN = 2
 _SIGNS = {
     '1': 1, '+1': 1, '1.0': 1, 'true': 1, 'yes': 1,
     '-1': -1, '-1.0': -1, '0': 0, '0.0': 0, 'false': 0, 'no': 0,
 }  # fmt: skip
-_NO_SIGN = 2
 ACCEPTED_VALUES = '1 and -1, 1 and 0, true and false, or yes and no'
 # Of the pictures of a list without splits; they are drawn with this seed.
 _SHARE, _SEED = 10, 0
@@ -82,10 +91,8 @@ def read_attributes(path: Any, content: bytes) -> Attributes:
   images = _read_images(path, rows, column, len(names))
   parts = [i for i, x in enumerate(names) if x.lower() in SPLIT_COLUMNS]
   columns = [i for i, x in enumerate(names) if x and i not in (column, *parts)]
-  signs = [
-    [_SIGNS.get(cells[i].lower(), _NO_SIGN) for i in columns]
-    for _, cells in rows
-  ]
+  known_signs = _Signs(_SIGNS)  # A dict is faster than lower().
+  signs = [[known_signs[cells[i]] for i in columns] for _, cells in rows]
   signs = np.array(signs, np.int8).reshape(len(rows), len(columns))
   is_sign = _find_signs(signs)
   kept = np.mean(is_sign, axis=0) >= 0.5

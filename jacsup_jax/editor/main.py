@@ -99,6 +99,7 @@ def main(argv: Sequence[str] | None = None) -> int:
   streams.open_missing()
   try:
     args = _parse(argv)
+    devices.expand_cache_dir()
     devices.check_available()
     if args.serve:
       _serve(args)

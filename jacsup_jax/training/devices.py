@@ -22,6 +22,7 @@ import numpy as np
 
 from jacsup_jax.core import codes
 from jacsup_jax.core import errors
+from jacsup_jax.data import files
 from jacsup_jax.training import loop
 
 _AXIS = 'devices'
@@ -49,6 +50,16 @@ class CompiledSteps:
     """Takes all steps of the rows."""
     rows = self.place_rows(rows)
     return self.run(state, constants, rows, loop.make_bounds())
+
+
+def expand_cache_dir() -> None:
+  """Expands JAX_COMPILATION_CACHE_DIR; JAX would make a folder of the name ~.
+
+  InputError if it is an address.
+  """
+  path = files.expand_variable('JAX_COMPILATION_CACHE_DIR')
+  if path is not None:
+    jax.config.update('jax_compilation_cache_dir', str(path))
 
 
 def check_available() -> None:

@@ -48,6 +48,18 @@ def test_a_device_that_is_missing_is_one_line_that_says_what_there_is(
   devices.check_available()
 
 
+def test_the_place_of_compiled_programs_is_expanded(monkeypatch):
+  found = []
+  monkeypatch.setattr(jax.config, 'update', lambda *pair: found.append(pair))
+  monkeypatch.setenv('HOME', '/home/x')
+  monkeypatch.setenv('JAX_COMPILATION_CACHE_DIR', '~/cache')
+  devices.expand_cache_dir()
+  assert found == [('jax_compilation_cache_dir', '/home/x/cache')]
+  monkeypatch.setenv('JAX_COMPILATION_CACHE_DIR', 's3://bucket/cache')
+  with pytest.raises(errors.InputError, match='JAX_COMPILATION_CACHE_DIR=.s3:'):
+    devices.expand_cache_dir()
+
+
 def _start(num_devices, *args):
   flags = (
     f'--xla_force_host_platform_device_count={num_devices}'
