@@ -10,7 +10,6 @@ import time
 from typing import Any
 
 from jacsup_jax.core import errors
-from jacsup_jax.core import streams
 from jacsup_jax.data import files
 
 
@@ -31,7 +30,7 @@ class Records:
     folder: pathlib.Path,
     card: str,
     seconds: float,
-    say: Callable[[str], None] = streams.say,
+    say: Callable[[str], None] = files.say,
   ):
     self.folder, self._card, self._say = folder, card, say
     self._end = time.monotonic() + seconds

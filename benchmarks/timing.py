@@ -18,7 +18,7 @@ from absl import flags
 import jax
 
 from jacsup_jax.core import errors
-from jacsup_jax.core import streams
+from jacsup_jax.data import files
 from jacsup_jax.training import devices as devices_lib
 
 
@@ -104,9 +104,9 @@ def run(main: Callable[[], str], define_flags: Callable[[], None]) -> None:
     try:
       devices_lib.expand_cache_dir()
       devices_lib.check_available()
-      streams.say(main())
+      files.say(main())
     except errors.InputError as error:
-      streams.say(f'error: {error}', 'stderr')
+      files.say(f'error: {error}', 'stderr')
       sys.exit(2)
 
   before = {*flags.FLAGS}
@@ -117,4 +117,4 @@ def run(main: Callable[[], str], define_flags: Callable[[], None]) -> None:
   finally:
     for name in own:
       delattr(flags.FLAGS, name)
-    streams.finish()
+    files.flush_streams()

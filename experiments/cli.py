@@ -28,7 +28,6 @@ import jax
 from experiments import progress
 from jacsup_jax.core import config as config_lib
 from jacsup_jax.core import errors
-from jacsup_jax.core import streams
 from jacsup_jax.data import files
 from jacsup_jax.data import registry
 from jacsup_jax.runs import signals
@@ -237,7 +236,7 @@ def run(
   the environment asks for and that are not there are a user's mistake; a binary
   that leaves them to other processes must not take them.
   """
-  streams.open_missing()
+  files.open_missing_streams()
   logging.set_verbosity(logging.WARNING)
   argv = sys.argv[1:]
   try:
@@ -272,7 +271,7 @@ def run(
       _end(f'{line} smaller --batch_size or model, or more devices.', 1)
     raise
   finally:
-    streams.finish()
+    files.flush_streams()
   sys.exit(0)
 
 

@@ -18,7 +18,6 @@ from jacsup_jax.data import registry
 from jacsup_jax.figures import curves
 from jacsup_jax.figures import grids
 from jacsup_jax.figures import panels
-from jacsup_jax.figures import styling
 from jacsup_jax.figures import sweeps
 from jacsup_jax.models import model as model_lib
 from jacsup_jax.training import steps
@@ -140,7 +139,7 @@ class Drawing(NamedTuple):
 
   figure: str  # its number in the paper, or its name, as in --figure
   name: str  # of its file, without ending
-  draw: Callable[[], styling.Figure]
+  draw: Callable[[], panels.Figure]
 
 
 def make(figure: str, name: str, draw: Callable, *args: Any) -> Drawing:
@@ -268,7 +267,7 @@ def _draw_factors(own, trained):
 
 def draw_reconstructions(
   own: Loaded, models: Iterable[steps.Trained]
-) -> styling.Figure:
+) -> panels.Figure:
   """Draws originals and reconstructions by models of one or several runs."""
   rows = own.examples(10)
   shown = {'original': own.images(rows)}
@@ -344,7 +343,7 @@ def _draw_sweeps(own, trained, row):
 
 def draw_comparison(
   own: Loaded, ours: tuple[steps.Trained, Row], fader: tuple[steps.Trained, Row]
-) -> styling.Figure:
+) -> panels.Figure:
   """Draws sweeps by a student above those by Fader Networks, Figure 8.
 
   Images are those of one run; the models, with their rows, may be of others.

@@ -8,10 +8,10 @@ import numpy as np
 import tqdm
 
 from jacsup_jax.core import config as config_lib
-from jacsup_jax.core import streams
+from jacsup_jax.data import files
 from jacsup_jax.training import devices
 
-say = streams.say
+say = files.say
 
 
 def note(text: str) -> None:
@@ -115,14 +115,14 @@ class Progress:
       draw()
     except (OSError, ValueError) as error:
       self._draw, self._bar = False, None
-      streams.drop('stderr', error)
+      files.drop_stream('stderr', error)
 
 
 def _note_lost():
   """Notes once, on the stream that is left, which one shows nothing more."""
-  while streams.lost:
-    name, reason = streams.lost.popitem()
+  while files.lost_streams:
+    name, reason = files.lost_streams.popitem()
     left = 'stderr' if name == 'stdout' else 'stdout'
     say(f'note: {name} is lost ({reason}); the run continues.', left)
-    if left in streams.lost:  # Both are.
-      streams.lost.clear()
+    if left in files.lost_streams:  # Both are.
+      files.lost_streams.clear()

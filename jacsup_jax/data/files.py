@@ -1,6 +1,7 @@
 """Read and write files so that every failure is one line that names the file.
 
-Nothing that is read here is ever executed.
+Nothing that is read here is ever executed. stdout and stderr are written so
+that their failure ends nothing.
 """
 
 from collections.abc import Iterator, Sequence
@@ -11,6 +12,7 @@ import pathlib
 import re
 import shutil
 import stat
+import sys
 import tempfile
 from typing import Any
 import zipfile
@@ -20,6 +22,8 @@ import numpy as np
 from jacsup_jax.core import errors
 
 Path = str | os.PathLike[str]
+# Names of the streams that failed, and why, until somebody notes it.
+lost_streams: dict[str, str] = {}
 
 
 def expand_path(flag: str, text: Path) -> pathlib.Path:
@@ -254,3 +258,58 @@ def storage_error(path: Path, error: Exception) -> errors.StorageError:
     f' {usage.total / 1e6:,.1f} MB). What was saved before is kept; the same'
     ' command resumes from it.'
   )
+
+
+def say(text: str, name: str = 'stdout') -> None:
+  """Writes a line to `stdout` or `stderr`; a line that cannot be is dropped.
+
+  A stream that fails, as its disk is full or its reader has left, is silent
+  from then on, and an entry of `lost_streams`.
+  """
+  stream = getattr(sys, name)
+  if stream is None:  # It was closed before Python began.
+    return
+  encoding = getattr(stream, 'encoding', None) or 'utf-8'
+  text = text.encode(encoding, 'backslashreplace').decode(encoding)
+  try:
+    stream.write(f'{text}\n')
+    stream.flush()
+  except (OSError, ValueError) as error:
+    drop_stream(name, error)
+
+
+def drop_stream(name: str, error: Exception) -> None:
+  """Sends what is still written to a stream that failed nowhere."""
+  lost_streams.setdefault(name, getattr(error, 'strerror', None) or str(error))
+  try:
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, getattr(sys, name).fileno())
+    os.close(nowhere)
+  except (OSError, ValueError, AttributeError):
+    pass  # A stream without a file, as of a notebook.
+
+
+def open_missing_streams() -> None:
+  """Opens the standard streams that were closed before Python began.
+
+  Otherwise the next file to be opened would receive what libraries write.
+  """
+  for number, name in enumerate(('stdin', 'stdout', 'stderr')):
+    try:
+      os.fstat(number)
+    except OSError:
+      os.open(os.devnull, os.O_RDWR)  # It gets the lowest number that is free.
+    if getattr(sys, name) is None:
+      mode = 'w' if number else 'r'
+      setattr(sys, name, open(number, mode, encoding='utf-8', closefd=False))
+
+
+def flush_streams() -> None:
+  """Writes what is still buffered; if it failed, Python would end with 120."""
+  for name in ('stdout', 'stderr'):
+    try:
+      getattr(sys, name).flush()
+    except AttributeError:
+      pass
+    except (OSError, ValueError) as error:
+      drop_stream(name, error)

@@ -8,7 +8,6 @@ import signal
 import sys
 
 from jacsup_jax.core import errors
-from jacsup_jax.core import streams
 from jacsup_jax.data import files
 from jacsup_jax.editor import alignment
 from jacsup_jax.editor import choices as choices_lib
@@ -96,7 +95,7 @@ def main(argv: Sequence[str] | None = None) -> int:
   handler.setFormatter(logging.Formatter('note: %(message)s'))
   log = logging.getLogger('jacsup_jax.editor')
   log.handlers, log.propagate = [handler], False
-  streams.open_missing()
+  files.open_missing_streams()
   try:
     args = _parse(argv)
     devices.expand_cache_dir()
@@ -109,12 +108,12 @@ def main(argv: Sequence[str] | None = None) -> int:
       _edit_or_export(args)
     return 0
   except (errors.InputError, errors.RunError) as error:
-    streams.say(f'error: {error}', 'stderr')
+    files.say(f'error: {error}', 'stderr')
     return 2 if isinstance(error, errors.InputError) else 1
   except KeyboardInterrupt:
     return 128 + signal.SIGINT
   finally:
-    streams.finish()
+    files.flush_streams()
 
 
 def _parse(argv):
@@ -189,7 +188,7 @@ def _serve(args):
 
   choices = choices_lib.find(args.workdir, args.stage, args.data_dir)
   own = service.Service(choices, align=alignment.find_aligner())
-  server.serve(own, args.host, args.port, streams.say)
+  server.serve(own, args.host, args.port, files.say)
 
 
 def _edit_or_export(args):
@@ -198,7 +197,7 @@ def _edit_or_export(args):
   if args.export is not None:
     path = _make_folder(args.export)
     model_files.write(path, own)
-    streams.say(f'saved {own.title or "the model"} in {path}')
+    files.say(f'saved {own.title or "the model"} in {path}')
   if args.input is None:
     return
   tiles, description = _read_tiles(args, own.units)
@@ -206,9 +205,7 @@ def _edit_or_export(args):
   edit = lambda load, path: _edit(own, load(), tiles, args.keep_detail, path)
   if photos.is_folder(args.input):
     skipped = _edit_folder(args, inputs, edit)
-    streams.say(
-      f'saved {len(inputs) - skipped} in {args.output}: {description}'
-    )
+    files.say(f'saved {len(inputs) - skipped} in {args.output}: {description}')
     if skipped:
       raise errors.InputError(
         f'{skipped} of {len(inputs)} photos in --input={args.input} could not'
@@ -216,7 +213,7 @@ def _edit_or_export(args):
       )
   else:
     edit(inputs[0][1], args.output)
-    streams.say(f'saved {args.output}: {description}')
+    files.say(f'saved {args.output}: {description}')
 
 
 def _find_aligner(args, own):
@@ -270,7 +267,7 @@ def _edit_folder(args, inputs, edit):
       skipped += 1
       logging.getLogger(__name__).warning('skipped: %s', error)
       continue
-    streams.say(f'{pathlib.Path(args.input) / name} -> {path}')
+    files.say(f'{pathlib.Path(args.input) / name} -> {path}')
   return skipped
 
 

@@ -1,4 +1,4 @@
-"""Tests of jacsup_jax.core.streams."""
+"""Tests of the standard streams in jacsup_jax.data.files."""
 
 import io
 import os
@@ -7,13 +7,13 @@ import sys
 
 import pytest
 
-from jacsup_jax.core import streams
+from jacsup_jax.data import files
 
 
 @pytest.fixture(autouse=True)
 def lost():
-  yield streams.lost
-  streams.lost.clear()
+  yield files.lost_streams
+  files.lost_streams.clear()
 
 
 def _open_left():
@@ -43,10 +43,10 @@ def test_a_stream_that_fails_is_silent_from_then_on(
   for name in ('stdout', 'stderr'):
     stream = make()
     monkeypatch.setattr(sys, name, stream)
-    streams.say('one', name)
+    files.say('one', name)
     assert reason in lost.pop(name)
-    streams.say('two', name)  # It goes nowhere, if the stream has a file.
-    streams.finish()
+    files.say('two', name)  # It goes nowhere, if the stream has a file.
+    files.flush_streams()
     stream.close()
     monkeypatch.undo()
 
@@ -54,7 +54,7 @@ def test_a_stream_that_fails_is_silent_from_then_on(
 def test_what_a_stream_cannot_encode_is_escaped(monkeypatch, lost):
   raw = io.BytesIO()
   monkeypatch.setattr(sys, 'stdout', io.TextIOWrapper(raw, 'ascii'))
-  streams.say('50 ± 1, \udcff')
+  files.say('50 ± 1, \udcff')
   assert raw.getvalue() == b'50 \\xb1 1, \\udcff\n' and not lost
 
 
@@ -63,12 +63,12 @@ def test_closed_streams_are_opened_before_another_file_takes_their_place(
 ):
   program = (
     'import os, sys\n'
-    'from jacsup_jax.core import streams\n'
-    'streams.open_missing()\n'
+    'from jacsup_jax.data import files\n'
+    'files.open_missing_streams()\n'
     "file = open(sys.argv[1], 'w')\n"
     'assert file.fileno() > 2\n'
     "os.write(2, b'of a library')\n"
-    "streams.say('one'); streams.say('two', 'stderr'); streams.finish()\n"
+    "files.say('one'); files.say('two', 'stderr'); files.flush_streams()\n"
     "file.write('whole')"
   )
   root = os.path.dirname(os.path.dirname(os.path.dirname(__file__)))

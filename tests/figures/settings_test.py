@@ -1,4 +1,4 @@
-"""Tests of jacsup_jax.figures.styling: the user's settings change nothing."""
+"""Tests of jacsup_jax.figures.panels: the user's settings change nothing."""
 
 import os
 import subprocess
