@@ -97,7 +97,7 @@ def _check_new(output):
   path = files.expand_path('--output', output)
   if files.exists(path):
     raise errors.InputError(f'--output={output} exists; accepted: a new name.')
-  files.check_writable(f'--output={output}', path.parent)
+  files.check_writable(f'--output={output}: {path.parent}', path.parent)
   return path
 
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from typing import Literal
 
+from absl import flags
 import pytest
 
 from experiments import ablation
@@ -95,6 +96,14 @@ def test_every_flag_that_names_a_place_is_expanded(monkeypatch, name):
       assert str(found[0] if isinstance(found, tuple) else found) == expected
     with pytest.raises(errors.InputError, match=f'--{place}=.s3://'):
       cli.parse(default, [f'--{place}=s3://bucket/a'])
+
+
+def test_flags_are_defined_for_one_call():
+  # A notebook's process runs several binaries, and has flags of its own.
+  before = {*flags.FLAGS}
+  for name in ('mnist', 'mnist', 'svhn'):
+    cli.parse(BINARIES[name][1], ['--seed=3'])
+  assert {*flags.FLAGS} == before
 
 
 def test_values_that_decide_the_result_are_recorded_by_name():
