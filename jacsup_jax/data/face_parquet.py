@@ -92,7 +92,7 @@ def _import(entry) -> types.ModuleType:
   except ImportError as error:
     raise errors.InputError(
       f'{entry} needs pyarrow, which is not installed; accepted: after pip'
-      " install 'jacsup_jax[parquet]'."
+      ' install pyarrow.'
     ) from error
   return pyarrow
 

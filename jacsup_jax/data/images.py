@@ -22,7 +22,6 @@ ENDINGS = (
     '.jpg', '.jpeg', '.jpe', '.jfif', '.png', '.webp', '.bmp', '.tif', '.tiff',
     '.gif', '.heic', '.heif', '.hif', '.avif',
 )  # fmt: skip
-INSTALL_PHOTOS = "pip install 'jacsup_jax[photos]'"
 # A photograph of 8192x8192; faces are published at 1024x1024 at most.
 MOST_PIXELS = 2**26
 # Beside the one line that is due. Set once, as threads share these filters.
@@ -92,13 +91,15 @@ def _find_formats(content):
   if b'avif' in brands or b'avis' in brands:
     if features.check('avif'):
       return ('AVIF',)
-    raise BadImageError(f'it is AVIF, which needs {INSTALL_PHOTOS}')
+    raise BadImageError('it is AVIF, which needs pip install -U pillow')
   if not any(brand in brands for brand in (b'hei', b'hev', b'mif1', b'msf1')):
     return FORMATS  # A film.
   try:
     import pillow_heif
   except ImportError as error:
-    raise BadImageError(f'it is HEIC, which needs {INSTALL_PHOTOS}') from error
+    raise BadImageError(
+      'it is HEIC, which needs pip install pillow-heif'
+    ) from error
   pillow_heif.register_heif_opener()
   return ('HEIF',)
 

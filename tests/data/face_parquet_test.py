@@ -129,4 +129,4 @@ def test_what_does_not_fit(tmp_path, monkeypatch):
   _write(tmp_path / 'b.parquet', {**columns, 'more': columns['Male']})
   _refuses('b.parquet has other columns than', tmp_path)
   monkeypatch.setitem(sys.modules, 'pyarrow', None)
-  _refuses(r'needs pyarrow, .*pip install .jacsup_jax\[parquet\]', tmp_path)
+  _refuses('needs pyarrow, .*pip install pyarrow', tmp_path)

@@ -67,7 +67,7 @@ def test_photos_of_phones_are_upright(kind, orientation):
 def test_photos_without_their_extra_name_it(monkeypatch, brands, name):
   monkeypatch.setitem(sys.modules, 'pillow_heif', None)
   monkeypatch.setattr(image_files.features, 'check', lambda feature: False)
-  message = rf'it is {name}, which needs pip install .*\[photos\]'
+  message = f'it is {name}, which needs pip install .*pillow'
   with pytest.raises(image_files.BadImageError, match=message):
     image_files.decode(b'\0\0\0\x18ftyp' + brands + bytes(99), 8, 'x')
   with pytest.raises(image_files.BadImageError, match='it is none of JPEG'):
