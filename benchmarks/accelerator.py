@@ -23,6 +23,7 @@ import jax  # noqa: E402
 from benchmarks import records as records_lib  # noqa: E402
 from benchmarks import timing  # noqa: E402
 from jacsup_jax.core import errors  # noqa: E402
+from jacsup_jax.data import files  # noqa: E402
 
 FLAGS = flags.FLAGS
 # Seconds that each part takes by default.
@@ -61,13 +62,14 @@ def define_flags() -> None:
 def main() -> str:
   """Runs the parts that the flags ask for; returns where the results are."""
   rehearse, bundle = FLAGS.rehearse, FLAGS.bundle
-  output = pathlib.Path(FLAGS.output)
+  if bundle is not None:
+    bundle = files.expand_path('--bundle', bundle)
+  output = files.expand_path('--output', FLAGS.output)
   if rehearse:
     _compile_fast()
   card = check_machine(rehearse)
   if 'faces' in FLAGS.part and not rehearse:
     _check_bundle(bundle)
-  bundle = pathlib.Path(bundle) if bundle else None
   for name in FLAGS.part:
     seconds = FLAGS.seconds or PARTS[name]
     if rehearse:
@@ -140,7 +142,7 @@ def _compile_fast():
 
 
 def _check_bundle(bundle):
-  if not bundle or not (pathlib.Path(bundle) / 'faces.npz').is_file():
+  if not bundle or not (bundle / 'faces.npz').is_file():
     raise errors.InputError(
       f'--part=faces with --bundle={bundle}; accepted: a folder with the'
       ' faces.npz of `python -m benchmarks.bundle`.'
@@ -148,5 +150,4 @@ def _check_bundle(bundle):
 
 
 if __name__ == '__main__':
-  define_flags()
-  timing.run(main)
+  timing.run(main, define_flags)

@@ -63,14 +63,15 @@ def define_flags() -> None:
 
 def main() -> str:
   """Makes the bundle of the flags; returns its sizes."""
-  output = pathlib.Path(FLAGS.output)
+  output = files.expand_path('--output', FLAGS.output)
   files.check_writable(f'--output={output}', output)
   output.mkdir(parents=True, exist_ok=True)
   lines = []
   if FLAGS.wheels:
     download(output / 'wheels', FLAGS.python)
   if FLAGS.faces is not None:
-    psnr, count = pack(pathlib.Path(FLAGS.faces), output, FLAGS.quality)
+    faces = files.expand_path('--faces', FLAGS.faces)
+    psnr, count = pack(faces, output, FLAGS.quality)
     lines.append(f'{count} faces as WebP of quality {FLAGS.quality}:')
     lines.append(f'  PSNR {psnr:.2f} dB against those decoded here')
   accelerator_check.save_checkpoint(output)
@@ -168,5 +169,4 @@ def _encode(quality: int, face: registry.Face) -> tuple[bytes, float]:
 
 
 if __name__ == '__main__':
-  define_flags()
-  timing.run(main)
+  timing.run(main, define_flags)

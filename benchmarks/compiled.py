@@ -146,5 +146,4 @@ def compile_step(
 
 
 if __name__ == '__main__':
-  define_flags()
-  timing.run(main)
+  timing.run(main, define_flags)

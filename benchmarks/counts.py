@@ -141,9 +141,9 @@ def draw_roofline(records: records_lib.Records) -> None:
   if not copied or not points:
     return
   # Imported here: measuring needs no figures.
-  from matplotlib import figure
+  from jacsup_jax.figures import panels
 
-  drawn = figure.Figure(figsize=(8, 5), layout='constrained')
+  drawn = panels.Figure(figsize=(8, 5), layout='constrained')
   axes = drawn.subplots()
   x = np.geomspace(0.1, 1e4, 100)
   for key, entry in records.found.items():

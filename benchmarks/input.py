@@ -85,5 +85,4 @@ def make_encoded_set(image_size: int, num_images: int) -> registry.Dataset:
 
 
 if __name__ == '__main__':
-  define_flags()
-  timing.run(main)
+  timing.run(main, define_flags)

@@ -30,7 +30,7 @@ class Records:
     folder: pathlib.Path,
     card: str,
     seconds: float,
-    say: Callable[[str], None] = lambda line: print(line, flush=True),
+    say: Callable[[str], None] = files.say,
   ):
     self.folder, self._card, self._say = folder, card, say
     self._end = time.monotonic() + seconds

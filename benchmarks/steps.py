@@ -218,5 +218,4 @@ def _make_last_epoch(
 
 
 if __name__ == '__main__':
-  define_flags()
-  timing.run(main)
+  timing.run(main, define_flags)

@@ -14,9 +14,12 @@ import types
 from typing import Any
 
 from absl import app
+from absl import flags
 import jax
 
 from jacsup_jax.core import errors
+from jacsup_jax.data import files
+from jacsup_jax.training import devices as devices_lib
 
 
 def measure(
@@ -91,14 +94,27 @@ def import_torch_steps() -> types.ModuleType:
     ) from error
 
 
-def run(main: Callable[[], str]) -> None:
-  """Runs a benchmark and prints its table; a user's mistake is one line."""
+def run(main: Callable[[], str], define_flags: Callable[[], None]) -> None:
+  """Runs a benchmark and prints its table; a user's mistake is one line.
+
+  Its flags are removed at the end: a notebook's process may run another one.
+  """
 
   def print_table(unused_argv):
     try:
-      print(main())
+      devices_lib.expand_cache_dir()
+      devices_lib.check_available()
+      files.say(main())
     except errors.InputError as error:
-      print(f'error: {error}', file=sys.stderr)
+      files.say(f'error: {error}', 'stderr')
       sys.exit(2)
 
-  app.run(print_table)
+  before = {*flags.FLAGS}
+  define_flags()
+  own = {*flags.FLAGS} - before
+  try:
+    app.run(print_table)
+  finally:
+    for name in own:
+      delattr(flags.FLAGS, name)
+    files.flush_streams()

@@ -157,9 +157,9 @@ def measure(config, models, face_judges, selection, data):
       version, face_judges, chosen, data, own.edit_images
     )
     rows.append(session.describe(model) | {'labels': labels} | measured)
-  if lacking := rows[0]['stgan_lacking']:
-    names = ', '.join(lacking)
-    progress.note(f"flips of STGAN's attributes lack {names}, as the data do")
+  lacking = rows[0]['stgan_lacking']
+  if 0 < len(lacking) < len(attribute_flips.STGAN):
+    progress.note(f"flips of STGAN's attributes lack {', '.join(lacking)}")
   return rows
 
 

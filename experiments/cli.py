@@ -2,7 +2,7 @@
 
 `run` ends a process with status 0 when the work is complete, 2 after one line
 for a user's mistake, 1 after one line for a full disk or numbers that are not
-finite, 143 or 130 after SIGTERM or SIGINT.
+finite, 128 and the signal's number (143 of SIGTERM, 130 of SIGINT) after one.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,6 +14,7 @@ import inspect
 import io
 import os
 import pathlib
+import re
 import sys
 import textwrap
 import types
@@ -144,6 +145,9 @@ class RunConfig(config_lib.Options, group='output'):
 def parse(default: _Config, argv: Sequence[str]) -> _Config:
   """Reads flags into a dataclass like the default; InputError if it cannot."""
   values = flags.FlagValues()
+  # absl expands `~` alone.
+  expand = lambda found: str(files.expand_path('--flagfile', found[0]))
+  argv = [re.sub('(?<=^--flagfile=).+', expand, text) for text in argv]
   fields = [*_list_fields(default)]
   for field, kind, value, _ in fields:
     if field.name not in values:  # A name that several share is one flag.
@@ -223,11 +227,16 @@ def find(name: str, argv: Sequence[str], default: str) -> str:
   return default
 
 
-def run(main: Callable[[Any], None], default: Any) -> None:
+def run(
+  main: Callable[[Any], None], default: Any, needs_devices: bool = True
+) -> None:
   """Runs a binary: parses its flags, calls `main`, ends the process.
 
-  A default that depends on the arguments is a function of them.
+  A default that depends on the arguments is a function of them. Devices that
+  the environment asks for and that are not there are a user's mistake; a binary
+  that leaves them to other processes must not take them.
   """
+  files.open_missing_streams()
   logging.set_verbosity(logging.WARNING)
   argv = sys.argv[1:]
   try:
@@ -238,6 +247,8 @@ def run(main: Callable[[Any], None], default: Any) -> None:
     config = parse(default, argv)
     found = _list_fields(config)
     _set_up_jax({field.name: value for field, _, value, _ in found})
+    if needs_devices:
+      devices.check_available()
     main(config)
     devices.disconnect()
   except errors.InputError as error:
@@ -259,6 +270,8 @@ def run(main: Callable[[Any], None], default: Any) -> None:
       line = f'error: the device is out of memory ({line[:200]}); accepted: a'
       _end(f'{line} smaller --batch_size or model, or more devices.', 1)
     raise
+  finally:
+    files.flush_streams()
   sys.exit(0)
 
 
@@ -314,18 +327,17 @@ def _convert(name, kind, value):
   if value is None:
     return None
   base = _base(kind)
-  if _is_tuple(kind):
-    entry = typing.get_args(kind)[0]
+  entry = typing.get_args(base)[0] if _is_tuple(kind) else base
+  if entry is pathlib.Path:  # What is relative stays so, as shorter in print.
+    expand = functools.partial(files.expand_path, f'--{name}')
+    value = tuple(map(expand, value)) if _is_tuple(kind) else expand(value)
+  elif _is_tuple(kind):
     try:
       value = tuple(entry(text) for text in value)
     except ValueError as error:
       raise errors.InputError(
         f'--{name}={",".join(value)}; accepted: numbers separated by commas.'
       ) from error
-  elif base is pathlib.Path:
-    path = files.expand_path(f'--{name}', value)
-    # What is relative stays so, as shorter in what is printed.
-    value = path if value.startswith('~') else pathlib.Path(value)
   for number in value if isinstance(value, tuple) else (value,):
     if isinstance(number, int) and abs(number) > config_lib.LARGEST_INTEGER:
       raise errors.InputError(
@@ -363,6 +375,7 @@ def _set_up_jax(settings: Mapping[str, Any]) -> None:
   if settings.get('deterministic'):
     found = os.environ.get('XLA_FLAGS', '').split()
     os.environ['XLA_FLAGS'] = ' '.join([*found, _GPU_FLAG])
+  devices.expand_cache_dir()
   cache = settings.get('compilation_cache')
   if cache is not None:
     files.check_writable(f'--compilation_cache={cache}', cache)
@@ -371,21 +384,11 @@ def _set_up_jax(settings: Mapping[str, Any]) -> None:
   if settings.get('distributed'):
     names = ('coordinator', 'process_count', 'process_id')
     devices.connect(*(settings[name] for name in names))
-  if asked := os.environ.get('JAX_PLATFORMS'):
-    try:
-      jax.devices()
-    # JAX has an assertion where no platform of several starts.
-    except (RuntimeError, AssertionError) as error:
-      raise errors.InputError(
-        f'JAX_PLATFORMS={asked}: no such device starts'
-        f' ({str(error)[:200] or "JAX does not say why"}); accepted: cpu, or'
-        ' a device of this machine that the installed JAX supports.'
-      ) from error
 
 
 def _end(line, status):
   """Ends the process with a line on stderr."""
-  progress.say(line, sys.stderr)
+  progress.say(line, 'stderr')
   if jax.distributed.is_initialized():
     # JAX would wait for the others, which may wait for this process.
     os._exit(status)

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from matplotlib import figure as mpl_figure
 import numpy as np
 
 from jacsup_jax.core import codes
@@ -140,7 +139,7 @@ class Drawing(NamedTuple):
 
   figure: str  # its number in the paper, or its name, as in --figure
   name: str  # of its file, without ending
-  draw: Callable[[], mpl_figure.Figure]
+  draw: Callable[[], panels.Figure]
 
 
 def make(figure: str, name: str, draw: Callable, *args: Any) -> Drawing:
@@ -245,7 +244,8 @@ def _list_targets(row, names):
 
 def _sweep_attributes(own, trained, row, names):
   """Sweeps each attribute in an image of its own, `[n, count, S, S, 3]`."""
-  code = own.encode(trained.model, range(len(names)))
+  # There may be fewer images than attributes.
+  code = own.encode(trained.model, np.arange(len(names)) % len(own.data))
   values = np.linspace(*_list_targets(row, names).T, len(_SWEPT), axis=1)
   rows = [
     _decode(trained.model, _take(code, i), sweeps.vary_unit, index, values[i])
@@ -267,7 +267,7 @@ def _draw_factors(own, trained):
 
 def draw_reconstructions(
   own: Loaded, models: Iterable[steps.Trained]
-) -> mpl_figure.Figure:
+) -> panels.Figure:
   """Draws originals and reconstructions by models of one or several runs."""
   rows = own.examples(10)
   shown = {'original': own.images(rows)}
@@ -343,7 +343,7 @@ def _draw_sweeps(own, trained, row):
 
 def draw_comparison(
   own: Loaded, ours: tuple[steps.Trained, Row], fader: tuple[steps.Trained, Row]
-) -> mpl_figure.Figure:
+) -> panels.Figure:
   """Draws sweeps by a student above those by Fader Networks, Figure 8.
 
   Images are those of one run; the models, with their rows, may be of others.

@@ -26,6 +26,11 @@ class FaceDataConfig(config_lib.Options, group='data'):
     'Leave out images of celeba_folder that cannot be decoded, and note how'
     ' many; otherwise they are refused.',
   )
+  skip_missing_images: bool = config_lib.option(
+    False,
+    'Leave out images that the lists of celeba_folder name and that are not'
+    ' there, and note how many; otherwise they are refused.',
+  )
   held_out: int = config_lib.option(
     0,
     'Number of faces at the end of the training split to leave out, as the'

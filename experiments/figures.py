@@ -24,8 +24,8 @@ from jacsup_jax.runs import run as run_lib
 class FiguresConfig(config.Options, group='what'):
   """Flags of this binary."""
 
-  workdir: tuple[str, ...] = config.option(
-    ('runs/mnist',),
+  workdir: tuple[pathlib.Path, ...] = config.option(
+    (pathlib.Path('runs/mnist'),),
     'Runs of experiments.mnist, svhn or celeba, finished or not; of several'
     ' seeds the first is drawn. Several runs of faces give 4 and 7 with the'
     ' models of all (7: the first of each kind), and 8 with the student of one'

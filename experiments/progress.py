@@ -1,7 +1,6 @@
 """Lines and bars that show what a binary is doing."""
 
 from collections.abc import Mapping, Sequence
-import os
 import sys
 from typing import Any
 
@@ -9,34 +8,29 @@ import numpy as np
 import tqdm
 
 from jacsup_jax.core import config as config_lib
+from jacsup_jax.data import files
 from jacsup_jax.training import devices
 
-
-def say(text: str, stream: Any = None) -> None:
-  """Prints to stdout; a reader that has left, or a full log, ends nothing."""
-  stream = stream or sys.stdout
-  try:
-    print(text, file=stream, flush=True)
-  except (OSError, ValueError):
-    _mute(stream)
+say = files.say
 
 
 def note(text: str) -> None:
   """Prints a note on stderr, on the first process alone."""
   if devices.is_first():
-    say(f'note: {text}', sys.stderr)
+    say(f'note: {text}', 'stderr')
 
 
 def announce(text: str) -> None:
   """Prints what takes a while and shows no progress of its own."""
   if devices.is_first():
-    say(f'{text} ...', sys.stderr)
+    say(f'{text} ...', 'stderr')
 
 
 def report_judge(epoch: int, epochs: int, means: Mapping[str, float]) -> None:
   """Prints a line after an epoch of a judge's training."""
   values = ' '.join(f'{name}={value:.4f}' for name, value in means.items())
   say(f'judge {epoch}/{epochs} {values}')
+  _note_lost()
 
 
 class Progress:
@@ -45,7 +39,8 @@ class Progress:
   def __init__(
     self, stages: Sequence[config_lib.Stage], draw: bool | None = None
   ):
-    self._draw = sys.stderr.isatty() if draw is None else draw
+    on_terminal = sys.stderr is not None and sys.stderr.isatty()
+    self._draw = on_terminal if draw is None else draw
     self._left = {stage.name: stage.epochs for stage in stages}
     self._bar, self._shown = None, None
     self._seconds: list[float] = []
@@ -76,7 +71,8 @@ class Progress:
       if known:
         values[name] = f'{np.mean(known):.4f}'
     if self._draw:
-      self._update_bar(stage, epoch, values)
+      self._try(lambda: self._update_bar(stage, epoch, values))
+      _note_lost()
       return
     shown = ' '.join(f'{name}={value}' for name, value in values.items())
     pace, left = f'{record["images_per_second"]:.0f} images/s', self._estimate()
@@ -84,6 +80,7 @@ class Progress:
       f'{stage.name} {epoch}/{stage.epochs} {shown} {pace}'
       + (f', about {left} left' if left else '')
     )
+    _note_lost()
 
   def close(self) -> None:
     """Ends the bar, if one is drawn."""
@@ -110,21 +107,22 @@ class Progress:
       )
     if left := self._estimate():
       values = values | {'left': left}
-    self._try(lambda: self._bar.set_postfix(values))
-    self._try(lambda: self._bar.update(epoch - self._bar.n))
+    self._bar.set_postfix(values)
+    self._bar.update(epoch - self._bar.n)
 
   def _try(self, draw):
     try:
       draw()
-    except (OSError, ValueError):
+    except (OSError, ValueError) as error:
       self._draw, self._bar = False, None
-      _mute(sys.stderr)
+      files.drop_stream('stderr', error)
 
 
-def _mute(stream):
-  """Sends what is still written to a stream nowhere."""
-  try:
-    with open(os.devnull, 'w', encoding='utf-8') as nowhere:
-      os.dup2(nowhere.fileno(), stream.fileno())
-  except (OSError, ValueError, AttributeError):
-    pass  # A stream without a file, as of a test.
+def _note_lost():
+  """Notes once, on the stream that is left, which one shows nothing more."""
+  while files.lost_streams:
+    name, reason = files.lost_streams.popitem()
+    left = 'stderr' if name == 'stdout' else 'stdout'
+    say(f'note: {name} is lost ({reason}); the run continues.', left)
+    if left in files.lost_streams:  # Both are.
+      files.lost_streams.clear()

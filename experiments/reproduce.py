@@ -139,19 +139,25 @@ def main(config: Config) -> None:
 def run_command(command: Sequence[str]) -> None:
   """Runs Python, passes signals on, and ends this process if that fails."""
   progress.say(shlex.join(('python', *command)))
+  signals.record()
   # Its own process group: a terminal's Ctrl-C reaches it once, from here.
   process = subprocess.Popen([sys.executable, *command], process_group=0)
   try:
-    status = process.wait()
-  except (signals.Interrupted, KeyboardInterrupt):
-    process.terminate()
+    with signals.raising():
+      status = process.wait()
+  except signals.Interrupted as error:
+    process.send_signal(error.signal)
     process.wait()
-    raise
+    raise signals.Interrupted(
+      f'{command[1]} has ended; the same command continues it'
+    ) from error
+  finally:
+    signals.release()
   if status:
     progress.say(
       f'error: {command[1]} ended with status {status}; the same command'
       ' continues it.',
-      sys.stderr,
+      'stderr',
     )
     sys.exit(status if status == 2 else 1)
 
@@ -236,4 +242,4 @@ def _copy_figures(config, number, output):
 
 
 if __name__ == '__main__':
-  cli.run(main, Config())
+  cli.run(main, Config(), needs_devices=False)

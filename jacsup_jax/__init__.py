@@ -94,6 +94,7 @@ def evaluate(
     A row like those of results.json: the sizes of the code, `mse`, `psnr` and,
     on classes, `class_swaps` and `judge_accuracy` (rates in [0, 1]).
   """
+  from jacsup_jax.data import files
   from jacsup_jax.evaluation import class_swaps
   from jacsup_jax.evaluation import judges
   from jacsup_jax.evaluation import reconstruction
@@ -104,8 +105,9 @@ def evaluate(
     mse = float(reconstruction.measure_mse(model, data.images, data.labels))
     low, high = model.image_range
     return {**row, 'mse': mse, 'psnr': reconstruction.psnr(mse, high - low)}
+  directory = judge_workdir or judges.default_directory(data.name, data_dir)
   ensemble = judges.restore_or_train(
-    judge_workdir or judges.default_directory(data.name, data_dir),
+    files.expand_path('judge_workdir', directory),
     data.name,
     data_dir,
     image_shape=data.image_shape,

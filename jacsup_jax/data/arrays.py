@@ -3,9 +3,9 @@
 np.savez('my.npz', images=images, labels=labels, split=split)
 """
 
+from collections.abc import Callable
 import os
 import pathlib
-from typing import Any
 
 import numpy as np
 
@@ -23,7 +23,7 @@ def load(
   *,
   data_dir: files.Path | None,
   image_shape: tuple[int, int, int] | None,
-  **unused_options: Any,
+  report: Callable[[str], None],
 ) -> registry.Dataset:
   """Loads one split of M examples, in the order of the file.
 
@@ -31,7 +31,8 @@ def load(
 
   - `images`: `[M, H, W, C]` or grey `[M, H, W]`, C of 1 or 3. uint8, or floats
     in [0, 1] or in [0, 255], which are rounded to 8 bits.
-  - `labels`: `[M]` whole numbers from 0 to 999.
+  - `labels`: `[M]` whole numbers from 0 to 999; that they start higher is
+    reported.
   - `split`: `[M]` strings, 'train' or 'test', each at least once.
   - `num_classes`: optional, above every label; else the largest label plus 1.
   """
@@ -56,6 +57,11 @@ def load(
     found = ', '.join(map(files.describe, np.unique(splits)[:5].tolist()))
     _refuse(path, f'split {found}', "'train' and 'test', each at least once")
   num_classes = _count_classes(path, labels, content.get('num_classes'))
+  if (lowest := int(labels.min())) and split != 'test':
+    report(
+      f'labels in {path} start at {lowest}: no image is of a class below it;'
+      f' subtract {lowest} if that is not meant'
+    )
   registry.check_image_shape(f'{path}', images.shape[1:], image_shape)
   rows = (splits == 'test') == (split == 'test')
   arrays = _to_uint8(path, images)[rows], labels[rows].astype(np.int32)
@@ -65,7 +71,7 @@ def load(
 def _find(data_dir) -> pathlib.Path:
   found = []
   if data_dir is not None:
-    path = files.expand_path('--data_dir', data_dir)
+    path = files.expand_path('--data_dir', data_dir).absolute()
     found = sorted(path.glob('*.npz')) if os.path.isdir(path) else [path]
   if len(found) != 1 or not files.exists(found[0]):
     names = ', '.join(file.name for file in found[:5]) or 'nothing'

@@ -13,6 +13,7 @@ from jacsup_jax.data import files
 from jacsup_jax.data import mnist
 from jacsup_jax.data import prepared
 from jacsup_jax.data import registry
+from jacsup_jax.data import svhn
 
 _HUES = ('floor_hue', 'wall_hue', 'object_hue')
 # Labels of sets with more than the class; the features are `label_NAME`.
@@ -35,28 +36,42 @@ def load(
 ) -> registry.Dataset:
   """Loads one split of a set; see `registry.load`.
 
-  It is read from a data folder that holds it; else prepared from its original
-  files in the folder, in DATA_DIR/NAME or in DATA_DIR/downloads/manual; else
-  downloaded, which takes TensorFlow.
+  It is read from a data folder that holds it; else from its original files (IDX
+  of the MNIST family, .mat of SVHN) in the folder, in DATA_DIR/NAME, in
+  DATA_DIR/downloads/manual, or where torchvision has them; else downloaded,
+  which takes TensorFlow.
   """
   part = 'test' if split == 'test' else 'train'
   root = prepared.find_root(data_dir)
   builder = prepared.find_builder(name, root)
   shape, num_classes = _check_features(name, builder, image_shape)
   names = LABEL_NAMES.get(name, ())
-  originals, hint = {}, ''
-  if name in mnist.NAMES:
-    manual = root / 'downloads' / 'manual'
-    originals = mnist.find_originals(root, root / name, manual)
-    hint = f'; or put its files there, {", ".join(mnist.FILE_NAMES)}'
-  if originals and not builder.is_prepared():
-    mnist.check_originals(name, originals)
-    arrays = mnist.read_split(originals, part, in_order_of_tfds=True)
-  else:
+  arrays, hint = None, ''
+  if not builder.is_prepared():
+    arrays, hint = _read_originals(name, root, part, report)
+  if arrays is None:
     if not builder.is_prepared():
       builder = prepared.prepare(name, root, report, hint)
     arrays = _read_prepared(name, builder, part, shape, names)
   return registry.make_classes(name, split, *arrays, num_classes, names)
+
+
+def _read_originals(name, root, part, report):
+  """Reads a part of original files, if there are any; else says their names."""
+  folders = [root, root / name, root / 'downloads' / 'manual']
+  if name in mnist.NAMES:
+    folders.append(root / mnist.NAMES[name] / 'raw')
+    if found := mnist.find_originals(*folders):
+      mnist.check_originals(name, found, report)
+      return mnist.read_split(found, part, in_order_of_tfds=True), ''
+    expected = mnist.FILE_NAMES
+  elif name == svhn.NAME:
+    if found := svhn.find_files(*folders):
+      return svhn.read_split(found, part), ''
+    expected = svhn.FILES.values()
+  else:
+    return None, ''
+  return None, f'; or put its files there, {", ".join(expected)}'
 
 
 def choose_rows(num_examples: int, part: str) -> range:

@@ -28,14 +28,14 @@ def load(
   image_size: int,
   attributes: Sequence[str] | None,
   in_memory: bool,
-  skip_bad_images: bool,
+  skipped: tuple[bool, bool],  # bad and missing images
   held_out: int,
   report: Callable[[str], None],
 ) -> registry.Dataset:
   """Loads one split of a set of faces; see `registry.load`."""
   config_lib.check_image_size(image_size)
   if name == 'celeba_folder':
-    source = celeba.find_source(data_dir, image_size, skip_bad_images)
+    source = celeba.find_source(data_dir, image_size, *skipped)
   elif name == 'celeb_a':
     source = _find_celeb_a(data_dir, image_size, report)
   else:
@@ -89,7 +89,8 @@ def _find_celeb_a(data_dir, image_size, report) -> registry.FaceSource:
   features = builder.info.features
   image_files.check_fits(image_size, *features['image'].shape[:2], name)
   if not builder.is_prepared():
-    builder = prepared.prepare(name, root, report)
+    hint = '; or --dataset=celeba_folder with a --data_dir of CelebA'
+    builder = prepared.prepare(name, root, report, hint)
 
   def generate(split):
     count, take = prepared.open_split(name, builder, split)
@@ -131,6 +132,8 @@ def _prepare(folder, source, report) -> None:
   """Writes the faces of all splits into a new folder, whole or not at all."""
   parent = folder.parent
   files.check_writable(f'--data_dir={parent}', parent)
+  for note in source.notes:
+    report(note)
   report(f'Preparing {folder}, once; it may take some minutes.')
   with files.writing(folder):
     parent.mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,7 @@
 """Read and write files so that every failure is one line that names the file.
 
-Nothing that is read here is ever executed.
+Nothing that is read here is ever executed. stdout and stderr are written so
+that their failure ends nothing.
 """
 
 from collections.abc import Iterator, Sequence
@@ -11,6 +12,7 @@ import pathlib
 import re
 import shutil
 import stat
+import sys
 import tempfile
 from typing import Any
 import zipfile
@@ -20,23 +22,39 @@ import numpy as np
 from jacsup_jax.core import errors
 
 Path = str | os.PathLike[str]
+# Names of the streams that failed, and why, until somebody notes it.
+lost_streams: dict[str, str] = {}
 
 
 def expand_path(flag: str, text: Path) -> pathlib.Path:
-  """Expands `~` in the value of a flag and makes the path absolute."""
+  """Expands `~` and `$NAME` in a place that a flag or a variable names.
+
+  Every such place comes through here. What is relative stays relative.
+  """
   text = os.fspath(text)
-  if re.match(r'[A-Za-z][\w+.-]*://', text):
+  if re.match(r'[A-Za-z][\w+.-]+:/', text):  # pathlib makes one slash of two.
     reason = 'is on another machine'
   elif not text or '\0' in text:
     reason = 'is not a path'
   else:
-    try:
-      return pathlib.Path(text).expanduser().absolute()
-    except RuntimeError:
+    expanded = os.path.expanduser(os.path.expandvars(text))
+    unset = re.search(r'\$(\w+|{[^}]*})', expanded)
+    if expanded.startswith('~') and not exists(expanded):
       reason = 'names a user who does not exist'
+    elif unset and not exists(expanded):  # A `$` may also be part of a name.
+      reason = f'has {unset[0]}, a variable that is not set'
+    else:
+      return pathlib.Path(expanded)
   raise errors.InputError(
-    f'{flag}={text!r} {reason}; accepted: a path of this machine.'
+    f'{flag}={text!r} {reason}; accepted: a path of this machine, such as'
+    ' where a bucket is mounted.'
   )
+
+
+def expand_variable(name: str) -> pathlib.Path | None:
+  """Expands the place that an environment variable names, if it is set."""
+  text = os.environ.get(name)
+  return expand_path(name, text) if text else None
 
 
 def exists(path: Path) -> bool:
@@ -66,7 +84,8 @@ def unreadable(path: Path, error: Exception) -> errors.InputError:
   )
 
 
-def _check_file(path: Path) -> None:
+def check_file(path: Path) -> None:
+  """Raises InputError unless a path is a regular file."""
   try:
     mode = os.stat(path).st_mode
   except (OSError, ValueError) as error:  # ValueError: a name with a NUL
@@ -78,7 +97,7 @@ def _check_file(path: Path) -> None:
 
 def read_bytes(path: Path) -> bytes:
   """Reads a file; InputError if it is not a regular one that can be read."""
-  _check_file(path)
+  check_file(path)
   try:
     return pathlib.Path(path).read_bytes()
   except OSError as error:
@@ -103,7 +122,7 @@ def parse_json(where: Path, content: bytes) -> dict[str, Any]:
 
 def open_archive(path: Path) -> zipfile.ZipFile:
   """Opens a whole zip file of which no entry leads out of the folder."""
-  _check_file(path)
+  check_file(path)
   try:
     archive = zipfile.ZipFile(path)
   except Exception as error:  # A damaged directory fails in many ways.
@@ -170,6 +189,36 @@ def check_writable(flag: str, path: Path) -> None:
     ) from error
 
 
+def check_output(
+  flag: str, path: Path, endings: Sequence[str] = ()
+) -> pathlib.Path:
+  """Raises InputError unless a file can be written, before the work begins.
+
+  The ending of its name decides its format: one of `endings`, if any, in any
+  case. Returns the path.
+  """
+  path = pathlib.Path(path)
+  if endings and path.suffix.lower() not in endings:
+    raise errors.InputError(
+      f'{flag}={path} ends in {path.suffix or "nothing"}; accepted: a name that'
+      f' ends in {", ".join(endings)}.'
+    )
+  check_writable(f'{flag}={path}: {path.parent}', path.parent)
+  temporary = path.with_name(f'.{path.name}.tmp')  # as of `write_whole`
+  reason = ''
+  try:
+    if path.exists() and not path.is_file():
+      reason = 'is a directory' if path.is_dir() else 'is a pipe or device'
+    elif path.parent.exists():
+      open(temporary, 'wb').close()
+      temporary.unlink()
+  except (OSError, ValueError) as error:  # A name that is too long.
+    reason = f'cannot be written ({getattr(error, "strerror", error)})'
+  if reason:
+    raise errors.InputError(f'{flag}={path} {reason}; accepted: a file.')
+  return path
+
+
 def write_whole(path: Path, content: str | bytes) -> None:
   """Writes or replaces a file, whole or not at all; else StorageError."""
   path = pathlib.Path(path)
@@ -209,3 +258,58 @@ def storage_error(path: Path, error: Exception) -> errors.StorageError:
     f' {usage.total / 1e6:,.1f} MB). What was saved before is kept; the same'
     ' command resumes from it.'
   )
+
+
+def say(text: str, name: str = 'stdout') -> None:
+  """Writes a line to `stdout` or `stderr`; a line that cannot be is dropped.
+
+  A stream that fails, as its disk is full or its reader has left, is silent
+  from then on, and an entry of `lost_streams`.
+  """
+  stream = getattr(sys, name)
+  if stream is None:  # It was closed before Python began.
+    return
+  encoding = getattr(stream, 'encoding', None) or 'utf-8'
+  text = text.encode(encoding, 'backslashreplace').decode(encoding)
+  try:
+    stream.write(f'{text}\n')
+    stream.flush()
+  except (OSError, ValueError) as error:
+    drop_stream(name, error)
+
+
+def drop_stream(name: str, error: Exception) -> None:
+  """Sends what is still written to a stream that failed nowhere."""
+  lost_streams.setdefault(name, getattr(error, 'strerror', None) or str(error))
+  try:
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, getattr(sys, name).fileno())
+    os.close(nowhere)
+  except (OSError, ValueError, AttributeError):
+    pass  # A stream without a file, as of a notebook.
+
+
+def open_missing_streams() -> None:
+  """Opens the standard streams that were closed before Python began.
+
+  Otherwise the next file to be opened would receive what libraries write.
+  """
+  for number, name in enumerate(('stdin', 'stdout', 'stderr')):
+    try:
+      os.fstat(number)
+    except OSError:
+      os.open(os.devnull, os.O_RDWR)  # It gets the lowest number that is free.
+    if getattr(sys, name) is None:
+      mode = 'w' if number else 'r'
+      setattr(sys, name, open(number, mode, encoding='utf-8', closefd=False))
+
+
+def flush_streams() -> None:
+  """Writes what is still buffered; if it failed, Python would end with 120."""
+  for name in ('stdout', 'stderr'):
+    try:
+      getattr(sys, name).flush()
+    except AttributeError:
+      pass
+    except (OSError, ValueError) as error:
+      drop_stream(name, error)

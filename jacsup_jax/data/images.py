@@ -1,17 +1,27 @@
-"""Decode pictures and make squares of one size of them, with Pillow."""
+"""Decode pictures and make squares of one size of them, with Pillow.
 
-from collections.abc import Callable
+HEIC and AVIF, as phones write them, need the extra `photos`; see setup.cfg.
+"""
+
 import io
 import warnings
 
 import numpy as np
+from PIL import ExifTags
 from PIL import Image
+from PIL import ImageOps
 from PIL import UnidentifiedImageError
+from PIL import features
 
 from jacsup_jax.core import errors
 
 # Pillow knows more formats, and starts another program for some of them.
 FORMATS = ('JPEG', 'PNG', 'WEBP', 'BMP', 'TIFF', 'GIF')
+# Of names of such files, and of HEIC and AVIF; other files are no pictures.
+ENDINGS = (
+    '.jpg', '.jpeg', '.jpe', '.jfif', '.png', '.webp', '.bmp', '.tif', '.tiff',
+    '.gif', '.heic', '.heif', '.hif', '.avif',
+)  # fmt: skip
 # A photograph of 8192x8192; faces are published at 1024x1024 at most.
 MOST_PIXELS = 2**26
 # Beside the one line that is due. Set once, as threads share these filters.
@@ -43,31 +53,78 @@ def decode(content: bytes, image_size: int, what: str) -> np.ndarray:
 
   Raises BadImageError if it cannot be decoded, InputError if it is too small.
   """
-  image = open_picture(content, lambda image: image.convert('RGB'))
+  image = open_picture(content)
   check_fits(image_size, image.height, image.width, what)
   return resize(image, image_size)
 
 
-def open_picture(
-  content: bytes, convert: Callable[[Image.Image], Image.Image]
-) -> Image.Image:
-  """Opens a picture of at most `MOST_PIXELS`; else raises BadImageError."""
+def open_picture(content: bytes) -> Image.Image:
+  """Opens a picture of at most `MOST_PIXELS`; else raises BadImageError.
+
+  It is RGB and upright, as its EXIF orientation says; transparent pixels are
+  white, and of an animation it is the first frame.
+  """
+  formats = _find_formats(content)
   try:
-    with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+    with Image.open(io.BytesIO(content), formats=formats) as image:
       if image.width * image.height <= MOST_PIXELS:
-        return convert(image)
-  except MemoryError:
+        return _to_upright_colours(image)
+  except (BadImageError, MemoryError):
     raise
   except (Image.DecompressionBombError, Image.DecompressionBombWarning):
     pass
   except UnidentifiedImageError as error:
-    raise BadImageError(f'it is none of {", ".join(FORMATS)}') from error
+    raise BadImageError(f'it is none of {", ".join(formats)}') from error
   except Exception as error:  # Readers of damaged pictures fail in many ways.
     text = errors.one_line(str(error))[:200]
     raise BadImageError(text or type(error).__name__) from error
   raise BadImageError(
     f'it has more pixels than are accepted, {MOST_PIXELS:,} at most'
   )
+
+
+def _find_formats(content):
+  """Returns Pillow's formats to try; BadImageError if an extra is missing."""
+  if content[4:8] != b'ftyp':
+    return FORMATS
+  brands = content[8:48]
+  if b'avif' in brands or b'avis' in brands:
+    if features.check('avif'):
+      return ('AVIF',)
+    raise BadImageError('it is AVIF, which needs pip install -U pillow')
+  if not any(brand in brands for brand in (b'hei', b'hev', b'mif1', b'msf1')):
+    return FORMATS  # A film.
+  try:
+    import pillow_heif
+  except ImportError as error:
+    raise BadImageError(
+      'it is HEIC, which needs pip install pillow-heif'
+    ) from error
+  pillow_heif.register_heif_opener()
+  return ('HEIF',)
+
+
+def _to_upright_colours(image):
+  image.load()
+  # Read after loading: Pillow rotates TIFF files itself and drops the tag.
+  try:
+    orientation = image.getexif().get(ExifTags.Base.Orientation)
+  except Exception:  # Damaged EXIF fails in many ways; the picture is whole.
+    orientation = None
+  if image.mode[0] in 'FI':
+    raise BadImageError('it has more than 8 bits per pixel')
+  if image.has_transparency_data:
+    image = image.convert('RGBA')
+    plain = Image.new('RGB', image.size, 'white')
+    plain.paste(image, mask=image)
+  else:
+    plain = image.convert('RGB')
+  # Other EXIF tags cannot always be written again.
+  plain.info.clear()
+  if orientation in range(2, 9):
+    plain.getexif()[ExifTags.Base.Orientation] = orientation
+    plain = ImageOps.exif_transpose(plain)
+  return plain
 
 
 def resize(image: Image.Image, image_size: int) -> np.ndarray:

@@ -1,12 +1,15 @@
 """Read the IDX files of the MNIST family; MNIST's come with this package."""
 
-from collections.abc import Mapping
+import bz2
+from collections.abc import Callable, Mapping
 import gzip
 import hashlib
+import io
+import lzma
 import math
 import pathlib
 from typing import Any
-import zlib
+import zipfile
 
 import numpy as np
 
@@ -20,15 +23,35 @@ FILES = {
   'test': ('t10k-images-idx3-ubyte.gz', 't10k-labels-idx1-ubyte.gz'),
 }
 FILE_NAMES = tuple(name for pair in FILES.values() for name in pair)
-NAMES = ('mnist', 'fashion_mnist', 'kmnist')
+# Name of a set -> name of its folder in torchvision.
+NAMES = {'mnist': 'MNIST', 'fashion_mnist': 'FashionMNIST', 'kmnist': 'KMNIST'}
 # MNIST's four files, with their licence.
 SOURCE_DIR = pathlib.Path(__file__).parent / 'mnist_embedded'
 
-# Half of the sha256 of a set's four unpacked files, one after the other. TFDS
-# knows those of the gzipped files, which change if packed again.
+_ENDINGS = ('.gz', '.bz2', '.xz', '.zip')
+# Half of the sha256 of a set's four unpacked files, one after the other, and
+# their size. TFDS knows those of the gzipped files, which change if packed
+# again. That of kmnist is not published.
+_UNPACKED_SIZE = 54_950_048
 _UNPACKED_SHA256 = {
   'mnist': 'b2d8f5bf39174ee5ffeefa97e42d673c',
   'fashion_mnist': '14410854cf7a289477dcfc7df3f8ec24',
+}
+
+
+def _unzip(content: bytes) -> bytes:
+  """Reads the one file of a zip archive."""
+  with zipfile.ZipFile(io.BytesIO(content)) as archive:
+    [name] = [x for x in archive.namelist() if '-ubyte' in x.rpartition('/')[2]]
+    return archive.read(name)
+
+
+# First bytes of a packed file -> what unpacks it.
+_UNPACK = {
+  b'\x1f\x8b': gzip.decompress,
+  b'BZh': bz2.decompress,
+  b'\xfd7zXZ\0': lzma.decompress,
+  b'PK\3\4': _unzip,
 }
 
 
@@ -47,17 +70,46 @@ def load(
 
 
 def find_originals(*folders: pathlib.Path) -> dict[str, pathlib.Path]:
-  """Finds the four files, by name, in one of some folders; else none."""
+  """Finds the four files, by name, in one of some folders; else none.
+
+  They may be unpacked or packed in another way, be named with a dot, or be in
+  folders of their own, as Kaggle has them. InputError if some are missing.
+  """
   for folder in folders:
-    unpacked = {n: folder / n.removesuffix('.gz') for n in FILE_NAMES}
-    found = {n: p if p.exists() else folder / n for n, p in unpacked.items()}
-    if all(path.is_file() for path in found.values()):
+    places = {name: _list_places(folder, name) for name in FILE_NAMES}
+    found = {
+      name: next((path for path in paths if path.is_file()), None)
+      for name, paths in places.items()
+    }
+    missing = [name for name, path in found.items() if path is None]
+    if not missing:
       return found
+    if len(missing) < len(found):
+      raise errors.InputError(
+        f'{folder} lacks {", ".join(missing)}; accepted: all four files.'
+      )
   return {}
 
 
-def check_originals(name: str, originals: Mapping[str, pathlib.Path]) -> None:
-  """Raises InputError unless files have the published content of a set."""
+def _list_places(folder, name):
+  """Lists where a file may be; unpacked ones come first."""
+  stem = name.removesuffix('.gz')
+  for base in (stem, stem.replace('-idx', '.idx')):
+    for path in (folder / base, folder / base / base):
+      yield path
+      for ending in _ENDINGS:
+        yield path.with_name(path.name + ending)
+
+
+def check_originals(
+  name: str,
+  originals: Mapping[str, pathlib.Path],
+  report: Callable[[str], None] = lambda line: None,
+) -> None:
+  """Raises InputError unless files have the published content of a set.
+
+  If the unpacked content of a set is not known, that is reported.
+  """
   import tensorflow_datasets as tfds  # It takes a second.
 
   infos = tfds.builder_cls(name).url_infos.values()
@@ -66,11 +118,19 @@ def check_originals(name: str, originals: Mapping[str, pathlib.Path]) -> None:
   *found, whole = (
     hashlib.sha256(content).hexdigest() for content in (*packed, unpacked)
   )
-  is_published = {*found} == {info.checksum for info in infos}
-  if not is_published and whole[:32] != _UNPACKED_SHA256.get(name):
+  if {*found} == {info.checksum for info in infos}:
+    return
+  folder = next(iter(originals.values())).parent
+  is_another = whole[:32] in _UNPACKED_SHA256.values()
+  if name not in _UNPACKED_SHA256 and len(unpacked) == _UNPACKED_SIZE:
+    report(f'{name} in {folder} is packed anew: its content is not compared')
+    is_right = not is_another
+  else:
+    is_right = whole[:32] == _UNPACKED_SHA256.get(name)
+  if not is_right:
     raise errors.InputError(
-      f'{next(iter(originals.values())).parent} has files that are damaged or'
-      f' not those of {name}; accepted: the four original files.'
+      f'{folder} has files that are damaged or not those of {name}; accepted:'
+      ' the four original files, packed or not.'
     )
 
 
@@ -94,7 +154,7 @@ def read_split(
 
 
 def read(path: pathlib.Path) -> np.ndarray:
-  """Reads one IDX file of unsigned bytes, gzipped or unpacked."""
+  """Reads one IDX file of unsigned bytes, packed or not."""
   content = _unpack(path, files.read_bytes(path))
   # Two zeros, the type, the number of dimensions, the sizes as uint32.
   if content[:3] == b'\0\0\x08' and len(content) >= 4 + 4 * content[3]:
@@ -109,11 +169,14 @@ def read(path: pathlib.Path) -> np.ndarray:
 
 
 def _unpack(path: pathlib.Path, content: bytes) -> bytes:
-  """Unpacks the content of a file if it is gzipped."""
+  """Unpacks the content of a file if it is packed, by its first bytes."""
+  unpack = next(
+    (own for start, own in _UNPACK.items() if content.startswith(start)), bytes
+  )
   try:
-    is_gzip = content.startswith(b'\x1f\x8b')
-    return gzip.decompress(content) if is_gzip else content
-  except (EOFError, OSError, zlib.error) as error:
+    return unpack(content)
+  except Exception as error:  # Damaged archives fail in many ways.
     raise errors.InputError(
-      f'{path} is not a whole gzip file: {error}; accepted: the original file.'
+      f'{path} is not a whole archive: {errors.one_line(str(error))[:200]};'
+      ' accepted: the original file.'
     ) from error

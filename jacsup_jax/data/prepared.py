@@ -32,8 +32,8 @@ def find_root(data_dir: files.Path | None) -> pathlib.Path:
   """Finds the folder of prepared sets: `data_dir`, else that of TFDS."""
   if data_dir is None:
     default = os.environ.get('TFDS_DATA_DIR') or '~/tensorflow_datasets'
-    return files.expand_path('TFDS_DATA_DIR', default)
-  root = files.expand_path('--data_dir', data_dir)
+    return files.expand_path('TFDS_DATA_DIR', default).absolute()
+  root = files.expand_path('--data_dir', data_dir).absolute()
   if not os.path.isdir(root):
     raise errors.InputError(
       f'--data_dir={data_dir} is no folder; accepted: one that exists.'

@@ -109,6 +109,7 @@ def load(
   attributes: Sequence[str] | None = None,
   in_memory: bool = True,
   skip_bad_images: bool = False,
+  skip_missing_images: bool = False,
   held_out: int = 0,
   report: Callable[[str], None] = logging.warning,
 ) -> Dataset:
@@ -119,10 +120,11 @@ def load(
   Validation is the last 10,000 training examples, or the last sixth of fewer
   than 20,000; train_minus_validation is the rest, train is both.
 
-  Faces: `synthetic_faces` is drawn here, `celeba_folder` a folder in CelebA's
-  layout, where `skip_bad_images` leaves out damaged ones, `celeb_a` TFDS's own.
-  train, validation and test are the official partitions; train gives up its
-  last `held_out` faces, the split held_out.
+  Faces: `synthetic_faces` is drawn here, `celeba_folder` a folder of CelebA or
+  of your own faces (see `celeba`), where `skip_bad_images` leaves out damaged
+  ones and `skip_missing_images` those that are listed and not there, `celeb_a`
+  TFDS's own. train, validation and test are the official partitions; train
+  gives up its last `held_out` faces, the split held_out.
 
   `data_dir` is the folder of prepared sets (default: TFDS_DATA_DIR, else
   ~/tensorflow_datasets), the file of `arrays` or that `celeba_folder`. Classes
@@ -137,7 +139,7 @@ def load(
   if name in KNOWN_FACES:
     return reader.load(
       *(name, split, data_dir, image_size or 64, attributes),
-      *(in_memory, skip_bad_images, held_out, report),
+      *(in_memory, (skip_bad_images, skip_missing_images), held_out, report),
     )
   if attributes is not None or image_size is not None or held_out:
     raise errors.InputError(
@@ -170,6 +172,7 @@ class FaceSource(NamedTuple):
   splits: tuple[str, ...]
   # (split) -> its faces in order, and the names of those left out.
   generate: Callable[[str], Iterator[Face | str]]
+  notes: tuple[str, ...] = ()  # lines for whoever prepares the set
 
 
 def make_classes(

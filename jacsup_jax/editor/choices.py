@@ -40,7 +40,7 @@ def find(
   """
   if workdir is None:
     return [_make_file_choice(DEMO, 'Drawn faces')]
-  path = pathlib.Path(workdir).expanduser()
+  path = files.expand_path('--workdir', workdir)
   if not files.exists(path):
     raise errors.InputError(
       f'--workdir={workdir} does not exist; accepted: a run, a folder of'

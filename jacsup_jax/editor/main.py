@@ -15,6 +15,7 @@ from jacsup_jax.editor import model_files
 from jacsup_jax.editor import photos
 from jacsup_jax.editor import requests
 from jacsup_jax.figures import pictures
+from jacsup_jax.training import devices
 
 _DESCRIPTION = """
 Edit photos with a trained model.
@@ -74,6 +75,7 @@ _OPTIONS = {
   'keep_detail': {'type': float, 'default': 0.0},
   'align': {'action': 'store_true'},
 }
+_PLACES = ('workdir', 'data_dir', 'input', 'output', 'export')
 
 
 class _Parser(argparse.ArgumentParser):
@@ -93,8 +95,11 @@ def main(argv: Sequence[str] | None = None) -> int:
   handler.setFormatter(logging.Formatter('note: %(message)s'))
   log = logging.getLogger('jacsup_jax.editor')
   log.handlers, log.propagate = [handler], False
+  files.open_missing_streams()
   try:
     args = _parse(argv)
+    devices.expand_cache_dir()
+    devices.check_available()
     if args.serve:
       _serve(args)
     else:
@@ -103,10 +108,12 @@ def main(argv: Sequence[str] | None = None) -> int:
       _edit_or_export(args)
     return 0
   except (errors.InputError, errors.RunError) as error:
-    print(f'error: {error}', file=sys.stderr)
+    files.say(f'error: {error}', 'stderr')
     return 2 if isinstance(error, errors.InputError) else 1
   except KeyboardInterrupt:
     return 128 + signal.SIGINT
+  finally:
+    files.flush_streams()
 
 
 def _parse(argv):
@@ -123,6 +130,10 @@ def _parse(argv):
     for name, text in flags.items():
       group.add_argument(f'--{name}', help=text, **_OPTIONS.get(name, {}))
   args = parser.parse_args(argv)
+  for name in _PLACES:
+    value = getattr(args, name)
+    if value is not None and not value.startswith('sample:'):
+      setattr(args, name, str(files.expand_path(f'--{name}', value)))
   edits = [
     name
     for name in _HELP['edit']
@@ -149,7 +160,7 @@ def _check_edit(args):
     value = getattr(args, name)
     if value is None:
       continue
-    path = files.expand_path(f'--{name}', value)
+    path = pathlib.Path(value)
     if files.exists(args.input or '') and files.exists(path):
       if path.samefile(args.input):
         raise errors.InputError(
@@ -161,6 +172,13 @@ def _check_edit(args):
         f'--output={value} for --input={args.input}; accepted: a folder for a'
         f' folder, else a name that ends in {", ".join(pictures.STILL)}.'
       )
+    # Before a model is loaded.
+    if name == 'export':
+      files.check_output('--export', path, ('.safetensors',))
+    elif is_picture:
+      files.check_output('--output', path)
+    else:
+      files.check_writable(f'--output={value}', path)
 
 
 def _serve(args):
@@ -170,8 +188,7 @@ def _serve(args):
 
   choices = choices_lib.find(args.workdir, args.stage, args.data_dir)
   own = service.Service(choices, align=alignment.find_aligner())
-  announce = lambda line: print(line, flush=True)
-  server.serve(own, args.host, args.port, announce)
+  server.serve(own, args.host, args.port, files.say)
 
 
 def _edit_or_export(args):
@@ -180,7 +197,7 @@ def _edit_or_export(args):
   if args.export is not None:
     path = _make_folder(args.export)
     model_files.write(path, own)
-    print(f'saved {own.title or "the model"} in {path}')
+    files.say(f'saved {own.title or "the model"} in {path}')
   if args.input is None:
     return
   tiles, description = _read_tiles(args, own.units)
@@ -188,7 +205,7 @@ def _edit_or_export(args):
   edit = lambda load, path: _edit(own, load(), tiles, args.keep_detail, path)
   if photos.is_folder(args.input):
     skipped = _edit_folder(args, inputs, edit)
-    print(f'saved {len(inputs) - skipped} in {args.output}: {description}')
+    files.say(f'saved {len(inputs) - skipped} in {args.output}: {description}')
     if skipped:
       raise errors.InputError(
         f'{skipped} of {len(inputs)} photos in --input={args.input} could not'
@@ -196,7 +213,7 @@ def _edit_or_export(args):
       )
   else:
     edit(inputs[0][1], args.output)
-    print(f'saved {args.output}: {description}')
+    files.say(f'saved {args.output}: {description}')
 
 
 def _find_aligner(args, own):
@@ -250,13 +267,13 @@ def _edit_folder(args, inputs, edit):
       skipped += 1
       logging.getLogger(__name__).warning('skipped: %s', error)
       continue
-    print(f'{pathlib.Path(args.input) / name} -> {path}', flush=True)
+    files.say(f'{pathlib.Path(args.input) / name} -> {path}')
   return skipped
 
 
 def _make_folder(path) -> pathlib.Path:
   """Makes the folder of a file; returns the file's path."""
-  path = pathlib.Path(path).expanduser()
+  path = pathlib.Path(path)
   with files.writing(path):
     path.parent.mkdir(parents=True, exist_ok=True)
   return path

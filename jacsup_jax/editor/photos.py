@@ -12,9 +12,7 @@ import pathlib
 import re
 
 import numpy as np
-from PIL import ExifTags
 from PIL import Image
-from PIL import ImageOps
 
 from jacsup_jax.core import errors
 from jacsup_jax.data import files
@@ -24,10 +22,6 @@ from jacsup_jax.editor import editor
 _log = logging.getLogger(__name__)
 # Bytes of a file: a photograph of 8192x8192 pixels in good quality.
 MOST_BYTES = 32 * 2**20
-# Other files in a folder are not photos.
-_ENDINGS = (
-    '.jpg', '.jpeg', '.png', '.webp', '.bmp', '.tif', '.tiff', '.gif',
-)  # fmt: skip
 
 # `[h, w, 3]` uint8 -> `[s, s, 3]` uint8, the square around a face; None if
 # there is none.
@@ -55,18 +49,24 @@ def list_inputs(
   if not is_folder(text):
     return [(text, lambda: _read_photo(path, own, align))]
   try:
-    names = sorted(os.listdir(path))
+    names = sorted(n for n in os.listdir(path) if not n.startswith('.'))
   except OSError as error:
     raise files.unreadable(path, error) from error
+  pictures = [n for n in names if n.lower().endswith(images.ENDINGS)]
   found = [
     (name, functools.partial(_read_photo, path / name, own, align))
     for name in names
-    if name.lower().endswith(_ENDINGS) and not name.startswith('.')
+    if name in pictures
   ]
   if not found:
     raise errors.InputError(
       f'--input={path} has no pictures; accepted: a folder with files of'
-      f' {", ".join(_ENDINGS)}.'
+      f' {", ".join(images.ENDINGS)}.'
+    )
+  if others := [name for name in names if name not in pictures]:
+    _log.warning(
+      'left out %d of %d in %s, which are no pictures: %s.',
+      *(len(others), len(names), path, files.some(others)),
     )
   return found
 
@@ -130,35 +130,13 @@ def _decode(content, name):
   try:
     if len(content) > MOST_BYTES:
       raise images.BadImageError(f'it has {len(content):,} bytes')
-    return images.open_picture(content, _to_upright_colours)
+    return images.open_picture(content)
   except images.BadImageError as error:
     raise errors.InputError(
       f'{name}: This file is not an image we can open (JPEG, PNG, WebP, BMP,'
-      f' TIFF or GIF, up to {MOST_BYTES // 2**20} MB and'
-      f' {images.MOST_PIXELS:,} pixels): {error}.'
+      ' TIFF, GIF, and HEIC and AVIF with an extra, up to'
+      f' {MOST_BYTES // 2**20} MB and {images.MOST_PIXELS:,} pixels): {error}.'
     ) from error
-
-
-def _to_upright_colours(image):
-  image.load()
-  # Read after loading: Pillow rotates TIFF files itself and drops the tag.
-  try:
-    orientation = image.getexif().get(ExifTags.Base.Orientation)
-  except Exception:  # Damaged EXIF fails in many ways; the picture is whole.
-    orientation = None
-  if image.mode[0] in 'FI':
-    raise images.BadImageError('it has more than 8 bits per pixel')
-  if image.has_transparency_data:
-    image = image.convert('RGBA')
-    plain = Image.new('RGB', image.size, 'white')
-    plain.paste(image, mask=image)
-  else:
-    plain = image.convert('RGB')
-  # Other EXIF tags cannot always be written again.
-  plain.info.clear()
-  if orientation in range(1, 9):
-    plain.getexif()[ExifTags.Base.Orientation] = orientation
-  return ImageOps.exif_transpose(plain)
 
 
 def _to_white_on_black(grey):

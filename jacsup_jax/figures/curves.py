@@ -9,9 +9,6 @@ from collections.abc import Mapping, Sequence
 import math
 from typing import Any
 
-from matplotlib import figure as mpl_figure
-from matplotlib import ticker
-from matplotlib import transforms
 import numpy as np
 
 from jacsup_jax.figures import panels
@@ -24,7 +21,8 @@ _FILLINGS = ('full', 'none', 'left', 'top', 'right', 'bottom')
 _MOST_LABELS = 20
 
 
-def swap_curves(records: Records, title: str = '') -> mpl_figure.Figure:
+@panels.in_own_style
+def swap_curves(records: Records, title: str = '') -> panels.Figure:
   """Draws class swaps and error over the training of a chain, Figure 1 (d).
 
   A grey bar marks each growth of the code; an `eval_class_swaps` of None leaves
@@ -55,7 +53,8 @@ def swap_curves(records: Records, title: str = '') -> mpl_figure.Figure:
   return figure
 
 
-def error_curves(records: Records) -> mpl_figure.Figure:
+@panels.in_own_style
+def error_curves(records: Records) -> panels.Figure:
   """Draws the error over the training of a teacher and its students.
 
   A grey bar marks where another phase, or another size of the code, begins.
@@ -87,7 +86,8 @@ def has_tradeoff(rows: Records) -> bool:
   return bool(_find_drawn(rows, 'attribute_flips'))
 
 
-def tradeoff(rows: Records, rate: str = 'attribute_flips') -> mpl_figure.Figure:
+@panels.in_own_style
+def tradeoff(rows: Records, rate: str = 'attribute_flips') -> panels.Figure:
   """Draws a rate against error, Figure 4: towards the top left is better.
 
   Rows without `mse` or the rate (`attribute_flips` of faces, `class_swaps` of
@@ -140,7 +140,8 @@ def tradeoff(rows: Records, rate: str = 'attribute_flips') -> mpl_figure.Figure:
   return figure
 
 
-def edit_curves(rows: Records) -> mpl_figure.Figure:
+@panels.in_own_style
+def edit_curves(rows: Records) -> panels.Figure:
   """Draws balanced flips against what is kept, a line over strengths a row.
 
   Towards the top right is better. Rows without an `edit_curve` are not drawn;
@@ -163,7 +164,7 @@ def edit_curves(rows: Records) -> mpl_figure.Figure:
       label=f'{label} (area {row["edit_curve_area"]:.2f})',
     )
   for axis in (axes.xaxis, axes.yaxis):
-    axis.set_major_formatter(ticker.PercentFormatter())
+    axis.set_major_formatter(panels.ticker.PercentFormatter())
   axes.set_xlabel('other attributes kept')
   axes.set_ylabel('balanced attribute flips')
   axes.grid(color=panels.GREY, linewidth=0.6)
@@ -216,7 +217,7 @@ def _mark_start(axes, start):
 
 
 def _show_epochs(axes, last):
-  locator = ticker.MaxNLocator(integer=True, steps=[1, 2, 5, 10])
+  locator = panels.ticker.MaxNLocator(integer=True, steps=[1, 2, 5, 10])
   axes.set_xlim(0, 1.01 * last)
   axes.xaxis.set_major_locator(locator)
   axes.set_xlabel('epochs', fontsize='small')
@@ -225,13 +226,13 @@ def _show_epochs(axes, last):
 
 def _show_percents(axes):
   axes.set_ylim(0, 102)
-  axes.yaxis.set_major_formatter(ticker.PercentFormatter())
+  axes.yaxis.set_major_formatter(panels.ticker.PercentFormatter())
 
 
 def _label_errors(axis, digits):
-  axis.set_major_locator(ticker.LogLocator(subs=digits))
-  axis.set_major_formatter(ticker.FuncFormatter(_format_error))
-  axis.set_minor_locator(ticker.NullLocator())
+  axis.set_major_locator(panels.ticker.LogLocator(subs=digits))
+  axis.set_major_formatter(panels.ticker.FuncFormatter(_format_error))
+  axis.set_minor_locator(panels.ticker.NullLocator())
 
 
 def _format_error(value, unused_position):
@@ -261,7 +262,7 @@ def _label_points(axes, rows, rate):
 
   def make_box(centre, *size):
     half = np.array(size) / 2
-    return transforms.Bbox([centre - half, centre + half])
+    return panels.transforms.Bbox([centre - half, centre + half])
 
   def count_hidden(box):
     inside = axes.bbox.contains(*box.min) and axes.bbox.contains(*box.max)

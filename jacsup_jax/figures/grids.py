@@ -6,7 +6,6 @@ Images are those of `panels`; names of attributes are those of the data.
 from collections.abc import Mapping, Sequence
 import textwrap
 
-from matplotlib import figure as mpl_figure
 import numpy as np
 
 from jacsup_jax.figures import panels
@@ -14,12 +13,13 @@ from jacsup_jax.figures import panels
 SWEPT = 'strength of the edit: -1 without the attribute, 1 with it'
 
 
+@panels.in_own_style
 def factor_grid(
   images: np.ndarray,
   horizontal: np.ndarray,
   vertical: np.ndarray,
   title: str = '',
-) -> mpl_figure.Figure:
+) -> panels.Figure:
   """Draws images over a grid of two factors, Figure 1 (a, b, c).
 
   Both factors rise as in a scatter plot: to the right over the `[cols]`
@@ -40,13 +40,14 @@ def factor_grid(
   return axes.figure
 
 
+@panels.in_own_style
 def traversals(
   images: np.ndarray,
   row_labels: Sequence[str],
   *,
   xlabel: str = '',
   title: str = '',
-) -> mpl_figure.Figure:
+) -> panels.Figure:
   """Draws rows of images with one unit varied, Figure 2.
 
   Images are `[rows, blocks, cols, H, W, C]`: a row per unit, a block per
@@ -68,7 +69,8 @@ def traversals(
   return figure
 
 
-def reconstructions(rows: Mapping[str, np.ndarray]) -> mpl_figure.Figure:
+@panels.in_own_style
+def reconstructions(rows: Mapping[str, np.ndarray]) -> panels.Figure:
   """Draws originals and their reconstructions, a row per model, Figure 7.
 
   `rows` maps the name of a row to its `[n, H, W, C]` images.
@@ -80,12 +82,13 @@ def reconstructions(rows: Mapping[str, np.ndarray]) -> mpl_figure.Figure:
   return _draw(*room, images, rows=rows).figure
 
 
+@panels.in_own_style
 def swaps(
   donors: np.ndarray,
   recipients: np.ndarray,
   swapped: np.ndarray,
   title: str = '',
-) -> mpl_figure.Figure:
+) -> panels.Figure:
   """Draws swaps of factors: donors along the top, recipients down the side.
 
   `[cols, H, W, C]` donors give their factors, `[rows, H, W, C]` recipients keep
@@ -108,13 +111,14 @@ def swaps(
   return axes.figure
 
 
+@panels.in_own_style
 def attribute_flips(
   originals: np.ndarray,
   reconstructions: np.ndarray,
   flipped: np.ndarray,
   attribute_names: Sequence[str],
   title: str = '',
-) -> mpl_figure.Figure:
+) -> panels.Figure:
   """Draws faces with one attribute flipped at a time, Figure 5.
 
   Beside the `[rows, S, S, 3]` originals and reconstructions stand the `[rows,
@@ -141,12 +145,13 @@ def attribute_flips(
   return figure
 
 
+@panels.in_own_style
 def sweeps(
   images: np.ndarray,
   values: np.ndarray,
   attribute_names: Sequence[str],
   title: str = '',
-) -> mpl_figure.Figure:
+) -> panels.Figure:
   """Draws images with a factor running over `[cols]` strengths, Figure 8.
 
   Images are `[rows, cols, S, S, 3]`, a row per attribute.
@@ -164,6 +169,7 @@ def sweeps(
   return axes.figure
 
 
+@panels.in_own_style
 def compared_sweeps(
   images: np.ndarray,
   values: np.ndarray,
@@ -171,7 +177,7 @@ def compared_sweeps(
   model_names: Sequence[str],
   *,
   xlabel: str,
-) -> mpl_figure.Figure:
+) -> panels.Figure:
   """Draws sweeps of several models below each other, Figure 8.
 
   Images are `[rows, models, cols, S, S, 3]`: a group of rows per attribute, and

@@ -1,18 +1,44 @@
 """Show images as tiles and encode figures: what all figures share.
 
 Images are grey or RGB, `[..., H, W, C]`, meant for [0, 1]; values outside are
-clipped. No pyplot, so neither a display nor the user's backend matters.
+clipped. All of this package that draws takes matplotlib from here: figures do
+not depend on the user's settings, and without pyplot on no display either.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+import contextlib
+import functools
 import io
+import os
+import pathlib
+import sys
+import tempfile
+from typing import ParamSpec, TypeVar
 
-import matplotlib
-from matplotlib import axes as mpl_axes
-from matplotlib import figure as mpl_figure
 import numpy as np
 
+# MPLBACKEND may name a backend that is not installed here, as in a notebook's
+# shell, and a matplotlibrc may have bytes that are no text.
+try:
+  import matplotlib
+except ValueError:
+  os.environ.pop('MPLBACKEND', None)
+  for name in [*sys.modules]:  # Half of them are imported.
+    if name.startswith('matplotlib.'):
+      del sys.modules[name]
+  with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
+    pathlib.Path('matplotlibrc').touch()  # The first that is looked for.
+    import matplotlib
+
+from matplotlib import axes as mpl_axes
+from matplotlib import figure as mpl_figure
+from matplotlib import ticker  # noqa: F401
+from matplotlib import transforms  # noqa: F401
+
 from jacsup_jax.figures import pictures
+
+Axes, Figure = mpl_axes.Axes, mpl_figure.Figure
+_P, _T = ParamSpec('_P'), TypeVar('_T')
 
 # Widths in inches: one column of a two-column page, and the page.
 SINGLE_COLUMN, DOUBLE_COLUMN = 3.4, 7.0
@@ -37,8 +63,13 @@ _NAMES = {
   'cvae': 'conditional VAE',
   'random': 'random weights',
 }
-# Publishers refuse the default's Type 3 fonts.
-_STYLE = {'pdf.fonttype': 42, 'svg.fonttype': 'none', 'svg.hashsalt': 'jacsup'}
+# matplotlib's settings, without those of windows; publishers refuse its Type 3
+# fonts.
+_SETTINGS = {
+  name: value
+  for name, value in matplotlib.rcParamsDefault.items()
+  if name not in ('backend', 'backend_fallback', 'interactive', 'toolbar')
+} | {'pdf.fonttype': 42, 'svg.fonttype': 'none', 'svg.hashsalt': 'jacsup'}
 # Without versions and dates, equal figures are equal files.
 _METADATA = {
   'png': {'Software': None},
@@ -47,13 +78,21 @@ _METADATA = {
 }
 
 
-def new_figure(
-  width: float, height: float, title: str = ''
-) -> mpl_figure.Figure:
+def in_own_style(draw: Callable[_P, _T]) -> Callable[_P, _T]:
+  """Makes a function draw with matplotlib's defaults and what differs here."""
+
+  @functools.wraps(draw)
+  def styled(*args: _P.args, **options: _P.kwargs) -> _T:
+    with matplotlib.rc_context(_SETTINGS):
+      return draw(*args, **options)
+
+  return styled
+
+
+@in_own_style
+def new_figure(width: float, height: float, title: str = '') -> Figure:
   """Makes a figure of inches without axes, with room for a line of text."""
-  figure = mpl_figure.Figure(
-    figsize=(width, height + 0.5), layout='constrained'
-  )
+  figure = Figure(figsize=(width, height + 0.5), layout='constrained')
   figure.get_layout_engine().set(w_pad=0.04, h_pad=0.04)
   if title:
     figure.suptitle(title, fontsize='medium')
@@ -61,7 +100,7 @@ def new_figure(
 
 
 def show_tiles(
-  axes: mpl_axes.Axes,
+  axes: Axes,
   images: np.ndarray,
   *,
   rows: Iterable[str] = (),
@@ -122,7 +161,8 @@ def name_attribute(name: str) -> str:
   return plain(text)
 
 
-def encode(figure: mpl_figure.Figure, file_format: str = 'png') -> bytes:
+@in_own_style
+def encode(figure: Figure, file_format: str = 'png') -> bytes:
   """Encodes a figure as a file of `FORMATS`; equal figures are equal bytes.
 
   In PDF and SVG, images keep their own pixels unless these are denser.
@@ -135,14 +175,13 @@ def encode(figure: mpl_figure.Figure, file_format: str = 'png') -> bytes:
       own_pixels = file_format != 'png' and image.get_array().shape[1] <= most
       image.set_interpolation('none' if own_pixels else None)
   file = io.BytesIO()
-  with matplotlib.rc_context(_STYLE):
-    figure.savefig(
-      file,
-      format=file_format,
-      dpi=DPI,
-      # Tiles keep their shape, which leaves margins.
-      bbox_inches='tight',
-      pad_inches=0.05,
-      metadata=_METADATA[file_format],
-    )
+  figure.savefig(
+    file,
+    format=file_format,
+    dpi=DPI,
+    # Tiles keep their shape, which leaves margins.
+    bbox_inches='tight',
+    pad_inches=0.05,
+    metadata=_METADATA[file_format],
+  )
   return file.getvalue()

@@ -79,6 +79,7 @@ def export_model(
   or the released code has no such model.
   """
   output = _check_new(output)
+  files.check_output('--output', output, state_dicts.ENDINGS)
   state_dicts.import_torch(output)
   run = runs.Run.open(source, '--input')
   name = run.find_stage(stage or next(reversed(run.stages), None))
@@ -96,7 +97,7 @@ def _check_new(output):
   path = files.expand_path('--output', output)
   if files.exists(path):
     raise errors.InputError(f'--output={output} exists; accepted: a new name.')
-  files.check_writable(f'--output={output}', path.parent)
+  files.check_writable(f'--output={output}: {path.parent}', path.parent)
   return path
 
 

@@ -18,6 +18,8 @@ from jacsup_jax.core import errors
 from jacsup_jax.data import files
 
 _SAFETENSORS = '.safetensors'
+# Of names of files that are written; PyTorch's have one of the others.
+ENDINGS = (_SAFETENSORS, '.pth', '.pt')
 
 
 def read(path: files.Path) -> dict[str, np.ndarray]:
@@ -55,7 +57,7 @@ def write(path: files.Path, state: Mapping[str, np.ndarray]) -> None:
 
 def import_torch(path: files.Path) -> types.ModuleType | None:
   """Imports PyTorch if a file needs it; InputError if it is not installed."""
-  if os.fspath(path).endswith(_SAFETENSORS):
+  if os.fspath(path).lower().endswith(_SAFETENSORS):
     return None
   try:
     import torch

@@ -1,6 +1,8 @@
-"""SIGTERM and SIGINT during training: recorded, and polled between chunks.
+"""Signals during training: recorded, and polled between chunks.
 
-A second one ends the process at once; files appear whole or not.
+SIGTERM, SIGINT, SIGHUP (a terminal that closes) and SIGUSR1 (a batch system
+before its limit). A second one ends the process at once; files appear whole or
+not.
 """
 
 from collections.abc import Iterator
@@ -9,7 +11,11 @@ import os
 import signal
 import threading
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT)
+SIGNALS = tuple(
+  getattr(signal, name)
+  for name in ('SIGTERM', 'SIGINT', 'SIGHUP', 'SIGUSR1')
+  if hasattr(signal, name)  # Windows has the first two.
+)
 
 _previous = {}  # Handlers by signal, while signals are recorded.
 _received: signal.Signals | None = None
@@ -34,7 +40,9 @@ def record() -> None:
   # Outside the main thread Python has no signals.
   if threading.current_thread() is threading.main_thread() and not _previous:
     for number in SIGNALS:
-      _previous[number] = signal.signal(number, _record)
+      # nohup ignores SIGHUP, a shell SIGINT for what it runs in background.
+      if signal.getsignal(number) != signal.SIG_IGN:
+        _previous[number] = signal.signal(number, _record)
 
 
 def release() -> None:

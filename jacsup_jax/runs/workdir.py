@@ -38,7 +38,7 @@ class WorkDir:
 
   def __init__(self, path: str | os.PathLike[str], flag: str = '--workdir'):
     """Opens a directory, which may not exist yet; messages name the flag."""
-    self.path = files.expand_path(flag, path)
+    self.path = files.expand_path(flag, path).absolute()
     self._name = f'{flag}={path}'
     files.check_directory(self._name, self.path)
     if {*str(self.path), *str(self.path.resolve())} & {*_PATTERNS}:
@@ -103,7 +103,8 @@ class WorkDir:
         f'{self._name} already holds a run and --resume is false; accepted:'
         ' --resume, or another directory.'
       )
-    begun, asked = self.manifest['config'], _as_json(config)
+    begun = self.manifest['config']
+    asked = _without_new(_as_json(config), begun)
     differing = [
       f'--{name}={begun.get(name)} there, {asked.get(name)} now'
       for name in sorted({*begun, *asked})
@@ -132,6 +133,9 @@ class WorkDir:
     dataset = _as_json(dataset)
     if self.manifest is not None:
       found = self.manifest['dataset']
+      if 'options' in dataset:
+        own = _without_new(dataset['options'], found.get('options', {}))
+        dataset |= {'options': own}
       # Data may have moved.
       if found | {'data_dir': None} != dataset | {'data_dir': None}:
         raise errors.InputError(
@@ -230,6 +234,15 @@ def _check_entries(where, entries, kinds):
         f'{where} has {name!r} {files.describe(found)}; accepted: what this'
         f' version writes there, a {kind.__name__}.'
       )
+
+
+def _without_new(asked, begun):
+  """Leaves out switches that are off and newer than the run that has begun."""
+  return {
+    name: value
+    for name, value in asked.items()
+    if name in begun or value is not False
+  }
 
 
 def _as_json(value: Any) -> Any:

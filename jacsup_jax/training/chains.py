@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 import dataclasses
 import math
+import pathlib
 from typing import Any
 
 import jax
@@ -38,7 +39,7 @@ class ChainConfig(config.Options):
   batch_size: int = config.option(
     128, 'Examples per step, over all devices.', low=1
   )
-  teacher_workdir: str | None = config.option(
+  teacher_workdir: pathlib.Path | None = config.option(
     None,
     'A run whose finished first teacher the students grow from; by default it'
     ' is trained here. With --distributed all processes read it.',

@@ -9,6 +9,9 @@ import dataclasses
 import functools
 import json
 import math
+import os
+import subprocess
+import sys
 from typing import Any
 
 import chex
@@ -19,9 +22,17 @@ import numpy as np
 
 from jacsup_jax.core import codes
 from jacsup_jax.core import errors
+from jacsup_jax.data import files
 from jacsup_jax.training import loop
 
 _AXIS = 'devices'
+# What makes JAX find a device, by a part of its platform's name.
+_INSTALL = {
+  'cuda': "pip install -U 'jax[cuda12]' for an NVIDIA GPU",
+  'gpu': "pip install -U 'jax[cuda12]' for an NVIDIA GPU",
+  'tpu': "pip install -U 'jax[tpu]' on a TPU host",
+  'rocm': 'the ROCm plugins of docs.jax.dev for an AMD GPU',
+}
 # (state, constants, rows, bounds, shard=...) -> (state, metrics).
 StepsFn = Callable[..., tuple[Any, codes.Metrics]]
 
@@ -39,6 +50,56 @@ class CompiledSteps:
     """Takes all steps of the rows."""
     rows = self.place_rows(rows)
     return self.run(state, constants, rows, loop.make_bounds())
+
+
+def expand_cache_dir() -> None:
+  """Expands JAX_COMPILATION_CACHE_DIR; JAX would make a folder of the name ~.
+
+  InputError if it is an address.
+  """
+  path = files.expand_variable('JAX_COMPILATION_CACHE_DIR')
+  if path is not None:
+    jax.config.update('jax_compilation_cache_dir', str(path))
+
+
+def check_available() -> None:
+  """Raises InputError unless devices start that the environment asks for."""
+  names = ('JAX_PLATFORMS', 'JAX_PLATFORM_NAME')
+  asked = {name: os.environ[name] for name in names if os.environ.get(name)}
+  try:
+    if asked:
+      jax.devices()
+  # JAX has an assertion where no platform of several starts.
+  except (RuntimeError, AssertionError) as error:
+    given = ' '.join(f'{name}={value}' for name, value in asked.items())
+    wanted = ' '.join(asked.values()).lower()
+    install = next(
+      (f', or {how}' for name, how in _INSTALL.items() if name in wanted), ''
+    )
+    reason = errors.one_line(str(error)).partition(' (set JAX')[0][:160]
+    if 'list of known backends' in reason:  # Its name may be another one.
+      reason = ''
+    raise errors.InputError(
+      f'{given}: no such device starts{reason and f" ({reason})"}; this machine'
+      f' has {_list_platforms()}. Accepted: one of these, or'
+      f' {" and ".join(asked)} unset{install}.'
+    ) from error
+
+
+def _list_platforms():
+  """Lists the platforms that start; in another process, as JAX tries once."""
+  command = 'import jax; print(*{d.platform for d in jax.devices()})'
+  names = ('JAX_PLATFORMS', 'JAX_PLATFORM_NAME')
+  env = {k: v for k, v in os.environ.items() if k not in names}
+  try:
+    found = subprocess.run(
+        [sys.executable, '-c', command], env=env, capture_output=True,
+        text=True, timeout=60, check=True,
+    ).stdout.split()  # fmt: skip
+  except (OSError, subprocess.SubprocessError):
+    found = []
+  # Every JAX has the processor.
+  return ', '.join(sorted({*found, 'cpu'}))
 
 
 def connect(

@@ -1,5 +1,6 @@
 """One tiny run of each benchmark."""
 
+import importlib
 import subprocess
 import sys
 
@@ -90,3 +91,14 @@ def test_mistakes_are_one_line():
   )
   assert done.returncode == 2 and done.stderr.count('\n') == 1
   assert done.stderr.startswith('error: --against=torch with --what=jacobian')
+
+
+@pytest.mark.parametrize('names', [('input', 'input'), ('steps', 'bundle')])
+def test_one_process_may_run_several_benchmarks(monkeypatch, capsys, names):
+  monkeypatch.setattr(sys, 'argv', ['notebook'])
+  for name in names:
+    module = importlib.import_module(f'benchmarks.{name}')
+    with pytest.raises(SystemExit) as info:
+      timing.run(lambda name=name: f'table of {name}', module.define_flags)
+    assert not info.value.code
+  assert capsys.readouterr().out.endswith(f'table of {names[1]}\n')

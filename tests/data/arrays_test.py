@@ -53,6 +53,15 @@ def test_splits_are_the_rows_of_the_file(tmp_path):
   assert len(_load(path, 'validation')) == 1
 
 
+@pytest.mark.parametrize(('lowest', 'lines'), [(0, 0), (1, 1), (5, 1)])
+def test_labels_that_start_higher_are_said(tmp_path, lowest, lines):
+  said = []
+  path = _write(tmp_path, labels=_content()['labels'] + lowest)
+  data = _load(path, report=said.append)
+  assert data.labels.min() == lowest and len(said) == lines
+  assert all(f'start at {lowest}: ' in line for line in said)
+
+
 @pytest.mark.parametrize('named', [None, 10])
 def test_classes_are_counted_over_the_whole_file_or_named(tmp_path, named):
   # Class 3 is in the test split alone.

@@ -8,7 +8,9 @@ import tiny_sets
 
 from jacsup_jax.core import errors
 from jacsup_jax.data import drawn_faces
+from jacsup_jax.data import faces
 from jacsup_jax.data import images as image_files
+from jacsup_jax.data import prepared
 from jacsup_jax.data import registry
 
 
@@ -154,6 +156,43 @@ def test_bad_images(folder, root):
   np.testing.assert_array_equal(dataset.labels, tiny_faces.LABELS[rows])
   # What was prepared without them is not taken for the whole.
   _refuses('000004.png .*--skip_bad_images', folder)
+
+
+def test_missing_images(folder):
+  for name in ('000004.png', '000011.png'):
+    (folder / 'img_align_celeba' / name).unlink()
+  _refuses('lacks 2 of 12 .*--skip_missing_images', folder)
+  lines = []
+  dataset = _load(folder, skip_missing_images=True, report=lines.append)
+  line = 'Left out 2 pictures that are missing'
+  assert lines[0] == f"{line}: '000004.png', '000011.png'."
+  rows = [row for row in tiny_faces.TRAIN if row != 3]
+  np.testing.assert_array_equal(dataset.labels, tiny_faces.LABELS[rows])
+
+
+@pytest.mark.parametrize(
+  'error',
+  [
+    ImportError('No module named tensorflow'),
+    tfds.download.DownloadError('Quota exceeded'),
+    OSError(28, 'No space left on device'),
+  ],
+)
+def test_a_download_that_fails_names_a_folder_of_ones_own(
+  root, monkeypatch, error
+):
+  def refuse(*args, **kwargs):
+    raise error
+
+  monkeypatch.setattr(prepared.importlib, 'import_module', lambda name: None)
+  builder = tfds.builder_cls('celeb_a')
+  monkeypatch.setattr(builder, 'download_and_prepare', refuse)
+  message = 'celeb_a cannot be prepared .*--dataset=celeba_folder'
+  with pytest.raises(errors.InputError, match=message):
+    faces.load(
+      *('celeb_a', 'train', root, 64, None, True, (False, False), 0),
+      report=lambda line: None,
+    )
 
 
 def test_a_damaged_set_is_named(folder, root):

@@ -22,9 +22,42 @@ def test_home_is_expanded_and_what_is_no_path_here_refused(
   monkeypatch, tmp_path
 ):
   monkeypatch.setenv('HOME', str(tmp_path))
-  assert files.expand_path('--a', '~/x') == tmp_path / 'x'
-  for text in ('gs://a/b', 'file:///x', '', 'a\0b', '~no_such_user/x'):
+  monkeypatch.setenv('SCRATCH', '/scratch/me')
+  for text, path in {
+    '~/x': f'{tmp_path}/x',
+    '$HOME/~x': f'{tmp_path}/~x',
+    '${SCRATCH}/run 1': '/scratch/me/run 1',
+    'runs/a=1': 'runs/a=1',
+    'C:/x': 'C:/x',
+  }.items():
+    assert str(files.expand_path('--a', text)) == path
+  for text in (
+      'gs://a/b', 's3://a', 'file:///x', 'https://a/b.jpg', 'gs:/a', '',
+      'a\0b', '~no_such_user/x', '$NO_SUCH_VARIABLE/x', '${NO_SUCH}/x',
+  ):  # fmt: skip
     refuses('--workdir=.*accepted', files.expand_path, '--workdir', text)
+
+
+def test_names_with_a_dollar_or_a_tilde_that_exist_are_meant(
+  monkeypatch, tmp_path
+):
+  monkeypatch.chdir(tmp_path)
+  for name in ('$NO_SUCH_VARIABLE', '~no_such_user'):
+    (tmp_path / name).mkdir()
+    assert str(files.expand_path('--a', name)) == name
+
+
+def test_places_that_variables_name_are_expanded(monkeypatch, tmp_path):
+  monkeypatch.setenv('HOME', str(tmp_path))
+  monkeypatch.setenv('CACHE', '~/cache')
+  assert files.expand_variable('CACHE') == tmp_path / 'cache'
+  monkeypatch.setenv('CACHE', 'gs://bucket/cache')
+  refuses("CACHE='gs://bucket/cache' is on", files.expand_variable, 'CACHE')
+  for value in ('', None):
+    monkeypatch.setenv('CACHE', '') if value == '' else monkeypatch.delenv(
+      'CACHE'
+    )
+    assert files.expand_variable('CACHE') is None
 
 
 def test_json_objects_are_read(tmp_path):
@@ -94,6 +127,28 @@ def test_files_are_whole_or_as_before(tmp_path, monkeypatch):
   # As tensorstore words it.
   error = files.storage_error(path, ValueError("os_error_code='28'"))
   assert 'No space left on device' in str(error)
+
+
+def test_outputs_are_tried_and_named_by_their_format(tmp_path):
+  check = lambda path: files.check_output('--output', path, ('.png', '.svg'))
+  for name in ('a.png', 'new/folder/b.SVG'):
+    assert check(tmp_path / name) == tmp_path / name
+  (tmp_path / 'there.png').write_text('kept')
+  check(tmp_path / 'there.png')
+  (tmp_path / 'folder.png').mkdir()
+  os.mkfifo(tmp_path / 'pipe.png')
+  for name, message in {
+    'a.jpg': 'a.jpg ends in .jpg; accepted: .* .png, .svg',
+    'png': 'ends in nothing',
+    'folder.png': 'folder.png is a directory; accepted: a file',
+    'pipe.png': 'is a pipe or device',
+    'there.png/a.png': 'there.png is a file; accepted: a directory',
+    'a' * 300 + '.png': 'cannot be written .File name too long',
+  }.items():
+    refuses(message, check, tmp_path / name)
+  refuses('cannot be written', check, '/proc/a.png')
+  assert (tmp_path / 'there.png').read_text() == 'kept'
+  assert len(os.listdir(tmp_path)) == 3
 
 
 def test_directories_that_can_be_made_are_accepted(tmp_path):

@@ -1,7 +1,12 @@
 """Tests of jacsup_jax.data.mnist."""
 
+import bz2
 import gzip
+import hashlib
+import io
+import lzma
 import shutil
+import zipfile
 
 import numpy as np
 import pytest
@@ -14,6 +19,8 @@ from jacsup_jax.data import registry
 IMAGES = bytes.fromhex('00000803 00000002 00000002 00000003') + bytes(
   range(0, 240, 20)
 )
+LABELS = bytes.fromhex('00000801 00000002 07 03')
+NAME = 't10k-images-idx3-ubyte.gz'
 
 
 def _refuses(message, function, *args, **kwargs):
@@ -21,7 +28,7 @@ def _refuses(message, function, *args, **kwargs):
     function(*args, **kwargs)
 
 
-@pytest.mark.parametrize('pack', [bytes, gzip.compress])
+@pytest.mark.parametrize('pack', [bytes, gzip.compress, lzma.compress])
 def test_read_values(tmp_path, pack):
   path = tmp_path / 'images'
   path.write_bytes(pack(IMAGES))
@@ -58,17 +65,69 @@ def test_the_order_is_that_of_tfds(originals, prepared, tmp_path):
     np.testing.assert_array_equal(found.labels, expected.labels)
 
 
-def test_files_unpacked_or_packed_again_are_judged_by_their_content(tmp_path):
+def _zip(content, name='train-images-idx3-ubyte'):
+  file = io.BytesIO()
+  with zipfile.ZipFile(file, 'w') as archive:
+    archive.writestr(f'{name}/{name}', content)
+  return file.getvalue()
+
+
+# Name -> (a change of the name, how the content is packed).
+FORMS = {
+  'unpacked': (lambda stem: stem, bytes),
+  'of Kaggle, with a dot': (lambda stem: stem.replace('-idx', '.idx'), bytes),
+  'of Kaggle, in folders': (lambda stem: f'{stem}/{stem}', bytes),
+  'packed anew': (lambda stem: f'{stem}.gz', lambda x: gzip.compress(x, 1)),
+  'of another kind': (lambda stem: f'{stem}.bz2', lambda x: bz2.compress(x, 1)),
+  'zip': (lambda stem: f'{stem}.zip', _zip),
+}
+
+
+@pytest.mark.parametrize('form', FORMS)
+def test_files_are_judged_by_their_content_in_any_form(
+  tmp_path, monkeypatch, form
+):
+  rename, pack = FORMS[form]
+  contents = {}
+  for split in ('train', 'test'):
+    for name, content in zip(mnist.FILES[split], (IMAGES, LABELS)):
+      contents[name] = content
+      path = tmp_path / rename(name.removesuffix('.gz'))
+      path.parent.mkdir(exist_ok=True)
+      path.write_bytes(pack(content))
+  whole = b''.join(contents[name] for name in mnist.FILE_NAMES)
+  sha256 = hashlib.sha256(whole).hexdigest()[:32]
+  monkeypatch.setattr(mnist, '_UNPACKED_SHA256', {'mnist': sha256})
+  originals = mnist.find_originals(tmp_path)
+  mnist.check_originals('mnist', originals)
+  found, labels = mnist.read_split(originals, 'test', in_order_of_tfds=False)
+  np.testing.assert_array_equal(found[..., 0], mnist.read(originals[NAME]))
+  assert labels.tolist() == [7, 3]
+  path.write_bytes(pack(content[:-1] + b'\0'))
+  _refuses('not those of mnist', mnist.check_originals, 'mnist', originals)
+  path.unlink()
+  _refuses('lacks t10k-labels-idx1-ubyte.gz', mnist.find_originals, tmp_path)
+
+
+def test_the_unpacked_mnist_of_torchvision_is_accepted(tmp_path, monkeypatch):
+  # As `registry.load` finds it.
+  folder = tmp_path / 'MNIST' / 'raw'
+  folder.mkdir(parents=True)
   for name in mnist.FILE_NAMES:
     content = gzip.decompress((mnist.SOURCE_DIR / name).read_bytes())
-    if 'images' in name:
-      (tmp_path / name.removesuffix('.gz')).write_bytes(content)
-    else:
-      (tmp_path / name).write_bytes(gzip.compress(content, 1))
-  mnist.check_originals('mnist', mnist.find_originals(tmp_path))
-  (tmp_path / name).write_bytes(gzip.compress(content[:-1] + b'\0'))
-  originals = mnist.find_originals(tmp_path)
-  _refuses('not those of mnist', mnist.check_originals, 'mnist', originals)
+    (folder / name.removesuffix('.gz')).write_bytes(content)
+  data = registry.load('mnist', 'test', data_dir=tmp_path)
+  embedded = registry.load('mnist_embedded', 'test')
+  assert np.bincount(data.labels).tolist() == [
+    *np.bincount(embedded.labels).tolist()
+  ]
+  # What is known of another set is not that of kmnist.
+  originals = mnist.find_originals(folder)
+  _refuses('not those of kmnist', mnist.check_originals, 'kmnist', originals)
+  lines = []
+  monkeypatch.setattr(mnist, '_UNPACKED_SHA256', {})
+  mnist.check_originals('kmnist', originals, lines.append)
+  assert 'its content is not compared' in lines[0]
 
 
 def test_read_refuses(tmp_path):

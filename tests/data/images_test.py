@@ -2,10 +2,12 @@
 
 import io
 import struct
+import sys
 import zlib
 
 import numpy as np
 from PIL import Image
+from PIL import features
 import pytest
 import tiny_faces
 
@@ -27,6 +29,49 @@ def test_other_kinds_of_pictures_become_colour(mode):
   image = image_files.decode(file.getvalue(), 8, 'x')
   # Palettes and JPEG round.
   np.testing.assert_allclose(image, np.full((8, 8, 3), 50), atol=3)
+
+
+def _encode_photo(kind, image, **options):
+  """Encodes a photo as phones do; skips without the extra `photos`."""
+  if kind == 'HEIF':
+    pytest.importorskip('pillow_heif').register_heif_opener()
+  elif kind == 'AVIF' and not features.check('avif'):
+    pytest.skip('this Pillow has no AVIF')
+  file = io.BytesIO()
+  image.save(file, format=kind, **options)
+  return file.getvalue()
+
+
+@pytest.mark.parametrize(
+  ('kind', 'orientation'),
+  # Pillow's HEIF writes upright photos alone.
+  [('HEIF', 1), ('AVIF', 1), ('AVIF', 3), ('AVIF', 6), ('PNG', 6)],
+)
+def test_photos_of_phones_are_upright(kind, orientation):
+  image = np.zeros((32, 32, 3), np.uint8)
+  image[:16, :, 0] = 200  # The upper half is red.
+  exif = Image.Exif()
+  exif[0x0112] = orientation
+  content = _encode_photo(kind, Image.fromarray(image), exif=exif, quality=95)
+  found = image_files.decode(content, 32, 'x')
+  # Orientation 3 stands on its head, 6 lies on its left side.
+  expected = np.rot90(image, {1: 0, 3: 2, 6: 3}[orientation])
+  # Colours are stored at half the resolution.
+  np.testing.assert_allclose(found, expected, atol=60)
+
+
+@pytest.mark.parametrize(
+  ('brands', 'name'),
+  [(b'heic', 'HEIC'), (b'mif1\0\0\0\0heix', 'HEIC'), (b'avif', 'AVIF')],
+)
+def test_photos_without_their_extra_name_it(monkeypatch, brands, name):
+  monkeypatch.setitem(sys.modules, 'pillow_heif', None)
+  monkeypatch.setattr(image_files.features, 'check', lambda feature: False)
+  message = f'it is {name}, which needs pip install .*pillow'
+  with pytest.raises(image_files.BadImageError, match=message):
+    image_files.decode(b'\0\0\0\x18ftyp' + brands + bytes(99), 8, 'x')
+  with pytest.raises(image_files.BadImageError, match='it is none of JPEG'):
+    image_files.decode(b'\0\0\0\x18ftypqt  ' + bytes(99), 8, 'a film')
 
 
 @pytest.mark.filterwarnings('error::PIL.Image.DecompressionBombWarning')

@@ -1,11 +1,14 @@
 """The command line of the editor; models are not trained."""
 
+import re
+
 import numpy as np
 from PIL import Image
 import pytest
 import tiny_editors
 
 from jacsup_jax.data import drawn_faces
+from jacsup_jax.data import files
 from jacsup_jax.editor import alignment
 from jacsup_jax.editor import choices
 from jacsup_jax.editor import main
@@ -84,14 +87,52 @@ def test_a_sample_of_the_demo_model_and_its_export(invoke):
   args = '--input=sample:3', '--keep_detail=1', '--output=o.png'
   assert invoke(*args)[::2] == (0, '')
   np.testing.assert_array_equal(read('o.png'), FACES[3])
-  assert invoke('--export=new/x') == (0, 'saved tiny faces in new/x\n', '')
-  assert model_files.read('new/x').units == OWN.units
+  path = 'new/x.safetensors'
+  assert invoke(f'--export={path}') == (0, f'saved tiny faces in {path}\n', '')
+  assert model_files.read(path).units == OWN.units
+
+
+def test_places_are_expanded(place, invoke, monkeypatch):
+  monkeypatch.setenv('HOME', str(place))
+  monkeypatch.setenv('PHOTOS', str(place / 'photos'))
+  status, out, _ = invoke(
+    '--workdir=~/model', '--input=$PHOTOS', '--output=~/edits'
+  )
+  assert status == 0 and f'saved 3 in {place}/edits' in out
+  assert sorted(path.name for path in place.iterdir()) == [
+    *('edits', 'face.png', 'model', 'photos')
+  ]
+
+
+@pytest.mark.parametrize(
+  ('flags', 'message'),
+  [
+    (('--export=x.pth',), '--export=x.pth ends in .pth; accepted: .*safeten'),
+    (('--export=photos',), '--export=photos ends in nothing'),
+    ((EDIT[0], '--output=face.png/o.png'), 'face.png is a file'),
+    ((EDIT[0], '--output=folder.png'), 'folder.png is a directory'),
+    ((EDIT[0], f'--output={"a" * 300}.png'), 'cannot be written'),
+    (('--input=photos', '--output=face.png/x'), 'is below the file'),
+    ((EDIT[0], '--output=gs://a/o.png'), 'is on another machine'),
+  ],
+)
+def test_outputs_are_tried_before_a_model_is_loaded(
+  place, invoke, monkeypatch, flags, message
+):
+  (place / 'folder.png').mkdir()
+  before = sorted(place.rglob('*'))
+  monkeypatch.setattr(choices, 'find', None)
+  status, _, err = invoke(*flags)
+  assert status == 2 and re.search(message, err) and err.count('\n') == 1
+  assert sorted(place.rglob('*')) == before
 
 
 def test_a_folder(place, invoke):
   args = '--input=photos', '--set=Bald:1', '--output=edits'
   status, out, err = invoke(*args)
-  assert (status, err) == (0, '') and 'saved 3 in edits: Bald +1' in out
+  left_out = "note: left out 1 of 4 in photos, which are no pictures: 'notes.t"
+  assert status == 0 and err.startswith(left_out)
+  assert 'saved 3 in edits: Bald +1' in out
   assert 'photos/a.webp -> edits/a.png\nphotos/b.png -> edits/b.png' in out
   for name, face in zip('ba', FACES):
     np.testing.assert_array_equal(
@@ -155,8 +196,11 @@ def test_mistakes(place, invoke, args, message, monkeypatch):
   assert sorted(place.rglob('*')) == before
 
 
-def test_an_output_that_cannot_be_written_is_one_line(place, invoke):
-  (place / 'o.png').mkdir()
+def test_an_output_that_cannot_be_written_is_one_line(
+  place, invoke, monkeypatch
+):
+  monkeypatch.setattr(files, 'check_output', lambda *unused_args: None)
+  (place / 'o.png').mkdir()  # After it was tried.
   status, _, err = invoke(*EDIT)
   assert status == 1 and err.count('\n') == 1 and 'o.png' in err
   assert not list(place.glob('.*'))

@@ -99,6 +99,22 @@ def test_an_aligned_square_is_resized_if_it_is_large_enough():
   assert not photos.read(content, DIGIT, 'a', lambda image: square)[1]
 
 
+def test_pictures_of_a_folder_are_listed_and_the_rest_is_named(
+  tmp_path, caplog
+):
+  names = ['a.JPG', 'b.jfif', 'c.HEIC', 'd.avif', 'e.hif']
+  others = ['IMG_1.MOV', 'IMG_1.AAE', 'notes.txt', '.DS_Store', 'f.dng']
+  for name in names + others:
+    (tmp_path / name).touch()
+  (tmp_path / 'more').mkdir()
+  found = photos.list_inputs(str(tmp_path), None, None, None)
+  assert [name for name, _ in found] == names
+  assert caplog.messages == [
+    f'left out 5 of 10 in {tmp_path}, which are no pictures:'
+    " 'IMG_1.AAE', 'IMG_1.MOV', 'f.dng', 'more', 'notes.txt'."
+  ]
+
+
 @pytest.mark.parametrize(
   ('content', 'message'),
   [

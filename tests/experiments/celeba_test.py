@@ -4,6 +4,7 @@ import json
 
 import jax
 import numpy as np
+from PIL import Image
 import pytest
 
 from experiments import celeba
@@ -38,6 +39,32 @@ def test_a_run_has_its_rows_metrics_and_figures(celeba_run):
   assert stage['parent_sha256'] == rows[0]['sha256']
   figures = {path.stem for path in (celeba_run / 'figures').iterdir()}
   assert figures >= {'figure_4', 'figure_5_student', 'figure_8'}
+
+
+@pytest.mark.slow  # A minute: faces of another number of attributes.
+def test_own_faces_with_a_list_of_their_attributes(
+  face_flags, root, invoke, tmp_path
+):
+  generator = np.random.default_rng(0)
+  for row in range(24):
+    size = (*generator.integers(16, 40, 2), 3)
+    pixels = generator.integers(0, 256, size, np.uint8)
+    Image.fromarray(pixels).save(tmp_path / f'IMG {row}.JPG')
+  rows = [f'IMG {row}.JPG;{("no", "yes")[row % 2]}' for row in range(24)]
+  (tmp_path / 'hats.csv').write_text('\n'.join(['photo;wears a hat', *rows]))
+  status, _, err = invoke(
+      celeba.main, celeba.Config(), *face_flags, f'--data_dir={tmp_path}',
+      f'--judge_workdir={tmp_path / "judges"}', f'--workdir={tmp_path / "run"}',
+  )  # fmt: skip
+  assert status == 0, err
+  run = run_lib.Run.open(tmp_path / 'run')
+  assert run.factor_names == ['wears a hat']
+  assert [row['stage'] for row in run.rows] == [
+    'teacher',
+    'student_d8',
+    'random',
+  ]
+  assert len(run.load_data('train')) == 20
 
 
 def test_a_run_is_opened_with_nothing_of_its_experiment(celeba_run):

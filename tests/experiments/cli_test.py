@@ -2,18 +2,24 @@
 
 import dataclasses
 import io
-import os
 import pathlib
+import re
+import subprocess
 import sys
 from typing import Literal
 
+from absl import flags
 import pytest
 
 from experiments import ablation
 from experiments import celeba
 from experiments import cli
+from experiments import convert
+from experiments import evaluate
+from experiments import figures
 from experiments import judge
 from experiments import mnist
+from experiments import own_model
 from experiments import progress
 from experiments import reproduce
 from experiments import svhn
@@ -31,6 +37,10 @@ BINARIES = {
     'ablation': (ablation.main, ablation.make_default),
     'reproduce': (reproduce.main, reproduce.Config()),
     'judge': (judge.main, judge.Config()),
+    'evaluate': (evaluate.main, evaluate.Config()),
+    'figures': (figures.main, figures.FiguresConfig()),
+    'convert': (convert.main, convert.Config()),
+    'own_model': (own_model.main, own_model.Config()),
 }  # fmt: skip
 
 
@@ -64,6 +74,36 @@ def test_flags_are_read_into_the_dataclasses(monkeypatch):
       cli.RunConfig(workdir=pathlib.Path('/home/x/y')),
   )  # fmt: skip
   assert cli.parse(Config(), ['--sizes=']).inner.sizes == ()
+
+
+@pytest.mark.parametrize('name', BINARIES)
+def test_every_flag_that_names_a_place_is_expanded(monkeypatch, name):
+  monkeypatch.setenv('HOME', '/home/x')
+  monkeypatch.setenv('SCRATCH', '/scratch')
+  default = BINARIES[name][1]
+  default = default([]) if callable(default) else default
+  fields = {field.name for field, *_ in cli._list_fields(default)}
+  places = [x for x in fields if re.search('dir$|input|output|_cache$', x)]
+  assert places
+  for place in places:
+    for value, expected in (('~/a', '/home/x/a'), ('$SCRATCH/a', '/scratch/a')):
+      found = {
+        field.name: value
+        for field, _, value, _ in cli._list_fields(
+          cli.parse(default, [f'--{place}={value}'])
+        )
+      }[place]
+      assert str(found[0] if isinstance(found, tuple) else found) == expected
+    with pytest.raises(errors.InputError, match=f'--{place}=.s3://'):
+      cli.parse(default, [f'--{place}=s3://bucket/a'])
+
+
+def test_flags_are_defined_for_one_call():
+  # A notebook's process runs several binaries, and has flags of its own.
+  before = {*flags.FLAGS}
+  for name in ('mnist', 'mnist', 'svhn'):
+    cli.parse(BINARIES[name][1], ['--seed=3'])
+  assert {*flags.FLAGS} == before
 
 
 def test_values_that_decide_the_result_are_recorded_by_name():
@@ -122,6 +162,9 @@ def test_every_flagfile_can_be_read_and_says_what_to_expect(path):
         ('mnist --distributed --coordinator=x:1 --process_count=2'
          ' --process_id=2', '0 to 1'),
         ('mnist --workdir=gs://bucket/run', 'gs://bucket/run'),
+        ('mnist --judge_workdir=s3://bucket/j', 's3://bucket/j'),
+        ('celeba --dataset=celeba_folder --data_dir=gs://b/f', 'gs://b/f'),
+        ('figures --workdir=hdfs://a/run', 'hdfs://a/run'),
         ('mnist --workdir=~nobody-here/x', '~nobody-here/x'),
         ('mnist --workdir=/proc/x', '--workdir=/proc/x'),
         ('mnist --workdir=a[1]', 'checkpoints'),
@@ -184,16 +227,6 @@ def test_an_expected_error_is_one_line_and_a_status(
   assert err.count('\n') == 1 and line in err
 
 
-def test_a_full_log_silences_what_follows_and_ends_nothing():
-  with open('/dev/full', 'w', encoding='utf-8') as full:
-    progress.say('lost', full)
-    progress.say('lost too', full)
-  reader, writer = os.pipe()
-  os.close(reader)
-  with os.fdopen(writer, 'w') as pipe:
-    progress.say('nobody reads this', pipe)
-
-
 def _record(epoch, **values):
   return {'epoch': epoch, 'loss': 0.25, 'images_per_second': 1000.4,
           'seconds': 30.0, **values}  # fmt: skip
@@ -209,6 +242,62 @@ def test_a_line_per_epoch_estimates_the_time_left(capsys):
     'd1 2/4 loss=0.2500 eval_mse=0.2000 1000 images/s, about 60 s left',
     'd1 4/4 loss=0.2500 1000 images/s',
   ]
+
+
+@pytest.mark.parametrize(
+  ('lost', 'draw'), [('stdout', False), ('stderr', True), ('stdout', None)]
+)
+def test_progress_that_cannot_be_shown_is_noted_once(monkeypatch, lost, draw):
+  other = 'stdout' if lost == 'stderr' else 'stderr'
+  left = io.StringIO()
+  monkeypatch.setattr(sys, other, left)
+  with open('/dev/full', 'w', encoding='utf-8') as full:
+    monkeypatch.setattr(sys, lost, full)
+    with progress.Progress([STAGE], draw) as shown:
+      for epoch in (1, 2, 3):
+        shown.report(STAGE, _record(epoch))
+    monkeypatch.undo()
+  note = f'note: {lost} is lost (No space left on device); the run continues.'
+  assert left.getvalue().count(note) == 1
+
+
+def test_progress_without_stderr_shows_nothing(monkeypatch):
+  monkeypatch.setattr(sys, 'stderr', None)
+  with progress.Progress([STAGE]) as shown:
+    shown.report(STAGE, _record(1))
+
+
+@pytest.mark.parametrize(
+  ('command', 'lost'),
+  [
+    ('help', '| head -1'),
+    ('work', '| true'),
+    ('work', '>/dev/full'),
+    ('mistake', '>&-'),
+    ('mistake', '2>/dev/full'),
+  ],
+)
+def test_a_short_command_ends_quietly_when_its_reader_leaves(command, lost):
+  program = f"""
+import sys
+from experiments import cli, progress
+from jacsup_jax.core import errors
+def main(config):
+  if '{command}' == 'mistake':
+    raise errors.InputError('it is bad.')
+  for _ in range(1000):
+    progress.say('line ' * 20)
+sys.argv = ['x'] + ['--help'] * ('{command}' == 'help')
+cli.run(main, cli.RunConfig())
+"""
+  script = f'set -o pipefail; "$0" -c "$1" {lost}'
+  done = subprocess.run(
+      ['bash', '-c', script, sys.executable, program], cwd=FLAGFILES.parents[1],
+      capture_output=True, text=True, check=False,
+  )  # fmt: skip
+  assert done.returncode == (2 if command == 'mistake' else 0), done.stderr
+  is_shown = command == 'mistake' and '2>' not in lost
+  assert done.stderr == ('error: it is bad.\n' if is_shown else '')
 
 
 def test_a_stage_has_one_bar(monkeypatch):

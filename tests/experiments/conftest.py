@@ -70,22 +70,24 @@ def digits(root):
 
 @pytest.fixture(scope='session')
 def faces(root):
-  """A folder of 24 faces in CelebA's layout."""
+  """A folder of 24 faces as Kaggle has CelebA."""
   generator = np.random.default_rng(0)
   folder = root / 'faces'
-  (folder / 'img_align_celeba').mkdir(parents=True)
-  names = [f'{i:06}.png' for i in range(1, 25)]
+  images = folder / 'img_align_celeba' / 'img_align_celeba'
+  images.mkdir(parents=True)
+  names = [f'{i:06}.jpg' for i in range(1, 25)]
   for name in names:
     pixels = generator.integers(0, 256, (20, 16, 3), np.uint8)
-    Image.fromarray(pixels).save(folder / 'img_align_celeba' / name)
-  lines = [str(len(names)), ' '.join(ATTRIBUTES)]
+    Image.fromarray(pixels).save(images / name)
+  lines = [','.join(('image_id', *ATTRIBUTES))]
   for name in names:
     values = generator.choice(['-1', '1'], len(ATTRIBUTES))
-    lines.append(f'{name} {" ".join(values)}')
-  (folder / 'list_attr_celeba.txt').write_text('\n'.join(lines) + '\n')
+    lines.append(f'{name},{",".join(values)}')
+  (folder / 'list_attr_celeba.csv').write_text('\r\n'.join(lines) + '\r\n')
   partitions = [0] * 8 + [1] * 8 + [2] * 8
-  (folder / 'list_eval_partition.txt').write_text(
-    ''.join(f'{name} {part}\n' for name, part in zip(names, partitions))
+  lines = [f'{name},{part}' for name, part in zip(names, partitions)]
+  (folder / 'list_eval_partition.csv').write_text(
+    '\r\n'.join(['image_id,partition', *lines, ''])
   )
   return folder
 

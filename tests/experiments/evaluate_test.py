@@ -113,12 +113,11 @@ def test_other_faces_may_have_a_test_split_alone(
   folder = root / 'test_alone'
   images = folder / 'img_align_celeba'
   images.mkdir(parents=True)
-  _, names, *lines = (faces / 'list_attr_celeba.txt').read_text().split('\n')
-  text = '\n'.join(['8', names, *lines[:8], ''])
-  (folder / 'list_attr_celeba.txt').write_text(text)
-  chosen = [line.split()[0] for line in lines[:8]]
+  lines = (faces / 'list_attr_celeba.csv').read_text().splitlines()[:9]
+  (folder / 'list_attr_celeba.csv').write_text('\n'.join(lines))
+  chosen = [line.split(',')[0] for line in lines[1:]]
   for name in chosen:
-    (images / name).symlink_to(faces / 'img_align_celeba' / name)
+    (images / name).symlink_to(faces / images.name / images.name / name)
   split = ''.join(f'{name} 2\n' for name in chosen)
   (folder / 'list_eval_partition.txt').write_text(split)
   args = (f'--data_dir={folder}', f'--judge_workdir={root / "face_judge"}')

@@ -1,7 +1,9 @@
 """Tests of experiments.reproduce, paper_tables and paper_numbers."""
 
 import json
+import os
 import pathlib
+import signal
 
 import pytest
 
@@ -10,6 +12,7 @@ from experiments import paper_tables
 from experiments import progress
 from experiments import reproduce
 from jacsup_jax.core import errors
+from jacsup_jax.runs import signals
 
 ROOT = pathlib.Path(__file__).parents[2]
 TABLE = paper_numbers.TABLE_4
@@ -139,6 +142,26 @@ def test_a_command_that_fails_ends_this_one(monkeypatch):
   with pytest.raises(SystemExit) as info:
     reproduce.run_command(('-c', 'import sys; sys.exit(2)'))
   assert info.value.code == 2 and 'ended with status 2' in said[-1]
+
+
+@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_reaches_the_run(monkeypatch, tmp_path, number):
+  # It says that it has begun, and is asked to end.
+  program = (
+    'import os, pathlib, signal, sys, time\n'
+    'def end(number, frame):\n'
+    '  pathlib.Path(sys.argv[1]).write_text(str(number))\n'
+    '  sys.exit()\n'
+    f'signal.signal({int(number)}, end)\n'
+    f'os.kill({os.getpid()}, {int(number)})\n'
+    'time.sleep(60)'
+  )
+  monkeypatch.setattr(progress, 'say', lambda *unused_args: None)
+  with pytest.raises(signals.Interrupted) as info:
+    reproduce.run_command(('-c', program, str(tmp_path / 'end')))
+  assert info.value.exit_status == 128 + number
+  assert (tmp_path / 'end').read_text() == str(int(number))
+  assert signals.received() is None
 
 
 def test_rows_of_several_runs(tmp_path):

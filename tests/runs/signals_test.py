@@ -11,8 +11,8 @@ import pytest
 from jacsup_jax.runs import signals
 
 
-def test_a_signal_is_recorded_and_handlers_are_restored():
-  number = signal.SIGINT
+@pytest.mark.parametrize('number', signals.SIGNALS)
+def test_a_signal_is_recorded_and_handlers_are_restored(number):
   before = [signal.getsignal(n) for n in signals.SIGNALS]
   signals.record()
   os.kill(os.getpid(), number)
@@ -22,6 +22,19 @@ def test_a_signal_is_recorded_and_handlers_are_restored():
   signals.release()
   assert signals.received() is None
   assert [signal.getsignal(n) for n in signals.SIGNALS] == before
+
+
+@pytest.mark.parametrize('number', [signal.SIGHUP, signal.SIGINT])
+def test_a_signal_that_is_ignored_stays_so(number):
+  before = signal.signal(number, signal.SIG_IGN)  # As nohup does.
+  try:
+    signals.record()
+    os.kill(os.getpid(), number)
+    assert signals.received() is None
+    signals.release()
+    assert signal.getsignal(number) == signal.SIG_IGN
+  finally:
+    signal.signal(number, before)
 
 
 def test_a_signal_is_raised_where_it_may_be_also_if_it_came_before():

@@ -54,6 +54,18 @@ def test_same_flags_may_resume(tmp_path, monkeypatch):
   assert workdirs.WorkDir('~').manifest == again.manifest
 
 
+def test_a_run_of_before_a_switch_may_resume_without_it(tmp_path):
+  options = {'image_size': 64, 'skip_bad_images': False}
+  _begun(tmp_path, DATASET | {'options': options})
+  again = workdirs.WorkDir(tmp_path)
+  new = DATASET | {'options': {**options, 'skip_more': False}}
+  again.check({**CONFIG, 'skip_more': False})
+  again.begin('mnist', CONFIG, new)
+  _refuses('--skip_more=None there', again.check, {**CONFIG, 'skip_more': True})
+  new['options'] |= {'skip_more': True}
+  _refuses('skip_more', again.begin, 'mnist', CONFIG, new)
+
+
 def test_check_lists_other_flags_and_writes_nothing(tmp_path):
   workdirs.WorkDir(tmp_path / 'new').check(CONFIG, resume=False)
   assert not (tmp_path / 'new').exists()

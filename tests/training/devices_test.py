@@ -6,9 +6,11 @@ import socket
 import subprocess
 import sys
 
+import jax
 import numpy as np
 import pytest
 
+from jacsup_jax.core import errors
 from jacsup_jax.training import devices
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -19,6 +21,44 @@ MORE = (
   *('face_teacher', 'face_student', 'face_fed', 'fader', 'cvae', 'icgan'),
   *('attgan', 'stargan'),
 )
+
+
+@pytest.mark.parametrize(
+  ('platform', 'error', 'install'),
+  [
+    ('cuda', AssertionError(), "'jax[cuda12]'"),
+    ('tpu', RuntimeError('no libtpu.so (set JAX_PLATFORMS=)'), "'jax[tpu]'"),
+    ('nonsense', RuntimeError('x'), ' unset.'),
+  ],
+)
+def test_a_device_that_is_missing_is_one_line_that_says_what_there_is(
+  monkeypatch, platform, error, install
+):
+  def refuse():
+    raise error
+
+  monkeypatch.setenv('JAX_PLATFORMS', platform)
+  monkeypatch.setattr(jax, 'devices', refuse)
+  with pytest.raises(errors.InputError) as info:
+    devices.check_available()
+  line = str(info.value)
+  assert line.startswith(f'JAX_PLATFORMS={platform}: no such device starts')
+  assert 'this machine has cpu' in line and install in line
+  # What is not asked for is left to JAX.
+  monkeypatch.delenv('JAX_PLATFORMS')
+  devices.check_available()
+
+
+def test_the_place_of_compiled_programs_is_expanded(monkeypatch):
+  found = []
+  monkeypatch.setattr(jax.config, 'update', lambda *pair: found.append(pair))
+  monkeypatch.setenv('HOME', '/home/x')
+  monkeypatch.setenv('JAX_COMPILATION_CACHE_DIR', '~/cache')
+  devices.expand_cache_dir()
+  assert found == [('jax_compilation_cache_dir', '/home/x/cache')]
+  monkeypatch.setenv('JAX_COMPILATION_CACHE_DIR', 's3://bucket/cache')
+  with pytest.raises(errors.InputError, match='JAX_COMPILATION_CACHE_DIR=.s3:'):
+    devices.expand_cache_dir()
 
 
 def _start(num_devices, *args):
