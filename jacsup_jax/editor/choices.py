@@ -58,7 +58,7 @@ def find(
   elif stage is not None:
     raise errors.InputError(f'--stage={stage}; accepted: with --workdir=RUN.')
   if runs_dir is not None:
-    root = pathlib.Path(runs_dir).expanduser()
+    root = files.expand_path('--runs_dir', runs_dir)
     if not root.is_dir():
       raise errors.InputError(
         f'--runs_dir={runs_dir} is not a folder; accepted: a folder of runs.'
@@ -72,7 +72,7 @@ def find(
 
 def _find_in(workdir, stage, data_dir):
   """Lists the models of --workdir."""
-  path = pathlib.Path(workdir).expanduser()
+  path = files.expand_path('--workdir', workdir)
   if not files.exists(path):
     raise errors.InputError(
       f'--workdir={workdir} does not exist; accepted: a run, a folder of'

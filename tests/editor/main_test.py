@@ -143,7 +143,7 @@ def test_align(place, invoke, monkeypatch):
         ((*EDIT, '--keep_detail=x'), "invalid float value: 'x'; accepted"),
         (('--serve', *EDIT), '--serve with --input'),
         ((*EDIT, '--runs_dir=photos'), '--runs_dir with --input'),
-        (('--runs_dir=photos',), '--runs_dir=photos holds no run'),
+        (('--runs_dir=photos',), 'photos holds no run'),
         (('--runs_dir=face.png',), 'is not a folder; accepted'),
         (('--trusted_host=a b',), '--trusted_host'),
         (('--stage=teacher',), 'with --workdir=RUN'),
