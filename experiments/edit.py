@@ -1,8 +1,8 @@
 """Edits photos with a trained model, in a web page or on the command line.
 
   python -m experiments.edit
-  python -m experiments.edit --workdir=runs/celeba_quick
-  python -m experiments.edit --input=photo.jpg --set=Smiling:+2 --output=out.png
+  python -m experiments.edit --runs_dir=runs
+  python -m experiments.edit --input=a.jpg --set=Eyeglasses:+2 --output=b.png
 
 The installed package has the same command as `jacsup-edit`.
 """

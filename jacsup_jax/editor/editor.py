@@ -16,8 +16,13 @@ import numpy as np
 
 from jacsup_jax.core import codes
 from jacsup_jax.core import errors
+from jacsup_jax.editor import profiles
 from jacsup_jax.evaluation import unit_scales
 from jacsup_jax.models import model as models
+
+# Detail fades where an edit changes a picture, of a range of 1, by about this
+# much; so seen on pictures that are reduced to this many pixels a side.
+_FADING, _COARSE = 0.14, 24
 
 
 class Encoded(NamedTuple):
@@ -36,6 +41,7 @@ class Editor:
   # In the order of the code, factors first; nuisance only of a flat code.
   units: tuple[unit_scales.Unit, ...]
   title: str = ''  # the run and the stage, for display
+  profile: profiles.Profile = profiles.Profile()
 
   @property
   def image_shape(self) -> tuple[int, int, int]:
@@ -64,7 +70,8 @@ class Editor:
 
     Equation (7) of Lezama (2019) in deviations: a factor y becomes
     y + strength * deviation, of `[U]` strengths. `keep_detail` in [0, 1] is the
-    share of (image - reconstruction) to add.
+    share of (image - reconstruction) to add; less of it where the edit changes
+    the picture, so that glasses taken off do not come back as detail.
     """
     return self.edit_in_turn(encoded, strengths[None], keep_detail)[:, 0]
 
@@ -96,6 +103,8 @@ class Choice:
   title: str  # its name in the group, for display
   load: Callable[[], Editor]  # raises InputError
   open_samples: Callable[[Editor], Samples]  # to edit; raises InputError
+  # Id of the choice of the same size, without Jacobian supervision or with it.
+  counterpart: str = ''
 
 
 def move(code: codes.Code, steps: jax.Array) -> codes.Code:
@@ -124,13 +133,26 @@ def _encode(model, images):
 @jax.jit
 def _edit(model, encoded, steps, keep_detail):
   detail = keep_detail * (encoded.images - encoded.reconstructions)
+  low, high = model.image_range
 
   def decode(own):
     images = model.decode(move(encoded.code, own))
-    return _to_bytes(images + detail, model.image_range)
+    change = jnp.abs(images - encoded.reconstructions).mean(-1, keepdims=True)
+    fading = jnp.exp(-jnp.square(_blur(change) / ((high - low) * _FADING)))
+    return _to_bytes(images + fading * detail, model.image_range)
 
   # One setting at a time: large faces at all settings would not fit in memory.
   return jnp.swapaxes(jax.lax.map(decode, steps), 0, 1)
+
+
+def _blur(images):
+  """Blurs `[B, H, W, C]` so that no edges are seen in them."""
+  height, width = images.shape[1:3]
+  coarse = min(height, _COARSE), min(width, _COARSE)
+  small = jax.image.resize(
+    images, (len(images), *coarse, images.shape[-1]), 'linear'
+  )
+  return jax.image.resize(small, images.shape, 'linear')
 
 
 @functools.partial(jax.jit, static_argnums=1)

@@ -21,16 +21,16 @@ _DESCRIPTION = """
 Edit photos with a trained model.
 
 Without --input and --export, the editor is served as a web page: the demo
-model, or the models of --workdir. With --input, photos are edited here; with
---export, a model is written as one file.
+model, the models of --workdir, or those of --runs_dir and the demo. With
+--input, photos are edited here; with --export, a model is written as one file.
 """
 _EXAMPLES = """
 examples:
   jacsup-edit
-  jacsup-edit --workdir=runs/celeba_quick
-  jacsup-edit --input=photo.jpg --set=Smiling:+2 --output=edit.png
-  jacsup-edit --input=sample:3 --sweep=Smiling:-3:3:7 --output=strip.png
-  jacsup-edit --input=photos --grid=Smiling:-2:2:5,Bald:0:3:3 --output=edits
+  jacsup-edit --runs_dir=runs
+  jacsup-edit --input=photo.jpg --set=Eyeglasses:+2 --output=edit.png
+  jacsup-edit --input=sample:3 --sweep=Eyeglasses:-2:2:7 --output=strip.png
+  jacsup-edit --input=photos --grid=Eyeglasses:-2:2:5,Bangs:0:2:3 --output=edits
 """
 # For each group the help of each flag.
 _HELP = {
@@ -44,9 +44,14 @@ _HELP = {
   },
   'page': {
     'serve': 'Serve the page; the default without --input and --export.',
+    'runs_dir': 'A folder of runs: the page offers all of their models, and the'
+    ' demo.',
     'host': 'Address to listen on; by default only this machine can connect'
     ' (%(default)s).',
     'port': 'Port; if it is busy, the next free one is used (%(default)s).',
+    'trusted_host': "Name of a proxy's address, such as hub.example.org for a"
+    ' notebook at https://hub.example.org/user/me/proxy/8000/; several with'
+    ' commas.',
   },
   'edit': {
     'input': 'A photo, a folder of photos, or sample:N, image N of the test'
@@ -54,13 +59,13 @@ _HELP = {
     'output': 'Where the edit is written, .png, .jpg or .webp; for a folder of'
     ' photos a folder of .png files. Existing files are replaced.',
     'set': 'Strengths in standard deviations on the training data:'
-    ' Smiling:+2,Eyeglasses:-1. Factors of digits are y1, y2, ..., nuisance'
+    ' Eyeglasses:+2,Smiling:-1. Factors of digits are y1, y2, ..., nuisance'
     ' units z1, z2, ...',
-    'sweep': 'A strip of edits: Smiling:-3:3:7.',
+    'sweep': 'A strip of edits: Eyeglasses:-2:2:7.',
     'grid': 'A grid of edits, the first unit from left to right, the second'
-    ' upwards: Smiling:-3:3:5,Male:-3:3:5.',
+    ' upwards: Eyeglasses:-2:2:5,Bangs:-2:2:5.',
     'keep_detail': 'Share of the detail that the reconstruction lacks to add'
-    ' back, from 0 to 1 (%(default)s).',
+    ' back where an edit leaves the photo alone, from 0 to 1 (%(default)s).',
     'align': 'Place the face as in CelebA; needs pip install'
     " 'jacsup_jax[align]'. Without a face, and by default, the centre square is"
     ' taken.',
@@ -75,7 +80,7 @@ _OPTIONS = {
   'keep_detail': {'type': float, 'default': 0.0},
   'align': {'action': 'store_true'},
 }
-_PLACES = ('workdir', 'data_dir', 'input', 'output', 'export')
+_PLACES = ('workdir', 'runs_dir', 'data_dir', 'input', 'output', 'export')
 
 
 class _Parser(argparse.ArgumentParser):
@@ -143,6 +148,10 @@ def _parse(argv):
     raise errors.InputError(
       f'--serve with --{edits[0]}; accepted: one of them.'
     )
+  if edits and args.runs_dir is not None:
+    raise errors.InputError(
+      f'--runs_dir with --{edits[0]}; accepted: --workdir=RUN.'
+    )
   if edits:
     _check_edit(args)
   args.serve = not edits
@@ -183,12 +192,16 @@ def _check_edit(args):
 
 def _serve(args):
   # aiohttp takes a while to import, and edits do not need it.
+  from jacsup_jax.editor import guards
   from jacsup_jax.editor import server
   from jacsup_jax.editor import service
 
-  choices = choices_lib.find(args.workdir, args.stage, args.data_dir)
+  trusted_hosts = guards.parse_hosts(args.trusted_host)
+  choices = choices_lib.find(
+    args.workdir, args.stage, args.data_dir, args.runs_dir
+  )
   own = service.Service(choices, align=alignment.find_aligner())
-  server.serve(own, args.host, args.port, files.say)
+  server.serve(own, args.host, args.port, files.say, trusted_hosts)
 
 
 def _edit_or_export(args):

@@ -1,7 +1,8 @@
-"""Store an editor in one safetensors file: model, weights and units.
+"""Store an editor in one safetensors file: model, weights, units, profile.
 
 Tensors have names such as `params/encoder/conv_0/kernel`; the header describes
-module and units as JSON. Nothing in such a file can be executed.
+the rest as JSON, see `unit_scales.Unit` and `profiles.Profile`. The profile may
+be missing. Nothing in such a file can be executed.
 """
 
 import dataclasses
@@ -18,6 +19,7 @@ from safetensors import numpy as safetensors_numpy
 from jacsup_jax.core import errors
 from jacsup_jax.data import files
 from jacsup_jax.editor import editor
+from jacsup_jax.editor import profiles
 from jacsup_jax.evaluation import unit_scales
 from jacsup_jax.models import autoencoders
 from jacsup_jax.models import model as models
@@ -32,6 +34,7 @@ def write(path: str | os.PathLike[str], own: editor.Editor) -> None:
     'title': own.title,
     'model': models.describe_module(own.model.module),
     'units': list(map(dataclasses.asdict, own.units)),
+    'profile': dataclasses.asdict(own.profile),
   }
   flat = traverse_util.flatten_dict(
     jax.device_get(own.model.variables), sep='/'
@@ -80,7 +83,8 @@ def read(path: str | os.PathLike[str]) -> editor.Editor:
   model = models.Model(
     module, variables['params'], variables.get('batch_stats', {})
   )
-  return editor.Editor(model, units, str(entry.get('title')))
+  profile = profiles.from_json(path, entry.get('profile'))
+  return editor.Editor(model, units, str(entry.get('title')), profile)
 
 
 def _check_tensors(path, module, tensors):

@@ -5,18 +5,17 @@ only this machine can connect.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 import errno
-import ipaddress
 import logging
 import pathlib
 import socket
-from urllib import parse
 
 from aiohttp import web
 
 from jacsup_jax.core import errors
 from jacsup_jax.data import files
+from jacsup_jax.editor import guards
 from jacsup_jax.editor import photos
 from jacsup_jax.editor import service as service_lib
 
@@ -24,21 +23,15 @@ _log = logging.getLogger(__name__)
 _LARGEST_REQUEST = 64 * 2**10
 _OTHER_PORTS = 20
 _PAGE = pathlib.Path(__file__).with_name('page')
-_HEADERS = {
-  'Content-Security-Policy': (
-    "default-src 'self'; img-src 'self' blob: data:; object-src 'none';"
-    " base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-  ),
-  'X-Content-Type-Options': 'nosniff',
-  'Referrer-Policy': 'no-referrer',
-  'Cross-Origin-Resource-Policy': 'same-origin',
-  # Instead of aiohttp's, which names versions.
-  'Server': 'jacsup_jax',
-}
+# The first bytes of a file -> its type.
+_TYPES = {b'RIFF': 'image/webp', b'\x89PNG': 'image/png', b'GIF8': 'image/gif'}
 
 
 def make_app(
-  service: service_lib.Service, *, local_only: bool = True
+  service: service_lib.Service,
+  *,
+  local_only: bool = True,
+  trusted_hosts: Collection[str] = (),
 ) -> web.Application:
   """Makes the web application.
 
@@ -48,48 +41,67 @@ def make_app(
     GET  /api/models/MODEL                          loads and describes one
     GET  /api/models/MODEL/samples                  thumbnails
     POST /api/models/MODEL/photos[?align=1]         a file; `Service.add_photo`
+    POST /api/models/MODEL/drawings                 see `Service.add_drawing`
+    GET  /api/models/MODEL/photos/PHOTO             see `Service.describe_photo`
     GET  /api/models/MODEL/photos/PHOTO/original    also .../reconstruction
     POST /api/edit                                  see `Service.edit`
+    POST /api/tiles                                 see `Service.draw_tiles`
+    POST /api/export                                see `Service.export`
 
-  Pictures are lossless WebP. Refusals are answered by {error}, one line. With
-  `local_only`, requests are answered only under a name of this machine, so that
-  no foreign page can make a browser send them under its own name. The service
-  is closed with the application.
+  Pictures are lossless WebP, but for exports. Refusals are answered by {error},
+  one line. With `local_only`, requests are answered only under a name of this
+  machine, so that no foreign page can make a browser send them under its own
+  name; `trusted_hosts` are names of proxies, of which pages may also send
+  requests and frame the page. The service is closed with the application.
   """
   app = web.Application(
-    middlewares=[_answer_errors, _make_guard(local_only)],
+    middlewares=[_answer_errors, guards.make_guard(local_only, trusted_hosts)],
     client_max_size=_LARGEST_REQUEST,
   )
 
+  _add_routes(app.router, service)
+  app.on_response_prepare.append(guards.make_header_adder(trusted_hosts))
+  app.cleanup_ctx.append(lambda unused_app: _run_service(service))
+  return app
+
+
+def _add_routes(router, service):
+  async def read_photo(request):
+    return await request.clone(client_max_size=photos.MOST_BYTES).read()
+
   async def add_photo(request):
-    content = await request.clone(client_max_size=photos.MOST_BYTES).read()
+    content = await read_photo(request)
     align = request.query.get('align') == '1'
     return await service.add_photo(
       **request.match_info, content=content, align=align
     )
 
-  async def edit(request):
-    content = await request.read()
-    return await service.edit(files.parse_json('the request', content))
+  async def add_drawing(request):
+    content = await read_photo(request)
+    return await service.add_drawing(**request.match_info, content=content)
 
   async def get_page(unused_request):
     return web.FileResponse(_PAGE / 'index.html')
 
   with_names = lambda function: _answer(lambda own: function(**own.match_info))
   model = '/api/models/{model}'
-  photo = f'{model}/photos/{{photo}}/{{which}}'
-  add_get, add_post = app.router.add_get, app.router.add_post
+  photo = f'{model}/photos/{{photo}}'
+  add_get, add_post = router.add_get, router.add_post
   add_get('/', get_page)
-  app.router.add_static('/static', _PAGE)
+  router.add_static('/static', _PAGE)
   add_get('/api/models', with_names(service.list_models))
   add_get(model, with_names(service.describe))
   add_get(f'{model}/samples', with_names(service.draw_samples))
-  add_get(photo, with_names(service.draw_photo))
+  add_get(photo, with_names(service.describe_photo))
+  add_get(f'{photo}/{{which}}', with_names(service.draw_photo))
   add_post(f'{model}/photos', _answer(add_photo))
-  add_post('/api/edit', _answer(edit))
-  app.on_response_prepare.append(_add_headers)
-  app.cleanup_ctx.append(lambda unused_app: _run_service(service))
-  return app
+  add_post(f'{model}/drawings', _answer(add_drawing))
+  for name, function in (
+    ('edit', service.edit),
+    ('tiles', service.draw_tiles),
+    ('export', service.export),
+  ):
+    add_post(f'/api/{name}', _answer(_with_json(function)))
 
 
 async def _run_service(service):
@@ -105,17 +117,20 @@ def serve(
   host: str,
   port: int,
   announce: Callable[[str], None],
+  trusted_hosts: Collection[str] = (),
 ) -> None:
   """Serves the page until SIGINT or SIGTERM, and announces lines to the user.
 
-  Raises InputError as `listen` does.
+  `trusted_hosts` are those of `make_app`. Raises InputError as `listen` does.
   """
   with listen(host, port) as listening:
     name = f'[{host}]' if ':' in host else host
     own = listening.getsockname()[1]
     announce(f'the editor is at http://{name}:{own}/ (Ctrl-C stops it)')
     web.run_app(
-      make_app(service, local_only=is_local(host)),
+      make_app(
+        service, local_only=guards.is_local(host), trusted_hosts=trusted_hosts
+      ),
       sock=listening,
       shutdown_timeout=2.0,
       access_log=None,
@@ -129,7 +144,7 @@ def listen(host: str, port: int) -> socket.socket:
 
   Raises InputError if the host is not of this machine, or no port is free.
   """
-  if not is_local(host):
+  if not guards.is_local(host):
     _log.warning(
       '--host=%s: anybody on the network can edit; no password.', host
     )
@@ -151,16 +166,6 @@ def listen(host: str, port: int) -> socket.socket:
   ) from cause
 
 
-def is_local(host: str) -> bool:
-  """Checks whether a host name stands for this machine alone."""
-  if host.lower() == 'localhost':
-    return True
-  try:
-    return ipaddress.ip_address(host).is_loopback
-  except ValueError:
-    return False
-
-
 @web.middleware
 async def _answer_errors(request, handler):
   """Turns errors into a status and one line of JSON."""
@@ -180,31 +185,12 @@ async def _answer_errors(request, handler):
   return web.json_response({'error': line}, status=status)
 
 
-def _make_guard(local_only):
-  def is_own(headers):
-    try:
-      host = parse.urlsplit(f'//{headers.get("Host", "")}')
-      # A foreign page can send requests, though it cannot read the answers.
-      origin = parse.urlsplit(headers.get('Origin', f'//{host.netloc}'))
-    except ValueError:  # Brackets that are not an IPv6 address.
-      return False
-    is_named = not local_only or is_local(host.hostname or '')
-    return is_named and origin.netloc == host.netloc
+def _with_json(function):
+  async def handle(request):
+    content = await request.read()
+    return await function(files.parse_json('the request', content))
 
-  @web.middleware
-  async def guard(request, handler):
-    if not is_own(request.headers):
-      raise web.HTTPForbidden(reason='Requested by a foreign name or page')
-    return await handler(request)
-
-  return guard
-
-
-async def _add_headers(request, response):
-  response.headers.update(_HEADERS)
-  # The page's files are revalidated, so that all are of one version.
-  api = request.path.startswith('/api/')
-  response.headers['Cache-Control'] = 'no-store' if api else 'no-cache'
+  return handle
 
 
 def _answer(function):
@@ -213,7 +199,8 @@ def _answer(function):
   async def handle(request):
     found = await function(request)
     if isinstance(found, bytes):
-      return web.Response(body=found, content_type='image/webp')
+      kind = next(_TYPES[own] for own in _TYPES if found.startswith(own))
+      return web.Response(body=found, content_type=kind)
     return web.json_response(found)
 
   return handle

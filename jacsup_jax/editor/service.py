@@ -9,7 +9,6 @@ import collections
 from collections.abc import Mapping, Sequence
 from concurrent import futures
 import io
-import math
 import secrets
 import time
 from typing import Any, NamedTuple, NoReturn
@@ -19,52 +18,30 @@ from PIL import Image
 
 from jacsup_jax.core import errors
 from jacsup_jax.data import files
+from jacsup_jax.editor import descriptions
+from jacsup_jax.editor import drawings
 from jacsup_jax.editor import editor
+from jacsup_jax.editor import exports
 from jacsup_jax.editor import photos
 from jacsup_jax.editor import requests
-from jacsup_jax.evaluation import unit_scales
 from jacsup_jax.figures import pictures
 
 # Samples of a model that the page offers to start from.
 NUM_SAMPLES = 24
 _MOST_MODELS = 4
-# CelebA's attributes in the order in which the page shows them.
-_ATTRIBUTES = {
-    'Hair': (
-        'Bald', 'Bangs', 'Black_Hair', 'Blond_Hair', 'Brown_Hair', 'Gray_Hair',
-        'Receding_Hairline', 'Straight_Hair', 'Wavy_Hair',
-    ),
-    'Face shape': (
-        'Chubby', 'Double_Chin', 'High_Cheekbones', 'Oval_Face', 'Pale_Skin',
-        'Rosy_Cheeks',
-    ),
-    'Eyes and brows': (
-        'Arched_Eyebrows', 'Bags_Under_Eyes', 'Bushy_Eyebrows', 'Narrow_Eyes',
-    ),
-    'Nose and mouth': (
-        'Big_Lips', 'Big_Nose', 'Mouth_Slightly_Open', 'Pointy_Nose', 'Smiling',
-    ),
-    'Beard': (
-        '5_o_Clock_Shadow', 'Goatee', 'Mustache', 'No_Beard', 'Sideburns',
-    ),
-    'Accessories and make-up': (
-        'Eyeglasses', 'Heavy_Makeup', 'Wearing_Earrings', 'Wearing_Hat',
-        'Wearing_Lipstick', 'Wearing_Necklace', 'Wearing_Necktie',
-    ),
-    'Whole person': ('Attractive', 'Blurry', 'Male', 'Young'),
-}  # fmt: skip
-_GROUP_OF = {
-  name: group for group, names in _ATTRIBUTES.items() for name in names
-}
-# Sliders reach this many standard deviations at least, and at most.
-_LEAST_REACH, _MOST_REACH = 3.0, 6.0
 _THUMBNAIL = 64  # longest side, in pixels
-# `[H, W, C]` uint8, as prepared for the model, and encoded, B = 1.
-Photo = tuple[np.ndarray, editor.Encoded]
+_MOST_TILES = 256  # of one request; more would keep other users waiting
 
 
 class NotFoundError(LookupError):
   """There is no such model or photo; the message is one line."""
+
+
+class Photo(NamedTuple):
+  """A picture of a model that is edited."""
+
+  image: np.ndarray  # [H, W, C] uint8, as prepared for the model
+  encoded: editor.Encoded  # B = 1
 
 
 class Loaded(NamedTuple):
@@ -143,7 +120,12 @@ class Service:
     """Lists the models as JSON."""
     return {
       'models': [
-        {'id': own.id, 'group': own.group, 'title': own.title}
+        {
+          'id': own.id,
+          'group': own.group,
+          'title': own.title,
+          'counterpart': own.counterpart,
+        }
         for own in self._choices.values()
       ],
       'can_align': self._align is not None,
@@ -151,16 +133,14 @@ class Service:
     }
 
   async def describe(self, model: str) -> dict[str, Any]:
-    """Loads a model and describes its sliders, images and samples as JSON."""
+    """Loads a model and describes it and its samples as JSON."""
     loaded = await self._load(model)
     return {
       'id': model,
       'title': loaded.editor.title or self._choices[model].title,
-      'channels': loaded.editor.image_shape[-1],
       'samples': len(loaded.samples),
       'without_samples': loaded.without_samples,
-      'units': list(map(_describe_unit, loaded.editor.units)),
-      'groups': [*_ATTRIBUTES, 'Factors', 'Nuisance'],
+      **descriptions.describe_model(loaded.editor),
     }
 
   async def draw_samples(self, model: str) -> bytes:
@@ -180,14 +160,34 @@ class Service:
     image, is_aligned = await self._run(
       self._preparing, photos.read, content, shape, 'the photo', find_face
     )
-    photo_id = secrets.token_urlsafe(12)
-    await self._keep(loaded, model, photo_id, image)
+    photo_id = await self._add(loaded, model, image)
     return {'photo': photo_id, 'is_aligned': is_aligned}
+
+  async def add_drawing(self, model: str, content: bytes) -> dict[str, Any]:
+    """Stores a drawing, a picture of strokes; returns as JSON its id."""
+    loaded = await self._load(model)
+    shape = loaded.editor.image_shape
+    image = await self._run(self._preparing, drawings.read, content, shape)
+    return {'photo': await self._add(loaded, model, image)}
+
+  async def describe_photo(self, model: str, photo: str) -> dict[str, Any]:
+    """Describes as JSON where a photo is, and whether it is an unusual one.
+
+    `unlike` says how many times the usual error its reconstruction has, if that
+    is more than almost all of the training data have, else None.
+    """
+    own = (await self._load(model)).editor
+    _, encoded = await self._find(model, photo)
+    error = float(np.mean(np.square(encoded.images - encoded.reconstructions)))
+    return {
+      'positions': descriptions.describe_positions(own, encoded),
+      'unlike': own.profile.compare(error),
+    }
 
   async def draw_photo(self, model: str, photo: str, which: str) -> bytes:
     """Draws a photo by its id: its `original`, or its `reconstruction`."""
     loaded = await self._load(model)
-    image, encoded = await self._find(loaded, model, photo)
+    image, encoded = await self._find(model, photo)
     if which not in ('original', 'reconstruction'):
       raise NotFoundError(f'no picture {files.describe(which)} of a photo.')
     if which == 'reconstruction':
@@ -198,14 +198,71 @@ class Service:
 
   async def edit(self, request: Mapping[str, Any]) -> bytes:
     """Draws an edit of a `photo` of a `model`; see `requests.read_request`."""
+    own, encoded = await self._open(request)
+    strengths, detail = requests.read_request(request, own.units)
+    edit = lambda: own.edit(encoded, strengths, detail)[0]
+    return await self._run(self._computing, lambda: _encode(edit()))
+
+  async def draw_tiles(self, request: Mapping[str, Any]) -> bytes:
+    """Draws small edits at the settings of a `grid`, as one picture.
+
+    The grid is text as of --sweep or --grid.
+    """
+    own, encoded = await self._open(request)
+    strengths, detail = requests.read_request(request, own.units)
+    text = request.get('grid')
+    if not isinstance(text, str):
+      raise errors.InputError('grid: accepted: text such as Smiling:-3:3:7.')
+    tiles, _ = requests.parse_tiles(
+      own.units, strengths, text, 'grid', 2 if ',' in text else 1
+    )
+    rows, cols = tiles.shape[:2]
+    if rows * cols > _MOST_TILES:
+      raise errors.InputError(
+        f'grid has {rows * cols} tiles; accepted: at most {_MOST_TILES}.'
+      )
+    edits = await self._edit_in_turn(own, encoded, [*np.vstack(tiles)], detail)
+    return await self._run(self._preparing, _draw_thumbnails, edits, cols)
+
+  async def export(self, request: Mapping[str, Any]) -> bytes:
+    """Makes a file to keep, of `format` png or gif; see `exports`.
+
+    A gif goes from the strengths `start`, by default none, to those of the
+    edit.
+    """
+    own, encoded = await self._open(request)
+    last, detail = requests.read_request(request, own.units)
+    kind = request.get('format')
+    if kind == 'png':
+      [edit] = await self._edit_in_turn(own, encoded, [last], detail)
+      return await self._run(self._preparing, exports.to_png, edit)
+    if kind != 'gif':
+      raise errors.InputError(
+        f'the format is {files.describe(kind)}; accepted: png, gif.'
+      )
+    start = {'strengths': request.get('start', {})}
+    first, _ = requests.read_request(start, own.units)
+    if np.array_equal(first, last):
+      raise errors.InputError('nothing is moved; move a slider first.')
+    steps = [*exports.make_steps(first, last)]
+    edits = await self._edit_in_turn(own, encoded, steps, detail)
+    return await self._run(self._preparing, exports.to_gif, edits)
+
+  async def _edit_in_turn(self, own, encoded, settings, detail):
+    """Edits at several settings; sliders that move meanwhile go between."""
+    edits = []
+    for strengths in settings:
+      edit = lambda strengths=strengths: own.edit(encoded, strengths, detail)[0]
+      edits.append(await self._run(self._computing, edit))
+    return edits
+
+  async def _open(self, request):
+    """Finds the editor and the encoded photo that a request names."""
     model, photo_id = request.get('model'), request.get('photo')
     if not isinstance(model, str) or not isinstance(photo_id, str):
       raise errors.InputError('accepted: the ids of a model and a photo.')
-    loaded = await self._load(model)
-    strengths, detail = requests.read_request(request, loaded.editor.units)
-    _, encoded = await self._find(loaded, model, photo_id)
-    edit = lambda: loaded.editor.edit(encoded, strengths, detail)[0]
-    return await self._run(self._computing, lambda: _encode(edit()))
+    own = (await self._load(model)).editor
+    return own, (await self._find(model, photo_id)).encoded
 
   async def _load(self, model) -> Loaded:
     if model not in self._choices:
@@ -222,21 +279,33 @@ class Service:
       self._models.popitem(last=False)
     return self._models[model]
 
-  async def _find(self, loaded, model, photo_id) -> Photo:
+  async def _find(self, model, photo_id) -> Photo:
     photo = self.photos.get(model, photo_id)
     if photo is not None:
       return photo
+    loaded = await self._load(model)
     samples = {f'sample-{i}': own for i, own in enumerate(loaded.samples)}
-    if photo_id not in samples:
-      raise NotFoundError('the photo is no longer stored here; add it again.')
-    return await self._keep(loaded, model, photo_id, samples[photo_id])
+    image = samples.get(photo_id)
+    if image is None:
+      # Photos are added for one of two models that are compared.
+      other = self.photos.get(self._choices[model].counterpart, photo_id)
+      if other is None:
+        raise NotFoundError('the photo is no longer stored here; add it again.')
+      image = other.image
+    return await self._keep(loaded, model, photo_id, image)
+
+  async def _add(self, loaded, model, image):
+    photo_id = secrets.token_urlsafe(12)
+    await self._keep(loaded, model, photo_id, image)
+    return photo_id
 
   async def _keep(self, loaded, model, photo_id, image):
     encoded = await self._run(
       self._computing, loaded.editor.encode, image[None]
     )
-    self.photos.put(model, photo_id, (image, encoded))
-    return image, encoded
+    photo = Photo(image, encoded)
+    self.photos.put(model, photo_id, photo)
+    return photo
 
   async def _run(self, pool, function, *args):
     loop = asyncio.get_running_loop()
@@ -258,22 +327,6 @@ def _load(choice: editor.Choice) -> Loaded:
   return Loaded(own, samples, without)
 
 
-def _describe_unit(unit):
-  """Describes a slider as JSON; `reach` is 0 if the unit cannot be moved."""
-  reach = 0.0
-  if unit.deviation > 0:
-    # From one end of the training data to the other.
-    span = (unit.high - unit.low) / unit.deviation
-    reach = float(np.clip(math.ceil(span * 2) / 2, _LEAST_REACH, _MOST_REACH))
-  label, group = unit.name, _GROUP_OF.get(unit.name, 'Factors')
-  if unit.name in _GROUP_OF:
-    label = unit.name.replace('_o_Clock', " o'clock").replace('_', ' ')
-    label = label.capitalize()
-  if unit.kind == unit_scales.NUISANCE:
-    group = 'Nuisance'
-  return {'name': unit.name, 'label': label, 'group': group, 'reach': reach}
-
-
 def _encode(image):
   """Encodes `[H, W, C]` uint8, C of 1 or 3, as lossless WebP."""
   file = io.BytesIO()
@@ -284,12 +337,15 @@ def _encode(image):
   return file.getvalue()
 
 
-def _draw_thumbnails(images):
-  """Draws `[N, H, W, C]` uint8 side by side, small."""
-  height, width = images.shape[1:3]
+def _draw_thumbnails(images, cols=None):
+  """Draws N images `[H, W, C]` uint8, small, in rows of `cols`; None: one."""
+  height, width = images[0].shape[:2]
   factor = min(1.0, _THUMBNAIL / max(height, width))
   size = (round(width * factor), round(height * factor))
   resize = lambda own: own.resize(size, Image.Resampling.LANCZOS)
   small = [np.asarray(resize(pictures.to_picture(image))) for image in images]
-  row = np.concatenate(small, axis=1)
-  return _encode(row.reshape(*row.shape[:2], -1))
+  cols = cols or len(small)
+  tiles = np.stack(small).reshape(
+    -1, cols, *small[0].shape[:2], images[0].shape[-1]
+  )
+  return _encode(pictures.tile(tiles))

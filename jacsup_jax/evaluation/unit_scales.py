@@ -41,6 +41,11 @@ def measure(
   Images are `[M, H, W, C]` uint8, of the training data. Returns the factors,
   then the nuisance units `z1`, `z2`, ... if the code is flat.
   """
+  return describe(encode(model, images), factor_names)
+
+
+def encode(model: models.Model, images: np.ndarray) -> codes.Code:
+  """Encodes the first `NUM_IMAGES` of `[M, H, W, C]` uint8, in batches."""
   images = images[:NUM_IMAGES]
   found = []
   for start in range(0, len(images), _BATCH):
@@ -48,7 +53,11 @@ def measure(
     # Filled to one size, so that one program is compiled.
     code = _encode(model, np.resize(own, (_BATCH, *own.shape[1:])))
     found.append([np.asarray(x)[: len(own)] for x in code])
-  code = codes.Code(*map(np.concatenate, zip(*found)))
+  return codes.Code(*map(np.concatenate, zip(*found)))
+
+
+def describe(code: codes.Code, factor_names: Sequence[str]) -> tuple[Unit, ...]:
+  """Describes the units of the code of M images, as `measure` does."""
   units = _describe(code.factors, factor_names, FACTOR)
   if code.nuisance.ndim == 2:
     names = [f'z{i + 1}' for i in range(code.nuisance.shape[1])]

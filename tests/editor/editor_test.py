@@ -1,5 +1,7 @@
 """Editing with a linear model, and with small autoencoders."""
 
+import dataclasses
+
 from flax import linen as nn
 import jax
 import jax.numpy as jnp
@@ -117,6 +119,22 @@ def test_no_strength_gives_the_reconstruction_and_all_detail_the_image(make):
   np.testing.assert_array_equal(own.edit(encoded, zeros, 1.0), images)
   same = own.edit(encoded, zeros)
   np.testing.assert_array_equal(same, own.reconstruct(encoded))
+
+
+def test_detail_fades_where_an_edit_changes_the_picture():
+  own = _make()
+  # Reconstructions are 0.5; a strength of 1 adds 0.14 to the upper half.
+  column = np.zeros(SHAPE, np.float32)
+  column[: SHAPE[0] // 2] = 0.28
+  back = jnp.zeros((NUM_UNITS, PIXELS)).at[0].set(column.ravel())
+  params = {'into': jnp.zeros((PIXELS, NUM_UNITS)), 'back': back}
+  own = dataclasses.replace(own, model=models.Model(Linear(), params))
+  encoded = own.encode(np.full((1, *SHAPE), 178, np.uint8))
+  edit = own.edit(encoded, np.array([1.0, 0, 0]), 1.0)[0] / 255
+  detail = 178 / 255 - 0.5
+  upper = 0.5 + 0.14 + detail * np.exp(-1)
+  np.testing.assert_allclose(edit[: SHAPE[0] // 2], upper, atol=0.5 / 255)
+  np.testing.assert_allclose(edit[SHAPE[0] // 2 :], 178 / 255, atol=1e-6)
 
 
 @pytest.mark.parametrize('make', [_make, tiny_editors.make_faces])

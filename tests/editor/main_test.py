@@ -183,6 +183,11 @@ def test_align(place, invoke, monkeypatch):
         ((*EDIT, '--sweep=Bald:0:1:3', '--grid=Bald:0:1:3'), 'one of them'),
         ((*EDIT, '--keep_detail=x'), "invalid float value: 'x'; accepted"),
         (('--serve', *EDIT), '--serve with --input'),
+        ((*EDIT, '--runs_dir=photos'), '--runs_dir with --input'),
+        (('--runs_dir=photos',), 'photos holds no run'),
+        (('--runs_dir=face.png',), 'is not a folder; accepted'),
+        (('--trusted_host=a b',), '--trusted_host'),
+        (('--stage=teacher',), 'with --workdir=RUN'),
         ((EDIT[0], '--output=o.webp', '--sweep=Bald:0:1:9'), '99 a side'),
     ],
 )  # fmt: skip

@@ -10,6 +10,7 @@ import tiny_editors
 
 from jacsup_jax.core import errors
 from jacsup_jax.editor import model_files
+from jacsup_jax.editor import profiles
 from jacsup_jax.models import classifiers
 from jacsup_jax.models import model as models
 
@@ -28,16 +29,27 @@ def content(tmp_path_factory):
   return whole, safetensors_numpy.load(whole), json.loads(entry)
 
 
-@pytest.mark.parametrize('name', ['digits', 'faces'])
+@pytest.mark.parametrize(
+  'name', ['digits', 'faces', 'known_faces', 'laid_out_digits']
+)
 def test_an_editor_is_read_as_it_was_written(name, tmp_path):
   own = getattr(tiny_editors, f'make_{name}')()
   model_files.write(tmp_path / 'x', own)
   read = model_files.read(tmp_path / 'x')
   assert read.model.module == own.model.module
   assert (read.units, read.title) == (own.units, own.title)
+  assert read.profile == own.profile
   chex.assert_trees_all_equal(
     read.model.variables, own.model.variables, strict=True
   )
+
+
+def test_a_file_without_a_profile_is_read(content, tmp_path):
+  _, tensors, entry = content
+  entry = {key: entry[key] for key in entry if key != 'profile'}
+  saved = safetensors_numpy.save(tensors, {ENTRY: json.dumps(entry)})
+  (tmp_path / 'x').write_bytes(saved)
+  assert model_files.read(tmp_path / 'x').profile == profiles.Profile()
 
 
 def _refused(path, content, *parts):
@@ -57,12 +69,13 @@ def _refused(path, content, *parts):
     (lambda e: e | {'units': e['units'][:1]}, '1 units'),
     (lambda e: e | {'model': {'name': 'os'}}, 'MlpAutoencoder'),
     (lambda e: e | {'model': JUDGE}, 'no autoencoder'),
+    (lambda e: e | {'profile': {'edits': 1}}, 'profile that is damaged'),
     # Models that the weights do not fit.
     (lambda e: e | {'model': e['model'] | {'num_factors': 10**9}}, ''),
     (lambda e: e | {'model': e['model'] | {'nuisance_dim': None}}, ''),
     (lambda e: e | {'model': e['model'] | {'widths': [9]}}, 'accepted: [9]'),
   ],
-  ids=range(7),
+  ids=range(8),
 )
 def test_other_entries_are_refused(content, change, part, tmp_path):
   _, tensors, entry = content

@@ -1,6 +1,8 @@
 """The editor's page in a real browser, without a window."""
 
 import asyncio
+import io
+import re
 import shutil
 import threading
 from urllib import request
@@ -12,6 +14,7 @@ import pytest
 import tiny_editors
 
 from jacsup_jax.core import errors
+from jacsup_jax.editor import exports
 from jacsup_jax.editor import server
 from jacsup_jax.editor import service as service_lib
 from jacsup_jax.figures import pictures
@@ -22,6 +25,7 @@ sync_api = pytest.importorskip(
 CHROMIUM = shutil.which('chromium') or shutil.which('chromium-browser')
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason='chromium is missing')
 REFUSED = '400 (Bad Request)'
+PROXY = 'hub.test'
 # Moves a slider as a hand does, and waits until its last picture is painted.
 _MOVE = """async ([name, values]) => {
   const slider = [...document.querySelectorAll('#groups label')].find(
@@ -54,12 +58,20 @@ def address():
     found.append(image)
     return image[:16, 16:] if len(found) == 1 else None
 
-  choices = [*tiny_editors.CHOICES, tiny_editors.make_choice('damaged', fail)]
+  make = tiny_editors.make_choice
+  choices = [
+    *tiny_editors.CHOICES,
+    make('damaged', fail),
+    make('known_faces', tiny_editors.make_known_faces),
+    make('with', tiny_editors.make_laid_out_digits, counterpart='without'),
+    make('without', tiny_editors.make_digits, counterpart='with'),
+  ]
   loop = asyncio.new_event_loop()
   thread = threading.Thread(target=loop.run_forever, daemon=True)
   thread.start()
   run = lambda work: asyncio.run_coroutine_threadsafe(work, loop).result(120)
-  app = server.make_app(service_lib.Service(choices, align=align))
+  service = service_lib.Service(choices, align=align)
+  app = server.make_app(service, trusted_hosts=[PROXY])
   own = test_utils.TestServer(app)
   run(own.start_server())
   yield f'http://127.0.0.1:{own.port}/'
@@ -100,9 +112,9 @@ def wait_for_text(page, place, text):
 
 
 def read_all(page):
-  """Returns the pixels of the three pictures by name."""
+  """Returns the pixels of the pictures by name."""
   found = {}
-  for name in ('original', 'reconstruction', 'edit'):
+  for name in ('original', 'reconstruction', 'before', 'edit'):
     url = page.locator(f'#{name}').evaluate('canvas => canvas.toDataURL()')
     with request.urlopen(url) as file:
       found[name] = np.asarray(Image.open(file).convert('RGB'))
@@ -110,7 +122,7 @@ def read_all(page):
 
 
 def test_a_slider_changes_the_edit_alone(open_page):
-  page = open_page()
+  page = open_page('#detail=0')
   before = read_all(page)
   np.testing.assert_array_equal(
     before['original'], tiny_editors.SAMPLES['faces'][0]
@@ -124,16 +136,18 @@ def test_a_slider_changes_the_edit_alone(open_page):
   assert 1 <= len(asked) <= 4
   after = read_all(page)
   assert (before['edit'] != after['edit']).any()
+  np.testing.assert_array_equal(after['before'], after['reconstruction'])
   for name in ('original', 'reconstruction'):
     np.testing.assert_array_equal(before[name], after[name])
   wait_for_text(page, '#shown', 'Smiling +2.0 σ')
   page.click('#reset')
-  wait_for_text(page, '#shown', 'nothing moved')
-  np.testing.assert_array_equal(read_all(page)['edit'], before['edit'])
-  page.locator('#detail').fill('100')
-  wait_for_text(page, '#shown', 'detail 100 %')
+  wait_for_text(page, '#shown', 'nothing moved, detail 100 %')
   shown = read_all(page)
-  np.testing.assert_allclose(shown['edit'], shown['original'], atol=1)
+  for name in ('before', 'edit'):
+    np.testing.assert_allclose(shown[name], shown['original'], atol=1)
+  page.locator('#detail').fill('0')
+  wait_for_text(page, '#shown', 'Sample 0: nothing moved')
+  np.testing.assert_array_equal(read_all(page)['edit'], before['edit'])
 
 
 def test_a_photo_is_chosen_aligned_and_refused(open_page):
@@ -187,6 +201,7 @@ def test_another_model_has_its_own_sliders(open_page):
   page.fill('#filter', 'MOUTH_s')
   names = page.locator('#groups label:visible').all_inner_texts()
   assert names == ['Mouth slightly open']
+  page.fill('#filter', '')
   page.evaluate(_MOVE, ['Smiling', [1.0]])
   page.select_option('#model', 'digits')
   wait_for_text(page, '#shown', 'Sample 0: nothing moved')
@@ -199,8 +214,14 @@ def test_another_model_has_its_own_sliders(open_page):
   with page.expect_download() as download:
     page.click('#download')
   assert download.value.suggested_filename == 'Sample_0_y1_-1.0.png'
-  image = np.asarray(Image.open(download.value.path()).convert('RGB'))
-  np.testing.assert_array_equal(image, read_all(page)['edit'])
+  image = Image.open(download.value.path())
+  assert image.size == (512, 512)
+  expected = exports.to_png(read_all(page)['edit'][..., :1])
+  with Image.open(io.BytesIO(expected)) as picture:
+    np.testing.assert_array_equal(image, picture)
+  with page.expect_download() as download:
+    page.click('#animate')
+  assert Image.open(download.value.path()).n_frames > 20
 
 
 def test_sliders_work_by_keyboard(open_page):
@@ -208,18 +229,156 @@ def test_sliders_work_by_keyboard(open_page):
   press = page.keyboard.press
   page.focus('.skip')
   press('Enter')
-  for _ in range(3):  # the filter, the detail, the first slider
-    press('Tab')
+  press('Tab')  # the first slider
   for _ in range(5):
     press('ArrowRight')
-  wait_for_text(page, '#shown', 'Bald +0.5 σ')
+  wait_for_text(page, '#shown', 'Eyeglasses +0.5 σ')
   press('Tab')  # its reset
   press('Enter')
   wait_for_text(page, '#shown', 'nothing moved')
   press('End')  # The focus is on the slider again.
-  wait_for_text(page, '#shown', 'Bald +4.0 σ')
+  wait_for_text(page, '#shown', 'Eyeglasses +4.0 σ')
   press('Delete')
   wait_for_text(page, '#shown', 'nothing moved')
   page.focus('#samples input:checked')
   press('ArrowRight')
   wait_for_text(page, '#shown', 'Sample 1: nothing moved')
+  page.focus('#divider')
+  press('Home')
+  split = 'main => getComputedStyle(main).getPropertyValue("--split")'
+  assert page.locator('#pictures').evaluate(split) == '0%'
+
+
+def test_settings_are_taken_back(open_page):
+  page = open_page('#detail=0')
+  page.evaluate(_MOVE, ['Smiling', [1.0]])
+  wait_for_text(page, '#shown', 'Smiling +1.0 σ')
+  page.evaluate(_MOVE, ['Bald', [2.0]])
+  wait_for_text(page, '#shown', 'Bald +2.0 σ')
+  page.keyboard.press('Control+z')
+  wait_for_text(page, '#shown', re.compile('Sample 0: Smiling .1.0 σ$'))
+  page.click('#undo')
+  wait_for_text(page, '#shown', 'nothing moved')
+  assert page.is_disabled('#undo')
+  page.keyboard.press('Control+Shift+z')
+  page.click('#redo')
+  wait_for_text(page, '#shown', 'Bald +2.0 σ')
+  assert page.is_disabled('#redo')
+
+
+def test_the_strip_shows_what_works_and_moves_its_slider(open_page):
+  page = open_page('#model=known_faces&detail=0')
+  tiles = page.locator('#strip button')
+  assert page.inner_text('.strip_name') == 'Eyeglasses'
+  assert tiles.count() == 7
+  tiles.last.click()
+  wait_for_text(page, '#shown', 'Sample 0: Eyeglasses +')
+  assert tiles.last.get_attribute('aria-pressed') == 'true'
+  # The last one that was moved is shown next.
+  page.evaluate(_MOVE, ['Smiling', [1.0]])
+  wait_for_text(page, '.strip_name', 'Smiling')
+  marks = page.locator('.mark').all_inner_texts()
+  assert [text for text in marks if text] == ['weak']
+  page.evaluate(_MOVE, ['Eyeglasses', [2.5]])
+  assert page.locator('.beyond').count() == 1
+  page.click('#reset')
+  page.get_by_role('button', name='Glasses', exact=True).click()
+  wait_for_text(page, '#shown', 'Eyeglasses +')
+
+
+def test_the_map_moves_two_factors(open_page):
+  page = open_page('#model=with&detail=0')
+  page.get_by_role('button', name='1', exact=True).click()
+  wait_for_text(page, '#shown', re.compile('y1 .*y2 '))
+  box = page.locator('#pad').bounding_box()
+  page.mouse.move(box['x'] + 5, box['y'] + 5)
+  page.mouse.down()
+  page.mouse.move(box['x'] + box['width'] / 2, box['y'] + box['height'] / 2)
+  page.mouse.up()
+  name = 'y1 ([^ ]+), y2 (.+)'
+  before = page.locator('#pad_marker').get_attribute('aria-valuetext')
+  assert re.fullmatch(name, before)
+  page.keyboard.press('ArrowLeft')  # The marker has the focus.
+  after = page.locator('#pad_marker').get_attribute('aria-valuetext')
+  assert re.fullmatch(name, after)[1] != re.fullmatch(name, before)[1]
+  assert re.fullmatch(name, after)[2] == re.fullmatch(name, before)[2]
+  # A place that it can reach is the one that is shown.
+  centre = page.locator('#pad_marker').evaluate('own => own.style.top')
+  assert abs(float(centre.removesuffix('%')) - 50) < 3
+
+
+def test_models_are_compared(open_page):
+  page = open_page('#model=with&set=y1:1&compare=1&detail=0')
+  other = page.locator('#other_edit')
+  assert other.is_visible()
+  assert page.inner_text('#other_caption') == 'without'
+  # Both have the same weights here, so that the pictures are equal.
+  page.wait_for_timeout(300)
+  same = '([a, b]) => a.toDataURL() === b.toDataURL()'
+  edits = [page.query_selector(name) for name in ('#edit', '#other_edit')]
+  assert page.evaluate(same, edits)
+  page.uncheck('#compare')
+  other.wait_for(state='hidden')
+  assert open_page('#model=digits').is_hidden('#can_compare')
+
+
+def test_a_drawing_is_edited_and_compared_with_the_training_data(open_page):
+  page = open_page('#model=with')
+  box = page.locator('#sketch').bounding_box()
+  page.mouse.move(box['x'] + 40, box['y'] + 40)
+  page.mouse.down()
+  page.mouse.move(box['x'] + 120, box['y'] + 150, steps=5)
+  page.mouse.up()
+  wait_for_text(page, '#shown', 'Your drawing: nothing moved')
+  assert read_all(page)['original'].max() > 200
+  assert page.is_hidden('#unlike')
+  page.select_option('#model', 'digits')
+  wait_for_text(page, '#shown', 'Your drawing: nothing moved')
+  assert open_page().is_hidden('#can_draw')
+
+
+def test_an_unusual_photo_is_warned_of_and_can_be_edited(open_page):
+  page = open_page('#model=known_faces&detail=0')
+  assert page.is_hidden('#unlike')
+  photo = np.random.default_rng(3).integers(0, 256, (32, 32, 3), np.uint8)
+  content = pictures.encode(photo, '.png')
+  file = {'name': 'me.png', 'mimeType': 'image/png', 'buffer': content}
+  page.set_input_files('#file', file)
+  wait_for_text(page, '#unlike', 'unlike those that the model was trained on')
+  page.click('#use_detail')
+  wait_for_text(page, '#shown', 'detail 100 %')
+  before = read_all(page)
+  page.evaluate(_MOVE, ['Eyeglasses', [1.5]])
+  after = read_all(page)
+  np.testing.assert_allclose(before['edit'], before['original'], atol=1)
+  assert (after['edit'] != before['edit']).any()
+
+
+@pytest.mark.parametrize('size', [(1280, 800), (1920, 1080), (390, 844)])
+def test_the_picture_is_large_and_stays_in_sight(open_page, size):
+  page = open_page('#model=known_faces')
+  page.set_viewport_size(dict(zip(('width', 'height'), size)))
+  frame = page.locator('.frame').first
+  assert frame.bounding_box()['width'] >= (480 if size[0] > 1000 else 320)
+  page.locator('#groups input').last.scroll_into_view_if_needed()
+  box = frame.bounding_box()
+  assert box['y'] >= -1 and box['y'] + box['height'] <= size[1]
+  wide = 'document.documentElement.scrollWidth'
+  assert page.evaluate(wide) <= size[0]
+
+
+def test_the_page_works_below_a_path_of_a_proxy(browser, address):
+  context = browser.new_context()
+  page = context.new_page()
+  prefix = f'http://{PROXY}/user/me/proxy/8000/'
+
+  def forward(route):
+    url = route.request.url.replace(prefix, address)
+    route.fulfill(response=route.fetch(url=url))
+
+  page.route(f'{prefix}**', forward)
+  page.goto(prefix)
+  page.wait_for_selector('main:not([aria-busy])')
+  wait_for_text(page, '#shown', 'Sample 0: nothing moved')
+  assert page.locator('#groups input').count() == 5
+  context.close()

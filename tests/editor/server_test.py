@@ -4,6 +4,7 @@ import asyncio
 import collections
 import io
 import pathlib
+import re
 import socket
 
 from aiohttp import test_utils
@@ -13,6 +14,7 @@ import pytest
 import tiny_editors
 
 from jacsup_jax.core import errors
+from jacsup_jax.editor import guards
 from jacsup_jax.editor import photos
 from jacsup_jax.editor import server
 from jacsup_jax.editor import service as service_lib
@@ -25,20 +27,23 @@ FOREIGN_HOSTS = ('example.org', 'localhost.a.org', '10.0.0.1', '[::1', '')
 OWN_HOSTS = ('localhost', 'localhost:9', '127.0.0.1:80', '[::1]:80')
 
 
-def ask(work, choices=tiny_editors.CHOICES, local_only=True, **options):
+def ask(work, choices=tiny_editors.CHOICES, trusted_hosts=(), **options):
   """Runs `await work(client)` with a server of its own."""
+  local_only = options.pop('local_only', True)
 
   async def run():
     service = service_lib.Service(choices, **options)
-    app = server.make_app(service, local_only=local_only)
+    app = server.make_app(
+      service, local_only=local_only, trusted_hosts=trusted_hosts
+    )
     async with test_utils.TestClient(test_utils.TestServer(app)) as client:
       return await work(client)
 
   return asyncio.run(run())
 
 
-async def read_picture(response):
-  assert (response.status, response.content_type) == (200, 'image/webp')
+async def read_picture(response, kind='webp'):
+  assert (response.status, response.content_type) == (200, f'image/{kind}')
   return np.asarray(Image.open(io.BytesIO(await response.read())))
 
 
@@ -59,10 +64,9 @@ def test_models_and_units_are_described():
   assert models['can_align'] is False and faces['samples'] == 5
   units = {unit['name']: unit for unit in faces['units'] + digits['units']}
   # From 1 % to 99 % are four deviations.
-  assert units['5_o_Clock_Shadow'] == {
-      'name': '5_o_Clock_Shadow', 'label': "5 o'clock shadow",
-      'group': 'Beard', 'reach': 4.0,
-  }  # fmt: skip
+  found = units['5_o_Clock_Shadow']
+  assert (found['label'], found['group']) == ("5 o'clock shadow", 'Beard')
+  assert found['reach'] == 4 and found['flips'] is None
   assert (units['z3']['group'], units['z3']['reach']) == ('Nuisance', 0)
 
 
@@ -86,6 +90,107 @@ def test_pictures_are_those_of_the_editor():
     np.testing.assert_array_equal(found, edit)
 
   ask(work)
+
+
+def test_tiles_are_small_edits():
+  own, samples = tiny_editors.make_faces(), tiny_editors.SAMPLES['faces']
+  encoded = own.encode(samples[:1])
+  # Bald stays at 1; Smiling runs to the right, Eyeglasses upwards.
+  rows = [
+    np.hstack(
+      [own.edit(encoded, np.array([s, e, 0, 0, 1]), 0.5)[0] for s in (-1, 0, 1)]
+    )
+    for e in (2, 0)
+  ]
+
+  async def work(client):
+    request = EDIT | {'strengths': {'Bald': 1}, 'keep_detail': 0.5}
+    grid = 'Smiling:-1:1:3,Eyeglasses:0:2:2'
+    response = await client.post('/api/tiles', json=request | {'grid': grid})
+    found = await read_picture(response)
+    np.testing.assert_array_equal(found, np.vstack(rows))
+    sweep = request | {'grid': 'Smiling:-1:1:3'}
+    found = await read_picture(await client.post('/api/tiles', json=sweep))
+    assert found.shape == (16, 48, 3)
+    for grid in (None, 'Smiling', 'Bald:0:1:3', 'Smiling:0:1:99,Bald:0:1:99'):
+      own = sweep | {'grid': grid}
+      await read_error(await client.post('/api/tiles', json=own), 400)
+
+  ask(work)
+
+
+def test_exports_are_large_and_move():
+  async def work(client):
+    png = EDIT | {'format': 'png'}
+    found = await read_picture(
+      await client.post('/api/export', json=png), 'png'
+    )
+    assert found.shape == (512, 512, 3)
+    gif = EDIT | {'format': 'gif', 'start': {'Smiling': -2}}
+    await read_picture(await client.post('/api/export', json=gif), 'gif')
+    for own in (
+      EDIT | {'format': 'exe'},
+      EDIT | {'format': 'gif', 'strengths': {}},
+      EDIT | {'format': 'gif', 'start': {'Nobody': 1}},
+    ):
+      await read_error(await client.post('/api/export', json=own), 400)
+
+  ask(work)
+
+
+def test_a_photo_is_described_and_compared_with_the_training_data():
+  async def work(client):
+    usual = await (await client.get(f'{PHOTOS}/sample-0')).json()
+    known = PHOTOS.replace('faces', 'known_faces')
+    unlike = await (await client.get(f'{known}/sample-0')).json()
+    return usual, unlike
+
+  choices = [
+    *tiny_editors.CHOICES,
+    tiny_editors.make_choice('known_faces', tiny_editors.make_known_faces),
+  ]
+  usual, unlike = ask(work, choices)
+  assert usual['unlike'] is None and unlike['unlike'] > 10
+  assert set(usual['positions']) == set(tiny_editors.ATTRIBUTES)
+
+
+def test_a_photo_can_be_edited_by_the_model_that_is_compared():
+  make = tiny_editors.make_digits
+  choices = [
+    tiny_editors.make_choice('a', make, counterpart='b'),
+    tiny_editors.make_choice('b', make, counterpart='a'),
+    tiny_editors.make_choice('c', make),
+  ]
+  drawing = np.zeros((50, 50, 1), np.uint8)
+  drawing[10:40, 20:25] = 255
+
+  async def work(client):
+    models = (await (await client.get('/api/models')).json())['models']
+    assert [own['counterpart'] for own in models] == ['b', 'a', '']
+    content = pictures.encode(drawing, '.png')
+    added = await client.post('/api/models/a/drawings', data=content)
+    photo = (await added.json())['photo']
+    edit = {'photo': photo, 'strengths': {'y1': 1}}
+    for name, status in (('a', 200), ('b', 200), ('c', 404)):
+      response = await client.post('/api/edit', json=edit | {'model': name})
+      assert response.status == status
+    content = pictures.encode(np.zeros((9, 9, 1), np.uint8), '.png')
+    empty = await client.post('/api/models/a/drawings', data=content)
+    assert 'nothing is drawn' in await read_error(empty, 400)
+
+  ask(work, choices)
+
+
+def test_many_clients_are_answered():
+  async def work(client):
+    async def edit(index):
+      strengths = {'Smiling': index / 100}
+      own = EDIT | {'strengths': strengths, 'photo': f'sample-{index % 5}'}
+      return (await client.post('/api/edit', json=own)).status
+
+    return await asyncio.gather(*map(edit, range(200)))
+
+  assert set(ask(work)) == {200}
 
 
 def test_a_photo_is_prepared_and_edited_until_it_is_dropped():
@@ -198,6 +303,58 @@ def test_other_pages_are_refused(host, origin, local_only, is_accepted):
   assert ask(work, local_only=local_only) in accepted
 
 
+HUB = 'hub.example.org'
+
+
+@pytest.mark.parametrize(
+  ('host', 'origin', 'is_accepted'),
+  [
+    (HUB, None, True),  # a proxy that passes its name on
+    (HUB, f'https://{HUB}', True),
+    (f'{HUB}:8443', f'https://{HUB}:8443', True),
+    ('localhost:80', f'https://{HUB}', True),  # a proxy that does not
+    ('a.org', f'https://{HUB}', False),
+    (HUB, 'https://a.org', False),
+    (f'a.{HUB}', None, False),
+    (f'{HUB}.a.org', None, False),
+    ('localhost', 'null', False),
+  ],
+)
+def test_a_trusted_proxy_is_accepted(host, origin, is_accepted):
+  headers = {'Host': host} | ({'Origin': origin} if origin else {})
+
+  async def work(client):
+    response = await client.get('/api/models', headers=headers)
+    if is_accepted:
+      policy = response.headers['Content-Security-Policy']
+      assert f"frame-ancestors 'self' https://{HUB}" in policy
+      return response.status == 200
+    return not await read_error(response, 403)
+
+  assert ask(work, trusted_hosts=[HUB]) == is_accepted
+
+
+def test_a_foreign_name_is_told_the_flag():
+  async def work(client):
+    for headers in ({'Host': HUB}, {'Origin': f'https://{HUB}/'}):
+      response = await client.get('/', headers=headers)
+      line = await read_error(response, 403)
+      assert f'--trusted_host={HUB}' in line
+    odd = await client.get('/', headers={'Host': '<b>'})
+    assert '<b>' not in await odd.text()
+
+  ask(work)
+
+
+def test_trusted_hosts_are_names_or_addresses():
+  assert guards.parse_hosts(None) == []
+  text = f' {HUB},https://Other.example:8443/user/x/proxy/8000/, '
+  assert guards.parse_hosts(text) == [HUB, 'other.example']
+  for text in ('a b', 'x;y', '*', "x'", '[::1'):
+    with pytest.raises(errors.InputError, match='--trusted_host.*accepted'):
+      guards.parse_hosts(text)
+
+
 def test_all_answers_have_the_headers_and_the_page_is_on_its_own():
   async def work(client):
     for path in ('/', '/static/editor.js', '/api/models', '/x'):
@@ -215,6 +372,8 @@ def test_all_answers_have_the_headers_and_the_page_is_on_its_own():
   for path in pathlib.Path(server.__file__).with_name('page').iterdir():
     text = path.read_text().replace('http://www.w3.org/2000/svg', '')
     assert 'http:' not in text and 'https:' not in text, path.name
+    # A proxy may have the page below any path.
+    assert not re.search(r"""["'`(]/[a-z]""", text), path.name
     for word in ('innerHTML', 'insertAdjacent', 'eval(', 'document.write'):
       assert word not in text, path.name
 

@@ -1,11 +1,13 @@
 """Models with random weights to edit with, which compile in no time."""
 
+import dataclasses
 import functools
 
 import jax
 import numpy as np
 
 from jacsup_jax.editor import editor
+from jacsup_jax.editor import profiles
 from jacsup_jax.evaluation import unit_scales
 from jacsup_jax.models import autoencoders
 from jacsup_jax.models import model as models
@@ -30,6 +32,28 @@ def make_faces():
 
 
 @functools.cache
+def make_known_faces():
+  """The editor of faces with a profile, by which Smiling is weak."""
+  edits = {
+    'Smiling': profiles.EditScore(-4.0, 4.0, flips=0.6, kept=0.9),
+    'Eyeglasses': profiles.EditScore(-2.0, 3.0, flips=0.95, kept=0.8),
+  }
+  errors = {'0.5': 1e-4, '0.99': 1e-3}  # less than any picture has
+  profile = profiles.Profile('a student', edits, errors)
+  return dataclasses.replace(make_faces(), profile=profile)
+
+
+@functools.cache
+def make_laid_out_digits():
+  """The editor of digits with a map of two classes."""
+  cells = ((0, 1), (0, -1))
+  layout = profiles.Layout(cells, {'0': (-2.0, 2.0), '1': (2.0, 2.0)})
+  return dataclasses.replace(
+    make_digits(), profile=profiles.Profile(layout=layout)
+  )
+
+
+@functools.cache
 def make_digits():
   """An editor of digits, whose last unit cannot be moved."""
   module = autoencoders.MlpAutoencoder(2, 3, widths=(8,))
@@ -37,11 +61,12 @@ def make_digits():
   return _make(module, deviations, 'tiny digits')
 
 
-def make_choice(name, load):
+def make_choice(name, load, counterpart=''):
   """A choice of an editor, with noise to start from."""
-  images = SAMPLES['faces' if name == 'faces' else 'digits']
+  images = SAMPLES['faces' if name.endswith('faces') else 'digits']
   samples = editor.Samples(len(images), lambda rows: images[list(rows)])
-  return editor.Choice(name, 'tiny', name, load, lambda unused_own: samples)
+  open_samples = lambda unused_own: samples
+  return editor.Choice(name, 'tiny', name, load, open_samples, counterpart)
 
 
 def _make(module, deviations, title):
