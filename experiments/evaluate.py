@@ -176,7 +176,9 @@ def _measure_classes(config, run, models, is_own):
   if is_own:
     session.compare_judges(run.results, judged_by)
   models = session.add_random(models, lambda own: own[-1])
-  probed = _load_probed(run, config.split, data_dir, name)
+  trained_on = recorded.get('split', 'train') if is_own else 'train'
+  probed = class_scores.choose_probed_split(config.split, trained_on)
+  probed = _load_probed(run, probed, data_dir, name)
   scores = class_scores.ClassScores(found, data, probed)
   rows = [
     session.describe(model) | scores.measure(model.model) for model in models
@@ -207,8 +209,7 @@ def _measure_classes(config, run, models, is_own):
 def _load_probed(run, split, data_dir, name):
   """Loads the images on which probes of codes are trained, None if missing."""
   try:
-    probed = class_scores.choose_probed_split(split)
-    return run.load_data(probed, data_dir, name)
+    return run.load_data(split, data_dir, name)
   except errors.InputError as error:
     progress.note(f'no probes of codes: {error}')
   return None

@@ -28,9 +28,14 @@ PROTOCOL = '; '.join(
 _FEATURES = 'cnn'
 
 
-def choose_probed_split(split: str) -> str:
-  """Returns the split on which probes of a measured split are trained."""
-  return 'test' if split.startswith('train') else 'train_minus_validation'
+def choose_probed_split(split: str, trained_on: str = 'train') -> str:
+  """Returns the split on which probes of a measured split are trained.
+
+  It shares no image with it: of the test split, what models are trained on.
+  """
+  if split == 'test':
+    return trained_on
+  return 'train_minus_validation' if split == 'validation' else 'test'
 
 
 @dataclasses.dataclass(frozen=True)

@@ -19,7 +19,7 @@ _HIDDEN, _EPOCHS = 64, 30
 PROTOCOL = (
   f'probe: accuracy of a linear classifier and of a perceptron with {_HIDDEN}'
   ' hidden units for the class, on the factors or on the nuisance alone,'
-  f' trained on {MOST_IMAGES} images at most that are not of this split'
+  f' fitted to {MOST_IMAGES} images at most that are not of this split'
 )
 
 

@@ -142,4 +142,6 @@ def test_labels_of_one_class_are_refused():
 def test_probes_see_other_images():
   choose = class_scores.choose_probed_split
   assert choose('train') == choose('train_minus_validation') == 'test'
-  assert choose('test') == choose('validation') == 'train_minus_validation'
+  assert choose('validation', 'train') == 'train_minus_validation'
+  assert choose('test') == 'train'
+  assert choose('test', 'train_minus_validation') == 'train_minus_validation'
