@@ -280,6 +280,8 @@ def _classify(module, variables, images, keys):
 
     return jax.lax.map(see, (images, keys))
 
+  if isinstance(module, classifiers.MlpJudge):
+    return jax.vmap(by_one)(variables)  # They share what dropout draws.
   return jax.lax.map(by_one, variables)
 
 

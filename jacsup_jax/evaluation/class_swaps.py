@@ -156,8 +156,8 @@ def summarize(counts: dict[str, Counts], num_images: int) -> dict[str, Any]:
   For each family F: `class_swaps_F`, the mean over its judges, None if a judge
   has no pairs; the same with `_std` (divisor n - 1; None for one judge),
   `_by_judge` and `_pairs`; `judge_accuracy_reconstructions_F`. Perceptrons have
-  the other protocols of the paper, too. `class_swaps` is the lowest that is
-  known of the families' means, and `class_swaps_family` its name.
+  the other protocols of the paper, too. `class_swaps` is the lowest of the
+  families' means, None if one has none, and `class_swaps_family` its name.
   """
   row = {'class_swaps': None, 'class_swaps_family': None}
   for family, own in counts.items():
@@ -173,11 +173,10 @@ def summarize(counts: dict[str, Counts], num_images: int) -> dict[str, Any]:
     if family == PAPER_FAMILY:
       for i, protocol in enumerate(PAPER_PROTOCOLS[1:], start=1):
         row[protocol] = _mean(_compute_rates(own, i))
-  known = {f: row[f'class_swaps_{f}'] for f in counts}
-  known = {f: rate for f, rate in known.items() if rate is not None}
-  if known:
-    lowest = min(known, key=known.get)
-    row |= {'class_swaps': known[lowest], 'class_swaps_family': lowest}
+  means = {family: row[f'class_swaps_{family}'] for family in counts}
+  if None not in means.values():
+    lowest = min(means, key=means.get)
+    row |= {'class_swaps': means[lowest], 'class_swaps_family': lowest}
   return row
 
 

@@ -12,6 +12,7 @@ import numpy as np
 # Distances of all pairs are computed.
 MOST_IMAGES = 5_120
 _NEIGHBORS = 3
+_AT_ONCE = 1024
 PROTOCOL = (
   f'precision, recall: of {MOST_IMAGES} images at most, within the distance of'
   f' the {_NEIGHBORS}rd nearest neighbor, and frechet: in the last features of'
@@ -42,16 +43,17 @@ class Manifold:
 
   def count_share(self, features: np.ndarray) -> float:
     """Returns the share of other images `[N, F]` that lie in any ball."""
-    from sklearn import metrics
-
-    inside = metrics.pairwise_distances_chunked(
-      features,
-      self.features,
-      reduce_func=lambda distances, _: np.any(
-        distances <= self.radii[None], axis=1
-      ),
-    )
-    return float(np.mean(np.concatenate([*inside])))
+    # Products of matrices, in float32, take an eighth of the time that
+    # scikit-learn does. Centred, so that little is cancelled.
+    centre = self.features.mean(axis=0)
+    own, others = self.features - centre, features - centre
+    lengths, limits = np.sum(own**2, axis=1), self.radii**2
+    inside = []
+    for start in range(0, len(others), _AT_ONCE):
+      part = others[start : start + _AT_ONCE]
+      squares = np.sum(part**2, axis=1)[:, None] + lengths - 2 * part @ own.T
+      inside.append(np.any(squares <= limits, axis=1))
+    return float(np.mean(np.concatenate(inside)))
 
 
 def measure(
