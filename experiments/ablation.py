@@ -25,7 +25,7 @@ from experiments import progress
 from experiments import session
 from jacsup_jax.core import config as config_lib
 from jacsup_jax.core import errors
-from jacsup_jax.evaluation import class_swaps
+from jacsup_jax.evaluation import class_scores
 from jacsup_jax.runs import run as run_lib
 from jacsup_jax.runs import stages as stages_lib
 from jacsup_jax.training import attributes
@@ -155,16 +155,14 @@ def train_replicas(
     if session.is_complete(workdir):
       return
     train, _, test = mnist.load_data(config, shape)
-    ensemble = session.restore_or_train_classes(
+    judges = session.restore_or_train_classes(
       run.judge_workdir, config.result.dataset, run.data_dir, shape
     )
     session.begin(
         workdir, experiment, values, stages, train, run.data_dir,
         image_shape=shape,
     )  # fmt: skip
-    measure = lambda model: class_swaps.measure(
-      model, ensemble, test.images, test.labels
-    )
+    scores = class_scores.ClassScores(judges, test, train)
     make_module = functools.partial(mnist.make_module, config)
     recipe = replicas.Replicas(chain, make_module, train.images)
     with progress.Progress(stages, run.progress) as bar:
@@ -172,7 +170,7 @@ def train_replicas(
         stages,
         recipe,
         workdir=workdir,
-        evaluate=functools.partial(_evaluate, measure, count),
+        evaluate=functools.partial(_evaluate, scores.watch, count),
         report=bar.report,
         checkpoint_every=run.checkpoint_every,
         eval_every=config.result.eval_every,
@@ -187,19 +185,20 @@ def train_replicas(
     models = session.add_random(session.by_seed(models), lambda own: own[-1])
     workdir.write_results(
       experiment,
-      f'{config.result.eval_split} split; {class_swaps.PROTOCOL}',
-      [session.describe(model) | measure(model.model) for model in models],
-      judges=ensemble.describe(),
+      f'{config.result.eval_split} split; {class_scores.PROTOCOL}',
+      [session.describe(own) | scores.measure(own.model) for own in models],
+      judges=[judge.describe() for judge in judges],
     )
 
 
-def _evaluate(measure, count, model):
+def _evaluate(watch, count, model):
   """Measures a single model, or each of a stack, for curves."""
   # A bias has one axis, and another one if it is stacked.
   if min(x.ndim for x in jax.tree.leaves(model.params)) == 1:
-    return measure(model)
-  found = [measure(replicas.take_model(model, i)) for i in range(count)]
-  return {name: [row[name] for row in found] for name in ('mse', 'class_swaps')}
+    return watch(model)
+  found = [watch(replicas.take_model(model, i)) for i in range(count)]
+  names = 'mse', 'class_swaps_mlp'
+  return {name: [row[name] for row in found] for name in names}
 
 
 if __name__ == '__main__':

@@ -3,13 +3,11 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 import dataclasses
 import functools
-import math
 import pathlib
 import textwrap
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jacsup_jax.core import codes
@@ -47,8 +45,6 @@ _IN_RANGE = 1000
 # A figure with more columns cannot be read; the paper's has 32.
 _MAX_ATTRIBUTES = 32
 _SWEPT = np.linspace(-1, 1, 9)
-# Models are applied to batches of one size: one program encodes, one decodes.
-_BATCH_SIZE = 32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,7 +110,7 @@ class Loaded:
     """Encodes examples of the data."""
     images, labels = self.data.read(rows)
     arrays = (images, labels) if self.has_attributes else (images,)
-    return _in_batches(_encode, model, *arrays)
+    return sweeps.encode(model, *arrays)
 
   def values(
     self, model: model_lib.Model, units: Iterable[int], count: int
@@ -153,8 +149,11 @@ def list_drawings(own: Loaded) -> list[Drawing]:
   found = [*(_list_of_attributes(own) if faces else _list_of_classes(own))]
   args = 'reconstructions', draw_reconstructions, own, models.values()
   found.append(make('7' if faces else 'reconstructions', *args))
-  for kind, trained in models.items():
-    found.append(make('swaps', f'swaps_{kind}', _draw_swaps, own, trained))
+  named = {own.name(trained): trained for trained in models.values()}
+  if not faces:
+    return [*found, make('swaps', 'swaps', draw_swaps, own, named)]
+  for kind, one in zip(models, named.items()):
+    found.append(make('swaps', f'swaps_{kind}', draw_swaps, own, dict([one])))
   return found
 
 
@@ -248,7 +247,9 @@ def _sweep_attributes(own, trained, row, names):
   code = own.encode(trained.model, np.arange(len(names)) % len(own.data))
   values = np.linspace(*_list_targets(row, names).T, len(_SWEPT), axis=1)
   rows = [
-    _decode(trained.model, _take(code, i), sweeps.vary_unit, index, values[i])
+    sweeps.decode(
+      trained.model, sweeps.take(code, i), sweeps.vary_unit, index, values[i]
+    )
     for i, index in enumerate(_list_indices(own, names))
   ]
   return np.concatenate(rows)
@@ -259,7 +260,7 @@ def _draw_factors(own, trained):
   # A mean nuisance would flatter.
   model, units = trained.model, np.arange(2)
   values = own.values(model, units, 17)
-  grid = _decode(
+  grid = sweeps.decode(
     model, own.encode(model, [0]), sweeps.vary_factors, units, *values
   )
   return grids.factor_grid(grid, *values, own.name(trained))
@@ -273,7 +274,7 @@ def draw_reconstructions(
   shown = {'original': own.images(rows)}
   for trained in models:
     label = textwrap.fill(own.name(trained), 24)
-    shown[label] = _decode(trained.model, own.encode(trained.model, rows))
+    shown[label] = sweeps.decode(trained.model, own.encode(trained.model, rows))
   return grids.reconstructions(shown)
 
 
@@ -287,7 +288,7 @@ def _draw_newest_units(own, last, examples):
     units = range(end - dim + known, end)
     code = own.encode(model, examples)
     for unit, values in zip(units, own.values(model, units, 10)):
-      rows.append(_decode(model, code, sweeps.vary_unit, unit, values))
+      rows.append(sweeps.decode(model, code, sweeps.vary_unit, unit, values))
     known = dim
   labels = [f'd = {d + 1}' for d in range(known)]
   label = 'newest unit, from its 1 % to its 99 % quantile'
@@ -300,8 +301,8 @@ def _draw_grids(own, trained, units, label):
   code = own.encode(model, own.examples(4))
   values = own.values(model, units, size)
   args = sweeps.vary_factors, np.array(units), *values
-  for i, reconstruction in enumerate(_decode(model, code)):
-    grid = _decode(model, _take(code, i), *args)
+  for i, reconstruction in enumerate(sweeps.decode(model, code)):
+    grid = sweeps.decode(model, sweeps.take(code, i), *args)
     # The last row has one image, in its middle.
     last = np.ones_like(grid[:1])
     last[0, size // 2] = reconstruction
@@ -311,12 +312,17 @@ def _draw_grids(own, trained, units, label):
   return grids.traversals(np.stack(blocks, axis=1), labels, xlabel=label)
 
 
-def _draw_swaps(own, trained):
-  rows = own.examples(8)
-  images, code = own.images(rows), own.encode(trained.model, rows)
-  # A row of `swap_all_factors` has one donor; donors stand along the top.
-  swapped = _decode(trained.model, code, sweeps.swap_all_factors)
-  return grids.swaps(images, images, swapped.swapaxes(0, 1), own.name(trained))
+def draw_swaps(
+  own: Loaded, models: Mapping[str, steps.Trained]
+) -> panels.Figure:
+  """Draws swaps between a run's examples, by models of one or several runs."""
+  rows, swapped = own.examples(10), {}
+  for title, trained in models.items():
+    code = own.encode(trained.model, rows)
+    # A row of `swap_all_factors` has one donor; donors stand along the top.
+    images = sweeps.decode(trained.model, code, sweeps.swap_all_factors)
+    swapped[title] = images.swapaxes(0, 1)
+  return grids.swaps(own.images(rows), own.images(rows), swapped)
 
 
 def _draw_flips(own, trained, row):
@@ -329,8 +335,8 @@ def _draw_flips(own, trained, row):
   targets = _list_targets(row, own.data.attribute_names)
   args = _list_indices(own, names), targets, own.data.conflicts
   levels = thresholds.recall(row, own.data.attribute_names)
-  flipped = _decode(model, code, sweeps.flip_factors, *args, levels)
-  shown = own.images(rows), _decode(model, code), flipped
+  flipped = sweeps.decode(model, code, sweeps.flip_factors, *args, levels)
+  shown = own.images(rows), sweeps.decode(model, code), flipped
   return grids.attribute_flips(*shown, names, own.name(trained))
 
 
@@ -354,45 +360,3 @@ def draw_comparison(
       np.stack(both, axis=1), _SWEPT, names, ['student', 'Fader Networks'],
       xlabel=grids.SWEPT,
   )  # fmt: skip
-
-
-def _take(code, index):
-  return jax.tree.map(lambda x: x[index : index + 1], code)
-
-
-def _decode(model, code, sweep=lambda decode, code: decode(code), *args):
-  """Decodes a code, or what a function of `sweeps` makes of it, to [0, 1]."""
-  flat = np.asarray(jax.jit(sweep, static_argnums=0)(_flatten, code, *args))
-  decode = functools.partial(_decode_flat, code.nuisance.shape[1:])
-  images = _in_batches(decode, model, flat.reshape(-1, flat.shape[-1]))
-  low, high = model.image_range
-  images = (images - low) / (high - low)
-  return images.reshape(*flat.shape[:-1], *images.shape[1:])
-
-
-def _in_batches(function, model, *arrays):
-  """Applies a function of a model and batches to whole arrays."""
-  found, count = [], len(arrays[0])
-  for start in range(0, count, _BATCH_SIZE):
-    batch = (x[start : start + _BATCH_SIZE] for x in arrays)
-    # The last batch is filled up with its own examples.
-    full = (np.resize(x, (_BATCH_SIZE, *x.shape[1:])) for x in batch)
-    found.append(jax.device_get(function(model, *full)))
-  return jax.tree.map(lambda *parts: np.concatenate(parts)[:count], *found)
-
-
-_encode = jax.jit(model_lib.Model.encode)
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _decode_flat(nuisance_shape, model, flat):
-  factors, nuisance = jnp.split(flat, [model.num_factors], axis=1)
-  nuisance = nuisance.reshape(len(flat), *nuisance_shape)
-  return model.decode(codes.Code(factors, nuisance))
-
-
-def _flatten(code):
-  """Merges a code whose nuisance may be a feature map: `[B, K + D]`."""
-  shape = code.nuisance.shape
-  nuisance = code.nuisance.reshape(shape[0], math.prod(shape[1:]))
-  return jnp.concatenate([code.factors, nuisance], axis=1)

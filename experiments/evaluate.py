@@ -25,7 +25,7 @@ from jacsup_jax.core import errors
 from jacsup_jax.data import files
 from jacsup_jax.evaluation import attribute_flips
 from jacsup_jax.evaluation import attribute_judges
-from jacsup_jax.evaluation import class_swaps
+from jacsup_jax.evaluation import class_scores
 from jacsup_jax.evaluation import disentanglement
 from jacsup_jax.evaluation import jacobian_diagnosis
 from jacsup_jax.evaluation import judges
@@ -169,26 +169,29 @@ def _measure_classes(config, run, models, is_own):
   if name == recorded['name']:
     data_dir = data_dir or recorded.get('data_dir')
   data = run.load_data(config.split, data_dir, name)
-  ensemble = session.restore_or_train_classes(
+  found = session.restore_or_train_classes(
     config.judge_workdir, name, data_dir, models[0].module.image_shape
   )
+  judged_by = {'judges': [judge.describe() for judge in found]}
   if is_own:
-    _compare_judges(run, {'judges': ensemble.describe()})
+    session.compare_judges(run.results, judged_by)
   models = session.add_random(models, lambda own: own[-1])
+  trained_on = recorded.get('split', 'train') if is_own else 'train'
+  probed = class_scores.choose_probed_split(config.split, trained_on)
+  probed = _load_probed(run, probed, data_dir, name)
+  scores = class_scores.ClassScores(found, data, probed)
   rows = [
-    session.describe(model)
-    | class_swaps.measure(model.model, ensemble, data.images, data.labels)
-    for model in models
+    session.describe(model) | scores.measure(model.model) for model in models
   ]
   for teacher in models:
     if config.diagnostics_images == 0 or teacher.stage.model != 'teacher':
       continue
     own = [row for row in rows if row['seed'] == teacher.stage.seed]
-    found = swap_ceiling.measure(
-      teacher.model, ensemble, data.images, own, teacher.stage.name
+    ceilings = swap_ceiling.measure(
+      teacher.model, found, data.images, own, teacher.stage.name
     )
     for row in own:
-      row.update(found.get(row['stage'], {}))
+      row.update(ceilings.get(row['stage'], {}))
   whole = recorded.get('split') == 'train'
   seen = is_own and (
     config.split == 'train' or (config.split == 'validation' and whole)
@@ -198,9 +201,18 @@ def _measure_classes(config, run, models, is_own):
     models,
     rows,
     data,
-    f'{config.split} split of {name}{trained_on}; {class_swaps.PROTOCOL}',
-    {'judges': ensemble.describe()},
+    f'{config.split} split of {name}{trained_on}; {class_scores.PROTOCOL}',
+    judged_by,
   )
+
+
+def _load_probed(run, split, data_dir, name):
+  """Loads the images on which probes of codes are trained, None if missing."""
+  try:
+    return run.load_data(split, data_dir, name)
+  except errors.InputError as error:
+    progress.note(f'no probes of codes: {error}')
+  return None
 
 
 def _measure_faces(config, run, models):
@@ -223,7 +235,7 @@ def _measure_faces(config, run, models):
   size = models[0].module.image_shape[0]
   face_judges = _restore_face_judges(config.judge_workdir, own, size)
   judged_by = {'judges': [judge.describe() for judge in face_judges]}
-  _compare_judges(run, judged_by)
+  session.compare_judges(run.results, judged_by)
   data = run.load_data(config.split, config.data_dir)
   models = session.add_random(models, lambda own: own[0])
   alphas = tuple(run.config.get('strengths', attribute_flips.STRENGTHS))
@@ -284,15 +296,6 @@ def _restore_face_judges(workdir, own, size):
     )
     found.append(restored)
   return tuple(found)
-
-
-def _compare_judges(run, found):
-  """Notes that a run was measured by other judges."""
-  recorded = judges.list_hashes(run.results or {})
-  if recorded and recorded != judges.list_hashes(found):
-    progress.note(
-      'the judges of results.json had other weights: do not compare the rates'
-    )
 
 
 def _add_scores(config, measured, path):

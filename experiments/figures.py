@@ -27,9 +27,10 @@ class FiguresConfig(config.Options, group='what'):
   workdir: tuple[pathlib.Path, ...] = config.option(
     (pathlib.Path('runs/mnist'),),
     'Runs of experiments.mnist, svhn or celeba, finished or not; of several'
-    ' seeds the first is drawn. Several runs of faces give 4 and 7 with the'
-    ' models of all (7: the first of each kind), and 8 with the student of one'
-    ' and the Fader Networks of another.',
+    ' seeds the first is drawn. Several runs of classes give the swaps of their'
+    ' students side by side; several of faces give 4 and 7 with the models of'
+    ' all (7: the first of each kind), and 8 with the student of one and the'
+    ' Fader Networks of another.',
   )
   figure: tuple[str, ...] = config.option(
     (),
@@ -85,7 +86,9 @@ def draw(
   if len(runs) == 1:
     found = drawing.list_drawings(loaded[0])
   elif all(own.has_attributes for own in loaded):
-    found = _list_of_several(loaded, {*(names or drawing.FIGURES)} & {'7', '8'})
+    found = _list_of_faces(loaded, {*(names or drawing.FIGURES)} & {'7', '8'})
+  elif not any(own.has_attributes for own in loaded):
+    found = _list_of_classes(loaded)
   given = list(dict.fromkeys(one.figure for one in found))
   missing = [name for name in names if name not in given]
   if missing or not found:
@@ -126,7 +129,18 @@ def main(config: FiguresConfig) -> None:
     progress.say(f'saved in {path}')
 
 
-def _list_of_several(loaded, with_images):
+def _list_of_classes(loaded):
+  """Lists the figure of swaps by the students of several runs."""
+  shown = {}
+  for own in loaded:
+    _check_data('swaps', loaded[0], own)
+    for kind, trained in own.finals.items():
+      if kind != 'teacher' or len(own.finals) == 1:
+        shown[f'{own.path.name}: {own.name(trained)}'] = trained
+  return [drawing.make('swaps', 'swaps', drawing.draw_swaps, loaded[0], shown)]
+
+
+def _list_of_faces(loaded, with_images):
   """Lists Figures 4, 7 and 8 of the models of several runs of faces."""
   found, rows = [], []
   for own in loaded:
@@ -135,14 +149,9 @@ def _list_of_several(loaded, with_images):
     found.append(drawing.make('4', 'figure_4', curves.tradeoff, rows))
   if not with_images:
     return found
-  describe = lambda x: (x.attribute_names, x.image_shape, x.fingerprint)
   first, finals, measured = loaded[0], {}, {}
   for own in loaded:
-    if describe(own.data) != describe(first.data):
-      raise errors.InputError(
-        f'--figure=7,8: {first.path} and {own.path} are of other attributes,'
-        ' sizes or images; accepted: runs on the same data.'
-      )
+    _check_data('7,8', first, own)
     finals = own.finals | finals
     measured = own.measured | measured
   args = drawing.draw_reconstructions, first, finals.values()
@@ -151,6 +160,16 @@ def _list_of_several(loaded, with_images):
     args = first, measured['student'], measured['fader']
     found.append(drawing.make('8', 'figure_8', drawing.draw_comparison, *args))
   return found
+
+
+def _check_data(figure, first, other):
+  """Raises InputError unless two runs are on the same data."""
+  describe = lambda x: (x.attribute_names, x.image_shape, x.fingerprint)
+  if describe(other.data) != describe(first.data):
+    raise errors.InputError(
+      f'--figure={figure}: {first.path} and {other.path} are of other'
+      ' attributes, sizes or images; accepted: runs on the same data.'
+    )
 
 
 if __name__ == '__main__':

@@ -1,9 +1,10 @@
 """Trains the judges: classifiers that say what an image shows.
 
-Of classes, an ensemble over seeds of the released code's MLP, since judges of
-equal accuracy differ by some points in the swaps that they see; of faces, two
-convolutional classifiers of all attributes, one strided and one residual, whose
-best epochs are kept.
+Of classes, three families, since a swap is worth what judges of other kinds
+confirm: the released code's MLP and convolutional networks, each an ensemble
+over seeds, and a support vector machine. Of faces, two convolutional
+classifiers of all attributes, one strided and one residual, whose best epochs
+are kept.
 
   python -m experiments.judge --dataset=mnist_embedded --seeds=3
   python -m experiments.judge --dataset=synthetic_faces
@@ -45,7 +46,11 @@ class Config(config_lib.Options, group='data'):
   )
   judge: judges.JudgeConfig = judges.JudgeConfig()
   seeds: int = config_lib.option(
-    3, 'Classes: number of judges, of the seeds 0, 1, ...', low=1, high=1000
+    3,
+    'Classes: number of networks of a family, of the seeds 0, 1, ...; two or'
+    ' more, for a deviation.',
+    low=2,
+    high=1000,
   )
   seed: int = config_lib.option(
     0, 'Faces: seed of the judges.', low=0, high=config_lib.LARGEST_INTEGER
@@ -53,8 +58,8 @@ class Config(config_lib.Options, group='data'):
   batch_size: int = config_lib.option(128, 'Faces: examples per step.', low=1)
   workdir: pathlib.Path | None = config_lib.option(
     None,
-    'Where to save; default: runs/judge_DATASET, of faces'
-    ' runs/attribute_judges_DATASET_SIZE, with a folder for each judge.',
+    'Where to save; default: runs/judge_DATASET, with a folder for each family,'
+    ' of faces runs/attribute_judges_DATASET_SIZE, with one for each judge.',
     group='output',
   )
 
@@ -69,16 +74,17 @@ def main(config: Config) -> None:
 
 def _judge_classes(config):
   """Shows the accuracy of each judge of classes."""
-  ensemble = session.restore_or_train_classes(
+  found = session.restore_or_train_classes(
     config.workdir,
     config.dataset,
     config.data_dir,
     seeds=tuple(range(config.seeds)),
     epochs=config.judge.judge_epochs,
   )
-  for seed, accuracy in zip(ensemble.seeds, ensemble.accuracy):
-    progress.say(f'judge {seed}: {accuracy:.2%} on the test split')
-  progress.say(f'mean {np.mean(ensemble.accuracy):.2%}')
+  for judge in found:
+    for seed, accuracy in zip(judge.seeds, judge.accuracy):
+      progress.say(f'{judge.family} {seed}: {accuracy:.2%} on the test split')
+    progress.say(f'{judge.family} mean {np.mean(judge.accuracy):.2%}')
 
 
 def _judge_faces(config):

@@ -19,7 +19,7 @@ from experiments import cli
 from experiments import progress
 from experiments import session
 from jacsup_jax.data import registry
-from jacsup_jax.evaluation import class_swaps
+from jacsup_jax.evaluation import class_scores
 from jacsup_jax.evaluation import reconstruction
 from jacsup_jax.models import autoencoders
 from jacsup_jax.runs import stages as stages_lib
@@ -105,7 +105,7 @@ def train_and_evaluate(
       train_stages(evaluate=None)
       return
 
-    ensemble = session.restore_or_train_classes(
+    judges = session.restore_or_train_classes(
       run.judge_workdir, config.result.dataset, run.data_dir, image_shape
     )
     session.begin(
@@ -117,23 +117,21 @@ def train_and_evaluate(
       run.data_dir,
       image_shape=image_shape,
     )
-    evaluate = lambda model: class_swaps.measure(
-      model, ensemble, test.images, test.labels
-    )
-    with session.observed(run, workdir, stages, evaluate, test) as (
+    scores = class_scores.ClassScores(judges, test, train)
+    with session.observed(run, workdir, stages, scores.watch, test) as (
         report, evaluate_and_draw
     ):  # fmt: skip
       trained = train_stages(evaluate=evaluate_and_draw, report=report)
 
     trained = session.by_seed([*given, *trained])
     rows = [
-      session.describe(model) | evaluate(model.model)
+      session.describe(model) | scores.measure(model.model)
       for model in session.add_random(trained, lambda own: own[-1])
     ]
-    protocol = f'{config.result.eval_split} split; {class_swaps.PROTOCOL}'
+    protocol = f'{config.result.eval_split} split; {class_scores.PROTOCOL}'
     session.finish(
         workdir, experiment, protocol, rows, trained, test,
-        judges=ensemble.describe(),
+        judges=[judge.describe() for judge in judges],
     )  # fmt: skip
 
 

@@ -9,6 +9,7 @@ import pandas as pd
 
 from experiments import paper_numbers
 from jacsup_jax.data import files
+from jacsup_jax.evaluation import tables
 
 _Rows = Sequence[Mapping[str, Any]]
 
@@ -35,15 +36,18 @@ def match(table: paper_numbers.PaperTable, rows: _Rows) -> list[pd.DataFrame]:
   says.
   """
   found = []
+  rows = [_complete(row) for row in rows]
   for paper in table.rows:
     ours = [row for row in rows if _is_same(paper, row)]
     dims, dim = {row['nuisance_dim'] for row in ours}, paper.nuisance_dim
     if dims and dim not in dims and dim in table.reduced_dims:
       dim = table.reduced_dims[dim](dims)
-    names = ('nuisance_dim', 'seed', 'epochs', 'mse', table.rate_name)
+    measured = ['mse', table.rate_name, *_list_others(table)]
     own = [row for row in ours if row['nuisance_dim'] == dim]
-    frame = pd.DataFrame(own, columns=names)
-    found.append(frame.astype({'mse': float, table.rate_name: float}))
+    frame = pd.DataFrame(
+      own, columns=['nuisance_dim', 'seed', 'epochs', *measured]
+    )
+    found.append(frame.astype(dict.fromkeys(measured, float)))
   return found
 
 
@@ -93,8 +97,11 @@ def format_markdown(table: paper_numbers.PaperTable, rows: _Rows) -> str:
 
 def make_cells(table: paper_numbers.PaperTable, rows: _Rows) -> pd.DataFrame:
   """Makes the cells of a table as text."""
-  names = ('d', _rate(table), 'MSE', 'epochs')
-  pairs = [f'{name}, {whose}' for name in names for whose in ('paper', 'ours')]
+  pairs = []
+  for name in ('d', _rate(table), 'MSE', 'epochs'):
+    pairs += [f'{name}, paper', f'{name}, ours']
+    if name == _rate(table):
+      pairs += _list_others(table).values()
   lines = []
   for paper, ours in zip(table.rows, match(table, rows), strict=True):
     lines.append([
@@ -104,6 +111,7 @@ def make_cells(table: paper_numbers.PaperTable, rows: _Rows) -> pd.DataFrame:
       _list(ours['nuisance_dim']),
       f'{100 * paper.rate:.1f}',
       _show(100 * ours[table.rate_name], '.1f'),
+      *(_show(100 * ours[name], '.1f') for name in _list_others(table)),
       f'{paper.mse:g}',
       _show(ours['mse'], '.3g'),
       paper.epochs,
@@ -112,6 +120,12 @@ def make_cells(table: paper_numbers.PaperTable, rows: _Rows) -> pd.DataFrame:
     ])  # fmt: skip
   columns = ['model', *table.weights.values(), *pairs, 'seeds']
   return pd.DataFrame(lines, columns=columns)
+
+
+def _complete(row):
+  """Returns a row with names of families; one family has no lowest."""
+  row = tables.name_family(row)
+  return row if 'class_swaps_cnn' in row else {**row, 'class_swaps': None}
 
 
 def _is_same(paper, row):
@@ -124,7 +138,18 @@ def _is_same(paper, row):
 
 
 def _rate(table):
-  return table.rate_name.replace('_', ' ')
+  return table.rate_name.replace('_mlp', ' by perceptrons').replace('_', ' ')
+
+
+def _list_others(table):
+  """Lists entries of ours that the paper does not have, and their titles."""
+  if table.rate_name != 'class_swaps_mlp':
+    return {}
+  return {
+    'class_swaps_cnn': 'cnn',
+    'class_swaps_svm': 'svm',
+    'class_swaps': 'lowest family',
+  }
 
 
 def _list(values, separator=', '):

@@ -65,7 +65,7 @@ class Progress:
     self._left[stage.name] = stage.epochs - epoch
     self._seconds.append(record['seconds'])
     values = {}
-    for name in ('loss', 'eval_mse', 'eval_class_swaps'):
+    for name in ('loss', 'eval_mse', 'eval_class_swaps_mlp'):
       # Replicas have a list of values; a measure may be undefined.
       known = [x for x in np.ravel(record.get(name)) if x is not None]
       if known:

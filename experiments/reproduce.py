@@ -26,6 +26,7 @@ from jacsup_jax.core import config
 from jacsup_jax.core import errors
 from jacsup_jax.data import files
 from jacsup_jax.evaluation import judges
+from jacsup_jax.evaluation import tables
 from jacsup_jax.runs import signals
 
 # Runs by scale, parents first: name of the flagfile and of the work directory
@@ -178,7 +179,7 @@ def read_rows(paths: Sequence[pathlib.Path]) -> list[dict[str, Any]]:
         f'{path} was measured by {measured}, {first[0]} by {first[1]};'
         ' accepted in one table: the same protocol and judges.'
       )
-    for row in results['rows']:
+    for row in map(tables.name_family, results['rows']):
       key = row['model'], row['nuisance_dim'], row['seed']
       rows.setdefault((*key, row.get('sha256') or path), row)
   return list(rows.values())

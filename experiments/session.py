@@ -17,6 +17,7 @@ from jacsup_jax.core import codes
 from jacsup_jax.core import config as config_lib
 from jacsup_jax.core import errors
 from jacsup_jax.data import registry
+from jacsup_jax.evaluation import class_judges
 from jacsup_jax.evaluation import judges
 from jacsup_jax.evaluation import tables
 from jacsup_jax.models import autoencoders
@@ -163,13 +164,12 @@ def restore_or_train_classes(
   data_dir: pathlib.Path | None,
   image_shape: tuple[int, int, int] | None = None,
   **settings: Any,
-) -> judges.Judges:
-  """Restores the judges of a data set, see `judges.restore_or_train`."""
-  directory = directory or judges.default_directory(dataset, data_dir)
-  progress.announce(f'judges in {directory}, trained if missing')
-  return judges.restore_or_train(
+) -> tuple[class_judges.ClassJudges, ...]:
+  """Restores the judges of a data set, see `class_judges.restore_or_train`."""
+  directory = directory or class_judges.default_directory(dataset, data_dir)
+  return class_judges.restore_or_train(
       directory, dataset, data_dir, image_shape=image_shape,
-      report=progress.report_judge, **settings,
+      report=progress.report_judge, announce=progress.announce, **settings,
   )  # fmt: skip
 
 
@@ -224,6 +224,18 @@ def _restore_or_train_face(directory, train, selection, sizes, settings, kind):
   return attribute_judges.restore_or_train(
       own, train, selection, kind=kind, report=progress.report_judge, **wanted,
   )  # fmt: skip
+
+
+def compare_judges(
+  results: Mapping[str, Any] | None, found: Mapping[str, Any]
+) -> None:
+  """Notes that results.json was measured by judges of other weights."""
+  recorded = judges.list_hashes(results or {})
+  # Runs of earlier versions were measured by one family.
+  if not {*recorded} <= {*judges.list_hashes(found)}:
+    progress.note(
+      'the judges of results.json had other weights: do not compare the rates'
+    )
 
 
 def begin(

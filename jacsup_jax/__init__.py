@@ -86,17 +86,20 @@ def evaluate(
   Args:
     model: a Model, or what `fit_teacher` and `fit_student` return.
     data: a split that it was not trained on; see `load_data`.
-    judge_workdir: where the judges of the classes are. If there are none, they
-      are trained there, within a minute or two; by default in runs/judge_NAME.
+    judge_workdir: where the judges of the classes are. Those that are missing
+      are trained there, within minutes; by default in runs/judge_NAME.
     data_dir: see `load_data`, for the judges' training data.
 
   Returns:
     A row like those of results.json: the sizes of the code, `mse`, `psnr` and,
-    on classes, `class_swaps` and `judge_accuracy` (rates in [0, 1]).
+    on classes, class swaps by judges of each family and the lowest of these,
+    `class_swaps` (rates in [0, 1]), how natural images are, and what probes
+    read in the code; see `evaluation.class_scores`.
   """
   from jacsup_jax.data import files
-  from jacsup_jax.evaluation import class_swaps
-  from jacsup_jax.evaluation import judges
+  from jacsup_jax.data import registry
+  from jacsup_jax.evaluation import class_judges
+  from jacsup_jax.evaluation import class_scores
   from jacsup_jax.evaluation import reconstruction
 
   model = getattr(model, 'model', model)
@@ -105,11 +108,20 @@ def evaluate(
     mse = float(reconstruction.measure_mse(model, data.images, data.labels))
     low, high = model.image_range
     return {**row, 'mse': mse, 'psnr': reconstruction.psnr(mse, high - low)}
-  directory = judge_workdir or judges.default_directory(data.name, data_dir)
-  ensemble = judges.restore_or_train(
+  directory = judge_workdir or class_judges.default_directory(
+    data.name, data_dir
+  )
+  judges = class_judges.restore_or_train(
     files.expand_path('judge_workdir', directory),
     data.name,
     data_dir,
     image_shape=data.image_shape,
   )
-  return row | class_swaps.measure(model, ensemble, data.images, data.labels)
+  probed = registry.load(
+    data.name,
+    class_scores.choose_probed_split(data.split),
+    data_dir=data_dir,
+    image_shape=data.image_shape,
+  )
+  scores = class_scores.ClassScores(judges, data, probed)
+  return row | scores.measure(model)

@@ -11,6 +11,7 @@ import pytest
 
 import jacsup_jax as js
 from jacsup_jax.data import registry
+from jacsup_jax.evaluation import class_judges
 from jacsup_jax.evaluation import judges
 from jacsup_jax.runs import stages
 from jacsup_jax.runs import workdir as workdirs
@@ -45,8 +46,8 @@ def test_quickstart(tmp_path, monkeypatch, capsys):
 
   monkeypatch.setattr(js, 'load_data', load_small)
   monkeypatch.setattr(registry, 'load', load_small)
-  monkeypatch.setattr(judges, 'SEEDS', (0,))
-  monkeypatch.setattr(judges, '_EPOCHS', 1)
+  monkeypatch.setattr(class_judges, 'SEEDS', (0,))
+  monkeypatch.setattr(judges, 'EPOCHS', 1)
   monkeypatch.chdir(tmp_path)
   code = README.read_text().split('## From Python')[1]
   code = re.search('```python\n(.*?)```', code, re.DOTALL)[1]
@@ -59,7 +60,7 @@ def test_quickstart(tmp_path, monkeypatch, capsys):
   exec(train_lines, names)
   student = names['student']
   row = ast.literal_eval(capsys.readouterr().out)
-  assert row['nuisance_dim'] == 1 and 0 <= row['judge_accuracy'] <= 1
+  assert row['nuisance_dim'] == 1 and 0 <= row['judge_accuracy_svm'] <= 1
   assert row['mse'] > 0 and 'class_swaps' in row
   # Both are saved as a run does.
   train, trained = names['train'], [names['teacher'], student]

@@ -1,10 +1,10 @@
 """Class swaps: how often an image's class follows swapped factors.
 
 Models have images in [0, 1]; data are `[M, H, W, C]` uint8 images and `[M]` int
-labels.
+labels. Images are decoded and judged in chunks of n batches of B.
 """
 
-from collections.abc import Callable
+from collections.abc import Iterator, Sequence
 import functools
 from typing import Any, NamedTuple
 
@@ -18,159 +18,187 @@ from jacsup_jax.data import batches
 from jacsup_jax.evaluation import judges as judges_lib
 from jacsup_jax.evaluation import reconstruction
 
-# The released code judges pairs within batches of the data in its order.
-SWAP_BATCH_SIZE = 128
-PROTOCOLS = (
-    'class_swaps', 'class_swaps_noisy_judge', 'class_swaps_true_labels'
+# The family of the released code's judge, and its protocols: a column of
+# results.json for each. Other families have the first one.
+PAPER_FAMILY = 'mlp'
+PAPER_PROTOCOLS = (
+    'class_swaps_mlp', 'class_swaps_noisy_judge', 'class_swaps_true_labels',
 )  # fmt: skip
 PROTOCOL = (
   'class_swaps: pairs within batches of 128 in order, the class of an image'
-  " is the judge's opinion of its reconstruction, equal opinions left out,"
-  ' mean over the judges; _std: standard deviation over the judges (divisor'
-  ' n - 1); _noisy_judge: their dropout on; _true_labels: classes are true'
-  ' labels'
+  " is the judge's opinion of its reconstruction, equal opinions left out;"
+  ' _mlp, _cnn, _svm: mean over the judges of a family, and _std their standard'
+  ' deviation (divisor n - 1); without a family: the lowest of these;'
+  ' _noisy_judge: perceptrons with their dropout on; _true_labels: perceptrons,'
+  ' classes are true labels'
 )
 
 
-class SwapCounts(NamedTuple):
-  """Judged pairs and those that followed, each `[3]` int, by `PROTOCOLS`."""
+class Decoded(NamedTuple):
+  """What a model makes of a chunk of n batches of B images."""
 
-  followed: jax.Array
-  pairs: jax.Array
+  reconstructions: jax.Array  # [n, B, H, W, C] in [0, 1]
+  swapped: jax.Array  # the same with the factors of the partners
+  partners: np.ndarray  # [n, B] int
+  keys: jax.Array  # [2, n], for the dropout of judges
+  rows: np.ndarray  # [n, B] int, positions of the images
+  is_first: np.ndarray  # [n, B] bool: not an image that fills up the end
+  is_paired: np.ndarray  # [n] bool: batches whose pairs count
 
 
-def measure(
-  model: reconstruction.Autoencoder,
-  judges: judges_lib.Judges,
-  images: jax.Array,
-  labels: jax.Array,
-) -> dict[str, Any]:
-  """Measures an autoencoder: entries of a row, see `summarize`.
+class Counts(NamedTuple):
+  """What N judges of a family saw, by protocol of `PAPER_PROTOCOLS`."""
 
-  InputError if the judges see images of another shape or range.
-  """
+  followed: np.ndarray  # [P, N] int
+  pairs: np.ndarray  # [P, N] int
+  correct: np.ndarray  # [N] int, reconstructions
+
+
+def check_model(
+  model: reconstruction.Autoencoder, judges: Sequence[Any]
+) -> None:
+  """Raises InputError if judges see images of another shape or range."""
   found = (*model.image_shape, *model.image_range)
-  wanted = (*judges.image_shape, 0, 1)
-  if found != wanted:
-    raise errors.InputError(
-      f'the model has images of (H, W, C, lowest, highest) = {found};'
-      f' accepted: {wanted}, as its judges see.'
+  for judge in judges:
+    wanted = (*judge.image_shape, 0, 1)
+    if found != wanted:
+      raise errors.InputError(
+        f'the model has images of (H, W, C, lowest, highest) = {found};'
+        f' accepted: {wanted}, as its judges see.'
+      )
+
+
+def decode_pairs(
+  model: reconstruction.Autoencoder, images: np.ndarray
+) -> Iterator[Decoded]:
+  """Reconstructs images, and swaps factors at random within batches of 128.
+
+  Batches are in the order of the data; the last, incomplete one has no pairs.
+  """
+  count, size = len(images), judges_lib.BATCH_SIZE
+  if count == 0:
+    raise errors.InputError('found no image to evaluate; accepted: 1 or more.')
+  rows = judges_lib.list_rows(count)
+  positions = np.arange(rows.size).reshape(rows.shape)
+  keys = jax.random.split(jax.random.key(0), rows.shape[:2])
+  for own, where, own_keys in zip(rows, positions, keys):
+    reconstructions, swapped, partners, noise = _decode(
+      model, jnp.asarray(images[own]), own_keys
     )
-  images, labels = jnp.asarray(images), jnp.asarray(labels)
-  return summarize(
-    _measure(judges.module, model, judges.params, images, labels)
-  )
+    yield Decoded(
+        reconstructions, swapped, np.asarray(partners), noise, own,
+        where < count, where[:, -1] < count // size * size,
+    )  # fmt: skip
 
 
-def count_class_swaps(
-  model: reconstruction.Autoencoder,
-  classify: judges_lib.ClassifyFn,
-  images: jax.Array,
-  labels: jax.Array,
-) -> SwapCounts:
-  """Counts how often an image's class follows swapped factors.
+def count_swaps(judge: Any, decoded: Decoded, labels: np.ndarray) -> Counts:
+  """Counts how often the class of an image follows swapped factors.
 
-  Table 1 of Lezama (2019). Images are paired at random within batches of 128 in
-  the order of the data; the last, incomplete one is left out. By protocol:
+  Table 1 of Lezama (2019), by the judges of one family. By protocol:
 
-  class_swaps: the class of an image is the judge's opinion of its
-    reconstruction; pairs of equal opinions are left out; a swap counts if the
-    judge sees the donor's class in the swapped image. (The released code's
-    rule, with the judge in evaluation mode.)
+  class_swaps_mlp, and of other families: the class of an image is the judge's
+    opinion of its reconstruction; pairs of equal opinions are left out; a swap
+    counts if the judge sees the donor's class in the swapped image. (The
+    released code's rule, with the judge in evaluation mode.)
   class_swaps_noisy_judge: the same with the judge's dropout switched on in
     every pass, as the released code left it.
   class_swaps_true_labels: pairs of different true labels; a swap counts if the
     judge sees the donor's label in the swapped image.
   """
-  num_batches = images.shape[0] // SWAP_BATCH_SIZE
-  split = lambda x: x[: num_batches * SWAP_BATCH_SIZE].reshape(
-    num_batches, SWAP_BATCH_SIZE, *x.shape[1:]
-  )
-  keys = jax.random.split(jax.random.key(0), num_batches)
-
-  def count(args):
-    batch_images, batch_labels, key = args
-    pair_key, own_key, swap_key = jax.random.split(key, 3)
-    permutation = jax.random.permutation(pair_key, SWAP_BATCH_SIZE)
-    code = model.encode(batches.to_float(batch_images))
-    reconstructions = model.decode(code)
-    swapped = model.decode(codes.swap_factors(code, permutation))
-    opinion, seen = classify(reconstructions, None), classify(swapped, None)
-    judged = [
-      (opinion, seen),
-      (classify(reconstructions, own_key), classify(swapped, swap_key)),
-      (batch_labels, seen),
-    ]
-    pairs, followed = [], []
-    for own, after in judged:
-      donor = own[permutation]
-      pairs.append(jnp.sum(own != donor))
-      followed.append(jnp.sum((own != donor) & (after == donor)))
-    return SwapCounts(jnp.stack(followed), jnp.stack(pairs))
-
-  counts = jax.lax.map(count, (split(images), split(labels), keys))
-  return jax.tree.map(lambda x: jnp.sum(x, axis=0), counts)
+  labels = np.asarray(labels)[decoded.rows][None]
+  own = judge.classify(decoded.reconstructions)
+  seen = judge.classify(decoded.swapped)
+  judged = [(own, seen)]
+  if judge.family == PAPER_FAMILY:
+    own_keys, swap_keys = decoded.keys
+    noisy = (
+      judge.classify(decoded.reconstructions, own_keys),
+      judge.classify(decoded.swapped, swap_keys),
+    )
+    judged += [noisy, (np.broadcast_to(labels, seen.shape), seen)]
+  followed, pairs = [], []
+  for before, after in judged:
+    donors = np.take_along_axis(before, decoded.partners[None], axis=-1)
+    differ = (before != donors) & decoded.is_paired[None, :, None]
+    pairs.append(np.sum(differ, axis=(1, 2)))
+    followed.append(np.sum(differ & (after == donors), axis=(1, 2)))
+  correct = np.sum((own == labels) & decoded.is_first[None], axis=(1, 2))
+  return Counts(np.stack(followed), np.stack(pairs), correct)
 
 
-def evaluate_autoencoder(
+def measure(
   model: reconstruction.Autoencoder,
-  judge: Callable[..., jax.Array],
-  judge_params: codes.Params,
-  images: jax.Array,
-  labels: jax.Array,
-) -> dict[str, jax.Array]:
-  """Measures an autoencoder by N judges, whose parameters are stacked.
+  judges: Sequence[Any],
+  images: np.ndarray,
+  labels: np.ndarray,
+) -> dict[str, Any]:
+  """Measures class swaps by judges of several families: entries of a row.
 
-  `judge` is a `judges.ClassifyFn` with parameters first. Returns a scalar
-  `mse`; `[N]` `judge_accuracy` on the images and
-  `judge_accuracy_reconstructions`; `[N, 3]` `followed` and `pairs`.
+  InputError if the judges see images of another shape or range.
   """
-
-  def with_one_judge(params):
-    classify = functools.partial(judge, params)
-    counts = count_class_swaps(model, classify, images, labels)
-    args = classify, images, labels
-    reconstruct = lambda x: model.decode(model.encode(x))
-    return {
-      'judge_accuracy': judges_lib.compute_accuracy(*args),
-      'judge_accuracy_reconstructions': judges_lib.compute_accuracy(
-        *args, reconstruct
-      ),
-      **counts._asdict(),
-    }
-
-  return {
-    'mse': reconstruction.compute_mse(model, images),
-    **jax.vmap(with_one_judge)(judge_params),
-  }
+  check_model(model, judges)
+  counts = add_counts(
+    {judge.family: count_swaps(judge, decoded, labels) for judge in judges}
+    for decoded in decode_pairs(model, images)
+  )
+  return summarize(counts, len(images))
 
 
-def summarize(measured: dict[str, jax.Array]) -> dict[str, Any]:
-  """Turns what `evaluate_autoencoder` measured into entries of a row.
+def add_counts(parts: Iterator[dict[str, Counts]]) -> dict[str, Counts]:
+  """Adds the counts of chunks, by family."""
+  add = functools.partial(jax.tree.map, np.add)
+  return functools.reduce(add, parts)
 
-  They are JSON values: `mse`, `psnr`; each protocol's rate as the mean over
-  judges, None where a judge is left without pairs; for `class_swaps` also the
-  rate and the pairs of each judge, and the standard deviation of the rates
-  (divisor n - 1; None for one judge).
+
+def summarize(counts: dict[str, Counts], num_images: int) -> dict[str, Any]:
+  """Turns counts by family into entries of a row, JSON values.
+
+  For each family F: `class_swaps_F`, the mean over its judges, None if a judge
+  has no pairs; the same with `_std` (divisor n - 1; None for one judge),
+  `_by_judge` and `_pairs`; `judge_accuracy_reconstructions_F`. Perceptrons have
+  the other protocols of the paper, too. `class_swaps` is the lowest of the
+  families' means, None if one has none, and `class_swaps_family` its name.
   """
-  measured = {name: np.asarray(value) for name, value in measured.items()}
-  mse = float(measured['mse'])
-  row = {'mse': mse, 'psnr': reconstruction.psnr(mse)}
-  for i, protocol in enumerate(PROTOCOLS):
-    pairs, followed = measured['pairs'][:, i], measured['followed'][:, i]
-    rates = (followed / pairs).tolist() if np.all(pairs) else None
-    row[protocol] = rates and float(np.mean(rates))
-    if i == 0:
-      several = rates is not None and len(rates) > 1
-      row['class_swaps_std'] = float(np.std(rates, ddof=1)) if several else None
-      row['class_swaps_by_judge'] = rates
-      row['class_swaps_pairs'] = pairs.tolist()
-  for name in ('judge_accuracy', 'judge_accuracy_reconstructions'):
-    row[name] = float(np.mean(measured[name]))
+  row = {'class_swaps': None, 'class_swaps_family': None}
+  for family, own in counts.items():
+    name = f'class_swaps_{family}'
+    rates = _compute_rates(own, 0)
+    row[name] = _mean(rates)
+    several = rates is not None and len(rates) > 1
+    row[f'{name}_std'] = float(np.std(rates, ddof=1)) if several else None
+    row[f'{name}_by_judge'] = rates
+    row[f'{name}_pairs'] = own.pairs[0].tolist()
+    accuracy = float(np.mean(own.correct / num_images))
+    row[f'judge_accuracy_reconstructions_{family}'] = accuracy
+    if family == PAPER_FAMILY:
+      for i, protocol in enumerate(PAPER_PROTOCOLS[1:], start=1):
+        row[protocol] = _mean(_compute_rates(own, i))
+  means = {family: row[f'class_swaps_{family}'] for family in counts}
+  if None not in means.values():
+    lowest = min(means, key=means.get)
+    row |= {'class_swaps': means[lowest], 'class_swaps_family': lowest}
   return row
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _measure(module, model, *args):
-  judge = functools.partial(judges_lib.classify, module)
-  return evaluate_autoencoder(model, judge, *args)
+def _compute_rates(counts, protocol):
+  """Returns the rate of each judge, or None if one has no pairs."""
+  pairs = counts.pairs[protocol]
+  return (counts.followed[protocol] / pairs).tolist() if pairs.all() else None
+
+
+def _mean(rates):
+  return rates and float(np.mean(rates))
+
+
+@jax.jit
+def _decode(model, images, keys):
+  def decode(args):
+    batch, key = args
+    pair_key, *noise_keys = jax.random.split(key, 3)
+    partners = jax.random.permutation(pair_key, batch.shape[0])
+    code = model.encode(batches.to_float(batch))
+    swapped = model.decode(codes.swap_factors(code, partners))
+    return model.decode(code), swapped, partners, jnp.stack(noise_keys)
+
+  *decoded, noise = jax.lax.map(decode, (images, keys))
+  return *decoded, noise.swapaxes(0, 1)

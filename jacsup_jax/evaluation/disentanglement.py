@@ -9,13 +9,12 @@ import dataclasses
 import itertools
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jacsup_jax.data import batches
 from jacsup_jax.data import registry
 from jacsup_jax.evaluation import predictors
+from jacsup_jax.evaluation import reconstruction
 from jacsup_jax.models import model as models
 
 # What each metric gives.
@@ -72,7 +71,7 @@ def measure(
   labels, names = list_labels(data)
   order = np.random.default_rng(0).permutation(len(labels))
   chosen = np.sort(order[:MOST_IMAGES])
-  codes = compute_codes(model, jnp.asarray(data.images[chosen]))
+  codes = reconstruction.compute_codes(model, jnp.asarray(data.images[chosen]))
   return compute_scores(metrics, np.asarray(codes), labels[chosen], names)
 
 
@@ -83,18 +82,6 @@ def list_labels(data: registry.Dataset) -> tuple[np.ndarray, tuple[str, ...]]:
   if data.all_labels is not None:
     return data.all_labels, data.label_names
   return data.labels[:, np.newaxis], ('class',)
-
-
-@jax.jit
-def compute_codes(model: models.Model, images: jax.Array) -> jax.Array:
-  """Computes the flat codes `[M, U]` of `[M, H, W, C]` uint8 images."""
-
-  def encode_one(image):
-    code = model.encode(image[None])
-    return jnp.concatenate([code.factors[0], code.nuisance[0].ravel()])
-
-  at_once = batches.count_at_once(images.shape[1:])
-  return jax.lax.map(encode_one, images, batch_size=at_once)
 
 
 def compute_scores(

@@ -1,8 +1,4 @@
-"""Likeness of images: SSIM, and a Frechet distance in features of a judge.
-
-The distance is that of Heusel et al. (2017) with other features than
-Inception's: it cannot be compared with published ones.
-"""
+"""Likeness of faces: SSIM, and a Frechet distance in features of a judge."""
 
 from collections.abc import Callable
 import functools
@@ -14,29 +10,10 @@ import numpy as np
 
 from jacsup_jax.core import codes
 from jacsup_jax.data import batches
+from jacsup_jax.evaluation import naturalness
 from jacsup_jax.evaluation import reconstruction
 
 _BATCH_SIZE = 64
-
-
-def compute_distance(features: np.ndarray, others: np.ndarray) -> float:
-  """Computes the distance of Gaussians fitted to two sets of features.
-
-  `[M, F]` and `[N, F]`: |m - n|^2 + tr(C + D - 2 (C D)^(1/2)).
-  """
-  means, covariances = [], []
-  for values in (features, others):
-    values = np.asarray(values, np.float64)
-    means.append(values.mean(axis=0))
-    covariances.append(np.cov(values, rowvar=False, ddof=0))
-  # tr (C D)^(1/2) is the sum of the roots of the eigenvalues, which are those
-  # of a symmetric matrix: C^(1/2) D C^(1/2).
-  values, vectors = np.linalg.eigh(covariances[0])
-  root = vectors * np.sqrt(np.maximum(values, 0)) @ vectors.T
-  product = np.linalg.eigvalsh(root @ covariances[1] @ root)
-  mixed = np.sqrt(np.maximum(product, 0)).sum()
-  distance = np.sum(np.square(means[0] - means[1]))
-  return float(distance + sum(map(np.trace, covariances)) - 2 * mixed)
 
 
 def measure(
@@ -62,8 +39,10 @@ def measure(
   signed = np.asarray(images) / np.float32(127.5) - 1
   return {
     'ssim': reconstruction.compute_ssim(signed, shown),
-    'frechet_reconstructions': compute_distance(real, reconstructed),
-    'frechet_edits': compute_distance(real, edited),
+    'frechet_reconstructions': naturalness.compute_distance(
+      real, reconstructed
+    ),
+    'frechet_edits': naturalness.compute_distance(real, edited),
   }
 
 

@@ -82,6 +82,18 @@ def encode_factors(
   return factors.reshape(-1, factors.shape[-1])[: images.shape[0]]
 
 
+@jax.jit
+def compute_codes(model: Autoencoder, images: jax.Array) -> jax.Array:
+  """Computes the flat codes `[M, U]` of `[M, H, W, C]` uint8 images."""
+
+  def encode_one(image):
+    code = model.encode(image[None])
+    return jnp.concatenate([code.factors[0], code.nuisance[0].ravel()])
+
+  at_once = batches.count_at_once(images.shape[1:])
+  return jax.lax.map(encode_one, images, batch_size=at_once)
+
+
 def map_batches(
   function: Callable[..., Any], arrays: Sequence[jax.Array], batch_size: int
 ) -> chex.ArrayTree:

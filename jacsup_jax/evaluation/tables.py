@@ -20,19 +20,39 @@ def _show_error(value):
 _percent = '{:.1%}'.format
 _three_digits = '{:.3f}'.format
 # Columns of a table: title, and how a value is shown.
+_MODEL = {'model': ('model', str), 'nuisance_dim': ('d', str)}
 _DIGITS = {
-  'model': ('model', str),
-  'nuisance_dim': ('d', str),
+  **_MODEL,
   'class_swaps': ('class swaps', _percent),
-  'class_swaps_std': ('+- judges', _percent),
-  'class_swaps_noisy_judge': ('noisy judge', _percent),
+  'class_swaps_family': ('by', str),
+  'class_swaps_mlp': ('mlp', _percent),
+  'class_swaps_mlp_std': ('+- judges', _percent),
+  'class_swaps_cnn': ('cnn', _percent),
+  'class_swaps_cnn_std': ('+- judges', _percent),
+  'class_swaps_svm': ('svm', _percent),
+  'class_swaps_noisy_judge': ('noisy mlp', _percent),
   'class_swaps_true_labels': ('true labels', _percent),
   'mse': ('MSE', '{:.4f}'.format),
   'psnr': ('PSNR dB', '{:.2f}'.format),
 }
+# Of the same rows, where any row has a value.
+_LIKENESS = {
+  'judge_accuracy_reconstructions_mlp': ('recon. mlp', _percent),
+  'judge_accuracy_reconstructions_cnn': ('cnn', _percent),
+  'judge_accuracy_reconstructions_svm': ('svm', _percent),
+  'precision_swapped': ('precision', _percent),
+  'precision_reconstructions': ('recon.', _percent),
+  'recall_swapped': ('recall', _percent),
+  'recall_reconstructions': ('recon.', _percent),
+  'frechet_swapped': ('Frechet', '{:.1f}'.format),
+  'frechet_reconstructions': ('recon.', '{:.1f}'.format),
+  'probe_linear_factors': ('y linear', _percent),
+  'probe_mlp_factors': ('MLP', _percent),
+  'probe_linear_nuisance': ('z linear', _percent),
+  'probe_mlp_nuisance': ('MLP', _percent),
+}
 _FACES = {
-  'model': ('model', str),
-  'nuisance_dim': ('d', str),
+  **_MODEL,
   'labels': ('labels', str),
   'attribute_flips_balanced': ('balanced flips', _percent),
   'attribute_flips_balanced_told': ('of told', _percent),
@@ -53,6 +73,9 @@ _DIAGNOSTICS = {
   'edit_error': ('edit error', '{:.2f}'.format),
   'edit_leak': ('leak', '{:.2f}'.format),
   'class_swaps_ceiling': ('ceiling', _percent),
+  'class_swaps_ceiling_mlp': ('c. mlp', _percent),
+  'class_swaps_ceiling_cnn': ('c. cnn', _percent),
+  'class_swaps_ceiling_svm': ('c. svm', _percent),
   'jacobian_cosine': ('Jac. cos', _three_digits),
   'jacobian_norm_error': ('norm err', _percent),
   'jacobian_cosine_first_teacher': ('cos of 1st', _three_digits),
@@ -76,22 +99,47 @@ def format_results(results: Mapping[str, Any]) -> str:
   return f'{table}\n{effect}' if effect else table
 
 
+def name_family(row: Row) -> Row:
+  """Returns a row whose class swaps have the name of a family of judges.
+
+  Those of earlier versions were measured by perceptrons alone, without a name.
+  """
+  if row.get('class_swaps') is None or 'class_swaps_family' in row:
+    return row
+  own = {'class_swaps_family': 'mlp', 'class_swaps_mlp': row['class_swaps']}
+  return {**row, **own, 'class_swaps_mlp_std': row.get('class_swaps_std')}
+
+
 def format_rows(rows: Sequence[Row]) -> str:
-  """Formats rows of digits or of faces as a table; what is None is '-'."""
+  """Formats rows of digits or of faces as tables; what is None is '-'.
+
+  Those of digits are two: class swaps by each family of judges, with the lowest
+  first; then what the judges make of reconstructions, how natural images are,
+  and what probes read in factors (y) and nuisance (z).
+  """
+  rows = [name_family(row) for row in rows]
   are_faces = any('attribute_flips' in row for row in rows)
-  columns = dict(_FACES if are_faces else _DIGITS)
+  table = _format_columns(rows, dict(_FACES if are_faces else _DIGITS))
+  if not any(row.get(name) is not None for row in rows for name in _LIKENESS):
+    return table
+  return f'{table}\n\n{_format_columns(rows, _MODEL | _LIKENESS, False)}'
+
+
+def _format_columns(rows, columns, is_first=True):
+  """Formats a table; the first has diagnostics and explains deviations."""
   for name, column in _DIAGNOSTICS.items():
-    if any(row.get(name) is not None for row in rows):
+    if is_first and any(row.get(name) is not None for row in rows):
       columns[name] = column
   for name, column in _SCORES.items():
-    if any(name in row for row in rows):
+    if is_first and any(name in row for row in rows):
       columns[name] = column
   groups = group_seeds(rows)
   show_cell = lambda group, name: _show_values(
     [row.get(name) for row in group], columns[name][1]
   )
   cells = [[show_cell(group, name) for name in columns] for group in groups]
-  return _format_table([title for title, _ in columns.values()], cells, groups)
+  titles = [title for title, _ in columns.values()]
+  return _format_table(titles, cells, groups if is_first else ())
 
 
 def format_attributes(rows: Sequence[Row]) -> str:
@@ -151,9 +199,9 @@ def format_effect(rows: Sequence[Row]) -> str | None:
   if len(paired) > 1:
     points += f' ± {np.std(paired, ddof=1):.1f}'
   return (
-    f'At d = {dim}, class swaps are {_show_values(pair[0], _percent)} with'
-    f' Jacobian supervision and {_show_values(pair[1], _percent)} without:'
-    f' {points} points.'
+    f'At d = {dim}, class swaps (lowest family of judges) are'
+    f' {_show_values(pair[0], _percent)} with Jacobian supervision and'
+    f' {_show_values(pair[1], _percent)} without: {points} points.'
   )
 
 
@@ -197,7 +245,9 @@ def _show_values(values, show):
   known = [value for value in values if value is not None]
   if not known:
     return '-'
-  if len(known) == 1 or isinstance(known[0], str) or show is str:
+  if isinstance(known[0], str):
+    return '/'.join(dict.fromkeys(known))
+  if len(known) == 1 or show is str:
     return show(known[0])
   return f'{show(np.mean(known))} ± {show(np.std(known, ddof=1))}'
 
@@ -208,8 +258,9 @@ def _identify(row):
   for name, value in row.items():
     if name == 'stage' and isinstance(value, str):
       value = value.removesuffix(f'_seed{row.get("seed")}')
-    # Modes and the like; other numbers are measured.
-    is_mode = isinstance(value, (str, bool)) and name != 'sha256'
+    # Modes and the like; other numbers are measured, and so is the family.
+    is_mode = isinstance(value, (str, bool))
+    is_mode = is_mode and name not in ('sha256', 'class_swaps_family')
     if is_mode or name == 'nuisance_dim' or name.startswith('lambda_'):
       # Weights may have passed through float32.
       shown = f'{value:.6g}' if isinstance(value, float) else value

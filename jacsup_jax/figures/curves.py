@@ -19,14 +19,15 @@ _MARKERS = 'os^DvPX'
 _FILLINGS = ('full', 'none', 'left', 'top', 'right', 'bottom')
 # Points of a trade-off that are labelled each.
 _MOST_LABELS = 20
+_SWAPS = 'class swaps by perceptrons'
 
 
 @panels.in_own_style
 def swap_curves(records: Records, title: str = '') -> panels.Figure:
   """Draws class swaps and error over the training of a chain, Figure 1 (d).
 
-  A grey bar marks each growth of the code; an `eval_class_swaps` of None leaves
-  a gap.
+  Swaps are those by perceptrons, the paper's judges. A grey bar marks each
+  growth of the code; an `eval_class_swaps_mlp` of None leaves a gap.
   """
   parts, last = _collect_parts(records)
   epochs, mse, percent = np.hstack([points for _, _, points in parts])
@@ -36,7 +37,7 @@ def swap_curves(records: Records, title: str = '') -> panels.Figure:
   right = left.twinx()
   style = _line_style(epochs, most_marks=40)
   shown = {}
-  [shown['class swaps']] = left.plot(epochs, percent, color=blue, **style)
+  [shown[_SWAPS]] = left.plot(epochs, percent, color=blue, **style)
   [shown['reconstruction MSE']] = right.plot(
     epochs, mse, color=vermilion, linestyle='--', **style
   )
@@ -90,8 +91,8 @@ def has_tradeoff(rows: Records) -> bool:
 def tradeoff(rows: Records, rate: str = 'attribute_flips') -> panels.Figure:
   """Draws a rate against error, Figure 4: towards the top left is better.
 
-  Rows without `mse` or the rate (`attribute_flips` of faces, `class_swaps` of
-  digits, in [0, 1]) are not drawn. A `source`, such as
+  Rows without `mse` or the rate (`attribute_flips` of faces, `class_swaps_mlp`
+  of digits, in [0, 1]) are not drawn. A `source`, such as
   'paper' or the name of a run, is added to the label of a `model`, and each
   source has its own filling.
   """
@@ -126,7 +127,7 @@ def tradeoff(rows: Records, rate: str = 'attribute_flips') -> panels.Figure:
   _show_percents(axes)
   low = f'{panels.MINUS}1' if rate == 'attribute_flips' else '0'
   axes.set_xlabel(f'reconstruction MSE, images in [{low}, 1]')
-  axes.set_ylabel(rate.replace('_', ' '))
+  axes.set_ylabel('attribute flips' if rate == 'attribute_flips' else _SWAPS)
   axes.grid(color=panels.GREY, linewidth=0.6)
   axes.set_axisbelow(True)
   # Names of runs may be long.
@@ -188,7 +189,9 @@ def _collect_parts(records):
     _, points = parts.setdefault(name, (last, []))
     last = offset + record['epoch']
     if record.get('eval_mse') is not None:
+      # Records of earlier versions do not name the family of the judges.
       swaps = record.get('eval_class_swaps')
+      swaps = record.get('eval_class_swaps_mlp', swaps)
       percent = math.nan if swaps is None else 100 * swaps
       points.append((last, record['eval_mse'], percent))
   return [

@@ -86,29 +86,36 @@ def reconstructions(rows: Mapping[str, np.ndarray]) -> panels.Figure:
 def swaps(
   donors: np.ndarray,
   recipients: np.ndarray,
-  swapped: np.ndarray,
-  title: str = '',
+  swapped: Mapping[str, np.ndarray],
 ) -> panels.Figure:
   """Draws swaps of factors: donors along the top, recipients down the side.
 
   `[cols, H, W, C]` donors give their factors, `[rows, H, W, C]` recipients keep
-  their nuisance, and `[rows, cols, H, W, C]` swapped images show both.
+  their nuisance, and `[rows, cols, H, W, C]` swapped images show both. Models
+  stand side by side; `swapped` maps the title of each to its images.
   """
-  rows, cols, height, width, _ = swapped.shape
-  inner = np.concatenate([np.asarray(donors)[None], swapped])
-  side = np.concatenate([np.ones_like(inner[:1, 0]), recipients])
-  tile = min(0.6, (panels.DOUBLE_COLUMN - 0.6) / (cols + 1))
-  room = (cols + 1) * tile + 0.6, (rows + 1) * tile * height / width
-  axes = _draw(*room, np.concatenate([side[:, None], inner], axis=1), title)
-  axes.set_frame_on(False)
-  axes.axhline(0.5, color='white', linewidth=3)
-  axes.axvline(0.5, color='white', linewidth=3)
+  rows, cols, height, width, _ = next(iter(swapped.values())).shape
+  side = np.concatenate([np.ones_like(recipients[:1]), recipients])[:, None]
+  room = (panels.DOUBLE_COLUMN - 0.4) / len(swapped) - 0.2
+  tile = min(0.6, room / (cols + 1))
+  figure = panels.new_figure(
+    len(swapped) * ((cols + 1) * tile + 0.2) + 0.4,
+    (rows + 1) * tile * height / width + 0.3,  # Titles have two lines.
+  )
+  all_axes = figure.subplots(1, len(swapped), squeeze=False)[0]
   # Labels stand at the middle of the donors and of the recipients.
   middle = (cols + 2) / (2 * cols + 2), rows / (2 * rows + 2)
-  axes.set_xlabel('donors of factors', x=middle[0], fontsize='small')
-  axes.xaxis.set_label_position('top')
-  axes.set_ylabel('recipients', y=middle[1], fontsize='small')
-  return axes.figure
+  for axes, (title, images) in zip(all_axes, swapped.items()):
+    inner = np.concatenate([np.asarray(donors)[None], images])
+    panels.show_tiles(axes, np.concatenate([side, inner], axis=1))
+    axes.set_frame_on(False)
+    axes.axhline(0.5, color='white', linewidth=3)
+    axes.axvline(0.5, color='white', linewidth=3)
+    axes.set_title(textwrap.fill(title, 30), fontsize='small')
+    axes.set_xlabel('donors of factors', x=middle[0], fontsize='small')
+    axes.xaxis.set_label_position('top')
+  all_axes[0].set_ylabel('recipients', y=middle[1], fontsize='small')
+  return figure
 
 
 @panels.in_own_style

@@ -5,10 +5,47 @@ feature map, only factors can vary. `K` factors, `D` nuisance units, `B`
 examples; `decode` is a model's `Code -> [B, H, W, C]` images.
 """
 
+from collections.abc import Callable
+import functools
+import math
+from typing import Any
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jacsup_jax.core import codes
+
+# Models are applied to batches of one size: one program encodes, one decodes.
+_BATCH_SIZE = 32
+
+
+def encode(model: Any, *arrays: np.ndarray) -> codes.Code:
+  """Encodes whole arrays, what `model.encode` takes, in batches of 32."""
+  return _in_batches(_encode, model, *arrays)
+
+
+def decode(
+  model: Any,
+  code: codes.Code,
+  sweep: Callable[..., jax.Array] = lambda decode, code: decode(code),
+  *args: Any,
+) -> np.ndarray:
+  """Decodes a code, or what a function below makes of it, to [0, 1].
+
+  In batches of 32, also where the function varies more.
+  """
+  flat = np.asarray(jax.jit(sweep, static_argnums=0)(_flatten, code, *args))
+  decode_flat = functools.partial(_decode_flat, code.nuisance.shape[1:])
+  images = _in_batches(decode_flat, model, flat.reshape(-1, flat.shape[-1]))
+  low, high = model.image_range
+  images = (images - low) / (high - low)
+  return images.reshape(*flat.shape[:-1], *images.shape[1:])
+
+
+def take(code: codes.Code, index: int) -> codes.Code:
+  """Returns one example of a code, B = 1."""
+  return jax.tree.map(lambda x: x[index : index + 1], code)
 
 
 def quantile_values(code: codes.Code, unit: int, count: int) -> jax.Array:
@@ -132,3 +169,31 @@ def _range(values, count):
 def _map(decode_at, values):
   """Decodes at one value at a time: all faces would not fit in memory."""
   return jnp.swapaxes(jax.lax.map(decode_at, values), 0, 1)
+
+
+def _in_batches(function, model, *arrays):
+  """Applies a function of a model and batches to whole arrays."""
+  found, count = [], len(arrays[0])
+  for start in range(0, count, _BATCH_SIZE):
+    batch = (x[start : start + _BATCH_SIZE] for x in arrays)
+    # The last batch is filled up with its own examples.
+    full = (np.resize(x, (_BATCH_SIZE, *x.shape[1:])) for x in batch)
+    found.append(jax.device_get(function(model, *full)))
+  return jax.tree.map(lambda *parts: np.concatenate(parts)[:count], *found)
+
+
+_encode = jax.jit(lambda model, *arrays: model.encode(*arrays))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _decode_flat(nuisance_shape, model, flat):
+  factors, nuisance = jnp.split(flat, [model.num_factors], axis=1)
+  nuisance = nuisance.reshape(len(flat), *nuisance_shape)
+  return model.decode(codes.Code(factors, nuisance))
+
+
+def _flatten(code):
+  """Merges a code whose nuisance may be a feature map: `[B, K + D]`."""
+  shape = code.nuisance.shape
+  nuisance = code.nuisance.reshape(shape[0], math.prod(shape[1:]))
+  return jnp.concatenate([code.factors, nuisance], axis=1)

@@ -1,12 +1,12 @@
 """Convert files of released weights to runs and judges, and back."""
 
 from collections.abc import Sequence
+import dataclasses
 import hashlib
 import os
 import shutil
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jacsup_jax.core import codes
@@ -14,6 +14,8 @@ from jacsup_jax.core import config
 from jacsup_jax.core import errors
 from jacsup_jax.data import files
 from jacsup_jax.data import registry
+from jacsup_jax.evaluation import class_judges
+from jacsup_jax.evaluation import class_swaps
 from jacsup_jax.evaluation import judges
 from jacsup_jax.interop import released
 from jacsup_jax.interop import state_dicts
@@ -141,17 +143,16 @@ def _write_judge(output, found, dataset, data_dir, epochs) -> str:
       f'{module.num_classes} classes and layers of {module.widths} units;'
       f' accepted for --dataset={dataset}: {usual.num_classes}, {usual.widths}.'
     )
-  classify = lambda images, key: judges.classify(module, params, images, key)
-  images, labels = jnp.asarray(test.images), jnp.asarray(test.labels)
-  accuracy = float(judges.compute_accuracy(classify, images, labels))
-  params = jax.tree.map(lambda x: x[None], params)
-  made = judges.Judges(
-      num_classes=module.num_classes, image_shape=shape,
-      dataset=judges.identify(dataset, test), seeds=(0,), epochs=epochs,
-      params=params, accuracy=(accuracy,), sha256=codes.hash_tree(params),
+  params = jax.tree.map(lambda x: np.asarray(x)[None], params)
+  family = class_swaps.PAPER_FAMILY
+  made = class_judges.NetworkJudges(
+      family, module.num_classes, shape, class_judges.identify(dataset, test),
+      (0,), epochs, {'params': params}, (), codes.hash_tree(params),
   )  # fmt: skip
-  judges.save(output, made)
+  [accuracy] = judges.compute_accuracy(made, test.images, test.labels).tolist()
+  made = dataclasses.replace(made, accuracy=(accuracy,))
+  judges.save(output / family, made)
   return (
     f'judge of {module.num_classes} classes: {accuracy:.2%} right on the test'
-    f' split of {dataset}; in {output}'
+    f' split of {dataset}; in {output / family}'
   )

@@ -40,6 +40,42 @@ class MlpJudge(nn.Module):
     )(x)
 
 
+class CnnJudge(nn.Module):
+  """A convolutional judge of classes: two strided convolutions, a dense layer.
+
+  Images `[B, H, W, C]` in [0, 1] -> logits `[B, num_classes]`. Sides are filled
+  up to multiples of four by repeating the border. `features` are the `[B,
+  hidden]` inputs of the last layer.
+  """
+
+  num_classes: int
+  image_shape: tuple[int, int, int] = (28, 28, 1)
+  widths: tuple[int, int] = (16, 32)
+  hidden: int = 128
+
+  image_range = (0.0, 1.0)
+
+  def setup(self):
+    # The first is not normalized: a fifth of the time, and no better.
+    first, second = self.widths
+    self.down = [layers.DownBlock(first, False), layers.DownBlock(second)]
+    height, width, _ = self.image_shape
+    inputs = -(-height // 4) * -(-width // 4) * second
+    self.dense = layers.dense(inputs, self.hidden, dtype=jnp.float32)
+    self.logits = layers.dense(self.hidden, self.num_classes, dtype=jnp.float32)
+
+  def features(self, images: jax.Array, train: bool = False) -> jax.Array:
+    chex.assert_shape(images, (None, *self.image_shape))
+    missing = [(0, -size % 4) for size in self.image_shape[:2]]
+    x = jnp.pad(images, [(0, 0), *missing, (0, 0)], 'edge')
+    for block in self.down:
+      x = block(x, train)
+    return layers.leaky_relu(self.dense(x.reshape(x.shape[0], -1)))
+
+  def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
+    return self.logits(self.features(images, train))
+
+
 class _FaceJudge(nn.Module):
   """A classifier of facial attributes, for evaluation.
 

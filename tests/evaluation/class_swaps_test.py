@@ -3,8 +3,10 @@
 An image is two pixels: the first is 20 times its class, the second its style.
 """
 
+from collections.abc import Callable
+import dataclasses
 import functools
-from typing import Any, NamedTuple
+import types
 
 import jax
 import jax.numpy as jnp
@@ -12,19 +14,24 @@ import numpy as np
 import pytest
 
 from jacsup_jax.core import codes
+from jacsup_jax.core import errors
 from jacsup_jax.evaluation import class_swaps
+from jacsup_jax.evaluation import judges as judges_lib
 from jacsup_jax.evaluation import reconstruction
 
 CLASSES = 10
-NUM_IMAGES = 8 * class_swaps.SWAP_BATCH_SIZE
+NUM_IMAGES = 8 * judges_lib.BATCH_SIZE
 
 
-class Model(NamedTuple):
+@jax.tree_util.register_static
+@dataclasses.dataclass(frozen=True)
+class Model:
   """Functions in the place of a trained model."""
 
-  encode: Any
-  decode: Any
+  encode: Callable
+  decode: Callable
   image_range: tuple[int, int] = (0, 1)
+  image_shape: tuple[int, int, int] = (1, 2, 1)
 
 
 LABELS, STYLES = np.random.default_rng(0).integers(
@@ -34,12 +41,26 @@ IMAGES = np.stack([20 * LABELS, STYLES], axis=1).astype(np.uint8)
 IMAGES = IMAGES.reshape(-1, 1, 2, 1)
 
 
-def _judge(images, key=None):
-  """Reads the class exactly; with dropout on, it sees a random one."""
-  seen = jnp.round(images[:, 0, 0, 0] * 255 / 20).astype(jnp.int32)
-  if key is None:
-    return seen
-  return jax.random.randint(key, seen.shape, 0, CLASSES)
+def _see(images):
+  return np.round(np.asarray(images)[..., 0, 0, 0] * 255 / 20).astype(int)
+
+
+def _make_judge(family='mlp', offsets=(0,)):
+  """Makes judges that read the class exactly, or are wrong by an offset.
+
+  With dropout on, they see random ones.
+  """
+
+  def classify(images, keys=None):
+    seen = _see(images)
+    if keys is not None:
+      draw = lambda key: jax.random.randint(key, seen.shape[1:], 0, CLASSES)
+      seen = np.asarray(jax.vmap(draw)(keys))
+    return np.stack([(seen + offset) % CLASSES for offset in offsets])
+
+  return types.SimpleNamespace(
+    family=family, classify=classify, image_shape=(1, 2, 1)
+  )
 
 
 # The oracle: factors are the class, nuisance is the style.
@@ -69,10 +90,13 @@ STYLE = Model(_encode, _decode_style)
 
 
 @functools.lru_cache
-def _count(model):
-  count = functools.partial(class_swaps.count_class_swaps, model, _judge)
-  counts = jax.jit(count)(IMAGES, LABELS)
-  return np.asarray(counts.followed), np.asarray(counts.pairs)
+def _count(model, count=NUM_IMAGES):
+  judge, images = _make_judge(), IMAGES[:count]
+  found = class_swaps.add_counts(
+    {'mlp': class_swaps.count_swaps(judge, decoded, LABELS)}
+    for decoded in class_swaps.decode_pairs(model, images)
+  )['mlp']
+  return found.followed[:, 0], found.pairs[:, 0], found.correct[0]
 
 
 def test_mse_is_the_mean_over_images_and_pixels():
@@ -85,33 +109,54 @@ def test_mse_is_the_mean_over_images_and_pixels():
     np.testing.assert_allclose(mse, expected, rtol=1e-6)
 
 
+def _make_counts(followed, pairs, correct):
+  return class_swaps.Counts(*map(np.array, (followed, pairs, correct)))
+
+
 def test_summary_of_hand_made_counts():
   row = class_swaps.summarize(
     {
-      'mse': jnp.array(0.01),
       # Judges: 1/2 and 3/4; noisy 1 and 0; true labels 1/4 twice.
-      'followed': jnp.array([[1, 4, 1], [3, 0, 1]]),
-      'pairs': jnp.array([[2, 4, 4], [4, 4, 4]]),
-      'judge_accuracy': jnp.array([0.5, 1.0]),
-      'judge_accuracy_reconstructions': jnp.array([0.25, 0.75]),
-    }
+      'mlp': _make_counts(
+        [[1, 3], [4, 0], [1, 1]], [[2, 4], [4, 4], [4, 4]], [2, 6]
+      ),
+      'cnn': _make_counts([[1, 3]], [[4, 6]], [7, 7]),
+      'svm': _make_counts([[2]], [[3]], [8]),
+    },
+    8,
   )
-  assert row['class_swaps'] == 0.625
+  np.testing.assert_allclose(row['class_swaps_mlp'], 0.625)
   # Squares of 1/8 twice, over 2 - 1: deviations have the divisor n - 1.
-  np.testing.assert_allclose(row['class_swaps_std'], np.sqrt(1 / 32))
+  np.testing.assert_allclose(row['class_swaps_mlp_std'], np.sqrt(1 / 32))
   expected = {
-      'class_swaps_by_judge': [0.5, 0.75], 'class_swaps_pairs': [2, 4],
-      'class_swaps_noisy_judge': 0.5, 'class_swaps_true_labels': 0.25,
-      'judge_accuracy': 0.75, 'judge_accuracy_reconstructions': 0.5,
+      'class_swaps': 0.375, 'class_swaps_family': 'cnn',
+      'class_swaps_mlp_by_judge': [0.5, 0.75],
+      'class_swaps_mlp_pairs': [2, 4], 'class_swaps_noisy_judge': 0.5,
+      'class_swaps_true_labels': 0.25,
+      'judge_accuracy_reconstructions_mlp': 0.5,
+      'class_swaps_cnn': 0.375, 'class_swaps_cnn_by_judge': [0.25, 0.5],
+      'judge_accuracy_reconstructions_cnn': 0.875,
+      'class_swaps_svm': 2 / 3, 'class_swaps_svm_std': None,
+      'judge_accuracy_reconstructions_svm': 1.0,
   }  # fmt: skip
   assert row == row | expected
-  np.testing.assert_allclose(row['psnr'], 20.0, rtol=1e-6)
+
+
+def test_a_family_without_pairs_leaves_no_headline():
+  # One judge sees a single class.
+  none = _make_counts([[0, 1]], [[0, 4]], [1, 1])
+  some = _make_counts([[3]], [[4]], [1])
+  row = class_swaps.summarize({'cnn': none, 'svm': some}, 4)
+  assert row['class_swaps_cnn'] is None
+  assert row['class_swaps_cnn_by_judge'] is None
+  assert row['class_swaps_svm'] == 0.75
+  assert row['class_swaps'] is row['class_swaps_family'] is None
 
 
 def test_oracle_scores_one():
-  followed, pairs = _count(ORACLE)
+  followed, pairs, correct = _count(ORACLE)
   opinion, _, true_labels = followed / pairs
-  assert opinion == true_labels == 1.0
+  assert opinion == true_labels == 1.0 and correct == NUM_IMAGES
   # Equal opinions are left out: about a tenth of the pairs.
   assert 0.85 * NUM_IMAGES < pairs[0] < 0.95 * NUM_IMAGES
   np.testing.assert_array_equal(pairs[0], pairs[2])
@@ -121,36 +166,67 @@ def test_oracle_scores_one():
 
 
 def test_anti_oracle_scores_zero():
-  followed, pairs = _count(REVERSED)
+  followed, pairs, _ = _count(REVERSED)
   # It reconstructs, so every judge is of the same opinion as of the oracle.
   np.testing.assert_array_equal(pairs, _count(ORACLE)[1])
   assert followed[0] == followed[2] == 0
 
 
 def test_decoder_that_ignores_the_factors_scores_chance():
-  followed, pairs = _count(STYLE)
+  followed, pairs, _ = _count(STYLE)
   # By opinion, the class never moves at all.
   assert followed[0] == 0 and pairs[0] > 0
   # By true labels, one in ten; the deviation over 900 pairs is 0.01.
   np.testing.assert_allclose(followed[2] / pairs[2], 0.1, atol=0.04)
 
 
-def test_ensemble_measures_each_judge():
-  def judge(offset, images, key):
-    # The second judge is always wrong by one class, and consistent.
-    return (_judge(images, key) + offset) % CLASSES
+def test_pairs_do_not_depend_on_chunks_and_leave_out_an_incomplete_batch():
+  # 11 batches, of which 10 are whole, in two chunks.
+  count = 10 * judges_lib.BATCH_SIZE + 70
+  images = np.concatenate([IMAGES, IMAGES])[:count]
+  chunks = [*class_swaps.decode_pairs(ORACLE, images)]
+  assert [chunk.rows.shape for chunk in chunks] == [(8, 128)] * 2
+  rows = np.concatenate([chunk.rows[chunk.is_first] for chunk in chunks])
+  np.testing.assert_array_equal(rows, np.arange(count))
+  paired = np.concatenate([chunk.is_paired for chunk in chunks])
+  np.testing.assert_array_equal(paired, np.arange(16) < 10)
+  # The pairs of a batch are those of a key of its own, as before there were
+  # chunks.
+  keys = jax.random.split(jax.random.key(0), 10)
+  for i, key in enumerate(keys):
+    pair_key, own_key, swap_key = jax.random.split(key, 3)
+    chunk, at = chunks[i // 8], i % 8
+    np.testing.assert_array_equal(
+      chunk.partners[at], jax.random.permutation(pair_key, 128)
+    )
+    assert jnp.all(chunk.keys[:, at] == jnp.stack([own_key, swap_key]))
+  # Each swapped image has the class of its partner and a style of its own.
+  batch = images[: judges_lib.BATCH_SIZE]
+  np.testing.assert_array_equal(
+    _see(chunks[0].swapped[0]), batch[chunks[0].partners[0], 0, 0, 0] // 20
+  )
+  _, pairs, correct = _count(ORACLE, 200)
+  assert pairs[0] <= 128 and correct == 200
 
-  measure = functools.partial(class_swaps.evaluate_autoencoder, ORACLE, judge)
-  measured = jax.jit(measure)(jnp.array([0, 1]), IMAGES, LABELS)
-  for name in ('judge_accuracy', 'judge_accuracy_reconstructions'):
-    np.testing.assert_array_equal(measured[name], [1.0, 0.0])
-  # Rounding of float32.
-  assert measured['mse'] < 1e-12
-  assert measured['pairs'].shape == measured['followed'].shape == (2, 3)
-  row = class_swaps.summarize(measured)
-  assert row['class_swaps_by_judge'] == [1.0, 1.0]
+
+def test_every_family_is_measured():
+  # The second perceptron is always wrong by one class, and consistent.
+  families = [_make_judge('mlp', (0, 1)), _make_judge('svm')]
+  row = class_swaps.measure(ORACLE, families, IMAGES, LABELS)
+  assert row['class_swaps_mlp_by_judge'] == [1.0, 1.0]
+  assert row['class_swaps_svm'] == row['class_swaps'] == 1.0
   # The wrong judge never sees the donor's true label: (1 + 0) / 2.
   assert row['class_swaps_true_labels'] == 0.5
+  assert row['judge_accuracy_reconstructions_mlp'] == 0.5
+  assert row['judge_accuracy_reconstructions_svm'] == 1.0
+
+
+def test_images_that_the_judges_do_not_know_are_refused():
+  with pytest.raises(errors.InputError, match=r'\(2, 2, 1, 0, 1\); accepted'):
+    other = dataclasses.replace(ORACLE, image_shape=(2, 2, 1))
+    class_swaps.measure(other, [_make_judge()], IMAGES, LABELS)
+  with pytest.raises(errors.InputError, match='1 or more'):
+    class_swaps.measure(ORACLE, [_make_judge()], IMAGES[:0], LABELS[:0])
 
 
 @pytest.mark.parametrize('batch_size', [200, None])

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from jacsup_jax.core import codes
-from jacsup_jax.evaluation import class_swaps
+from jacsup_jax.evaluation import judges as judges_lib
 from jacsup_jax.evaluation import reconstruction
 from jacsup_jax.evaluation import swap_ceiling
 
@@ -27,6 +27,7 @@ class Teacher:
 
   contrast: float | jax.Array
   image_range = (0, 1)
+  image_shape = (1, 2, 1)
 
   def encode(self, images):
     return codes.Code(images[:, 0, 0], jnp.zeros((len(images), 0)))
@@ -40,26 +41,37 @@ class Teacher:
 def images():
   random = np.random.default_rng(0)
   # Even classes: the middle of two is another one, or no class.
-  labels = 2 * random.integers(0, 5, 2 * class_swaps.SWAP_BATCH_SIZE)
+  labels = 2 * random.integers(0, 5, 2 * judges_lib.BATCH_SIZE)
   values = np.stack([20 * labels, random.integers(0, 256, len(labels))], axis=1)
-  return jnp.asarray(values.reshape(-1, 1, 2, 1).astype(np.uint8))
+  return values.reshape(-1, 1, 2, 1).astype(np.uint8)
 
 
-class Judge:
-  """Sees the class of the first pixel, by its logits; has no parameters."""
-
-  def apply(self, variables, images, train, rngs):
-    seen = images[:, 0, 0, 0] * 255 / 20
-    # Where it ends in .5, rounding is a coin's.
-    classes = jnp.arange(-4.0, 14.0)[None]
-    return -jnp.square(jnp.round(seen + 0.01)[:, None] - classes)
+def _see(images, keys=None):
+  """Sees the class of the first pixel."""
+  seen = np.asarray(images)[..., 0, 0, 0] * 255 / 20
+  # Where it ends in .5, rounding is a coin's.
+  return np.round(seen + 0.01).astype(int)[None]
 
 
-JUDGES = types.SimpleNamespace(module=Judge(), params=np.zeros(1))
+def _see_even(images):
+  """Confuses a class with the one before, if that is even."""
+  return _see(images) // 2 * 2
+
+
+JUDGES = [
+  types.SimpleNamespace(family=family, classify=see, image_shape=(1, 2, 1))
+  for family, see in (('mlp', _see), ('svm', _see_even))
+]
 
 
 def _measure(contrast, images):
-  return swap_ceiling.measure_rates(Teacher(contrast), JUDGES, images, SHARES)
+  """Measures the ceilings by the first family, of students of all shares."""
+  rows = [{'stage': 'teacher', 'model': 'teacher', 'mse': 1.0}]
+  for share in SHARES:
+    name = f'share {share}'
+    rows.append({'stage': name, 'model': 'student', 'mse': (1 - share) ** 2})
+  found = swap_ceiling.measure(Teacher(contrast), JUDGES[:1], images, rows)
+  return [row['class_swaps_ceiling'] for row in found.values()]
 
 
 def test_exact_student_by_hand():
@@ -122,7 +134,12 @@ def test_ceilings_are_of_the_students_of_a_run(images):
   ]
   found = swap_ceiling.measure(Teacher(0.5), JUDGES, images, rows)
   assert list(found) == [row['stage'] for row in rows[1:]]
-  assert [*found['student_d01'].values()] == [1, 0]
+  perfect = found['student_d01']
+  assert perfect['residual_share'] == 1 and perfect['class_swaps_ceiling'] == 0
+  for own in found.values():
+    by_family = [own[f'class_swaps_ceiling_{x}'] for x in ('mlp', 'svm')]
+    known = [rate for rate in by_family if rate is not None]
+    assert own['class_swaps_ceiling'] == min(known, default=None)
   # (1 - 0.5)^2 of the teacher's error.
   assert found['student_d02']['residual_share'] == 0.5
   assert {*found['student_d03'].values()} == {None}

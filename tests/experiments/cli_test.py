@@ -234,7 +234,7 @@ def _record(epoch, **values):
 
 def test_a_line_per_epoch_estimates_the_time_left(capsys):
   shown = progress.Progress([STAGE], draw=False)
-  shown.report(STAGE, _record(1, eval_class_swaps=None, eval_mse=0.1))
+  shown.report(STAGE, _record(1, eval_class_swaps_mlp=None, eval_mse=0.1))
   shown.report(STAGE, _record(2, eval_mse=[0.1, 0.3]))
   shown.report(STAGE, _record(4))
   assert capsys.readouterr().out.splitlines() == [

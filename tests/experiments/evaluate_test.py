@@ -48,7 +48,11 @@ def test_a_run_of_digits_is_measured_again(copy, root, invoke):
   assert -1 <= student['jacobian_cosine'] <= 1
   # The first teacher supervises the first student.
   assert student['jacobian_cosine'] == student['jacobian_cosine_first_teacher']
-  assert student.keys() >= {'class_swaps_ceiling', 'residual_share'}
+  assert student.keys() >= {'class_swaps_ceiling_cnn', 'residual_share'}
+  assert student['class_swaps_ceiling'] == min(
+    (student[f'class_swaps_ceiling_{f}'] for f in ('mlp', 'cnn', 'svm')
+     if student[f'class_swaps_ceiling_{f}'] is not None), default=None,
+  )  # fmt: skip
   assert 'MIG' in out
   details = json.loads((folder / 'arrays_test_diagnostics.json').read_text())
   assert [entry['stage'] for entry in details['models']] == [
@@ -170,10 +174,14 @@ def test_judges_are_trained_once(mnist_run, digits, root, invoke):
       f'--workdir={root / "judges"}',
   )  # fmt: skip
   assert status == 0, err
-  assert out.splitlines()[-2].startswith('judge 2: ')
+  assert [line.split(':')[0] for line in out.splitlines()] == [
+      'mlp 0', 'mlp 1', 'mlp 2', out.splitlines()[3], 'cnn 0', 'cnn 1', 'cnn 2',
+      out.splitlines()[7], 'svm 0', out.splitlines()[9],
+  ]  # fmt: skip
   assert _snapshot(root / 'judges') == before
   own = json.loads((mnist_run / 'results.json').read_text())['judges']
-  assert f'mean {np.mean(own["accuracy"]):.2%}' in out
+  for one in own:
+    assert f'{one["family"]} mean {np.mean(one["accuracy"]):.2%}' in out
 
 
 def test_judges_of_faces_are_trained_once(celeba_run, faces, root, invoke):

@@ -76,8 +76,16 @@ def test_a_table_as_text(tmp_path):
   paper_tables.write(TABLE, [row], tmp_path / 'x')
   lines = (tmp_path / 'x.csv').read_text().splitlines()
   assert lines[0].startswith('model,λ_y,λ_diff,λ_xcov,"d, paper","d, ours",')
-  assert lines[1] == 'student,0,0,0.1,14,14,33.6,25.0,0.0115,0.02,100,5,3'
-  assert lines[2] == 'student,0,0,0.01,14,,32.6,,0.0117,,100,,'
+  assert 'perceptrons, ours",cnn,svm,lowest family,"MSE' in lines[0]
+  # A run of an earlier version, by perceptrons alone.
+  assert lines[1] == 'student,0,0,0.1,14,14,33.6,25.0,,,,0.0115,0.02,100,5,3'
+  assert lines[2] == 'student,0,0,0.01,14,,32.6,,,,,0.0117,,100,,'
+  families = {
+      'class_swaps_family': 'svm', 'class_swaps_mlp': 0.5,
+      'class_swaps_cnn': 0.375, 'class_swaps_svm': 0.25,
+  }  # fmt: skip
+  cells = paper_tables.make_cells(TABLE, [row | families]).to_numpy()[0]
+  assert cells[7:11].tolist() == ['50.0', '37.5', '25.0', '25.0']
 
 
 @pytest.mark.parametrize(

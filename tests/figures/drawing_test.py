@@ -12,6 +12,7 @@ from experiments import figures
 from jacsup_jax.core import config
 from jacsup_jax.core import errors
 from jacsup_jax.data import registry
+from jacsup_jax.figures import panels
 from jacsup_jax.models import autoencoders
 from jacsup_jax.training import steps
 
@@ -104,12 +105,12 @@ def _list(own):
 def test_a_run_of_digits_is_drawn(digits, draw):
   assert set(_list(digits)) == {
       'figure_1a', 'figure_1b', 'figure_1d', 'figure_2', 'reconstructions',
-      'swaps_teacher', 'swaps_student',
+      'swaps',
   }  # fmt: skip
   found = draw([digits], '2', formats=('png', 'svg'))
   assert found == ['figure_2.png', 'figure_2.svg']
   alone = dataclasses.replace(digits, trained=digits.trained[:1])
-  assert set(_list(alone)) == {'figure_1a', 'reconstructions', 'swaps_teacher'}
+  assert set(_list(alone)) == {'figure_1a', 'reconstructions', 'swaps'}
   other = _train(digits.trained[1].module, 'student_no_jacobian_d01', 1)
   more = dataclasses.replace(digits, trained=[*digits.trained, other])
   assert {'figure_1c', 'figure_2_no_jacobian'} <= set(_list(more))
@@ -121,8 +122,35 @@ def test_images_in_colour_give_figures_9_to_12(digits):
   )
   assert set(_list(dataclasses.replace(digits, data=data))) == {
       'figure_9', 'figure_10', 'figure_11', 'figure_12', 'curves',
-      'reconstructions', 'swaps_teacher', 'swaps_student',
+      'reconstructions', 'swaps',
   }  # fmt: skip
+
+
+def test_swaps_of_students_stand_side_by_side(digits, draw, monkeypatch):
+  assert [axes.get_title() for axes in _list(digits)['swaps']().axes] == [
+    'teacher, d\xa0=\xa00',
+    'student with Jacobian\nsupervision, d\xa0=\xa02',
+  ]
+  other = _train(digits.trained[1].module, 'student_no_jacobian_d01', 1)
+  other = dataclasses.replace(
+    digits, path=digits.path / 'other', trained=[digits.trained[0], other]
+  )
+  shown = []
+  monkeypatch.setattr(
+    drawing,
+    'draw_swaps',
+    lambda own, models: shown.append(models) or panels.new_figure(1, 1),
+  )
+  assert draw([digits, other]) == ['swaps.png']
+  [models] = shown
+  assert [title.partition(':')[0] for title in models] == [
+    digits.path.name,
+    'other',
+  ]
+  assert [one.stage.model for one in models.values()] == [
+    'student',
+    'student_no_jacobian',
+  ]
 
 
 def test_runs_of_faces_and_of_fader_networks(people, faders):

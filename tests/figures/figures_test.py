@@ -70,7 +70,8 @@ EXAMPLES = {
     'reconstructions': lambda: grids.reconstructions(
         dict(zip(('original', 'two\nlines'), _images(2, 10, 5, 6, 1)))),
     'swaps': lambda: grids.swaps(
-        SWAPS[0, 1:], SWAPS[1:, 0], SWAPS[1:, 1:], 'a title'),
+        SWAPS[0, 1:], SWAPS[1:, 0],
+        {'a title': SWAPS[1:, 1:], 'b': SWAPS[1:, 1:]}),
     'attribute_flips': lambda: grids.attribute_flips(
         PAIR[:, 0], PAIR[:, 1], _faces(4, 3), NAMES, 'a title'),
     'sweeps': lambda: grids.sweeps(
@@ -88,7 +89,7 @@ TILES = {
   'factor_grid': [_images(3, 4, 5, 6, 1)[::-1]],
   'traversals': _images(18, 3, 10, 5, 6, 1).swapaxes(0, 1),
   'reconstructions': [_images(2, 10, 5, 6, 1)],
-  'swaps': [SWAPS],
+  'swaps': [SWAPS, SWAPS],
   'attribute_flips': [PAIR, _faces(4, 3)],
   'sweeps': [_faces(3, 9)],
   'compared_sweeps': _faces(3, 2, 9),
@@ -129,8 +130,10 @@ def test_factors_rise_to_the_right_and_upwards():
 
 
 def test_swap_curves_count_epochs_over_stages():
-  records = [{**record, 'eval_class_swaps': 0.9} for record in PHASES]
-  records[1]['eval_class_swaps'] = None  # No pair was judged.
+  records = [{**record, 'eval_class_swaps_mlp': 0.9} for record in PHASES]
+  records[1]['eval_class_swaps_mlp'] = None  # No pair was judged.
+  # A record of an earlier version.
+  records[0]['eval_class_swaps'] = records[0].pop('eval_class_swaps_mlp')
   records[-1]['eval_mse'] = np.nan  # Diverged.
   # Not evaluated; in another order, as lines of a resumed run may be.
   records.insert(0, _record('student_d32', 3, 70))

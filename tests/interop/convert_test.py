@@ -11,6 +11,7 @@ from experiments import cli
 from experiments import convert
 from jacsup_jax.core import errors
 from jacsup_jax.data import registry
+from jacsup_jax.evaluation import class_judges
 from jacsup_jax.evaluation import judges
 from jacsup_jax.interop import converted_runs
 from jacsup_jax.interop import released
@@ -109,12 +110,18 @@ def test_a_converted_run_is_opened_as_any_and_gives_the_file_again(
 def test_a_judge_is_restored_as_any(tmp_path):
   path, state = write(tmp_path, 'judge')
   line = converted_runs.import_model(path, tmp_path / 'judge')
-  found = judges.restore_or_train(tmp_path / 'judge', 'mnist_embedded', None)
+  found = judges.restore(
+    tmp_path / 'judge' / 'mlp', class_judges.NetworkJudges, family='mlp'
+  )
   np.testing.assert_array_equal(
-    found.params['logits']['kernel'][0], state['model.out.weight'].T
+    found.variables['params']['logits']['kernel'][0],
+    state['model.out.weight'].T,
   )
   # All images are equal, and two of twenty have any one class.
   assert found.accuracy == pytest.approx((0.1,)) and '10.00%' in line
+  # So it judges nothing.
+  with pytest.raises(errors.InputError, match='10.00% .* accepted: 97.50%'):
+    class_judges.restore_or_train(tmp_path / 'judge', 'mnist_embedded', None)
 
 
 def test_bad_files_and_places(tmp_path, monkeypatch):
