@@ -143,6 +143,12 @@ def train_replicas(
   weights = replicas.stack_weights(
     [dataclasses.replace(chain.weights, **row) for row in rows]
   )
+  if not chain.students or config.baseline.baselines:
+    raise errors.InputError(
+      f'--table=4 with --students={",".join(chain.students)} and'
+      f' --baselines={",".join(config.baseline.baselines)}; accepted: students,'
+      ' and no baselines.'
+    )
   stages = discovery.make_stages(chain)
   for i, stage in enumerate(stages):
     if stage.model == 'student':

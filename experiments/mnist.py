@@ -5,6 +5,9 @@ each grown from the last and supervised by it; measures reconstruction and class
 swaps of all; draws Figures 1 and 2.
 
   python -m experiments.mnist --flagfile=experiments/flagfiles/mnist_quick.flags
+  python -m experiments.mnist --flagfile=experiments/flagfiles/mnist_field.flags
+
+The second trains methods of the field on the same networks, --baselines.
 """
 
 from collections.abc import Callable
@@ -18,6 +21,9 @@ import jax.numpy as jnp
 from experiments import cli
 from experiments import progress
 from experiments import session
+from experiments import versions
+from jacsup_jax.baselines import field
+from jacsup_jax.core import errors
 from jacsup_jax.data import registry
 from jacsup_jax.evaluation import class_swaps
 from jacsup_jax.evaluation import reconstruction
@@ -34,6 +40,7 @@ class Config:
   """The flags of this binary, with the paper's values."""
 
   chain: discovery.DiscoveryConfig = discovery.DiscoveryConfig()
+  baseline: field.FieldConfig = field.FieldConfig()
   result: cli.ResultConfig = cli.ResultConfig()
   run: cli.RunConfig = cli.RunConfig(workdir=pathlib.Path('runs/mnist'))
 
@@ -57,7 +64,7 @@ def make_module(
 def load_data(
   config: Config, image_shape: tuple[int, int, int]
 ) -> tuple[registry.Dataset, registry.Dataset | None, registry.Dataset]:
-  """Loads what to train on, what ends a stage or None, what to measure."""
+  """Loads what to train on, what to choose on or None, what to measure."""
   result = config.result
   progress.announce(f'preparing the data {result.dataset}')
   load = functools.partial(
@@ -70,7 +77,8 @@ def load_data(
   plateau = config.chain.grow_when == 'plateau'
   held_out = plateau or result.eval_split == 'validation'
   train = load('train_minus_validation' if held_out else 'train')
-  validation = load('validation') if plateau else None
+  chooses = plateau or config.baseline.baselines
+  validation = load('validation') if chooses else None
   return train, validation, load(result.eval_split)
 
 
@@ -90,6 +98,11 @@ def train_and_evaluate(
   """Trains, measures and draws a run, or what is missing of it."""
   run, values = config.run, cli.as_dict(config)
   stages = discovery.make_stages(config.chain)
+  if not stages and not config.baseline.baselines:
+    raise errors.InputError(
+      '--students and --baselines are empty: nothing to train; accepted: one or'
+      ' more of either.'
+    )
   discovery.check_sizes(config.chain, stages, image_shape)
   devices.check_batch_size(config.chain.batch_size)
   with session.opened(run, values) as workdir:
@@ -98,9 +111,11 @@ def train_and_evaluate(
     train, validation, test = devices.in_turn(
       lambda: load_data(config, image_shape)
     )
+    rivals = field.make_stages(config.baseline, config.chain, train.num_classes)
     given, train_stages = prepare_training(
-      config, stages, make_module, train, validation, workdir
+      config, stages, rivals, make_module, train, validation, workdir
     )
+    stages = [*stages, *rivals]
     if workdir is None:  # The first of several processes does all else.
       train_stages(evaluate=None)
       return
@@ -126,19 +141,27 @@ def train_and_evaluate(
       trained = train_stages(evaluate=evaluate_and_draw, report=report)
 
     trained = session.by_seed([*given, *trained])
+    found, choices = versions.list_versions(
+      session.add_random(trained, versions.choose_like),
+      ensemble,
+      lambda: validation,
+      config.baseline.factor_units,
+    )
     rows = [
-      session.describe(model) | evaluate(model.model)
-      for model in session.add_random(trained, lambda own: own[-1])
+      session.describe(model) | entries | evaluate(model.model)
+      for model, entries in found
     ]
-    protocol = f'{config.result.eval_split} split; {class_swaps.PROTOCOL}'
+    about = f'{config.result.eval_split} split; {class_swaps.PROTOCOL}{choices}'
     session.finish(
-        workdir, experiment, protocol, rows, trained, test,
+        workdir, experiment, about, rows, versions.list_shown(found), test,
         judges=ensemble.describe(),
     )  # fmt: skip
 
 
-def prepare_training(config, stages, make_module, train, validation, workdir):
-  """Returns given teachers, and a function that trains the stages."""
+def prepare_training(
+  config, stages, rivals, make_module, train, validation, workdir
+):
+  """Returns given teachers, and a function that trains all stages."""
   chain, given = config.chain, []
   recipe = discovery.Discovery(chain, make_module, train.images)
   if chain.teacher_workdir is not None:
@@ -148,19 +171,27 @@ def prepare_training(config, stages, make_module, train, validation, workdir):
       make_module(chain.num_factors, 0, True),
       recipe if chain.keep_moments else None,
     )
-  train_stages = functools.partial(
-    stages_lib.run,
-    stages,
-    recipe,
-    workdir=workdir,
-    given=given,
-    checkpoint_every=config.run.checkpoint_every,
-    eval_every=config.result.eval_every,
-    note=progress.note,
-    validate=lambda model: float(
-      reconstruction.measure_mse(model, validation.images)
-    ),
+  validate = lambda model: float(
+    reconstruction.measure_mse(model, validation.images)
   )
+
+  def train_stages(**options):
+    options |= {
+        'workdir': workdir, 'checkpoint_every': config.run.checkpoint_every,
+        'eval_every': config.result.eval_every, 'note': progress.note,
+    }  # fmt: skip
+    run = functools.partial(stages_lib.run, **options)
+    trained = run(stages, recipe, given=given, validate=validate)
+    if rivals:
+      # Imported here: few runs have baselines.
+      from jacsup_jax.baselines import field_recipe
+
+      rate = config.baseline.baseline_learning_rate
+      trained += run(
+        rivals, field_recipe.Field(chain, rate, make_module, train)
+      )
+    return trained
+
   return given, train_stages
 
 

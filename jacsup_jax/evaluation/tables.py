@@ -60,12 +60,17 @@ _DIAGNOSTICS = {
 }
 # Shown where any row has them, also undefined: they were asked for.
 _SCORES = {
+  'units': ('factors by', str),
   'mig': ('MIG', _three_digits),
   'sap': ('SAP', _three_digits),
   'dci_disentanglement': ('DCI d', _three_digits),
   'dci_completeness': ('DCI c', _three_digits),
   'dci_informativeness': ('DCI i', _three_digits),
   'modularity': ('modul.', _three_digits),
+  'factor_vae_score': ('FactorVAE', _three_digits),
+  'infom': ('InfoM', _three_digits),
+  'infoe': ('InfoE', _three_digits),
+  'infoc': ('InfoC', _three_digits),
 }
 
 
