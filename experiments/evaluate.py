@@ -26,6 +26,7 @@ from jacsup_jax.evaluation import attribute_flips
 from jacsup_jax.evaluation import attribute_judges
 from jacsup_jax.evaluation import class_swaps
 from jacsup_jax.evaluation import disentanglement
+from jacsup_jax.evaluation import infomec
 from jacsup_jax.evaluation import judges
 from jacsup_jax.evaluation import predicted_labels
 from jacsup_jax.evaluation import swap_ceiling
@@ -49,6 +50,14 @@ class Config(config.Options, group='data'):
     'Scores of disentanglement: seconds a model for digits, minutes for codes'
     ' of a thousand units and 40 attributes.',
     choices=tuple(disentanglement.METRICS),
+    group='what',
+  )
+  infomec_pruning: float = config.option(
+    infomec.PRUNING,
+    'Share of the range of the widest unit up to which a unit is inactive, and'
+    ' left out of InfoM and InfoC; 0: constant units alone.',
+    low=0,
+    high=1,
     group='what',
   )
   diagnostics_images: int | None = config.option(
@@ -318,7 +327,7 @@ def _add_scores(config, measured, path):
   for row, trained in zip(measured.rows, measured.models, strict=True):
     place = row['seed'], row['stage']
     scores = known[place] = known.get(place) or disentanglement.measure(
-      trained.model, measured.data, config.metrics
+      trained.model, measured.data, config.metrics, config.infomec_pruning
     )
     row.update({name: score.value for name, score in scores.items()})
     about = {name: row[name] for name in ('model', 'stage', 'nuisance_dim')}
