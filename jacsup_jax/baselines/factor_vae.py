@@ -29,6 +29,7 @@ class Discriminator(nn.Module):
   """
 
   width: int
+  dtype: jnp.dtype
 
   @nn.compact
   def __call__(self, units: jax.Array) -> jax.Array:
@@ -36,10 +37,10 @@ class Discriminator(nn.Module):
     x = units
     for i in range(_HIDDEN_LAYERS):
       x = layers.dense(
-        x.shape[-1], self.width, dtype=jnp.float32, name=f'dense_{i}'
+        x.shape[-1], self.width, dtype=self.dtype, name=f'dense_{i}'
       )(x)
       x = layers.leaky_relu(x)
-    return layers.dense(self.width, 1, dtype=jnp.float32, name='logit')(x)[:, 0]
+    return layers.dense(self.width, 1, dtype=self.dtype, name='logit')(x)[:, 0]
 
 
 @models.register
@@ -51,7 +52,11 @@ class FactorAutoencoder(gaussian.GaussianAutoencoder):
   def setup(self):
     """Makes the three parts."""
     super().setup()
-    self.discriminator = Discriminator(self.discriminator_width)
+    self.discriminator = Discriminator(
+      self.discriminator_width,
+      # As the code, which is not rounded below float32.
+      jnp.promote_types(self.dtype, jnp.float32),
+    )
 
   def discriminate(self, units: jax.Array) -> jax.Array:
     """Returns the logits of `Discriminator`."""

@@ -61,6 +61,7 @@ _DIAGNOSTICS = {
 # Shown where any row has them, also undefined: they were asked for.
 _SCORES = {
   'units': ('factors by', str),
+  'run': ('run', str),
   'mig': ('MIG', _three_digits),
   'sap': ('SAP', _three_digits),
   'dci_disentanglement': ('DCI d', _three_digits),
@@ -83,6 +84,29 @@ def format_results(results: Mapping[str, Any]) -> str:
 
 def format_rows(rows: Sequence[Row]) -> str:
   """Formats rows of digits or of faces as a table; what is None is '-'."""
+  return _format_table(*_make_cells(rows))
+
+
+def format_markdown(rows: Sequence[Row]) -> str:
+  """Formats rows as `format_rows` does, as a table of Markdown."""
+  titles, cells, groups = _make_cells(rows)
+  lines = [titles, ['---'] * len(titles), *cells]
+  text = '\n'.join(f'| {" | ".join(line)} |' for line in lines)
+  note = _explain_deviations(groups)
+  return f'{text}\n\n{note}\n' if note else f'{text}\n'
+
+
+def format_csv(rows: Sequence[Row]) -> str:
+  """Formats rows as `format_rows` does, as comma-separated values."""
+  import pandas
+
+  titles, cells, _ = _make_cells(rows)
+  frame = pandas.DataFrame(cells, columns=titles)
+  return frame.to_csv(index=False, lineterminator='\n')
+
+
+def _make_cells(rows):
+  """Returns titles, the cells of each line, and the rows of each line."""
   are_faces = any('attribute_flips' in row for row in rows)
   columns = dict(_FACES if are_faces else _DIGITS)
   for name, column in _DIAGNOSTICS.items():
@@ -96,7 +120,7 @@ def format_rows(rows: Sequence[Row]) -> str:
     [row.get(name) for row in group], columns[name][1]
   )
   cells = [[show_cell(group, name) for name in columns] for group in groups]
-  return _format_table([title for title, _ in columns.values()], cells, groups)
+  return [title for title, _ in columns.values()], cells, groups
 
 
 def format_attributes(rows: Sequence[Row]) -> str:
@@ -188,11 +212,16 @@ def _format_table(titles, cells, groups):
     [[row[0], *(f' {cell}' for cell in row[1:])] for row in [titles, *cells]]
   )
   text = frame.to_string(index=False, header=False)
+  note = _explain_deviations(groups)
+  return f'{text}\n{note}' if note else text
+
+
+def _explain_deviations(groups):
   counts = sorted({len(group) for group in groups} - {1})
   if not counts:
-    return text
+    return ''
   return (
-    f'{text}\n±: standard deviation of the sample (divisor n - 1) over n ='
+    '±: standard deviation of the sample (divisor n - 1) over n ='
     f' {" or ".join(map(str, counts))} seeds.'
   )
 

@@ -17,6 +17,7 @@ CASES = ('teacher', 'student_of_nuisance', 'face_cycle', 'face_edits')
 MORE = (
   *('student_cached', 'student_computed', 'student_by_path', 'replicas'),
   *('face_teacher', 'face_student', 'face_fed', 'fader', 'cvae', 'icgan'),
+  *('annealed_vae', 'tcvae', 'factor_vae', 'xcov', 'mixing'),
 )
 
 
