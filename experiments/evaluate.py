@@ -197,12 +197,12 @@ def _measure_classes(config, run, models, is_own):
     run.rows,
   )
   models = [version.trained for version in found]
-  rows = [
-    session.describe(model)
-    | entries
-    | class_swaps.measure(model.model, ensemble, data.images, data.labels)
-    for model, entries in found
-  ]
+  rows = versions.make_rows(
+    found,
+    lambda model: class_swaps.measure(
+      model, ensemble, data.images, data.labels
+    ),
+  )
   for teacher in models:
     if config.diagnostics_images == 0 or teacher.stage.model != 'teacher':
       continue

@@ -44,6 +44,19 @@ class Config:
   result: cli.ResultConfig = cli.ResultConfig()
   run: cli.RunConfig = cli.RunConfig(workdir=pathlib.Path('runs/mnist'))
 
+  def __post_init__(self):
+    if not self.chain.students and not self.baseline.baselines:
+      raise errors.InputError(
+        '--students and --baselines are empty: nothing to train; accepted: one'
+        ' or more of either.'
+      )
+    if units := self.baseline.factor_units:
+      # Imported here: few runs have baselines.
+      from jacsup_jax.models import latents
+
+      k, d = self.chain.num_factors, self.chain.nuisance_dim
+      latents.order_units(units, k, k + d)
+
 
 # (num_factors, nuisance_dim, is_first) -> autoencoder.
 MakeModule = Callable[[int, int, bool], nn.Module]
@@ -96,22 +109,18 @@ def train_and_evaluate(
   image_shape: tuple[int, int, int],
 ) -> None:
   """Trains, measures and draws a run, or what is missing of it."""
-  run, values = config.run, cli.as_dict(config)
-  stages = discovery.make_stages(config.chain)
-  if not stages and not config.baseline.baselines:
-    raise errors.InputError(
-      '--students and --baselines are empty: nothing to train; accepted: one or'
-      ' more of either.'
-    )
-  discovery.check_sizes(config.chain, stages, image_shape)
-  devices.check_batch_size(config.chain.batch_size)
+  run, chain, values = config.run, config.chain, cli.as_dict(config)
+  stages = discovery.make_stages(chain)
+  discovery.check_sizes(chain, stages, image_shape)
+  devices.check_batch_size(chain.batch_size)
   with session.opened(run, values) as workdir:
     if session.is_complete(workdir):
       return
     train, validation, test = devices.in_turn(
       lambda: load_data(config, image_shape)
     )
-    rivals = field.make_stages(config.baseline, config.chain, train.num_classes)
+    sizes = chain.num_factors, chain.nuisance_dim, train.num_classes
+    rivals = chain.spread(field.make_stages(config.baseline, *sizes))
     given, train_stages = prepare_training(
       config, stages, rivals, make_module, train, validation, workdir
     )
@@ -124,14 +133,9 @@ def train_and_evaluate(
       run.judge_workdir, config.result.dataset, run.data_dir, image_shape
     )
     session.begin(
-      workdir,
-      experiment,
-      values,
-      stages,
-      train,
-      run.data_dir,
-      image_shape=image_shape,
-    )
+        workdir, experiment, values, stages, train, run.data_dir,
+        image_shape=image_shape,
+    )  # fmt: skip
     evaluate = lambda model: class_swaps.measure(
       model, ensemble, test.images, test.labels
     )
@@ -140,17 +144,13 @@ def train_and_evaluate(
     ):  # fmt: skip
       trained = train_stages(evaluate=evaluate_and_draw, report=report)
 
-    trained = session.by_seed([*given, *trained])
-    found, choices = versions.list_versions(
-      session.add_random(trained, versions.choose_like),
-      ensemble,
-      lambda: validation,
-      config.baseline.factor_units,
+    models = session.add_random(
+      session.by_seed([*given, *trained]), versions.choose_like
     )
-    rows = [
-      session.describe(model) | entries | evaluate(model.model)
-      for model, entries in found
-    ]
+    found, choices = versions.list_versions(
+      models, ensemble, lambda: validation, config.baseline.factor_units
+    )
+    rows = versions.make_rows(found, evaluate)
     about = f'{config.result.eval_split} split; {class_swaps.PROTOCOL}{choices}'
     session.finish(
         workdir, experiment, about, rows, versions.list_shown(found), test,

@@ -6,10 +6,11 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 
 from experiments import progress
+from experiments import session
 from jacsup_jax.data import registry
 from jacsup_jax.evaluation import class_swaps
 from jacsup_jax.evaluation import judges
-from jacsup_jax.models import latents
+from jacsup_jax.models import model as model_lib
 from jacsup_jax.training import steps
 
 
@@ -22,7 +23,7 @@ class Version(NamedTuple):
 
 def is_rival(trained: steps.Trained) -> bool:
   """Returns whether a model is a baseline's, which no teacher supervises."""
-  return isinstance(trained.module, latents.RivalAutoencoder)
+  return trained.model.is_rival
 
 
 def choose_like(models: Sequence[steps.Trained]) -> steps.Trained:
@@ -65,6 +66,17 @@ def list_versions(
   versions = unit_choice.list_versions(models, images, score, given, recorded)
   found = [Version(*version) for version in versions]
   return found, f'; {unit_choice.PROTOCOL}'
+
+
+def make_rows(
+  versions: Sequence[Version],
+  measure: Callable[[model_lib.Model], dict[str, Any]],
+) -> list[dict[str, Any]]:
+  """Measures versions, and returns a row of results.json for each."""
+  return [
+    session.describe(trained) | entries | measure(trained.model)
+    for trained, entries in versions
+  ]
 
 
 def list_shown(versions: Sequence[Version]) -> list[steps.Trained]:

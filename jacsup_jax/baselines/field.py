@@ -7,10 +7,8 @@ decoder of our students and with as many units; `field_recipe` trains them.
 import dataclasses
 from typing import ClassVar
 
-from jacsup_jax.core import codes
 from jacsup_jax.core import config
 from jacsup_jax.core import errors
-from jacsup_jax.training import discovery
 
 _option = config.option
 
@@ -189,40 +187,14 @@ class FieldConfig(config.Options):
 
 
 def make_stages(
-  flags: FieldConfig, chain: discovery.DiscoveryConfig, num_classes: int
+  flags: FieldConfig, num_factors: int, nuisance_dim: int, num_classes: int
 ) -> list[config.Stage]:
-  """Returns a stage for each baseline, strength and seed.
+  """Returns a stage for each baseline and strength.
 
-  Codes have as many units as that of the last student, k of which are factors;
-  those of xcov are one for each class of the labels.
-
-  Raises:
-    InputError: if the code is too small for a baseline, or lacks a unit.
+  Codes have k + d units, k of which are factors; those of xcov are one for each
+  class of the labels. InputError if that is impossible.
   """
-  num_factors = chain.num_factors
-  code_dim, stages = num_factors + chain.nuisance_dim, []
-  _check_sizes(flags, code_dim, num_factors, num_classes)
-  for name in flags.baselines:
-    own = num_classes if name == 'xcov' else num_factors
-    weights = getattr(flags, f'{name}_weights')
-    for strength in flags.baseline_strengths:
-      alone = len(flags.baseline_strengths) == 1
-      named = name if alone else f'{name}_x{strength:g}'
-      scaled = {weights.main: strength * getattr(weights, weights.main)}
-      stages.append(
-        config.Stage(
-          named,
-          named,
-          None,
-          code_dim - own,
-          flags.baseline_epochs,
-          dataclasses.replace(weights, **scaled),
-        )
-      )
-  return chain.spread(stages)
-
-
-def _check_sizes(flags, code_dim, num_factors, num_classes):
+  code_dim, stages = num_factors + nuisance_dim, []
   if 'xcov' in flags.baselines and code_dim <= num_classes:
     raise errors.InputError(
       f'--baselines=xcov with a code of {code_dim} units for {num_classes}'
@@ -234,5 +206,14 @@ def _check_sizes(flags, code_dim, num_factors, num_classes):
       f' --num_factors={num_factors} does not divide into chunks; accepted:'
       ' another --nuisance_dim.'
     )
-  if flags.factor_units:
-    codes.order_units(flags.factor_units, num_factors, code_dim)
+  for name in flags.baselines:
+    own = num_classes if name == 'xcov' else num_factors
+    weights = getattr(flags, f'{name}_weights')
+    for strength in flags.baseline_strengths:
+      alone = len(flags.baseline_strengths) == 1
+      named = name if alone else f'{name}_x{strength:g}'
+      scaled = {weights.main: strength * getattr(weights, weights.main)}
+      scaled = dataclasses.replace(weights, **scaled)
+      args = named, named, None, code_dim - own, flags.baseline_epochs, scaled
+      stages.append(config.Stage(*args))
+  return stages

@@ -13,7 +13,6 @@ from jacsup_jax.core import codes
 from jacsup_jax.core import config
 from jacsup_jax.data import batches
 from jacsup_jax.models import model as models
-from jacsup_jax.training import attribute_steps
 from jacsup_jax.training import loop
 from jacsup_jax.training import steps
 
@@ -120,11 +119,16 @@ class LatentSteps:
   ) -> tuple[steps.TrainState, codes.Metrics]:
     """Applies the gradients of parts, averaged over all devices."""
     grads, metrics = steps.average_over((grads, metrics), self.module.axis_name)
+    params, opt_state = dict(state.params), dict(state.opt_state)
     for part, own in grads.items():
-      state = attribute_steps.apply_gradients(
-        state, {part: own}, self.make_optimizer(part)
+      updates, opt_state[part] = self.make_optimizer(part).update(
+        own, opt_state[part], params[part]
       )
-    return state._replace(step=state.step + 1), metrics
+      params[part] = optax.apply_updates(params[part], updates)
+    state = state._replace(
+      step=state.step + 1, params=params, opt_state=opt_state
+    )
+    return state, metrics
 
   def make_optimizer(self, part: str) -> optax.GradientTransformation:
     """Makes the optimizer of a top key of the parameters: Adam."""

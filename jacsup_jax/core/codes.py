@@ -4,7 +4,7 @@ The flat order of a code is (factors, nuisance), as in the paper; the released
 code has it the other way round. No other module depends on it.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 import hashlib
 from typing import NamedTuple
 
@@ -12,8 +12,6 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
-
-from jacsup_jax.core import errors
 
 Params = chex.ArrayTree
 # What a linen module's `apply` takes: {'params': ..., 'batch_stats': ...}.
@@ -42,24 +40,6 @@ def merge(code: Code) -> jax.Array:
   """Concatenates a code to `[B, K + D]`, the inverse of `split`."""
   chex.assert_rank([code.factors, code.nuisance], 2)
   return jnp.concatenate([code.factors, code.nuisance], axis=1)
-
-
-def order_units(
-  units: Sequence[int], num_factors: int, code_dim: int
-) -> list[int]:
-  """Lists all units of a code, those that shall be the factors first.
-
-  InputError unless these are `num_factors` different ones of the code, counted
-  from 0.
-  """
-  rest = [unit for unit in range(code_dim) if unit not in units]
-  if len(units) != num_factors or len(units) + len(rest) != code_dim:
-    raise errors.InputError(
-      f'--factor_units={",".join(map(str, units))}, of a code of {code_dim}'
-      f' units; accepted: {num_factors} different ones from 0 to'
-      f' {code_dim - 1}.'
-    )
-  return [*units, *rest]
 
 
 def take_partners(

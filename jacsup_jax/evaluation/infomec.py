@@ -74,9 +74,10 @@ def normalized_information(
   from sklearn import metrics
 
   found = np.zeros((codes.shape[1], classes.shape[1]))
+  values = [np.unique(unit, return_inverse=True)[1] for unit in codes.T]
   for label, column in enumerate(classes.T):
     if discrete:
-      own = [metrics.mutual_info_score(column, unit) for unit in codes.T]
+      own = [metrics.mutual_info_score(column, unit) for unit in values]
     else:
       own = feature_selection.mutual_info_classif(
         _standardize(codes),
@@ -93,12 +94,13 @@ def normalized_information(
 def share_of_largest(information: np.ndarray, axis: int) -> np.ndarray:
   """Computes the share of the largest along an axis, scaled to [0, 1].
 
-  1 / n of n entries becomes 0. NaN where all are 0, or n is 1.
+  1 / n of n entries becomes 0. NaN where all are 0, or n is 1 or 0.
   """
-  count = information.shape[axis]
+  count = np.float64(information.shape[axis])
   with np.errstate(invalid='ignore', divide='ignore'):
-    share = information.max(axis=axis) / information.sum(axis=axis)
-    return (share - 1 / count) / np.float64(1 - 1 / count)
+    largest = information.max(axis=axis, initial=0.0)
+    share = largest / information.sum(axis=axis)
+    return (share - 1 / count) / (1 - 1 / count)
 
 
 def explicitness(

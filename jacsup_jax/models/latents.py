@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from jacsup_jax.core import codes
+from jacsup_jax.core import errors
 from jacsup_jax.models import autoencoders
 from jacsup_jax.models import model as models
 
@@ -33,6 +34,7 @@ class RivalAutoencoder(autoencoders.FlatAutoencoder):
   axis_name: str | None = None
   dtype: jnp.dtype = jnp.float32
 
+  is_rival = True
   # Numbers that the encoder gives for each unit of the code.
   outputs_per_unit = 1
 
@@ -112,6 +114,24 @@ def choose_factors(model: models.Model, units: Sequence[int]) -> models.Model:
   k different ones of the code.
   """
   code_dim = model.num_factors + model.nuisance_dim
-  order = codes.order_units(units, model.num_factors, code_dim)
+  order = order_units(units, model.num_factors, code_dim)
   stats = {**model.batch_stats, 'order': jnp.array(order, jnp.int32)}
   return dataclasses.replace(model, batch_stats=stats)
+
+
+def order_units(
+  units: Sequence[int], num_factors: int, code_dim: int
+) -> list[int]:
+  """Lists all units of a code, those that shall be the factors first.
+
+  InputError unless these are `num_factors` different ones of the code, counted
+  from 0.
+  """
+  rest = [unit for unit in range(code_dim) if unit not in units]
+  if len(units) != num_factors or len(units) + len(rest) != code_dim:
+    raise errors.InputError(
+      f'--factor_units={",".join(map(str, units))}, of a code of {code_dim}'
+      f' units; accepted: {num_factors} different ones from 0 to'
+      f' {code_dim - 1}.'
+    )
+  return [*units, *rest]

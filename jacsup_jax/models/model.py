@@ -69,6 +69,10 @@ class Model:
     return getattr(self.module, 'has_bounded_factors', False)
 
   @property
+  def is_rival(self) -> bool:
+    return getattr(self.module, 'is_rival', False)
+
+  @property
   def has_free_units(self) -> bool:
     return getattr(self.module, 'has_free_units', False)
 

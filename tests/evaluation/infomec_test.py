@@ -55,8 +55,10 @@ def test_shares_by_hand():
   of_labels = infomec.share_of_largest(information, axis=0)
   wanted = (np.array([6 / 11, 5 / 7, 1]) - 1 / 3) * 1.5
   np.testing.assert_allclose(of_labels, wanted, atol=1e-12)
-  # Of one unit there is no other to share with.
-  assert np.isnan(infomec.share_of_largest(information[:1], axis=0)).all()
+  # Of one unit there is no other to share with, and none may be active.
+  for count in (1, 0):
+    found = infomec.share_of_largest(information[:count], axis=0)
+    assert found.shape == (3,) and np.isnan(found).all()
 
 
 def test_scores_by_hand():
