@@ -17,7 +17,7 @@ from jacsup_jax.models import latents
 from jacsup_jax.models import model as models
 
 # Images of the validation split on which units are chosen.
-MOST_IMAGES = 2560
+MOST_IMAGES = 1280
 PROTOCOL = (
   'factor_units: units, from 0, that are the factors of a method that names'
   ' none, by units: largest_divergence (from the prior) or largest_variance, a'

@@ -134,7 +134,7 @@ def test_every_flagfile_can_be_read_and_says_what_to_expect(path):
          'a code of 10 units for 10 classes'),
         ('mnist --baselines=qlae --factor_units=3,16',
          '--factor_units=3,16, of a code of 16 units'),
-        ('ablation --baselines=qlae', 'no baselines'),
+        ('ablation --baselines=qlae', 'a table has none'),
         ('ablation --students=', 'nothing to train'),
         ('mnist --flagfile=nowhere', 'No such file'),
         ('mnist --flagfile=binary', 'UTF-8'),
