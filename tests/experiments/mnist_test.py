@@ -215,7 +215,7 @@ for name in sys.argv[1:]:
 """
   names = (
       'svhn', 'celeba', 'judge', 'evaluate', 'ablation', 'reproduce', 'figures',
-      'convert', 'own_model', 'field', 'edit',
+      'convert', 'own_model', 'compare', 'edit',
   )  # fmt: skip
   process = _start(
     *names, command=('-c', script), MPLBACKEND='module://nowhere.backend'

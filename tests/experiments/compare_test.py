@@ -1,13 +1,13 @@
-"""Tests of experiments.field, and of a run with baselines of Section 3."""
+"""Tests of experiments.compare, and of a run with baselines of Section 3."""
 
 import json
 import shutil
 
 import pytest
 
+from experiments import compare
 from experiments import drawing
 from experiments import evaluate
-from experiments import field
 from experiments import mnist
 from jacsup_jax.runs import run as run_lib
 
@@ -101,7 +101,7 @@ def test_models_are_restored_and_measured_again(
 
 def test_the_table_has_means_over_seeds(field_run, tmp_path, invoke):
   status, out, err = invoke(
-      field.main, field.Config(), f'--workdir={field_run}',
+      compare.main, compare.Config(), f'--workdir={field_run}',
       f'--output={tmp_path / "table"}',
   )  # fmt: skip
   assert status == 0, err
@@ -126,16 +126,16 @@ def test_the_table_has_means_over_seeds(field_run, tmp_path, invoke):
 )
 def test_mistakes_are_one_line(field_run, invoke, flags, part):
   status, _, err = invoke(
-    field.main, field.Config(), f'--workdir={field_run}', *flags
+    compare.main, compare.Config(), f'--workdir={field_run}', *flags
   )
   assert status == 2 and err.count('\n') == 1 and part in err, err
 
 
 def test_one_seed_has_no_deviation(mnist_run, tmp_path, invoke):
   args = f'--workdir={mnist_run}', f'--output={tmp_path / "table"}'
-  status, _, err = invoke(field.main, field.Config(), *args)
+  status, _, err = invoke(compare.main, compare.Config(), *args)
   assert status == 2 and err.count('\n') == 1
   assert 'teacher of seed 0 alone' in err and '--seeds=3' in err
   assert not list(tmp_path.iterdir())
-  status, _, err = invoke(field.main, field.Config(), *args, '--nospread')
+  status, _, err = invoke(compare.main, compare.Config(), *args, '--nospread')
   assert status == 0, err

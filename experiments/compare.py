@@ -1,7 +1,7 @@
 """Puts the models of several runs into one table: ours beside the field.
 
-  python -m experiments.field --workdir=runs/mnist_field,runs/mnist_best
-  python -m experiments.field --workdir=runs/drawn_field \
+  python -m experiments.compare --workdir=runs/mnist_field,runs/mnist_best
+  python -m experiments.compare --workdir=runs/drawn_field \
       --evaluation=drawn_factors_train --output=results/drawn_field/table
 
 Of a chain of students the last is shown. Writes OUTPUT.md and OUTPUT.csv.
@@ -39,7 +39,7 @@ class Config(config.Options, group='what'):
   )
   output: pathlib.Path | None = config.option(
     None,
-    'Where the table goes, without ending; default: field in the first run.',
+    'Where the table goes, without ending; default: compared in the first run.',
     group='output',
   )
 
@@ -49,7 +49,7 @@ def main(config: Config) -> None:
   if not config.workdir:
     raise errors.InputError('--workdir is empty; accepted: one or more runs.')
   runs = [run_lib.Run.open(path) for path in config.workdir]
-  output = config.output or runs[0].path / 'field'
+  output = config.output or runs[0].path / 'compared'
   files.check_writable(f'--output={output}', output.parent)
   rows = [row for run in runs for row in read_rows(run, config.evaluation)]
   if config.spread:
