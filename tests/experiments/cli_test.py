@@ -98,7 +98,7 @@ def test_every_flagfile_can_be_read_and_says_what_to_expect(path):
   else:
     name = path.stem.split('_')[0].rstrip('46')
     names = {'fashion': 'mnist', 'dsprites': 'svhn', 'shapes3d': 'svhn',
-             'demo': 'celeba', 'drawn': 'svhn'}  # fmt: skip
+             'demo': 'celeba', 'drawn': 'mnist'}  # fmt: skip
     _, default = BINARIES[names.get(name, name)]
   found = cli.parse(default, [f'--flagfile={path}'])
   # The name of the run is that of the file: `reproduce` finds it by hand too.
