@@ -83,6 +83,11 @@ def main(config: ClassesConfig | FacesConfig) -> None:
       '--distributed: a table is trained by one process; accepted:'
       ' --nodistributed.'
     )
+  if config.baseline.baselines:
+    raise errors.InputError(
+      f'--baselines={",".join(config.baseline.baselines)}: a table has none;'
+      ' accepted: --baselines=.'
+    )
   table = paper_numbers.TABLES[int(config.table)]
   experiment = f'ablation_table{config.table}'
   if config.table == '4':

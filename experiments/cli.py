@@ -50,8 +50,8 @@ class ResultConfig(config_lib.Options, group='data'):
 
   dataset: str = config_lib.option(
     registry.DEFAULT_DATASET,
-    'mnist_embedded (in the package), arrays (a file of yours), or the TFDS'
-    ' name of images with a class label.',
+    'mnist_embedded (in the package), drawn_factors (drawn faces), arrays (a'
+    ' file of yours), or the TFDS name of images with a class label.',
   )
   eval_split: Literal['test', 'validation'] = config_lib.option(
     'test', 'What to measure on. validation is then held out of training.'

@@ -68,7 +68,7 @@ class Loaded:
     finals = {trained.stage.model: trained for trained in self.trained}
     kinds = [kind for kind in finals if kind != 'teacher_phase_1'] or finals
     if not self.has_attributes:
-      kinds = [kind for kind in KINDS if kind in finals]
+      kinds = sorted(kinds, key=lambda kind: [*KINDS, kind].index(kind))
     return {kind: finals[kind] for kind in kinds}
 
   @property
@@ -98,7 +98,8 @@ class Loaded:
   def name(self, trained: steps.Trained) -> str:
     """Returns a model's name for readers, with its d."""
     kind = trained.stage.model
-    name = panels.name_model(kind) if self.has_attributes else KINDS[kind][0]
+    known = {} if self.has_attributes else KINDS
+    name, *_ = known.get(kind, [panels.name_model(kind)])
     # Without spaces in it, so that no line ends within the size.
     return f'{name}, d\xa0=\xa0{trained.stage.nuisance_dim}'
 
@@ -177,7 +178,8 @@ def save(
 def _list_of_classes(own):
   """Figures 1 and 2 of grey images, 9 to 12 of images in colour."""
   colour = own.data.image_shape[-1] > 1
-  for kind, trained in own.finals.items():
+  for kind in [kind for kind in KINDS if kind in own.finals]:
+    trained = own.finals[kind]
     (name, letter), suffix = KINDS[kind], kind.removeprefix('student')
     factors, last = trained.model.num_factors, trained.stage.nuisance_dim
     records = own.records_of(trained)

@@ -14,12 +14,11 @@ import json
 import pathlib
 from typing import Any, Literal, NamedTuple
 
-import jax
-import numpy as np
-
 from experiments import cli
+from experiments import diagnostics
 from experiments import progress
 from experiments import session
+from experiments import versions
 from jacsup_jax.core import config
 from jacsup_jax.core import errors
 from jacsup_jax.data import files
@@ -27,20 +26,14 @@ from jacsup_jax.evaluation import attribute_flips
 from jacsup_jax.evaluation import attribute_judges
 from jacsup_jax.evaluation import class_scores
 from jacsup_jax.evaluation import disentanglement
-from jacsup_jax.evaluation import jacobian_diagnosis
+from jacsup_jax.evaluation import infomec
 from jacsup_jax.evaluation import judges
 from jacsup_jax.evaluation import predicted_labels
 from jacsup_jax.evaluation import swap_ceiling
 from jacsup_jax.evaluation import tables
 from jacsup_jax.evaluation import thresholds
-from jacsup_jax.figures import grids
-from jacsup_jax.figures import panels
-from jacsup_jax.figures import sweeps
-from jacsup_jax.models import model as model_lib
 from jacsup_jax.runs import run as run_lib
 from jacsup_jax.training import steps
-
-_SHOWN_EXAMPLES, _SHOWN_VALUES = 3, 9
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,6 +50,14 @@ class Config(config.Options, group='data'):
     'Scores of disentanglement: seconds a model for digits, minutes for codes'
     ' of a thousand units and 40 attributes.',
     choices=tuple(disentanglement.METRICS),
+    group='what',
+  )
+  infomec_pruning: float = config.option(
+    infomec.PRUNING,
+    'Share of the range of the widest unit up to which a unit is inactive, and'
+    ' left out of InfoM and InfoC; 0: constant units alone.',
+    low=0,
+    high=1,
     group='what',
   )
   diagnostics_images: int | None = config.option(
@@ -80,6 +81,13 @@ class Config(config.Options, group='data'):
     False,
     'Choose the strengths of edits of faces anew, instead of those that the'
     ' finished run chose.',
+    group='what',
+  )
+  factor_units: tuple[int, ...] = config.option(
+    (),
+    'Units of baselines, from 0, whose swaps are measured as well.',
+    low=0,
+    high=config.LARGEST_INTEGER,
     group='what',
   )
   judge_workdir: pathlib.Path | None = config.option(
@@ -118,7 +126,14 @@ def main(config: Config) -> None:
     folder.mkdir(exist_ok=True)
   if config.metrics:
     _add_scores(config, measured, path)
-  _add_diagnostics(config, run, measured, path)
+  diagnostics.add(
+    run,
+    measured.models,
+    measured.rows,
+    measured.data,
+    config.diagnostics_images,
+    path,
+  )
   results = {
     'experiment': 'evaluate',
     'protocol': measured.protocol,
@@ -175,14 +190,19 @@ def _measure_classes(config, run, models, is_own):
   judged_by = {'judges': [judge.describe() for judge in found]}
   if is_own:
     session.compare_judges(run.results, judged_by)
-  models = session.add_random(models, lambda own: own[-1])
   trained_on = recorded.get('split', 'train') if is_own else 'train'
   probed = class_scores.choose_probed_split(config.split, trained_on)
   probed = _load_probed(run, probed, data_dir, name)
   scores = class_scores.ClassScores(found, data, probed)
-  rows = [
-    session.describe(model) | scores.measure(model.model) for model in models
-  ]
+  measured, choices = versions.list_versions(
+    session.add_random(models, versions.choose_like),
+    found,
+    lambda: run.load_data('validation', data_dir, name),
+    config.factor_units,
+    run.rows,
+  )
+  models = [version.trained for version in measured]
+  rows = versions.make_rows(measured, scores.measure)
   for teacher in models:
     if config.diagnostics_images == 0 or teacher.stage.model != 'teacher':
       continue
@@ -201,7 +221,8 @@ def _measure_classes(config, run, models, is_own):
     models,
     rows,
     data,
-    f'{config.split} split of {name}{trained_on}; {class_scores.PROTOCOL}',
+    f'{config.split} split of {name}{trained_on};'
+    f' {class_scores.PROTOCOL}{choices}',
     judged_by,
   )
 
@@ -302,9 +323,11 @@ def _add_scores(config, measured, path):
   """Adds scores of disentanglement to the rows; writes their details."""
   _, names = disentanglement.list_labels(measured.data)
   details, notes = [], {}
+  known = {}  # Scores do not depend on which units are the factors.
   for row, trained in zip(measured.rows, measured.models, strict=True):
-    scores = disentanglement.measure(
-      trained.model, measured.data, config.metrics
+    place = row['seed'], row['stage']
+    scores = known[place] = known.get(place) or disentanglement.measure(
+      trained.model, measured.data, config.metrics, config.infomec_pruning
     )
     row.update({name: score.value for name, score in scores.items()})
     about = {name: row[name] for name in ('model', 'stage', 'nuisance_dim')}
@@ -321,75 +344,6 @@ def _add_scores(config, measured, path):
   }
   files.write_whole(
     path.with_name(f'{path.stem}_metrics.json'), json.dumps(written, indent=1)
-  )
-
-
-def _add_diagnostics(config, run, measured, path):
-  """Adds the agreement of Jacobians to the rows; writes details of one seed."""
-  faces = measured.data.attribute_names is not None
-  count = config.diagnostics_images
-  if count is None:
-    count = 16 if faces else 256
-  if not count:
-    return
-  count = min(count, len(measured.data))
-  images, labels = measured.data.read(range(count))
-  first = None
-  for seed in dict.fromkeys(row['seed'] for row in measured.rows):
-    own = [i for i, row in enumerate(measured.rows) if row['seed'] == seed]
-    models = [measured.models[i] for i in own]
-    entries = jacobian_diagnosis.measure(
-      [model.stage for model in models],
-      [model.model for model in models],
-      images,
-      run.factor_names,
-      labels if faces else None,
-    )
-    for i, entry in zip(own, entries, strict=True):
-      measured.rows[i].update(jacobian_diagnosis.row_entries(entry))
-    first = first or (models, entries)
-  _write_diagnostics(path, *first, images)
-
-
-def _write_diagnostics(rows_path, models, entries, images):
-  """Writes the diagnosis of models, and pictures of principal directions.
-
-  Directions are those of the largest trained model of each kind with a flat
-  nuisance.
-  """
-  largest = {}
-  for trained, entry in zip(models, entries, strict=True):
-    stage = trained.stage
-    kind = stage.model.replace('_', ' ').replace('jacobian', 'Jacobian')
-    title = f'{kind}, d = {stage.nuisance_dim}'
-    directions = entry['principal_directions'] or {}
-    if 'directions' in directions and stage.model != 'random':
-      largest[stage.model] = trained, directions, title
-  for trained, directions, title in largest.values():
-    figure = _draw_directions(trained.model, images, directions, title)
-    name = f'{rows_path.stem}_directions_{trained.stage.name}.png'
-    files.write_whole(rows_path.with_name(name), panels.encode(figure))
-  files.write_whole(
-    rows_path.with_name(f'{rows_path.stem}_diagnostics.json'),
-    json.dumps({'images_measured': len(images), 'models': entries}, indent=1),
-  )
-
-
-def _draw_directions(model, images, found, title):
-  """Draws a row of images for each principal direction."""
-  code = jax.jit(model_lib.Model.encode)(model, images)
-  decode = jax.jit(model.decode)
-  rows = [
-    sweeps.vary_direction(
-      decode, code, _SHOWN_EXAMPLES, np.float32(direction), _SHOWN_VALUES
-    )
-    for direction in found['directions']
-  ]
-  return grids.traversals(
-    np.stack(rows),
-    [f'$\\sigma$ = {value:.2f}' for value in found['singular_values']],
-    xlabel='principal directions of the nuisance, 1 % to 99 % quantile',
-    title=title,
   )
 
 

@@ -2,9 +2,10 @@
 
 Trains a teacher with k units, then students of d = 1, 2, ... nuisance units,
 each grown from the last and supervised by it; measures reconstruction and class
-swaps of all; draws Figures 1 and 2.
+swaps of all; draws Figures 1 and 2. --baselines adds methods of the field.
 
   python -m experiments.mnist --flagfile=experiments/flagfiles/mnist_quick.flags
+  python -m experiments.mnist --flagfile=experiments/flagfiles/mnist_field.flags
 """
 
 from collections.abc import Callable
@@ -18,6 +19,9 @@ import jax.numpy as jnp
 from experiments import cli
 from experiments import progress
 from experiments import session
+from experiments import versions
+from jacsup_jax.baselines import field
+from jacsup_jax.core import errors
 from jacsup_jax.data import registry
 from jacsup_jax.evaluation import class_scores
 from jacsup_jax.evaluation import reconstruction
@@ -27,6 +31,8 @@ from jacsup_jax.training import devices
 from jacsup_jax.training import discovery
 
 IMAGE_SHAPE = (28, 28, 1)
+# Sets that have images of another shape.
+IMAGE_SHAPES = {registry.DRAWN_FACTORS: (32, 32, 3)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,8 +40,22 @@ class Config:
   """The flags of this binary, with the paper's values."""
 
   chain: discovery.DiscoveryConfig = discovery.DiscoveryConfig()
+  baseline: field.FieldConfig = field.FieldConfig()
   result: cli.ResultConfig = cli.ResultConfig()
   run: cli.RunConfig = cli.RunConfig(workdir=pathlib.Path('runs/mnist'))
+
+  def __post_init__(self):
+    if not self.chain.students and not self.baseline.baselines:
+      raise errors.InputError(
+        '--students and --baselines are empty: nothing to train; accepted: one'
+        ' or more of either.'
+      )
+    if units := self.baseline.factor_units:
+      # Imported here: few runs have baselines.
+      from jacsup_jax.models import latents
+
+      k, d = self.chain.num_factors, self.chain.nuisance_dim
+      latents.order_units(units, k, k + d)
 
 
 # (num_factors, nuisance_dim, is_first) -> autoencoder.
@@ -50,6 +70,7 @@ def make_module(
     num_factors,
     nuisance_dim,
     normalize_code=is_first,
+    image_shape=IMAGE_SHAPES.get(config.result.dataset, IMAGE_SHAPE),
     dtype=jnp.dtype(config.chain.compute_dtype),
   )
 
@@ -57,7 +78,7 @@ def make_module(
 def load_data(
   config: Config, image_shape: tuple[int, int, int]
 ) -> tuple[registry.Dataset, registry.Dataset | None, registry.Dataset]:
-  """Loads what to train on, what ends a stage or None, what to measure."""
+  """Loads what to train on, what to choose on or None, what to measure."""
   result = config.result
   progress.announce(f'preparing the data {result.dataset}')
   load = functools.partial(
@@ -70,15 +91,16 @@ def load_data(
   plateau = config.chain.grow_when == 'plateau'
   held_out = plateau or result.eval_split == 'validation'
   train = load('train_minus_validation' if held_out else 'train')
-  validation = load('validation') if plateau else None
+  chooses = plateau or config.baseline.baselines
+  validation = load('validation') if chooses else None
   return train, validation, load(result.eval_split)
 
 
 def main(config: Config) -> None:
   """Trains, measures and draws a run."""
-  train_and_evaluate(
-    'mnist', config, functools.partial(make_module, config), IMAGE_SHAPE
-  )
+  shape = IMAGE_SHAPES.get(config.result.dataset, IMAGE_SHAPE)
+  make = functools.partial(make_module, config)
+  train_and_evaluate('mnist', config, make, shape)
 
 
 def train_and_evaluate(
@@ -88,19 +110,22 @@ def train_and_evaluate(
   image_shape: tuple[int, int, int],
 ) -> None:
   """Trains, measures and draws a run, or what is missing of it."""
-  run, values = config.run, cli.as_dict(config)
-  stages = discovery.make_stages(config.chain)
-  discovery.check_sizes(config.chain, stages, image_shape)
-  devices.check_batch_size(config.chain.batch_size)
+  run, chain, values = config.run, config.chain, cli.as_dict(config)
+  stages = discovery.make_stages(chain)
+  discovery.check_sizes(chain, stages, image_shape)
+  devices.check_batch_size(chain.batch_size)
   with session.opened(run, values) as workdir:
     if session.is_complete(workdir):
       return
     train, validation, test = devices.in_turn(
       lambda: load_data(config, image_shape)
     )
+    sizes = chain.num_factors, chain.nuisance_dim, train.num_classes
+    rivals = chain.spread(field.make_stages(config.baseline, *sizes))
     given, train_stages = prepare_training(
-      config, stages, make_module, train, validation, workdir
+      config, stages, rivals, make_module, train, validation, workdir
     )
+    stages = [*stages, *rivals]
     if workdir is None:  # The first of several processes does all else.
       train_stages(evaluate=None)
       return
@@ -123,20 +148,26 @@ def train_and_evaluate(
     ):  # fmt: skip
       trained = train_stages(evaluate=evaluate_and_draw, report=report)
 
-    trained = session.by_seed([*given, *trained])
-    rows = [
-      session.describe(model) | scores.measure(model.model)
-      for model in session.add_random(trained, lambda own: own[-1])
-    ]
-    protocol = f'{config.result.eval_split} split; {class_scores.PROTOCOL}'
+    models = session.add_random(
+      session.by_seed([*given, *trained]), versions.choose_like
+    )
+    found, choices = versions.list_versions(
+      models, judges, lambda: validation, config.baseline.factor_units
+    )
+    rows = versions.make_rows(found, scores.measure)
+    about = (
+      f'{config.result.eval_split} split; {class_scores.PROTOCOL}{choices}'
+    )
     session.finish(
-        workdir, experiment, protocol, rows, trained, test,
+        workdir, experiment, about, rows, versions.list_shown(found), test,
         judges=[judge.describe() for judge in judges],
     )  # fmt: skip
 
 
-def prepare_training(config, stages, make_module, train, validation, workdir):
-  """Returns given teachers, and a function that trains the stages."""
+def prepare_training(
+  config, stages, rivals, make_module, train, validation, workdir
+):
+  """Returns given teachers, and a function that trains all stages."""
   chain, given = config.chain, []
   recipe = discovery.Discovery(chain, make_module, train.images)
   if chain.teacher_workdir is not None:
@@ -146,19 +177,27 @@ def prepare_training(config, stages, make_module, train, validation, workdir):
       make_module(chain.num_factors, 0, True),
       recipe if chain.keep_moments else None,
     )
-  train_stages = functools.partial(
-    stages_lib.run,
-    stages,
-    recipe,
-    workdir=workdir,
-    given=given,
-    checkpoint_every=config.run.checkpoint_every,
-    eval_every=config.result.eval_every,
-    note=progress.note,
-    validate=lambda model: float(
-      reconstruction.measure_mse(model, validation.images)
-    ),
+  validate = lambda model: float(
+    reconstruction.measure_mse(model, validation.images)
   )
+
+  def train_stages(**options):
+    options |= {
+        'workdir': workdir, 'checkpoint_every': config.run.checkpoint_every,
+        'eval_every': config.result.eval_every, 'note': progress.note,
+    }  # fmt: skip
+    run = functools.partial(stages_lib.run, **options)
+    trained = run(stages, recipe, given=given, validate=validate)
+    if rivals:
+      # Imported here: few runs have baselines.
+      from jacsup_jax.baselines import field_recipe
+
+      rate = config.baseline.baseline_learning_rate
+      trained += run(
+        rivals, field_recipe.Field(chain, rate, make_module, train)
+      )
+    return trained
+
   return given, train_stages
 
 

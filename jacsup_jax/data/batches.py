@@ -23,6 +23,7 @@ _ORDER_STREAM, _SWAP_STREAM, _MIRROR_STREAM = 0, 1, 2
 _DROPOUT_STREAM, _NEIGHBOR_STREAM, _NOISE_STREAM = 3, 4, 5
 _SHIFT_STREAM, _BLUR_STREAM = 6, 7
 _FLIP_STREAM, _LABEL_STREAM = 8, 9
+_ROW_STREAM, _MASK_STREAM = 10, 11
 
 
 def count_steps(num_examples: int, batch_size: int) -> int:
@@ -85,6 +86,20 @@ def step_labelled(
   """Draws which examples are decoded from their labels, `[B]` bool."""
   key = _stream_key(seed, _LABEL_STREAM, step)
   return jax.random.bernoulli(key, share, (batch_size,))
+
+
+def step_rows(
+  seed: Int, step: Int, batch_size: int, num_examples: int
+) -> jax.Array:
+  """Draws the examples of a second batch, with replacement, `[B]` int32."""
+  key = _stream_key(seed, _ROW_STREAM, step)
+  return jax.random.randint(key, (batch_size,), 0, num_examples, jnp.int32)
+
+
+def step_masks(seed: Int, step: Int, batch_size: int, count: int) -> jax.Array:
+  """Draws `[B, count]` bool, each true with chance 1/2."""
+  key = _stream_key(seed, _MASK_STREAM, step)
+  return jax.random.bernoulli(key, 0.5, (batch_size, count))
 
 
 def step_neighbors(

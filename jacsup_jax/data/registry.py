@@ -16,14 +16,19 @@ from jacsup_jax.data import files
 
 DEFAULT_DATASET = 'mnist_embedded'
 DEFAULT_FACES = 'synthetic_faces'
+DRAWN_FACTORS = 'drawn_factors'  # the same, as classes with all their factors
 ARRAYS = 'arrays'  # an .npz file of the user's own
-KNOWN_DATASETS = (DEFAULT_DATASET, 'mnist', 'fashion_mnist', 'kmnist')
+KNOWN_DATASETS = (
+  *(DEFAULT_DATASET, DRAWN_FACTORS),
+  *('mnist', 'fashion_mnist', 'kmnist'),
+)
 KNOWN_FACES = (DEFAULT_FACES, 'celeba_folder', 'celeb_a')
 SPLITS = ('train', 'train_minus_validation', 'validation', 'test')
 
 # The module that reads a set; that of all other names is `classes`.
 _READERS = {
   DEFAULT_DATASET: 'mnist',
+  DRAWN_FACTORS: 'drawn_factors',
   ARRAYS: 'arrays',
   **dict.fromkeys(KNOWN_FACES, 'faces'),
 }
@@ -115,7 +120,8 @@ def load(
 ) -> Dataset:
   """Loads one split of a set, preparing the set first if needed.
 
-  Classes: `mnist_embedded` is in this package, `arrays` your own .npz file, any
+  Classes: `mnist_embedded` is in this package, `drawn_factors` are its drawn
+  faces with all their factors as labels, `arrays` is your own .npz file, any
   other name a TFDS set of images with a class label (see `classes.load`).
   Validation is the last 10,000 training examples, or the last sixth of fewer
   than 20,000; train_minus_validation is the rest, train is both.
@@ -182,11 +188,12 @@ def make_classes(
   labels: np.ndarray,
   num_classes: int,
   label_names: tuple[str, ...] = (),
+  class_name: str = 'shape',
 ) -> Dataset:
   """Makes a split of a set of classes from its training or test examples.
 
   These are all images `[N, H, W, C]` uint8 with labels `[N]` int32; `[N, L]`
-  for a set with L labels by name, whose class is the label `shape`.
+  for a set with L labels by name, one of which is the class.
   """
   count = len(images)
   many = count >= 2 * _VALIDATION_SIZE
@@ -199,7 +206,7 @@ def make_classes(
   fingerprint = digest(images, labels)[:16]
   all_labels = labels if label_names else None
   if label_names:
-    labels = np.ascontiguousarray(labels[:, label_names.index('shape')])
+    labels = np.ascontiguousarray(labels[:, label_names.index(class_name)])
   images.flags.writeable = labels.flags.writeable = False
   return Dataset(
     *(name, split, images, labels, fingerprint, None, num_classes),

@@ -1,4 +1,6 @@
-"""Scores of how codes and labels go together: MIG, SAP, DCI and modularity.
+"""Scores of how codes and labels go together.
+
+MIG, SAP, DCI, modularity, FactorVAE's score and InfoMEC.
 
 Codes are `[M, U]`, finite; classes `[M, L]` int from 0, each label with two or
 more. A score is a mean over parts, one per label or per unit of the code.
@@ -13,6 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jacsup_jax.data import registry
+from jacsup_jax.evaluation import factor_votes
+from jacsup_jax.evaluation import infomec
 from jacsup_jax.evaluation import predictors
 from jacsup_jax.evaluation import reconstruction
 from jacsup_jax.models import model as models
@@ -23,10 +27,12 @@ SCORES = {
   'sap': ('sap',),
   'dci': ('dci_disentanglement', 'dci_completeness', 'dci_informativeness'),
   'modularity': ('modularity',),
+  'factor_vae': ('factor_vae_score',),
+  'infomec': ('infom', 'infoe', 'infoc'),
 }
 METRICS = tuple(SCORES)
 # The others have a part per label.
-SCORES_OF_UNITS = ('dci_disentanglement', 'modularity')
+SCORES_OF_UNITS = ('dci_disentanglement', 'modularity', 'infom')
 MOST_IMAGES = 10_000
 BINS = 20
 PROTOCOL = (
@@ -35,7 +41,12 @@ PROTOCOL = (
   f' modularity: {BINS} bins of equal width a unit; sap: thresholds with the'
   ' highest balanced accuracy; dci: random forests of ten trees, for'
   f' codes of more than {predictors.WIDEST_FOREST} units a lasso; 80 % of the'
-  ' images fitted, 10 % to choose its depth or penalty, 10 % to report on'
+  ' images fitted, 10 % to choose its depth or penalty, 10 % to report on;'
+  f' factor_vae: {factor_votes.FITTED} votes a label of'
+  f' {factor_votes.EXAMPLES} images to fit, {factor_votes.REPORTED} to report'
+  ' on; infom, infoe and infoc: information by nearest neighbors, or by counts'
+  f' if no unit has more than {infomec.MOST_VALUES} values, without units whose'
+  ' range is at most --infomec_pruning of the widest'
 )
 
 # Units, labels that vary, and examples that each score needs.
@@ -46,6 +57,10 @@ _NEEDS = {
   'dci_completeness': (2, 1, 20),
   'dci_informativeness': (1, 1, 20),
   'modularity': (1, 2, 1),
+  'factor_vae_score': (1, 2, 20),
+  'infom': (1, 2, 20),
+  'infoe': (1, 1, 20),
+  'infoc': (2, 1, 20),
 }
 
 
@@ -59,11 +74,15 @@ class Score:
 
 
 def measure(
-  model: models.Model, data: registry.Dataset, metrics: Sequence[str]
+  model: models.Model,
+  data: registry.Dataset,
+  metrics: Sequence[str],
+  pruning: float = infomec.PRUNING,
 ) -> dict[str, Score]:
   """Computes scores of a model's codes of at most `MOST_IMAGES` images.
 
-  They are undefined for models whose factors are the labels.
+  They are undefined for models whose factors are the labels. `pruning` is
+  InfoMEC's, see `infomec.compute`.
   """
   if model.factors_are_labels:
     undefined = Score(None, reasons=('its factors are the labels',))
@@ -72,7 +91,9 @@ def measure(
   order = np.random.default_rng(0).permutation(len(labels))
   chosen = np.sort(order[:MOST_IMAGES])
   codes = reconstruction.compute_codes(model, jnp.asarray(data.images[chosen]))
-  return compute_scores(metrics, np.asarray(codes), labels[chosen], names)
+  return compute_scores(
+    metrics, np.asarray(codes), labels[chosen], names, pruning
+  )
 
 
 def list_labels(data: registry.Dataset) -> tuple[np.ndarray, tuple[str, ...]]:
@@ -89,11 +110,12 @@ def compute_scores(
   codes: np.ndarray,
   labels: np.ndarray,
   label_names: Sequence[str],
+  pruning: float = infomec.PRUNING,
 ) -> dict[str, Score]:
   """Computes the scores that `SCORES` lists for some metrics.
 
   Codes are `[M, U]` real numbers, labels `[M, L]` int of any values; constant
-  ones are left out and named.
+  ones are left out and named. `pruning` is InfoMEC's, see `infomec.compute`.
   """
   codes = np.asarray(codes, np.float64)
   classes = [np.unique(column, return_inverse=True)[1] for column in labels.T]
@@ -104,6 +126,10 @@ def compute_scores(
     'dci': compute_dci,
     'modularity': lambda codes, classes: (
       modularity_of_information(mutual_information(discretise(codes), classes)),
+    ),
+    'factor_vae': compute_factor_vae,
+    'infomec': lambda codes, classes: tuple(
+      map(_mean, infomec.compute(codes, classes, pruning))
     ),
   }
   varies = classes.max(axis=0) > 0
@@ -220,6 +246,13 @@ def compute_dci(
     *dci_of_importance(np.stack(importance, axis=1)),
     _mean(accuracies),
   )
+
+
+def compute_factor_vae(codes: np.ndarray, classes: np.ndarray) -> tuple[Score]:
+  """Computes FactorVAE's score, see `factor_votes`; parts of labels."""
+  if not np.any(np.ptp(codes, axis=0)):
+    return (_mean(np.full(classes.shape[1], np.nan)),)
+  return (_mean(factor_votes.compute(codes, classes)),)
 
 
 def dci_of_importance(importance: np.ndarray) -> tuple[Score, Score]:

@@ -83,12 +83,18 @@ _DIAGNOSTICS = {
 }
 # Shown where any row has them, also undefined: they were asked for.
 _SCORES = {
+  'units': ('factors by', str),
+  'run': ('run', str),
   'mig': ('MIG', _three_digits),
   'sap': ('SAP', _three_digits),
   'dci_disentanglement': ('DCI d', _three_digits),
   'dci_completeness': ('DCI c', _three_digits),
   'dci_informativeness': ('DCI i', _three_digits),
   'modularity': ('modul.', _three_digits),
+  'factor_vae_score': ('FactorVAE', _three_digits),
+  'infom': ('InfoM', _three_digits),
+  'infoe': ('InfoE', _three_digits),
+  'infoc': ('InfoC', _three_digits),
 }
 
 
@@ -117,29 +123,58 @@ def format_rows(rows: Sequence[Row]) -> str:
   first; then what the judges make of reconstructions, how natural images are,
   and what probes read in factors (y) and nuisance (z).
   """
+  parts = [_format_table(*own) for own in _make_tables(rows)]
+  return '\n\n'.join(parts)
+
+
+def format_markdown(rows: Sequence[Row]) -> str:
+  """Formats rows as `format_rows` does, as tables of Markdown."""
+  parts = []
+  for titles, cells, groups in _make_tables(rows):
+    lines = [titles, ['---'] * len(titles), *cells]
+    parts.append('\n'.join(f'| {" | ".join(line)} |' for line in lines))
+    parts.append(_explain_deviations(groups))
+  return '\n\n'.join(filter(None, parts)) + '\n'
+
+
+def format_csv(rows: Sequence[Row]) -> str:
+  """Formats rows as one table of comma-separated values."""
+  import pandas
+
+  frames = [
+    pandas.DataFrame(cells, columns=titles)
+    for titles, cells, _ in _make_tables(rows)
+  ]
+  # Tables begin with the same model and size.
+  frames = [frames[0], *(own.iloc[:, len(_MODEL) :] for own in frames[1:])]
+  return pandas.concat(frames, axis=1).to_csv(index=False, lineterminator='\n')
+
+
+def _make_tables(rows):
+  """Lists tables: titles, the cells of each line, and groups to explain."""
   rows = [name_family(row) for row in rows]
+  groups = group_seeds(rows)
   are_faces = any('attribute_flips' in row for row in rows)
-  table = _format_columns(rows, dict(_FACES if are_faces else _DIGITS))
-  if not any(row.get(name) is not None for row in rows for name in _LIKENESS):
-    return table
-  return f'{table}\n\n{_format_columns(rows, _MODEL | _LIKENESS, False)}'
-
-
-def _format_columns(rows, columns, is_first=True):
-  """Formats a table; the first has diagnostics and explains deviations."""
+  columns = dict(_FACES if are_faces else _DIGITS)
   for name, column in _DIAGNOSTICS.items():
-    if is_first and any(row.get(name) is not None for row in rows):
+    if any(row.get(name) is not None for row in rows):
       columns[name] = column
   for name, column in _SCORES.items():
-    if is_first and any(name in row for row in rows):
+    if any(name in row for row in rows):
       columns[name] = column
-  groups = group_seeds(rows)
+  tables = [(*_make_cells(groups, columns), groups)]
+  if any(row.get(name) is not None for row in rows for name in _LIKENESS):
+    tables.append((*_make_cells(groups, _MODEL | _LIKENESS), ()))
+  return tables
+
+
+def _make_cells(groups, columns):
+  """Returns titles, and the cells of each line."""
   show_cell = lambda group, name: _show_values(
     [row.get(name) for row in group], columns[name][1]
   )
   cells = [[show_cell(group, name) for name in columns] for group in groups]
-  titles = [title for title, _ in columns.values()]
-  return _format_table(titles, cells, groups if is_first else ())
+  return [title for title, _ in columns.values()], cells
 
 
 def format_attributes(rows: Sequence[Row]) -> str:
@@ -231,11 +266,16 @@ def _format_table(titles, cells, groups):
     [[row[0], *(f' {cell}' for cell in row[1:])] for row in [titles, *cells]]
   )
   text = frame.to_string(index=False, header=False)
+  note = _explain_deviations(groups)
+  return f'{text}\n{note}' if note else text
+
+
+def _explain_deviations(groups):
   counts = sorted({len(group) for group in groups} - {1})
   if not counts:
-    return text
+    return ''
   return (
-    f'{text}\n±: standard deviation of the sample (divisor n - 1) over n ='
+    '±: standard deviation of the sample (divisor n - 1) over n ='
     f' {" or ".join(map(str, counts))} seeds.'
   )
 

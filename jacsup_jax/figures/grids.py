@@ -10,6 +10,8 @@ import numpy as np
 
 from jacsup_jax.figures import panels
 
+# Grids of swaps in a line.
+_MOST_BESIDE = 4
 SWEPT = 'strength of the edit: -1 without the attribute, 1 with it'
 
 
@@ -92,20 +94,26 @@ def swaps(
 
   `[cols, H, W, C]` donors give their factors, `[rows, H, W, C]` recipients keep
   their nuisance, and `[rows, cols, H, W, C]` swapped images show both. Models
-  stand side by side; `swapped` maps the title of each to its images.
+  stand side by side, four in a line; `swapped` maps the title of each to its
+  images.
   """
   rows, cols, height, width, _ = next(iter(swapped.values())).shape
   side = np.concatenate([np.ones_like(recipients[:1]), recipients])[:, None]
-  room = (panels.DOUBLE_COLUMN - 0.4) / len(swapped) - 0.2
+  lines = -(-len(swapped) // _MOST_BESIDE)
+  across = -(-len(swapped) // lines)
+  room = (panels.DOUBLE_COLUMN - 0.4) / across - 0.2
   tile = min(0.6, room / (cols + 1))
   figure = panels.new_figure(
-    len(swapped) * ((cols + 1) * tile + 0.2) + 0.4,
-    (rows + 1) * tile * height / width + 0.3,  # Titles have two lines.
+    across * ((cols + 1) * tile + 0.2) + 0.4,
+    # Titles have two lines.
+    lines * ((rows + 1) * tile * height / width + 0.3),
   )
-  all_axes = figure.subplots(1, len(swapped), squeeze=False)[0]
+  all_axes = figure.subplots(lines, across, squeeze=False)
+  for axes in all_axes.flat[len(swapped) :]:
+    axes.set_axis_off()
   # Labels stand at the middle of the donors and of the recipients.
   middle = (cols + 2) / (2 * cols + 2), rows / (2 * rows + 2)
-  for axes, (title, images) in zip(all_axes, swapped.items()):
+  for axes, (title, images) in zip(all_axes.flat, swapped.items()):
     inner = np.concatenate([np.asarray(donors)[None], images])
     panels.show_tiles(axes, np.concatenate([side, inner], axis=1))
     axes.set_frame_on(False)
@@ -114,7 +122,8 @@ def swaps(
     axes.set_title(textwrap.fill(title, 30), fontsize='small')
     axes.set_xlabel('donors of factors', x=middle[0], fontsize='small')
     axes.xaxis.set_label_position('top')
-  all_axes[0].set_ylabel('recipients', y=middle[1], fontsize='small')
+  for axes in all_axes[:, 0]:
+    axes.set_ylabel('recipients', y=middle[1], fontsize='small')
   return figure
 
 

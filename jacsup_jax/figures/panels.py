@@ -61,6 +61,13 @@ _NAMES = {
   'stargan': 'StarGAN',
   'icgan': 'IcGAN',
   'cvae': 'conditional VAE',
+  'beta_vae': 'beta-VAE',
+  'annealed_vae': 'annealed VAE',
+  'tcvae': 'beta-TCVAE',
+  'factor_vae': 'FactorVAE',
+  'qlae': 'QLAE',
+  'xcov': 'class output and cross-covariance',
+  'mixing': 'mixing autoencoder',
   'random': 'random weights',
 }
 # matplotlib's settings, without those of windows; publishers refuse its Type 3

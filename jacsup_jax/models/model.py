@@ -68,6 +68,14 @@ class Model:
   def has_bounded_factors(self) -> bool:
     return getattr(self.module, 'has_bounded_factors', False)
 
+  @property
+  def is_rival(self) -> bool:
+    return getattr(self.module, 'is_rival', False)
+
+  @property
+  def has_free_units(self) -> bool:
+    return getattr(self.module, 'has_free_units', False)
+
   def encode(
     self, images: jax.Array, attributes: jax.Array | None = None
   ) -> codes.Code:

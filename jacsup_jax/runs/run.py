@@ -22,6 +22,11 @@ _BASELINES = {
   'StarGan': 'stargan',
   'IcganAutoencoder': 'icgan',
   'CvaeAutoencoder': 'cvae',
+  'GaussianAutoencoder': 'gaussian',
+  'FactorAutoencoder': 'factor_vae',
+  'QuantizedAutoencoder': 'qlae',
+  'ClassAutoencoder': 'class_xcov',
+  'MixingAutoencoder': 'mixing',
 }
 
 

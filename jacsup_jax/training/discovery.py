@@ -44,7 +44,7 @@ class DiscoveryConfig(chains.ChainConfig):
     'Chains to grow from the teacher: student (with Jacobian supervision),'
     ' student_no_jacobian (cross-covariance only), student_unconstrained'
     ' (neither), student_from_scratch (as student, but the last size at once,'
-    ' for as many epochs as a chain).',
+    ' for as many epochs as a chain); empty for --baselines alone.',
     choices=STUDENTS,
   )
   num_factors: int = _option(
@@ -101,8 +101,6 @@ class DiscoveryConfig(chains.ChainConfig):
 
   def __post_init__(self):
     super().__post_init__()
-    if not self.students:
-      raise errors.InputError(f'--students=; accepted: {", ".join(STUDENTS)}.')
     if self.grow_by > self.nuisance_dim:
       raise errors.InputError(
         f'--grow_by={self.grow_by} with --nuisance_dim={self.nuisance_dim};'
@@ -137,7 +135,7 @@ class DiscoveryConfig(chains.ChainConfig):
 def make_stages(flags: DiscoveryConfig) -> list[config.Stage]:
   """Returns the teacher, unless it is given, and the chains of students.
 
-  Parents come before their children, seed after seed.
+  Parents come before their children, seed after seed. None without students.
   """
   no_jacobian = dataclasses.replace(
     flags.weights, lambda_y=0.0, lambda_diff=0.0, lambda_check=0.0
@@ -158,7 +156,7 @@ def make_stages(flags: DiscoveryConfig) -> list[config.Stage]:
   last, chain = flags.nuisance_dim, []
   dims = [*range(flags.grow_by, last, flags.grow_by), last]
   make_stage = functools.partial(config.Stage, patience=patience)
-  if flags.teacher_workdir is None:
+  if flags.teacher_workdir is None and flags.students:
     epochs = flags.teacher_epochs or flags.epochs
     chain.append(
       make_stage('teacher', 'teacher', None, 0, epochs, flags.weights)

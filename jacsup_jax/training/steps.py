@@ -135,22 +135,29 @@ def make_optimizer(
   other parameters are left to Adam with Nesterov momentum, at a tenth of the
   learning rate. A cosine schedule falls to 0 over `num_steps`.
   """
-
-  def rate(peak):
-    if optimization.learning_rate_schedule == 'constant':
-      return peak
-    return optax.cosine_decay_schedule(peak, num_steps)
-
   peak, b1 = optimization.learning_rate, optimization.adam_b1
   decay = optax.add_decayed_weights(optimization.weight_decay)
   if optimization.optimizer == 'muon':
+    tenth = dataclasses.replace(optimization, learning_rate=peak / 10)
     # At Muon's usual 2e-2, Adam moves biases at twice its usual 1e-3.
     muon = optax.contrib.muon(
-      rate(peak), adam_b1=b1, adam_learning_rate=rate(peak / 10)
+      make_rate(optimization, num_steps),
+      adam_b1=b1,
+      adam_learning_rate=make_rate(tenth, num_steps),
     )
     return optax.chain(decay, muon)
-  scale = optax.scale_by_learning_rate(rate(peak))
+  scale = optax.scale_by_learning_rate(make_rate(optimization, num_steps))
   return optax.chain(decay, optax.scale_by_adam(b1=b1), scale)
+
+
+def make_rate(
+  optimization: config.Optimization, num_steps: int | None
+) -> float | optax.Schedule:
+  """Makes the learning rate: constant, or falling over `num_steps` to 0."""
+  peak = optimization.learning_rate
+  if optimization.learning_rate_schedule == 'constant':
+    return peak
+  return optax.cosine_decay_schedule(peak, num_steps)
 
 
 def make_ramp(

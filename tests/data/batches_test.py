@@ -92,6 +92,8 @@ def test_swap_partners_are_permutations():
     lambda seed, count: batches.step_blur(seed, count, 60),
     lambda seed, count: batches.step_flips(seed, count, 60, 1, 9),
     lambda seed, count: batches.step_labelled(seed, count, 60, 0.5),
+    lambda seed, count: batches.step_rows(seed, count, 60, 90),
+    lambda seed, count: batches.step_masks(seed, count, 60, 3),
     lambda seed, count: batches.step_dropout(seed, count, 60, 2),
     lambda seed, count: batches.step_neighbors(seed, count, 60, 9),
     lambda seed, count: batches.step_noise(seed, count, (60, 2)),
@@ -126,6 +128,14 @@ def test_every_factor_is_flipped_in_batches_of_any_size():
 def test_labels_are_given_to_a_share_of_the_images(share):
   labelled = batches.step_labelled(7, 1, 4000, share)
   assert np.mean(labelled) == pytest.approx(share, abs=0.03 * (0 < share < 1))
+
+
+def test_rows_of_a_second_batch_are_of_the_data_and_masks_are_even():
+  rows = np.asarray(batches.step_rows(7, 1, 400, 5))
+  assert {*rows.tolist()} == {0, 1, 2, 3, 4}
+  masks = np.asarray(batches.step_masks(7, 1, 1000, 3))
+  assert masks.shape == (1000, 3) and masks.dtype == bool
+  np.testing.assert_allclose(masks.mean(axis=0), 0.5, atol=0.06)
 
 
 def test_shifts_reach_their_limits():

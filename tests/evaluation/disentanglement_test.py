@@ -108,8 +108,10 @@ def test_labels_as_codes_score_one():
   found = values(-3.0 * labels[:, ::-1], labels)
   # The next best unit of 16 classes is right on one of them.
   assert found.pop('sap') == pytest.approx(1 - 1 / 16)
+  # What a regression of finitely many steps reaches.
+  assert found.pop('infoe') == pytest.approx(1, abs=1e-3)
   assert found == pytest.approx(dict.fromkeys(found, 1), abs=1e-6)
-  assert len(found) == 5
+  assert len(found) == 8
 
 
 def test_independent_codes_score_zero():
@@ -128,6 +130,9 @@ def test_a_rotation_of_all_labels_over_all_units_scores_zero():
   found = values((labels - 2.5) @ HADAMARD, labels)
   # The labels are still there.
   assert found.pop('dci_informativeness') > 0.4
+  assert found.pop('infoe') > 0.4
+  # Chance, of four labels.
+  assert found.pop('factor_vae_score') == pytest.approx(1 / 4, abs=0.1)
   for name, value in found.items():
     assert 0 <= value <= 0.1, name
 

@@ -119,6 +119,22 @@ def test_rows_of_earlier_versions_were_judged_by_perceptrons():
     assert tables.name_family(row) is row
 
 
+def test_tables_of_markdown_and_of_values():
+  rows = [{**SEED_0, 'units': 'validation'}, {**SEED_1, 'units': 'validation'}]
+  heading, line, row, _, note, *_ = tables.format_markdown(rows).split('\n')
+  titles, cells = (
+    [cell.strip() for cell in text.split('|')[1:-1]] for text in (heading, row)
+  )
+  assert line == f'|{" --- |" * len(titles)}'
+  found = dict(zip(titles, cells, strict=True))
+  assert found['class swaps'] == '60.0% ± 14.1%'
+  assert found['factors by'] == 'validation' and found['PSNR dB'] == '-'
+  assert note.startswith('±: ') and 'n = 2 seeds' in note
+  heading, row, _ = tables.format_csv(rows).split('\n')
+  assert heading.split(',') == titles and row.split(',') == cells
+  assert '±' not in tables.format_markdown(rows[:1])
+
+
 def test_attributes_by_hand():
   other = {
     **FACES,

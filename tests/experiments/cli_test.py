@@ -138,7 +138,7 @@ def test_every_flagfile_can_be_read_and_says_what_to_expect(path):
   else:
     name = path.stem.split('_')[0].rstrip('46')
     names = {'fashion': 'mnist', 'dsprites': 'svhn', 'shapes3d': 'svhn',
-             'demo': 'celeba'}  # fmt: skip
+             'demo': 'celeba', 'drawn': 'mnist'}  # fmt: skip
     _, default = BINARIES[names.get(name, name)]
   found = cli.parse(default, [f'--flagfile={path}'])
   # The name of the run is that of the file: `reproduce` finds it by hand too.
@@ -171,6 +171,14 @@ def test_every_flagfile_can_be_read_and_says_what_to_expect(path):
         ('mnist --compilation_cache=/proc/x', '--compilation_cache=/proc/x'),
         ('mnist --dataset=nonsense --workdir=new', 'nonsense'),
         ('mnist --dataset=arrays --workdir=new', 'data_dir'),
+        ('mnist --baselines=vae', '--baselines=vae; accepted: beta_vae'),
+        ('mnist --students=', 'nothing to train'),
+        ('mnist --baselines=xcov --nuisance_dim=8 --workdir=new',
+         'a code of 10 units for 10 classes'),
+        ('mnist --baselines=qlae --factor_units=3,16',
+         '--factor_units=3,16, of a code of 16 units'),
+        ('ablation --baselines=qlae', 'a table has none'),
+        ('ablation --students=', 'nothing to train'),
         ('mnist --flagfile=nowhere', 'No such file'),
         ('mnist --flagfile=binary', 'UTF-8'),
         ('mnist --flagfile=loop', 'reads itself'),

@@ -20,6 +20,7 @@ MORE = (
   *('student_cached', 'student_computed', 'student_by_path', 'replicas'),
   *('face_teacher', 'face_student', 'face_fed', 'fader', 'cvae', 'icgan'),
   *('attgan', 'stargan'),
+  *('annealed_vae', 'tcvae', 'factor_vae', 'xcov', 'mixing'),
 )
 
 

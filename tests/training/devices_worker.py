@@ -23,9 +23,13 @@ import pytest
 
 from jacsup_jax.baselines import attgan
 from jacsup_jax.baselines import cvae
+from jacsup_jax.baselines import factor_vae
 from jacsup_jax.baselines import fader
 from jacsup_jax.baselines import fader_steps
+from jacsup_jax.baselines import field
+from jacsup_jax.baselines import field_recipe
 from jacsup_jax.baselines import icgan
+from jacsup_jax.baselines import latent_steps
 from jacsup_jax.baselines import stargan
 from jacsup_jax.core import config
 from jacsup_jax.core import errors
@@ -105,10 +109,13 @@ def _make_images(*shape):
 
 def _init(module, seed, scales=None):
   variables = autoencoders.init_variables(module, seed)
-  return jax.tree_util.tree_map_with_path(
-    lambda path, x: np.float64(x * (scales or {}).get(path[-1].key, 1.0)),
-    variables,
-  )
+
+  def widen(path, x):
+    if jnp.issubdtype(x.dtype, jnp.integer):  # The order of a rival's units.
+      return x
+    return np.float64(x * (scales or {}).get(path[-1].key, 1.0))
+
+  return jax.tree_util.tree_map_with_path(widen, variables)
 
 
 def _list_batches(epoch):
@@ -182,6 +189,26 @@ def make_faces(weights, fed=False, module=FACE, cls=attribute_steps.FaceSteps):
   return Case(make_steps, state, constants, read if fed else rows, fed)
 
 
+def make_codes(weights, **sizes):
+  """Makes a case of a baseline of Section 3, in one step."""
+  method = field_recipe.METHODS[type(weights)]
+  module = method.network(
+      2, 4, image_shape=(4, 4, 1), widths=(8,), dtype=jnp.float64, **sizes
+  )  # fmt: skip
+  make_steps = lambda axis: method.steps(
+    module.clone(axis_name=axis),
+    weights,
+    config.Optimization(),
+    BATCH_SIZE,
+    100,
+    NUM_EXAMPLES,
+  )
+  labels = jnp.asarray(np.arange(NUM_EXAMPLES) % 2)
+  data = latent_steps.LatentData(_make_images(4, 4, 1), labels, jnp.asarray(0))
+  state = make_steps(None).create_train_state(_init(module, 0, SCALES))
+  return Case(make_steps, state, data, lambda epoch: _list_batches(epoch)[:1])
+
+
 class Checker(nn.Module):
   """A classifier of two attributes, in float64."""
 
@@ -246,6 +273,13 @@ CASES = {
     module=stargan.StarGan(2, 2, **SMALL, dtype=jnp.float64),
     cls=stargan.StarGanSteps,
   ),
+  'annealed_vae': lambda: make_codes(field.AnnealedVaeWeights()),
+  'tcvae': lambda: make_codes(field.TcVaeWeights()),
+  'factor_vae': lambda: make_codes(
+    field.FactorVaeWeights(), discriminator_width=6
+  ),
+  'xcov': lambda: make_codes(field.ClassXcovWeights()),
+  'mixing': lambda: make_codes(field.MixingWeights(1.0)),
 }
 
 
@@ -330,5 +364,6 @@ def save(path: str, coordinator: str, count: str, index: str) -> None:
 
 if __name__ == '__main__':
   steps.make_optimizer = sgd_with_gradients
+  factor_vae.FactorVaeSteps.make_optimizer = sgd_with_gradients
   jax.config.update('jax_enable_x64', True)
   {'compare': compare, 'save': save}[sys.argv[1]](*sys.argv[2:])
