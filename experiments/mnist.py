@@ -133,14 +133,19 @@ def train_and_evaluate(
     protocol = f'{config.result.eval_split} split; {class_swaps.PROTOCOL}'
     session.finish(
         workdir, experiment, protocol, rows, trained, test,
-        judges=ensemble.describe(),
+        judges=ensemble.describe(), **session.describe_checkers(workdir),
     )  # fmt: skip
 
 
 def prepare_training(config, stages, make_module, train, validation, workdir):
   """Returns given teachers, and a function that trains the stages."""
   chain, given = config.chain, []
-  recipe = discovery.Discovery(chain, make_module, train.images)
+  recipe = discovery.Discovery(
+    chain,
+    make_module,
+    train.images,
+    functools.partial(session.restore_or_distill, workdir, train.image_shape),
+  )
   if chain.teacher_workdir is not None:
     given = session.restore_teachers(
       chain.teacher_workdir,

@@ -20,6 +20,7 @@ from jacsup_jax.core import jacobian
 from jacsup_jax.data import batches
 from jacsup_jax.models import autoencoders
 from jacsup_jax.training import chains
+from jacsup_jax.training import checkers
 from jacsup_jax.training import devices
 from jacsup_jax.training import discovery_steps
 from jacsup_jax.training import loop
@@ -95,6 +96,7 @@ class DiscoveryConfig(chains.ChainConfig):
     " released code's).",
     choices=('running', 'batch'),
   )
+  check: checkers.CheckConfig = checkers.CheckConfig()
   neighbors: config.NeighborWeights = config.NeighborWeights()
   weights: config.LossWeights = config.LossWeights()
   optimization: config.Optimization = config.Optimization()
@@ -107,6 +109,11 @@ class DiscoveryConfig(chains.ChainConfig):
       raise errors.InputError(
         f'--grow_by={self.grow_by} with --nuisance_dim={self.nuisance_dim};'
         f' accepted: from 1 to {self.nuisance_dim}.'
+      )
+    if self.check.networks and not self.weights.lambda_check:
+      raise errors.InputError(
+        f'--checkers={",".join(self.check.checkers)} with --lambda_check=0, by'
+        ' which they would change nothing; accepted: a weight above 0.'
       )
     optimization = self.optimization
     # Its schedule restarts in each stage, and needs its length.
@@ -202,8 +209,17 @@ class Discovery:
   """The recipe of chains that grow from a first teacher without nuisance."""
 
   def __init__(
-    self, flags: DiscoveryConfig, make_model: MakeModel, images: jax.Array
+    self,
+    flags: DiscoveryConfig,
+    make_model: MakeModel,
+    images: jax.Array,
+    keep_checker: checkers.KeepFn = lambda _, distill: distill(),
   ):
+    """Keeps what stages are made from.
+
+    `keep_checker` may restore a network of --checkers instead of training it.
+    """
+    self._keep_checker = keep_checker
     self._flags = flags
     self._make_model = make_model
     self._images = images
@@ -241,13 +257,25 @@ class Discovery:
   def make_data(self, stage, trained) -> discovery_steps.TrainingData:
     """Makes the constants of a stage."""
     parent = trained.get(stage.parent)
+    supervisor = trained.get(stage.supervisor)
+    teacher = self.make_teacher(stage, supervisor)
     is_embedding = self._flags.first_teacher == 'neighbors'
+    found = [
+      self._keep_checker(
+        wanted,
+        functools.partial(
+          checkers.distill, wanted, self._images, teacher.factors
+        ),
+      )
+      for wanted in self._list_checkers(stage, supervisor)
+    ]
     return discovery_steps.TrainingData(
       self._images,
       jnp.asarray(stage.seed),
-      self.make_teacher(stage, trained.get(stage.supervisor)),
+      teacher,
       self._neighbors if is_embedding and not stage.supervisor else None,
       parent.state.step if parent else 0,
+      checkers=tuple(network.variables for network in found),
     )
 
   def make_steps(
@@ -276,6 +304,8 @@ class Discovery:
       self._count_steps(stage),
       ramp_steps,
       flags.teacher_statistics,
+      flags.check.has_teacher,
+      tuple(each.module for each in self._list_checkers(stage, supervisor)),
     )
 
   def make_teacher(
@@ -298,6 +328,13 @@ class Discovery:
 
     count = self._flags.neighbors.num_neighbors
     return jnp.asarray(neighbors.find(self._images, count))
+
+  def _list_checkers(self, stage, supervisor):
+    """Lists the networks that look at the swapped images of a stage."""
+    if supervisor is None or not stage.weights.lambda_check:
+      return []
+    flags = self._flags
+    return flags.check.plan(supervisor, self.batch_size, flags.compute_dtype)
 
   def _count_steps(self, stage):
     """Returns the steps of a stage if its learning rate depends on them."""
