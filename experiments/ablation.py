@@ -155,6 +155,8 @@ def train_replicas(
     if session.is_complete(workdir):
       return
     train, _, test = mnist.load_data(config, shape)
+    make_module = functools.partial(mnist.make_module, config)
+    recipe = replicas.Replicas(chain, make_module, train.images)
     ensemble = session.restore_or_train_classes(
       run.judge_workdir, config.result.dataset, run.data_dir, shape
     )
@@ -165,8 +167,6 @@ def train_replicas(
     measure = lambda model: class_swaps.measure(
       model, ensemble, test.images, test.labels
     )
-    make_module = functools.partial(mnist.make_module, config)
-    recipe = replicas.Replicas(chain, make_module, train.images)
     with progress.Progress(stages, run.progress) as bar:
       trained = stages_lib.run(
         stages,

@@ -22,8 +22,8 @@ from jacsup_jax.evaluation import tables
 from jacsup_jax.models import autoencoders
 from jacsup_jax.models import model as model_lib
 from jacsup_jax.runs import workdir as workdirs
-from jacsup_jax.training import checkers
 from jacsup_jax.training import devices
+from jacsup_jax.training import distillation
 from jacsup_jax.training import steps
 
 _Report = Callable[..., None]
@@ -212,24 +212,24 @@ def restore_or_train_checker(*args: Any) -> tuple[nn.Module, codes.Variables]:
 def restore_or_distill(
   workdir: workdirs.WorkDir | None,
   image_shape: tuple[int, int, int],
-  wanted: checkers.Distilled,
-  distill: Callable[..., checkers.Distilled],
-) -> checkers.Distilled:
+  wanted: distillation.Distilled,
+  distill: Callable[..., distillation.Distilled],
+) -> distillation.Distilled:
   """Restores a network of --checkers from a run, or trains and saves it."""
   # Imported here: few runs have any.
-  from jacsup_jax.runs import checkers as saved
+  from jacsup_jax.runs import distilled
 
   train = functools.partial(distill, report=progress.report_checker)
-  return saved.restore_or_distill(workdir, wanted, train, image_shape)
+  return distilled.restore_or_distill(workdir, wanted, train, image_shape)
 
 
 def describe_checkers(workdir: workdirs.WorkDir) -> dict[str, Any]:
   """Returns the entry of results.json on the networks of a run, if any."""
   if not workdir.checkers.exists():
     return {}
-  from jacsup_jax.runs import checkers as saved
+  from jacsup_jax.runs import distilled
 
-  return {'checkers': saved.describe(workdir)}
+  return {'checkers': distilled.describe(workdir)}
 
 
 def _restore_or_train_face(directory, train, selection, sizes, settings, kind):

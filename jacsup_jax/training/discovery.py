@@ -20,9 +20,9 @@ from jacsup_jax.core import jacobian
 from jacsup_jax.data import batches
 from jacsup_jax.models import autoencoders
 from jacsup_jax.training import chains
-from jacsup_jax.training import checkers
 from jacsup_jax.training import devices
 from jacsup_jax.training import discovery_steps
+from jacsup_jax.training import distillation
 from jacsup_jax.training import loop
 from jacsup_jax.training import steps
 
@@ -96,7 +96,7 @@ class DiscoveryConfig(chains.ChainConfig):
     " released code's).",
     choices=('running', 'batch'),
   )
-  check: checkers.CheckConfig = checkers.CheckConfig()
+  check: distillation.CheckConfig = distillation.CheckConfig()
   neighbors: config.NeighborWeights = config.NeighborWeights()
   weights: config.LossWeights = config.LossWeights()
   optimization: config.Optimization = config.Optimization()
@@ -213,7 +213,7 @@ class Discovery:
     flags: DiscoveryConfig,
     make_model: MakeModel,
     images: jax.Array,
-    keep_checker: checkers.KeepFn = lambda _, distill: distill(),
+    keep_checker: distillation.KeepFn = lambda _, distill: distill(),
   ):
     """Keeps what stages are made from.
 
@@ -264,7 +264,7 @@ class Discovery:
       self._keep_checker(
         wanted,
         functools.partial(
-          checkers.distill, wanted, self._images, teacher.factors
+          distillation.distill, wanted, self._images, teacher.factors
         ),
       )
       for wanted in self._list_checkers(stage, supervisor)

@@ -13,7 +13,7 @@ from jacsup_jax.core import codes
 from jacsup_jax.core import config
 from jacsup_jax.data import batches
 from jacsup_jax.models import model as models
-from jacsup_jax.training import checkers
+from jacsup_jax.training import distillation
 from jacsup_jax.training import loop
 from jacsup_jax.training import objectives
 from jacsup_jax.training import steps
@@ -146,7 +146,7 @@ class DiscoverySteps:
     found = ()
     if data.checkers:
       place = data.seed, step, len(indices)
-      draws = checkers.draw(*place, images.shape[1:])
+      draws = distillation.draw(*place, images.shape[1:])
       draws = jax.tree.map(shard, draws)
       found = tuple(objectives.Checker(own, draws) for own in data.checkers)
     return objectives.Inputs(

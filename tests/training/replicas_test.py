@@ -13,6 +13,7 @@ from jacsup_jax.core import config
 from jacsup_jax.core import errors
 from jacsup_jax.data import registry
 from jacsup_jax.training import discovery
+from jacsup_jax.training import distillation
 from jacsup_jax.training import replicas
 
 FLAGS = discovery.DiscoveryConfig(
@@ -77,6 +78,16 @@ def test_metrics_have_a_value_for_each_replica(trained):
 def test_weights_that_decide_what_is_computed_are_refused(weights):
   with pytest.raises(errors.InputError, match='replicas.*accepted'):
     replicas.stack_weights(weights)
+
+
+def test_networks_that_look_at_swaps_are_refused(images):
+  flags = dataclasses.replace(
+    FLAGS,
+    weights=config.LossWeights(lambda_check=1.0),
+    check=distillation.CheckConfig(('teacher', 'mixer')),
+  )
+  with pytest.raises(errors.InputError, match='--checkers=teacher,mixer.*once'):
+    replicas.Replicas(flags, _make_module, images)
 
 
 def test_a_replica_is_not_moved_by_the_others(trained, images):

@@ -20,8 +20,8 @@ from jacsup_jax.core import codes
 from jacsup_jax.core import errors
 from jacsup_jax.data import files
 from jacsup_jax.runs import workdir as workdirs
-from jacsup_jax.training import checkers
 from jacsup_jax.training import devices
+from jacsup_jax.training import distillation
 
 _ENTRY = 'checker'  # of the metadata
 _RESULTS = ('loss', 'sha256')  # entries that training adds
@@ -33,10 +33,10 @@ _ACCEPTED = (
 
 def restore_or_distill(
   workdir: workdirs.WorkDir | None,
-  wanted: checkers.Distilled,
-  distill: Callable[[], checkers.Distilled],
+  wanted: distillation.Distilled,
+  distill: Callable[[], distillation.Distilled],
   image_shape: tuple[int, int, int],
-) -> checkers.Distilled:
+) -> distillation.Distilled:
   """Restores a network, or trains and saves it.
 
   Args:

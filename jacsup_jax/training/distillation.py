@@ -99,9 +99,18 @@ class CheckConfig(config.Options):
   def plan(
     self, teacher: steps.Trained, batch_size: int, dtype: str
   ) -> list[Distilled]:
-    """Returns the networks of a teacher, not trained."""
+    """Returns the networks of a teacher, not trained.
+
+    InputError if there are any, and its images are not of 4n x 4m pixels.
+    """
     if not self.networks:
       return []
+    height, width, _ = teacher.module.image_shape
+    if min(height, width) < 8 or height % 4 or width % 4:
+      raise errors.InputError(
+        f'--checkers={",".join(self.checkers)} with images of'
+        f' {height}x{width}; accepted: multiples of 4 from 8 on.'
+      )
     # Imported here: most runs have none.
     from jacsup_jax.models import checkers
 
