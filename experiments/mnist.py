@@ -144,7 +144,7 @@ def prepare_training(config, stages, make_module, train, validation, workdir):
     chain,
     make_module,
     train.images,
-    functools.partial(session.restore_or_distill, workdir, train.image_shape),
+    functools.partial(session.restore_or_distill, workdir),
   )
   if chain.teacher_workdir is not None:
     given = session.restore_teachers(

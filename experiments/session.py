@@ -23,7 +23,6 @@ from jacsup_jax.models import autoencoders
 from jacsup_jax.models import model as model_lib
 from jacsup_jax.runs import workdir as workdirs
 from jacsup_jax.training import devices
-from jacsup_jax.training import distillation
 from jacsup_jax.training import steps
 
 _Report = Callable[..., None]
@@ -209,18 +208,12 @@ def restore_or_train_checker(*args: Any) -> tuple[nn.Module, codes.Variables]:
   return own.module, own.variables
 
 
-def restore_or_distill(
-  workdir: workdirs.WorkDir | None,
-  image_shape: tuple[int, int, int],
-  wanted: distillation.Distilled,
-  distill: Callable[..., distillation.Distilled],
-) -> distillation.Distilled:
+def restore_or_distill(workdir: workdirs.WorkDir | None, *args: Any) -> Any:
   """Restores a network of --checkers from a run, or trains and saves it."""
   # Imported here: few runs have any.
   from jacsup_jax.runs import distilled
 
-  train = functools.partial(distill, report=progress.report_checker)
-  return distilled.restore_or_distill(workdir, wanted, train, image_shape)
+  return distilled.restore_or_distill(workdir, *args, progress.report_checker)
 
 
 def describe_checkers(workdir: workdirs.WorkDir) -> dict[str, Any]:

@@ -4,7 +4,7 @@ Each is kept in `checkers/TEACHER/NAME.safetensors`, with what identifies it as
 metadata, so that a resumed run goes by the same numbers.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 import dataclasses
 import json
 import pathlib
@@ -18,6 +18,7 @@ from safetensors import numpy as safetensors_numpy
 
 from jacsup_jax.core import codes
 from jacsup_jax.core import errors
+from jacsup_jax.data import batches
 from jacsup_jax.data import files
 from jacsup_jax.runs import workdir as workdirs
 from jacsup_jax.training import devices
@@ -33,34 +34,35 @@ _ACCEPTED = (
 
 def restore_or_distill(
   workdir: workdirs.WorkDir | None,
-  wanted: distillation.Distilled,
-  distill: Callable[[], distillation.Distilled],
-  image_shape: tuple[int, int, int],
+  network: distillation.Distilled,
+  images: jax.Array,
+  factors: jax.Array,
+  report: distillation.Report = lambda *_: None,
 ) -> distillation.Distilled:
-  """Restores a network, or trains and saves it.
+  """Restores a network of a run, or trains and saves it.
 
   Args:
     workdir: of the run, begun; used by the first process alone.
-    wanted: what identifies the network.
-    distill: trains it.
-    image_shape: (H, W, C).
+    network: what identifies it.
+    images: `[M, H, W, C]` uint8, to train it on.
+    factors: `[M, K]`, its teacher's.
+    report: called after every epoch of its training.
 
   Raises:
     InputError: if the file is damaged, or of another network.
     StorageError: if it cannot be written.
   """
   if not devices.is_first():
-    init = lambda: wanted.module.init(
-      jax.random.key(0), jnp.zeros((1, *image_shape))
-    )
-    shapes = jax.eval_shape(init)['params']
+    init = network.module.init
+    image = batches.to_float(images[:1])
+    shapes = jax.eval_shape(init, jax.random.key(0), image)['params']
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-    return dataclasses.replace(wanted, params=devices.share_tree(zeros))
-  path = workdir.checkers / wanted.teacher / f'{wanted.name}.safetensors'
+    return dataclasses.replace(network, params=devices.share_tree(zeros))
+  path = workdir.checkers / network.teacher / f'{network.name}.safetensors'
   if files.exists(path):
-    found = _restore(path, wanted)
+    found = _restore(path, network)
   else:
-    found = distill()
+    found = network.distill(images, factors, report)
     _save(path, found)
   return dataclasses.replace(found, params=devices.share_tree(found.params))
 

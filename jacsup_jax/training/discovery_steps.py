@@ -13,7 +13,6 @@ from jacsup_jax.core import codes
 from jacsup_jax.core import config
 from jacsup_jax.data import batches
 from jacsup_jax.models import model as models
-from jacsup_jax.training import distillation
 from jacsup_jax.training import loop
 from jacsup_jax.training import objectives
 from jacsup_jax.training import steps
@@ -145,6 +144,9 @@ class DiscoverySteps:
     scale = ramp and ramp(step - data.first_step)
     found = ()
     if data.checkers:
+      # Imported here: most runs have none.
+      from jacsup_jax.training import distillation
+
       place = data.seed, step, len(indices)
       draws = distillation.draw(*place, images.shape[1:])
       draws = jax.tree.map(shard, draws)

@@ -4,10 +4,10 @@ Those of Section 3 are distilled: they learn a teacher's factors from real
 images that are changed at random, without labels (Hinton et al., 2015).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 import dataclasses
 import functools
-from typing import Any
+from typing import Any, Self
 
 from flax import linen as nn
 import jax
@@ -15,18 +15,15 @@ import jax.numpy as jnp
 import optax
 
 from jacsup_jax.core import codes
-from jacsup_jax.core import config
 from jacsup_jax.core import errors
 from jacsup_jax.core import losses
 from jacsup_jax.data import augmentation
 from jacsup_jax.data import batches
+from jacsup_jax.models import checkers
 from jacsup_jax.models import model as models
 from jacsup_jax.training import objectives
 from jacsup_jax.training import steps
 
-# What may look at swapped images: the teacher, and networks by name.
-TEACHER = 'teacher'
-CHECKERS = (TEACHER, 'strided', 'patches', 'mixer')
 _LEARNING_RATE = 2e-3
 
 # Called after every epoch with the name of a network, the epoch, from 1, the
@@ -61,72 +58,76 @@ class Distilled:
     found = {name: getattr(self, name) for name in names}
     return found | {'module': models.describe_module(self.module)}
 
+  def distill(
+    self,
+    images: jax.Array,
+    factors: jax.Array,
+    report: Report = lambda *_: None,
+  ) -> Self:
+    """Trains a network to see a teacher's factors, and returns it.
 
-# (plan, function that trains it) -> network, from elsewhere or trained.
-KeepFn = Callable[[Distilled, Callable[..., Distilled]], Distilled]
+    Squared error, Adam with a learning rate that falls from 2e-3 to 0 by a
+    cosine. Images are changed by `draw`; the factors are those of the unchanged
+    ones.
 
+    Args:
+      images: `[M, H, W, C]` uint8.
+      factors: `[M, K]`, the teacher's.
+      report: called after every epoch.
 
-@dataclasses.dataclass(frozen=True)
-class CheckConfig(config.Options):
-  """What looks at the swapped images of students."""
-
-  checkers: tuple[str, ...] = config.option(
-    (TEACHER,),
-    'What looks at swapped images for --lambda_check, the weight of each: the'
-    ' teacher; small networks of other kinds, which learn its factors first:'
-    ' strided (convolutions), patches (a bag of them), mixer (an MLP-Mixer).',
-    choices=CHECKERS,
-  )
-  checker_epochs: int = config.option(
-    5, 'Epochs of each network of --checkers, for each teacher.', low=1
-  )
-
-  def __post_init__(self):
-    super().__post_init__()
-    if not self.checkers:
-      raise errors.InputError(f'--checkers=; accepted: {", ".join(CHECKERS)}.')
-
-  @property
-  def has_teacher(self) -> bool:
-    """Whether the teacher looks at swapped images."""
-    return TEACHER in self.checkers
-
-  @property
-  def networks(self) -> tuple[str, ...]:
-    """The names of the networks that look at swapped images."""
-    return tuple(name for name in self.checkers if name != TEACHER)
-
-  def plan(
-    self, teacher: steps.Trained, batch_size: int, dtype: str
-  ) -> list[Distilled]:
-    """Returns the networks of a teacher, not trained.
-
-    InputError if there are any, and its images are not of 4n x 4m pixels.
+    Raises:
+      RunError: if the loss is not finite.
     """
-    if not self.networks:
-      return []
-    height, width, _ = teacher.module.image_shape
-    if min(height, width) < 8 or height % 4 or width % 4:
-      raise errors.InputError(
-        f'--checkers={",".join(self.checkers)} with images of'
-        f' {height}x{width}; accepted: multiples of 4 from 8 on.'
-      )
-    # Imported here: most runs have none.
-    from jacsup_jax.models import checkers
+    num_steps = self.epochs * batches.count_steps(len(images), self.batch_size)
+    init, take_epoch = _make_programs(self.module, num_steps, self.batch_size)
+    state = init(self.seed, images[:1])
+    for epoch in range(self.epochs):
+      state, loss = take_epoch(state, self.seed, epoch, images, factors)
+      loss = float(loss)
+      if not jnp.isfinite(loss):
+        raise errors.RunError(
+          f'--checkers={self.name}, epoch {epoch + 1}: the loss is not finite,'
+          f' as factors of {self.teacher} may be too large.'
+        )
+      report(self.name, epoch + 1, self.epochs, loss)
+    params = jax.device_get(state[1])
+    return dataclasses.replace(
+      self, loss=loss, sha256=codes.hash_tree(params), params=params
+    )
 
-    num_factors, stage = teacher.module.code_dim, teacher.stage
-    return [
-      Distilled(
-        name,
-        checkers.CHECKERS[name](num_factors, jnp.dtype(dtype)),
-        stage.name,
-        teacher.sha256,
-        stage.seed,
-        self.checker_epochs,
-        batch_size,
-      )
-      for name in self.networks
-    ]
+
+def plan(
+  names: Sequence[str],
+  teacher: steps.Trained,
+  *,
+  epochs: int,
+  batch_size: int,
+  dtype: str,
+) -> list[Distilled]:
+  """Returns the networks of a teacher, not trained.
+
+  InputError if its images are not of 4n x 4m pixels.
+  """
+  height, width, _ = teacher.module.image_shape
+  if min(height, width) < 8 or height % 4 or width % 4:
+    raise errors.InputError(
+      f'--checkers={",".join(names)} with images of {height}x{width};'
+      ' accepted: multiples of 4 from 8 on.'
+    )
+  num_factors, stage = teacher.module.code_dim, teacher.stage
+  make = lambda name: checkers.CHECKERS[name](num_factors, jnp.dtype(dtype))
+  return [
+    Distilled(
+      name,
+      make(name),
+      stage.name,
+      teacher.sha256,
+      stage.seed,
+      epochs,
+      batch_size,
+    )
+    for name in names
+  ]
 
 
 def draw(
@@ -141,47 +142,6 @@ def draw(
   """
   limit = image_shape[0] // 14
   return augmentation.Draws(batches.step_shifts(seed, step, batch_size, limit))
-
-
-def distill(
-  wanted: Distilled,
-  images: jax.Array,
-  factors: jax.Array,
-  report: Report = lambda *_: None,
-) -> Distilled:
-  """Trains a network to see a teacher's factors, and returns it.
-
-  Squared error, Adam with a learning rate that falls from 2e-3 to 0 by a
-  cosine. Images are changed by `draw`; the factors are those of the unchanged
-  ones.
-
-  Args:
-    wanted: what is trained, and how.
-    images: `[M, H, W, C]` uint8.
-    factors: `[M, K]`, the teacher's.
-    report: called after every epoch.
-
-  Raises:
-    RunError: if the loss is not finite.
-  """
-  num_steps = wanted.epochs * batches.count_steps(
-    len(images), wanted.batch_size
-  )
-  init, take_epoch = _make_programs(wanted.module, num_steps, wanted.batch_size)
-  state = init(wanted.seed, images[:1])
-  for epoch in range(wanted.epochs):
-    state, loss = take_epoch(state, wanted.seed, epoch, images, factors)
-    loss = float(loss)
-    if not jnp.isfinite(loss):
-      raise errors.RunError(
-        f'--checkers={wanted.name}, epoch {epoch + 1}: the loss is not finite,'
-        f' as factors of {wanted.teacher} may be too large.'
-      )
-    report(wanted.name, epoch + 1, wanted.epochs, loss)
-  params = jax.device_get(state[1])
-  return dataclasses.replace(
-    wanted, loss=loss, sha256=codes.hash_tree(params), params=params
-  )
 
 
 @functools.lru_cache(maxsize=8)

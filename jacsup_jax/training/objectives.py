@@ -17,7 +17,6 @@ from jacsup_jax.core import config
 from jacsup_jax.core import jacobian
 from jacsup_jax.core import losses
 from jacsup_jax.core import regularizers
-from jacsup_jax.data import augmentation
 from jacsup_jax.models import model as models
 
 # (loss, (metrics, batch_stats)).
@@ -48,10 +47,13 @@ class Checker(NamedTuple):
   """A frozen network that looks at swapped or edited images."""
 
   variables: codes.Variables
-  draws: augmentation.Draws  # Of its training, or it would go by single pixels.
+  draws: Any  # `augmentation.Draws`, by which images are changed before.
 
   def look(self, module: nn.Module, images: jax.Array) -> jax.Array:
     """Returns the factors or logits `[B, K]` of `[B, H, W, C]` images."""
+    # Imported here: most runs have none.
+    from jacsup_jax.data import augmentation
+
     return module.apply(
       self.variables, augmentation.augment(images, self.draws)
     )

@@ -19,7 +19,6 @@ from jacsup_jax.core import errors
 from jacsup_jax.models import model as models
 from jacsup_jax.training import discovery
 from jacsup_jax.training import discovery_steps
-from jacsup_jax.training import distillation
 from jacsup_jax.training import steps
 
 # Larger outputs of all teachers are not cached but computed in each step.
@@ -95,10 +94,10 @@ class Replicas(discovery.Discovery):
   """
 
   def __init__(self, flags: discovery.DiscoveryConfig, *args: Any):
-    if flags.check.networks:
+    if flags.networks:
       raise errors.InputError(
-        f'--checkers={",".join(flags.check.checkers)} for students trained at'
-        f' once; accepted: {distillation.TEACHER}.'
+        f'--checkers={",".join(flags.checkers)} for students trained at once;'
+        ' accepted: teacher.'
       )
     super().__init__(flags, *args)
 

@@ -22,11 +22,22 @@ PARAMS = {
 TRAINED = dataclasses.replace(
   PLAN, loss=0.25, sha256=codes.hash_tree(PARAMS), params=PARAMS
 )
-SHAPE = (28, 28, 1)
+# It is not trained here.
+DATA = np.zeros((1, 28, 28, 1), np.uint8), np.zeros((1, 2))
 
 
-def _never():
-  raise AssertionError('it is there')
+@pytest.fixture(autouse=True)
+def distilled_now(monkeypatch):
+  """The networks that were trained, as it seems."""
+  found = []
+
+  def distill(self, images, factors, report):
+    found.append(self)
+    assert (images is DATA[0]) and (factors is DATA[1])
+    return TRAINED
+
+  monkeypatch.setattr(distillation.Distilled, 'distill', distill)
+  return found
 
 
 @pytest.fixture
@@ -36,12 +47,13 @@ def workdir(tmp_path):
 
 @pytest.fixture
 def path(workdir):
-  distilled.restore_or_distill(workdir, PLAN, lambda: TRAINED, SHAPE)
+  distilled.restore_or_distill(workdir, PLAN, *DATA)
   return workdir.checkers / 'teacher_seed0' / 'mixer.safetensors'
 
 
-def test_a_network_is_trained_once(workdir, path):
-  found = distilled.restore_or_distill(workdir, PLAN, _never, SHAPE)
+def test_a_network_is_trained_once(workdir, path, distilled_now):
+  found = distilled.restore_or_distill(workdir, PLAN, *DATA)
+  assert distilled_now == [PLAN]
   assert (found.loss, found.sha256) == (0.25, TRAINED.sha256)
   assert codes.hash_tree(found.params) == TRAINED.sha256
   assert distilled.describe(workdir) == [TRAINED.describe()]
@@ -63,7 +75,7 @@ def test_a_run_without_networks_has_none(workdir):
 def test_another_network_is_refused(workdir, path, changes, part):
   plan = dataclasses.replace(PLAN, **changes)
   with pytest.raises(errors.InputError, match=f'{path}.*{part}.*accepted'):
-    distilled.restore_or_distill(workdir, plan, _never, SHAPE)
+    distilled.restore_or_distill(workdir, plan, *DATA)
 
 
 @pytest.mark.parametrize('damage', ['cut', 'empty', 'changed', 'foreign'])
@@ -78,7 +90,7 @@ def test_a_damaged_file_is_one_line(workdir, path, damage):
     }[damage]
   )
   with pytest.raises(errors.InputError, match=f'{path}.*accepted') as found:
-    distilled.restore_or_distill(workdir, PLAN, _never, SHAPE)
+    distilled.restore_or_distill(workdir, PLAN, *DATA)
   assert '\n' not in str(found.value)
 
 
@@ -86,4 +98,4 @@ def test_a_folder_that_cannot_be_written_is_one_line(workdir):
   workdir.path.mkdir()
   workdir.checkers.write_text('')
   with pytest.raises(errors.StorageError, match='checkers'):
-    distilled.restore_or_distill(workdir, PLAN, lambda: TRAINED, SHAPE)
+    distilled.restore_or_distill(workdir, PLAN, *DATA)

@@ -13,8 +13,8 @@ import small_models
 from jacsup_jax.core import config
 from jacsup_jax.core import errors
 from jacsup_jax.data import registry
+from jacsup_jax.models import checkers
 from jacsup_jax.training import discovery
-from jacsup_jax.training import distillation
 from jacsup_jax.training import fitting
 from jacsup_jax.training import loop
 from jacsup_jax.training import steps
@@ -181,16 +181,17 @@ def test_networks_learn_from_each_supervisor_and_may_be_kept():
     FLAGS,
     nuisance_dim=2,
     weights=CHECK,
-    check=distillation.CheckConfig(('teacher', 'strided', 'patches'), 1),
+    checkers=('teacher', 'patches', 'mixer'),
+    checker_epochs=1,
   )
   images = jnp.asarray(np.kron(IMAGES, np.ones((1, 2, 2, 1), np.uint8)))
   make = functools.partial(small_models.make_module, shape=(8, 8, 1))
   kept = {}
 
-  def keep(plan, distill):
-    assert not plan.sha256
-    key = plan.teacher, plan.name
-    return kept.get(key) or kept.setdefault(key, distill())
+  def keep(network, *data):
+    assert not network.sha256
+    key = network.teacher, network.name
+    return kept.get(key) or kept.setdefault(key, network.distill(*data))
 
   train = lambda keep: small_models.train(
     discovery.Discovery(flags, make, images, keep),
@@ -200,7 +201,7 @@ def test_networks_learn_from_each_supervisor_and_may_be_kept():
   assert [*kept] == [
     (teacher, name)
     for teacher in ('teacher', 'student_d01')
-    for name in ('strided', 'patches')
+    for name in ('patches', 'mixer')
   ]
   # All units of a supervisor are factors.
   assert [x.module.num_factors for x in kept.values()] == [2, 2, 3, 3]
@@ -218,12 +219,32 @@ def test_networks_learn_from_each_supervisor_and_may_be_kept():
   assert not np.array_equal(bias(moved)['bias'], bias(trained)['bias'])
 
 
+def test_what_looks_is_chosen_by_name():
+  assert FLAGS.checkers == ('teacher',) and not FLAGS.networks
+  flags = replace(FLAGS, weights=CHECK, checkers=('mixer', 'teacher'))
+  assert flags.networks == ('mixer',)
+  assert {*discovery.CHECKERS} == {'teacher', *checkers.CHECKERS}
+
+
+@pytest.mark.parametrize(
+  ('names', 'part'),
+  [
+    ((), '--checkers=; accepted: teacher, strided, patches, mixer'),
+    (('cnn',), '--checkers=cnn; accepted: teacher, strided'),
+    (('mixer', 'mixer'), 'each at most once'),
+  ],
+)
+def test_names_that_are_not_known_are_refused(names, part):
+  with pytest.raises(errors.InputError, match=part):
+    replace(FLAGS, checkers=names)
+
+
 def test_students_without_supervision_need_no_networks():
   flags = replace(
     FLAGS,
     students=('student_unconstrained',),
     weights=CHECK,
-    check=distillation.CheckConfig(('strided',)),
+    checkers=('strided',),
   )
   teacher, student = discovery.make_stages(flags)
   assert not student.weights.lambda_check

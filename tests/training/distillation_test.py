@@ -33,15 +33,17 @@ def _plan(name, **changes):
     'teacher', 'teacher', None, 0, 1, config.LossWeights(), seed=3
   )
   teacher = steps.Trained(stage, module, None, 'abc')
-  [plan] = distillation.CheckConfig((name,), 20).plan(teacher, 8, 'float32')
+  [plan] = distillation.plan(
+    (name,), teacher, epochs=20, batch_size=8, dtype='float32'
+  )
   return dataclasses.replace(plan, **changes)
 
 
 @pytest.mark.parametrize('name', NAMES)
 def test_distillation_learns_the_factors(name):
   losses = []
-  network = distillation.distill(
-    _plan(name), IMAGES, FACTORS, lambda *found: losses.append(found)
+  network = _plan(name).distill(
+    IMAGES, FACTORS, lambda *found: losses.append(found)
   )
   assert [row[:3] for row in losses] == [(name, i + 1, 20) for i in range(20)]
   # Factors of variance 1 that are guessed have an error of 1.
@@ -52,20 +54,19 @@ def test_distillation_learns_the_factors(name):
 def test_its_loss_is_that_of_augmented_images_and_factors_of_the_unchanged():
   # Of one step, before it: that of the network as it starts.
   plan = _plan('mixer', epochs=1, batch_size=40)
-  network = distillation.distill(plan, IMAGES, FACTORS)
-  start = plan.module.init(jax.random.key(3), jnp.zeros((1, 8, 8, 1)))
+  network = plan.distill(IMAGES, FACTORS)
+  start = jax.jit(plan.module.init)(jax.random.key(3), jnp.zeros((1, 8, 8, 1)))
   [rows] = batches.epoch_indices(3, 0, 40, 40)
   draws = distillation.draw(3, 0, 40, (8, 8, 1))
-  seen = plan.module.apply(
-    start, augmentation.augment(IMAGES[rows] / np.float32(255), draws)
-  )
+  images = jnp.asarray(IMAGES[rows] / np.float32(255))
+  seen = jax.jit(plan.module.apply)(start, augmentation.augment(images, draws))
   expected = np.mean((seen - FACTORS[rows]) ** 2)
   np.testing.assert_allclose(network.loss, expected, rtol=1e-5)
 
 
 def test_the_same_plan_gives_the_same_bits_and_another_seed_does_not():
-  make = lambda **changes: distillation.distill(
-    _plan('patches', epochs=2, **changes), IMAGES, FACTORS
+  make = lambda **changes: _plan('patches', epochs=2, **changes).distill(
+    IMAGES, FACTORS
   )
   first = make()
   assert make().sha256 == first.sha256 != make(seed=4).sha256
@@ -85,7 +86,7 @@ def test_a_description_is_json_and_has_what_a_network_depends_on():
 
 def test_factors_that_are_not_finite_end_it_with_a_line():
   with pytest.raises(errors.RunError, match='--checkers=mixer.*not finite'):
-    distillation.distill(_plan('mixer'), IMAGES, np.inf * FACTORS)
+    _plan('mixer').distill(IMAGES, np.inf * FACTORS)
 
 
 def test_images_are_shifted_by_a_fourteenth():
@@ -98,29 +99,10 @@ def test_images_are_shifted_by_a_fourteenth():
   np.testing.assert_array_equal(checker.look(identity(), images), images)
 
 
-def test_what_looks_is_chosen_by_name():
-  check = distillation.CheckConfig(('teacher', 'mixer', 'strided'))
-  assert check.has_teacher and check.networks == ('mixer', 'strided')
-  check = distillation.CheckConfig()
-  assert check.has_teacher and not check.networks
-  assert not distillation.CheckConfig(('mixer',)).has_teacher
-
-
-@pytest.mark.parametrize(
-  ('names', 'part'),
-  [
-    ((), '--checkers=; accepted: teacher, strided, patches, mixer'),
-    (('cnn',), '--checkers=cnn; accepted: teacher, strided'),
-    (('mixer', 'mixer'), 'each at most once'),
-  ],
-)
-def test_names_that_are_not_known_are_refused(names, part):
-  with pytest.raises(errors.InputError, match=part):
-    distillation.CheckConfig(names)
-
-
 def test_images_of_other_sizes_are_refused():
   module = small_models.make_module(2, 0, shape=(8, 10, 1))
   teacher = steps.Trained(None, module, None)
   with pytest.raises(errors.InputError, match='images of 8x10; accepted'):
-    distillation.CheckConfig(('mixer',)).plan(teacher, 8, 'float32')
+    distillation.plan(
+      ('mixer',), teacher, epochs=1, batch_size=8, dtype='float32'
+    )

@@ -13,7 +13,6 @@ from jacsup_jax.core import config
 from jacsup_jax.core import errors
 from jacsup_jax.data import registry
 from jacsup_jax.training import discovery
-from jacsup_jax.training import distillation
 from jacsup_jax.training import replicas
 
 FLAGS = discovery.DiscoveryConfig(
@@ -84,7 +83,7 @@ def test_networks_that_look_at_swaps_are_refused(images):
   flags = dataclasses.replace(
     FLAGS,
     weights=config.LossWeights(lambda_check=1.0),
-    check=distillation.CheckConfig(('teacher', 'mixer')),
+    checkers=('teacher', 'mixer'),
   )
   with pytest.raises(errors.InputError, match='--checkers=teacher,mixer.*once'):
     replicas.Replicas(flags, _make_module, images)
