@@ -161,6 +161,7 @@ def train_and_evaluate(
     session.finish(
         workdir, experiment, about, rows, versions.list_shown(found), test,
         judges=[judge.describe() for judge in judges],
+        **session.describe_checkers(workdir),
     )  # fmt: skip
 
 
@@ -169,7 +170,12 @@ def prepare_training(
 ):
   """Returns given teachers, and a function that trains all stages."""
   chain, given = config.chain, []
-  recipe = discovery.Discovery(chain, make_module, train.images)
+  recipe = discovery.Discovery(
+    chain,
+    make_module,
+    train.images,
+    functools.partial(session.restore_or_distill, workdir),
+  )
   if chain.teacher_workdir is not None:
     given = session.restore_teachers(
       chain.teacher_workdir,

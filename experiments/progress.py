@@ -33,6 +33,11 @@ def report_judge(epoch: int, epochs: int, means: Mapping[str, float]) -> None:
   _note_lost()
 
 
+def report_checker(name: str, epoch: int, epochs: int, loss: float) -> None:
+  """Prints a line after an epoch of a network of --checkers."""
+  say(f'{name} {epoch}/{epochs} loss={loss:.4f}')
+
+
 class Progress:
   """A bar per stage on a terminal, a line per epoch elsewhere."""
 

@@ -208,6 +208,23 @@ def restore_or_train_checker(*args: Any) -> tuple[nn.Module, codes.Variables]:
   return own.module, own.variables
 
 
+def restore_or_distill(workdir: workdirs.WorkDir | None, *args: Any) -> Any:
+  """Restores a network of --checkers from a run, or trains and saves it."""
+  # Imported here: few runs have any.
+  from jacsup_jax.runs import distilled
+
+  return distilled.restore_or_distill(workdir, *args, progress.report_checker)
+
+
+def describe_checkers(workdir: workdirs.WorkDir) -> dict[str, Any]:
+  """Returns the entry of results.json on the networks of a run, if any."""
+  if not workdir.checkers.exists():
+    return {}
+  from jacsup_jax.runs import distilled
+
+  return {'checkers': distilled.describe(workdir)}
+
+
 def _restore_or_train_face(directory, train, selection, sizes, settings, kind):
   from jacsup_jax.evaluation import attribute_judges
 

@@ -212,8 +212,8 @@ class LossWeights(Weights):
   )
   lambda_check: float = option(
     0.0,
-    "Weight of the swap check: squared error between the teacher's encoding"
-    " of a student's swapped image and the donor's factors.",
+    'Weight of the swap check: squared error between the factors that each of'
+    " --checkers sees in a student's swapped image and the donor's.",
     low=0,
   )
   supervision: Supervision = Supervision()

@@ -59,10 +59,11 @@ def jacobian_loss(
 def swap_check_loss(
   seen_factors: jax.Array, partner_factors: jax.Array
 ) -> jax.Array:
-  """Computes the squared error of a teacher's encoding of swapped images.
+  """Computes the squared error of the factors seen in swapped images.
 
-  ||E^T(D^S(y_j, z)) - y_j^T||^2, as the mean over factors: `[B, K]` -> `[B]`.
-  An addition to Lezama (2019): by eq. (9) a swapped image keeps all that the
+  ||E^T(D^S(y_j, z)) - y_j^T||^2, as the mean over factors: `[B, K]` -> `[B]`;
+  a network that learnt the teacher's factors may look instead of E^T. An
+  addition to Lezama (2019): by eq. (9) a swapped image keeps all that the
   recipient had beyond its teacher's image, even what makes the teacher read
   other factors than the donor's; this term removes that.
   """

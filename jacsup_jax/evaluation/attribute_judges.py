@@ -20,6 +20,7 @@ import optax
 
 from jacsup_jax.core import codes
 from jacsup_jax.core import errors
+from jacsup_jax.data import augmentation
 from jacsup_jax.data import batches
 from jacsup_jax.data import registry
 from jacsup_jax.evaluation import judges
@@ -249,10 +250,10 @@ def augment(
   Returns float32 in [-1, 1], a function of (images, seed, step).
   """
   count, size = images.shape[:2]
-  images = batches.mirror(images, batches.step_mirror(seed, step, count))
+  images = augmentation.mirror(images, batches.step_mirror(seed, step, count))
   shifts = batches.step_shifts(seed, step, count, size // 16)
-  images = batches.to_signed_float(batches.shift(images, shifts))
-  return batches.blur(images, batches.step_blur(seed, step, count))
+  images = batches.to_signed_float(augmentation.shift(images, shifts))
+  return augmentation.blur(images, batches.step_blur(seed, step, count))
 
 
 def _train_epochs(judge, data):

@@ -48,6 +48,7 @@ class WorkDir:
       )
     self.manifest = self._read_manifest()
     self.figures = self.path / 'figures'
+    self.checkers = self.path / 'checkers'  # see `runs.distilled`
     self._metrics = self.path / 'metrics.jsonl'
 
   def checkpoints(self, stage: str) -> pathlib.Path:

@@ -17,6 +17,7 @@ import optax
 
 from jacsup_jax.core import codes
 from jacsup_jax.core import config
+from jacsup_jax.data import augmentation
 from jacsup_jax.data import batches
 from jacsup_jax.models import model as models
 from jacsup_jax.training import loop
@@ -73,18 +74,6 @@ def apply_gradients(
   return state._replace(params=params, opt_state=opt_state)
 
 
-def look_at(
-  module: nn.Module, checker: objectives.Checker, images: jax.Array
-) -> jax.Array:
-  """Returns what a checker sees of images once they are shifted and blurred.
-
-  As it was trained, so that no detail of single pixels can mislead it.
-  """
-  variables, shifts, blurred = checker
-  seen = batches.blur(batches.shift(images, shifts), blurred)
-  return module.apply(variables, seen)
-
-
 def train_step(
   state: steps.TrainState,
   inputs: objectives.Inputs,
@@ -92,7 +81,7 @@ def train_step(
   module: nn.Module,
   weights: config.AttributeLossWeights,
   optimizer: optax.GradientTransformation,
-  look: objectives.LookFn | None = None,
+  checker_module: nn.Module | None = None,
   num_steps: int | None = None,
 ) -> tuple[steps.TrainState, codes.Metrics]:
   """Takes one step: the first update, and the second if it has a weight.
@@ -118,7 +107,7 @@ def train_step(
       {**state.params, 'decoder': decoder},
       state.batch_stats,
       inputs,
-      look=look,
+      checker_module=checker_module,
       **options,
     ),
     has_aux=True,
@@ -170,8 +159,7 @@ class FaceSteps:
     )
     # The steps of rivals have neither.
     if self.checker_module is not None:
-      look = functools.partial(look_at, self.checker_module)
-      step = functools.partial(step, look=look)
+      step = functools.partial(step, checker_module=self.checker_module)
     if self.num_steps is not None:
       step = functools.partial(step, num_steps=self.num_steps)
 
@@ -196,7 +184,7 @@ class FaceSteps:
     # As bytes until they are used: floats would be four times as much to read
     # for everything that needs the images.
     images = batches.to_signed_float(
-      jax.lax.optimization_barrier(batches.mirror(data.images, mirrored))
+      jax.lax.optimization_barrier(augmentation.mirror(data.images, mirrored))
     )
     labels = data.attributes.astype(jnp.float32)
     inputs = objectives.Inputs(images, attributes=labels)
@@ -219,12 +207,12 @@ class FaceSteps:
       inputs = inputs._replace(labelled=labelled)
     if weights.lambda_edit_check:
       # As what it was trained on.
-      checker = objectives.Checker(
-        constants.checker,
+      draws = augmentation.Draws(
         shard(batches.step_shifts(*place, self.module.image_size // 16)),
         shard(batches.step_blur(*place)),
       )
-      inputs = inputs._replace(checker=checker)
+      checker = objectives.Checker(constants.checker, draws)
+      inputs = inputs._replace(checkers=(checker,))
     if not weights.needs_teacher:
       return inputs
     outputs = objectives.compute_attribute_outputs(

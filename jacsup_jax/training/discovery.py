@@ -7,6 +7,7 @@ becomes the student's factors, so that every unit found so far keeps its effect.
 from collections.abc import Callable, Sequence
 import dataclasses
 import functools
+from typing import Any
 
 from flax import linen as nn
 import jax
@@ -32,6 +33,10 @@ MakeModel = Callable[[int, int, bool], nn.Module]
 _FROM_SCRATCH = 'student_from_scratch'
 _ALONE, _FREE = 'student_no_jacobian', 'student_unconstrained'
 STUDENTS = ('student', _ALONE, _FREE, _FROM_SCRATCH)
+# What may look at swapped images; all but the teacher are networks of
+# `models.checkers`.
+_TEACHER = 'teacher'
+CHECKERS = (_TEACHER, 'strided', 'patches', 'mixer')
 _option = config.option
 
 
@@ -95,6 +100,16 @@ class DiscoveryConfig(chains.ChainConfig):
     " released code's).",
     choices=('running', 'batch'),
   )
+  checkers: tuple[str, ...] = _option(
+    (_TEACHER,),
+    'What looks at swapped images for --lambda_check, the weight of each: the'
+    ' teacher; small networks of other kinds, which learn its factors first:'
+    ' strided (convolutions), patches (a bag of them), mixer (an MLP-Mixer).',
+    choices=CHECKERS,
+  )
+  checker_epochs: int = _option(
+    5, 'Epochs of each network of --checkers, for each teacher.', low=1
+  )
   neighbors: config.NeighborWeights = config.NeighborWeights()
   weights: config.LossWeights = config.LossWeights()
   optimization: config.Optimization = config.Optimization()
@@ -105,6 +120,13 @@ class DiscoveryConfig(chains.ChainConfig):
       raise errors.InputError(
         f'--grow_by={self.grow_by} with --nuisance_dim={self.nuisance_dim};'
         f' accepted: from 1 to {self.nuisance_dim}.'
+      )
+    if not self.checkers:
+      raise errors.InputError(f'--checkers=; accepted: {", ".join(CHECKERS)}.')
+    if self.networks and not self.weights.lambda_check:
+      raise errors.InputError(
+        f'--checkers={",".join(self.checkers)} with --lambda_check=0, by which'
+        ' they would change nothing; accepted: a weight above 0.'
       )
     optimization = self.optimization
     # Its schedule restarts in each stage, and needs its length.
@@ -130,6 +152,11 @@ class DiscoveryConfig(chains.ChainConfig):
     ):
       if is_refused:
         raise errors.InputError(f'{found}; accepted: one of them.')
+
+  @property
+  def networks(self) -> tuple[str, ...]:
+    """The names of the networks that look at swapped images."""
+    return tuple(name for name in self.checkers if name != _TEACHER)
 
 
 def make_stages(flags: DiscoveryConfig) -> list[config.Stage]:
@@ -200,8 +227,18 @@ class Discovery:
   """The recipe of chains that grow from a first teacher without nuisance."""
 
   def __init__(
-    self, flags: DiscoveryConfig, make_model: MakeModel, images: jax.Array
+    self,
+    flags: DiscoveryConfig,
+    make_model: MakeModel,
+    images: jax.Array,
+    distill: Callable[..., Any] = lambda network, *data: network.distill(*data),
   ):
+    """Keeps what stages are made from.
+
+    `distill` trains a network of --checkers, or restores it; its arguments are
+    those of `distillation.Distilled.distill`.
+    """
+    self._distill = distill
     self._flags = flags
     self._make_model = make_model
     self._images = images
@@ -239,13 +276,20 @@ class Discovery:
   def make_data(self, stage, trained) -> discovery_steps.TrainingData:
     """Makes the constants of a stage."""
     parent = trained.get(stage.parent)
+    supervisor = trained.get(stage.supervisor)
+    teacher = self.make_teacher(stage, supervisor)
     is_embedding = self._flags.first_teacher == 'neighbors'
+    networks = [
+      self._distill(own, self._images, teacher.factors)
+      for own in self._list_networks(stage, supervisor)
+    ]
     return discovery_steps.TrainingData(
       self._images,
       jnp.asarray(stage.seed),
-      self.make_teacher(stage, trained.get(stage.supervisor)),
+      teacher,
       self._neighbors if is_embedding and not stage.supervisor else None,
       parent.state.step if parent else 0,
+      checkers=tuple(own.variables for own in networks),
     )
 
   def make_steps(
@@ -274,6 +318,8 @@ class Discovery:
       self._count_steps(stage),
       ramp_steps,
       flags.teacher_statistics,
+      _TEACHER in flags.checkers,
+      tuple(own.module for own in self._list_networks(stage, supervisor)),
     )
 
   def make_teacher(
@@ -296,6 +342,22 @@ class Discovery:
 
     count = self._flags.neighbors.num_neighbors
     return jnp.asarray(neighbors.find(self._images, count))
+
+  def _list_networks(self, stage, supervisor):
+    """Lists the networks that look at the swapped images of a stage."""
+    names = supervisor and stage.weights.lambda_check and self._flags.networks
+    if not names:
+      return []
+    # Imported here: most runs have none.
+    from jacsup_jax.training import distillation
+
+    return distillation.plan(
+      names,
+      supervisor,
+      epochs=self._flags.checker_epochs,
+      batch_size=self.batch_size,
+      dtype=self._flags.compute_dtype,
+    )
 
   def _count_steps(self, stage):
     """Returns the steps of a stage if its learning rate depends on them."""

@@ -37,6 +37,8 @@ class TrainingData(NamedTuple):
   first_step: jax.Array | int = 0  # [], of the stage
   # Traced weights, which replace those of `DiscoverySteps`.
   weights: config.LossWeights | None = None
+  # Of the distilled networks of the swap check.
+  checkers: tuple[codes.Variables, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,6 +58,10 @@ class DiscoverySteps:
   num_steps: int | None = None  # Length of the stage, for a cosine schedule.
   ramp_steps: int | None = None  # Until the weights reach their full values.
   teacher_statistics: str = 'running'  # Or 'batch', of a teacher's BatchNorm.
+  # What looks at swapped images, if the swap check has a weight: the teacher,
+  # and networks that learnt its factors.
+  teacher_checks: bool = True
+  checker_modules: tuple[nn.Module, ...] = ()
 
   def __call__(
     self,
@@ -92,7 +98,9 @@ class DiscoverySteps:
     options = {'module': self.module, 'weights': weights}
     if isinstance(weights, config.NeighborWeights):
       return functools.partial(objectives.neighbor_teacher_objective, **options)
-    options['teacher_module'] = self.teacher_module
+    if self.teacher_checks:
+      options['teacher_module'] = self.teacher_module
+    options['checker_modules'] = self.checker_modules
     return functools.partial(objectives.student_objective, **options)
 
   def read_inputs(
@@ -134,7 +142,18 @@ class DiscoverySteps:
       teacher = teacher._replace(variables=variables)
     ramp = steps.make_ramp(weights.ramp, self.ramp_steps)
     scale = ramp and ramp(step - data.first_step)
-    return objectives.Inputs(images, permutations, teacher, scale)
+    found = ()
+    if data.checkers:
+      # Imported here: most runs have none.
+      from jacsup_jax.training import distillation
+
+      place = data.seed, step, len(indices)
+      draws = distillation.draw(*place, images.shape[1:])
+      draws = jax.tree.map(shard, draws)
+      found = tuple(objectives.Checker(own, draws) for own in data.checkers)
+    return objectives.Inputs(
+      images, permutations, teacher, scale, checkers=found
+    )
 
   def _look_up(self, cache, indices, partners, supervision):
     """Reads a teacher's outputs from its cache."""

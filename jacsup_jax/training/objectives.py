@@ -4,7 +4,7 @@ Each returns `(loss, (metrics, batch_stats))`; metrics are the unweighted terms
 and `loss`, their weighted sum. Running statistics follow real codes alone.
 """
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import chex
@@ -44,16 +44,19 @@ class TeacherOutputs(NamedTuple):
 
 
 class Checker(NamedTuple):
-  """What looks at edited images; see `cycle_objective`."""
+  """A frozen network that looks at swapped or edited images."""
 
   variables: codes.Variables
-  # How images are changed before: [B, 2] pixels, and [B] bool.
-  shifts: jax.Array
-  blurred: jax.Array
+  draws: Any  # `augmentation.Draws`, by which images are changed before.
 
+  def look(self, module: nn.Module, images: jax.Array) -> jax.Array:
+    """Returns the factors or logits `[B, K]` of `[B, H, W, C]` images."""
+    # Imported here: most runs have none.
+    from jacsup_jax.data import augmentation
 
-# `[B, S, S, 3]` images -> logits `[B, K]`.
-LookFn = Callable[[Checker, jax.Array], jax.Array]
+    return module.apply(
+      self.variables, augmentation.augment(images, self.draws)
+    )
 
 
 class Inputs(NamedTuple):
@@ -68,7 +71,7 @@ class Inputs(NamedTuple):
   attributes: jax.Array | None = None  # [B, K] in {-1, +1}
   labelled: jax.Array | None = None  # [B] bool, decoded from their labels
   conflicts: jax.Array | None = None  # [K, K] bool, see `codes.edit_factor`
-  checker: Checker | None = None
+  checkers: tuple[Checker, ...] = ()
   uniform: jax.Array | None = None  # [B, hidden] in [0, 1), for dropout
   noise: jax.Array | None = None  # [B, 2, 2, C], standard normal
 
@@ -174,11 +177,14 @@ def student_objective(
   module: nn.Module,
   weights: config.LossWeights,
   teacher_module: nn.Module | None = None,
+  checker_modules: Sequence[nn.Module] = (),
 ) -> Result:
   """Computes a student's objective: eqs. (8) + (9) + lambda_xcov (10).
 
   Terms of `regularizers` and the swap check are added if their weights are not
-  0. Without `inputs.teacher`, (8), (10) and the regularizers remain.
+  0. The check is by the teacher, if its module is given, and by
+  `inputs.checkers`. Without `inputs.teacher`, (8), (10) and the
+  regularizers remain.
   """
   code, batch_stats = _encode_train(module, params, batch_stats, inputs.images)
   decode = models.Model(module, params, batch_stats).decode
@@ -187,8 +193,9 @@ def student_objective(
   if inputs.teacher is None:
     reconstructions = decode(code)
   else:
+    modules = teacher_module, *checker_modules
     reconstructions, supervised = _supervise(
-      decode, code, inputs, weights, teacher_module, module.axis_name
+      decode, code, inputs, weights, modules, module.axis_name
     )
     terms |= supervised
     if weights.lambda_check:
@@ -215,7 +222,7 @@ def student_objective(
   return loss, ({'loss': loss, **terms}, batch_stats)
 
 
-def _supervise(decode, code, inputs, weights, teacher_module, axis_name):
+def _supervise(decode, code, inputs, weights, modules, axis_name):
   """Computes reconstructions and the terms that compare with a teacher."""
   teacher, terms = inputs.teacher, {}
   targets = jacobian.make_targets(code.factors, inputs.permutations, axis_name)
@@ -227,13 +234,18 @@ def _supervise(decode, code, inputs, weights, teacher_module, axis_name):
       swapped = images + changes[0]
     else:
       swapped = decode(codes.Code(targets[0], code.nuisance))
-    # The teacher is stopped; the image that it encodes is not.
-    variables = jax.lax.stop_gradient(teacher.variables)
-    encoded = teacher_module.apply(variables, swapped, method='encode')
     partners = inputs.permutations[0]
     donors = codes.take_partners(teacher.factors, partners, axis_name)
-    check = losses.swap_check_loss(encoded.factors, donors)
-    terms['swap_check'] = jnp.mean(check)
+    # What looks is stopped; the image that it sees is not.
+    seen, (teacher_module, *modules) = [], modules
+    if teacher_module is not None:
+      variables = jax.lax.stop_gradient(teacher.variables)
+      encoded = teacher_module.apply(variables, swapped, method='encode')
+      seen.append(encoded.factors)
+    for module, own in zip(modules, inputs.checkers, strict=True):
+      seen.append(jax.lax.stop_gradient(own).look(module, swapped))
+    checks = [jnp.mean(losses.swap_check_loss(own, donors)) for own in seen]
+    terms['swap_check'] = sum(checks[1:], checks[0])
   return images, terms | _compare(code, changes, teacher, weights)
 
 
@@ -307,16 +319,16 @@ def cycle_objective(
   *,
   module: nn.Module,
   weights: config.AttributeLossWeights,
-  look: LookFn | None = None,
+  checker_module: nn.Module | None = None,
 ) -> Result:
   """Computes L_2 of Section 4.2.1: lambda_4 (12) + lambda_5 (13).
 
   Factors are edited by the first permutation, see `jacobian.make_targets`, and
   the image decoded from them and the nuisance is encoded again. The encoder is
   frozen in both passes, or both networks could agree on a code hidden in the
-  image. The batch statistics stay. With `inputs.checker`, what it sees of the
-  image is added (not in the paper): it is trained on real images alone, and
-  frozen, so that nothing is adversarial.
+  image. The batch statistics stay. With the edit check, what the one checker
+  of the inputs sees of the image is added (not in the paper): it is trained on
+  real images alone, and frozen, so that nothing is adversarial.
   """
   params = {**params, 'encoder': jax.lax.stop_gradient(params['encoder'])}
   code, _ = _encode_train(module, params, batch_stats, inputs.images)
@@ -334,7 +346,8 @@ def cycle_objective(
       code.nuisance, cycled.nuisance
     )
   if weights.lambda_edit_check:
-    logits = look(jax.lax.stop_gradient(inputs.checker), images)
+    [checker] = inputs.checkers
+    logits = jax.lax.stop_gradient(checker).look(checker_module, images)
     signs = (jnp.where(x >= 0, 1.0, -1.0) for x in (factors, code.factors))
     terms['edit_check'] = losses.edit_check_loss(logits, *signs)
   return _weigh(jax.tree.map(jnp.mean, terms), batch_stats, weights)

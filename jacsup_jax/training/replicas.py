@@ -6,6 +6,7 @@ sees the random numbers, and up to rounding has the parameters, of a run alone.
 
 from collections.abc import Sequence
 import dataclasses
+from typing import Any
 
 from flax import linen as nn
 import jax
@@ -89,7 +90,16 @@ class Replicas(discovery.Discovery):
   """The recipe of `discovery.Discovery` for stages of replicas.
 
   All replicas have the seed of their stage, and read the same batches.
+  InputError if flags ask for networks that learn from each replica.
   """
+
+  def __init__(self, flags: discovery.DiscoveryConfig, *args: Any):
+    if flags.networks:
+      raise errors.InputError(
+        f'--checkers={",".join(flags.checkers)} for students trained at once;'
+        ' accepted: teacher.'
+      )
+    super().__init__(flags, *args)
 
   def create(self, stage, trained) -> tuple[nn.Module, steps.TrainState]:
     """Returns a stage's module and its stacked state before the first step."""

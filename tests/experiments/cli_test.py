@@ -158,6 +158,12 @@ def test_every_flagfile_can_be_read_and_says_what_to_expect(path):
          '--grow_when=plateau'),
         ('mnist --lambda_check=1 --teacher_statistics=batch',
          '--teacher_statistics=batch'),
+        ('mnist --lambda_check=1 --checkers=teacher,cnn',
+         'strided, patches, mixer'),
+        ('mnist --lambda_check=1 --checkers=', '--checkers='),
+        ('mnist --checkers=teacher,mixer', '--lambda_check=0'),
+        ('ablation --lambda_check=1 --checkers=mixer',
+         'at once; accepted: teacher'),
         ('mnist --process_id=1', 'without --distributed'),
         ('mnist --distributed --coordinator=x:1 --process_count=2'
          ' --process_id=2', '0 to 1'),

@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -140,6 +141,82 @@ def test_a_teacher_that_does_not_fit_is_refused(
   )  # fmt: skip
   assert status == 2 and part in err
   assert not (tmp_path / 'x').exists()
+
+
+@pytest.fixture(scope='module')
+def checked_flags(digit_flags, mnist_run):
+  """Flags of a student whose swaps are checked by networks too."""
+  return (
+      *digit_flags, f'--teacher_workdir={mnist_run}', '--lambda_check=0.1',
+      '--checkers=teacher,mixer,patches', '--checker_epochs=1',
+  )  # fmt: skip
+
+
+@pytest.fixture(scope='module')
+def checked_run(checked_flags, root, invoke):
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(drawing, 'save', lambda *unused_args: [])
+    flags = (*checked_flags, f'--workdir={root / "checked"}')
+    status, out, err = invoke(mnist.main, mnist.Config(), *flags)
+  assert status == 0 and 'mixer 1/1 loss=' in out, err
+  return root / 'checked'
+
+
+def test_networks_of_the_check_are_kept_and_described(checked_run, mnist_run):
+  results, records = _read(checked_run)
+  paths = sorted((checked_run / 'checkers').rglob('*.safetensors'))
+  assert [str(path.relative_to(checked_run)) for path in paths] == [
+      'checkers/teacher/mixer.safetensors',
+      'checkers/teacher/patches.safetensors',
+  ]  # fmt: skip
+  alone, _ = _read(mnist_run)
+  assert 'checkers' not in alone
+  for path, found in zip(paths, results['checkers']):
+    assert found['name'] == path.stem and found['epochs'] == 1
+    assert found['module']['name'] == f'{path.stem.title()}Checker'
+    assert found['teacher_sha256'] == alone['rows'][0]['sha256']
+    assert found['loss'] > 0 and len(found['sha256']) == 64
+  assert records[-1]['swap_check'] > 0
+  # It differs from the student of the same teacher without a check.
+  assert results['rows'][1]['sha256'] != alone['rows'][1]['sha256']
+
+
+@pytest.fixture
+def stopped_run(checked_run, tmp_path):
+  """The run as if stopped before the first checkpoint of its student."""
+  run = tmp_path / 'run'
+  shutil.copytree(checked_run, run)
+  (run / 'results.json').unlink()
+  shutil.rmtree(run / 'checkpoints' / 'student_d01')
+  manifest = json.loads((run / 'manifest.json').read_text())
+  manifest['stages'] = {}
+  (run / 'manifest.json').write_text(json.dumps(manifest))
+  return run
+
+
+@pytest.mark.parametrize('lost', [False, True])
+def test_a_resumed_run_goes_by_the_same_networks(
+  checked_run, stopped_run, checked_flags, invoke, undrawn, lost
+):
+  if lost:
+    (stopped_run / 'checkers' / 'teacher' / 'mixer.safetensors').unlink()
+  flags = (*checked_flags, f'--workdir={stopped_run}')
+  status, out, err = invoke(mnist.main, mnist.Config(), *flags)
+  assert status == 0, err
+  assert ('mixer 1/1' in out) == lost and 'patches 1/1' not in out
+  found, expected = _read(stopped_run)[0], _read(checked_run)[0]
+  assert found['checkers'] == expected['checkers']
+  assert found['rows'] == expected['rows']
+
+
+def test_a_damaged_network_of_the_check_is_one_line(
+  stopped_run, checked_flags, invoke
+):
+  path = stopped_run / 'checkers' / 'teacher' / 'patches.safetensors'
+  path.write_bytes(path.read_bytes()[:-9])
+  flags = (*checked_flags, f'--workdir={stopped_run}')
+  status, _, err = invoke(mnist.main, mnist.Config(), *flags)
+  assert status == 2 and err.splitlines()[-1].startswith(f'error: {path} is')
 
 
 # Says on stderr which modules of the project a run has imported. It draws

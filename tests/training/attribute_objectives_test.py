@@ -12,9 +12,9 @@ import pytest
 from jacsup_jax.core import codes
 from jacsup_jax.core import config
 from jacsup_jax.core import losses
+from jacsup_jax.data import augmentation
 from jacsup_jax.models import autoencoders
 from jacsup_jax.models import classifiers
-from jacsup_jax.training import attribute_steps
 from jacsup_jax.training import objectives
 
 MODULE = autoencoders.FaceAutoencoder(
@@ -245,19 +245,18 @@ def test_the_check_compares_what_a_classifier_sees_with_what_was_asked(
   )
   checker = classifiers.AttributeJudge(2, 8, 4, 4, hidden=4)
   seen_by = autoencoders.init_variables(checker, 1)
-  look = functools.partial(attribute_steps.look_at, checker)
-  shifts, blurred = jnp.zeros((4, 2), jnp.int32), jnp.zeros(4, bool)
+  draws = augmentation.Draws(jnp.zeros((4, 2), jnp.int32), jnp.zeros(4, bool))
   inputs = inputs._replace(
     permutations=jnp.array([[1, 0, 1, 0]]),
     labelled=jnp.ones(4, bool),
-    checker=objectives.Checker(seen_by, shifts, blurred),
+    checkers=(objectives.Checker(seen_by, draws),),
   )
 
   def check(variables, inputs):
     params, stats = variables['params'], variables['batch_stats']
     return objectives.cycle_objective(
         params, stats, inputs,
-        module=MODULE, weights=weights, look=look,
+        module=MODULE, weights=weights, checker_module=checker,
     )  # fmt: skip
 
   loss, (metrics, _) = jax.jit(check)(variables, inputs)
@@ -274,8 +273,9 @@ def test_the_check_compares_what_a_classifier_sees_with_what_was_asked(
   grads, of_inputs = jax.grad(
     lambda *args: check(*args)[0], argnums=(0, 1), allow_int=True
   )(variables, inputs)
+  [of_checker] = of_inputs.checkers
   for leaf in jax.tree.leaves(
-    (grads['params']['encoder'], of_inputs.checker.variables)
+    (grads['params']['encoder'], of_checker.variables)
   ):
     np.testing.assert_array_equal(leaf, 0.0)
   for leaf in jax.tree.leaves(grads['params']['decoder']):

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from jacsup_jax.core import config
+from jacsup_jax.data import augmentation
 from jacsup_jax.data import batches
 from jacsup_jax.models import autoencoders
 from jacsup_jax.models import classifiers
@@ -165,7 +166,7 @@ def test_steps_mirror_and_swap_by_seed_and_step(state, data):
   expected = state
   for row in rows:
     step = expected.step
-    images = batches.mirror(
+    images = augmentation.mirror(
       batches.to_signed_float(data.images[row]), batches.step_mirror(3, step, 4)
     )
     inputs = objectives.Inputs(
@@ -212,8 +213,13 @@ def test_edits_are_drawn_as_the_weights_ask(state, data):
       labelled=batches.step_labelled(*place, 0.5),
       conflicts=conflicts,
       # Images of 8 pixels are not shifted.
-      checker=objectives.Checker(
-        seen_by, jnp.zeros((4, 2), jnp.int32), batches.step_blur(*place)
+      checkers=(
+        objectives.Checker(
+          seen_by,
+          augmentation.Draws(
+            jnp.zeros((4, 2), jnp.int32), batches.step_blur(*place)
+          ),
+        ),
       ),
     ),
   )

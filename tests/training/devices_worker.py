@@ -210,7 +210,7 @@ def make_codes(weights, **sizes):
 
 
 class Checker(nn.Module):
-  """A classifier of two attributes, in float64."""
+  """A network that sees two factors, in float64."""
 
   @nn.compact
   def __call__(self, images):
@@ -232,6 +232,22 @@ def make_edits():
   )
 
 
+def make_checked():
+  """Makes a student whose swaps are checked by its teacher and a network."""
+  weights = dataclasses.replace(WEIGHTS, lambda_check=1.0)
+  case = make_digits(DIGITS(2, 1), DIGITS(2, 0, True), weights, cached=True)
+  network = Checker()
+  variables = network.init(jax.random.key(2), jnp.zeros((1, 4, 4, 1)))
+  return case._replace(
+    make_steps=lambda axis: dataclasses.replace(
+      case.make_steps(axis), checker_modules=(network,)
+    ),
+    constants=case.constants._replace(
+      checkers=(jax.tree.map(np.float64, variables),)
+    ),
+  )
+
+
 # The teacher of nuisance, in training mode: its BatchNorm and its swaps.
 OF_NUISANCE = (DIGITS(1, 2, True), DIGITS(1, 1, True))
 CASES = {
@@ -244,6 +260,7 @@ CASES = {
   ),
   'student_of_nuisance': lambda: make_digits(*OF_NUISANCE, WEIGHTS),
   'student_by_path': lambda: make_digits(*OF_NUISANCE, PATH),
+  'student_checked': make_checked,
   'replicas': make_replicas,
   'face_teacher': lambda: make_faces(FACE_TEACHER),
   'face_cycle': lambda: make_faces(FACE_CYCLE),

@@ -1,6 +1,7 @@
 """Tests of jacsup_jax.training.discovery, chains and fitting."""
 
 import dataclasses
+import functools
 
 import chex
 import jax
@@ -12,6 +13,7 @@ import small_models
 from jacsup_jax.core import config
 from jacsup_jax.core import errors
 from jacsup_jax.data import registry
+from jacsup_jax.models import checkers
 from jacsup_jax.training import discovery
 from jacsup_jax.training import fitting
 from jacsup_jax.training import loop
@@ -172,6 +174,83 @@ def test_recipe_of_neighbors_and_a_checked_student(chain):
   assert program.ramp_steps == program.num_steps == 6
   _, metrics = small_models.train(recipe, [student], [chain['teacher']])
   assert metrics[student.name]['swap_check'] > 0
+
+
+def test_networks_learn_from_each_supervisor_and_may_be_kept():
+  flags = replace(
+    FLAGS,
+    nuisance_dim=2,
+    weights=CHECK,
+    checkers=('teacher', 'patches', 'mixer'),
+    checker_epochs=1,
+  )
+  images = jnp.asarray(np.kron(IMAGES, np.ones((1, 2, 2, 1), np.uint8)))
+  make = functools.partial(small_models.make_module, shape=(8, 8, 1))
+  kept = {}
+
+  def keep(network, *data):
+    assert not network.sha256
+    key = network.teacher, network.name
+    return kept.get(key) or kept.setdefault(key, network.distill(*data))
+
+  train = lambda keep: small_models.train(
+    discovery.Discovery(flags, make, images, keep),
+    discovery.make_stages(flags),
+  )
+  trained, metrics = train(keep)
+  assert [*kept] == [
+    (teacher, name)
+    for teacher in ('teacher', 'student_d01')
+    for name in ('patches', 'mixer')
+  ]
+  # All units of a supervisor are factors.
+  assert [x.module.num_factors for x in kept.values()] == [2, 2, 3, 3]
+  assert metrics['student_d02']['swap_check'] > 0
+  again, _ = train(keep)  # Nothing is distilled.
+  chex.assert_trees_all_equal(
+    again['student_d02'].state, trained['student_d02'].state
+  )
+  # Other numbers would be seen.
+  for key, network in kept.items():
+    params = jax.tree.map(lambda x: x + 0.1, network.params)
+    kept[key] = replace(network, params=params)
+  moved, _ = train(keep)
+  bias = lambda found: found['student_d02'].state.params['decoder']['dense_0']
+  assert not np.array_equal(bias(moved)['bias'], bias(trained)['bias'])
+
+
+def test_what_looks_is_chosen_by_name():
+  assert FLAGS.checkers == ('teacher',) and not FLAGS.networks
+  flags = replace(FLAGS, weights=CHECK, checkers=('mixer', 'teacher'))
+  assert flags.networks == ('mixer',)
+  assert {*discovery.CHECKERS} == {'teacher', *checkers.CHECKERS}
+
+
+@pytest.mark.parametrize(
+  ('names', 'part'),
+  [
+    ((), '--checkers=; accepted: teacher, strided, patches, mixer'),
+    (('cnn',), '--checkers=cnn; accepted: teacher, strided'),
+    (('mixer', 'mixer'), 'each at most once'),
+  ],
+)
+def test_names_that_are_not_known_are_refused(names, part):
+  with pytest.raises(errors.InputError, match=part):
+    replace(FLAGS, checkers=names)
+
+
+def test_students_without_supervision_need_no_networks():
+  flags = replace(
+    FLAGS,
+    students=('student_unconstrained',),
+    weights=CHECK,
+    checkers=('strided',),
+  )
+  teacher, student = discovery.make_stages(flags)
+  assert not student.weights.lambda_check
+  module = small_models.make_module(2, 1)
+  parent = steps.Trained(teacher, small_models.make_module(2, 0, True), None)
+  assert not _recipe(flags).make_steps(student, module, parent).checker_modules
 
 
 def test_fitted_students_are_those_of_the_recipe(chain):

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 
+from flax import linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,6 +16,7 @@ from jacsup_jax.core import growth
 from jacsup_jax.core import jacobian
 from jacsup_jax.core import losses
 from jacsup_jax.core import regularizers
+from jacsup_jax.data import augmentation
 from jacsup_jax.training import objectives
 
 IMAGES = jax.random.uniform(jax.random.key(0), (8, *small_models.SHAPE))
@@ -35,10 +37,16 @@ def _outputs(teacher, swaps=SWAPS, supervision=config.Supervision()):
 
 
 @functools.partial(
-  jax.jit, static_argnames=('weights', 'module', 'teacher_module')
+  jax.jit,
+  static_argnames=('weights', 'module', 'teacher_module', 'checker_modules'),
 )
 def _student(
-  params, inputs, weights=WEIGHTS, module=STUDENT.module, teacher_module=None
+  params,
+  inputs,
+  weights=WEIGHTS,
+  module=STUDENT.module,
+  teacher_module=None,
+  checker_modules=(),
 ):
   loss, (metrics, _) = objectives.student_objective(
     params,
@@ -47,6 +55,7 @@ def _student(
     module=module,
     weights=weights,
     teacher_module=teacher_module,
+    checker_modules=checker_modules,
   )
   return loss, metrics
 
@@ -98,20 +107,40 @@ def test_student_loss_is_the_weighted_sum_of_its_terms():
   np.testing.assert_allclose(loss, total, rtol=1e-6)
 
 
-def _checked(params, teacher, weights=WEIGHTS):
+def _checked(params, teacher, weights=WEIGHTS, networks=(), module=None):
   """Adds the swap check, with a weight of 3."""
   weights = dataclasses.replace(weights, lambda_check=3.0)
   outputs = _outputs(teacher, SWAPS, weights.supervision)
   outputs = outputs._replace(variables=teacher.variables)
-  inputs = objectives.Inputs(IMAGES, SWAPS, outputs)
-  return _student(params, inputs, weights, teacher_module=teacher.module)
+  inputs = objectives.Inputs(IMAGES, SWAPS, outputs, checkers=networks)
+  modules = tuple(Linear() for _ in networks)
+  return _student(
+    params, inputs, weights, teacher_module=module, checker_modules=modules
+  )
+
+
+class Linear(nn.Module):
+  """A network that looks at swapped images."""
+
+  @nn.compact
+  def __call__(self, images):
+    return nn.Dense(2)(images.reshape(images.shape[0], -1))
+
+
+DRAWS = augmentation.Draws(jnp.array([[0, 0], [1, -1]] * 4))
+NETWORKS = tuple(
+  objectives.Checker(Linear().init(jax.random.key(i), IMAGES), DRAWS)
+  for i in range(2)
+)
 
 
 @pytest.mark.parametrize('form', ['secant', 'tangent'])
 def test_check_encodes_swapped_images_by_the_teacher(form):
   weights = dataclasses.replace(WEIGHTS, supervision=config.Supervision(form))
   teacher = small_models.init(2, 0, True, seed=1)
-  loss, metrics = _checked(STUDENT.params, teacher, weights)
+  loss, metrics = _checked(
+    STUDENT.params, teacher, weights, module=teacher.module
+  )
   without, _ = _supervised(STUDENT.params, teacher, weights=weights)
   np.testing.assert_allclose(
     loss - without, 3 * metrics['swap_check'], rtol=1e-4
@@ -124,6 +153,27 @@ def test_check_encodes_swapped_images_by_the_teacher(form):
     np.mean((teacher.encode(swapped).factors - donors) ** 2),
     rtol=1e-5,
   )
+
+
+@pytest.mark.parametrize('count', [1, 2])
+@pytest.mark.parametrize('module', [TEACHER.module, None])
+def test_check_is_the_sum_over_all_that_look(count, module):
+  networks = NETWORKS[:count]
+  loss, metrics = _checked(
+    STUDENT.params, TEACHER, networks=networks, module=module
+  )
+  code = STUDENT.encode(IMAGES)
+  swapped = STUDENT.decode(codes.swap_factors(code, PERMUTATION))
+  changed = augmentation.shift(swapped, DRAWS.shifts).reshape(8, -1)
+  seen = [TEACHER.encode(swapped).factors] if module else []
+  for network in networks:
+    dense = network.variables['params']['Dense_0']
+    seen.append(changed @ dense['kernel'] + dense['bias'][None])
+  donors = TEACHER.encode(IMAGES).factors[PERMUTATION]
+  expected = sum(np.mean((own - donors) ** 2) for own in seen)
+  np.testing.assert_allclose(metrics['swap_check'], expected, rtol=1e-5)
+  without, _ = _supervised(STUDENT.params)
+  np.testing.assert_allclose(loss - without, 3 * expected, rtol=1e-4)
 
 
 def test_teacher_of_neighbors_decodes_each_to_the_other():
@@ -256,13 +306,18 @@ def test_gradient_of_the_teacher_is_exactly_zero(nuisance_dim, form):
     assert np.any(leaf != 0)
 
 
-def test_check_moves_the_decoder_and_not_the_teacher():
-  def check(teacher_params, params):
+def test_check_moves_the_decoder_and_nothing_that_looks():
+  def check(constants, params):
+    teacher_params, variables = constants
     teacher = dataclasses.replace(TEACHER, params=teacher_params)
-    return _checked(params, teacher)[1]['swap_check']
+    networks = tuple(
+      own._replace(variables=each) for own, each in zip(NETWORKS, variables)
+    )
+    return _checked(params, teacher, WEIGHTS, networks, teacher.module)[0]
 
+  variables = [network.variables for network in NETWORKS]
   grads, student_grads = jax.grad(check, argnums=(0, 1))(
-    TEACHER.params, STUDENT.params
+    (TEACHER.params, variables), STUDENT.params
   )
   for leaf in jax.tree.leaves(grads):
     np.testing.assert_array_equal(leaf, np.zeros(leaf.shape))

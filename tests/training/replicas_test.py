@@ -79,6 +79,16 @@ def test_weights_that_decide_what_is_computed_are_refused(weights):
     replicas.stack_weights(weights)
 
 
+def test_networks_that_look_at_swaps_are_refused(images):
+  flags = dataclasses.replace(
+    FLAGS,
+    weights=config.LossWeights(lambda_check=1.0),
+    checkers=('teacher', 'mixer'),
+  )
+  with pytest.raises(errors.InputError, match='--checkers=teacher,mixer.*once'):
+    replicas.Replicas(flags, _make_module, images)
+
+
 def test_a_replica_is_not_moved_by_the_others(trained, images):
   """Equal to the bit: no gradient of one reaches another."""
   others = (WEIGHTS[0], config.LossWeights(9.0, 9.0, 9.0))
