@@ -2,8 +2,8 @@
 
 Images `[B, H, W, C]` in the range of the teacher -> its factors `[B, K]`. H and
 W are multiples of 4, 8 at least. They differ from each other, and from the
-judges of `evaluation`, so that no single kind of network decides what a swapped
-image shows. All are small, and made of matrix products.
+judges of `evaluation` (no convolutions here), so that no single kind of network
+decides what a swapped image shows. All are small, and made of matrix products.
 """
 
 from collections.abc import Callable
@@ -28,25 +28,6 @@ class _Checker(nn.Module):
 
   def _predict(self, x):
     return layers.widen(nn.Dense(self.num_factors, dtype=self.dtype)(x))
-
-
-@model.register
-class StridedChecker(_Checker):
-  """Two strided 4x4 convolutions and a hidden layer: parts in their places.
-
-  Each halves the map; no normalization.
-  """
-
-  widths: tuple[int, ...] = (16, 32)
-  hidden: int = 64
-
-  @nn.compact
-  def __call__(self, images: jax.Array) -> jax.Array:
-    x = images
-    for width in self.widths:
-      x = layers.DownBlock(width, normalize=False, dtype=self.dtype)(x)
-    x = nn.relu(self._dense(x.reshape(x.shape[0], -1), self.hidden))
-    return self._predict(x)
 
 
 @model.register
@@ -104,7 +85,6 @@ def _cut(images):
 
 # By the names that flags have for them.
 CHECKERS: dict[str, Callable[..., nn.Module]] = {
-  'strided': StridedChecker,
   'patches': PatchesChecker,
   'mixer': MixerChecker,
 }

@@ -36,7 +36,7 @@ STUDENTS = ('student', _ALONE, _FREE, _FROM_SCRATCH)
 # What may look at swapped images; all but the teacher are networks of
 # `models.checkers`.
 _TEACHER = 'teacher'
-CHECKERS = (_TEACHER, 'strided', 'patches', 'mixer')
+CHECKERS = (_TEACHER, 'patches', 'mixer')
 _option = config.option
 
 
@@ -104,7 +104,7 @@ class DiscoveryConfig(chains.ChainConfig):
     (_TEACHER,),
     'What looks at swapped images for --lambda_check, the weight of each: the'
     ' teacher; small networks of other kinds, which learn its factors first:'
-    ' strided (convolutions), patches (a bag of them), mixer (an MLP-Mixer).',
+    ' patches (a bag of them), mixer (an MLP-Mixer).',
     choices=CHECKERS,
   )
   checker_epochs: int = _option(

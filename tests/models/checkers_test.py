@@ -19,7 +19,7 @@ def _init(name, shape=(28, 28, 1), **fields):
 
 @pytest.mark.parametrize(
   ('name', 'shape'),
-  [('strided', (8, 16, 3)), ('patches', (28, 28, 1)), ('mixer', (8, 16, 3))],
+  [('patches', (8, 16, 3)), ('patches', (28, 28, 1)), ('mixer', (8, 16, 3))],
 )
 def test_images_become_factors(name, shape):
   module, variables = _init(name, shape)

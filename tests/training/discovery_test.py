@@ -229,8 +229,8 @@ def test_what_looks_is_chosen_by_name():
 @pytest.mark.parametrize(
   ('names', 'part'),
   [
-    ((), '--checkers=; accepted: teacher, strided, patches, mixer'),
-    (('cnn',), '--checkers=cnn; accepted: teacher, strided'),
+    ((), '--checkers=; accepted: teacher, patches, mixer'),
+    (('cnn',), '--checkers=cnn; accepted: teacher, patches'),
     (('mixer', 'mixer'), 'each at most once'),
   ],
 )
@@ -244,7 +244,7 @@ def test_students_without_supervision_need_no_networks():
     FLAGS,
     students=('student_unconstrained',),
     weights=CHECK,
-    checkers=('strided',),
+    checkers=('patches',),
   )
   teacher, student = discovery.make_stages(flags)
   assert not student.weights.lambda_check

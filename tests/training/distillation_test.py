@@ -18,7 +18,7 @@ from jacsup_jax.training import distillation
 from jacsup_jax.training import objectives
 from jacsup_jax.training import steps
 
-NAMES = ('strided', 'patches', 'mixer')
+NAMES = ('patches', 'mixer')
 IMAGES = np.kron(small_models.IMAGES, np.ones((1, 2, 2, 1), np.uint8))
 # Brightness above and below the middle.
 FACTORS = np.stack(
@@ -73,7 +73,7 @@ def test_the_same_plan_gives_the_same_bits_and_another_seed_does_not():
 
 
 def test_a_description_is_json_and_has_what_a_network_depends_on():
-  plan = _plan('strided')
+  plan = _plan('patches')
   described = plan.describe()
   assert json.loads(json.dumps(described)) == described
   assert described['teacher_sha256'] == 'abc'
