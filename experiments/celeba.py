@@ -5,8 +5,7 @@ supervision, with cycle losses instead, or with neither, and Fader Networks as a
 baseline; measures attribute flips by two judges and the reconstruction error;
 draws Figures 4, 5 and 8.
 
-  python -m experiments.celeba \
-      --flagfile=experiments/flagfiles/celeba_quick.flags
+  python -m experiments.celeba --flagfile=celeba_quick
 """
 
 from collections.abc import Sequence

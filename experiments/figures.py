@@ -1,7 +1,6 @@
 """Draw the figures of Lezama (2019) from stored runs.
 
-python -m experiments.figures --workdir=runs/mnist_quick --figure=1,2 \
-      --format=pdf,svg
+python -m experiments.figures --workdir=runs/mnist_quick --figure=1,2
 python -m experiments.figures --workdir=runs/celeba64,runs/celeba64_fader
 """
 

@@ -4,8 +4,8 @@ Trains a teacher with k units, then students of d = 1, 2, ... nuisance units,
 each grown from the last and supervised by it; measures reconstruction and class
 swaps of all; draws Figures 1 and 2. --baselines adds methods of the field.
 
-  python -m experiments.mnist --flagfile=experiments/flagfiles/mnist_quick.flags
-  python -m experiments.mnist --flagfile=experiments/flagfiles/mnist_field.flags
+  python -m experiments.mnist --flagfile=mnist_quick
+  python -m experiments.mnist --flagfile=mnist_field
 """
 
 from collections.abc import Callable

@@ -1,9 +1,11 @@
 """Tests of experiments.cli and progress: flags, exit statuses, lines."""
 
+import ast
 import dataclasses
 import io
 import pathlib
 import re
+import shlex
 import subprocess
 import sys
 from typing import Literal
@@ -14,6 +16,7 @@ import pytest
 from experiments import ablation
 from experiments import celeba
 from experiments import cli
+from experiments import compare
 from experiments import convert
 from experiments import evaluate
 from experiments import figures
@@ -25,6 +28,7 @@ from experiments import reproduce
 from experiments import svhn
 from jacsup_jax.core import config as config_lib
 from jacsup_jax.core import errors
+from jacsup_jax.editor import main as editor
 from jacsup_jax.runs import signals
 
 FLAGFILES = pathlib.Path(__file__).parents[2] / 'experiments' / 'flagfiles'
@@ -41,6 +45,7 @@ BINARIES = {
     'figures': (figures.main, figures.FiguresConfig()),
     'convert': (convert.main, convert.Config()),
     'own_model': (own_model.main, own_model.Config()),
+    'compare': (compare.main, compare.Config()),
 }  # fmt: skip
 
 
@@ -146,6 +151,49 @@ def test_every_flagfile_can_be_read_and_says_what_to_expect(path):
 
 
 @pytest.mark.parametrize(
+  ('args', 'workdir'),
+  [
+    (['--flagfile=svhn_quick'], 'runs/svhn_quick'),
+    (['--flagfile', 'svhn_quick.flags', '--seed=2'], 'runs/svhn_quick'),
+    (['-flagfile=mine'], 'here'),
+    # A file has precedence over a bundled one, a folder has not.
+    (['--flagfile=mnist_quick'], 'there'),
+    (['--flagfile=mnist_best'], 'runs/mnist_best'),
+  ],
+)
+def test_a_flagfile_is_a_path_or_a_bundled_name(
+  tmp_path, monkeypatch, args, workdir
+):
+  monkeypatch.chdir(tmp_path)
+  (tmp_path / 'mine').write_text('--workdir=here')
+  (tmp_path / 'mnist_quick').write_text('--workdir=there')
+  (tmp_path / 'mnist_best').mkdir()
+  assert cli.find('workdir', args) == workdir
+  default = mnist.Config() if 'best' in workdir else svhn.DEFAULT
+  assert cli.parse(default, args).run.workdir == pathlib.Path(workdir)
+
+
+def _list_examples():
+  """Lists the commands of docstrings as the binary and its arguments."""
+  for path in sorted(FLAGFILES.parent.glob('*.py')):
+    doc = ast.get_docstring(ast.parse(path.read_text())) or ''
+    for line in doc.replace('\\\n', ' ').splitlines():
+      if line.strip().startswith('python -m experiments.'):
+        _, _, module, *args = shlex.split(line)
+        yield module.removeprefix('experiments.'), args
+
+
+@pytest.mark.parametrize(('name', 'args'), [*_list_examples()], ids=str)
+def test_every_example_of_help_can_be_pasted(name, args):
+  args = [arg for arg in args if arg != '--help']
+  if name == 'edit':
+    editor._parse(args)
+    return
+  default = BINARIES[name][1]
+  cli.parse(default(args) if callable(default) else default, args)
+
+
+@pytest.mark.parametrize(
     ('command', 'part'),
     [
         ('mnist --epoch=3', 'Did you mean: epochs'),
@@ -162,7 +210,7 @@ def test_every_flagfile_can_be_read_and_says_what_to_expect(path):
          'patches, mixer'),
         ('mnist --lambda_check=1 --checkers=', '--checkers='),
         ('mnist --checkers=teacher,mixer', '--lambda_check=0'),
-        ('ablation --lambda_check=1 --checkers=mixer',
+        ('ablation --table=4 --lambda_check=1 --checkers=mixer',
          'at once; accepted: teacher'),
         ('mnist --process_id=1', 'without --distributed'),
         ('mnist --distributed --coordinator=x:1 --process_count=2'
@@ -183,9 +231,12 @@ def test_every_flagfile_can_be_read_and_says_what_to_expect(path):
          'a code of 10 units for 10 classes'),
         ('mnist --baselines=qlae --factor_units=3,16',
          '--factor_units=3,16, of a code of 16 units'),
-        ('ablation --baselines=qlae', 'a table has none'),
+        ('ablation --table=4 --baselines=qlae', 'a table has none'),
+        ('ablation --table=7', 'one of <4|5|6>'),
         ('ablation --students=', 'nothing to train'),
-        ('mnist --flagfile=nowhere', 'No such file'),
+        ('mnist --flagfile=nowhere', 'such as celeba64, '),
+        ('mnist --flagfile=mnist_quik', 'such as mnist_quick, '),
+        ('ablation --flagfile here/mnist_quick', 'here/mnist_quick: no such'),
         ('mnist --flagfile=binary', 'UTF-8'),
         ('mnist --flagfile=loop', 'reads itself'),
         ('svhn --growth=preserving --nonormalize_students', '--linear_code'),
