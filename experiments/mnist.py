@@ -91,6 +91,7 @@ def load_data(
   plateau = config.chain.grow_when == 'plateau'
   held_out = plateau or result.eval_split == 'validation'
   train = load('train_minus_validation' if held_out else 'train')
+  progress.report_data(train)
   chooses = plateau or config.baseline.baselines
   validation = load('validation') if chooses else None
   return train, validation, load(result.eval_split)

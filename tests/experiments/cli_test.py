@@ -11,6 +11,7 @@ import sys
 from typing import Literal
 
 from absl import flags
+from jax import monitoring
 import pytest
 
 from experiments import ablation
@@ -307,6 +308,50 @@ def test_a_line_per_epoch_estimates_the_time_left(capsys):
     'd1 2/4 loss=0.2500 eval_mse=0.2000 1000 images/s, about 60 s left',
     'd1 4/4 loss=0.2500 1000 images/s',
   ]
+
+
+_COMPILED = '/jax/core/compile/backend_compile_duration'
+
+
+@pytest.mark.parametrize(
+  ('epochs', 'expected'),
+  [
+    # A teacher of four epochs. Students are unknown: 1 epoch of 2 s, and twice
+    # 18 s of compilation and 8 epochs of 2 s.
+    ([(20, 18), 2, 2], 'at least 70 s'),
+    # The second student is as slow as the first, not as the teacher: 7 epochs
+    # of 10 s, and 25 s and 8 epochs of 10 s.
+    ([(20, 18), 2, 2, 2, (35, 25)], 'about 3 min'),
+    ([(20, 18), 2, 2, 2, (35, 25), *[10] * 7], 'about 2 min'),
+    # More was compiled than the epoch took: for the evaluation.
+    ([(20, 25), 2, 2], 'at least 70 s'),
+  ],
+)
+def test_the_estimate_knows_that_students_are_slower(epochs, expected):
+  stages = [dataclasses.replace(STAGE, name='teacher', model='teacher')]
+  for i in (1, 2):
+    stages.append(dataclasses.replace(STAGE, name=f'student_d0{i}', epochs=8))
+  with progress.Progress(stages, draw=False) as shown:
+    for i, own in enumerate(epochs):
+      seconds, compiling = own if isinstance(own, tuple) else (own, 0.0)
+      monitoring.record_event_duration_secs(_COMPILED, compiling)
+      stage, epoch = (stages[0], i + 1) if i < 4 else (stages[1], i - 3)
+      shown.report(stage, _record(epoch, seconds=seconds))
+    assert shown._estimate() == expected
+
+
+def test_a_line_says_how_long_programs_were_compiled(capsys):
+  with progress.Progress([STAGE], draw=False) as shown:
+    monitoring.record_event_duration_secs(_COMPILED, 2.5)
+    monitoring.record_event_duration_secs(_COMPILED, 0.6)
+    shown.report(STAGE, _record(1))
+    monitoring.record_event_duration_secs('/jax/other', 9.0)
+    shown.report(STAGE, _record(2))
+  monitoring.record_event_duration_secs(_COMPILED, 9.0)
+  shown.report(STAGE, _record(3))
+  first, *rest = capsys.readouterr().out.splitlines()
+  assert first == 'd1 1/4 loss=0.2500 1000 images/s, 3 s of compilation'
+  assert not any('compilation' in line for line in rest)
 
 
 @pytest.mark.parametrize(

@@ -78,6 +78,10 @@ def test_the_same_command_says_that_the_run_is_complete(
       '--students=student,student_no_jacobian',
   )  # fmt: skip
   assert status == 0 and 'is complete' in out and 'student_no_jacobian' in out
+  assert out.splitlines()[-2:] == [
+    f'figures: {mnist_run / "figures"}',
+    f'next: python -m experiments.edit --workdir={mnist_run}',
+  ]
   assert {p: p.stat().st_mtime_ns for p in mnist_run.rglob('*')} == before
 
 
