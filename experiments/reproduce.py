@@ -209,11 +209,8 @@ def _write_table(config, table, output):
     from jacsup_jax.figures import curves
     from jacsup_jax.figures import panels
 
-    of_paper = [
-      {**row._asdict(), table.rate_name: row.rate, 'source': 'paper'}
-      for row in table.rows
-    ]
-    figure = curves.tradeoff([*rows, *of_paper], table.rate_name)
+    points = [*rows, *paper_numbers.list_points(table)]
+    figure = curves.tradeoff(points, table.rate_name)
     name = 'figure_4' if table.number == 2 else 'tradeoff'
     files.write_whole(output / f'{name}.png', panels.encode(figure))
   progress.say(text)
