@@ -326,6 +326,7 @@ def draw_tradeoff(loaded: Sequence[Loaded]) -> panels.Figure:
     {**row, 'source': own.path.name} if len(loaded) > 1 else row
     for own in loaded
     for row in own.rows
+    if row['model'] != 'random'  # Of ten times the error.
   ]
   if all(
     own.data.name in _DIGITS and own.trained[0].model.num_factors == 2
@@ -335,8 +336,6 @@ def draw_tradeoff(loaded: Sequence[Loaded]) -> panels.Figure:
     from experiments import paper_numbers
 
     rows += paper_numbers.list_points(paper_numbers.TABLE_1)
-  # Random weights have ten times the error.
-  rows = [row for row in rows if row['model'] != 'random']
   return curves.tradeoff(rows, curves.SWAPS)
 
 

@@ -140,20 +140,8 @@ def tradeoff(rows: Records, rate: str = 'attribute_flips') -> panels.Figure:
       fillstyle=_FILLINGS[sources.index(source) % len(_FILLINGS)],
       label=label,
     )
-  low = [
-    row
-    for row in _find_drawn(drawn, 'class_swaps')
-    if rate == SWAPS and row['class_swaps'] < row[rate] - 0.005
-  ]
-  if low:
-    shown['down to the lowest family of judges'] = axes.vlines(
-      [row['mse'] for row in low],
-      [100 * row['class_swaps'] for row in low],
-      [100 * row[rate] for row in low],
-      color='0.6',
-      linewidth=1.2,
-      zorder=1,
-    )
+  if lines := _draw_lowest(axes, drawn, rate):
+    shown['down to the lowest family of judges'] = lines
   _scale_errors(axes, 'x', np.array([row['mse'] for row in drawn]), 1.3)
   _show_percents(axes)
   low = f'{panels.MINUS}1' if rate == 'attribute_flips' else '0'
@@ -239,6 +227,21 @@ def _find_drawn(rows, rate):
     if np.isfinite(np.array(row.get(rate), float))
     and 0 < (row.get('mse') or 0) < math.inf
   ]
+
+
+def _draw_lowest(axes, drawn, rate):
+  """Draws lines from class swaps by perceptrons to lower ones, if there are."""
+  low = [
+    row
+    for row in _find_drawn(drawn, 'class_swaps')
+    if rate == SWAPS and row['class_swaps'] < row[rate] - 0.005
+  ]
+  if not low:
+    return None
+  mse, *ends = np.transpose(
+    [(row['mse'], 100 * row['class_swaps'], 100 * row[rate]) for row in low]
+  )
+  return axes.vlines(mse, *ends, color='0.6', linewidth=1.2, zorder=1)
 
 
 def _are_few(parts):
