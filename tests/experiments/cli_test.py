@@ -182,10 +182,14 @@ def _list_examples():
       if line.strip().startswith('python -m experiments.'):
         _, _, module, *args = shlex.split(line)
         yield module.removeprefix('experiments.'), args
+  for line in editor._EXAMPLES.strip().splitlines()[1:]:
+    yield 'edit', shlex.split(line)[1:]
 
 
 @pytest.mark.parametrize(('name', 'args'), [*_list_examples()], ids=str)
-def test_every_example_of_help_can_be_pasted(name, args):
+def test_every_example_of_help_can_be_pasted(tmp_path, monkeypatch, name, args):
+  monkeypatch.chdir(tmp_path)
+  (tmp_path / 'photos').mkdir()
   args = [arg for arg in args if arg != '--help']
   if name == 'edit':
     editor._parse(args)
