@@ -160,6 +160,8 @@ def train_replicas(
     if session.is_complete(workdir):
       return
     train, _, test = mnist.load_data(config, shape)
+    make_module = functools.partial(mnist.make_module, config)
+    recipe = replicas.Replicas(chain, make_module, train.images)
     judges = session.restore_or_train_classes(
       run.judge_workdir, config.result.dataset, run.data_dir, shape
     )
@@ -168,8 +170,6 @@ def train_replicas(
         image_shape=shape,
     )  # fmt: skip
     scores = class_scores.ClassScores(judges, test, train)
-    make_module = functools.partial(mnist.make_module, config)
-    recipe = replicas.Replicas(chain, make_module, train.images)
     with progress.Progress(stages, run.progress) as bar:
       trained = stages_lib.run(
         stages,

@@ -24,6 +24,7 @@ import optax
 
 from jacsup_jax.core import codes
 from jacsup_jax.core import errors
+from jacsup_jax.data import augmentation
 from jacsup_jax.data import batches
 from jacsup_jax.data import registry
 from jacsup_jax.evaluation import judges
@@ -258,9 +259,11 @@ def augment(
   """
   count, height, width, _ = images.shape
   limit = -(-min(height, width) // 28)
-  images = batches.shift(images, batches.step_shifts(seed, step, count, limit))
+  images = augmentation.shift(
+    images, batches.step_shifts(seed, step, count, limit)
+  )
   images = batches.to_float(images)
-  return batches.blur(images, batches.step_blur(seed, step, count))
+  return augmentation.blur(images, batches.step_blur(seed, step, count))
 
 
 def _halve(family, epochs):
