@@ -24,7 +24,6 @@ import optax
 
 from jacsup_jax.core import codes
 from jacsup_jax.core import errors
-from jacsup_jax.data import augmentation
 from jacsup_jax.data import batches
 from jacsup_jax.data import registry
 from jacsup_jax.evaluation import judges
@@ -257,6 +256,9 @@ def augment(
 
   Returns float32 in [0, 1], a function of (images, seed, step).
   """
+  # Imported here: judges are trained once.
+  from jacsup_jax.data import augmentation
+
   count, height, width, _ = images.shape
   limit = -(-min(height, width) // 28)
   images = augmentation.shift(
