@@ -216,6 +216,12 @@ class LossWeights(Weights):
     " --checkers sees in a student's swapped image and the donor's.",
     low=0,
   )
+  lambda_background: float = option(
+    0.0,
+    'Weight of what a swapped image shows where recipient and donor are empty:'
+    ' against specks, on data whose background is 0.',
+    low=0,
+  )
   supervision: Supervision = Supervision()
   ramp: Ramp = Ramp()
 
@@ -227,7 +233,10 @@ class LossWeights(Weights):
   @property
   def needs_teacher(self) -> bool:
     """Whether any term, of any member, compares with a teacher."""
-    weights = (self.lambda_y, self.lambda_diff, self.lambda_check)
+    weights = (
+      *(self.lambda_y, self.lambda_diff),
+      *(self.lambda_check, self.lambda_background),
+    )
     return any(bool(np.any(weight)) for weight in weights)
 
 

@@ -200,6 +200,8 @@ def student_objective(
     terms |= supervised
     if weights.lambda_check:
       loss += weights.lambda_check * terms['swap_check']
+    if weights.lambda_background:
+      loss += weights.lambda_background * terms['background']
     loss += weights.lambda_y * terms['factor_matching']
     loss += weights.lambda_diff * terms['jacobian']
   if weights.lambda_hsic:
@@ -229,15 +231,28 @@ def _supervise(decode, code, inputs, weights, modules, axis_name):
   images, changes = compute_changes(
     weights.supervision, decode, code, targets, joint=True
   )
-  if weights.lambda_check:
+  if weights.lambda_check or weights.lambda_background:
     if weights.supervision.jacobian == 'secant':
       swapped = images + changes[0]
     else:
       swapped = decode(codes.Code(targets[0], code.nuisance))
-    partners = inputs.permutations[0]
+    terms |= _check_swapped(swapped, inputs, weights, modules, axis_name)
+  return images, terms | _compare(code, changes, teacher, weights)
+
+
+def _check_swapped(swapped, inputs, weights, modules, axis_name):
+  """Computes the terms of swapped images alone."""
+  teacher, partners = inputs.teacher, inputs.permutations[0]
+  terms, (teacher_module, *modules) = {}, modules
+  if weights.lambda_background:
+    sources = inputs.images
+    taken = codes.take_partners(sources, partners, axis_name)
+    found = losses.background_loss(swapped, sources, taken)
+    terms['background'] = jnp.mean(found)
+  if weights.lambda_check:
     donors = codes.take_partners(teacher.factors, partners, axis_name)
     # What looks is stopped; the image that it sees is not.
-    seen, (teacher_module, *modules) = [], modules
+    seen = []
     if teacher_module is not None:
       variables = jax.lax.stop_gradient(teacher.variables)
       encoded = teacher_module.apply(variables, swapped, method='encode')
@@ -246,7 +261,7 @@ def _supervise(decode, code, inputs, weights, modules, axis_name):
       seen.append(jax.lax.stop_gradient(own).look(module, swapped))
     checks = [jnp.mean(losses.swap_check_loss(own, donors)) for own in seen]
     terms['swap_check'] = sum(checks[1:], checks[0])
-  return images, terms | _compare(code, changes, teacher, weights)
+  return terms
 
 
 def _cross_covariance(code, weights, module):
