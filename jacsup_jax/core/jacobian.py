@@ -2,7 +2,7 @@
 
 A decoder is a pure function `decode(code) -> images` of a `codes.Code` with
 `[B, K]` factors, its parameters bound by the caller. Its changes come in four
-forms, with J the derivative of the images by the factors:
+forms, with J the derivative of the images by the factors::
 
   secant   D(y_j, z) - D(y, z), the paper's, eq. (9) of Lezama (2019);
   tangent  J(y, z) (y_j - y), the limit of the secant for small swaps;
