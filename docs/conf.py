@@ -20,10 +20,12 @@ extensions = [
   'sphinx.ext.viewcode',
   'sphinx_copybutton',
   'myst_nb',
+  'sphinx-mathjax-offline',
   'live',
 ]
 exclude_patterns = ['_build', 'requirements.txt']
 
+add_module_names = False
 autodoc_typehints = 'description'
 autodoc_typehints_description_target = 'documented'
 autodoc_member_order = 'bysource'
@@ -32,6 +34,8 @@ autosummary_generate = False
 napoleon_use_ivar = True
 # Docstrings have code in single backquotes.
 default_role = 'code'
+# Flags have two hyphens.
+smartquotes = False
 
 myst_enable_extensions = ['amsmath', 'colon_fence', 'deflist', 'dollarmath']
 myst_heading_anchors = 4
@@ -42,5 +46,9 @@ html_theme = 'sphinx_book_theme'
 html_title = 'jacsup_jax'
 html_static_path = ['_static']
 html_css_files = ['site.css']
-html_theme_options = {'use_download_button': False, 'show_navbar_depth': 1}
+html_theme_options = {
+  'use_download_button': False,
+  'show_navbar_depth': 1,
+  'navbar_persistent': [],
+}
 copybutton_prompt_text = '$ '

@@ -39,7 +39,7 @@ def read_help(name: str) -> str:
     contextlib.redirect_stdout(shown),
     contextlib.suppress(SystemExit),
   ):
-    runpy.run_module(f'experiments.{name}', run_name='__main__')
+    runpy.run_module(f'experiments.{name}', None, '__main__', alter_sys=True)
   return shown.getvalue()
 
 
@@ -61,12 +61,9 @@ def format_binary(name: str) -> str:
 
 def _format_flags(lines):
   """Formats lines of flags and of their indented help as definitions."""
-  for line in lines:
-    if line.startswith('  -'):
-      flag, _, text = line.strip().partition('  ')
-      yield from ('', f'`{flag}`', f': {_escape(text.strip())}')
-    else:
-      yield f'  {_escape(line.strip())}'
+  for entry in re.split(r'\n(?=  -)', '\n'.join(lines)):
+    flag, text = re.split(r'\n|  ', entry.strip(), maxsplit=1)
+    yield from (f'`{flag}`', f': {_escape(" ".join(text.split()))}', '')
 
 
 def _escape(text):
@@ -84,7 +81,7 @@ def format_run(path: pathlib.Path) -> str:
     head = [x for x in flagfile.read_text().split('\n') if x.startswith('#')]
     binary = results['experiment']
     lines += [
-      *(f'{_escape(line[1:].strip())}\\' for line in head),
+      *(f'- {_escape(line[1:].strip())}' for line in head),
       '',
       '```bash',
       f'python -m experiments.{binary}'
