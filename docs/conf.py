@@ -45,6 +45,7 @@ nb_execution_mode = 'off'
 html_theme = 'sphinx_book_theme'
 html_title = 'jacsup_jax'
 html_static_path = ['_static']
+html_search_scorer = '_static/scorer.js'
 html_css_files = ['site.css']
 html_theme_options = {
   'use_download_button': False,
