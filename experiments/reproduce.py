@@ -209,11 +209,23 @@ def _write_table(config, table, output):
     from jacsup_jax.figures import curves
     from jacsup_jax.figures import panels
 
-    points = [*rows, *paper_numbers.list_points(table)]
-    figure = curves.tradeoff(points, table.rate_name)
+    rivals, paper = (
+      _read_rivals(config, table),
+      paper_numbers.list_points(table),
+    )
+    figure = curves.tradeoff([*rows, *rivals, *paper], table.rate_name)
     name = 'figure_4' if table.number == 2 else 'tradeoff'
     files.write_whole(output / f'{name}.png', panels.encode(figure))
   progress.say(text)
+
+
+def _read_rivals(config, table):
+  """Reads what the plot of a table shows of the field, if it was run."""
+  path = config.runs_dir / 'mnist_field'
+  if table.number != 1 or not (path / 'results.json').exists():
+    return []
+  known = {row.model for row in table.rows}
+  return [row for row in read_rows([path]) if row['model'] not in known]
 
 
 def _copy_figures(config, number, output):

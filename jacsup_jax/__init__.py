@@ -31,13 +31,23 @@ Losses and growth, pure functions of arrays and of `decode(code) -> images`:
   InputError: a mistake in what was asked for, in one line.
 
 Names are imported when they are first used.
+
+Example:
+  >>> import jax.numpy as jnp
+  >>> import jacsup_jax as js
+  >>> test = js.load_data('mnist_embedded', 'test')
+  >>> test.images.shape[1:], test.num_classes
+  ((28, 28, 1), 10)
+  >>> code = js.split(jnp.arange(6.0).reshape(2, 3), num_factors=2)
+  >>> js.swap_factors(code, jnp.array([1, 0])).factors.tolist()
+  [[3.0, 4.0], [0.0, 1.0]]
 """
 
 import importlib
 import os
 from typing import Any
 
-__version__ = '0.1.0'
+__version__ = '0.2.0'
 
 # Module -> what it has, or itself.
 _SOURCES = {

@@ -31,13 +31,24 @@ DecodeFn = Callable[[Code], jax.Array]
 
 
 def split(flat: jax.Array, num_factors: int) -> Code:
-  """Splits `[B, K + D]` codes into `[B, K]` factors and `[B, D]` nuisance."""
+  """Splits `[B, K + D]` codes into `[B, K]` factors and `[B, D]` nuisance.
+
+  Example:
+    >>> code = split(jnp.arange(8.0).reshape(2, 4), num_factors=1)
+    >>> code.factors.shape, code.nuisance.shape
+    ((2, 1), (2, 3))
+  """
   chex.assert_rank(flat, 2)
   return Code(flat[:, :num_factors], flat[:, num_factors:])
 
 
 def merge(code: Code) -> jax.Array:
-  """Concatenates a code to `[B, K + D]`, the inverse of `split`."""
+  """Concatenates a code to `[B, K + D]`, the inverse of `split`.
+
+  Example:
+    >>> merge(Code(jnp.array([[1.0, 2.0]]), jnp.array([[3.0]]))).tolist()
+    [[1.0, 2.0, 3.0]]
+  """
   chex.assert_rank([code.factors, code.nuisance], 2)
   return jnp.concatenate([code.factors, code.nuisance], axis=1)
 
@@ -52,6 +63,10 @@ def take_partners(
     permutation: `[B]` int, the partner of each example; not checked to be one.
       With `axis_name` it counts over the examples of all devices.
     axis_name: of the mapped axis that the batch is spread over, if any.
+
+  Example:
+    >>> take_partners(jnp.array([10, 20, 30]), jnp.array([2, 0, 1])).tolist()
+    [30, 10, 20]
   """
   if axis_name is not None:
     values = jax.lax.all_gather(values, axis_name, tiled=True)
@@ -64,6 +79,11 @@ def swap_factors(
   """Gives every example the factors of its partner: (y, z) -> (y_j, z).
 
   The arguments are those of `take_partners`; the shapes stay.
+
+  Example:
+    >>> code = Code(jnp.array([[1.0], [2.0]]), jnp.array([[7.0], [8.0]]))
+    >>> merge(swap_factors(code, jnp.array([1, 0]))).tolist()
+    [[2.0, 7.0], [1.0, 8.0]]
   """
   chex.assert_rank([code.factors, permutation], [2, 1])
   factors = take_partners(code.factors, permutation, axis_name)
@@ -77,6 +97,11 @@ def flip_factor(
 
   Section 4.3 of Lezama (2019). A factor of exactly 0 counts as positive, so
   that every factor is flipped.
+
+  Example:
+    >>> code = Code(jnp.array([[0.3, 5.0], [-0.1, 5.0]]), jnp.zeros((2, 1)))
+    >>> flip_factor(code, 0, strength=2.0).factors.tolist()
+    [[-2.0, 5.0], [2.0, 5.0]]
   """
   chex.assert_rank(code.factors, 2)
   value = code.factors[:, index]
@@ -106,6 +131,12 @@ def edit_factor(
       attributes that reach their thresholds become absent: black hair replaces
       blond.
     thresholds: of present attributes, `[K]` or one.
+
+  Example:
+    >>> code = Code(jnp.zeros((2, 1)), jnp.zeros((2, 0)))
+    >>> asked, limit = jnp.array([1, -1]), jnp.ones(1)
+    >>> edit_factor(code, 0, asked, -limit, limit).factors.tolist()
+    [[1.0], [-1.0]]
   """
   chex.assert_rank([code.factors, asked], [2, 1])
   factors = code.factors
@@ -122,7 +153,12 @@ def edit_factor(
 
 
 def hash_tree(tree: chex.ArrayTree) -> str:
-  """Returns the sha256 of a tree's paths, shapes, types and bytes, as hex."""
+  """Returns the sha256 of a tree's paths, shapes, types and bytes, as hex.
+
+  Example:
+    >>> hash_tree({'a': jnp.zeros(2)}) == hash_tree({'a': jnp.ones(2)})
+    False
+  """
   digest = hashlib.sha256()
   for path, leaf in jax.tree_util.tree_leaves_with_path(jax.device_get(tree)):
     array = np.asarray(leaf)

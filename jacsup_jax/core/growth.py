@@ -40,6 +40,12 @@ def grow(
     ValueError: for another initialization; if the structures differ, or a
       leaf's shapes differ in rank, in more than one axis, or the fresh one is
       smaller; it names the leaf.
+
+  Example:
+    >>> trained = {'decoder': {'kernel': jnp.ones((3, 1))}}  # k = 2, d = 1
+    >>> fresh = {'decoder': {'kernel': jnp.zeros((4, 1))}}  # k = 2, d = 2
+    >>> grow(trained, fresh, position=2)['decoder']['kernel'][:, 0].tolist()
+    [1.0, 1.0, 0.0, 1.0]
   """
   if initialization not in INITIALIZATIONS:
     raise ValueError(f'{initialization!r}; accepted: {INITIALIZATIONS}')
@@ -67,6 +73,16 @@ def fold_normalization(
   For students without BatchNorm: the folded layer `code` computes the factors
   of `code` and `code_norm`, up to rounding. The released code drops the
   BatchNorm instead.
+
+  Example:
+    >>> stats = {'mean': jnp.ones(1), 'var': jnp.full(1, 4.0)}
+    >>> layer = {'kernel': jnp.ones((3, 1)), 'bias': jnp.zeros(1)}
+    >>> folded = fold_normalization({
+    ...   'params': {'encoder': {'code': layer}},
+    ...   'batch_stats': {'encoder': {'code_norm': stats}},
+    ... })
+    >>> round(float(folded['params']['encoder']['code']['bias'][0]), 3)
+    -0.5
   """
   stats = variables['batch_stats']['encoder']['code_norm']
   scale = jax.lax.rsqrt(stats['var'] + epsilon)

@@ -2,7 +2,7 @@
 
 A decoder is a pure function `decode(code) -> images` of a `codes.Code` with
 `[B, K]` factors, its parameters bound by the caller. Its changes come in four
-forms, with J the derivative of the images by the factors:
+forms, with J the derivative of the images by the factors::
 
   secant   D(y_j, z) - D(y, z), the paper's, eq. (9) of Lezama (2019);
   tangent  J(y, z) (y_j - y), the limit of the secant for small swaps;
@@ -14,6 +14,17 @@ forms, with J the derivative of the images by the factors:
 Changes are `[n, B, ...]`: one per entry of `targets` `[n, B, K]`, the factors
 after a swap, or one per column of the Jacobian. Training and the losses below
 use the same functions.
+
+Example:
+  >>> decode = lambda code: codes.merge(code) @ jnp.ones((3, 5))  # k = 2, d = 1
+  >>> code = codes.Code(jnp.zeros((4, 2)), jnp.ones((4, 1)))
+  >>> targets = make_targets(code.factors, jnp.array([1, 2, 3, 0]))
+  >>> for form in ('secant', 'tangent', 'path', 'full'):
+  ...   print(form, compute(decode, code, targets, form=form).changes.shape)
+  secant (1, 4, 5)
+  tangent (1, 4, 5)
+  path (1, 4, 5)
+  full (2, 4, 5)
 """
 
 import functools
@@ -229,6 +240,16 @@ def secant_loss(
 
   Returns:
     `[B]`, mean over pixels, in squared units of the images.
+
+  Example:
+    >>> kernel = jnp.array([[1.0, 0.0], [0.0, 1.0], [5.0, 5.0]])
+    >>> student = lambda code: codes.merge(code) @ kernel  # k = 2, d = 1
+    >>> teacher = lambda code: code.factors @ (2 * kernel[:2])  # d = 0
+    >>> factors = jnp.array([[0.0, 0.0], [1.0, 1.0]])
+    >>> code = codes.Code(factors, jnp.ones((2, 1)))
+    >>> models = student, code, teacher, codes.split(factors, 2)
+    >>> secant_loss(*models, jnp.array([1, 0])).tolist()
+    [1.0, 1.0]
   """
   return _compare_targets(
     functools.partial(secant, joint=True),

@@ -17,6 +17,11 @@ def reconstruction_loss(
   """Computes the squared reconstruction error ||x - D(E(x))||^2, eq. (8).
 
   As the mean over pixels: `[B, H, W, C]` -> `[B]`.
+
+  Example:
+    >>> images = jnp.ones((2, 4, 4, 1))
+    >>> reconstruction_loss(images, images / 2).tolist()
+    [0.25, 0.25]
   """
   chex.assert_equal_shape([images, reconstructions])
   return _mean_square(images - reconstructions)
@@ -29,6 +34,11 @@ def factor_matching_loss(
 
   ||y^S - y^T||^2, as the mean over factors: `[B, K]` -> `[B]`. Nothing is
   stopped here: stop the teacher where it is applied.
+
+  Example:
+    >>> student, teacher = jnp.array([[1.0, 2.0]]), jnp.array([[1.0, 0.0]])
+    >>> factor_matching_loss(student, teacher).tolist()
+    [2.0]
   """
   chex.assert_rank([student_factors, teacher_factors], 2)
   chex.assert_equal_shape([student_factors, teacher_factors])
@@ -50,6 +60,11 @@ def jacobian_loss(
 
   Returns:
     `[B]`, summed over the swaps, in squared units of the images.
+
+  Example:
+    >>> changes = jnp.ones((1, 2, 4, 4, 1))
+    >>> jacobian_loss(changes, 3 * changes).tolist()
+    [4.0, 4.0]
   """
   chex.assert_equal_shape([student_changes, teacher_changes])
   squares = jnp.square(teacher_changes - student_changes)
@@ -66,6 +81,11 @@ def swap_check_loss(
   addition to Lezama (2019): by eq. (9) a swapped image keeps all that the
   recipient had beyond its teacher's image, even what makes the teacher read
   other factors than the donor's; this term removes that.
+
+  Example:
+    >>> seen, partner = jnp.array([[1.0, 2.0]]), jnp.array([[1.0, 0.0]])
+    >>> swap_check_loss(seen, partner).tolist()
+    [2.0]
   """
   return factor_matching_loss(seen_factors, partner_factors)
 
@@ -80,6 +100,11 @@ def background_loss(
   are in [0, 1], with 0 for an empty background, as digits have it. An addition
   to Lezama (2019): what makes `swap_check_loss` small leaves specks, which no
   network that looks minds.
+
+  Example:
+    >>> empty = jnp.zeros((1, 4, 4, 1))
+    >>> background_loss(empty + 0.5, empty, empty).tolist()
+    [0.5]
   """
   chex.assert_equal_shape([swapped, images, partner_images])
   chex.assert_rank(swapped, 4)
@@ -119,6 +144,12 @@ def neighbor_embedding_loss(
 
   Returns:
     `[B]`, in nats.
+
+  Example:
+    >>> factors = jnp.array([[0.0], [5.0]])
+    >>> near = neighbor_embedding_loss(factors, factors)
+    >>> bool(jnp.all(near < neighbor_embedding_loss(factors, factors[::-1])))
+    True
   """
   chex.assert_rank([factors, neighbor_factors], 2)
   chex.assert_equal_shape([factors, neighbor_factors])
@@ -162,6 +193,11 @@ def cross_covariance_loss(
 
   Returns:
     Scalar: a statistic of the batch, not a mean over examples.
+
+  Example:
+    >>> factors = jnp.array([[1.0], [-1.0]])
+    >>> float(cross_covariance_loss(factors, 2 * factors))
+    4.0
   """
   chex.assert_rank(factors, 2)
   nuisance = nuisance.reshape(nuisance.shape[0], -1)
@@ -189,6 +225,11 @@ def attribute_cross_entropy_loss(
   -log P(y | z), the attributes independent of each other, summed. Eq. (2) of
   Lample et al. (2017), and with the opposite labels the second part of (3).
   `[B, K]` logits and labels in {-1, +1} -> `[B]`.
+
+  Example:
+    >>> logits, attributes = jnp.zeros((1, 2)), jnp.array([[1, -1]])
+    >>> round(float(attribute_cross_entropy_loss(logits, attributes)[0]), 3)
+    1.386
   """
   chex.assert_rank([logits, attributes], 2)
   chex.assert_equal_shape([logits, attributes])
@@ -204,6 +245,11 @@ def attribute_hinge_loss(
   mean_i max(1 - y_i ybar_i, 0), eq. (11) of Lezama (2019); the released code
   sums over the attributes instead. `[B, K]` predictions and labels in {-1, +1}
   -> `[B]`.
+
+  Example:
+    >>> factors, attributes = jnp.array([[2.0, 0.5]]), jnp.array([[1, 1]])
+    >>> attribute_hinge_loss(factors, attributes).tolist()
+    [0.25]
   """
   chex.assert_rank([factors, attributes], 2)
   chex.assert_equal_shape([factors, attributes])
@@ -218,6 +264,11 @@ def attribute_likelihood_loss(
   mean_i -log((1 + y_i ybar_i) / 2): of factors in [-1, 1], which say that an
   attribute is present with the probability (1 + y_i) / 2. Replaces eq. (11) of
   Lezama (2019). `[B, K]` and labels in {-1, +1} -> `[B]`.
+
+  Example:
+    >>> factors, attributes = jnp.array([[1.0, 0.0]]), jnp.array([[1, -1]])
+    >>> round(float(attribute_likelihood_loss(factors, attributes)[0]), 3)
+    0.347
   """
   chex.assert_rank([factors, attributes], 2)
   chex.assert_equal_shape([factors, attributes])
@@ -241,6 +292,13 @@ def edit_check_loss(
 
   Returns:
     `[B]`.
+
+  Example:
+    >>> before, asked = jnp.array([[1, 1]]), jnp.array([[-1, 1]])
+    >>> sees_edit, sees_none = 9.0 * asked, 9.0 * before
+    >>> obeyed = edit_check_loss(sees_edit, asked, before)
+    >>> bool(obeyed[0] < edit_check_loss(sees_none, asked, before)[0])
+    True
   """
   chex.assert_rank([logits, asked, before], 2)
   chex.assert_equal_shape([logits, asked, before])
@@ -258,6 +316,11 @@ def attribute_cycle_loss(
 
   mean_i max(1 - y_2i y'_2i, 0), eq. (12) of Lezama (2019). The factors given to
   the decoder serve as labels. `[B, K]` -> `[B]`.
+
+  Example:
+    >>> swapped, cycled = jnp.array([[1.0, -1.0]]), jnp.ones((1, 2))
+    >>> attribute_cycle_loss(swapped, cycled).tolist()
+    [1.0]
   """
   return attribute_hinge_loss(cycled_factors, swapped_factors)
 
@@ -270,6 +333,10 @@ def nuisance_cycle_loss(
   ||z_1 - z'_1||^2, eq. (13) of Lezama (2019), as the sum over all units: its
   weight of 1e-5 belongs to a sum. The released code takes the root of the sum
   over the whole batch, divided by its size. `[B, ...]` -> `[B]`.
+
+  Example:
+    >>> nuisance_cycle_loss(jnp.ones((1, 3)), jnp.zeros((1, 3))).tolist()
+    [3.0]
   """
   chex.assert_equal_shape([nuisance, cycled_nuisance])
   difference = nuisance - cycled_nuisance

@@ -41,6 +41,11 @@ def hsic_loss(
 
   Raises:
     InputError: if the batch has no two examples.
+
+  Example:
+    >>> x = jnp.array([[0.0], [1.0], [2.0], [3.0]])
+    >>> bool(hsic_loss(x, x) > hsic_loss(x, jnp.zeros((4, 1))))
+    True
   """
   chex.assert_rank(factors, 2)
   nuisance = nuisance.reshape(nuisance.shape[0], -1)
@@ -80,6 +85,12 @@ def column_losses(
 
   Raises:
     InputError: as `jacobian.compute`.
+
+  Example:
+    >>> decode = lambda code: codes.merge(code) @ jnp.eye(3)
+    >>> code = codes.Code(jnp.ones((1, 2)), jnp.ones((1, 1)))
+    >>> [loss.tolist() for loss in column_losses(decode, code)]
+    [[0.0], [0.0]]
   """
   chex.assert_rank(code.factors, 2)
   count = code.factors.shape[1]

@@ -11,6 +11,7 @@ from jacsup_jax.core import errors
 from jacsup_jax.data import files
 from jacsup_jax.editor import alignment
 from jacsup_jax.editor import choices as choices_lib
+from jacsup_jax.editor import exports
 from jacsup_jax.editor import model_files
 from jacsup_jax.editor import photos
 from jacsup_jax.editor import requests
@@ -56,8 +57,9 @@ _HELP = {
   'edit': {
     'input': 'A photo, a folder of photos, or sample:N, image N of the test'
     ' data of the run (of the demo model: a drawn face).',
-    'output': 'Where the edit is written, .png, .jpg or .webp; for a folder of'
-    ' photos a folder of .png files. Existing files are replaced.',
+    'output': 'Where the edit is written, .png, .jpg or .webp, or .gif for a'
+    ' --sweep that plays there and back; for a folder of photos a folder of'
+    ' .png files. Existing files are replaced.',
     'set': 'Strengths in standard deviations on the training data:'
     ' Eyeglasses:+2,Smiling:-1. Factors of digits are y1, y2, ..., nuisance'
     ' units z1, z2, ...',
@@ -80,6 +82,7 @@ _OPTIONS = {
   'keep_detail': {'type': float, 'default': 0.0},
   'align': {'action': 'store_true'},
 }
+_ENDINGS = (*pictures.STILL, '.gif')
 _PLACES = ('workdir', 'runs_dir', 'data_dir', 'input', 'output', 'export')
 
 
@@ -175,11 +178,16 @@ def _check_edit(args):
         raise errors.InputError(
           f'--{name}={value} is the input itself; accepted: another place.'
         )
-    is_picture = path.suffix.lower() in pictures.STILL
+    is_picture = path.suffix.lower() in _ENDINGS
     if name == 'output' and is_picture == photos.is_folder(args.input):
       raise errors.InputError(
         f'--output={value} for --input={args.input}; accepted: a folder for a'
-        f' folder, else a name that ends in {", ".join(pictures.STILL)}.'
+        f' folder, else a name that ends in {", ".join(_ENDINGS)}.'
+      )
+    if name == 'output' and path.suffix.lower() == '.gif' and not args.sweep:
+      raise errors.InputError(
+        f'--output={value} without --sweep; accepted: an animation of a sweep,'
+        f' or {", ".join(pictures.STILL)}.'
       )
     # Before a model is loaded.
     if name == 'export':
@@ -259,8 +267,11 @@ def _edit(own, image, tiles, keep_detail, path):
   """Edits one image, and writes its tiles whole or not at all."""
   strengths = tiles.reshape(-1, tiles.shape[-1])
   edits = own.edit_in_turn(own.encode(image[None]), strengths, keep_detail)[0]
-  picture = pictures.tile(edits.reshape(*tiles.shape[:2], *image.shape))
   ending = pathlib.Path(path).suffix.lower()
+  if ending == '.gif':
+    files.write_whole(_make_folder(path), exports.to_gif(edits))
+    return
+  picture = pictures.tile(edits.reshape(*tiles.shape[:2], *image.shape))
   pictures.check_size(ending, *picture.shape[:2], f'--output={path}')
   files.write_whole(_make_folder(path), pictures.encode(picture, ending))
 

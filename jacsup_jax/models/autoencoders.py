@@ -2,7 +2,7 @@
 
 An autoencoder has the methods `encode(images, train) -> Code` and `decode(code)
 -> images`, and its parameter tree has the top keys `encoder` and `decoder`.
-`model.Model` binds one to its variables. Attributes that they share:
+`model.Model` binds one to its variables. Attributes that they share::
 
   num_factors: k.
   nuisance_dim: d. Parameters of flat codes depend on k + d alone: a clone with

@@ -83,6 +83,12 @@ def test_a_strip_and_a_grid(invoke, flag, rows):
   )
 
 
+def test_a_sweep_as_an_animation_that_plays_there_and_back(invoke):
+  assert invoke(EDIT[0], '--output=o.gif', SWEEP)[::2] == (0, '')
+  with Image.open('o.gif') as found:
+    assert (found.format, found.n_frames) == ('GIF', 4)
+
+
 def test_a_sample_of_the_demo_model_and_its_export(invoke):
   args = '--input=sample:3', '--keep_detail=1', '--output=o.png'
   assert invoke(*args)[::2] == (0, '')
@@ -189,6 +195,7 @@ def test_align(place, invoke, monkeypatch):
         (('--trusted_host=a b',), '--trusted_host'),
         (('--stage=teacher',), 'with --workdir=RUN'),
         ((EDIT[0], '--output=o.webp', '--sweep=Bald:0:1:9'), '99 a side'),
+        ((EDIT[0], '--output=o.gif'), 'o.gif without --sweep; accepted'),
     ],
 )  # fmt: skip
 def test_mistakes(place, invoke, args, message, monkeypatch):

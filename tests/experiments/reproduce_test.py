@@ -144,6 +144,22 @@ def test_missing_runs_are_made_by_their_commands(tmp_path, monkeypatch, invoke):
   assert (tmp_path / 'reproduce' / 'figure_4.png').exists()
 
 
+def test_the_plot_of_table_1_shows_the_field(tmp_path):
+  rows = [
+    {'model': model, 'nuisance_dim': 14, 'seed': 0, 'class_swaps': 0.5}
+    for model in ('teacher', 'tcvae')
+  ]
+  config = reproduce.Config(runs_dir=tmp_path)
+  table = paper_numbers.TABLES[1]
+  assert reproduce._read_rivals(config, table) == []
+  workdir = tmp_path / 'mnist_field'
+  workdir.mkdir()
+  results = {'protocol': '', 'judges': [], 'rows': rows}
+  (workdir / 'results.json').write_text(json.dumps(results))
+  [row] = reproduce._read_rivals(config, table)
+  assert row['model'] == 'tcvae' and row['class_swaps_mlp'] == 0.5
+
+
 def test_a_command_that_fails_ends_this_one(monkeypatch):
   said = []
   monkeypatch.setattr(progress, 'say', lambda *args: said.append(args[0]))
