@@ -1,18 +1,22 @@
 """Appendix A.3 of Lezama (2019): what the weights of the terms do.
 
-  python -m experiments.ablation \
-      --flagfile=experiments/flagfiles/mnist_table4_quick.flags
+  python -m experiments.ablation
+  python -m experiments.ablation --flagfile=mnist_table4_quick
+  python -m experiments.ablation --table=5 --help
 
-or mnist_table4.flags, celeba_table5.flags, celeba_table6.flags, ... Table 4
+Without a table it lists what can be trained, and how long that takes. Table 4
 trains the students of all its rows at once, as one vmap; Tables 5 and 6 train
-one model after the other. The flags are those of the table's experiment: --help
-shows them after --table=4, 5 or 6. Writes table.md and table.csv.
+one model after the other. The flags are those of the table's experiment. Writes
+table.md and table.csv.
 """
 
 from collections.abc import Mapping, Sequence
 import dataclasses
 import functools
 import pathlib
+import textwrap
+import typing
+from typing import Literal
 
 import jax
 
@@ -33,7 +37,8 @@ from jacsup_jax.training import devices
 from jacsup_jax.training import discovery
 from jacsup_jax.training import replicas
 
-TABLES = ('4', '5', '6')
+_Table = Literal['4', '5', '6']
+TABLES = typing.get_args(_Table)
 # Flags that differ from those of experiments.celeba. The teachers of these
 # tables have no second phase.
 _FACES = {'cycle_epochs': 0, 'students': ()}
@@ -44,30 +49,30 @@ _DEFAULTS = {
 }
 
 
-def _table_option(default):
-  return config_lib.option(
-    default, 'Table of the paper.', choices=TABLES, group='what'
-  )
+_TABLE = config_lib.option(
+  None, 'Table of the paper; without one, nothing is trained.', group='what'
+)
 
 
 @dataclasses.dataclass(frozen=True)
 class ClassesConfig(mnist.Config):
   """The flags of Table 4."""
 
-  table: str = _table_option('4')
+  table: _Table | None = _TABLE
 
 
 @dataclasses.dataclass(frozen=True)
 class FacesConfig(celeba.Config):
   """The flags of Tables 5 and 6."""
 
-  table: str = _table_option('5')
+  table: _Table | None = _TABLE
 
 
 def make_default(argv: Sequence[str]) -> ClassesConfig | FacesConfig:
-  """Returns the flags of the table that the arguments name."""
-  table = cli.find('table', argv, '4')
-  table = table if table in TABLES else '4'  # Parsing names the mistake.
+  """Returns the flags of the table that the arguments name, else of Table 4."""
+  table = cli.find('table', argv)
+  if table not in TABLES:  # It is not given, or parsing names the mistake.
+    return ClassesConfig()
   return cli.with_defaults(
     ClassesConfig() if table == '4' else FacesConfig(),
     table=table,
@@ -77,7 +82,10 @@ def make_default(argv: Sequence[str]) -> ClassesConfig | FacesConfig:
 
 
 def main(config: ClassesConfig | FacesConfig) -> None:
-  """Trains and measures a table, and writes it."""
+  """Trains and measures a table, and writes it; lists them if none is given."""
+  if config.table is None:
+    progress.say(describe_tables())
+    return
   if config.run.distributed:
     raise errors.InputError(
       '--distributed: a table is trained by one process; accepted:'
@@ -98,6 +106,26 @@ def main(config: ClassesConfig | FacesConfig) -> None:
     )
   rows = run_lib.Run.open(config.run.workdir).rows
   progress.say(paper_tables.write(table, rows, config.run.workdir / 'table'))
+
+
+def describe_tables() -> str:
+  """Describes each bundled flagfile of a table: its first lines, its command.
+
+  These say what is trained, what to expect, and how long it takes.
+  """
+  parts = ['No --table is given: nothing is trained. What can be, and how:']
+  paths = cli.FLAGFILES.glob('*_table[456]*.flags')
+  for path in sorted(paths, key=lambda path: path.stem.partition('_')[2]):
+    lines = path.read_text(encoding='utf-8').splitlines()
+    if any(line.startswith('--table=') for line in lines):
+      command = f'python -m experiments.ablation --flagfile={path.stem}'
+      about = [line.removeprefix('# ') for line in lines if line[:1] == '#']
+      wrapped = [
+        textwrap.fill(x, 76, initial_indent='  ', subsequent_indent='    ')
+        for x in about
+      ]
+      parts.append('\n'.join([command, *wrapped]))
+  return '\n\n'.join(parts)
 
 
 def make_face_stages(
@@ -160,6 +188,8 @@ def train_replicas(
     if session.is_complete(workdir):
       return
     train, _, test = mnist.load_data(config, shape)
+    make_module = functools.partial(mnist.make_module, config)
+    recipe = replicas.Replicas(chain, make_module, train.images)
     judges = session.restore_or_train_classes(
       run.judge_workdir, config.result.dataset, run.data_dir, shape
     )
@@ -168,8 +198,6 @@ def train_replicas(
         image_shape=shape,
     )  # fmt: skip
     scores = class_scores.ClassScores(judges, test, train)
-    make_module = functools.partial(mnist.make_module, config)
-    recipe = replicas.Replicas(chain, make_module, train.images)
     with progress.Progress(stages, run.progress) as bar:
       trained = stages_lib.run(
         stages,

@@ -5,8 +5,7 @@ supervision, with cycle losses instead, or with neither, and Fader Networks as a
 baseline; measures attribute flips by two judges and the reconstruction error;
 draws Figures 4, 5 and 8.
 
-  python -m experiments.celeba \
-      --flagfile=experiments/flagfiles/celeba_quick.flags
+  python -m experiments.celeba --flagfile=celeba_quick
 """
 
 from collections.abc import Sequence
@@ -104,6 +103,7 @@ def train_and_evaluate(
     train = devices.in_turn(
       functools.partial(load, 'train', in_memory=chain.cache != 'none')
     )
+    progress.report_data(train)
     load_selection = functools.cache(functools.partial(load, chosen_on))
     given, train_stages = prepare_training(
       config, stages, train, load_selection, workdir
@@ -146,6 +146,7 @@ def train_and_evaluate(
 def measure(config, models, face_judges, selection, data):
   """Returns a row for each model and source of its labels."""
   rows, own = [], config.model
+  progress.announce(f'measuring {len(models)} models')
   find = lambda predictor: attribute_flips.choose_thresholds(
     predictor.model, selection
   )

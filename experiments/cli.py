@@ -8,7 +8,7 @@ finite, 128 and the signal's number (143 of SIGTERM, 130 of SIGINT) after one.
 from collections.abc import Callable, Iterator, Mapping, Sequence
 import contextlib
 import dataclasses
-import errno
+import difflib
 import functools
 import inspect
 import io
@@ -36,12 +36,8 @@ from jacsup_jax.training import devices
 _Config = TypeVar('_Config')
 
 GROUPS = ('what', 'data', 'training', 'devices', 'output')
-_GPU_FLAG = '--xla_gpu_deterministic_ops=true'
-# Errors of a disk that is full or may not be written to.
-_DISK_ERRORS = (
-    errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES,
-    errno.EPERM, errno.EIO, errno.ENOTDIR, errno.EISDIR,
-)  # fmt: skip
+_PROCESSES = ('coordinator', 'process_count', 'process_id')
+FLAGFILES = pathlib.Path(__file__).parent / 'flagfiles'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,7 +124,7 @@ class RunConfig(config_lib.Options, group='output'):
 
   def __post_init__(self):
     super().__post_init__()
-    given = [self.coordinator, self.process_count, self.process_id]
+    given = [getattr(self, name) for name in _PROCESSES]
     if given != [None] * 3 and (None in given or not self.distributed):
       raise errors.InputError(
         '--coordinator, --process_count and --process_id are incomplete or'
@@ -145,9 +141,6 @@ class RunConfig(config_lib.Options, group='output'):
 def parse(default: _Config, argv: Sequence[str]) -> _Config:
   """Reads flags into a dataclass like the default; InputError if it cannot."""
   values = flags.FlagValues()
-  # absl expands `~` alone.
-  expand = lambda found: str(files.expand_path('--flagfile', found[0]))
-  argv = [re.sub('(?<=^--flagfile=).+', expand, text) for text in argv]
   fields = [*_list_fields(default)]
   for field, kind, value, _ in fields:
     if field.name not in values:  # A name that several share is one flag.
@@ -155,7 +148,7 @@ def parse(default: _Config, argv: Sequence[str]) -> _Config:
   try:
     said = io.StringIO()  # absl only warns of a flagfile that reads itself.
     with contextlib.redirect_stderr(said):
-      rest = values(['', *argv])[1:]
+      rest = values(['', *_find_flagfiles(argv)])[1:]
     if 'circular' in said.getvalue():
       raise errors.InputError(
         '--flagfile: a file reads itself; accepted: files that end.'
@@ -213,18 +206,18 @@ def format_help(default: Any, doc: str) -> str:
         text, 80, initial_indent='    ', subsequent_indent='    '
       )
     lines += [''] if own else []
-  lines.append('--flagfile=FILE reads flags from a file, one on each line.')
+  lines.append('--flagfile=FILE reads flags of a file, or a bundled NAME.')
   return '\n'.join(lines)
 
 
-def find(name: str, argv: Sequence[str], default: str) -> str:
-  """Finds the value of a flag on which the other flags depend."""
+def find(name: str, argv: Sequence[str]) -> str | None:
+  """Finds the value of a flag on which the other flags depend, if given."""
   values = flags.FlagValues()
-  flags.DEFINE_string(name, default, '', flag_values=values)
+  flags.DEFINE_string(name, None, '', flag_values=values)
   with contextlib.suppress(flags.Error, ValueError):  # `parse` names mistakes.
-    values(['', *argv], known_only=True)
+    values(['', *_find_flagfiles(argv)], known_only=True)
     return values[name].value
-  return default
+  return None
 
 
 def run(
@@ -245,8 +238,10 @@ def run(
       progress.say(format_help(default, inspect.getmodule(main).__doc__ or ''))
       sys.exit(0)
     config = parse(default, argv)
-    found = _list_fields(config)
-    _set_up_jax({field.name: value for field, _, value, _ in found})
+    found = {field.name: value for field, _, value, _ in _list_fields(config)}
+    devices.set_up(found.get('deterministic'), found.get('compilation_cache'))
+    if found.get('distributed'):
+      devices.connect(*map(found.get, _PROCESSES))
     if needs_devices:
       devices.check_available()
     main(config)
@@ -260,7 +255,7 @@ def run(
   except KeyboardInterrupt:
     _end('stopped by SIGINT.', 130)
   except OSError as error:
-    if error.errno not in _DISK_ERRORS or not error.filename:
+    if error.errno not in files.DISK_ERRORS or not error.filename:
       raise
     path = pathlib.Path(os.fsdecode(error.filename))
     _end(f'error: {files.storage_error(path, error)}', 1)
@@ -273,6 +268,32 @@ def run(
   finally:
     files.flush_streams()
   sys.exit(0)
+
+
+def _find_flagfiles(argv):
+  """Returns arguments in which flagfiles are paths."""
+  found = []
+  for text in argv:
+    if found and re.fullmatch('--?flagfile', found[-1]):  # absl joins them too.
+      text = f'{found.pop()}={text}'
+    match = re.fullmatch('(--?flagfile=)(.+)', text)
+    found.append(f'{match[1]}{_find_flagfile(match[2])}' if match else text)
+  return found
+
+
+def _find_flagfile(text):
+  """Returns the path of a file, or of the bundled flagfile of that name."""
+  path = files.expand_path('--flagfile', text)
+  if files.exists(path) and not path.is_dir():
+    return path
+  known = {own.stem: own for own in sorted(FLAGFILES.glob('*.flags'))}
+  if (bundled := known.get(text.removesuffix('.flags'))) is None:
+    near = difflib.get_close_matches(path.stem, known, 3, 0.5) or known
+    raise errors.InputError(
+      f'--flagfile={text}: no such file; accepted: a file, or a bundled one by'
+      f' its name, such as {", ".join(near)}.'
+    )
+  return bundled
 
 
 def _list_fields(
@@ -368,22 +389,6 @@ def _show(value):
   if isinstance(value, tuple):
     return ','.join(map(str, value))
   return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def _set_up_jax(settings: Mapping[str, Any]) -> None:
-  """Applies what the flags say of devices, before any is used."""
-  if settings.get('deterministic'):
-    found = os.environ.get('XLA_FLAGS', '').split()
-    os.environ['XLA_FLAGS'] = ' '.join([*found, _GPU_FLAG])
-  devices.expand_cache_dir()
-  cache = settings.get('compilation_cache')
-  if cache is not None:
-    files.check_writable(f'--compilation_cache={cache}', cache)
-    jax.config.update('jax_compilation_cache_dir', str(cache))
-    jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.1)
-  if settings.get('distributed'):
-    names = ('coordinator', 'process_count', 'process_id')
-    devices.connect(*(settings[name] for name in names))
 
 
 def _end(line, status):

@@ -25,8 +25,8 @@ from jacsup_jax.runs import run as run_lib
 class Config(config.Options, group='what'):
   """The flags of this binary."""
 
-  workdir: tuple[str, ...] = config.option(
-    ('runs/mnist_field',),
+  workdir: tuple[pathlib.Path, ...] = config.option(
+    (pathlib.Path('runs/mnist_field'),),
     'Runs of experiments.mnist or svhn that are complete.',
   )
   evaluation: str | None = config.option(

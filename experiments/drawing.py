@@ -25,7 +25,7 @@ Row = Mapping[str, Any]
 # Names of figures, by their numbers in the paper.
 FIGURES = (
     '1', '2', '4', '5', '7', '8', '9', '10', '11', '12', 'curves',
-    'edits', 'reconstructions', 'sweeps', 'swaps',
+    'edits', 'reconstructions', 'sweeps', 'swaps', 'tradeoff',
 )  # fmt: skip
 # Kind of a model -> its name, and its letter in Figure 1.
 KINDS = {
@@ -39,6 +39,8 @@ _CHAINS = ('student', 'student_no_jacobian')
 _EXAMPLE_CLASSES = (7, 2, 0)
 # The paper's units that relate to the digit were found at these d.
 _DIGIT_DIMS = (9, 10)
+# The data of Table 1 of the paper.
+_DIGITS = ('mnist_embedded', 'mnist')
 _SUBJECTS = 8
 # Examples whose codes give the range of a unit.
 _IN_RANGE = 1000
@@ -98,8 +100,7 @@ class Loaded:
   def name(self, trained: steps.Trained) -> str:
     """Returns a model's name for readers, with its d."""
     kind = trained.stage.model
-    known = {} if self.has_attributes else KINDS
-    name, *_ = known.get(kind, [panels.name_model(kind)])
+    name, *_ = KINDS.get(kind, [panels.name_model(kind)])
     # Without spaces in it, so that no line ends within the size.
     return f'{name}, d\xa0=\xa0{trained.stage.nuisance_dim}'
 
@@ -178,6 +179,8 @@ def save(
 def _list_of_classes(own):
   """Figures 1 and 2 of grey images, 9 to 12 of images in colour."""
   colour = own.data.image_shape[-1] > 1
+  if curves.has_tradeoff(own.rows, curves.SWAPS):
+    yield make('tradeoff', 'tradeoff', draw_tradeoff, [own])
   for kind in [kind for kind in KINDS if kind in own.finals]:
     trained = own.finals[kind]
     (name, letter), suffix = KINDS[kind], kind.removeprefix('student')
@@ -314,6 +317,28 @@ def _draw_grids(own, trained, units, label):
   return grids.traversals(np.stack(blocks, axis=1), labels, xlabel=label)
 
 
+def draw_tradeoff(loaded: Sequence[Loaded]) -> panels.Figure:
+  """Draws class swaps against error of one or several runs.
+
+  Beside those of digits with two factors stand the paper's, of Table 1.
+  """
+  rows = [
+    {**row, 'source': own.path.name} if len(loaded) > 1 else row
+    for own in loaded
+    for row in own.rows
+    if row['model'] != 'random'  # Of ten times the error.
+  ]
+  if all(
+    own.data.name in _DIGITS and own.trained[0].model.num_factors == 2
+    for own in loaded
+  ):
+    # Imported here: other data have no numbers of the paper.
+    from experiments import paper_numbers
+
+    rows += paper_numbers.list_points(paper_numbers.TABLE_1)
+  return curves.tradeoff(rows, curves.SWAPS)
+
+
 def draw_swaps(
   own: Loaded, models: Mapping[str, steps.Trained]
 ) -> panels.Figure:
@@ -339,7 +364,10 @@ def _draw_flips(own, trained, row):
   levels = thresholds.recall(row, own.data.attribute_names)
   flipped = sweeps.decode(model, code, sweeps.flip_factors, *args, levels)
   shown = own.images(rows), sweeps.decode(model, code), flipped
-  return grids.attribute_flips(*shown, names, own.name(trained))
+  strengths = row.get('deviations_by_attribute', {})
+  return grids.attribute_flips(
+    *shown, names, own.name(trained), [*map(strengths.get, names)]
+  )
 
 
 def _draw_sweeps(own, trained, row):

@@ -1,7 +1,6 @@
 """Draw the figures of Lezama (2019) from stored runs.
 
-python -m experiments.figures --workdir=runs/mnist_quick --figure=1,2 \
-      --format=pdf,svg
+python -m experiments.figures --workdir=runs/mnist_quick --figure=1,2
 python -m experiments.figures --workdir=runs/celeba64,runs/celeba64_fader
 """
 
@@ -28,16 +27,16 @@ class FiguresConfig(config.Options, group='what'):
     (pathlib.Path('runs/mnist'),),
     'Runs of experiments.mnist, svhn or celeba, finished or not; of several'
     ' seeds the first is drawn. Several runs of classes give the swaps of their'
-    ' students side by side; several of faces give 4 and 7 with the models of'
-    ' all (7: the first of each kind), and 8 with the student of one and the'
-    ' Fader Networks of another.',
+    ' students side by side, and tradeoff; several of faces give 4 and 7 with'
+    ' the models of all (7: the first of each kind), and 8 with the student of'
+    ' one and the Fader Networks of another.',
   )
   figure: tuple[str, ...] = config.option(
     (),
     'What to draw; default: all that the run gives. Grey images of classes give'
     ' 1 and 2, images in colour 9 to 12, faces 4, 5, 7, and 8 with Fader'
     ' Networks; sweeps are as 8, of each model alone; edits are flips against'
-    ' what is kept, over strengths.',
+    ' what is kept, over strengths; tradeoff is swaps against error.',
     choices=drawing.FIGURES,
   )
   data_dir: pathlib.Path | None = config.option(
@@ -130,14 +129,19 @@ def main(config: FiguresConfig) -> None:
 
 
 def _list_of_classes(loaded):
-  """Lists the figure of swaps by the students of several runs."""
+  """Lists the swaps by the students of several runs, and their trade-off."""
   shown = {}
   for own in loaded:
     _check_data('swaps', loaded[0], own)
     for kind, trained in own.finals.items():
       if kind != 'teacher' or len(own.finals) == 1:
         shown[f'{own.path.name}: {own.name(trained)}'] = trained
-  return [drawing.make('swaps', 'swaps', drawing.draw_swaps, loaded[0], shown)]
+  args = drawing.draw_swaps, loaded[0], shown
+  found = [drawing.make('swaps', 'swaps', *args)]
+  if any(curves.has_tradeoff(own.rows, curves.SWAPS) for own in loaded):
+    args = 'tradeoff', drawing.draw_tradeoff, loaded
+    found.append(drawing.make('tradeoff', *args))
+  return found
 
 
 def _list_of_faces(loaded, with_images):

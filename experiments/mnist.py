@@ -4,8 +4,8 @@ Trains a teacher with k units, then students of d = 1, 2, ... nuisance units,
 each grown from the last and supervised by it; measures reconstruction and class
 swaps of all; draws Figures 1 and 2. --baselines adds methods of the field.
 
-  python -m experiments.mnist --flagfile=experiments/flagfiles/mnist_quick.flags
-  python -m experiments.mnist --flagfile=experiments/flagfiles/mnist_field.flags
+  python -m experiments.mnist --flagfile=mnist_quick
+  python -m experiments.mnist --flagfile=mnist_field
 """
 
 from collections.abc import Callable
@@ -91,6 +91,7 @@ def load_data(
   plateau = config.chain.grow_when == 'plateau'
   held_out = plateau or result.eval_split == 'validation'
   train = load('train_minus_validation' if held_out else 'train')
+  progress.report_data(train)
   chooses = plateau or config.baseline.baselines
   validation = load('validation') if chooses else None
   return train, validation, load(result.eval_split)

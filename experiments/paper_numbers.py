@@ -5,7 +5,7 @@ faces the paper does not give the range, here it is [-1, 1].
 """
 
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 
 class PaperRow(NamedTuple):
@@ -131,6 +131,19 @@ TABLE_6 = PaperTable(
     {2048: min},
     {'lambda_xcov': 'λ_xcov'},
 )  # fmt: skip
+
+
+def list_points(table: PaperTable) -> list[dict[str, Any]]:
+  """Lists the rows of a table as those of results.json, for `tradeoff`.
+
+  Of Table 1 without random weights: their error is ten times the others'.
+  """
+  return [
+    {**row._asdict(), table.rate_name: row.rate, 'source': 'paper'}
+    for row in table.rows
+    if row.model != 'random' or table.number != 1
+  ]
+
 
 TABLES = {
   table.number: table for table in (TABLE_1, TABLE_2, TABLE_4, TABLE_5, TABLE_6)

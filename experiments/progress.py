@@ -4,13 +4,17 @@ from collections.abc import Mapping, Sequence
 import sys
 from typing import Any
 
+from jax import monitoring
 import numpy as np
 import tqdm
 
 from jacsup_jax.core import config as config_lib
 from jacsup_jax.data import files
+from jacsup_jax.data import registry
 from jacsup_jax.training import devices
 
+# JAX's event after a program is compiled, or read from a cache.
+_COMPILED = '/jax/core/compile/backend_compile_duration'
 say = files.say
 
 
@@ -24,6 +28,19 @@ def announce(text: str) -> None:
   """Prints what takes a while and shows no progress of its own."""
   if devices.is_first():
     say(f'{text} ...', 'stderr')
+
+
+def report_data(data: registry.Dataset) -> None:
+  """Prints what a run is trained on, on the first process alone."""
+  if devices.is_first():
+    size = 'x'.join(map(str, data.image_shape))
+    say(f'data: {len(data):,} images of {size}, {data.name} {data.split}')
+
+
+def report_judges(accuracy: Mapping[str, Sequence[float]]) -> None:
+  """Prints how often judges, by name, are right on real images."""
+  each = (f'{name} {np.mean(own):.1%}' for name, own in accuracy.items())
+  say(f'judges: right on {", ".join(each)} of real images')
 
 
 def report_judge(epoch: int, epochs: int, means: Mapping[str, float]) -> None:
@@ -47,18 +64,29 @@ class Progress:
     on_terminal = sys.stderr is not None and sys.stderr.isatty()
     self._draw = on_terminal if draw is None else draw
     self._left = {stage.name: stage.epochs for stage in stages}
+    self._kinds = {stage.name: stage.model for stage in stages}
     self._bar, self._shown = None, None
-    self._seconds: list[float] = []
+    # Of each stage that has begun, seconds of its epochs without compilation;
+    # of each kind, how much longer the first epoch of its last stage was.
+    self._paces: dict[str, list[float]] = {}
+    self._longer: dict[str, float] = {}
+    self._compiling = 0.0  # Seconds since the last record.
     announce(
-      f'training {len(self._left)} stages, the first epoch of each includes'
-      ' compilation'
+      f'training {len(self._left)} stages, {sum(self._left.values())} epochs in'
+      ' all; the first of each stage includes compilation'
     )
 
   def __enter__(self) -> 'Progress':
+    monitoring.register_event_duration_secs_listener(self._listen)
     return self
 
   def __exit__(self, *unused_exception) -> None:
+    monitoring.unregister_event_duration_listener(self._listen)
     self.close()
+
+  def _listen(self, event, seconds, **unused):
+    if event == _COMPILED:
+      self._compiling += seconds
 
   def report(self, stage: config_lib.Stage, record: Mapping[str, Any]) -> None:
     """Shows one record of metrics.jsonl."""
@@ -68,7 +96,8 @@ class Progress:
     for name in names[: names.index(stage.name)]:
       del self._left[name]
     self._left[stage.name] = stage.epochs - epoch
-    self._seconds.append(record['seconds'])
+    compiling, self._compiling = self._compiling, 0.0
+    self._note_pace(stage, record['seconds'], compiling)
     values = {}
     for name in ('loss', 'eval_mse', 'eval_class_swaps_mlp'):
       # Replicas have a list of values; a measure may be undefined.
@@ -80,11 +109,15 @@ class Progress:
       _note_lost()
       return
     shown = ' '.join(f'{name}={value}' for name, value in values.items())
-    pace, left = f'{record["images_per_second"]:.0f} images/s', self._estimate()
-    say(
-      f'{stage.name} {epoch}/{stage.epochs} {shown} {pace}'
-      + (f', about {left} left' if left else '')
-    )
+    parts = [
+      f'{stage.name} {epoch}/{stage.epochs} {shown}'
+      f' {record["images_per_second"]:.0f} images/s'
+    ]
+    if compiling >= 1:
+      parts.append(f'{compiling:.0f} s of compilation')
+    if left := self._estimate():
+      parts.append(f'{left} left')
+    say(', '.join(parts))
     _note_lost()
 
   def close(self) -> None:
@@ -93,15 +126,38 @@ class Progress:
       self._try(self._bar.close)
       self._bar = None
 
+  def _note_pace(self, stage, seconds, compiling):
+    own = self._paces.setdefault(stage.name, [])
+    if not own:
+      # What was compiled for evaluation is no part of the epoch's seconds.
+      own.append(max(seconds - compiling, seconds / 10))
+      self._longer[stage.model] = seconds - own[0]
+    else:
+      own.append(seconds)
+
   def _estimate(self):
-    """Returns the time that is left in words, once the pace is known."""
-    left = sum(self._left.values())
-    if len(self._seconds) < 2 or not left:
+    """Returns the time that is left in words, once a pace is known.
+
+    A stage that has not begun is as slow as the last one of its kind. Of a kind
+    that is still unknown, as students are while their teacher is trained, it
+    is as slow as any so far: a lower bound, since most are slower.
+    """
+    left = {name: epochs for name, epochs in self._left.items() if epochs}
+    if sum(map(len, self._paces.values())) < 2 or not left:
       return ''
-    seconds = left * np.median(self._seconds[-10:])
-    if seconds < 90:
-      return f'{seconds:.0f} s'
-    return f'{seconds / 60:.0f} min'
+    paces = {
+      self._kinds[name]: np.median(own[1:][-10:] or own)
+      for name, own in self._paces.items()
+    }
+    seconds = 0.0
+    for name, epochs in left.items():
+      kind = self._kinds[name]
+      seconds += epochs * paces.get(kind, max(paces.values()))
+      if name not in self._paces:
+        seconds += self._longer.get(kind, max(self._longer.values()))
+    known = all(self._kinds[name] in paces for name in left)
+    text = f'{seconds:.0f} s' if seconds < 90 else f'{seconds / 60:.0f} min'
+    return f'{"about" if known else "at least"} {text}'
 
   def _update_bar(self, stage, epoch, values):
     if self._bar is None or self._shown != stage.name:

@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import itertools
 import pathlib
+import shlex
 from typing import Any
 
 from flax import linen as nn
@@ -58,8 +59,23 @@ def is_complete(workdir: workdirs.WorkDir | None) -> bool:
     return False
   if workdir is not None:
     progress.say(f'The run in {workdir.path} is complete.')
-    progress.say(tables.format_results(workdir.read_results()))
+    say_results(workdir)
   return True
+
+
+def say_results(workdir: workdirs.WorkDir) -> None:
+  """Prints the table of a complete run, its figures, and a command to type."""
+  results = workdir.read_results()
+  progress.say(tables.format_results(results))
+  if workdir.figures.exists():
+    progress.say(f'figures: {workdir.figures}')
+  # The editor has no choice of the units of baselines.
+  kinds = [row['model'] for row in results['rows']]
+  own = any(kind.startswith(('teacher', 'student')) for kind in kinds)
+  progress.say(
+    f'next: python -m experiments.{"edit" if own else "evaluate"}'
+    f' --workdir={shlex.quote(str(workdir.path))}'
+  )
 
 
 @contextlib.contextmanager
@@ -167,10 +183,12 @@ def restore_or_train_classes(
 ) -> tuple[class_judges.ClassJudges, ...]:
   """Restores the judges of a data set, see `class_judges.restore_or_train`."""
   directory = directory or class_judges.default_directory(dataset, data_dir)
-  return class_judges.restore_or_train(
+  found = class_judges.restore_or_train(
       directory, dataset, data_dir, image_shape=image_shape,
       report=progress.report_judge, announce=progress.announce, **settings,
   )  # fmt: skip
+  progress.report_judges({judge.family: judge.accuracy for judge in found})
+  return found
 
 
 def restore_or_train_faces(
@@ -192,7 +210,9 @@ def restore_or_train_faces(
   restore = functools.partial(
     _restore_or_train_face, directory, train, selection, sizes, settings
   )
-  return tuple(restore(kind) for kind in attribute_judges.KINDS)
+  found = tuple(restore(kind) for kind in attribute_judges.KINDS)
+  progress.report_judges({judge.kind: judge.accuracy for judge in found})
+  return found
 
 
 def restore_or_train_checker(*args: Any) -> tuple[nn.Module, codes.Variables]:
@@ -363,9 +383,4 @@ def finish(
   )
   drawing.save(drawing.list_drawings(own), workdir.figures)
   workdir.write_results(experiment, protocol, rows, **entries)
-  progress.say(tables.format_results(workdir.read_results()))
-  progress.say(f'figures: {workdir.figures}')
-  progress.say(
-    f'next: python -m experiments.evaluate --workdir={workdir.path}, or'
-    f' python -m experiments.edit --serve --workdir={workdir.path}'
-  )
+  say_results(workdir)

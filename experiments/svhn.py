@@ -5,7 +5,7 @@ with k units, students of d = 1, 2, ... nuisance units grown from it;
 reconstruction and class swaps of all; Figures 9 to 12. The same on dSprites
 and Shapes3D, images of 64x64 whose every label is known.
 
-  python -m experiments.svhn --flagfile=experiments/flagfiles/svhn_quick.flags
+  python -m experiments.svhn --flagfile=svhn_quick
 """
 
 import dataclasses

@@ -76,6 +76,7 @@ def make_rows(
   measure: Callable[[model_lib.Model], dict[str, Any]],
 ) -> list[dict[str, Any]]:
   """Measures versions, and returns a row of results.json for each."""
+  progress.announce(f'measuring {len(versions)} models')
   return [
     session.describe(trained) | entries | measure(trained.model)
     for trained, entries in versions

@@ -3,6 +3,7 @@
 import atexit
 import os
 import shutil
+import signal
 import tempfile
 
 # Most of the time is compilation, which takes half as long with this.
@@ -13,6 +14,14 @@ _FLAGS = (
 os.environ.setdefault('XLA_FLAGS', _FLAGS)
 # And half as long again without most optimizations: tests hardly run.
 os.environ.setdefault('JAX_DISABLE_MOST_OPTIMIZATIONS', '1')
+
+# What a shell ignores for jobs in the background, tests would ignore, too.
+for _number, _handler in (
+  (signal.SIGINT, signal.default_int_handler),
+  (signal.SIGHUP, signal.SIG_DFL),
+):
+  if signal.getsignal(_number) == signal.SIG_IGN:
+    signal.signal(_number, _handler)
 
 # One cache of compiled programs for all workers and child processes of a
 # session: each program is compiled once. It starts empty and is deleted.
@@ -30,7 +39,9 @@ from xdist import scheduler  # noqa: E402
 jax.config.update('jax_numpy_rank_promotion', 'raise')
 
 
-_SHARING_RUNS = ('mnist_test.py', 'evaluate_test.py', 'celeba_test.py')
+_SHARING_RUNS = (
+  *('mnist_test.py', 'evaluate_test.py', 'celeba_test.py', 'compare_test.py'),
+)
 # Files of few tests that take long: at the end one process would wait for them.
 _FIRST = (
   *_SHARING_RUNS,

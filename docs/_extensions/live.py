@@ -84,8 +84,7 @@ def format_run(path: pathlib.Path) -> str:
       *(f'- {_escape(line[1:].strip())}' for line in head),
       '',
       '```bash',
-      f'python -m experiments.{binary}'
-      f' --flagfile=experiments/flagfiles/{flagfile.name}',
+      f'python -m experiments.{binary} --flagfile={folder}',
       '```',
       '',
     ]

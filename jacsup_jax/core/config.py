@@ -188,9 +188,7 @@ class LossWeights(Weights):
   lambda_xcov: float = option(1e-3, 'Weight of cross-covariance (10).', low=0)
   xcov: str = _XCOV
   lambda_hsic: float = option(
-    0.0,
-    f'Weight of HSIC of factors and nuisance, their dependence; {_ALWAYS}.',
-    low=0,
+    0.0, f'Weight of HSIC of factors and nuisance; {_ALWAYS}.', low=0
   )
   hsic_bandwidth: float | None = option(
     None,
@@ -205,15 +203,18 @@ class LossWeights(Weights):
     low=0,
   )
   lambda_orthogonal_factors: float = option(
-    0.0,
-    'Weight of the squared cosines between the Jacobian columns of factors;'
-    f' {_ALWAYS}.',
-    low=0,
+    0.0, f'Weight of the same cosines between factors; {_ALWAYS}.', low=0
   )
   lambda_check: float = option(
     0.0,
     'Weight of the swap check: squared error between the factors that each of'
     " --checkers sees in a student's swapped image and the donor's.",
+    low=0,
+  )
+  lambda_background: float = option(
+    0.0,
+    'Weight of what a swapped image shows where both its sources are empty:'
+    ' against specks, on data whose background is 0.',
     low=0,
   )
   supervision: Supervision = Supervision()
@@ -227,10 +228,10 @@ class LossWeights(Weights):
   @property
   def needs_teacher(self) -> bool:
     """Whether any term, of any member, compares with a teacher."""
-    weights = (self.lambda_y, self.lambda_diff, self.lambda_check)
-    return any(bool(np.any(weight)) for weight in weights)
+    return any(bool(np.any(getattr(self, name))) for name in SUPERVISED)
 
 
+SUPERVISED = ('lambda_y', 'lambda_diff', 'lambda_check', 'lambda_background')
 _TRACED = ['lambda_y', 'lambda_diff', 'lambda_xcov']
 _NAMES = {field.name for field in dataclasses.fields(LossWeights)}
 jax.tree_util.register_dataclass(

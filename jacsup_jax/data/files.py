@@ -6,6 +6,7 @@ that their failure ends nothing.
 
 from collections.abc import Iterator, Sequence
 import contextlib
+import errno
 import json
 import os
 import pathlib
@@ -22,6 +23,11 @@ import numpy as np
 from jacsup_jax.core import errors
 
 Path = str | os.PathLike[str]
+# Errors of a disk that is full or may not be written to.
+DISK_ERRORS = (
+    errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES,
+    errno.EPERM, errno.EIO, errno.ENOTDIR, errno.EISDIR,
+)  # fmt: skip
 # Names of the streams that failed, and why, until somebody notes it.
 lost_streams: dict[str, str] = {}
 

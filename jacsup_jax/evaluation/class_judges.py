@@ -256,11 +256,16 @@ def augment(
 
   Returns float32 in [0, 1], a function of (images, seed, step).
   """
+  # Imported here: judges are trained once.
+  from jacsup_jax.data import augmentation
+
   count, height, width, _ = images.shape
   limit = -(-min(height, width) // 28)
-  images = batches.shift(images, batches.step_shifts(seed, step, count, limit))
+  images = augmentation.shift(
+    images, batches.step_shifts(seed, step, count, limit)
+  )
   images = batches.to_float(images)
-  return batches.blur(images, batches.step_blur(seed, step, count))
+  return augmentation.blur(images, batches.step_blur(seed, step, count))
 
 
 def _halve(family, epochs):

@@ -1,4 +1,4 @@
-"""Draw curves over training, and attribute flips against error.
+"""Draw curves over training, and class swaps or flips against error.
 
 Records are lines of metrics.jsonl of one chain, teacher first, with `stage`,
 `epoch` (within the stage), `step` (over all) and maybe `phase`; those without
@@ -7,6 +7,7 @@ Records are lines of metrics.jsonl of one chain, teacher first, with `stage`,
 
 from collections.abc import Mapping, Sequence
 import math
+import textwrap
 from typing import Any
 
 import numpy as np
@@ -17,9 +18,12 @@ Records = Sequence[Mapping[str, Any]]
 
 _MARKERS = 'os^DvPX'
 _FILLINGS = ('full', 'none', 'left', 'top', 'right', 'bottom')
-# Points of a trade-off that are labelled each.
+# Points of a trade-off, and of errors over training, that are labelled each.
 _MOST_LABELS = 20
-_SWAPS = 'class swaps by perceptrons'
+_FEW_POINTS = 8
+SWAPS = 'class_swaps_mlp'  # The paper's judges are perceptrons.
+_SWAPS_LABEL = 'class swaps by perceptrons'
+_ERROR_LABEL = 'reconstruction MSE'
 
 
 @panels.in_own_style
@@ -27,9 +31,12 @@ def swap_curves(records: Records, title: str = '') -> panels.Figure:
   """Draws class swaps and error over the training of a chain, Figure 1 (d).
 
   Swaps are those by perceptrons, the paper's judges. A grey bar marks each
-  growth of the code; an `eval_class_swaps_mlp` of None leaves a gap.
+  growth of the code; an `eval_class_swaps_mlp` of None leaves a gap. Where few
+  stages have one value each, they are bars.
   """
   parts, last = _collect_parts(records)
+  if _are_few(parts):
+    return _draw_bars(parts, {_SWAPS_LABEL: 2, _ERROR_LABEL: 1}, title)
   epochs, mse, percent = np.hstack([points for _, _, points in parts])
   blue, vermilion = panels.COLORS[:2]
   figure = panels.new_figure(panels.DOUBLE_COLUMN, 3.0)
@@ -37,8 +44,8 @@ def swap_curves(records: Records, title: str = '') -> panels.Figure:
   right = left.twinx()
   style = _line_style(epochs, most_marks=40)
   shown = {}
-  [shown[_SWAPS]] = left.plot(epochs, percent, color=blue, **style)
-  [shown['reconstruction MSE']] = right.plot(
+  [shown[_SWAPS_LABEL]] = left.plot(epochs, percent, color=blue, **style)
+  [shown[_ERROR_LABEL]] = right.plot(
     epochs, mse, color=vermilion, linestyle='--', **style
   )
   for _, start, _ in parts[1:]:
@@ -59,8 +66,11 @@ def error_curves(records: Records) -> panels.Figure:
   """Draws the error over the training of a teacher and its students.
 
   A grey bar marks where another phase, or another size of the code, begins.
+  Where few of them have one value each, they are bars.
   """
   parts, last = _collect_parts(records)
+  if _are_few(parts):
+    return _draw_bars(parts, {_ERROR_LABEL: 1})
   figure = panels.new_figure(panels.DOUBLE_COLUMN, 2.8)
   axes = figure.add_subplot()
   for i, (name, start, (epochs, mse, _)) in enumerate(parts):
@@ -69,75 +79,83 @@ def error_curves(records: Records) -> panels.Figure:
     if i:
       _mark_start(axes, start)
   _show_epochs(axes, last)
-  axes.set_yscale('log')
-  errors = np.hstack([points[1] for _, _, points in parts])
-  errors = errors[(errors > 0) & (errors < math.inf)]
-  if errors.size:
-    # A narrower range would give neighbouring ticks the same label.
-    axes.set_ylim(errors.min() / 1.3, errors.max() * 1.3)
-  _label_errors(axes.yaxis, (1, 2, 5))
-  axes.set_ylabel('reconstruction MSE', fontsize='small')
+  epochs, errors, _ = np.hstack([points for _, _, points in parts])
+  _scale_errors(axes, 'y', errors, 1.15)
+  if len(errors) <= _FEW_POINTS:
+    axes.set_xlim(right=1.04 * last)
+    for epoch, error, after in zip(epochs, errors, [*errors[1:], 0]):
+      if not math.isfinite(error):
+        continue
+      # The line to the next point would cross a text above a minimum.
+      place = 0, 5 if after < error else -11
+      axes.annotate(
+          _format_value(error), (epoch, error), place,
+          ha='center', textcoords='offset points', fontsize='x-small',
+      )  # fmt: skip
+  axes.set_ylabel(_ERROR_LABEL, fontsize='small')
   axes.tick_params(labelsize='small')
   _add_legend(figure, *axes.get_legend_handles_labels(), min(len(parts), 3))
   return figure
 
 
-def has_tradeoff(rows: Records) -> bool:
-  """Returns whether `tradeoff` can draw flips of any of the rows."""
-  return bool(_find_drawn(rows, 'attribute_flips'))
+def has_tradeoff(rows: Records, rate: str = 'attribute_flips') -> bool:
+  """Returns whether `tradeoff` can draw any of the rows."""
+  return bool(_find_drawn(rows, rate))
 
 
 @panels.in_own_style
 def tradeoff(rows: Records, rate: str = 'attribute_flips') -> panels.Figure:
   """Draws a rate against error, Figure 4: towards the top left is better.
 
-  Rows without `mse` or the rate (`attribute_flips` of faces, `class_swaps_mlp`
-  of digits, in [0, 1]) are not drawn. A `source`, such as
-  'paper' or the name of a run, is added to the label of a `model`, and each
-  source has its own filling.
+  Rows without `mse` or the rate (`attribute_flips` of faces, `SWAPS` of
+  digits, in [0, 1]) are not drawn. A `source`, such as 'paper' or the name of a
+  run, is added to the label of a `model`, and each source has its own filling.
+  Models of one seed that differ in size are joined by a line. Class swaps by
+  perceptrons have a grey line down to those by the lowest family of judges.
   """
   drawn = _find_drawn(rows, rate)
   figure = panels.new_figure(5.5, 3.9)
   axes = figure.add_subplot()
   series = {}
   for row in drawn:
-    points = series.setdefault((row.get('source'), row['model']), [])
-    points.append((row['mse'], 100 * row[rate]))
-  models = list(dict.fromkeys(model for _, model in series))
+    key = row.get('source'), row['model'], row.get('seed')
+    series.setdefault(key, []).append(row)
+  models = list(dict.fromkeys(model for _, model, _ in series))
   # Rows without a source come first and are filled.
-  sources = sorted(dict.fromkeys(source for source, _ in series), key=bool)
-  for (source, model), points in series.items():
+  sources = sorted(dict.fromkeys(source for source, *_ in series), key=bool)
+  shown = {}
+  for (source, model, _), own in series.items():
     i = models.index(model)
     label = panels.name_model(model)
-    axes.plot(
-      *np.transpose(points),
+    if source:
+      label = f'{label} ({panels.plain(source)})'
+    own.sort(key=lambda row: row['nuisance_dim'])
+    [shown[label]] = axes.plot(
+      [row['mse'] for row in own],
+      [100 * row[rate] for row in own],
       marker=_MARKERS[i % len(_MARKERS)],
       markersize=7 if len(drawn) <= _MOST_LABELS else 4.5,
-      linestyle='',
+      linewidth=0.8,
       color=panels.COLORS[i % len(panels.COLORS)],
       fillstyle=_FILLINGS[sources.index(source) % len(_FILLINGS)],
-      label=f'{label} ({panels.plain(source)})' if source else label,
+      label=label,
     )
-  errors = np.array([row['mse'] for row in drawn])
-  axes.set_xscale('log')
-  axes.set_xlim(errors.min() / 1.4, errors.max() * 1.4)
-  # A range within a decade may have no power of ten to label.
-  narrow = errors.max() < 20 * errors.min()
-  _label_errors(axes.xaxis, (1, 2, 5) if narrow else (1,))
+  if lines := _draw_lowest(axes, drawn, rate):
+    shown['down to the lowest family of judges'] = lines
+  _scale_errors(axes, 'x', np.array([row['mse'] for row in drawn]), 1.3)
   _show_percents(axes)
   low = f'{panels.MINUS}1' if rate == 'attribute_flips' else '0'
   axes.set_xlabel(f'reconstruction MSE, images in [{low}, 1]')
-  axes.set_ylabel('attribute flips' if rate == 'attribute_flips' else _SWAPS)
+  axes.set_ylabel(
+    _SWAPS_LABEL if rate == SWAPS else panels.plain(rate.replace('_', ' '))
+  )
   axes.grid(color=panels.GREY, linewidth=0.6)
   axes.set_axisbelow(True)
-  # Names of runs may be long.
-  columns = min(len(series), 2 if any(sources) else 3)
-  _add_legend(figure, *axes.get_legend_handles_labels(), columns)
+  _add_legend(figure, shown.values(), shown, _count_columns(shown))
+  labelled = drawn
   if len(drawn) > _MOST_LABELS:  # The largest d of each series alone.
-    drawn = [
-      *{(row.get('source'), row['model']): row for row in drawn}.values()
-    ]
-  _label_points(axes, drawn, rate)
+    labelled = [own[-1] for own in series.values()]
+  _label_points(axes, [x for x in labelled if x['nuisance_dim']], drawn, rate)
   return figure
 
 
@@ -170,7 +188,8 @@ def edit_curves(rows: Records) -> panels.Figure:
   axes.set_ylabel('balanced attribute flips')
   axes.grid(color=panels.GREY, linewidth=0.6)
   axes.set_axisbelow(True)
-  _add_legend(figure, *axes.get_legend_handles_labels(), 2)
+  handles, labels = axes.get_legend_handles_labels()
+  _add_legend(figure, handles, labels, _count_columns(labels))
   return figure
 
 
@@ -210,6 +229,55 @@ def _find_drawn(rows, rate):
   ]
 
 
+def _draw_lowest(axes, drawn, rate):
+  """Draws lines from class swaps by perceptrons to lower ones, if there are."""
+  low = [
+    row
+    for row in _find_drawn(drawn, 'class_swaps')
+    if rate == SWAPS and row['class_swaps'] < row[rate] - 0.005
+  ]
+  if not low:
+    return None
+  mse, *ends = np.transpose(
+    [(row['mse'], 100 * row['class_swaps'], 100 * row[rate]) for row in low]
+  )
+  return axes.vlines(mse, *ends, color='0.6', linewidth=1.2, zorder=1)
+
+
+def _are_few(parts):
+  """Returns whether stages have one value each, and few enough for bars."""
+  counts = [points.shape[1] for _, _, points in parts]
+  return max(counts) <= 1 and sum(counts) <= _FEW_POINTS
+
+
+def _draw_bars(parts, shown, title=''):
+  """Draws a bar with its value for each stage.
+
+  `shown` maps the label of a panel to the row of the points.
+  """
+  parts = [(name, points[:, 0]) for name, _, points in parts if points.size]
+  names = [textwrap.fill(name, 10) for name, _ in parts]
+  figure = panels.new_figure(panels.DOUBLE_COLUMN, 2.8, title)
+  all_axes = figure.subplots(1, len(shown), squeeze=False)[0]
+  for axes, (label, row), color in zip(all_axes, shown.items(), panels.COLORS):
+    values = np.array([points[row] for _, points in parts])
+    heights = np.where(np.isfinite(values), values, 0)
+    bars = axes.bar(range(len(names)), heights, width=0.6, color=color)
+    is_rate = label == _SWAPS_LABEL
+    show = '{:.1f}%'.format if is_rate else _format_value
+    texts = [show(x) if math.isfinite(x) else '-' for x in values]
+    axes.bar_label(bars, texts, padding=2, fontsize='x-small')
+    axes.set_xticks(range(len(names)), names, fontsize='x-small')
+    axes.set_xlim(-0.7, len(names) - 0.3)
+    axes.set_ylabel(label, fontsize='small')
+    if is_rate:
+      _show_percents(axes, 110)
+    else:
+      axes.set_ylim(0, 1.15 * max(heights, default=1) or 1)
+    axes.tick_params(axis='y', labelsize='small')
+  return figure
+
+
 def _line_style(epochs, most_marks=20):
   marker = 'o' if len(epochs) <= most_marks else ''
   return {'marker': marker, 'markersize': 3, 'linewidth': 1.5}
@@ -227,23 +295,48 @@ def _show_epochs(axes, last):
   axes.tick_params(axis='x', labelsize='small')
 
 
-def _show_percents(axes):
-  axes.set_ylim(0, 102)
+def _show_percents(axes, most=102):
+  axes.set_ylim(0, most)
   axes.yaxis.set_major_formatter(panels.ticker.PercentFormatter())
 
 
-def _label_errors(axis, digits):
-  axis.set_major_locator(panels.ticker.LogLocator(subs=digits))
-  axis.set_major_formatter(panels.ticker.FuncFormatter(_format_error))
+def _scale_errors(axes, name, errors, room):
+  """Makes the axis of errors logarithmic, with two ticks or more."""
+  errors = errors[(errors > 0) & (errors < math.inf)]
+  low, high = 0.1, 1.0
+  if errors.size:
+    low, high = errors.min() / room, errors.max() * room
+  decades = 10.0 ** np.arange(math.floor(math.log10(low)), math.log10(high))
+  even = panels.ticker.MaxNLocator(6, steps=[1, 2, 5, 10], min_n_ticks=4)
+  choices = [
+    np.outer(decades, digits).ravel()
+    for digits in ((1,), (1, 2, 5), (1, 1.5, 2, 3, 4, 5, 7))
+  ] + [even.tick_values(low, high)]
+  for ticks in choices:
+    ticks = ticks[(low <= ticks) & (ticks <= high)]
+    if len(ticks) > 2:
+      break
+  axes.set(**{f'{name}scale': 'log', f'{name}lim': (low, high)})
+  axis = getattr(axes, f'{name}axis')
+  axis.set_ticks(ticks, [_format_error(tick) for tick in ticks])
   axis.set_minor_locator(panels.ticker.NullLocator())
 
 
-def _format_error(value, unused_position):
-  """Shows 0.0005 as 5e-4, 0.052 as 5.2e-2, and 0 as 0."""
-  if not value:
-    return '0'
-  mantissa, exponent = f'{value:.1e}'.split('e')
-  return panels.minus(f'{mantissa.removesuffix(".0")}e{int(exponent)}')
+def _format_error(value):
+  """Shows 0.0005 as 5e-4, and 0.052 as 5.2e-2."""
+  mantissa, exponent = f'{value:.4e}'.split('e')
+  mantissa = mantissa.rstrip('0').removesuffix('.')
+  return panels.minus(f'{mantissa}e{int(exponent)}')
+
+
+def _format_value(value):
+  """Shows a measured error with three digits."""
+  return _format_error(float(f'{value:.3g}')) if value else '0'
+
+
+def _count_columns(labels):
+  """Returns how many columns of a legend fit above a trade-off."""
+  return min(len(labels), 1 if max(map(len, labels)) > 40 else 2)
 
 
 def _add_legend(figure, handles, labels, columns, title=''):
@@ -253,11 +346,12 @@ def _add_legend(figure, handles, labels, columns, title=''):
   )  # fmt: skip
 
 
-def _label_points(axes, rows, rate):
-  """Writes d beside every point, clear of other points and labels."""
+def _label_points(axes, labelled, drawn, rate):
+  """Writes d beside points, clear of all points drawn and of other labels."""
   axes.figure.draw_without_rendering()
-  places = [(row['mse'], 100 * row[rate]) for row in rows]
-  points = axes.transData.transform(places)
+  find = lambda rows: axes.transData.transform(
+    np.reshape([(row['mse'], 100 * row[rate]) for row in rows], (-1, 2))
+  )
   width, height, gap = np.array([58, 12, 9]) * axes.figure.dpi / 100
   # Offsets of a label's centre in pixels, in order of preference.
   beside, above = gap + width / 2, height / 2 + gap / 2
@@ -271,8 +365,8 @@ def _label_points(axes, rows, rate):
     inside = axes.bbox.contains(*box.min) and axes.bbox.contains(*box.max)
     return box.count_overlaps(taken) + (0 if inside else 100)
 
-  taken = [make_box(point, gap, gap) for point in points]
-  for point, place, row in zip(points, places, rows):
+  taken = [make_box(point, gap, gap) for point in find(drawn)]
+  for point, row in zip(find(labelled), labelled):
     boxes = [make_box(point + offset, width, height) for offset in offsets]
     best = int(np.argmin([count_hidden(box) for box in boxes]))
     taken.append(boxes[best])
@@ -280,6 +374,7 @@ def _label_points(axes, rows, rate):
     # The text starts or ends at the edge of its box that is nearer the point.
     shift = np.array([np.sign(dx) * gap, dy]) * 72 / axes.figure.dpi
     axes.annotate(
-        f'd = {row["nuisance_dim"]}', place, shift, textcoords='offset points',
-        ha='left' if dx > 0 else 'right', va='center', fontsize='x-small',
+        f'd = {row["nuisance_dim"]}', (row['mse'], 100 * row[rate]), shift,
+        textcoords='offset points', ha='left' if dx > 0 else 'right',
+        va='center', fontsize='x-small',
     )  # fmt: skip

@@ -134,17 +134,21 @@ def attribute_flips(
   flipped: np.ndarray,
   attribute_names: Sequence[str],
   title: str = '',
+  strengths: Sequence[float | None] = (),
 ) -> panels.Figure:
   """Draws faces with one attribute flipped at a time, Figure 5.
 
   Beside the `[rows, S, S, 3]` originals and reconstructions stand the `[rows,
-  cols, S, S, 3]` flipped ones, a column per attribute.
+  cols, S, S, 3]` flipped ones, a column per attribute. `strengths`, of each
+  attribute, are added to the names of those that have one.
   """
   rows, cols = flipped.shape[:2]
   # As wide as a page, but no tile wider than a thumb.
   tile = min(0.8, (panels.DOUBLE_COLUMN - 0.2) / (cols + 2.2))
   labels = ['original', 'reconstruction']
   names = list(map(panels.name_attribute, attribute_names))
+  for i, strength in enumerate(strengths):
+    names[i] += '' if strength is None else f' ±{strength:g}'
   # Upright labels need some 0.09 inches a letter.
   room = 0.09 * max(map(len, [*names, *labels])) + (0.3 if title else 0)
   height = rows * tile + room - 0.4

@@ -53,6 +53,7 @@ COLORS = (
 )  # fmt: skip
 GREY = '0.8'
 _NAMES = {
+  'student': 'with Jacobian supervision',
   'student_no_jacobian': 'without Jacobian supervision',
   'student_cycle': 'student, cycle losses only',
   'student_from_scratch': 'student from scratch',

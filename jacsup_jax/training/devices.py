@@ -10,6 +10,7 @@ import functools
 import json
 import math
 import os
+import pathlib
 import subprocess
 import sys
 from typing import Any
@@ -26,6 +27,7 @@ from jacsup_jax.data import files
 from jacsup_jax.training import loop
 
 _AXIS = 'devices'
+_GPU_FLAG = '--xla_gpu_deterministic_ops=true'
 # What makes JAX find a device, by a part of its platform's name.
 _INSTALL = {
   'cuda': "pip install -U 'jax[cuda12]' for an NVIDIA GPU",
@@ -60,6 +62,26 @@ def expand_cache_dir() -> None:
   path = files.expand_variable('JAX_COMPILATION_CACHE_DIR')
   if path is not None:
     jax.config.update('jax_compilation_cache_dir', str(path))
+
+
+def set_up(
+  deterministic: bool | None = None, cache: pathlib.Path | None = None
+) -> None:
+  """Applies what flags say of programs, before any device is used.
+
+  Args:
+    deterministic: whether GPUs give the same bits each time.
+    cache: directory in which compiled programs are kept; InputError if it
+      cannot be written to.
+  """
+  if deterministic:
+    found = os.environ.get('XLA_FLAGS', '').split()
+    os.environ['XLA_FLAGS'] = ' '.join([*found, _GPU_FLAG])
+  expand_cache_dir()
+  if cache is not None:
+    files.check_writable(f'--compilation_cache={cache}', cache)
+    jax.config.update('jax_compilation_cache_dir', str(cache))
+    jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.1)
 
 
 def check_available() -> None:

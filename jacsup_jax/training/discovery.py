@@ -165,7 +165,7 @@ def make_stages(flags: DiscoveryConfig) -> list[config.Stage]:
   Parents come before their children, seed after seed. None without students.
   """
   no_jacobian = dataclasses.replace(
-    flags.weights, lambda_y=0.0, lambda_diff=0.0, lambda_check=0.0
+    flags.weights, **dict.fromkeys(config.SUPERVISED, 0.0)
   )
   weights = {
     'student': flags.weights,

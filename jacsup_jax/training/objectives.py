@@ -158,12 +158,9 @@ def neighbor_teacher_objective(
   reconstructions = models.Model(module, params, batch_stats).decode(code)
   targets = jnp.concatenate([inputs.neighbor_images, inputs.images])
   error = jnp.mean(losses.reconstruction_loss(targets, reconstructions))
-  embedding = losses.neighbor_embedding_loss(
-    *jnp.split(code.factors, 2),
-    scale=weights.neighbor_scale,
-    axis_name=module.axis_name,
-  )
-  embedding = jnp.mean(embedding)
+  options = {'scale': weights.neighbor_scale, 'axis_name': module.axis_name}
+  pair = jnp.split(code.factors, 2)
+  embedding = jnp.mean(losses.neighbor_embedding_loss(*pair, **options))
   terms = {'neighbor_reconstruction': error, 'neighbor_embedding': embedding}
   loss = error + weights.lambda_neighbor * embedding
   return loss, ({'loss': loss, **terms}, batch_stats)
@@ -181,10 +178,9 @@ def student_objective(
 ) -> Result:
   """Computes a student's objective: eqs. (8) + (9) + lambda_xcov (10).
 
-  Terms of `regularizers` and the swap check are added if their weights are not
-  0. The check is by the teacher, if its module is given, and by
-  `inputs.checkers`. Without `inputs.teacher`, (8), (10) and the
-  regularizers remain.
+  Terms of `regularizers` and of swapped images are added if their weights are
+  not 0. The check is by the teacher, if its module is given, and by
+  `inputs.checkers`. Without `inputs.teacher`, (8), (10) and regularizers stay.
   """
   code, batch_stats = _encode_train(module, params, batch_stats, inputs.images)
   decode = models.Model(module, params, batch_stats).decode
@@ -198,8 +194,8 @@ def student_objective(
       decode, code, inputs, weights, modules, module.axis_name
     )
     terms |= supervised
-    if weights.lambda_check:
-      loss += weights.lambda_check * terms['swap_check']
+    loss += weights.lambda_check * terms.get('swap_check', 0.0)
+    loss += weights.lambda_background * terms.get('background', 0.0)
     loss += weights.lambda_y * terms['factor_matching']
     loss += weights.lambda_diff * terms['jacobian']
   if weights.lambda_hsic:
@@ -229,24 +225,34 @@ def _supervise(decode, code, inputs, weights, modules, axis_name):
   images, changes = compute_changes(
     weights.supervision, decode, code, targets, joint=True
   )
-  if weights.lambda_check:
+  if weights.lambda_check or weights.lambda_background:
     if weights.supervision.jacobian == 'secant':
       swapped = images + changes[0]
     else:
       swapped = decode(codes.Code(targets[0], code.nuisance))
-    partners = inputs.permutations[0]
-    donors = codes.take_partners(teacher.factors, partners, axis_name)
-    # What looks is stopped; the image that it sees is not.
-    seen, (teacher_module, *modules) = [], modules
+    terms |= _check_swapped(swapped, inputs, weights, modules, axis_name)
+  return images, terms | _compare(code, changes, teacher, weights)
+
+
+def _check_swapped(swapped, inputs, weights, modules, axis_name):
+  """Computes the terms of swapped images alone; what looks is stopped."""
+  terms, teacher, images = {}, inputs.teacher, inputs.images
+  take = lambda x: codes.take_partners(x, inputs.permutations[0], axis_name)
+  if weights.lambda_background:
+    found = losses.background_loss(swapped, images, take(images))
+    terms['background'] = jnp.mean(found)
+  if weights.lambda_check:
+    teacher_module, *modules = modules
+    looking = zip(modules, jax.lax.stop_gradient(inputs.checkers), strict=True)
+    seen = [own.look(module, swapped) for module, own in looking]
     if teacher_module is not None:
       variables = jax.lax.stop_gradient(teacher.variables)
       encoded = teacher_module.apply(variables, swapped, method='encode')
-      seen.append(encoded.factors)
-    for module, own in zip(modules, inputs.checkers, strict=True):
-      seen.append(jax.lax.stop_gradient(own).look(module, swapped))
+      seen.insert(0, encoded.factors)
+    donors = take(teacher.factors)
     checks = [jnp.mean(losses.swap_check_loss(own, donors)) for own in seen]
     terms['swap_check'] = sum(checks[1:], checks[0])
-  return images, terms | _compare(code, changes, teacher, weights)
+  return terms
 
 
 def _cross_covariance(code, weights, module):
@@ -279,9 +285,8 @@ def attribute_objective(
   With `inputs.teacher` the objective of a student, which adds eq. (9).
   """
   # Their statistics are dropped.
-  decode_swapped = lambda code, stats=batch_stats: apply_train(
-    module, params, stats, 'decode', code
-  )[0]
+  swap_args = module, params, batch_stats, 'decode'
+  decode_swapped = lambda code: apply_train(*swap_args, code)[0]
   code, batch_stats = _encode_train(module, params, batch_stats, inputs.images)
   decoded = _give_labels(code, inputs, weights)
   reconstructions, batch_stats = apply_train(
@@ -292,22 +297,16 @@ def attribute_objective(
   if module.has_bounded_factors:
     predicted = 'attribute_likelihood'
   predict = getattr(losses, f'{predicted}_loss')
-  prediction = predict(code.factors, inputs.attributes)
   terms = {
     'reconstruction': jnp.mean(error),
-    predicted: jnp.mean(prediction),
+    predicted: jnp.mean(predict(code.factors, inputs.attributes)),
     'cross_covariance': _cross_covariance(code, weights, module),
   }
   if inputs.teacher is not None:
     targets = _edit(decoded.factors, inputs, weights, module.axis_name)
     # Derivatives are those of the whole batch moving, in training mode.
-    changes = compute_changes(
-      weights.supervision,
-      decode_swapped,
-      decoded,
-      targets,
-      images=reconstructions,
-    ).changes
+    args = weights.supervision, decode_swapped, decoded, targets
+    changes = compute_changes(*args, images=reconstructions).changes
     terms |= _compare(code, changes, inputs.teacher, weights)
   return _weigh(terms, batch_stats, weights)
 

@@ -36,6 +36,12 @@ def _images(values):
     # (1 + 4) / 2 and (9 + 16) / 2, means over factors.
     ('factor_matching', ([[1, 2], [0, 0]], [[0, 0], [3, 4]]), [2.5, 12.5]),
     ('swap_check', ([[1, 2]], [[0, 0]]), [2.5]),
+    # (0.5 + 1) / 2 * (1 - 0.6), as both pixels are near 0.6; (0.25 + 0) / 2.
+    (
+      'background',
+      map(_images, ([0.5, -1, 0.25, 0], [0, 0.2, 0, 0], [0.6, 0, 0, 0])),
+      [0.3, 0.125],
+    ),
     # (1 - 0.5 + 0) / 2, the second beyond the margin, and (2 + 4) / 2.
     ('attribute_hinge', ([[0.5, 2], [-1, 3]], [[1, 1], [1, -1]]), [0.25, 3]),
     # -(log(3 / 4) + log(1 / 2)) / 2; of the wrong bound, -log(1e-6) / 2.
@@ -222,3 +228,16 @@ def test_cross_covariance_is_that_of_numpy():
     # Sums of 50 float32 against float64.
     rtol=1e-4,
   )
+
+
+def test_background_begins_one_pixel_away_from_strokes():
+  images = np.zeros((1, 5, 5, 1), np.float32)
+  images[0, 2, 2] = 1
+  ones, empty = np.ones_like(images), np.zeros_like(images)
+  # Nine of 25 pixels are near the stroke, whichever image has it.
+  for pair in ((images, empty), (empty, images)):
+    found = losses.background_loss(ones, *pair)
+    np.testing.assert_allclose(found, [16 / 25], rtol=1e-6)
+  # What is compared with stays as it is.
+  gradient = jax.grad(lambda x: losses.background_loss(ones, x, x)[0])(images)
+  assert not gradient.any()

@@ -1,6 +1,7 @@
 """Tests of experiments.ablation."""
 
 import json
+import re
 
 import pytest
 
@@ -35,6 +36,24 @@ def test_table_6_has_a_teacher_for_each_row_and_seed():
       1e-3, 1e-2, 1e-1
   ] * 2  # fmt: skip
   assert {stage.seed for stage in stages} == {3, 4}
+
+
+def test_without_a_table_it_says_what_it_would_train(
+  invoke, tmp_path, monkeypatch
+):
+  monkeypatch.chdir(tmp_path)
+  status, out, err = invoke(ablation.main, ablation.make_default)
+  assert (status, err) == (0, '') and not [*tmp_path.iterdir()]
+  assert out.startswith('No --table is given: nothing is trained.')
+  commands = re.findall('^python -m experiments.ablation (.*)', out, re.M)
+  names = ('mnist_table4', 'celeba_table5', 'celeba_table6')
+  assert commands == [
+    f'--flagfile={name}{suffix}' for name in names for suffix in ('', '_quick')
+  ]
+  assert out.count('  Time: ') == out.count('  Expected') == len(commands)
+  for command in commands:
+    found = cli.parse(ablation.make_default([command]), [command])
+    assert found.table == command.removesuffix('_quick')[-1]
 
 
 def test_table_4_trains_all_rows_at_once(

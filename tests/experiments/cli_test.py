@@ -1,19 +1,23 @@
 """Tests of experiments.cli and progress: flags, exit statuses, lines."""
 
+import ast
 import dataclasses
 import io
 import pathlib
 import re
+import shlex
 import subprocess
 import sys
 from typing import Literal
 
 from absl import flags
+from jax import monitoring
 import pytest
 
 from experiments import ablation
 from experiments import celeba
 from experiments import cli
+from experiments import compare
 from experiments import convert
 from experiments import evaluate
 from experiments import figures
@@ -25,6 +29,7 @@ from experiments import reproduce
 from experiments import svhn
 from jacsup_jax.core import config as config_lib
 from jacsup_jax.core import errors
+from jacsup_jax.editor import main as editor
 from jacsup_jax.runs import signals
 
 FLAGFILES = pathlib.Path(__file__).parents[2] / 'experiments' / 'flagfiles'
@@ -41,6 +46,7 @@ BINARIES = {
     'figures': (figures.main, figures.FiguresConfig()),
     'convert': (convert.main, convert.Config()),
     'own_model': (own_model.main, own_model.Config()),
+    'compare': (compare.main, compare.Config()),
 }  # fmt: skip
 
 
@@ -146,6 +152,53 @@ def test_every_flagfile_can_be_read_and_says_what_to_expect(path):
 
 
 @pytest.mark.parametrize(
+  ('args', 'workdir'),
+  [
+    (['--flagfile=svhn_quick'], 'runs/svhn_quick'),
+    (['--flagfile', 'svhn_quick.flags', '--seed=2'], 'runs/svhn_quick'),
+    (['-flagfile=mine'], 'here'),
+    # A file has precedence over a bundled one, a folder has not.
+    (['--flagfile=mnist_quick'], 'there'),
+    (['--flagfile=mnist_best'], 'runs/mnist_best'),
+  ],
+)
+def test_a_flagfile_is_a_path_or_a_bundled_name(
+  tmp_path, monkeypatch, args, workdir
+):
+  monkeypatch.chdir(tmp_path)
+  (tmp_path / 'mine').write_text('--workdir=here')
+  (tmp_path / 'mnist_quick').write_text('--workdir=there')
+  (tmp_path / 'mnist_best').mkdir()
+  assert cli.find('workdir', args) == workdir
+  default = mnist.Config() if 'best' in workdir else svhn.DEFAULT
+  assert cli.parse(default, args).run.workdir == pathlib.Path(workdir)
+
+
+def _list_examples():
+  """Lists the commands of docstrings as the binary and its arguments."""
+  for path in sorted(FLAGFILES.parent.glob('*.py')):
+    doc = ast.get_docstring(ast.parse(path.read_text())) or ''
+    for line in doc.replace('\\\n', ' ').splitlines():
+      if line.strip().startswith('python -m experiments.'):
+        _, _, module, *args = shlex.split(line)
+        yield module.removeprefix('experiments.'), args
+  for line in editor._EXAMPLES.strip().splitlines()[1:]:
+    yield 'edit', shlex.split(line)[1:]
+
+
+@pytest.mark.parametrize(('name', 'args'), [*_list_examples()], ids=str)
+def test_every_example_of_help_can_be_pasted(tmp_path, monkeypatch, name, args):
+  monkeypatch.chdir(tmp_path)
+  (tmp_path / 'photos').mkdir()
+  args = [arg for arg in args if arg != '--help']
+  if name == 'edit':
+    editor._parse(args)
+    return
+  default = BINARIES[name][1]
+  cli.parse(default(args) if callable(default) else default, args)
+
+
+@pytest.mark.parametrize(
     ('command', 'part'),
     [
         ('mnist --epoch=3', 'Did you mean: epochs'),
@@ -162,7 +215,7 @@ def test_every_flagfile_can_be_read_and_says_what_to_expect(path):
          'patches, mixer'),
         ('mnist --lambda_check=1 --checkers=', '--checkers='),
         ('mnist --checkers=teacher,mixer', '--lambda_check=0'),
-        ('ablation --lambda_check=1 --checkers=mixer',
+        ('ablation --table=4 --lambda_check=1 --checkers=mixer',
          'at once; accepted: teacher'),
         ('mnist --process_id=1', 'without --distributed'),
         ('mnist --distributed --coordinator=x:1 --process_count=2'
@@ -183,9 +236,12 @@ def test_every_flagfile_can_be_read_and_says_what_to_expect(path):
          'a code of 10 units for 10 classes'),
         ('mnist --baselines=qlae --factor_units=3,16',
          '--factor_units=3,16, of a code of 16 units'),
-        ('ablation --baselines=qlae', 'a table has none'),
+        ('ablation --table=4 --baselines=qlae', 'a table has none'),
+        ('ablation --table=7', 'one of <4|5|6>'),
         ('ablation --students=', 'nothing to train'),
-        ('mnist --flagfile=nowhere', 'No such file'),
+        ('mnist --flagfile=nowhere', 'such as celeba64, '),
+        ('mnist --flagfile=mnist_quik', 'such as mnist_quick, '),
+        ('ablation --flagfile here/mnist_quick', 'here/mnist_quick: no such'),
         ('mnist --flagfile=binary', 'UTF-8'),
         ('mnist --flagfile=loop', 'reads itself'),
         ('svhn --growth=preserving --nonormalize_students', '--linear_code'),
@@ -256,6 +312,50 @@ def test_a_line_per_epoch_estimates_the_time_left(capsys):
     'd1 2/4 loss=0.2500 eval_mse=0.2000 1000 images/s, about 60 s left',
     'd1 4/4 loss=0.2500 1000 images/s',
   ]
+
+
+_COMPILED = '/jax/core/compile/backend_compile_duration'
+
+
+@pytest.mark.parametrize(
+  ('epochs', 'expected'),
+  [
+    # A teacher of four epochs. Students are unknown: 1 epoch of 2 s, and twice
+    # 18 s of compilation and 8 epochs of 2 s.
+    ([(20, 18), 2, 2], 'at least 70 s'),
+    # The second student is as slow as the first, not as the teacher: 7 epochs
+    # of 10 s, and 25 s and 8 epochs of 10 s.
+    ([(20, 18), 2, 2, 2, (35, 25)], 'about 3 min'),
+    ([(20, 18), 2, 2, 2, (35, 25), *[10] * 7], 'about 2 min'),
+    # More was compiled than the epoch took: for the evaluation.
+    ([(20, 25), 2, 2], 'at least 70 s'),
+  ],
+)
+def test_the_estimate_knows_that_students_are_slower(epochs, expected):
+  stages = [dataclasses.replace(STAGE, name='teacher', model='teacher')]
+  for i in (1, 2):
+    stages.append(dataclasses.replace(STAGE, name=f'student_d0{i}', epochs=8))
+  with progress.Progress(stages, draw=False) as shown:
+    for i, own in enumerate(epochs):
+      seconds, compiling = own if isinstance(own, tuple) else (own, 0.0)
+      monitoring.record_event_duration_secs(_COMPILED, compiling)
+      stage, epoch = (stages[0], i + 1) if i < 4 else (stages[1], i - 3)
+      shown.report(stage, _record(epoch, seconds=seconds))
+    assert shown._estimate() == expected
+
+
+def test_a_line_says_how_long_programs_were_compiled(capsys):
+  with progress.Progress([STAGE], draw=False) as shown:
+    monitoring.record_event_duration_secs(_COMPILED, 2.5)
+    monitoring.record_event_duration_secs(_COMPILED, 0.6)
+    shown.report(STAGE, _record(1))
+    monitoring.record_event_duration_secs('/jax/other', 9.0)
+    shown.report(STAGE, _record(2))
+  monitoring.record_event_duration_secs(_COMPILED, 9.0)
+  shown.report(STAGE, _record(3))
+  first, *rest = capsys.readouterr().out.splitlines()
+  assert first == 'd1 1/4 loss=0.2500 1000 images/s, 3 s of compilation'
+  assert not any('compilation' in line for line in rest)
 
 
 @pytest.mark.parametrize(

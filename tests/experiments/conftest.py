@@ -50,7 +50,7 @@ def root(tmp_path_factory):
 # Splits are of one size, so that what is compiled for one serves the others.
 
 
-def write_patterns(path, side, channels, count=512):
+def _write_patterns(path, side, channels, count=512):
   """Writes ten smooth patterns with noise as --dataset=arrays."""
   generator = np.random.default_rng(0)
   labels = generator.integers(0, 10, count)
@@ -63,9 +63,14 @@ def write_patterns(path, side, channels, count=512):
   return path
 
 
+@pytest.fixture
+def colours(tmp_path):
+  return _write_patterns(tmp_path / 'colours.npz', 32, 3, 320)
+
+
 @pytest.fixture(scope='session')
 def digits(root):
-  return write_patterns(root / 'digits.npz', 28, 1)
+  return _write_patterns(root / 'digits.npz', 28, 1)
 
 
 @pytest.fixture(scope='session')

@@ -78,6 +78,10 @@ def test_the_same_command_says_that_the_run_is_complete(
       '--students=student,student_no_jacobian',
   )  # fmt: skip
   assert status == 0 and 'is complete' in out and 'student_no_jacobian' in out
+  assert out.splitlines()[-2:] == [
+    f'figures: {mnist_run / "figures"}',
+    f'next: python -m experiments.edit --workdir={mnist_run}',
+  ]
   assert {p: p.stat().st_mtime_ns for p in mnist_run.rglob('*')} == before
 
 
@@ -275,7 +279,7 @@ def test_help_is_fast_and_a_missing_device_is_one_line(tmp_path):
   process = _start('--help', MPLBACKEND='module://nowhere.backend')
   out, err = process.communicate(timeout=60)
   assert process.returncode == 0, err
-  assert '--nuisance_dim' in out and 'mnist_quick.flags' in out
+  assert '--nuisance_dim' in out and '--flagfile=mnist_quick' in out
   # 1.5 s on a quiet machine.
   assert seconds() - before < 8
   process = _start(f'--workdir={tmp_path / "x"}', JAX_PLATFORMS='cuda')

@@ -2,7 +2,6 @@
 
 import json
 
-import conftest
 import pytest
 
 from experiments import cli
@@ -16,12 +15,11 @@ FIGURES = ('figure_9', 'figure_10', 'figure_11', 'figure_12', 'curves')
   'is_drawn', [False, pytest.param(True, marks=pytest.mark.slow)]
 )
 def test_a_run_of_one_growth_by_two_units(
-  tmp_path, invoke, monkeypatch, is_drawn
+  tmp_path, invoke, monkeypatch, colours, is_drawn
 ):
   if not is_drawn:
     monkeypatch.setattr(drawing, 'save', lambda *unused_args: [])
-  colours, workdir = tmp_path / 'colours.npz', tmp_path / 'svhn'
-  conftest.write_patterns(colours, 32, 3, 320)
+  workdir = tmp_path / 'svhn'
   status, _, err = invoke(
       svhn.main, svhn.DEFAULT, '--dataset=arrays',
       f'--data_dir={colours}', '--batch_size=16', '--epochs=1',

@@ -116,6 +116,31 @@ def test_a_run_of_digits_is_drawn(digits, draw):
   assert {'figure_1c', 'figure_2_no_jacobian'} <= set(_list(more))
 
 
+def test_swaps_against_error_of_digits_stand_beside_the_paper(digits, draw):
+  rows = [
+    {'model': own.stage.model, 'nuisance_dim': d, 'mse': 0.1 - d / 100,
+     'class_swaps_mlp': 0.5}
+    for d, own in enumerate(digits.trained)
+  ]  # fmt: skip
+  rows.append({**rows[0], 'model': 'random', 'mse': 0.2})
+  own = dataclasses.replace(digits, rows=rows)
+  find = lambda runs: [
+    line.get_label() for line in drawing.draw_tradeoff(runs).axes[0].lines
+  ]
+  ours = ['teacher', 'with Jacobian supervision']
+  assert draw([own], 'tradeoff') == ['tradeoff.png']
+  assert find([own]) == ours  # Of data that the paper does not have.
+  data = dataclasses.replace(digits.data, name='mnist_embedded')
+  of_paper = [f'{name} (paper)' for name in ours]
+  of_paper.append('without Jacobian supervision (paper)')
+  assert find([dataclasses.replace(own, data=data)]) == ours + of_paper
+  other = dataclasses.replace(own, path=own.path / 'other')
+  assert find([own, other]) == [
+    f'{name} ({run})' for run in ('digits', 'other') for name in ours
+  ]
+  assert draw([own, other]) == ['swaps.png', 'tradeoff.png']
+
+
 def test_images_in_colour_give_figures_9_to_12(digits):
   data = registry.Dataset(
     'small', 'test', np.zeros((64, 8, 8, 3), np.uint8), digits.data.labels

@@ -50,6 +50,25 @@ ROWS = (
   _row('fader', 8192, 0.442, 1.83e-3),
   _row('random', 2048, 0.202, 1.01e-1),
 )
+# Class swaps by perceptrons and by the lowest family.
+SWAPPED = [
+  {'model': model, 'nuisance_dim': dim, 'seed': seed, 'mse': mse,
+   'class_swaps_mlp': swaps, 'class_swaps': swaps - low}
+  for model, dim, seed, mse, swaps, low in [
+    ('teacher', 0, 0, 0.04, 1.0, 0.0),
+    ('student', 2, 0, 0.03, 0.8, 0.1),
+    ('student', 1, 0, 0.035, 0.9, 0.001),
+    ('student', 1, 1, 0.034, 0.85, 0.2),
+  ]
+] + [{'model': 'student', 'nuisance_dim': 14, 'mse': 0.014, 'source': 'paper',
+      'class_swaps_mlp': 0.617}]  # fmt: skip
+# A value of each stage.
+ONCE = [
+  {**_record(stage, 1, i, eval_mse=mse), 'eval_class_swaps_mlp': swaps}
+  for i, (stage, mse, swaps) in enumerate(
+    [('teacher', 0.04, 0.975), ('student_d01', 0.0307, None),
+     ('student_d02', np.nan, 0.25)])
+]  # fmt: skip
 EDITED = [
   {**row, 'edit_curve_area': 0.5, 'edit_curve': [
     {'deviations': 1.0, 'flips': 0.5, 'kept': 0.75},
@@ -73,7 +92,8 @@ EXAMPLES = {
         SWAPS[0, 1:], SWAPS[1:, 0],
         {'a title': SWAPS[1:, 1:], 'b': SWAPS[1:, 1:]}),
     'attribute_flips': lambda: grids.attribute_flips(
-        PAIR[:, 0], PAIR[:, 1], _faces(4, 3), NAMES, 'a title'),
+        PAIR[:, 0], PAIR[:, 1], _faces(4, 3), NAMES, 'a title',
+        (1.0, 2.5, None)),
     'sweeps': lambda: grids.sweeps(
         _faces(3, 9), np.linspace(-40, 40, 9), NAMES, 'a title'),
     'compared_sweeps': lambda: grids.compared_sweeps(
@@ -82,6 +102,9 @@ EXAMPLES = {
     'swap_curves': lambda: curves.swap_curves(PHASES, 'a title'),
     'error_curves': lambda: curves.error_curves(PHASES),
     'tradeoff': lambda: curves.tradeoff(ROWS),
+    'tradeoff of digits': lambda: curves.tradeoff(SWAPPED, curves.SWAPS),
+    'swap bars': lambda: curves.swap_curves(ONCE, 'a title'),
+    'error bars': lambda: curves.error_curves(ONCE[:2]),
     'edit_curves': lambda: curves.edit_curves(EDITED),
 }  # fmt: skip
 # Tiles of each axes. Donors of swaps are above, recipients on the left.
@@ -157,6 +180,80 @@ def test_error_curves_have_a_line_per_phase():
     np.testing.assert_array_equal(line.get_xdata(), epochs)
     np.testing.assert_allclose(line.get_ydata(), 0.1 / np.array(epochs))
   assert [bar.get_xdata()[0] for bar in lines.values()] == [2, 4]
+
+
+def test_few_values_are_bars_with_labels():
+  swaps, errors = EXAMPLES['swap bars']().axes
+  names = ['teacher', 'student\nd01', 'student\nd02']
+  for axes, heights, texts in (
+    (swaps, [97.5, 0, 25], ['97.5%', '-', '25.0%']),
+    (errors, [0.04, 0.0307, 0], ['4e−2', '3.07e−2', '-']),
+  ):
+    assert [bar.get_height() for bar in axes.patches] == heights
+    assert _texts(axes.texts) == texts
+    assert _texts(axes.get_xticklabels()) == names
+  # A second value of any stage makes a curve, and so do many stages.
+  more = [*ONCE, _record('student_d02', 2, 3, eval_mse=0.02)]
+  many = [_record(f's_d{i}', 1, i, eval_mse=0.1) for i in range(9)]
+  for records in (more, many):
+    assert not curves.error_curves(records).axes[0].patches
+    assert not curves.swap_curves(records).axes[0].patches
+
+
+def test_few_points_of_a_curve_have_their_values():
+  [axes] = curves.error_curves(PHASES).axes
+  assert _texts(axes.texts)[:3] == ['1e−1', '5e−2', '3.33e−2']
+  [axes] = curves.error_curves([*PHASES, *ONCE[:2], *PHASES]).axes
+  assert not axes.texts
+
+
+@pytest.mark.parametrize('low', [1e-4, 1.1e-3, 0.0153, 0.0612, 0.9])
+@pytest.mark.parametrize('ratio', [1, 1.05, 1.3, 2.5, 9, 500])
+def test_axes_of_errors_have_ticks_that_read_differently(low, ratio):
+  rows = [_row('student', 8, 0.5, low), _row('student', 9, 0.5, low * ratio)]
+  records = [
+    _record('teacher', i, i, eval_mse=error)
+    for i, error in ((1, low), (2, low * ratio))
+  ]
+  axes, other = curves.tradeoff(rows).axes[0], curves.error_curves(records)
+  for axis, limits in (
+    (axes.xaxis, axes.get_xlim()),
+    (other.axes[0].yaxis, other.axes[0].get_ylim()),
+  ):
+    ticks, texts = axis.get_ticklocs(), _texts(axis.get_ticklabels())
+    assert 2 < len(ticks) == len({*texts}) < 9
+    assert limits[0] <= min(ticks) and max(ticks) <= limits[1]
+    values = [float(text.replace('−', '-')) for text in texts]
+    np.testing.assert_allclose(values, ticks, rtol=1e-6)
+
+
+def test_tradeoff_of_digits_joins_sizes_of_a_seed():
+  [axes] = EXAMPLES['tradeoff of digits']().axes
+  lines = [line.get_xydata() for line in axes.lines]
+  np.testing.assert_allclose(
+      np.concatenate(lines),
+      [[0.04, 100], [0.035, 90], [0.03, 80], [0.034, 85], [0.014, 61.7]],
+  )  # fmt: skip
+  assert [len(line) for line in lines] == [1, 2, 1, 1]
+  # From the lowest family of judges to perceptrons, if they differ.
+  [low] = axes.collections
+  np.testing.assert_allclose(
+    low.get_segments(), [[[0.03, 70], [0.03, 80]], [[0.034, 65], [0.034, 85]]]
+  )
+  [legend] = axes.figure.legends
+  assert _texts(legend.get_texts()) == [
+      'teacher', 'with Jacobian supervision',
+      'with Jacobian supervision (paper)',
+      'down to the lowest family of judges',
+  ]  # fmt: skip
+  # A teacher has no d to name.
+  assert sorted(_texts(axes.texts)) == ['d = 1', 'd = 1', 'd = 14', 'd = 2']
+  assert curves.tradeoff(SWAPPED[:1], curves.SWAPS).axes
+
+
+def test_flips_name_their_strengths():
+  texts = _texts(EXAMPLES['attribute_flips']().axes[1].get_xticklabels())
+  assert texts == ["5 o'clock shadow ±1", 'mouth slightly open ±2.5', 'bald']
 
 
 def test_tradeoff_has_percents_over_errors():

@@ -234,7 +234,9 @@ def make_edits():
 
 def make_checked():
   """Makes a student whose swaps are checked by its teacher and a network."""
-  weights = dataclasses.replace(WEIGHTS, lambda_check=1.0)
+  weights = dataclasses.replace(
+    WEIGHTS, lambda_check=1.0, lambda_background=1.0
+  )
   case = make_digits(DIGITS(2, 1), DIGITS(2, 0, True), weights, cached=True)
   network = Checker()
   variables = network.init(jax.random.key(2), jnp.zeros((1, 4, 4, 1)))

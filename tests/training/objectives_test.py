@@ -176,6 +176,22 @@ def test_check_is_the_sum_over_all_that_look(count, module):
   np.testing.assert_allclose(loss - without, 3 * expected, rtol=1e-4)
 
 
+def test_swapped_images_are_empty_where_both_sources_are():
+  weights = dataclasses.replace(WEIGHTS, lambda_background=3.0)
+  loss, metrics = _supervised(STUDENT.params, weights=weights)
+  without, _ = _supervised(STUDENT.params)
+  code = STUDENT.encode(IMAGES)
+  swapped = STUDENT.decode(codes.swap_factors(code, PERMUTATION))
+  expected = losses.background_loss(swapped, IMAGES, IMAGES[PERMUTATION])
+  np.testing.assert_allclose(
+    metrics['background'], np.mean(expected), rtol=1e-5
+  )
+  np.testing.assert_allclose(
+    loss - without, 3 * metrics['background'], rtol=1e-4
+  )
+  assert 'swap_check' not in metrics
+
+
 def test_teacher_of_neighbors_decodes_each_to_the_other():
   model, weights = (
     small_models.init(2, 0, True),
