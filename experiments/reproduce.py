@@ -209,11 +209,9 @@ def _write_table(config, table, output):
     from jacsup_jax.figures import curves
     from jacsup_jax.figures import panels
 
-    rivals, paper = (
-      _read_rivals(config, table),
-      paper_numbers.list_points(table),
-    )
-    figure = curves.tradeoff([*rows, *rivals, *paper], table.rate_name)
+    own = [*rows, *_read_rivals(config, table)]
+    points = [*own, *paper_numbers.list_points(table)]
+    figure = curves.tradeoff(points, table.rate_name)
     name = 'figure_4' if table.number == 2 else 'tradeoff'
     files.write_whole(output / f'{name}.png', panels.encode(figure))
   progress.say(text)
