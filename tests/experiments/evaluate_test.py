@@ -174,9 +174,11 @@ def test_judges_are_trained_once(mnist_run, digits, root, invoke):
       f'--workdir={root / "judges"}',
   )  # fmt: skip
   assert status == 0, err
-  assert [line.split(':')[0] for line in out.splitlines()] == [
-      'mlp 0', 'mlp 1', 'mlp 2', out.splitlines()[3], 'cnn 0', 'cnn 1', 'cnn 2',
-      out.splitlines()[7], 'svm 0', out.splitlines()[9],
+  first, *lines = out.splitlines()
+  assert first.startswith('judges: right on mlp ')
+  assert [line.split(':')[0] for line in lines] == [
+      'mlp 0', 'mlp 1', 'mlp 2', lines[3], 'cnn 0', 'cnn 1', 'cnn 2',
+      lines[7], 'svm 0', lines[9],
   ]  # fmt: skip
   assert _snapshot(root / 'judges') == before
   own = json.loads((mnist_run / 'results.json').read_text())['judges']
