@@ -326,7 +326,7 @@ def draw_tradeoff(loaded: Sequence[Loaded]) -> panels.Figure:
     {**row, 'source': own.path.name} if len(loaded) > 1 else row
     for own in loaded
     for row in own.rows
-    if row['model'] != 'random'  # Of ten times the error.
+    if row['model'] != 'random'  # Its error is ten times as large.
   ]
   if all(
     own.data.name in _DIGITS and own.trained[0].model.num_factors == 2

@@ -66,8 +66,8 @@ class Progress:
     self._left = {stage.name: stage.epochs for stage in stages}
     self._kinds = {stage.name: stage.model for stage in stages}
     self._bar, self._shown = None, None
-    # Of each stage that has begun, seconds of its epochs without compilation;
-    # of each kind, how much longer the first epoch of its last stage was.
+    # For each stage that has begun, seconds of its epochs without compilation;
+    # for each kind, how much longer the first epoch of its last stage was.
     self._paces: dict[str, list[float]] = {}
     self._longer: dict[str, float] = {}
     self._compiling = 0.0  # Seconds since the last record.

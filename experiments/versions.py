@@ -41,8 +41,8 @@ def list_versions(
   """Lists models with the factors that they are measured with.
 
   Models that name their factors come once. `judges` are those of
-  `class_judges`; `rows` are results whose choices
-  hold. Also returns what is to be said of choices in a protocol.
+  `class_judges`; `rows` are results whose choices hold. Also returns a sentence
+  on the choices for a protocol.
   """
   if not any(each.model.has_free_units for each in models):
     return [Version(each, {}) for each in models], ''

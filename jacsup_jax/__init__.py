@@ -95,7 +95,8 @@ def evaluate(
 
   Args:
     model: a Model, or what `fit_teacher` and `fit_student` return.
-    data: a split that it was not trained on; see `load_data`.
+    data: a split that it was not trained on, `[N, H, W, C]` images with labels;
+      see `load_data`.
     judge_workdir: where the judges of the classes are. Those that are missing
       are trained there, within minutes; by default in runs/judge_NAME.
     data_dir: see `load_data`, for the judges' training data.

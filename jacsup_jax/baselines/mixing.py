@@ -21,7 +21,7 @@ from jacsup_jax.models import latents
 from jacsup_jax.models import model as models
 from jacsup_jax.training import steps
 
-# Of the released discriminator and classifier.
+# As in the released discriminator and classifier.
 _ADAM_B1 = 0.5
 
 

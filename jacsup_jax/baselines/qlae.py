@@ -68,7 +68,7 @@ def objective(
 
   Eq. (3) and (4) of Hsu et al., with means over pixels and units: one distance
   moves the values to the units, the other the units to the values. The decoder
-  is given the values, and its gradient goes on to the encoder as it is.
+  is given the values, and its gradient passes to the encoder unchanged.
   """
   raw, quantized = latent_steps.apply(model, 'infer', inputs.images)
   stop = jax.lax.stop_gradient

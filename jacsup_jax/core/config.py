@@ -393,7 +393,7 @@ def _from_json(cls, entries):
     value = entries[field.name]
     if dataclasses.is_dataclass(field.type):
       return _from_json(field.type, value)
-    # Of several members.
+    # One value for each member.
     return np.array(value) if isinstance(value, list) else value
 
   known = [x for x in dataclasses.fields(cls) if x.name in entries]

@@ -43,7 +43,8 @@ _SIGNS = {
     '-1': -1, '-1.0': -1, '0': 0, '0.0': 0, 'false': 0, 'no': 0,
 }  # fmt: skip
 ACCEPTED_VALUES = '1 and -1, 1 and 0, true and false, or yes and no'
-# Of the pictures of a list without splits; they are drawn with this seed.
+# In a list without splits, one picture of ten is in each held-out split, drawn
+# with this seed.
 _SHARE, _SEED = 10, 0
 
 

@@ -137,7 +137,7 @@ def _read_columns(places, tables, pyarrow) -> face_lists.Attributes:
   for name, column in zip(whole.schema.names, whole.columns):
     try:
       values = pyarrow.compute.unique(column).to_pylist()
-    except pyarrow.ArrowNotImplementedError:  # Of nested types.
+    except pyarrow.ArrowNotImplementedError:  # Nested types.
       values = []
     if name.lower() in face_lists.SPLIT_COLUMNS:
       splits = [face_lists.name_split(str(x)) for x in column.to_pylist()]
@@ -146,7 +146,7 @@ def _read_columns(places, tables, pyarrow) -> face_lists.Attributes:
     if signs is None:
       others.append(name)
       continue
-    names.append(name.rpartition('.')[2])  # Of a column in a struct.
+    names.append(name.rpartition('.')[2])  # A column in a struct.
     columns.append([signs[value] for value in column.to_pylist()])
   if not names or len({*names}) < len(names) or None in (splits or ()):
     raise errors.InputError(

@@ -17,7 +17,7 @@ from jacsup_jax.core import errors
 
 # Pillow knows more formats, and starts another program for some of them.
 FORMATS = ('JPEG', 'PNG', 'WEBP', 'BMP', 'TIFF', 'GIF')
-# Of names of such files, and of HEIC and AVIF; other files are no pictures.
+# Endings of such files, and of HEIC and AVIF; other files are no pictures.
 ENDINGS = (
     '.jpg', '.jpeg', '.jpe', '.jfif', '.png', '.webp', '.bmp', '.tif', '.tiff',
     '.gif', '.heic', '.heif', '.hif', '.avif',

@@ -178,7 +178,7 @@ class FaceSource(NamedTuple):
   splits: tuple[str, ...]
   # (split) -> its faces in order, and the names of those left out.
   generate: Callable[[str], Iterator[Face | str]]
-  notes: tuple[str, ...] = ()  # lines for whoever prepares the set
+  notes: tuple[str, ...] = ()  # lines to show when the set is prepared
 
 
 def make_classes(

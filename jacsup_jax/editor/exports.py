@@ -25,7 +25,7 @@ def to_png(image: np.ndarray) -> bytes:
 
 
 def to_gif(images: Sequence[np.ndarray]) -> bytes:
-  """Encodes `[H, W, C]` uint8 as a GIF that plays there and back, for ever."""
+  """Encodes `[H, W, C]` uint8 as a GIF that plays there and back in a loop."""
   frames = [_enlarge(image, ANIMATION_SIZE).convert('RGB') for image in images]
   small = [np.asarray(frame)[::2, ::2] for frame in frames]
   palette = Image.fromarray(np.concatenate(small)).quantize(_COLORS)

@@ -98,7 +98,7 @@ class ClassScores:
     found = class_swaps.measure(
       model, judges, self.data.images, self.data.labels
     )
-    names = {'class_swaps', 'class_swaps_family'}  # Of all families.
+    names = {'class_swaps', 'class_swaps_family'}  # They need all families.
     found = {key: value for key, value in found.items() if key not in names}
     return self._measure_error(model) | found
 

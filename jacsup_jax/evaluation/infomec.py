@@ -13,7 +13,7 @@ import numpy as np
 PRUNING = 1 / 20
 # Codes are discrete if no unit has more values, as those of QLAE.
 MOST_VALUES = 20
-# Of the estimator of Ross (2014), as released.
+# For the estimator of Ross (2014), as in its release.
 _NEIGHBORS = 10
 
 

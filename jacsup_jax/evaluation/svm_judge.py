@@ -114,7 +114,7 @@ def compute_histograms(images: jax.Array) -> jax.Array:
   right = jnp.zeros_like(images)
   right = right.at[:, :, 1:-1].set(images[:, :, 2:] - images[:, :, :-2])
   size = jnp.hypot(right, down)
-  # Of colors, that of the largest gradient.
+  # Where there are colors, the one with the largest gradient counts.
   channel = jnp.argmax(size, axis=-1, keepdims=True)
   take = lambda x: jnp.take_along_axis(x, channel, axis=-1)
   angle = jnp.rad2deg(jnp.arctan2(take(down), take(right))) % 180
@@ -151,7 +151,7 @@ def _export(machine):
   for column, (i, j) in enumerate(pairs):
     weights[own[i], column] = machine.dual_coef_[j - 1, own[i]]
     weights[own[j], column] = machine.dual_coef_[i, own[j]]
-  # Of two classes a positive sum is scikit-learn's second one.
+  # With two classes, a positive sum means scikit-learn's second one.
   sign = -1 if count == 2 else 1
   return {
     'vectors': machine.support_vectors_.astype(np.float32),

@@ -35,7 +35,7 @@ _DIGITS = {
   'mse': ('MSE', '{:.4f}'.format),
   'psnr': ('PSNR dB', '{:.2f}'.format),
 }
-# Of the same rows, where any row has a value.
+# More columns of the same rows, shown where any row has a value.
 _LIKENESS = {
   'judge_accuracy_reconstructions_mlp': ('recon. mlp', _percent),
   'judge_accuracy_reconstructions_cnn': ('cnn', _percent),

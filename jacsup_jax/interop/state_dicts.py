@@ -18,7 +18,7 @@ from jacsup_jax.core import errors
 from jacsup_jax.data import files
 
 _SAFETENSORS = '.safetensors'
-# Of names of files that are written; PyTorch's have one of the others.
+# Endings of files that are written; the others are PyTorch's.
 ENDINGS = (_SAFETENSORS, '.pth', '.pt')
 
 

@@ -37,7 +37,7 @@ class TrainingData(NamedTuple):
   first_step: jax.Array | int = 0  # [], of the stage
   # Traced weights, which replace those of `DiscoverySteps`.
   weights: config.LossWeights | None = None
-  # Of the distilled networks of the swap check.
+  # Variables of the distilled networks of the swap check.
   checkers: tuple[codes.Variables, ...] = ()
 
 
