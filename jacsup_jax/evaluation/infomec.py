@@ -75,12 +75,13 @@ def normalized_information(
 
   found = np.zeros((codes.shape[1], classes.shape[1]))
   values = [np.unique(unit, return_inverse=True)[1] for unit in codes.T]
+  units = _standardize(codes)
   for label, column in enumerate(classes.T):
     if discrete:
       own = [metrics.mutual_info_score(column, unit) for unit in values]
     else:
       own = feature_selection.mutual_info_classif(
-        _standardize(codes),
+        units,
         column,
         discrete_features=False,
         n_neighbors=_NEIGHBORS,

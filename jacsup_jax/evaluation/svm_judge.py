@@ -141,7 +141,7 @@ def _export(machine):
   """Returns the arrays of a fitted machine that `_classify` needs.
 
   scikit-learn has a machine for each pair of classes, on the support vectors
-  of the two; here each has a weight for every vector.
+  of the two; here each has one weight for each vector.
   """
   count = len(machine.classes_)
   ends = np.cumsum(machine.n_support_)
