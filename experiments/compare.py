@@ -27,7 +27,7 @@ class Config(config.Options, group='what'):
 
   workdir: tuple[pathlib.Path, ...] = config.option(
     (pathlib.Path('runs/mnist_field'),),
-    'Runs of experiments.mnist or svhn that are complete.',
+    'Runs that are complete, all of classes or all of faces.',
   )
   evaluation: str | None = config.option(
     None,
@@ -52,6 +52,10 @@ def main(config: Config) -> None:
   output = config.output or runs[0].path / 'compared'
   files.check_writable(f'--output={output}', output.parent)
   rows = [row for run in runs for row in read_rows(run, config.evaluation)]
+  if len({'attribute_flips' in row for row in rows}) > 1:
+    raise errors.InputError(
+      '--workdir has runs of classes and of faces; accepted: of one kind.'
+    )
   if config.spread:
     check_seeds(rows)
   with files.writing(output.parent):

@@ -163,7 +163,8 @@ def _make_tables(rows):
     if any(name in row for row in rows):
       columns[name] = column
   tables = [(*_make_cells(groups, columns), groups)]
-  if any(row.get(name) is not None for row in rows for name in _LIKENESS):
+  known = (row.get(name) for row in rows for name in _LIKENESS)
+  if not are_faces and any(value is not None for value in known):
     tables.append((*_make_cells(groups, _MODEL | _LIKENESS), ()))
   return tables
 

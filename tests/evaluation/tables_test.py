@@ -119,6 +119,12 @@ def test_rows_of_earlier_versions_were_judged_by_perceptrons():
     assert tables.name_family(row) is row
 
 
+def test_faces_have_one_table():
+  # They have a Frechet distance of their own judges.
+  rows = [{**FACES, 'frechet_reconstructions': 10.0}]
+  assert tables.format_rows(rows) == tables.format_rows([FACES])
+
+
 def test_tables_of_markdown_and_of_values():
   rows = [{**SEED_0, 'units': 'validation'}, {**SEED_1, 'units': 'validation'}]
   heading, line, row, _, note, *_ = tables.format_markdown(rows).split('\n')

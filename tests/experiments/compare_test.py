@@ -115,6 +115,13 @@ def test_the_table_has_means_over_seeds(field_run, tmp_path, invoke):
   assert 'n = 2 seeds' in out and 'field' in lines[4]
 
 
+def test_classes_and_faces_are_not_one_table(field_run, celeba_run, invoke):
+  status, _, err = invoke(
+    compare.main, compare.Config(), f'--workdir={field_run},{celeba_run}'
+  )
+  assert status == 2 and 'of classes and of faces' in err
+
+
 @pytest.mark.parametrize(
   ('flags', 'part'),
   [
