@@ -128,28 +128,26 @@ def read_splits(path: Any, content: bytes) -> dict[str, str]:
 def choose_splits(
   names: Sequence[str], given: Sequence[str] | None
 ) -> list[str]:
-  """Chooses the splits of images, of which some or all may be given.
+  """Draws validation and test, a tenth of the images each, if none is given.
 
-  A tenth of the images each becomes `validation` and `test` where no image is
-  of that split and some are of `train`: those whose names come first by their
-  sha256 with a seed.
+  They are the images whose names come first by their sha256 with a seed. Splits
+  that hold out any image stand as they are: a test split drawn beside them
+  would take training images away.
   """
   splits = list(given or ['train'] * len(names))
-  rank = lambda i: hashlib.sha256(f'{_SEED} {names[i]}'.encode()).digest()
-  train = [i for i, split in enumerate(splits) if split == 'train']
-  missing = [split for split in SPLITS[1:] if split not in splits]
+  if {*splits} != {'train'}:
+    return splits
   count = max(1, len(names) // _SHARE)
-  if train and missing:
-    if len(train) <= count * len(missing):
-      raise errors.InputError(
-        f'there are {len(names)} images, {len(train)} of them to train on;'
-        f' accepted: more than {count * len(missing)}, of which'
-        f' {" and ".join(missing)} take a tenth each.'
-      )
-    drawn = sorted(train, key=rank)
-    for number, split in enumerate(missing):
-      for i in drawn[number * count : (number + 1) * count]:
-        splits[i] = split
+  if len(names) <= 2 * count:
+    raise errors.InputError(
+      f'there are {len(names)} images to train on; accepted: more than'
+      f' {2 * count}, of which validation and test take a tenth each.'
+    )
+  rank = lambda i: hashlib.sha256(f'{_SEED} {names[i]}'.encode()).digest()
+  drawn = sorted(range(len(names)), key=rank)
+  for number, split in enumerate(SPLITS[1:]):
+    for i in drawn[number * count : (number + 1) * count]:
+      splits[i] = split
   return splits
 
 

@@ -337,6 +337,28 @@ def test_lists_without_partitions_are_split_by_a_seed(tmp_path):
   assert (rows['validation'], rows['test']) == ([0], [4])
 
 
+@pytest.mark.parametrize(
+  ('given', 'counts'),
+  [
+    ('train train val val', {'train': 2, 'validation': 2}),
+    ('train train test test', {'train': 2, 'test': 2}),
+    ('test test test test', {'test': 4}),
+    ('train train train train', {'train': 2, 'validation': 1, 'test': 1}),
+  ],
+)
+def test_splits_that_hold_out_images_stand(tmp_path, given, counts):
+  _write_own(tmp_path, rows=4)
+  rows = [
+    (f'{"ab"[i % 2]}/{i // 2}.jpeg', i % 2, split)
+    for i, split in enumerate(given.split())
+  ]
+  _write_csv(tmp_path / 'labels.csv', ('file', 'hat', 'split'), rows)
+  source = _open(tmp_path)
+  assert bool(source.notes) == (len(counts) == 3)
+  found = {split: len([*source.generate(split)]) for split in source.splits}
+  assert found == counts
+
+
 def _write_own(folder, rows=12, header=('file', 'hat', 'tie'), **options):
   """Writes pictures of one's own and a list of what they show."""
   for row in range(rows):
