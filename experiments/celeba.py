@@ -105,7 +105,7 @@ def train_and_evaluate(
     )
     progress.report_data(train)
     load_selection = functools.cache(functools.partial(load, chosen_on))
-    given, train_stages = prepare_training(
+    given, checked, train_stages = prepare_training(
       config, stages, train, load_selection, workdir
     )
     if workdir is None:  # The first of several processes does all else.
@@ -139,7 +139,7 @@ def train_and_evaluate(
     session.finish(
         workdir, experiment, f'{about}; {attribute_flips.PROTOCOL}', rows,
         trained, data,
-        judges=[judge.describe() for judge in face_judges],
+        judges=[judge.describe() for judge in face_judges], **checked,
     )  # fmt: skip
 
 
@@ -165,17 +165,19 @@ def measure(config, models, face_judges, selection, data):
 
 
 def prepare_training(config, stages, train, load_selection, workdir):
-  """Returns given teachers, and a function that trains the stages."""
+  """Returns given teachers, what checks edits, and what trains the stages."""
   chain, num_factors = config.chain, len(train.attribute_names)
   attributes.check_sizes(chain, stages, num_factors, train.image_shape)
   make = functools.partial(make_module, config, num_factors)
-  names, given, checker = config.baseline.baselines, [], None
+  names, given, checked, checker = config.baseline.baselines, [], {}, None
   own = [stage for stage in stages if stage.model not in names]
   if own and chain.weights.lambda_edit_check:
     restore = lambda: session.restore_or_train_checker(
       config.run.judge_workdir, train, load_selection(), config.judge
     )
-    checker = devices.in_turn(restore)
+    classifier = devices.in_turn(restore)
+    checker = classifier.module, classifier.variables
+    checked = {'edit_check': classifier.describe()}
   recipe = attributes.Attributes(chain, make, train, checker=checker)
   if chain.teacher_workdir is not None:
     given = session.restore_teachers(
@@ -195,7 +197,7 @@ def prepare_training(config, stages, train, load_selection, workdir):
       trained += stages_lib.run(of_rival, rival, **options)
     return trained
 
-  return given, train_stages
+  return given, checked, train_stages
 
 
 if __name__ == '__main__':

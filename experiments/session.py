@@ -14,7 +14,6 @@ import jax
 
 from experiments import cli
 from experiments import progress
-from jacsup_jax.core import codes
 from jacsup_jax.core import config as config_lib
 from jacsup_jax.core import errors
 from jacsup_jax.data import registry
@@ -215,7 +214,7 @@ def restore_or_train_faces(
   return found
 
 
-def restore_or_train_checker(*args: Any) -> tuple[nn.Module, codes.Variables]:
+def restore_or_train_checker(*args: Any) -> Any:
   """Restores the classifier of the edit check, or trains and saves it.
 
   The arguments are those of `restore_or_train_faces`; it is kept beside the
@@ -223,9 +222,7 @@ def restore_or_train_checker(*args: Any) -> tuple[nn.Module, codes.Variables]:
   """
   from jacsup_jax.evaluation import attribute_judges
 
-  kind = attribute_judges.ROBUST
-  own = _restore_or_train_face(*args, {}, kind)
-  return own.module, own.variables
+  return _restore_or_train_face(*args, {}, attribute_judges.ROBUST)
 
 
 def restore_or_distill(workdir: workdirs.WorkDir | None, *args: Any) -> Any:

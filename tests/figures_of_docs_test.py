@@ -1,9 +1,9 @@
 """Tables of the documentation hold what results/ has: their figures are read.
 
 A table is checked if `<!-- figures: RUN, RUN/FILE -->` stands above it. Each of
-its rows has to be one model of these runs: all decimal fractions in the row, but
-those of the paper's columns, are figures of that model, rounded, maybe in
-percent, of one seed, or mean or deviation of all.
+its rows has to be one model of these runs: all decimal fractions in the row are
+figures of that model, rounded, maybe in percent, of one seed, or their mean or
+deviation. Columns of the paper's are left out.
 """
 
 import itertools
@@ -54,7 +54,8 @@ def list_figures(seeds: list[dict]) -> np.ndarray:
   for name, value in seeds[0].items():
     if isinstance(value, int | float):
       values = [row[name] for row in seeds if row.get(name) is not None]
-      figures += [*values, np.mean(values), np.std(values, ddof=1 % len(values))]
+      spread = np.std(values, ddof=1) if len(values) > 1 else 0.0
+      figures += [*values, np.mean(values), spread]
   return np.array([*figures, *(100 * x for x in figures)])
 
 

@@ -24,6 +24,10 @@ def test_a_run_has_its_rows_metrics_and_figures(celeba_run):
   assert [row['nuisance_dim'] for row in rows] == [4, 8, 4, 4, 4]
   assert (rows[1]['lambda_y'], rows[1]['lambda_diff']) == (1.0, 50.0)
   assert rows[1]['lambda_edit_check'] == 0.1
+  assert results['edit_check']['kind'] == 'robust'
+  assert results['edit_check']['sha256'] not in {
+    judge['sha256'] for judge in results['judges']
+  }
   assert rows[2]['lambda_adversarial'] == 1e-4
   # What Fader Networks are given, they do not predict.
   assert rows[2]['factor_accuracy'] is None
