@@ -28,8 +28,9 @@ from jacsup_jax.evaluation import thresholds as thresholds_lib
 # alpha, in units of a factor, whose margin in the hinge loss (11) is 1.
 STRENGTHS = (1.0, 2.0, 3.0, 5.0, 8.0, 12.0, 20.0, 40.0)
 # From the mean of a factor, in its deviations. Factors that are the labels, or
-# bounded by them, have a mean of 0 and units of 1, so that 1 is the label.
-DEVIATIONS = (1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0)
+# bounded by them, have a mean of 0 and units of 1, so that 1 is the label. Less
+# than that is for models whose labels are exaggerations.
+DEVIATIONS = (0.25, 0.5, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0)
 # A judge with less balanced accuracy on real images says little about a flip;
 # 0.5 is chance.
 TOLD_ACCURACY = 0.75
