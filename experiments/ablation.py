@@ -50,7 +50,7 @@ _DEFAULTS = {
 
 
 _TABLE = config_lib.option(
-  None, 'Table of the paper; without one, nothing is trained.', group='what'
+  None, 'Table of the paper; without it, nothing is trained.', group='what'
 )
 
 

@@ -46,11 +46,11 @@ class ResultConfig(config_lib.Options, group='data'):
 
   dataset: str = config_lib.option(
     registry.DEFAULT_DATASET,
-    'mnist_embedded (in the package), drawn_factors (drawn faces), arrays (a'
-    ' file of yours), or the TFDS name of images with a class label.',
+    'mnist_embedded (in the package), drawn_factors (drawn faces), arrays'
+    ' (your own file), or the TFDS name of images with a class label.',
   )
   eval_split: Literal['test', 'validation'] = config_lib.option(
-    'test', 'What to measure on. validation is then held out of training.'
+    'test', 'Split to measure on; validation is then held out of training.'
   )
   eval_every: int = config_lib.option(
     5, 'Epochs between evaluations.', low=1, group='output'
@@ -64,11 +64,9 @@ class RunConfig(config_lib.Options, group='output'):
   decides_result: ClassVar[bool] = False
 
   workdir: pathlib.Path = config_lib.option(
-    pathlib.Path('runs/run'), 'Directory of the run; new, or to be continued.'
+    pathlib.Path('runs/run'), 'Directory of the run: new, or one to resume.'
   )
-  resume: bool = config_lib.option(
-    True, 'Continue the run that is in --workdir.'
-  )
+  resume: bool = config_lib.option(True, 'Resume the run that is in --workdir.')
   judge_workdir: pathlib.Path | None = config_lib.option(
     None,
     'Directory of the judges, which are trained if missing; default: a folder'
@@ -85,33 +83,33 @@ class RunConfig(config_lib.Options, group='output'):
   )
   progress: bool | None = config_lib.option(
     None,
-    'Show a progress bar; default: on a terminal only, a line per epoch'
-    ' elsewhere.',
+    'Show a progress bar; default: only on a terminal, elsewhere a line per'
+    ' epoch.',
   )
   tensorboard: bool = config_lib.option(
     False, 'Also write metrics and pictures for TensorBoard.'
   )
   compilation_cache: pathlib.Path | None = config_lib.option(
     None,
-    'Directory in which compiled programs are kept for later runs; it should'
-    ' be writable by you alone, since they are executed.',
+    'Directory in which compiled programs are kept for later runs. Only you'
+    ' should be able to write there, since they are executed.',
     group='devices',
   )
   deterministic: bool = config_lib.option(
     False,
-    'Make GPUs give the same bits each time, at some cost of speed; CPUs and'
+    'Make GPUs give the same bits each time, which costs some speed; CPUs and'
     ' TPUs always do.',
     group='devices',
   )
   distributed: bool = config_lib.option(
     False,
-    'This is one of several processes, each with its own devices, all with'
-    ' the same flags; --batch_size counts the examples of all of them.',
+    'This is one of several processes, which have their own devices and the'
+    ' same flags; --batch_size counts the examples of all of them.',
     group='devices',
   )
   coordinator: str | None = config_lib.option(
     None,
-    'HOST:PORT of the first process; with --process_count and --process_id.'
+    'HOST:PORT of the first process, with --process_count and --process_id.'
     ' Default: from the environment (TPU hosts, Slurm, Open MPI).',
     group='devices',
   )

@@ -27,19 +27,21 @@ class Config(config.Options, group='what'):
 
   workdir: tuple[pathlib.Path, ...] = config.option(
     (pathlib.Path('runs/mnist_field'),),
-    'Runs that are complete, all of classes or all of faces.',
+    'Finished runs, all of classes or all of faces.',
   )
   evaluation: str | None = config.option(
     None,
-    'Rows of WORKDIR/evaluations/NAME.json, which experiments.evaluate wrote,'
-    ' instead of those of the runs: NAME, for example drawn_factors_train.',
+    'Take rows from WORKDIR/evaluations/NAME.json, which experiments.evaluate'
+    ' wrote, instead of from the runs: NAME, for example drawn_factors_train.',
   )
   spread: bool = config.option(
-    True, 'Means and deviations, of two seeds or more of each model.'
+    True,
+    'Show means and standard deviations; needs two or more seeds of each'
+    ' model.',
   )
   output: pathlib.Path | None = config.option(
     None,
-    'Where the table goes, without ending; default: compared in the first run.',
+    'Path of the table, without ending; default: compared, in the first run.',
     group='output',
   )
 

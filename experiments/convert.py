@@ -25,37 +25,39 @@ class Config(config_lib.Options, group='what'):
   """The flags of this binary."""
 
   input: pathlib.Path | None = config_lib.option(
-    None, 'A state dict (*.safetensors, or of PyTorch) or a work directory.'
+    None, "A state dict (*.safetensors, or PyTorch's) or a work directory."
   )
   output: pathlib.Path | None = config_lib.option(
     None,
-    'A new directory for a file, a new file for a directory.',
+    'A new directory if the input is a file, a new file if it is a directory.',
     group='output',
   )
   stage: str | None = config_lib.option(
-    None, 'Work directory: the model; default: the last finished one.'
+    None,
+    'For a work directory: the model to convert; default: the last finished'
+    ' one.',
   )
   num_factors: int = config_lib.option(
     2,
-    'File of a student on digits: k, which its shapes do not tell.',
+    'For a file of a student on digits: k, which its shapes do not show.',
     low=1,
     high=config_lib.LARGEST_WIDTH,
   )
   dataset: str | None = config_lib.option(
     None,
-    'File: the training data of its model; default: mnist_embedded, for'
-    ' faces celeba_folder.',
+    'For a file: the training data of its model; default: mnist_embedded, or'
+    ' celeba_folder for faces.',
     group='data',
   )
   data_dir: pathlib.Path | None = config_lib.option(
-    None, 'File: where those data are.', group='data'
+    None, 'For a file: where these data are.', group='data'
   )
   attributes: tuple[str, ...] = config_lib.option(
-    (), 'File of faces: names of the factors, in their order.', group='data'
+    (), 'For a file of faces: names of the factors, in order.', group='data'
   )
   epochs: int = config_lib.option(
     100,
-    'File: epochs that its model was trained for, shown in tables.',
+    'For a file: epochs that its model was trained for, as shown in tables.',
     low=1,
     high=config_lib.LARGEST_INTEGER,
   )

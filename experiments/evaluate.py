@@ -42,34 +42,35 @@ class Config(config.Options, group='data'):
 
   workdir: pathlib.Path = config.option(
     pathlib.Path('runs/mnist'),
-    'A run; all finished stages are measured.',
+    'A run, all of whose finished stages are measured.',
     group='what',
   )
   metrics: tuple[str, ...] = config.option(
     (),
-    'Scores of disentanglement: seconds a model for digits, minutes for codes'
-    ' of a thousand units and 40 attributes.',
+    'Disentanglement scores to compute: seconds per model for digits, minutes'
+    ' for codes with a thousand units and 40 attributes.',
     choices=tuple(disentanglement.METRICS),
     group='what',
   )
   infomec_pruning: float = config.option(
     infomec.PRUNING,
-    'Share of the range of the widest unit up to which a unit is inactive, and'
-    ' left out of InfoM and InfoC; 0: constant units alone.',
+    'A unit is inactive, and left out of InfoM and InfoC, if its range is at'
+    " most this share of the widest unit's; 0: only constant units.",
     low=0,
     high=1,
     group='what',
   )
   diagnostics_images: int | None = config.option(
     None,
-    'Images on which the Jacobians of the models are measured; default: 256'
-    ' of classes, 16 of faces; 0 for none.',
+    'Number of images on which Jacobians are measured; default: 256 for'
+    ' classes, 16 for faces; 0: none.',
     low=0,
     group='what',
   )
   dataset: str | None = config.option(
     None,
-    'Data set to measure on; default: that of the run, as always for faces.',
+    'Data set to measure on; default: the one of the run, which faces always'
+    ' use.',
   )
   data_dir: pathlib.Path | None = config.option(
     None, 'Where the data are; default: where the run found them.'
@@ -79,13 +80,13 @@ class Config(config.Options, group='data'):
   )
   choose_strength: bool = config.option(
     False,
-    'Choose the strengths of edits of faces anew, instead of those that the'
+    'Choose the strengths of face edits again, instead of those that the'
     ' finished run chose.',
     group='what',
   )
   factor_units: tuple[int, ...] = config.option(
     (),
-    'Units of baselines, from 0, whose swaps are measured as well.',
+    'Units of baselines, counted from 0, whose swaps are also measured.',
     low=0,
     high=config.LARGEST_INTEGER,
     group='what',
@@ -93,7 +94,7 @@ class Config(config.Options, group='data'):
   judge_workdir: pathlib.Path | None = config.option(
     None,
     'Directory of the judges; default: a folder of runs/ named after the data'
-    ' set. Those of classes are trained if missing.',
+    ' set. Judges of classes are trained if missing.',
   )
 
 

@@ -16,25 +16,25 @@ class FaceDataConfig(config_lib.Options, group='data'):
   """How faces are loaded."""
 
   image_size: int = config_lib.option(
-    64, 'Pixels of a side of faces, a power of two.'
+    64, 'Side of the face images in pixels, a power of two.'
   )
   attributes: tuple[str, ...] = config_lib.option(
     (), 'Names of the attributes of faces; default: all.'
   )
   skip_bad_images: bool = config_lib.option(
     False,
-    'Leave out images of celeba_folder that cannot be decoded, and note how'
-    ' many; otherwise they are refused.',
+    'Skip images of celeba_folder that cannot be decoded, and say how many;'
+    ' otherwise the set is refused.',
   )
   skip_missing_images: bool = config_lib.option(
     False,
-    'Leave out images that the lists of celeba_folder name and that are not'
-    ' there, and note how many; otherwise they are refused.',
+    'Skip images that the lists of celeba_folder name but that are missing,'
+    ' and say how many; otherwise the set is refused.',
   )
   held_out: int = config_lib.option(
     0,
-    'Number of faces at the end of the training split to leave out, as the'
-    ' split on which alpha and the epoch of a judge are chosen.',
+    'Number of faces at the end of the training split to hold out; alpha and'
+    " the judges' best epochs are chosen on them.",
     low=0,
   )
 
@@ -60,15 +60,16 @@ class FaceModelConfig(config_lib.Options):
   )
   factor_activation: str = config_lib.option(
     'leaky_relu',
-    "Of the factors: leaky_relu, the paper's; linear, which learns both signs"
-    ' of an attribute alike; or tanh, which leaves factors no room for more'
-    ' than the attributes, and is trained by cross-entropy, not the hinge.',
+    "Activation of the factors: leaky_relu, the paper's; linear, which treats"
+    ' both signs of an attribute alike; or tanh, which leaves factors no room'
+    ' for more than the attributes, and is trained by cross-entropy instead of'
+    ' the hinge.',
     choices=autoencoders.FACTOR_ACTIVATIONS,
     group='what',
   )
   strengths: tuple[float, ...] = config_lib.option(
     attribute_flips.STRENGTHS,
-    "alpha of the paper's flips: values to choose from, for each model.",
+    "Values of alpha to choose from, for each model, in the paper's flips.",
     group='what',
   )
   selection_images: int = config_lib.option(
@@ -76,7 +77,7 @@ class FaceModelConfig(config_lib.Options):
   )
   edit_images: int = config_lib.option(
     1000,
-    'Number of images, at most, whose edits are counted.',
+    'Largest number of images whose edits are counted.',
     low=1,
     group='what',
   )

@@ -26,17 +26,18 @@ class FiguresConfig(config.Options, group='what'):
   workdir: tuple[pathlib.Path, ...] = config.option(
     (pathlib.Path('runs/mnist'),),
     'Runs of experiments.mnist, svhn or celeba, finished or not; of several'
-    ' seeds the first is drawn. Several runs of classes give the swaps of their'
-    ' students side by side, and tradeoff; several of faces give 4 and 7 with'
-    ' the models of all (7: the first of each kind), and 8 with the student of'
-    ' one and the Fader Networks of another.',
+    ' seeds, the first is drawn. Several runs of classes give the swaps of'
+    ' their students side by side, and tradeoff. Several runs of faces give'
+    ' Figures 4 and 7 with all their models (7: the first of each kind), and'
+    ' Figure 8 with the student of one and the Fader Networks of another.',
   )
   figure: tuple[str, ...] = config.option(
     (),
-    'What to draw; default: all that the run gives. Grey images of classes give'
-    ' 1 and 2, images in colour 9 to 12, faces 4, 5, 7, and 8 with Fader'
-    ' Networks; sweeps are as 8, of each model alone; edits are flips against'
-    ' what is kept, over strengths; tradeoff is swaps against error.',
+    'What to draw; default: all that the run allows. Gray images of classes'
+    ' give Figures 1 and 2, color images 9 to 12, faces 4, 5, 7 and, with'
+    ' Fader Networks, 8. sweeps is like 8 for each model alone; edits plots'
+    ' flips against the attributes kept, by strength; tradeoff plots swaps'
+    ' against error.',
     choices=drawing.FIGURES,
   )
   data_dir: pathlib.Path | None = config.option(
@@ -44,13 +45,13 @@ class FiguresConfig(config.Options, group='what'):
   )
   output_dir: pathlib.Path | None = config.option(
     None,
-    'Where the figures go; default: WORKDIR/figures, of the first run.',
+    'Folder of the figures; default: WORKDIR/figures of the first run.',
     group='output',
   )
   format: tuple[str, ...] = config.option(
     ('pdf',),
-    'Formats of the files. PDF and SVG have text as text, and images as they'
-    ' were decoded.',
+    'File formats. PDF and SVG keep text as text, and images as they were'
+    ' decoded.',
     choices=panels.FORMATS,
     group='output',
   )

@@ -42,24 +42,27 @@ class Config(config_lib.Options, group='data'):
   )
   face: face_flags.FaceDataConfig = face_flags.FaceDataConfig()
   in_memory: bool = config_lib.option(
-    True, 'Faces: decode all images at once and keep them.'
+    True, 'For faces: decode all images at once and keep them in memory.'
   )
   judge: judges.JudgeConfig = judges.JudgeConfig()
   seeds: int = config_lib.option(
     3,
-    'Classes: number of networks of a family, of the seeds 0, 1, ...; two or'
-    ' more, for a deviation.',
+    'For classes: number of networks per family, with seeds 0, 1, ...; two or'
+    ' more, so that there is a standard deviation.',
     low=2,
     high=1000,
   )
   seed: int = config_lib.option(
-    0, 'Faces: seed of the judges.', low=0, high=config_lib.LARGEST_INTEGER
+    0, 'For faces: seed of the judges.', low=0, high=config_lib.LARGEST_INTEGER
   )
-  batch_size: int = config_lib.option(128, 'Faces: examples per step.', low=1)
+  batch_size: int = config_lib.option(
+    128, 'For faces: examples per step.', low=1
+  )
   workdir: pathlib.Path | None = config_lib.option(
     None,
-    'Where to save; default: runs/judge_DATASET, with a folder for each family,'
-    ' of faces runs/attribute_judges_DATASET_SIZE, with one for each judge.',
+    'Where to save; default for classes: runs/judge_DATASET, with a folder for'
+    ' each family; for faces: runs/attribute_judges_DATASET_SIZE, with a'
+    ' folder for each judge.',
     group='output',
   )
 

@@ -71,18 +71,18 @@ class Config(config.Options, group='what'):
   """The flags of this binary."""
 
   table: tuple[str, ...] = config.option(
-    (), 'Tables of the paper.', choices=tuple(TABLES)
+    (), 'Tables of the paper to make.', choices=tuple(TABLES)
   )
   figure: tuple[str, ...] = config.option(
-    (), 'Figures of the paper.', choices=tuple(FIGURES)
+    (), 'Figures of the paper to make.', choices=tuple(FIGURES)
   )
   scale: Literal['quick', 'full'] = config.option(
     'quick',
-    'quick: minutes on two cores, reduced models, data that need no download;'
-    ' full: the runs of the paper.',
+    'quick: reduced models, minutes on two cores, no downloads; full: the'
+    " paper's runs.",
   )
   run: bool = config.option(
-    True, 'Make missing runs; otherwise print their commands.'
+    True, 'Start missing runs; otherwise only print their commands.'
   )
   dataset: str | None = config.option(
     None,
@@ -90,7 +90,7 @@ class Config(config.Options, group='what'):
     group='data',
   )
   data_dir: pathlib.Path | None = config.option(
-    None, 'Where the data are, see the runs.', group='data'
+    None, 'Where the data are, as for the runs themselves.', group='data'
   )
   runs_dir: pathlib.Path = config.option(
     pathlib.Path('runs'), 'Directory of the runs.', group='output'

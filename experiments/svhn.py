@@ -38,13 +38,13 @@ class ModelConfig(config_lib.Options, group='what'):
   )
   normalize_students: bool = config_lib.option(
     True,
-    'Students normalize their code (BatchNorm), as the paper draws it here;'
-    ' otherwise the first teacher alone, as for digits.',
+    "Students normalize their code (BatchNorm), as the paper's figure of this"
+    ' network shows; otherwise only the first teacher does, as for digits.',
   )
   linear_code: bool = config_lib.option(
     False,
-    'The code has no ReLU. With the ReLU of the paper, a unit below 0 on all'
-    ' images gets no gradient.',
+    "Use no ReLU on the code. With the paper's ReLU, a unit that is below 0 on"
+    ' all images gets no gradient.',
   )
 
 

@@ -36,8 +36,9 @@ class CvaeLossWeights(config.Weights):
 
   cvae_beta: float = config.option(
     1.0,
-    'Weight of the divergence from the prior in the conditional VAE. The'
-    ' pixels, in [-1, 1], have variance 1: another variance is another weight.',
+    'Weight of the divergence from the prior in the conditional VAE, for'
+    ' pixels in [-1, 1] with variance 1; another variance amounts to another'
+    ' weight.',
     low=0,
   )
 

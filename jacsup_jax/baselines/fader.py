@@ -25,12 +25,15 @@ class FaderLossWeights(config.Weights):
   """Weights of the terms of Fader Networks."""
 
   lambda_adversarial: float = config.option(
-    1e-4, 'Weight lambda_E of Fader Networks, at the end of its ramp.', low=0
+    1e-4,
+    'lambda_E of Fader Networks: the adversarial weight at the end of its'
+    ' ramp.',
+    low=0,
   )
   adversarial_ramp_steps: int = config.option(
     500_000,
-    'Steps over which that weight rises from 0; scale it with the epochs. 0:'
-    ' no ramp.',
+    'Steps over which the adversarial weight rises from 0; scale it with the'
+    ' epochs. 0: no ramp.',
     low=0,
   )
 

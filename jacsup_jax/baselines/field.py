@@ -19,9 +19,9 @@ class Likelihood(config.Options):
 
   pixel_variance: float = _option(
     0.02,
-    'Variance of a pixel, in [0, 1], given the code of a VAE: half the squared'
-    ' error over it, summed over pixels, is what the divergence, in nats, is'
-    ' weighed against.',
+    'Variance of a pixel, in [0, 1], given the code of a VAE. The squared'
+    ' error, summed over pixels, is divided by twice this variance before the'
+    ' divergence, in nats, is added.',
     low=1e-6,
   )
 
@@ -43,10 +43,12 @@ class AnnealedVaeWeights(config.Weights):
 
   main: ClassVar[str] = 'annealed_capacity'
   annealed_capacity: float = _option(
-    25.0, 'C, nats of divergence that the annealed VAE ends with.', low=0
+    25.0, 'C, the divergence in nats with which the annealed VAE ends.', low=0
   )
   lambda_annealed: float = _option(
-    10.0, 'gamma, weight of the distance from the capacity.', low=0
+    10.0,
+    'gamma, weight of the distance of the divergence from the capacity.',
+    low=0,
   )
   annealed_share: float = _option(
     0.5,
@@ -112,8 +114,8 @@ class ClassXcovWeights(config.Weights):
   main: ClassVar[str] = 'lambda_class_xcov'
   lambda_class_xcov: float = _option(
     10.0,
-    'Weight of the cross-covariance of class probabilities and nuisance in the'
-    ' labelled baseline xcov.',
+    'Weight of the cross-covariance of class probabilities and nuisance in'
+    ' xcov, the baseline with labels.',
     low=0,
   )
   lambda_class: float = _option(
@@ -143,28 +145,29 @@ class FieldConfig(config.Options):
 
   baselines: tuple[str, ...] = _option(
     (),
-    "Rivals to train at the students' last size: beta_vae, annealed_vae"
-    ' (Burgess et al., 2018), tcvae, factor_vae, qlae (quantized latents),'
-    ' xcov (labelled; Cheung et al., 2014), mixing (Hu et al., 2018).',
+    "Published methods to train at the students' last size: beta_vae,"
+    ' annealed_vae (Burgess et al., 2018), tcvae, factor_vae, qlae (quantized'
+    ' latents), xcov (uses labels; Cheung et al., 2014), mixing (Hu et al.,'
+    ' 2018).',
     choices=(
       *('beta_vae', 'annealed_vae', 'tcvae', 'factor_vae'),
       *('qlae', 'xcov', 'mixing'),
     ),
   )
-  baseline_epochs: int = _option(100, 'Epochs of each rival.', low=1)
+  baseline_epochs: int = _option(100, 'Epochs of each of --baselines.', low=1)
   baseline_learning_rate: float = _option(
-    1e-3, "Learning rate of the rivals' Adam.", low=0
+    1e-3, 'Learning rate of Adam for --baselines.', low=0
   )
   baseline_strengths: tuple[float, ...] = _option(
     (1.0,),
-    'Factors on the main weight of each rival (beta, gamma, capacity, weight'
-    ' decay): a model for each.',
+    'Factors by which the main weight of each of --baselines is multiplied'
+    ' (beta, gamma, capacity, weight decay); one model is trained for each.',
     low=0,
   )
   factor_units: tuple[int, ...] = _option(
     (),
-    'Units of the rivals, from 0, whose swaps are measured as well; as many as'
-    ' --num_factors.',
+    'Units of the baselines, counted from 0, whose swaps are also measured; as'
+    ' many as --num_factors.',
     low=0,
     high=config.LARGEST_INTEGER,
   )

@@ -37,8 +37,8 @@ class IcganLossWeights(config.Weights):
 
   lambda_icgan_wrong: float = config.option(
     0.5,
-    'Weight of real images with wrong labels in the loss of the discriminator'
-    ' of IcGAN; that of generated images is the rest of 1.',
+    "Weight, in the loss of IcGAN's discriminator, of real images with wrong"
+    ' labels; generated images have one less this weight.',
     low=0,
     high=1,
   )

@@ -60,11 +60,13 @@ class BaselineConfig(config.Options):
 
   baselines: tuple[str, ...] = config.option(
     (),
-    "Rivals to train at the teacher's size: fader (Fader Networks), attgan,"
-    ' stargan, icgan, cvae (Attribute2Image).',
+    "Other methods to train at the teacher's size: fader (Fader Networks),"
+    ' attgan, stargan, icgan, cvae (Attribute2Image).',
     choices=tuple(BASELINES),
   )
-  baseline_epochs: int = config.option(100, 'Epochs of each rival.', low=1)
+  baseline_epochs: int = config.option(
+    100, 'Epochs of each of --baselines.', low=1
+  )
   fader_weights: fader.FaderLossWeights = fader.FaderLossWeights()
   attgan_weights: attgan.AttGanLossWeights = attgan.AttGanLossWeights()
   stargan_weights: stargan.StarGanLossWeights = stargan.StarGanLossWeights()

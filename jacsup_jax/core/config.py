@@ -111,14 +111,14 @@ class Ramp(Options):
 
   ramp: str = option(
     'constant',
-    'How all weights of a student but that of reconstruction rise in a stage.',
+    "How a student's weights, except reconstruction's, rise in a stage.",
     choices=('constant', 'linear', 'cosine'),
   )
   ramp_start: float = option(
     0.0, 'Fraction of the weights at the first step of a stage.', low=0, high=1
   )
   ramp_epochs: int | None = option(
-    None, 'Epochs until the weights are full; default: the stage.', low=1
+    None, 'Epochs until the weights are full; default: the whole stage.', low=1
   )
 
 
@@ -128,11 +128,11 @@ class Supervision(Options):
 
   jacobian: str = option(
     'secant',
-    "How a student's Jacobian is compared with its teacher's, eq. (9):"
-    " secant (the paper's), the change of the image under a swap of factors;"
-    ' tangent, the directional derivative towards the swap; path, that'
-    ' derivative averaged along the swap over --jacobian_nodes points; full,'
-    ' the whole Jacobian, for small codes and images.',
+    "How a student's Jacobian is compared with its teacher's, eq. (9): secant"
+    " (the paper's), the change of the image under a swap of factors; tangent,"
+    ' the directional derivative towards the swap; path, that derivative'
+    ' averaged along the swap over --jacobian_nodes points; full, the whole'
+    ' Jacobian, for small codes and images.',
     choices=JACOBIANS,
   )
   jacobian_nodes: int = option(
@@ -208,13 +208,13 @@ class LossWeights(Weights):
   lambda_check: float = option(
     0.0,
     'Weight of the swap check: squared error between the factors that each of'
-    " --checkers sees in a student's swapped image and the donor's.",
+    " --checkers sees in a student's swapped image and the donor's factors.",
     low=0,
   )
   lambda_background: float = option(
     0.0,
-    'Weight of what a swapped image shows where both its sources are empty:'
-    ' against specks, on data whose background is 0.',
+    'Penalty on what a swapped image shows where both its sources are empty,'
+    ' such as specks; for data whose background is 0.',
     low=0,
   )
   supervision: Supervision = Supervision()
@@ -244,15 +244,15 @@ class NeighborWeights(Weights):
   """Weights of a first teacher that maps neighbours to nearby factors."""
 
   num_neighbors: int = option(
-    10, 'Nearest neighbours per image, see --first_teacher.', low=1
+    10, 'Nearest neighbors per image, see --first_teacher.', low=1
   )
   lambda_neighbor: float = option(
-    0.1, 'Weight of the neighbour embedding loss, see --first_teacher.', low=0
+    0.1, 'Weight of the neighbor embedding loss, see --first_teacher.', low=0
   )
   neighbor_scale: float = option(
     20.0,
-    'Factor scale of the neighbour embedding loss: the extent of the code in'
-    ' units of the distance between neighbours.',
+    'Factor scale of the neighbor embedding loss: the extent of the code in'
+    ' units of the distance between neighbors.',
     low=0,
   )
 
@@ -284,23 +284,23 @@ class AttributeLossWeights(Weights):
   )
   lambda_edit_check: float = option(
     0.0,
-    'Weight of the edit check: cross-entropy of what a classifier sees of an'
-    ' edited image; the run trains it first, to withstand small changes.',
+    'Weight of the edit check: the cross-entropy of a classifier that looks at'
+    ' edited images. The run first trains it to withstand small changes.',
     low=0,
   )
   decode_labels: float = option(
     0.0,
     'Share of the images that are decoded from their labels instead of the'
-    ' predicted factors, in which the encoder could hide other things; above 0'
-    ' no gradient of the decoder reaches the predictions of the others.',
+    ' predicted factors, in which the encoder could hide other information;'
+    ' above 0, no gradient of the decoder reaches the predictions.',
     low=0,
     high=1,
   )
   edits: str = option(
     'swap',
     'What cycle losses and Jacobian supervision change: swap, all factors to'
-    " those of another image (the paper's); or flip, one factor to the opposite"
-    ' label, and those that it excludes to absent.',
+    " those of another image (the paper's); flip, one factor to the opposite"
+    ' label, and the factors that exclude it to absent.',
     choices=('swap', 'flip'),
   )
   xcov: str = _XCOV
@@ -325,7 +325,7 @@ class Optimization(Options):
   optimizer: str = option(
     'adam',
     "adam (the paper's), or muon, which makes the updates of matrices"
-    ' orthogonal: fewer but slower steps, with a --learning_rate near 0.02.',
+    ' orthogonal: fewer but slower steps, with --learning_rate near 0.02.',
     choices=('adam', 'muon'),
   )
   learning_rate: float = option(3e-4, 'Learning rate.', low=0)

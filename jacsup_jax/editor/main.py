@@ -40,37 +40,38 @@ _HELP = {
     ' --export; default: the demo model of drawn faces.',
     'stage': 'Stage of the run; default: its last student, or its teacher if it'
     ' has none.',
-    'data_dir': 'Where the data of the run are, as in its training; read for'
-    ' sample:N, and the first time that a run is edited with.',
+    'data_dir': 'Where the data of the run are, as in its training; they are'
+    ' read for sample:N, and the first time that a run is used for editing.',
   },
   'page': {
     'serve': 'Serve the page; the default without --input and --export.',
-    'runs_dir': 'A folder of runs: the page offers all of their models, and the'
+    'runs_dir': 'A folder of runs: the page offers all their models and the'
     ' demo.',
     'host': 'Address to listen on; by default only this machine can connect'
     ' (%(default)s).',
     'port': 'Port; if it is busy, the next free one is used (%(default)s).',
-    'trusted_host': "Name of a proxy's address, such as hub.example.org for a"
-    ' notebook at https://hub.example.org/user/me/proxy/8000/; several with'
-    ' commas.',
+    'trusted_host': 'Host name of a proxy, such as hub.example.org for a'
+    ' notebook at https://hub.example.org/user/me/proxy/8000/; separate several'
+    ' by commas.',
   },
   'edit': {
     'input': 'A photo, a folder of photos, or sample:N, image N of the test'
-    ' data of the run (of the demo model: a drawn face).',
-    'output': 'Where the edit is written, .png, .jpg or .webp, or .gif for a'
-    ' --sweep that plays there and back; for a folder of photos a folder of'
-    ' .png files. Existing files are replaced.',
-    'set': 'Strengths in standard deviations on the training data:'
+    ' data of the run (for the demo model, a drawn face).',
+    'output': 'Where the edit is written: .png, .jpg or .webp, or .gif for a'
+    ' --sweep that plays forwards and backwards; for a folder of photos, a'
+    ' folder of .png files. Existing files are replaced.',
+    'set': 'Strengths in standard deviations over the training data:'
     ' Eyeglasses:+2,Smiling:-1. Factors of digits are y1, y2, ..., nuisance'
     ' units z1, z2, ...',
     'sweep': 'A strip of edits: Eyeglasses:-2:2:7.',
     'grid': 'A grid of edits, the first unit from left to right, the second'
     ' upwards: Eyeglasses:-2:2:5,Bangs:-2:2:5.',
-    'keep_detail': 'Share of the detail that the reconstruction lacks to add'
-    ' back where an edit leaves the photo alone, from 0 to 1 (%(default)s).',
+    'keep_detail': 'Share, from 0 to 1, of the detail missing from the'
+    ' reconstruction that is added back where an edit leaves the photo alone'
+    ' (%(default)s).',
     'align': 'Place the face as in CelebA; needs pip install'
-    " 'jacsup_jax[align]'. Without a face, and by default, the centre square is"
-    ' taken.',
+    " 'jacsup_jax[align]'. Without a face, and by default, the center square is"
+    ' used.',
     'export': 'Write the model as one file, for --workdir.',
   },
 }

@@ -44,14 +44,17 @@ class JudgeConfig(config.Options):
 
   judge_epochs: int = config.option(
     EPOCHS,
-    'Epochs of a judge that this run trains; of convolutional ones of classes,'
-    ' half as many.',
+    'Epochs of a judge that this run trains; convolutional judges of classes'
+    ' take half as many.',
     low=1,
   )
   judge_first_width: int = _face_width(
-    32, 'Channels of layer 1 of a face judge; each next has twice as many.'
+    32,
+    'Channels of layer 1 of a face judge; each next layer has twice as many.',
   )
-  judge_last_width: int = _face_width(512, 'Most channels of a layer of it.')
+  judge_last_width: int = _face_width(
+    512, 'Largest number of channels of a layer of a face judge.'
+  )
   judge_hidden: int = _face_width(
     512, 'Units of the dense layer of a strided face judge.'
   )

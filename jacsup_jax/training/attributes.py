@@ -44,18 +44,19 @@ class AttributesConfig(chains.ChainConfig):
   epochs: int = _option(
     100,
     'Epochs of the teacher without cycle losses (its first phase); 0: no'
-    ' teacher and no students, for a baseline alone.',
+    ' teacher and no students, only baselines.',
     low=0,
   )
   cycle_epochs: int = _option(
     100,
-    'Epochs of the teacher with cycle losses or the edit check; 0: without.',
+    'Epochs of the teacher with cycle losses or the edit check; 0: no such'
+    ' phase.',
     low=0,
   )
   student_epochs: int = _option(200, 'Epochs of a student at each size.', low=1)
   nuisance_dims: tuple[int, ...] = _option(
     (2048, 4096, 8192),
-    'd of the teacher, and after each growth; multiples of 4, since the'
+    'd of the teacher, and d after each growth; multiples of 4, since the'
     ' nuisance is a map of 2x2.',
     low=4,
     high=_LARGEST_DIM,
@@ -65,8 +66,8 @@ class AttributesConfig(chains.ChainConfig):
     'Chains to grow from the teacher: student (with Jacobian supervision),'
     ' student_cycle (with cycle losses instead), student_no_jacobian'
     ' (neither), student_from_scratch (with Jacobian supervision, but not'
-    ' grown: the last size at once, for as many epochs as a chain); empty'
-    ' for the teacher alone.',
+    ' grown: the last size at once, for as many epochs as a whole chain);'
+    ' empty: only the teacher.',
     choices=STUDENTS,
   )
   weights: config.AttributeLossWeights = config.AttributeLossWeights(
@@ -78,8 +79,8 @@ class AttributesConfig(chains.ChainConfig):
   learning_rate: float = _option(2e-3, 'Learning rate of Adam.', low=0)
   learning_rate_schedule: str = _option(
     'constant',
-    'constant, or cosine: the learning rate falls to 0 within each stage; of'
-    ' our own models, not of baselines.',
+    'constant, or cosine: the learning rate falls to 0 within each stage. It'
+    ' applies to our own models, not to baselines.',
     choices=('constant', 'cosine'),
   )
   adam_b1: float = _option(0.5, 'beta_1 of Adam.', low=0, high=config.MAX_DECAY)
@@ -88,17 +89,18 @@ class AttributesConfig(chains.ChainConfig):
   )
   growth: str = _option(
     'random',
-    "New channels: random (the paper's), or preserving (the student's"
-    " decoder starts equal to its teacher's).",
+    "How new channels start: random (the paper's), or preserving (the"
+    " student's decoder starts equal to its teacher's).",
     choices=growth.INITIALIZATIONS,
   )
   keep_moments: bool = _option(
-    True, "Keep Adam's moments through a growth, instead of new ones."
+    True, "Keep Adam's moments through a growth, instead of starting new ones."
   )
   cache: str = _option(
     'device',
     'Where the training images are kept: device, on every device; host, in'
-    ' main memory; none, read from the prepared set while training.',
+    ' main memory; none, nowhere: they are read from the prepared set during'
+    ' training.',
     choices=('device', 'host', 'none'),
     group='data',
   )

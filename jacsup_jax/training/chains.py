@@ -25,14 +25,14 @@ class ChainConfig(config.Options):
 
   seed: int = config.option(
     0,
-    'Seed of initialisation, data order and swaps.',
+    'Seed of initialization, data order and swaps.',
     low=0,
     high=config.LARGEST_INTEGER,
   )
   seeds: int = config.option(
     1,
-    'Seeds trained one after the other, from --seed on; tables show means and'
-    ' deviations, figures the first.',
+    'Number of seeds to train one after the other, starting at --seed; tables'
+    ' show means and standard deviations, figures the first seed.',
     low=1,
     high=1000,
   )
@@ -41,12 +41,12 @@ class ChainConfig(config.Options):
   )
   teacher_workdir: pathlib.Path | None = config.option(
     None,
-    'A run whose finished first teacher the students grow from; by default it'
-    ' is trained here. With --distributed all processes read it.',
+    'A run whose finished first teacher the students grow from; by default'
+    ' this run trains its own. With --distributed all processes read it.',
   )
   compute_dtype: str = config.option(
     'float32',
-    'Type that matrix products are computed in; parameters are float32.',
+    'Type in which matrix products are computed; parameters are float32.',
     choices=config.COMPUTE_DTYPES,
     group='devices',
   )

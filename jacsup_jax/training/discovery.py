@@ -48,18 +48,18 @@ class DiscoveryConfig(chains.ChainConfig):
     ('student',),
     'Chains to grow from the teacher: student (with Jacobian supervision),'
     ' student_no_jacobian (cross-covariance only), student_unconstrained'
-    ' (neither), student_from_scratch (as student, but the last size at once,'
-    ' for as many epochs as a chain); empty for --baselines alone.',
+    ' (neither), student_from_scratch (as student, but with the last size at'
+    ' once, for as many epochs as a whole chain); empty: only --baselines.',
     choices=STUDENTS,
   )
   num_factors: int = _option(
     2, 'k, code units of the first teacher.', low=1, high=config.LARGEST_WIDTH
   )
   nuisance_dim: int = _option(
-    14, 'd, nuisance units at the end.', low=1, high=config.LARGEST_WIDTH
+    14, 'd, final number of nuisance units.', low=1, high=config.LARGEST_WIDTH
   )
   grow_by: int = _option(
-    1, 'Units added by a growth; the last growth adds what remains.', low=1
+    1, 'Units added in each growth; the last growth adds the rest.', low=1
   )
   epochs: int = _option(100, 'Passes over the data in each stage.', low=1)
   teacher_epochs: int | None = _option(
@@ -68,15 +68,15 @@ class DiscoveryConfig(chains.ChainConfig):
   grow_when: str = _option(
     'schedule',
     'When a stage ends: schedule, after --epochs; plateau, earlier if the'
-    ' error on validation images, then held out of training, has had no new'
-    ' minimum for --patience epochs.',
+    ' error on validation images (which are then held out of training) has not'
+    ' reached a new minimum for --patience epochs.',
     choices=('schedule', 'plateau'),
   )
   patience: int = _option(3, 'Epochs of a plateau, see --grow_when.', low=1)
   growth: str = _option(
     'random',
-    "New units: random (the paper's), or preserving (the student starts"
-    ' equal to its teacher).',
+    "How new units start: random (the paper's), or preserving (the student"
+    ' starts equal to its teacher).',
     choices=growth.INITIALIZATIONS,
   )
   fold_normalization: bool | None = _option(
@@ -85,30 +85,30 @@ class DiscoveryConfig(chains.ChainConfig):
     ' instead of dropping it; default: with --growth=preserving.',
   )
   keep_moments: bool = _option(
-    False, "Keep Adam's moments through a growth, instead of new ones."
+    False, "Keep Adam's moments through a growth, instead of starting new ones."
   )
   first_teacher: str = _option(
     'autoencoder',
-    "Target of the first teacher: each image itself (the paper's), or one of"
-    ' its nearest neighbours in the training set, with neighbours close in'
-    ' its code. Neither reads labels.',
+    'What the first teacher decodes an image to: autoencoder, the image itself'
+    " (the paper's); neighbors, one of its nearest neighbors in the training"
+    ' set, with neighbors close together in the code. Neither uses labels.',
     choices=('autoencoder', 'neighbors'),
   )
   teacher_statistics: str = _option(
     'running',
-    'BatchNorm statistics of a supervising teacher: running, or batch (the'
-    " released code's).",
+    'BatchNorm statistics of a teacher while it supervises: running, or batch'
+    " (the released code's).",
     choices=('running', 'batch'),
   )
   checkers: tuple[str, ...] = _option(
     (_TEACHER,),
-    'What looks at swapped images for --lambda_check, the weight of each: the'
-    ' teacher; small networks of other kinds, which learn its factors first:'
-    ' patches (a bag of them), mixer (an MLP-Mixer).',
+    'Networks that look at swapped images for --lambda_check, the weight of'
+    ' each: teacher, and small networks of other kinds that first learn the'
+    " teacher's factors: patches (a bag of patches), mixer (an MLP-Mixer).",
     choices=CHECKERS,
   )
   checker_epochs: int = _option(
-    5, 'Epochs of each network of --checkers, for each teacher.', low=1
+    5, 'Training epochs of each network of --checkers, for each teacher.', low=1
   )
   neighbors: config.NeighborWeights = config.NeighborWeights()
   weights: config.LossWeights = config.LossWeights()
