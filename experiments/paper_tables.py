@@ -130,6 +130,8 @@ def _complete(row):
 
 def _is_same(paper, row):
   """Returns whether a row of results.json has the paper's model and weights."""
+  if paper.labels and row.get('labels', 'given') != paper.labels:
+    return False
   return row['model'] == paper.model and all(
     # Weights may have passed through float32.
     math.isclose(row.get(name, math.nan), value, rel_tol=1e-6)

@@ -39,11 +39,11 @@ _FACES = {
   'quick': {'celeba_quick': None},
   'full': {'celeba_teacher': None, 'celeba_student': 'celeba_teacher'},
 }
-_FADERS = {
-  'quick': {'celeba_quick_fader': None},
+_RIVALS = {
+  'quick': {'celeba_quick_rivals': None},
   'full': {'celeba_fader': None, 'celeba_fader_8192': None},
 }
-_COMPARED_FACES = {scale: _FACES[scale] | _FADERS[scale] for scale in _FACES}
+_COMPARED_FACES = {scale: _FACES[scale] | _RIVALS[scale] for scale in _FACES}
 _HOUSES = {'quick': {'svhn_quick': None}, 'full': {'svhn_paper': None}}
 
 TABLES = {

@@ -33,9 +33,9 @@ def _write_run(path, rows, **changes):
 
 
 def test_the_tables_have_the_papers_numbers():
-  # Counted and read in the document.
+  # Counted and read in the document; two of Table 2 stand for both labels.
   assert {n: len(t.rows) for n, t in paper_numbers.TABLES.items()} == {
-      1: 5, 2: 6, 4: 14, 5: 6, 6: 3
+      1: 5, 2: 8, 4: 14, 5: 6, 6: 3
   }  # fmt: skip
   assert TABLE.rows[7].rate == 0.705
   assert paper_numbers.TABLE_5.rows[-1].mse == 1.84e-3
@@ -52,6 +52,21 @@ def test_means_and_deviations_are_over_seeds():
   assert [len(ours) for ours in found] == [0] * 4 + [2] + [0] * 9
   # 0.1414 = sqrt((0.1^2 + 0.1^2) / 1), of a sample.
   assert '60.0 ± 14.1' in paper_tables.format_markdown(TABLE, rows)
+
+
+def test_labels_given_and_predicted_are_rows_of_their_own():
+  table = paper_numbers.TABLE_2
+  labels = [row.labels for row in table.rows if row.model == 'fader']
+  assert labels == ['given', 'predicted'] * 2
+  paper = table.rows[-2]
+  rows = [
+    _row(paper, None, dim=32, attribute_flips=rate, labels=labels)
+    for rate, labels in ((0.67, 'given'), (0.45, 'predicted'))
+  ]
+  text = paper_tables.format_markdown(table, rows)
+  for line in ('labels given | 2048 | 32 | 43.1 | 67.0 |',
+               'labels predicted | 2048 | 32 | 43.1 | 45.0 |'):  # fmt: skip
+    assert line in text
 
 
 def test_weights_that_passed_through_float32_match():
