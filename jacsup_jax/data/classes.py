@@ -38,8 +38,8 @@ def load(
 
   It is read from a data folder that holds it; else from its original files (IDX
   of the MNIST family, .mat of SVHN) in the folder, in DATA_DIR/NAME, in
-  DATA_DIR/downloads/manual, or where torchvision has them; else downloaded,
-  which takes TensorFlow.
+  DATA_DIR/downloads/manual, where torchvision has them, or (IDX) in a folder
+  that is alone; else downloaded, which takes TensorFlow.
   """
   part = 'test' if split == 'test' else 'train'
   root = prepared.find_root(data_dir)
@@ -60,7 +60,7 @@ def _read_originals(name, root, part, report):
   """Reads a part of original files, if there are any; else says their names."""
   folders = [root, root / name, root / 'downloads' / 'manual']
   if name in mnist.NAMES:
-    folders.append(root / mnist.NAMES[name] / 'raw')
+    folders += [root / mnist.NAMES[name] / 'raw', *mnist.list_folders(root)]
     if found := mnist.find_originals(*folders):
       mnist.check_originals(name, found, report)
       return mnist.read_split(found, part, in_order_of_tfds=True), ''

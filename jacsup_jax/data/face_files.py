@@ -9,6 +9,7 @@ import pathlib
 import re
 import threading
 from typing import NamedTuple
+import unicodedata
 import zipfile
 
 from jacsup_jax.core import errors
@@ -134,21 +135,23 @@ def match(
   """Finds the places of listed pictures, by their names in the list.
 
   A name is that of a file or ends its place; it may have another ending, or
-  none. InputError if it is that of several pictures.
+  none. Letters with accents may be composed or not, as macOS stores them.
+  InputError if it is that of several pictures.
   """
   by_name, by_stem = {}, {}
   for place in pictures:
-    name = place.rpartition('/')[2]
+    name = _compose(place.rpartition('/')[2])
     by_name.setdefault(name, []).append(place)
     by_stem.setdefault(_stem(name), []).append(place)
   found = {}
   for listed in names:
-    path = listed.replace('\\', '/').lstrip('./')
+    path = _compose(listed.replace('\\', '/').lstrip('./'))
     name = path.rpartition('/')[2]
     places = by_name.get(name) or by_stem.get(_stem(name), ())
     if len(places) > 1:  # Folders may be part of the name.
-      whole = [x for x in places if f'/{x}'.endswith(f'/{path}')]
-      stems = [x for x in places if f'/{_stem(x)}'.endswith(f'/{_stem(path)}')]
+      own = {x: f'/{_compose(x)}' for x in places}
+      whole = [x for x in places if own[x].endswith(f'/{path}')]
+      stems = [x for x in places if _stem(own[x]).endswith(f'/{_stem(path)}')]
       places = whole if len(whole) == 1 else stems
     if len(places) > 1:
       raise errors.InputError(
@@ -183,6 +186,10 @@ def _say_packed(path):
         f' content. Unpack it there: {command} {name}'
       )
   return ''
+
+
+def _compose(name):
+  return unicodedata.normalize('NFC', name)
 
 
 def _is_shown(name):

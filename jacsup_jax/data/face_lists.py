@@ -66,10 +66,10 @@ def read_attributes(path: Any, content: bytes) -> Attributes:
   the images, named in `SPLIT_COLUMNS`, and others, which are no attributes if
   fewer than half of their values are `ACCEPTED_VALUES`.
   """
-  lines, delimiter = _read_lines(content)
+  lines, delimiter, first = _read_lines(content)
   count = lines[0].strip() if re.fullmatch(r'\s*\d+\s*', lines[0]) else None
   header, *rows = _split(lines[1:] if count else lines, delimiter) or [(1, [])]
-  first = 2 if count else 1
+  first += 1 if count else 0
   rows = [(number + first - 1, cells) for number, cells in rows]
   names, width = header[1], len(rows[0][1]) if rows else 0
   column = 0
@@ -111,8 +111,9 @@ def read_attributes(path: Any, content: bytes) -> Attributes:
 
 def read_splits(path: Any, content: bytes) -> dict[str, str]:
   """Reads a list of the splits of images, by their names as listed."""
-  lines, delimiter = _read_lines(content)
-  rows = _split(lines, delimiter)
+  lines, delimiter, first = _read_lines(content)
+  rows = _split(lines, delimiter) or [(1, [])]
+  rows = [(number + first - 1, cells) for number, cells in rows]
   column, part = 0, -1
   header = [cell.lower() for cell in rows[0][1]]
   if {*header} & {*SPLIT_COLUMNS}:
@@ -167,18 +168,36 @@ def name_split(text: str) -> str | None:
 
 
 def _read_lines(content):
-  """Decodes a list; returns its lines and what separates fields, or None."""
-  is_wide = content[:2] in (b'\xff\xfe', b'\xfe\xff')
-  # Anything but text is reported with its line, like any other mistake.
-  text = content.decode('utf-16' if is_wide else 'utf-8-sig', 'replace')
-  lines = re.split('\r\n|\r|\n', text.rstrip())
-  return lines, next((x for x in ',;\t' if x in lines[0]), None)
+  """Decodes a list.
+
+  Returns its lines, what separates their fields (None for spaces), and the
+  number of the first: empty lines and Excel's `sep=;` before it are left out.
+  """
+  lines = re.split('\r\n|\r|\n', _decode(content).rstrip())
+  first = next((i for i, line in enumerate(lines) if line.strip()), 0)
+  named = re.fullmatch('sep=(.)', lines[first])
+  first += bool(named)
+  lines = lines[first:] or ['']
+  found = named[1] if named else (x for x in ',;\t' if x in lines[0])
+  return lines, next(iter(found), None), first + 1
+
+
+def _decode(content):
+  """Decodes text as UTF-8, UTF-16, or else as Excel on Windows writes it."""
+  if content[:2] in (b'\xff\xfe', b'\xfe\xff'):
+    # Anything but text is reported with its line, like any other mistake.
+    return content.decode('utf-16', 'replace')
+  try:
+    return content.decode('utf-8-sig')
+  except UnicodeDecodeError:
+    return content.decode('cp1252', 'replace')
 
 
 def _split(lines, delimiter):
   """Returns the numbers of lines, from 1, and their fields."""
   if delimiter is None:
-    return [(i, line.split()) for i, line in enumerate(lines, 1)]
+    rows = [(i, line.split()) for i, line in enumerate(lines, 1)]
+    return [(i, cells) for i, cells in rows if cells]
   reader = csv.reader(lines, delimiter=delimiter)
   try:
     return [

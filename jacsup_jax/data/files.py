@@ -16,6 +16,7 @@ import stat
 import sys
 import tempfile
 from typing import Any
+from urllib import parse
 import zipfile
 
 import numpy as np
@@ -35,11 +36,16 @@ lost_streams: dict[str, str] = {}
 def expand_path(flag: str, text: Path) -> pathlib.Path:
   """Expands `~` and `$NAME` in a place that a flag or a variable names.
 
-  Every such place comes through here. What is relative stays relative.
+  Every such place comes through here. What is relative stays relative;
+  `file:///x`, as file managers copy it, is `/x`.
   """
   text = os.fspath(text)
+  accepted = 'a path of this machine'
+  if text.startswith('file:///'):
+    text = parse.unquote(text.removeprefix('file://'))
   if re.match(r'[A-Za-z][\w+.-]+:/', text):  # pathlib makes one slash of two.
     reason = 'is on another machine'
+    accepted += ', such as a copy, or where a bucket is mounted'
   elif not text or '\0' in text:
     reason = 'is not a path'
   else:
@@ -51,10 +57,7 @@ def expand_path(flag: str, text: Path) -> pathlib.Path:
       reason = f'has {unset[0]}, a variable that is not set'
     else:
       return pathlib.Path(expanded)
-  raise errors.InputError(
-    f'{flag}={text!r} {reason}; accepted: a path of this machine, such as'
-    ' where a bucket is mounted.'
-  )
+  raise errors.InputError(f'{flag}={text!r} {reason}; accepted: {accepted}.')
 
 
 def expand_variable(name: str) -> pathlib.Path | None:

@@ -111,8 +111,12 @@ def _to_upright_colours(image):
     orientation = image.getexif().get(ExifTags.Base.Orientation)
   except Exception:  # Damaged EXIF fails in many ways; the picture is whole.
     orientation = None
+  if image.mode.startswith('I;16'):
+    # Pillow would clip them. Colours of 16 bits it reads as 8.
+    grey = np.asarray(image).astype(np.float32) / 257
+    image = Image.fromarray(np.round(grey).astype(np.uint8))
   if image.mode[0] in 'FI':
-    raise BadImageError('it has more than 8 bits per pixel')
+    raise BadImageError('it has numbers of 32 bits; accepted: of 8 or 16')
   if image.has_transparency_data:
     image = image.convert('RGBA')
     plain = Image.new('RGB', image.size, 'white')

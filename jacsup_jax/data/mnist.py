@@ -91,6 +91,17 @@ def find_originals(*folders: pathlib.Path) -> dict[str, pathlib.Path]:
   return {}
 
 
+def list_folders(root: pathlib.Path) -> list[pathlib.Path]:
+  """Lists torchvision's `raw`, or the only folder in a root, such as `archive`.
+
+  Of several folders each may hold another set of the family.
+  """
+  if (root / 'raw').is_dir():
+    return [root / 'raw']
+  found = [path for path in root.glob('[!.]*') if path.is_dir()]
+  return found if len(found) == 1 else []
+
+
 def _list_places(folder, name):
   """Lists where a file may be; unpacked ones come first."""
   stem = name.removesuffix('.gz')

@@ -181,6 +181,7 @@ def _check_edit(args):
         )
     is_picture = path.suffix.lower() in _ENDINGS
     if name == 'output' and is_picture == photos.is_folder(args.input):
+      _check_input(args.input)
       raise errors.InputError(
         f'--output={value} for --input={args.input}; accepted: a folder for a'
         f' folder, else a name that ends in {", ".join(_ENDINGS)}.'
@@ -197,6 +198,14 @@ def _check_edit(args):
       files.check_output('--output', path)
     else:
       files.check_writable(f'--output={value}', path)
+
+
+def _check_input(text):
+  if text and not text.startswith('sample:') and not files.exists(text):
+    raise errors.InputError(
+      f'--input={text} does not exist; accepted: a photo, a folder of photos,'
+      ' or sample:N.'
+    )
 
 
 def _serve(args):

@@ -26,7 +26,8 @@ _LOCK = '.lock'
 _OURS = (f'.{_MANIFEST}.tmp', _LOCK)
 _ENTRIES = {'config': dict, 'dataset': dict, 'planned': list, 'stages': dict}
 _STAGE_ENTRIES = {'stage': dict, 'module': dict, 'sha256': str, 'epochs': int}
-# Orbax expands these when it merges the files of a checkpoint.
+# Orbax expands these when it merges the files of a checkpoint; whole ones can
+# be read from such a path.
 _PATTERNS = '[]*?'
 
 
@@ -41,11 +42,6 @@ class WorkDir:
     self.path = files.expand_path(flag, path).absolute()
     self._name = f'{flag}={path}'
     files.check_directory(self._name, self.path)
-    if {*str(self.path), *str(self.path.resolve())} & {*_PATTERNS}:
-      raise errors.InputError(
-        f'{self._name}: checkpoints there could not be read back; accepted: a'
-        f' path without any of {" ".join(_PATTERNS)}.'
-      )
     self.manifest = self._read_manifest()
     self.figures = self.path / 'figures'
     self.checkers = self.path / 'checkers'  # see `runs.distilled`
@@ -91,6 +87,7 @@ class WorkDir:
   def check(self, config: Mapping[str, Any], resume: bool = True) -> None:
     """Raises InputError unless a run may begin, or `resume` if it has begun."""
     if not self.is_complete:
+      self._check_patterns()
       files.check_writable(self._name, self.path)
     if self.manifest is None:
       if {path.name for path in self.path.glob('*')} - {*_OURS}:
@@ -144,6 +141,7 @@ class WorkDir:
           ' accepted: the same data, or another directory.'
         )
       return
+    self._check_patterns()
     with files.writing(self.path):
       self.path.mkdir(parents=True, exist_ok=True)
     manifest = {'experiment': experiment, 'config': config, 'dataset': dataset}
@@ -206,6 +204,16 @@ class WorkDir:
     results = files.read_json(path := self.path / 'results.json')
     _check_entries(path, results, {'protocol': str, 'rows': list})
     return results
+
+  def _check_patterns(self):
+    """Raises InputError where checkpoints would be lost."""
+    for path in (self.path, self.path.resolve()):
+      if found := [c for c in _PATTERNS if c in str(path)]:
+        raise errors.InputError(
+          f'{self._name}: checkpoints in {path} could not be read back, as it'
+          f' has {" ".join(found)}; accepted: a path without any of'
+          f' {" ".join(_PATTERNS)}.'
+        )
 
   def _read_manifest(self):
     path = self.path / _MANIFEST

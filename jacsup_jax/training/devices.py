@@ -11,6 +11,7 @@ import json
 import math
 import os
 import pathlib
+import re
 import subprocess
 import sys
 from typing import Any
@@ -137,6 +138,11 @@ def connect(
   Slurm and Open MPI. Raises InputError if it does not, or the others do not
   answer within `seconds`. If a process ends, JAX ends the others in minutes.
   """
+  if coordinator is not None and not re.fullmatch(r'.+:\d+', coordinator):
+    raise errors.InputError(
+      f'--coordinator={coordinator} has no port; accepted: HOST:PORT, such as'
+      ' 10.0.0.2:1234.'
+    )
   # For devices that are the host's processor; read when a backend starts.
   jax.config.update('jax_cpu_collectives_implementation', 'gloo')
   # It would catch SIGTERM and continue.

@@ -3,6 +3,7 @@
 import csv
 import os
 import shutil
+import unicodedata
 import zipfile
 
 import numpy as np
@@ -429,6 +430,15 @@ def test_own_lists_that_do_not_fit(tmp_path, content, message):
   _write_own(tmp_path)
   (tmp_path / 'labels.csv').write_text(content)
   _refuses(message, tmp_path)
+
+
+def test_names_with_accents_are_found_as_macos_stores_them(tmp_path):
+  _write_own(tmp_path)
+  (tmp_path / 'a').rename(tmp_path / unicodedata.normalize('NFD', 'ä'))
+  content = (tmp_path / 'labels.csv').read_text().replace('a/', 'ä/')
+  (tmp_path / 'labels.csv').write_text(content, encoding='utf-8')
+  source = _open(tmp_path)
+  assert sum(len([*source.generate(x)]) for x in source.splits) == 12
 
 
 def test_several_lists_are_named(tmp_path):

@@ -29,13 +29,16 @@ def test_home_is_expanded_and_what_is_no_path_here_refused(
     '${SCRATCH}/run 1': '/scratch/me/run 1',
     'runs/a=1': 'runs/a=1',
     'C:/x': 'C:/x',
+    'file:///photos/my%20face.jpg': '/photos/my face.jpg',
   }.items():
     assert str(files.expand_path('--a', text)) == path
   for text in (
-      'gs://a/b', 's3://a', 'file:///x', 'https://a/b.jpg', 'gs:/a', '',
+      'gs://a/b', 's3://a', 'file://host/x', 'https://a/b.jpg', 'gs:/a', '',
       'a\0b', '~no_such_user/x', '$NO_SUCH_VARIABLE/x', '${NO_SUCH}/x',
   ):  # fmt: skip
     refuses('--workdir=.*accepted', files.expand_path, '--workdir', text)
+  # A bucket is no way out of a variable that is not set.
+  refuses("this machine[.]'?$", files.expand_path, '--a', '$NO_SUCH_VARIABLE')
 
 
 def test_names_with_a_dollar_or_a_tilde_that_exist_are_meant(

@@ -130,6 +130,15 @@ def test_the_unpacked_mnist_of_torchvision_is_accepted(tmp_path, monkeypatch):
   assert 'its content is not compared' in lines[0]
 
 
+@pytest.mark.parametrize('place', ['raw', 'archive', 'mnist data'])
+def test_files_are_found_in_a_folder_that_is_alone(tmp_path, place):
+  shutil.copytree(mnist.SOURCE_DIR, tmp_path / place)
+  found = registry.load('mnist', 'test', data_dir=tmp_path)
+  assert len(found) == 10_000
+  (tmp_path / 'other').mkdir()
+  assert mnist.list_folders(tmp_path) == [tmp_path / place][: place == 'raw']
+
+
 def test_read_refuses(tmp_path):
   floats, cut = b'\x00\x00\x0d\x01' + bytes(8), gzip.compress(IMAGES)[:-10]
   for content in (b'', floats, IMAGES[:9], IMAGES[:-1], cut):

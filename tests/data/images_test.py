@@ -31,6 +31,15 @@ def test_other_kinds_of_pictures_become_colour(mode):
   np.testing.assert_allclose(image, np.full((8, 8, 3), 50), atol=3)
 
 
+@pytest.mark.parametrize('kind', ['PNG', 'TIFF'])
+def test_grey_of_16_bits_keeps_its_shades(kind):
+  file = io.BytesIO()
+  grey = np.repeat(np.arange(0, 256, 16, dtype=np.uint16)[None], 16, axis=0)
+  Image.fromarray(grey * 257).save(file, format=kind)
+  image = image_files.decode(file.getvalue(), 16, 'x')
+  np.testing.assert_array_equal(image, np.dstack([grey] * 3))
+
+
 def _encode_photo(kind, image, **options):
   """Encodes a photo as phones do; skips without the extra `photos`."""
   if kind == 'HEIF':

@@ -185,6 +185,7 @@ def test_align(place, invoke, monkeypatch):
         ((EDIT[0], '--output=gs://a/o.png'), 'another machine'),
         ((EDIT[0], '--output=face.png'), 'is the input itself'),
         (('--input=photos', EDIT[1]), 'a folder for a folder'),
+        (('--input=nothing/', '--output=edits'), '=nothing does not exist'),
         ((*EDIT, '--set=Smilin:1'), 'the nearest are Smiling'),
         ((*EDIT, '--sweep=Bald:0:1:3', '--grid=Bald:0:1:3'), 'one of them'),
         ((*EDIT, '--keep_detail=x'), "invalid float value: 'x'; accepted"),

@@ -337,6 +337,23 @@ def test_a_drawing_is_edited_and_compared_with_the_training_data(open_page):
   assert open_page().is_hidden('#can_draw')
 
 
+def test_a_photo_that_comes_before_the_model_is_kept(open_page):
+  page = open_page()
+  held = []
+  page.route('**/api/models/*', lambda route: held.append(route))
+  page.reload(wait_until='commit')
+  wait_for_text(page, '#shown', 'Loading the model')
+  photo = np.random.default_rng(3).integers(0, 256, (16, 16, 3), np.uint8)
+  content = pictures.encode(photo, '.png')
+  file = {'name': 'me.png', 'mimeType': 'image/png', 'buffer': content}
+  page.set_input_files('#file', file)
+  while not held:
+    page.wait_for_timeout(10)
+  held[0].continue_()
+  wait_for_text(page, '#shown', 'Your photo')
+  np.testing.assert_array_equal(read_all(page)['original'], photo)
+
+
 def test_an_unusual_photo_is_warned_of_and_can_be_edited(open_page):
   page = open_page('#model=known_faces&detail=0')
   assert page.is_hidden('#unlike')

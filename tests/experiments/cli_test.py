@@ -220,6 +220,8 @@ def test_every_example_of_help_can_be_pasted(tmp_path, monkeypatch, name, args):
         ('mnist --process_id=1', 'without --distributed'),
         ('mnist --distributed --coordinator=x:1 --process_count=2'
          ' --process_id=2', '0 to 1'),
+        ('mnist --distributed --coordinator=x --process_count=2'
+         ' --process_id=1', '--coordinator=x has no port'),
         ('mnist --workdir=gs://bucket/run', 'gs://bucket/run'),
         ('mnist --judge_workdir=s3://bucket/j', 's3://bucket/j'),
         ('celeba --dataset=celeba_folder --data_dir=gs://b/f', 'gs://b/f'),

@@ -139,12 +139,19 @@ def test_results_are_json(tmp_path):
   _refuses('results.json', workdir.read_results)
 
 
-def test_paths_that_orbax_would_glob_are_refused(tmp_path):
+def test_paths_that_orbax_would_glob_are_refused(tmp_path, monkeypatch):
   link = tmp_path / 'link'
   link.symlink_to(tmp_path / 'run[lr=1e-3]')
   for name in ('run[lr=1e-3]', 'a*', 'b?c/run', 'x]', 'link/run'):
-    _refuses('could not be read back', workdirs.WorkDir, tmp_path / name)
+    workdir = workdirs.WorkDir(tmp_path / name)
+    _refuses('could not be read back', workdir.check, CONFIG)
+    _refuses('could not be read back', workdir.begin, 'mnist', CONFIG, DATASET)
   assert list(tmp_path.iterdir()) == [link]
+  # The folder that is at fault may be above one that is named.
+  (tmp_path / 'old [1]').mkdir()
+  monkeypatch.chdir(tmp_path / 'old [1]')
+  workdir = workdirs.WorkDir('run')
+  _refuses(r'/old \[1\]/run .* has \[ \];', workdir.check, CONFIG)
 
 
 def test_files_and_directories_of_something_else_are_refused(tmp_path):

@@ -22,6 +22,8 @@ let set = {strengths: {}, detail: 0};
 let active = null; // name of the unit that the strip shows
 let loading = new AbortController();
 let settling = null;
+let isOpen = false; // whether the first model is there, or has failed
+let early = null; // the photo that was chosen before
 
 const past = new UndoStack();
 const sliders = new Sliders($('groups'), onMove);
@@ -133,7 +135,8 @@ function showModel() {
 }
 
 function usePhoto(file) {
-  if (!model || !file) return;
+  if (!isOpen) early = file;
+  if (!isOpen || !model || !file) return;
   // Checked here: browsers rarely show the refusal of a long upload.
   if (file.size > offer.largest_photo) {
     const most = Math.floor(offer.largest_photo / 2 ** 20);
@@ -449,4 +452,6 @@ if (offer) {
     $('model').append(new Option(group ? `${group}: ${title}` : title, id));
   }
   await useLink();
+  isOpen = true;
+  usePhoto(early);
 }
