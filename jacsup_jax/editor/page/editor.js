@@ -23,7 +23,7 @@ let active = null; // name of the unit that the strip shows
 let loading = new AbortController();
 let settling = null;
 let isOpen = false; // whether the first model is there, or has failed
-let early = null; // the photo that was chosen before
+let early = $('file').files[0]; // the photo that was chosen before
 
 const past = new UndoStack();
 const sliders = new Sliders($('groups'), onMove);
