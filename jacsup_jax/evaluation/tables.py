@@ -24,7 +24,7 @@ _MODEL = {'model': ('model', str), 'nuisance_dim': ('d', str)}
 _DIGITS = {
   **_MODEL,
   'class_swaps': ('class swaps', _percent),
-  'class_swaps_family': ('by', str),
+  'class_swaps_family': ('family', str),
   'class_swaps_mlp': ('mlp', _percent),
   'class_swaps_mlp_std': ('+- judges', _percent),
   'class_swaps_cnn': ('cnn', _percent),
@@ -38,19 +38,24 @@ _DIGITS = {
 # More columns of the same rows, shown where any row has a value.
 _LIKENESS = {
   'judge_accuracy_reconstructions_mlp': ('recon. mlp', _percent),
-  'judge_accuracy_reconstructions_cnn': ('cnn', _percent),
-  'judge_accuracy_reconstructions_svm': ('svm', _percent),
+  'judge_accuracy_reconstructions_cnn': ('recon. cnn', _percent),
+  'judge_accuracy_reconstructions_svm': ('recon. svm', _percent),
   'precision_swapped': ('precision', _percent),
-  'precision_reconstructions': ('recon.', _percent),
+  'precision_reconstructions': ('of recon.', _percent),
   'recall_swapped': ('recall', _percent),
-  'recall_reconstructions': ('recon.', _percent),
+  'recall_reconstructions': ('of recon.', _percent),
   'frechet_swapped': ('Frechet', '{:.1f}'.format),
-  'frechet_reconstructions': ('recon.', '{:.1f}'.format),
-  'probe_linear_factors': ('y linear', _percent),
-  'probe_mlp_factors': ('MLP', _percent),
-  'probe_linear_nuisance': ('z linear', _percent),
-  'probe_mlp_nuisance': ('MLP', _percent),
+  'frechet_reconstructions': ('of recon.', '{:.1f}'.format),
+  'probe_linear_factors': ('y: linear', _percent),
+  'probe_mlp_factors': ('y: MLP', _percent),
+  'probe_linear_nuisance': ('z: linear', _percent),
+  'probe_mlp_nuisance': ('z: MLP', _percent),
 }
+_LIKENESS_NOTE = (
+  'recon.: what judges see of reconstructions; precision, recall, Frechet: of'
+  ' swapped images;\ny, z: how often a probe reads the class from factors, from'
+  ' the nuisance.'
+)
 _FACES = {
   **_MODEL,
   'labels': ('labels', str),
@@ -124,6 +129,8 @@ def format_rows(rows: Sequence[Row]) -> str:
   and what probes read in factors (y) and nuisance (z).
   """
   parts = [_format_table(*own) for own in _make_tables(rows)]
+  if len(parts) > 1:
+    parts[1] += f'\n{_LIKENESS_NOTE}'
   return '\n\n'.join(parts)
 
 
