@@ -183,7 +183,7 @@ def edit_curves(rows: Records) -> panels.Figure:
       label=f'{label} (area {row["edit_curve_area"]:.2f})',
     )
   for axis in (axes.xaxis, axes.yaxis):
-    axis.set_major_formatter(panels.ticker.PercentFormatter())
+    axis.set_major_formatter(panels.ticker.PercentFormatter(decimals=0))
   axes.set_xlabel('other attributes kept')
   axes.set_ylabel('balanced attribute flips')
   axes.grid(color=panels.GREY, linewidth=0.6)
@@ -297,7 +297,7 @@ def _show_epochs(axes, last):
 
 def _show_percents(axes, most=102):
   axes.set_ylim(0, most)
-  axes.yaxis.set_major_formatter(panels.ticker.PercentFormatter())
+  axes.yaxis.set_major_formatter(panels.ticker.PercentFormatter(decimals=0))
 
 
 def _scale_errors(axes, name, errors, room):
