@@ -17,9 +17,8 @@ class PaperRow(NamedTuple):
   rate: float  # of class swaps or attribute flips
   mse: float
   epochs: str = ''  # of each phase; empty if not stated, or none
-  # Weights, and labels, that rows of results.json must have.
-  weights: Mapping[str, float] = {}
-  labels: str = ''  # Of models that are given them: `given` or `predicted`.
+  weights: Mapping[str, float] = {}  # that rows of results.json must have
+  labels: str = ''  # that a model edits by, given or predicted; empty: any
 
 
 class PaperTable(NamedTuple):

@@ -38,7 +38,7 @@ class IcganLossWeights(config.Weights):
   lambda_icgan_wrong: float = config.option(
     0.5,
     "Weight, in the loss of IcGAN's discriminator, of real images with wrong"
-    ' labels; generated images have one less this weight.',
+    ' labels; generated images have one minus this weight.',
     low=0,
     high=1,
   )

@@ -347,8 +347,9 @@ def test_a_photo_that_comes_before_the_model_is_kept(open_page):
   content = pictures.encode(photo, '.png')
   file = {'name': 'me.png', 'mimeType': 'image/png', 'buffer': content}
   page.set_input_files('#file', file)
-  while not held:
-    page.wait_for_timeout(10)
+  for _ in range(400):
+    if not held:
+      page.wait_for_timeout(50)
   held[0].continue_()
   wait_for_text(page, '#shown', 'Your photo')
   np.testing.assert_array_equal(read_all(page)['original'], photo)
