@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from benchmarks import timing
-from jacsup_jax.core import config
+from jacsup_jax.core import errors
 from jacsup_jax.data import batches
 from jacsup_jax.data import registry
 
@@ -32,7 +32,7 @@ def define_flags() -> None:
 def main() -> str:
   """Returns the rate that the flags ask for."""
   size, repeats = FLAGS.image_size, FLAGS.repeats
-  config.check_image_size(size)
+  errors.check_image_size(size)
   machine, rate = timing.describe_machine(), measure(size, repeats)
   return (
     f'Reading faces: {size}x{size} pixels, JPEG, {machine}; median of'

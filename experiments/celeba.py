@@ -49,6 +49,21 @@ class Config:
     workdir=pathlib.Path('runs/celeba'), checkpoint_every=5
   )
 
+  def __post_init__(self):
+    supervisor, names = self.chain.supervisor, self.baseline.baselines
+    if supervisor not in (attributes.TEACHER, *names):
+      raise errors.InputError(
+        f'--supervisor={supervisor} with --baselines={",".join(names)}, by'
+        f' which none is trained; accepted: --baselines={supervisor}.'
+      )
+
+  def is_supervisor(self, model: str | None) -> bool:
+    """Whether a kind of model is a baseline that supervises the students.
+
+    It is trained before all others.
+    """
+    return model == self.chain.supervisor and model in self.baseline.baselines
+
 
 def make_module(
   config: Config,
@@ -76,6 +91,7 @@ def main(config: Config) -> None:
   stages = attributes.make_stages(config.chain)
   others = rivals.make_stages(config.baseline, config.chain.nuisance_dims[0])
   stages += config.chain.spread(others)
+  stages.sort(key=lambda stage: not config.is_supervisor(stage.model))
   if not stages:
     raise errors.InputError(
       '--students is empty, and the teacher is given or has --epochs=0:'
@@ -132,7 +148,7 @@ def train_and_evaluate(
 
     trained = session.by_seed([*given, *trained])
     random = make_module(config, data.labels.shape[1], chain.nuisance_dims[0])
-    models = session.add_random(trained, lambda own: own[0], random)
+    models = session.add_random(trained, session.choose_own, random)
     rows = measure(config, models, face_judges, selection, data)
     progress.say(tables.format_attributes(rows))
     about = f'{split} split, selection on {chosen_on}'
@@ -167,6 +183,7 @@ def measure(config, models, face_judges, selection, data):
 def prepare_training(config, stages, train, load_selection, workdir):
   """Returns given teachers, what checks edits, and what trains the stages."""
   chain, num_factors = config.chain, len(train.attribute_names)
+  supervises = config.is_supervisor
   attributes.check_sizes(chain, stages, num_factors, train.image_shape)
   make = functools.partial(make_module, config, num_factors)
   names, given, checked, checker = config.baseline.baselines, [], {}, None
@@ -190,8 +207,12 @@ def prepare_training(config, stages, train, load_selection, workdir):
         'workdir': workdir, 'checkpoint_every': config.run.checkpoint_every,
         'eval_every': config.result.eval_every, 'note': progress.note,
     }  # fmt: skip
-    trained = stages_lib.run(own, recipe, given=given, **options)
-    for name in names:
+    trained = []
+    for name in sorted((None, *names), key=lambda x: not supervises(x)):
+      if name is None:
+        teachers = [*given, *trained]
+        trained += stages_lib.run(own, recipe, given=teachers, **options)
+        continue
       rival = rivals.make_recipe(name, chain, make, train)
       of_rival = [stage for stage in stages if stage.model == name]
       trained += stages_lib.run(of_rival, rival, **options)

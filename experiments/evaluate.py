@@ -259,7 +259,7 @@ def _measure_faces(config, run, models):
   judged_by = {'judges': [judge.describe() for judge in face_judges]}
   session.compare_judges(run.results, judged_by)
   data = run.load_data(config.split, config.data_dir)
-  models = session.add_random(models, lambda own: own[0])
+  models = session.add_random(models, session.choose_own)
   alphas = tuple(run.config.get('strengths', attribute_flips.STRENGTHS))
   count = run.config.get('selection_images')
   rows = []

@@ -40,7 +40,7 @@ class FaceDataConfig(config_lib.Options, group='data'):
 
   def __post_init__(self):
     super().__post_init__()
-    config_lib.check_image_size(self.image_size)
+    errors.check_image_size(self.image_size)
 
   def load_options(self) -> dict[str, Any]:
     """Returns options of `registry.load`."""

@@ -311,6 +311,12 @@ def by_seed(models: Sequence[steps.Trained]) -> list[steps.Trained]:
   return sorted(models, key=lambda model: model.stage.seed)
 
 
+def choose_own(models: Sequence[steps.Trained]) -> steps.Trained:
+  """Returns the first model of faces that predicts factors, else the first."""
+  own = [model for model in models if not model.model.factors_are_labels]
+  return (own or models)[0]
+
+
 def add_random(
   models: Sequence[steps.Trained],
   choose: Callable[[Sequence[steps.Trained]], steps.Trained],

@@ -24,9 +24,6 @@ MAX_DECAY = 0.9999  # At 1 a moving average would never move.
 LARGEST_WIDTH = 2**16
 LARGEST_INTEGER = 2**31 - 1  # JAX's default integers have 32 bits.
 
-# Faces are published at 1024x1024 at most.
-_LARGEST_IMAGE = 4096
-
 
 def option(
   default: Any,
@@ -77,15 +74,6 @@ def check(config: Any) -> None:
           raise errors.InputError(
             f'--{field.name}={number}; accepted: finite numbers, {bounds}.'
           )
-
-
-def check_image_size(image_size: int) -> None:
-  """Raises InputError unless a size in pixels is a power of two from 8."""
-  if not 8 <= image_size <= _LARGEST_IMAGE or image_size & (image_size - 1):
-    raise errors.InputError(
-      f'--image_size={image_size}: accepted are powers of two from 8 to'
-      f' {_LARGEST_IMAGE}'
-    )
 
 
 class Options:
@@ -302,6 +290,12 @@ class AttributeLossWeights(Weights):
     " those of another image (the paper's); flip, one factor to the opposite"
     ' label, and the factors that exclude it to absent.',
     choices=('swap', 'flip'),
+  )
+  largest_flip: float = option(
+    1.0,
+    'Jacobian supervision compares flips of 1 to this many labels: values are'
+    ' spread evenly, by their logarithm, over the examples of a batch.',
+    low=1,
   )
   xcov: str = _XCOV
   supervision: Supervision = Supervision()

@@ -2,6 +2,9 @@
 
 _LONGEST_MESSAGE = 2000
 
+# Faces are published at 1024x1024 at most.
+LARGEST_IMAGE = 4096
+
 
 class InputError(ValueError):
   """A user's mistake in a flag, a file, a checkpoint or a data set.
@@ -39,3 +42,12 @@ class RunError(Exception):
 
 class StorageError(RunError):
   """A file that cannot be written."""
+
+
+def check_image_size(image_size: int) -> None:
+  """Raises InputError unless a size in pixels is a power of two from 8."""
+  if not 8 <= image_size <= LARGEST_IMAGE or image_size & (image_size - 1):
+    raise InputError(
+      f'--image_size={image_size}: accepted are powers of two from 8 to'
+      f' {LARGEST_IMAGE}'
+    )

@@ -94,13 +94,21 @@ def make_targets(
   axis_name: str | None = None,
   edits: str = 'swap',
   conflicts: jax.Array | None = None,
+  strengths: jax.Array | None = None,
 ) -> jax.Array:
   """Returns the factors after each edit, `[n, B, K]`.
 
   `permutations` are `[n, B]` partners, or `[B]` for one edit. A 'swap' takes
   all factors of the partner. For 'flip', rows are the numbers of the factors
   that are set to the opposite of their sign, -1 or +1; `conflicts` are those of
-  `codes.edit_factor`.
+  `codes.edit_factor`. Factors that change are multiplied by the example's entry
+  of the `[B]` strengths, if these are given.
+
+  Example:
+    >>> factors, rows = jnp.ones((2, 2)), jnp.array([0, 1])
+    >>> strengths = jnp.array([1.0, 4.0])
+    >>> make_targets(factors, rows, edits='flip', strengths=strengths).tolist()
+    [[[-1.0, 1.0], [1.0, -4.0]]]
   """
   chex.assert_rank(factors, 2)
   rows = jnp.atleast_2d(permutations)
@@ -110,9 +118,13 @@ def make_targets(
     def flip(row):
       own = jnp.take_along_axis(factors, row[:, jnp.newaxis], axis=1)[:, 0]
       asked = jnp.where(own >= 0, -1, 1)
-      return codes.edit_factor(
+      edited = codes.edit_factor(
         codes.Code(factors, None), row, asked, -present, present, conflicts
       ).factors
+      if strengths is None:
+        return edited
+      stronger = strengths[:, jnp.newaxis].astype(edited.dtype) * edited
+      return jnp.where(edited == factors, factors, stronger)
 
     return jnp.stack([flip(row) for row in rows])
   return jnp.stack([codes.take_partners(factors, p, axis_name) for p in rows])

@@ -9,7 +9,6 @@ import tempfile
 import numpy as np
 from PIL import Image
 
-from jacsup_jax.core import config as config_lib
 from jacsup_jax.core import errors
 from jacsup_jax.data import celeba
 from jacsup_jax.data import drawn_canvas
@@ -33,7 +32,7 @@ def load(
   report: Callable[[str], None],
 ) -> registry.Dataset:
   """Loads one split of a set of faces; see `registry.load`."""
-  config_lib.check_image_size(image_size)
+  errors.check_image_size(image_size)
   if name == 'celeba_folder':
     source = celeba.find_source(data_dir, image_size, *skipped)
   elif name == 'celeb_a':

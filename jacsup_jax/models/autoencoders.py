@@ -24,7 +24,6 @@ import jax
 import jax.numpy as jnp
 
 from jacsup_jax.core import codes
-from jacsup_jax.core import config
 from jacsup_jax.core import errors
 from jacsup_jax.models import layers
 from jacsup_jax.models import model
@@ -285,7 +284,7 @@ class FaceMethods(nn.Module):
   has_bounded_factors = False
 
   def __post_init__(self):
-    config.check_image_size(self.image_size)
+    errors.check_image_size(self.image_size)
     super().__post_init__()
 
   @property

@@ -8,7 +8,7 @@ from flax import linen as nn
 import jax
 import jax.numpy as jnp
 
-from jacsup_jax.core import config
+from jacsup_jax.core import errors
 from jacsup_jax.models import layers
 from jacsup_jax.models import model
 
@@ -92,7 +92,7 @@ class _FaceJudge(nn.Module):
   image_range = (-1.0, 1.0)
 
   def __post_init__(self):
-    config.check_image_size(self.image_size)
+    errors.check_image_size(self.image_size)
     super().__post_init__()
 
   @property

@@ -202,6 +202,9 @@ class FaceSteps:
       permutations=jnp.stack([shard(row) for row in drawn]),
       conflicts=constants.conflicts,
     )
+    if (largest := weights.largest_flip) > 1:
+      strengths = jnp.geomspace(1.0, largest, self.batch_size)
+      inputs = inputs._replace(strengths=shard(strengths))
     if share := weights.decode_labels:
       labelled = shard(batches.step_labelled(*place, share))
       inputs = inputs._replace(labelled=labelled)

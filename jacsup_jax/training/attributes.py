@@ -30,7 +30,7 @@ MakeModel = Callable[[int], nn.Module]
 
 _FROM_SCRATCH = 'student_from_scratch'
 STUDENTS = ('student', 'student_cycle', 'student_no_jacobian', _FROM_SCRATCH)
-TEACHER = 'teacher'
+TEACHER, CVAE = 'teacher', 'cvae'
 _FIRST_PHASE = 'teacher_phase_1'
 # A map of 2x2 with as many channels as a layer may have.
 _LARGEST_DIM = 4 * config.LARGEST_WIDTH
@@ -44,7 +44,7 @@ class AttributesConfig(chains.ChainConfig):
   epochs: int = _option(
     100,
     'Epochs of the teacher without cycle losses (its first phase); 0: no'
-    ' teacher and no students, only baselines.',
+    ' teacher, only baselines, and students of --supervisor=cvae.',
     low=0,
   )
   cycle_epochs: int = _option(
@@ -69,6 +69,13 @@ class AttributesConfig(chains.ChainConfig):
     ' grown: the last size at once, for as many epochs as a whole chain);'
     ' empty: only the teacher.',
     choices=STUDENTS,
+  )
+  supervisor: str = _option(
+    TEACHER,
+    "What supervises students: teacher, the paper's; or cvae, the conditional"
+    ' VAE of --baselines, whose factors are the labels of an image. It shares'
+    ' no encoder with its students, so they are trained from scratch.',
+    choices=(TEACHER, CVAE),
   )
   weights: config.AttributeLossWeights = config.AttributeLossWeights(
     lambda_attribute_cycle=1e-4,
@@ -124,10 +131,37 @@ class AttributesConfig(chains.ChainConfig):
         '--decode_labels with --lambda_prediction=0, by which factors would'
         ' learn nothing; accepted: more than 0.'
       )
-    if students and not self.epochs and self.teacher_workdir is None:
+    if self.weights.largest_flip > 1 and self.weights.edits != 'flip':
+      raise errors.InputError(
+        f'--largest_flip={self.weights.largest_flip} with'
+        f' --edits={self.weights.edits}, which flips nothing; accepted: 1, or'
+        ' --edits=flip.'
+      )
+    if self.supervisor == CVAE:
+      self._check_given_labels(students)
+    elif students and not self.epochs and self.teacher_workdir is None:
       raise errors.InputError(
         f'--students={students} with --epochs=0, which trains no teacher;'
         ' accepted: 1 or more, or --teacher_workdir.'
+      )
+
+  def _check_given_labels(self, students):
+    """Raises InputError if students cannot learn from a model of labels."""
+    if self.teacher_workdir is not None:
+      raise errors.InputError(
+        f'--teacher_workdir with --supervisor={CVAE}, which this run trains;'
+        ' accepted: one of them.'
+      )
+    if {*self.students} - {_FROM_SCRATCH}:
+      raise errors.InputError(
+        f'--students={students} with --supervisor={CVAE}, from which no student'
+        f' can grow; accepted: {_FROM_SCRATCH}.'
+      )
+    if self.weights.decode_labels != 1:
+      raise errors.InputError(
+        f'--decode_labels={self.weights.decode_labels} with'
+        f' --supervisor={CVAE}, which decodes the labels of all images;'
+        ' accepted: 1.'
       )
 
   @property
@@ -183,9 +217,10 @@ def make_stages(flags: AttributesConfig) -> list[config.Stage]:
       parent, sizes, epochs = None, dims[-1:], (len(dims) - 1) * epochs
     for dim in sizes:
       name = f'{model}_d{dim}'
-      # Supervised by the teacher at all sizes, as released.
+      # Supervised by the same teacher at all sizes, as released.
+      weights, teacher = weigh(model), flags.supervisor
       chain.append(
-        config.Stage(name, model, parent, dim, epochs, weigh(model), TEACHER)
+        config.Stage(name, model, parent, dim, epochs, weights, teacher)
       )
       parent = name
   return flags.spread(chain)

@@ -71,6 +71,7 @@ class Inputs(NamedTuple):
   attributes: jax.Array | None = None  # [B, K] in {-1, +1}
   labelled: jax.Array | None = None  # [B] bool, decoded from their labels
   conflicts: jax.Array | None = None  # [K, K] bool, see `codes.edit_factor`
+  strengths: jax.Array | None = None  # [B], of supervised flips, in labels
   checkers: tuple[Checker, ...] = ()
   uniform: jax.Array | None = None  # [B, hidden] in [0, 1), for dropout
   noise: jax.Array | None = None  # [B, 2, 2, C], standard normal
@@ -106,11 +107,13 @@ def compute_attribute_outputs(
 ) -> TeacherOutputs:
   """Applies a teacher of attributes to a batch and to its edits.
 
-  Labels are decoded where its student decodes them.
+  Labels are decoded where its student decodes them, or everywhere if they are
+  its factors.
   """
-  predicted = teacher.encode(inputs.images)
+  predicted = teacher.encode(inputs.images, inputs.attributes)
   code = _give_labels(predicted, inputs, weights)
-  targets = _edit(code.factors, inputs, weights, axis_name)
+  strengths = inputs.strengths
+  targets = _edit(code.factors, inputs, weights, axis_name, strengths)
   changes = compute_changes(weights.supervision, teacher.decode, code, targets)
   outputs = TeacherOutputs(predicted.factors, changes.changes)
   return jax.lax.stop_gradient(outputs)
@@ -303,7 +306,8 @@ def attribute_objective(
     'cross_covariance': _cross_covariance(code, weights, module),
   }
   if inputs.teacher is not None:
-    targets = _edit(decoded.factors, inputs, weights, module.axis_name)
+    name, strengths = module.axis_name, inputs.strengths
+    targets = _edit(decoded.factors, inputs, weights, name, strengths)
     # Derivatives are those of the whole batch moving, in training mode.
     args = weights.supervision, decode_swapped, decoded, targets
     changes = compute_changes(*args, images=reconstructions).changes
@@ -384,11 +388,10 @@ def _give_labels(code, inputs, weights):
   return code._replace(factors=factors)
 
 
-def _edit(factors, inputs, weights, axis_name):
+def _edit(factors, inputs, weights, axis_name, strengths=None):
   """Returns the factors after each edit, `[n, B, K]`."""
-  return jacobian.make_targets(
-    factors, inputs.permutations, axis_name, weights.edits, inputs.conflicts
-  )
+  options = axis_name, weights.edits, inputs.conflicts, strengths
+  return jacobian.make_targets(factors, inputs.permutations, *options)
 
 
 def _weigh(terms, batch_stats, weights):
