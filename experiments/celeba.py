@@ -53,8 +53,8 @@ class Config:
     supervisor, names = self.chain.supervisor, self.baseline.baselines
     if supervisor not in (attributes.TEACHER, *names):
       raise errors.InputError(
-        f'--supervisor={supervisor} with --baselines={",".join(names)}, by'
-        f' which none is trained; accepted: --baselines={supervisor}.'
+        f'--supervisor={supervisor} with --baselines={",".join(names)};'
+        f' accepted: {supervisor} among the baselines, as it has to be trained.'
       )
 
   def is_supervisor(self, model: str | None) -> bool:

@@ -18,7 +18,7 @@ class PaperRow(NamedTuple):
   mse: float
   epochs: str = ''  # of each phase; empty if not stated, or none
   weights: Mapping[str, float] = {}  # that rows of results.json must have
-  labels: str = ''  # that a model edits by, given or predicted; empty: any
+  labels: str = 'predicted'  # or given, that a model of faces edits by
 
 
 class PaperTable(NamedTuple):

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jacsup_jax.baselines import fader
+from jacsup_jax.core import config
 from jacsup_jax.evaluation import predicted_labels
 from jacsup_jax.models import autoencoders
 from jacsup_jax.models import model as models
@@ -18,8 +19,9 @@ def _init(module, seed):
   return models.Model(module, **autoencoders.init_variables(module, seed))
 
 
-def _trained(model, kind, seed=0):
-  stage = types.SimpleNamespace(model=kind, seed=seed)
+def _trained(model, kind, seed=0, decode_labels=0.0):
+  weights = config.AttributeLossWeights(decode_labels=decode_labels)
+  stage = types.SimpleNamespace(model=kind, seed=seed, weights=weights)
   return types.SimpleNamespace(model=model, stage=stage)
 
 
@@ -48,13 +50,27 @@ def test_labels_are_what_the_predictor_says_by_its_thresholds():
   np.testing.assert_allclose(decoded, jax.jit(rival.decode)(given), atol=1e-6)
 
 
+def test_a_model_that_predicts_factors_decodes_given_labels():
+  own = autoencoders.FaceAutoencoder(3, 2, factor_activation='tanh', **SIZES)
+  model = _init(own, 0)
+  version = predicted_labels.GivenLabels(model)
+  assert version.factors_are_labels and version.image_range == (-1.0, 1.0)
+  images = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 3), np.uint8)
+  labels = np.where(np.arange(12).reshape(4, 3) % 2, 1, -1)
+  code = jax.jit(lambda own: own.encode(images, jnp.asarray(labels)))(version)
+  np.testing.assert_array_equal(code.factors, labels)
+  nuisance = jax.jit(model.encode)(images).nuisance
+  np.testing.assert_allclose(code.nuisance, nuisance, atol=1e-6)
+
+
 def test_versions_of_models_by_seed():
   model = _init(autoencoders.FaceAutoencoder(3, 2, **SIZES), 0)
   rival = _init(fader.FaderAutoencoder(3, 2, **SIZES), 0)
   models = [
     _trained(rival, 'fader'),
     _trained(model, 'teacher'),
-    _trained(model, 'random'),
+    _trained(model, 'student', decode_labels=0.5),
+    _trained(model, 'random', decode_labels=0.5),
     _trained(rival, 'fader', 1),
     _trained(model, 'random', 1),
   ]
@@ -73,7 +89,9 @@ def test_versions_of_models_by_seed():
   assert named == [
       ('fader', 0, 'given'), ('fader', 0, 'predicted'),
       ('attgan', 0, 'given'), ('attgan', 0, 'predicted'),
-      ('teacher', 0, 'predicted'), ('random', 0, 'predicted'),
+      ('teacher', 0, 'predicted'), ('student', 0, 'predicted'),
+      # Trained to decode labels as well.
+      ('student', 0, 'given'), ('random', 0, 'predicted'),
       # A random model predicts nothing.
       ('fader', 1, 'given'), ('random', 1, 'predicted'),
   ]  # fmt: skip

@@ -253,6 +253,8 @@ def test_every_example_of_help_can_be_pasted(tmp_path, monkeypatch, name, args):
         ('mnist --keep_moments --learning_rate_schedule=cosine', 'cosine'),
         ('celeba --epochs=0', '--teacher_workdir'),
         ('celeba --epochs=0 --students=', 'nothing to train'),
+        ('celeba --supervisor=cvae --students=student_from_scratch'
+         ' --decode_labels=1', '--baselines=; accepted: cvae among'),
         ('celeba --eval_split=validation', '--held_out=0'),
         ('reproduce', '--table'),
     ],

@@ -211,6 +211,40 @@ def test_labels_are_decoded_and_flipped_in_the_place_of_factors(
   )
 
 
+def test_a_model_of_labels_shows_strong_flips_of_them(
+  variables, images, attributes, inputs
+):
+  class Labelled:
+    """A model that is given labels."""
+
+    def encode(self, images, labels):
+      code = _apply(variables, images, 'encode')
+      return code._replace(factors=labels)
+
+    def decode(self, code):
+      return _apply(variables, code, 'decode')
+
+  strengths = jnp.array([1.0, 2.0, 4.0, 8.0])
+  inputs = inputs._replace(
+    permutations=jnp.array([[1, 0, 1, 0]]),
+    labelled=jnp.ones(4, bool),
+    strengths=strengths,
+  )
+  weights = dataclasses.replace(WEIGHTS, decode_labels=1.0, edits='flip')
+  outputs = objectives.compute_attribute_outputs(Labelled(), inputs, weights)
+  np.testing.assert_array_equal(outputs.factors, attributes)
+  code = _apply(variables, images, 'encode')._replace(factors=attributes)
+  flips = jnp.array([[0, 1], [1, 0], [0, 1], [1, 0]], bool)
+  flipped = jnp.where(flips, -strengths[:, None] * attributes, attributes)
+  edited = _apply(variables, code._replace(factors=flipped), 'decode')
+  change = edited - _apply(variables, code, 'decode')
+  np.testing.assert_allclose(outputs.changes, change[None], atol=1e-5)
+  # Its twin, whose labels are decoded too, changes in the same way.
+  same = inputs._replace(teacher=outputs)
+  _, (metrics, _) = _objective(variables, same, weights=weights)
+  np.testing.assert_allclose(metrics['jacobian'], 0.0, atol=1e-9)
+
+
 def test_a_factor_that_is_not_decoded_follows_its_label_alone(
   variables, inputs
 ):

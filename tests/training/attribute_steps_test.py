@@ -195,7 +195,11 @@ def test_the_learning_rate_falls_to_nothing(state, inputs):
 
 def test_edits_are_drawn_as_the_weights_ask(state, data):
   weights = dataclasses.replace(
-    PHASE_1, edits='flip', decode_labels=0.5, lambda_edit_check=1.0
+    PHASE_1,
+    edits='flip',
+    decode_labels=0.5,
+    lambda_edit_check=1.0,
+    largest_flip=8.0,
   )
   checker = classifiers.AttributeJudge(2, 8, 4, 4, hidden=4)
   program = dataclasses.replace(STEPS, weights=weights, checker_module=checker)
@@ -212,6 +216,7 @@ def test_edits_are_drawn_as_the_weights_ask(state, data):
       batches.step_flips(*place, 1, 2),
       labelled=batches.step_labelled(*place, 0.5),
       conflicts=conflicts,
+      strengths=jnp.geomspace(1.0, 8.0, 4),
       # Images of 8 pixels are not shifted.
       checkers=(
         objectives.Checker(

@@ -76,6 +76,29 @@ def test_chain_of_stages():
   assert (stage.parent, stage.supervisor, stage.epochs) == (None, 'teacher', 2)
 
 
+def test_a_model_of_labels_supervises_students_from_scratch():
+  weights = replace(FLAGS.weights, decode_labels=1.0, edits='flip')
+  own = {'supervisor': 'cvae', 'epochs': 0, 'weights': weights}
+  flags = replace(FLAGS, students=('student_from_scratch',), **own)
+  [stage] = attributes.make_stages(flags)
+  assert (stage.parent, stage.supervisor, stage.epochs) == (None, 'cvae', 2)
+  for changed, found in (
+    ({'students': ('student',)}, '--students=student with --supervisor=cvae'),
+    ({'weights': replace(weights, decode_labels=0.5)}, '--decode_labels=0.5'),
+    ({'teacher_workdir': 'runs/other'}, '--teacher_workdir with --supervisor'),
+    ({'supervisor': 'fader'}, '--supervisor=fader; accepted: teacher, cvae'),
+  ):
+    with pytest.raises(errors.InputError, match=found):
+      replace(flags, **changed)
+
+
+def test_only_flips_can_be_stronger():
+  weights = replace(FLAGS.weights, largest_flip=4.0)
+  with pytest.raises(errors.InputError, match='--largest_flip=4.0 with'):
+    replace(FLAGS, weights=weights)
+  replace(FLAGS, weights=replace(weights, edits='flip'))
+
+
 def test_labels_are_decoded_by_models_that_predict_them():
   weights = replace(FLAGS.weights, decode_labels=0.5)
   flags = replace(FLAGS, weights=weights)

@@ -55,7 +55,11 @@ FACE_TEACHER = config.AttributeLossWeights(1.0, 1.0, 1.0)
 FACE_CYCLE = config.AttributeLossWeights(1.0, 1.0, 1.0, 1.0, 0.1)
 FACE_STUDENT = config.AttributeLossWeights(1.0, 0.0, 1.0, 0.0, 0.0, 1.0, 1.0)
 FACE_EDITS = dataclasses.replace(
-  FACE_STUDENT, lambda_edit_check=1.0, decode_labels=0.5, edits='flip'
+  FACE_STUDENT,
+  lambda_edit_check=1.0,
+  decode_labels=0.5,
+  edits='flip',
+  largest_flip=2.0,
 )
 FADER = fader.FaderLossWeights(0.5, adversarial_ramp_steps=0)
 # Of leaves of digits' models, times their initialisation: in a trained model
