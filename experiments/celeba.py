@@ -57,7 +57,7 @@ class Config:
         f' accepted: {supervisor} among the baselines, as it has to be trained.'
       )
 
-  def is_supervisor(self, model: str | None) -> bool:
+  def is_supervisor(self, model: str) -> bool:
     """Whether a kind of model is a baseline that supervises the students.
 
     It is trained before all others.
@@ -183,7 +183,6 @@ def measure(config, models, face_judges, selection, data):
 def prepare_training(config, stages, train, load_selection, workdir):
   """Returns given teachers, what checks edits, and what trains the stages."""
   chain, num_factors = config.chain, len(train.attribute_names)
-  supervises = config.is_supervisor
   attributes.check_sizes(chain, stages, num_factors, train.image_shape)
   make = functools.partial(make_module, config, num_factors)
   names, given, checked, checker = config.baseline.baselines, [], {}, None
@@ -207,16 +206,18 @@ def prepare_training(config, stages, train, load_selection, workdir):
         'workdir': workdir, 'checkpoint_every': config.run.checkpoint_every,
         'eval_every': config.result.eval_every, 'note': progress.note,
     }  # fmt: skip
-    trained = []
-    for name in sorted((None, *names), key=lambda x: not supervises(x)):
-      if name is None:
-        teachers = [*given, *trained]
-        trained += stages_lib.run(own, recipe, given=teachers, **options)
-        continue
-      rival = rivals.make_recipe(name, chain, make, train)
-      of_rival = [stage for stage in stages if stage.model == name]
-      trained += stages_lib.run(of_rival, rival, **options)
-    return trained
+
+    def train_rivals(supervising):
+      for name in names:
+        if config.is_supervisor(name) == supervising:
+          rival = rivals.make_recipe(name, chain, make, train)
+          of_rival = [stage for stage in stages if stage.model == name]
+          yield from stages_lib.run(of_rival, rival, **options)
+
+    supervisors = [*train_rivals(True)]
+    teachers = [*given, *supervisors]
+    trained = stages_lib.run(own, recipe, given=teachers, **options)
+    return [*supervisors, *trained, *train_rivals(False)]
 
   return given, checked, train_stages
 

@@ -112,8 +112,7 @@ def compute_attribute_outputs(
   """
   predicted = teacher.encode(inputs.images, inputs.attributes)
   code = _give_labels(predicted, inputs, weights)
-  strengths = inputs.strengths
-  targets = _edit(code.factors, inputs, weights, axis_name, strengths)
+  targets = _edit(code.factors, inputs, weights, axis_name, inputs.strengths)
   changes = compute_changes(weights.supervision, teacher.decode, code, targets)
   outputs = TeacherOutputs(predicted.factors, changes.changes)
   return jax.lax.stop_gradient(outputs)

@@ -82,6 +82,8 @@ def test_a_model_of_labels_supervises_students_from_scratch():
   flags = replace(FLAGS, students=('student_from_scratch',), **own)
   [stage] = attributes.make_stages(flags)
   assert (stage.parent, stage.supervisor, stage.epochs) == (None, 'cvae', 2)
+  both = attributes.make_stages(replace(flags, seeds=2))
+  assert [s.supervisor for s in both] == ['cvae_seed0', 'cvae_seed1']
   for changed, found in (
     ({'students': ('student',)}, '--students=student with --supervisor=cvae'),
     ({'weights': replace(weights, decode_labels=0.5)}, '--decode_labels=0.5'),
