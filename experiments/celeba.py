@@ -210,7 +210,7 @@ def prepare_training(config, stages, train, load_selection, workdir):
     def train_rivals(supervising):
       for name in names:
         if config.is_supervisor(name) == supervising:
-          rival = rivals.make_recipe(name, chain, make, train)
+          rival = rivals.make_recipe(name, chain, make, train, supervising)
           of_rival = [stage for stage in stages if stage.model == name]
           yield from stages_lib.run(of_rival, rival, **options)
 

@@ -153,13 +153,18 @@ def train_step(
   module: nn.Module,
   weights: CvaeLossWeights,
   optimizer: optax.GradientTransformation,
+  num_steps: int | None = None,
 ) -> tuple[steps.TrainState, codes.Metrics]:
-  """Takes one step: an update of all parts; metrics are from before it."""
+  """Takes one step: an update of all parts; metrics are from before it.
+
+  With `num_steps` the learning rate falls to 0 over them by a cosine.
+  """
   grads, (metrics, batch_stats) = jax.grad(objective, has_aux=True)(
     state.params, state.batch_stats, inputs, module=module, weights=weights
   )
   grads, metrics = steps.average_over((grads, metrics), module.axis_name)
-  state = attribute_steps.apply_gradients(state, grads, optimizer)
+  scale = attribute_steps.make_scale(state.step, num_steps)
+  state = attribute_steps.apply_gradients(state, grads, optimizer, scale)
   state = state._replace(step=state.step + 1, batch_stats=batch_stats)
   return state, metrics
 

@@ -90,18 +90,21 @@ def make_recipe(
   chain: attributes.AttributesConfig,
   make_model: Callable[..., nn.Module],
   dataset: registry.Dataset,
+  supervises: bool = False,
 ) -> attributes.Attributes:
   """Makes the recipe of a baseline, with the optimizer that was published.
 
-  `make_model(nuisance_dim, cls=network)` makes its module.
+  `make_model(nuisance_dim, cls=network)` makes its module. A model that
+  `supervises` our students is trained with their optimizer and schedule.
   """
   own = BASELINES[name]
-  chain = dataclasses.replace(
-    chain,
-    learning_rate=own.learning_rate,
-    adam_b1=own.adam_b1,
-    weight_decay=0.0,
-    learning_rate_schedule='constant',
-  )
+  if not supervises:
+    chain = dataclasses.replace(
+      chain,
+      learning_rate=own.learning_rate,
+      adam_b1=own.adam_b1,
+      weight_decay=0.0,
+      learning_rate_schedule='constant',
+    )
   make_own = functools.partial(make_model, cls=own.network)
   return attributes.Attributes(chain, make_own, dataset, own.steps)

@@ -74,6 +74,13 @@ def apply_gradients(
   return state._replace(params=params, opt_state=opt_state)
 
 
+def make_scale(step: jax.Array, num_steps: int | None) -> jax.Array | float:
+  """Makes the factor of the learning rate at a step: 1, or a cosine to 0."""
+  if num_steps is None:
+    return 1.0
+  return (1.0 + jnp.cos(jnp.pi * step / num_steps)) / 2.0
+
+
 def train_step(
   state: steps.TrainState,
   inputs: objectives.Inputs,
@@ -92,9 +99,8 @@ def train_step(
   before each update.
   """
   average = functools.partial(steps.average_over, axis_name=module.axis_name)
-  options, scale = {'module': module, 'weights': weights}, 1.0
-  if num_steps is not None:
-    scale = (1.0 + jnp.cos(jnp.pi * state.step / num_steps)) / 2.0
+  options = {'module': module, 'weights': weights}
+  scale = make_scale(state.step, num_steps)
   grads, (metrics, batch_stats) = jax.grad(
     objectives.attribute_objective, has_aux=True
   )(state.params, state.batch_stats, inputs, **options)

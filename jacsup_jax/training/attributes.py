@@ -73,8 +73,9 @@ class AttributesConfig(chains.ChainConfig):
   supervisor: str = _option(
     TEACHER,
     "What supervises students: teacher, the paper's; or cvae, the conditional"
-    ' VAE of --baselines, whose factors are the labels of an image. It shares'
-    ' no encoder with its students, so they are trained from scratch.',
+    ' VAE of --baselines, whose factors are the labels of an image. It is'
+    ' trained with the optimizer of its students, and shares no encoder with'
+    ' them, so they are trained from scratch.',
     choices=(TEACHER, CVAE),
   )
   weights: config.AttributeLossWeights = config.AttributeLossWeights(

@@ -11,9 +11,11 @@ import small_rivals
 
 from jacsup_jax.baselines import cvae
 from jacsup_jax.core import codes
+from jacsup_jax.core import config
 from jacsup_jax.data import batches
 from jacsup_jax.models import model as models
 from jacsup_jax.training import objectives
+from jacsup_jax.training import steps
 
 MODULE = cvae.CvaeAutoencoder(2, 3, 8, 8)
 START = functools.partial(
@@ -74,6 +76,21 @@ def test_step_descends_the_lower_bound_with_drawn_noise(run):
     np.testing.assert_allclose(metrics[name], np.mean(values), rtol=1e-4)
   changed = small_rivals.differing_parts(before, after)
   assert changed == {'encoder', 'decoder', 'posterior'}
+
+
+def test_learning_rate_falls_to_zero_at_the_end(run):
+  state = run.state._replace(step=jnp.int32(7))
+  step = functools.partial(
+    cvae.train_step,
+    module=MODULE,
+    weights=cvae.CvaeLossWeights(),
+    optimizer=steps.make_optimizer(config.Optimization()),
+  )
+  for num_steps, moving in ((7, set()), (14, set(state.params))):
+    after, _ = jax.jit(functools.partial(step, num_steps=num_steps))(
+      state, run.first_inputs()
+    )
+    assert small_rivals.differing_parts(state, after) == moving
 
 
 def test_runs_resume_to_the_bit(run):

@@ -139,6 +139,8 @@ def test_flags_and_stages():
     assert own.network.__module__ == f'jacsup_jax.baselines.{name}'
     assert recipe.flags.learning_rate == own.learning_rate
     assert recipe.flags.weight_decay == 0
+    make = functools.partial(rivals.make_recipe, name, chain, lambda dim: None)
+    assert make(range(128), supervises=True).flags == chain
 
 
 def test_discriminator_trains_nothing_else(state, batch):
