@@ -24,16 +24,19 @@ EXCLUSIVE = (
   *(('Bald', 'Wearing_Hat'), ('Wearing_Hat', 'Bangs')),
   ('Black_Hair', 'Blond_Hair'),
 )
-IMAGE_SIZE = 64
+# Of the set; a size below is made from it, up to the largest one is drawn anew.
+IMAGE_SIZE, LARGEST_SIZE = 64, 256
 SPLIT_SIZES = {'train': 12000, 'validation': 1000, 'test': 1000}
 
 _SEED = 20190506  # seeds every stream, with the split and the index
 
 
-def draw(index: int, split: str) -> tuple[np.ndarray, np.ndarray]:
-  """Draws an image `[64, 64, 3]` uint8; `[K]` int8 attributes in {-1, +1}."""
+def draw(
+  index: int, split: str, size: int = IMAGE_SIZE
+) -> tuple[np.ndarray, np.ndarray]:
+  """Draws `[size, size, 3]` uint8, and `[K]` int8 attributes in {-1, +1}."""
   attributes, nuisance = sample(index, split)
-  return draw_face(attributes, nuisance, IMAGE_SIZE), attributes
+  return draw_face(attributes, nuisance, size), attributes
 
 
 def sample(index: int, split: str) -> tuple[np.ndarray, Nuisance]:

@@ -105,8 +105,9 @@ def _find_celeb_a(data_dir, image_size, report) -> registry.FaceSource:
 
 
 def _find_drawn(data_dir, image_size) -> registry.FaceSource:
-  side = drawn_faces.IMAGE_SIZE
-  image_files.check_fits(image_size, side, side, registry.DEFAULT_FACES)
+  largest = drawn_faces.LARGEST_SIZE
+  image_files.check_fits(image_size, largest, largest, registry.DEFAULT_FACES)
+  drawn_size = max(image_size, drawn_faces.IMAGE_SIZE)
   # Other code draws another set.
   code = hashlib.sha256()
   for module in (drawn_canvas, drawn_parts, drawn_faces):
@@ -115,7 +116,7 @@ def _find_drawn(data_dir, image_size) -> registry.FaceSource:
   def generate(split):
     # No threads: these are many small operations under Python's lock.
     for index in range(drawn_faces.SPLIT_SIZES[split]):
-      image, attributes = drawn_faces.draw(index, split)
+      image, attributes = drawn_faces.draw(index, split, drawn_size)
       source = attributes.tobytes() + hashlib.sha256(image.tobytes()).digest()
       image = image_files.resize(Image.fromarray(image), image_size)
       yield registry.Face(image, attributes, source)

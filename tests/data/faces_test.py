@@ -1,5 +1,7 @@
 """Tests of `registry.load` for sets of faces, and of faces.py."""
 
+import functools
+
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
@@ -69,6 +71,23 @@ def test_drawn_faces(root, monkeypatch):
   black, blond = map(names.index, ('Black_Hair', 'Blond_Hair'))
   assert dataset.conflicts[black, blond] and dataset.conflicts[blond, black]
   assert not np.any(dataset.conflicts[names.index('Smiling')])
+
+
+def test_larger_faces_are_drawn_and_smaller_ones_are_reduced(root, monkeypatch):
+  sizes = {'train': 1, 'validation': 1, 'test': 2}
+  monkeypatch.setattr(drawn_faces, 'SPLIT_SIZES', sizes)
+  load = functools.partial(
+    registry.load, 'synthetic_faces', 'test', data_dir=root
+  )
+  image, _ = drawn_faces.draw(1, 'test')
+  small = image_files.resize(image_files.Image.fromarray(image), 16)
+  np.testing.assert_array_equal(load(image_size=16).images[1], small)
+  large, _ = drawn_faces.draw(1, 'test', 128)
+  np.testing.assert_array_equal(load(image_size=128).images[1], large)
+  blocks = large.reshape(64, 2, 64, 2, 3).mean(axis=(1, 3))
+  assert np.mean(np.abs(blocks - image)) < 2
+  with pytest.raises(errors.InputError, match='512 .*from 8 to 256'):
+    load(image_size=512)
 
 
 def test_celeb_a_of_tfds(tmp_path, root):
