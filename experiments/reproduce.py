@@ -218,12 +218,18 @@ def _write_table(config, table, output):
 
 
 def _read_rivals(config, table):
-  """Reads what the plot of a table shows of the field, if it was run."""
-  path = config.runs_dir / 'mnist_field'
-  if table.number != 1 or not (path / 'results.json').exists():
+  """Reads what the plot of a table shows beside it, if it was run."""
+  if table.number != 1:
     return []
+  paths = [config.runs_dir / name for name in ('mnist_best', 'mnist_field')]
   known = {row.model for row in table.rows}
-  return [row for row in read_rows([path]) if row['model'] not in known]
+  return [
+    row
+    for path in paths
+    if (path / 'results.json').exists()
+    for row in read_rows([path])
+    if row['model'] not in known
+  ]
 
 
 def _copy_figures(config, number, output):

@@ -20,7 +20,7 @@ PAGES = ('README.md', 'docs/results.md')
 # What models of a run differ in, besides their figures.
 SETTINGS = (
   'model', 'nuisance_dim', 'labels', 'lambda_adversarial', 'epochs_asked',
-  'growth', 'grow_by', 'grow_when',
+  'growth', 'grow_by', 'grow_when', 'units',
 )  # fmt: skip
 # Columns whose figures are not in results/.
 ELSEWHERE = ('paper', 'ms a step', 'time')

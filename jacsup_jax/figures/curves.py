@@ -133,7 +133,8 @@ def tradeoff(rows: Records, rate: str = 'attribute_flips') -> panels.Figure:
     [shown[label]] = axes.plot(
       [row['mse'] for row in own],
       [100 * row[rate] for row in own],
-      marker=_MARKERS[i % len(_MARKERS)],
+      # Another one for a color that is used again.
+      marker=_MARKERS[(i + i // len(panels.COLORS)) % len(_MARKERS)],
       markersize=7 if len(drawn) <= _MOST_LABELS else 4.5,
       linewidth=0.8,
       color=panels.COLORS[i % len(panels.COLORS)],
@@ -153,8 +154,8 @@ def tradeoff(rows: Records, rate: str = 'attribute_flips') -> panels.Figure:
   axes.set_axisbelow(True)
   _add_legend(figure, shown.values(), shown, _count_columns(shown))
   labelled = drawn
-  if len(drawn) > _MOST_LABELS:  # The largest d of each series alone.
-    labelled = [own[-1] for own in series.values()]
+  if len(drawn) > _MOST_LABELS:  # The largest d of each line alone.
+    labelled = [own[-1] for own in series.values() if len(own) > 1]
   _label_points(axes, [x for x in labelled if x['nuisance_dim']], drawn, rate)
   return figure
 
@@ -176,7 +177,8 @@ def edit_curves(rows: Records) -> panels.Figure:
       label += ', labels given'
     axes.plot(
       *np.transpose(points),
-      marker=_MARKERS[i % len(_MARKERS)],
+      # Another one for a color that is used again.
+      marker=_MARKERS[(i + i // len(panels.COLORS)) % len(_MARKERS)],
       markersize=5,
       color=panels.COLORS[i % len(panels.COLORS)],
       fillstyle=_FILLINGS[i // len(panels.COLORS) % len(_FILLINGS)],
