@@ -256,6 +256,27 @@ def test_flips_name_their_strengths():
   assert texts == ["5 o'clock shadow ±1", 'mouth slightly open ±2.5', 'bald']
 
 
+def test_many_models_look_different_and_only_lines_are_labelled():
+  names = [f'method_{i}' for i in range(2 * len(panels.COLORS))]
+  rows = [
+    {
+      'model': name,
+      'nuisance_dim': 14,
+      'mse': 0.01 + 0.001 * i,
+      curves.SWAPS: 1,
+    }
+    for i, name in enumerate(names)
+  ]
+  sizes = [
+    {'model': 'student', 'nuisance_dim': d, 'mse': 0.1 / d, curves.SWAPS: 0.5}
+    for d in range(1, 9)
+  ]
+  [axes] = curves.tradeoff([*rows, *sizes], curves.SWAPS).axes
+  styles = {(line.get_color(), line.get_marker()) for line in axes.lines}
+  assert len(styles) == len(names) + 1
+  assert [text.get_text() for text in axes.texts] == ['d = 8']
+
+
 def test_tradeoff_has_percents_over_errors():
   # Rows that were not measured, or have no place in the figure, are left out.
   entries = (None, 1), (0.5, None), (np.nan, 1e-3), (0.5, np.inf)
