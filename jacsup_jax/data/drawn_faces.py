@@ -24,7 +24,7 @@ EXCLUSIVE = (
   *(('Bald', 'Wearing_Hat'), ('Wearing_Hat', 'Bangs')),
   ('Black_Hair', 'Blond_Hair'),
 )
-# Of the set; a size below is made from it, up to the largest one is drawn anew.
+# Smaller faces are reduced from the first size; larger ones are drawn anew.
 IMAGE_SIZE, LARGEST_SIZE = 64, 256
 SPLIT_SIZES = {'train': 12000, 'validation': 1000, 'test': 1000}
 

@@ -177,8 +177,7 @@ def edit_curves(rows: Records) -> panels.Figure:
       label += ', labels given'
     axes.plot(
       *np.transpose(points),
-      # Another one for a color that is used again.
-      marker=_MARKERS[(i + i // len(panels.COLORS)) % len(_MARKERS)],
+      marker=_MARKERS[i % len(_MARKERS)],
       markersize=5,
       color=panels.COLORS[i % len(panels.COLORS)],
       fillstyle=_FILLINGS[i // len(panels.COLORS) % len(_FILLINGS)],
