@@ -77,9 +77,10 @@ def format_run(path: pathlib.Path) -> str:
   name = folder if path.stem == 'results' else f'{folder}, {path.stem}'
   lines = [f'## {name}', '']
   flagfile = FLAGFILES / f'{folder}.flags'
-  if flagfile.exists():
+  # Files of other names are evaluations, whose commands the results page gives.
+  if path.stem == 'results' and flagfile.exists():
     head = [x for x in flagfile.read_text().split('\n') if x.startswith('#')]
-    binary = results['experiment']
+    binary = results['experiment'].partition('_')[0]  # Of ablation_table4.
     lines += [
       *(f'- {_escape(line[1:].strip())}' for line in head),
       '',
