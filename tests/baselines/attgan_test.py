@@ -8,7 +8,6 @@ import pytest
 import tiny_gans
 
 from jacsup_jax.baselines import attgan
-from jacsup_jax.core import codes
 from jacsup_jax.models import autoencoders
 from jacsup_jax.models import model as models
 
@@ -19,7 +18,7 @@ WEIGHTS = attgan.AttGanLossWeights(100.0, 10.0, 1.0, 10.0)
 
 @pytest.fixture(scope='module')
 def run():
-  return tiny_gans.make_run(MODULE, WEIGHTS, attgan.AttGanSteps)
+  return tiny_gans.begin(MODULE, attgan.AttGanSteps, WEIGHTS)
 
 
 def test_objectives_are_those_of_numpy():
@@ -43,23 +42,17 @@ def test_description_and_defaults():
   assert 'discriminator' not in shapes['batch_stats']
 
 
-@pytest.mark.parametrize(('method', 'width'), [('encode', 3), ('decode', 1)])
-def test_other_numbers_of_attributes_are_refused(method, width):
-  images, factors = jnp.zeros((2, 8, 8, 3)), jnp.ones((2, width))
-  code = (factors, jnp.zeros((2, MODULE.nuisance_dim)))
-  args = (images, factors) if method == 'encode' else (codes.Code(*code),)
-  with pytest.raises(AssertionError, match='shape'):
-    jax.eval_shape(lambda: MODULE.init(jax.random.key(0), *args, method=method))
+def test_other_numbers_of_attributes_are_refused():
+  tiny_gans.check_refusals(MODULE, jnp.zeros((2, MODULE.nuisance_dim)))
 
 
 def test_steps_train_in_turn_and_depend_on_their_number_alone(run):
-  tiny_gans.check_steps(*run)
+  tiny_gans.check_steps(run)
 
 
 @pytest.mark.slow
 def test_edits_show_the_sign_that_was_asked_for(run):
-  first, take_steps = run
-  state = take_steps(first, 200)
+  state, _ = run.train(10)
   images, code, reconstructions, (one, three) = tiny_gans.check_edits(
     MODULE, state
   )

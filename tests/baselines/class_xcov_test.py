@@ -43,5 +43,5 @@ def test_loss_by_its_terms():
 def test_classes_are_learnt():
   run = tiny_codes.Run(field.ClassXcovWeights(), 20)
   state, _ = run.train(20)
-  code = run.steps.bind(state).encode(run.dataset.images)
+  code = run.bind(state).encode(run.dataset.images)
   assert np.mean(code.factors.argmax(axis=1) == run.dataset.labels) > 0.9

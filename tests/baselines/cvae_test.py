@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import short_runs
 import small_rivals
 
 from jacsup_jax.baselines import cvae
@@ -18,19 +19,18 @@ from jacsup_jax.training import objectives
 from jacsup_jax.training import steps
 
 MODULE = cvae.CvaeAutoencoder(2, 3, 8, 8)
-START = functools.partial(
-  small_rivals.Run, MODULE, cvae.CvaeSteps, cvae.CvaeLossWeights(0.5)
-)
 
 
 @pytest.fixture(scope='module')
 def run():
-  return START(small_rivals.draw(64, 8))
+  return small_rivals.Run(
+    MODULE, cvae.CvaeSteps, cvae.CvaeLossWeights(0.5), small_rivals.draw(64, 8)
+  )
 
 
 @pytest.fixture(scope='module')
 def model(run):
-  return run.train(12).model
+  return run.bind(run.train(12)[0])
 
 
 def test_divergence_is_that_of_two_gaussians():
@@ -74,7 +74,7 @@ def test_step_descends_the_lower_bound_with_drawn_noise(run):
     'loss': squares / 2 + 0.5 * divergence,
   }.items():
     np.testing.assert_allclose(metrics[name], np.mean(values), rtol=1e-4)
-  changed = small_rivals.differing_parts(before, after)
+  changed = short_runs.differing_parts(before, after)
   assert changed == {'encoder', 'decoder', 'posterior'}
 
 
@@ -90,11 +90,7 @@ def test_learning_rate_falls_to_zero_at_the_end(run):
     after, _ = jax.jit(functools.partial(step, num_steps=num_steps))(
       state, run.first_inputs()
     )
-    assert small_rivals.differing_parts(state, after) == moving
-
-
-def test_runs_resume_to_the_bit(run):
-  small_rivals.check_resuming(run, START(run.dataset))
+    assert short_runs.differing_parts(state, after) == moving
 
 
 def test_factors_are_labels_that_the_decoder_follows(run, model):

@@ -41,7 +41,7 @@ def test_each_method_learns_on_the_networks_of_a_student(name):
   student = tiny_codes.make_student(2, 2, False)
   like = autoencoders.init_variables(student, 0)['params']
   chex.assert_trees_all_equal_shapes(state.params['decoder'], like['decoder'])
-  model = run.steps.bind(state)
+  model = run.bind(state)
   code = model.encode(run.dataset.images)
   assert codes.merge(code).shape == (64, 4)
   assert model.decode(code).shape == (64, *tiny_codes.SHAPE)

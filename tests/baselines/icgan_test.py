@@ -1,11 +1,10 @@
 """Tests of jacsup_jax.baselines.icgan."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import short_runs
 import small_rivals
 
 from jacsup_jax.baselines import icgan
@@ -16,19 +15,21 @@ from jacsup_jax.training import objectives
 
 # Of 16 pixels: below, the discriminator has no layer that sees both its inputs.
 MODULE = icgan.IcganAutoencoder(2, 3, 16, 4, 8)
-START = functools.partial(
-  small_rivals.Run, MODULE, icgan.IcganSteps, icgan.IcganLossWeights(0.25)
-)
 
 
 @pytest.fixture(scope='module')
 def run():
-  return START(small_rivals.draw(64, 16))
+  return small_rivals.Run(
+    MODULE,
+    icgan.IcganSteps,
+    icgan.IcganLossWeights(0.25),
+    small_rivals.draw(64, 16),
+  )
 
 
 @pytest.fixture(scope='module')
 def model(run):
-  return run.train(12).model
+  return run.bind(run.train(12)[0])
 
 
 def test_losses_are_cross_entropies():
@@ -90,12 +91,8 @@ def test_parts_reach_only_those_trained_on_them(run):
   for part, params in run.state.params.items():
     params = {**run.state.params, part: jax.tree.map(lambda x: 1.1 * x, params)}
     found, _ = run.take(1, run.state._replace(params=params))
-    differ = small_rivals.differing_parts(found, expected)
+    differ = short_runs.differing_parts(found, expected)
     assert differ == {part} | reached.get(part, set())
-
-
-def test_runs_resume_to_the_bit(run):
-  small_rivals.check_resuming(run, START(run.dataset))
 
 
 def test_decoder_follows_factors_that_the_encoder_predicts(run, model):

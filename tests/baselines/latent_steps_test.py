@@ -9,10 +9,10 @@ from jacsup_jax.baselines import latent_steps
 
 
 def test_runs_resume_to_the_bit():
-  weights = field.BetaVaeWeights()
-  whole, _ = tiny_codes.Run(weights).train(2)
-  first = tiny_codes.Run(weights).take(3)
-  resumed = tiny_codes.Run(weights).take(int(whole.step) - 3, first)
+  run, again = (tiny_codes.Run(field.BetaVaeWeights()) for _ in range(2))
+  whole, _ = run.train(2)
+  first, _ = run.take(3)
+  resumed, _ = again.take(int(whole.step) - 3, first)
   chex.assert_trees_all_equal(resumed, whole)
 
 
@@ -25,7 +25,7 @@ def test_inputs_are_a_batch_with_its_labels():
 
 def test_gradients_of_parts_are_of_these_alone():
   run = tiny_codes.Run(field.BetaVaeWeights())
-  model, inputs = run.steps.bind(run.state), run.first_inputs()
+  model, inputs = run.bind(run.state), run.first_inputs()
   of_all, _ = latent_steps.differentiate(
     run.steps.objective, model, inputs, ['encoder', 'decoder']
   )

@@ -66,7 +66,7 @@ def test_gradients_reach_their_own_parts():
   # The objective of the others has a gradient for the discriminator, too,
   # which is not applied: its update lowers its own loss.
   losses = [
-    mixing.discriminator_objective(run.steps.bind(state), inputs)[0]
+    mixing.discriminator_objective(run.bind(state), inputs)[0]
     for state in (
       before,
       before._replace(

@@ -1,19 +1,16 @@
 """Tiny images, modules and short runs, for the tests of Section 3's rivals."""
 
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 import numpy as np
+import short_runs
 
 from jacsup_jax.baselines import field_recipe
 from jacsup_jax.baselines import latent_steps
-from jacsup_jax.core import config
 from jacsup_jax.data import registry
 from jacsup_jax.models import autoencoders
 from jacsup_jax.models import model as models
 from jacsup_jax.training import discovery
-from jacsup_jax.training import loop
 
 SHAPE = (8, 8, 1)
 BATCH_SIZE = 16
@@ -66,20 +63,15 @@ def noise(seed, units=4):
   )
 
 
-class Run:
-  """A stage of a method: its state at the start, and its epoch."""
+class Run(short_runs.Run):
+  """A stage of a method on the squares, its steps and first inputs."""
 
-  def __init__(self, weights, epochs=1, dims=2, make=make_student):
+  def __init__(self, weights, epochs=1, make=make_student):
     self.dataset = draw()
-    chain = discovery.DiscoveryConfig(
-      batch_size=BATCH_SIZE, num_factors=4 - dims, nuisance_dim=dims
-    )
+    chain = discovery.DiscoveryConfig(batch_size=BATCH_SIZE, **SIZES)
     recipe = field_recipe.Field(chain, 3e-3, make, self.dataset)
-    self.stage = config.Stage('x', 'x', None, dims, epochs, weights)
-    self.module, state = recipe.create(self.stage, {})
-    self.state = jax.device_get(state)  # Steps may donate theirs.
+    super().__init__(recipe, weights, SIZES['nuisance_dim'], epochs)
     self.steps = recipe.make_steps(self.stage, self.module)
-    self._epoch = recipe.make_epoch(self.stage, self.module, {})
 
   def first_inputs(self):
     """Returns the inputs of the first step."""
@@ -89,27 +81,6 @@ class Run:
       jnp.int32(0),
     )
     return self.steps.read_inputs(jnp.int32(0), data, jnp.arange(BATCH_SIZE))
-
-  def take(self, count, state=None):
-    """Takes single steps, from the first by default."""
-    state = self.state if state is None else state
-    each = dataclasses.replace(self._epoch, part_steps=1)
-    for _ in range(count):
-      epoch, done = divmod(int(state.step), each.steps)
-      polls = iter([False, True])
-      state = loop.run(
-        each, state, epoch, loop.Taken(done), lambda polls=polls: next(polls)
-      )
-      state = jax.device_get(state)
-    return state
-
-  def train(self, epochs):
-    """Trains for whole epochs; returns the state and the losses of each."""
-    state, found = self.state, []
-    for epoch in range(epochs):
-      state, metrics = self._epoch(state, epoch)
-      found.append({name: float(value) for name, value in metrics.items()})
-    return jax.device_get(state), found
 
 
 def gradients(objective, model, *args):

@@ -7,18 +7,15 @@ from flax import linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
+import short_runs
+import small_rivals
 
 from jacsup_jax.baselines import wasserstein
 from jacsup_jax.core import codes
-from jacsup_jax.core import config
 from jacsup_jax.data import batches
-from jacsup_jax.data import drawn_faces
-from jacsup_jax.data import registry
-from jacsup_jax.models import autoencoders
 from jacsup_jax.models import model as models
-from jacsup_jax.training import attribute_steps
 from jacsup_jax.training import objectives
-from jacsup_jax.training import steps
 
 NAMES = ('Pale_Skin', 'Wearing_Hat')
 _RANDOM = np.random.default_rng(0)
@@ -115,63 +112,35 @@ def _check_terms(found, name, loss, terms, weights):
     np.testing.assert_allclose(found[term], value, rtol=1e-4, err_msg=term)
 
 
-def draw(split, count):
-  """Draws faces of 8x8 pixels, means of 8x8 each."""
-  columns = [drawn_faces.ATTRIBUTES.index(name) for name in NAMES]
-  images, labels = zip(*(drawn_faces.draw(i, split) for i in range(count)))
-  small = np.stack(images).reshape(count, 8, 8, 8, 8, 3).mean(axis=(2, 4))
-  labels = np.where(np.stack(labels)[:, columns] > 0, 1, -1).astype(np.int8)
-  small = small.round().astype(np.uint8)
-  return registry.Dataset('drawn', split, small, labels, attribute_names=NAMES)
+def check_refusals(module, nuisance):
+  """Checks that one attribute, or three, of a module of two are refused."""
+  images = jnp.zeros((2, 8, 8, 3))
+  for method, *args in (
+    ('encode', images, jnp.ones((2, 3))),
+    ('decode', codes.Code(jnp.ones((2, 1)), nuisance)),
+  ):
+    init = functools.partial(module.init, jax.random.key(0), *args)
+    with pytest.raises(AssertionError, match='shape'):
+      jax.eval_shape(functools.partial(init, method=method))
 
 
-def make_run(module, weights, steps_type):
-  """Returns a first state, and a function that takes a number of steps.
+def begin(module, steps_type, weights):
+  """Returns a run at its first step.
 
   The learning rate is ten times the published: there are few steps.
   """
-  optimization = config.Optimization(
-    learning_rate=2e-3, adam_b1=0.5, weight_decay=0.0
-  )
-  optimizer = steps.make_optimizer(optimization)
-  gan_steps = steps_type(module, None, weights, optimization, batch_size=16)
-  dataset = draw('train', 320)
-  constants = attribute_steps.FaceConstants(jnp.int32(0), None, None)
-
-  @jax.jit
-  def step(state):
-    rows = (16 * state.step + jnp.arange(16)) % len(dataset)
-    images, labels = map(jnp.asarray, (dataset.images, dataset.labels))
-    data = attribute_steps.FaceData(images[rows], labels[rows])
-    inputs = gan_steps.make_inputs(state.step, data, constants)
-    options = {'module': module, 'weights': weights, 'optimizer': optimizer}
-    return gan_steps.train_step(state, inputs, **options)[0]
-
-  def take_steps(state, count):
-    for _ in range(count):
-      state = step(state)
-    return jax.device_get(state)
-
-  variables = autoencoders.init_variables(module, 0)
-  state = attribute_steps.create_train_state(variables, optimizer)
-  return jax.device_get(state), take_steps
+  data = small_rivals.draw(320, 8, NAMES)
+  return small_rivals.Run(module, steps_type, weights, data)
 
 
-def _is_changed(tree, other):
-  changes = jax.tree.map(lambda a, b: np.any(a != b), tree, other)
-  return any(jax.tree.leaves(changes))
-
-
-def check_steps(first, take_steps):
+def check_steps(run):
   """Checks which parts are trained, and that interruptions change nothing."""
-  before = take_steps(first, 4)  # No turn of the autoencoder yet.
-  for part in first.params:
-    is_changed = _is_changed(before.params[part], first.params[part])
-    assert is_changed == (part == 'discriminator')
-  after = take_steps(before, 1)
-  for part in first.params:
-    assert _is_changed(after.params[part], before.params[part])
-  chex.assert_trees_all_equal(take_steps(after, 6), take_steps(first, 11))
+  before, _ = run.take(4)  # No turn of the autoencoder yet.
+  differing = short_runs.differing_parts
+  assert differing(before, run.state) == {'discriminator'}
+  after, _ = run.take(1, before)
+  assert differing(after, before) == {*run.state.params}
+  chex.assert_trees_all_equal(run.take(6, after)[0], run.take(11)[0])
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -186,7 +155,7 @@ def edit(module, state, images, labels, strength):
 
 def check_edits(module, state):
   """Checks that reconstructions show labels, and edits their opposites."""
-  data = draw('test', 64)
+  data = small_rivals.draw(64, 8, NAMES, 'test')
   images = batches.to_signed_float(jnp.asarray(data.images))
   labels = jnp.asarray(data.labels)
   code, *same = edit(module, state, images, labels, 1.0)
