@@ -1,34 +1,18 @@
-"""Tests of evaluation.class_scores with an oracle.
-
-An image is two pixels: the first is 20 times its class, the second its style.
-"""
+"""Tests of evaluation.class_scores with an oracle."""
 
 import dataclasses
-import types
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
+import two_pixels
 
-from jacsup_jax.core import codes
 from jacsup_jax.core import errors
-from jacsup_jax.data import registry
 from jacsup_jax.evaluation import class_scores
 from jacsup_jax.evaluation import naturalness
 
-CLASSES = 10
-
-
-def _make_data(split, count, seed):
-  labels, styles = np.random.default_rng(seed).integers(
-    0, [[CLASSES], [256]], (2, count), np.int32
-  )
-  images = np.stack([20 * labels, styles], axis=1).astype(np.uint8)
-  return registry.Dataset('two', split, images.reshape(-1, 1, 2, 1), labels)
-
-
-TRAIN, TEST = _make_data('train', 4000, 0), _make_data('test', 700, 1)
+TRAIN = two_pixels.make_data('train', 4000, 0)
+TEST = two_pixels.make_data('test', 700, 1)
 
 
 @jax.tree_util.register_dataclass
@@ -38,34 +22,17 @@ class Model:
 
   noise: float | jax.Array = 0.0
   image_range = (0, 1)
-  image_shape = (1, 2, 1)
+  image_shape = two_pixels.SHAPE
   num_factors = 1
 
   def encode(self, images):
-    images = images / 255 if images.dtype == jnp.uint8 else images
-    return codes.Code(images[:, 0, 0], images[:, 0, 1])
+    return two_pixels.encode(images)
 
   def decode(self, code):
-    style = code.nuisance + self.noise
-    return jnp.stack([code.factors, style], axis=1)[:, None]
+    return two_pixels.decode(code._replace(nuisance=code.nuisance + self.noise))
 
 
-def _classify(images, keys=None):
-  seen = np.asarray(images)[..., 0, 0, 0] * 255 / 20
-  return np.round(seen).astype(int)[None]
-
-
-def _see_pixels(images):
-  return np.asarray(images).reshape(*images.shape[:2], -1)
-
-
-JUDGES = [
-  types.SimpleNamespace(
-      family=family, classify=_classify, features=_see_pixels,
-      image_shape=(1, 2, 1),
-  )
-  for family in ('mlp', 'cnn', 'svm')
-]  # fmt: skip
+JUDGES = [two_pixels.make_judge(family) for family in ('mlp', 'cnn', 'svm')]
 SCORES = class_scores.ClassScores(JUDGES, TEST, TRAIN)
 
 

@@ -1,17 +1,14 @@
-"""Tests of evaluation.class_swaps and reconstruction, with an oracle.
-
-An image is two pixels: the first is 20 times its class, the second its style.
-"""
+"""Tests of evaluation.class_swaps and reconstruction, with an oracle."""
 
 from collections.abc import Callable
 import dataclasses
 import functools
-import types
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import two_pixels
 
 from jacsup_jax.core import codes
 from jacsup_jax.core import errors
@@ -20,7 +17,6 @@ from jacsup_jax.evaluation import judges as judges_lib
 from jacsup_jax.evaluation import reconstruction
 
 CLASSES = 10
-NUM_IMAGES = 8 * judges_lib.BATCH_SIZE
 
 
 @jax.tree_util.register_static
@@ -31,18 +27,11 @@ class Model:
   encode: Callable
   decode: Callable
   image_range: tuple[int, int] = (0, 1)
-  image_shape: tuple[int, int, int] = (1, 2, 1)
+  image_shape: tuple[int, int, int] = two_pixels.SHAPE
 
 
-LABELS, STYLES = np.random.default_rng(0).integers(
-  0, [[CLASSES], [256]], (2, NUM_IMAGES), np.int32
-)
-IMAGES = np.stack([20 * LABELS, STYLES], axis=1).astype(np.uint8)
-IMAGES = IMAGES.reshape(-1, 1, 2, 1)
-
-
-def _see(images):
-  return np.round(np.asarray(images)[..., 0, 0, 0] * 255 / 20).astype(int)
+DATA = two_pixels.make_data('test', 8 * judges_lib.BATCH_SIZE, 0)
+IMAGES, LABELS = DATA.images, DATA.labels
 
 
 def _make_judge(family='mlp', offsets=(0,)):
@@ -52,31 +41,20 @@ def _make_judge(family='mlp', offsets=(0,)):
   """
 
   def classify(images, keys=None):
-    seen = _see(images)
+    [seen] = two_pixels.see(images)
     if keys is not None:
       draw = lambda key: jax.random.randint(key, seen.shape[1:], 0, CLASSES)
       seen = np.asarray(jax.vmap(draw)(keys))
     return np.stack([(seen + offset) % CLASSES for offset in offsets])
 
-  return types.SimpleNamespace(
-    family=family, classify=classify, image_shape=(1, 2, 1)
-  )
+  return two_pixels.make_judge(family, classify)
 
 
-# The oracle: factors are the class, nuisance is the style.
-def _encode(images):
-  return codes.Code(images[:, 0, 0], images[:, 0, 1])
-
-
-def _decode(code):
-  return jnp.stack([code.factors, code.nuisance], axis=1)[:, None]
-
-
-ORACLE = Model(_encode, _decode)
+ORACLE = Model(two_pixels.encode, two_pixels.decode)
 # The anti-oracle reconstructs as well, but has the class in the nuisance.
 REVERSED = Model(
-  lambda images: codes.Code(*_encode(images)[::-1]),
-  lambda code: _decode(codes.Code(*code[::-1])),
+  lambda images: codes.Code(*two_pixels.encode(images)[::-1]),
+  lambda code: two_pixels.decode(codes.Code(*code[::-1])),
 )
 
 
@@ -86,11 +64,11 @@ def _decode_style(code):
   return jnp.stack([drawn, code.nuisance], axis=1)[:, None]
 
 
-STYLE = Model(_encode, _decode_style)
+STYLE = Model(two_pixels.encode, _decode_style)
 
 
 @functools.lru_cache
-def _count(model, count=NUM_IMAGES):
+def _count(model, count=len(LABELS)):
   judge, images = _make_judge(), IMAGES[:count]
   found = class_swaps.add_counts(
     {'mlp': class_swaps.count_swaps(judge, decoded, LABELS)}
@@ -156,9 +134,9 @@ def test_a_family_without_pairs_leaves_no_headline():
 def test_oracle_scores_one():
   followed, pairs, correct = _count(ORACLE)
   opinion, _, true_labels = followed / pairs
-  assert opinion == true_labels == 1.0 and correct == NUM_IMAGES
+  assert opinion == true_labels == 1.0 and correct == len(LABELS)
   # Equal opinions are left out: about a tenth of the pairs.
-  assert 0.85 * NUM_IMAGES < pairs[0] < 0.95 * NUM_IMAGES
+  assert 0.85 * len(LABELS) < pairs[0] < 0.95 * len(LABELS)
   np.testing.assert_array_equal(pairs[0], pairs[2])
   # With dropout, a judge that guesses: one in ten. With the same key before
   # and after a swap it would say the same twice: never.
@@ -203,7 +181,8 @@ def test_pairs_do_not_depend_on_chunks_and_leave_out_an_incomplete_batch():
   # Each swapped image has the class of its partner and a style of its own.
   batch = images[: judges_lib.BATCH_SIZE]
   np.testing.assert_array_equal(
-    _see(chunks[0].swapped[0]), batch[chunks[0].partners[0], 0, 0, 0] // 20
+    two_pixels.see(chunks[0].swapped[0])[0],
+    batch[chunks[0].partners[0], 0, 0, 0] // 20,
   )
   _, pairs, correct = _count(ORACLE, 200)
   assert pairs[0] <= 128 and correct == 200
@@ -231,6 +210,8 @@ def test_images_that_the_judges_do_not_know_are_refused():
 
 @pytest.mark.parametrize('batch_size', [200, None])
 def test_error_does_not_depend_on_the_batches(batch_size):
-  shifted = Model(_encode, lambda code: _decode(code) + 0.25)
+  shifted = Model(
+    two_pixels.encode, lambda code: two_pixels.decode(code) + 0.25
+  )
   mse = reconstruction.compute_mse(shifted, IMAGES[:300], batch_size=batch_size)
   np.testing.assert_allclose(mse, 1 / 16, rtol=1e-5)

@@ -1,30 +1,18 @@
-"""Tests of evaluation.leakage with an oracle.
-
-An image is two pixels: the first is 20 times its class, the second its style.
-"""
+"""Tests of evaluation.leakage with an oracle."""
 
 import dataclasses
 
 import jax
 import numpy as np
 import pytest
+import two_pixels
 
 from jacsup_jax.core import codes
-from jacsup_jax.data import registry
 from jacsup_jax.evaluation import leakage
 
 CLASSES = 4
-
-
-def _make_data(split, count, seed):
-  labels, styles = np.random.default_rng(seed).integers(
-    0, [[CLASSES], [256]], (2, count), np.int32
-  )
-  images = np.stack([20 * labels, styles], axis=1).astype(np.uint8)
-  return registry.Dataset('two', split, images.reshape(-1, 1, 2, 1), labels)
-
-
-TRAIN, TEST = _make_data('train', 600, 0), _make_data('test', 400, 1)
+TRAIN = two_pixels.make_data('train', 600, 0, CLASSES)
+TEST = two_pixels.make_data('test', 400, 1, CLASSES)
 
 
 @jax.tree_util.register_static

@@ -1,16 +1,12 @@
-"""Tests of evaluation.swap_ceiling.
-
-An image is two pixels: the first is 20 times its class, the second its style.
-Teachers know something of the class, and draw a grey style.
-"""
+"""Tests of evaluation.swap_ceiling."""
 
 import dataclasses
-import types
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import two_pixels
 
 from jacsup_jax.core import codes
 from jacsup_jax.evaluation import judges as judges_lib
@@ -23,11 +19,11 @@ SHARES = (1.0, 0.5, 0.0)
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Teacher:
-  """Draws the class with a contrast; 0 draws nothing."""
+  """Draws the class with a contrast, 0 being nothing, and a grey style."""
 
   contrast: float | jax.Array
   image_range = (0, 1)
-  image_shape = (1, 2, 1)
+  image_shape = two_pixels.SHAPE
 
   def encode(self, images):
     return codes.Code(images[:, 0, 0], jnp.zeros((len(images), 0)))
@@ -46,22 +42,12 @@ def images():
   return values.reshape(-1, 1, 2, 1).astype(np.uint8)
 
 
-def _see(images, keys=None):
-  """Sees the class of the first pixel."""
-  seen = np.asarray(images)[..., 0, 0, 0] * 255 / 20
-  # Where it ends in .5, rounding is a coin's.
-  return np.round(seen + 0.01).astype(int)[None]
-
-
 def _see_even(images):
   """Confuses a class with the one before, if that is even."""
-  return _see(images) // 2 * 2
+  return two_pixels.see(images) // 2 * 2
 
 
-JUDGES = [
-  types.SimpleNamespace(family=family, classify=see, image_shape=(1, 2, 1))
-  for family, see in (('mlp', _see), ('svm', _see_even))
-]
+JUDGES = [two_pixels.make_judge('mlp'), two_pixels.make_judge('svm', _see_even)]
 
 
 def _measure(contrast, images):
