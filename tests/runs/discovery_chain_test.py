@@ -1,22 +1,16 @@
 """Tests of chains of real models, trained by runs.stages and restored."""
 
-import dataclasses
-
 import chex
-import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 import quadratic
 
 from jacsup_jax.core import config
 from jacsup_jax.models import autoencoders
-from jacsup_jax.models import model as models
 from jacsup_jax.runs import run as runs
 from jacsup_jax.runs import stages
 from jacsup_jax.training import discovery
-from jacsup_jax.training import steps
 
 SHAPE = (4, 4, 1)
 EPOCHS = 2
@@ -30,19 +24,10 @@ CHAIN = (
   config.Stage('teacher', 'teacher', None, 0, EPOCHS, WEIGHTS),
   config.Stage('d1', 'student', 'teacher', 1, EPOCHS, WEIGHTS),
 )
-_init = jax.jit(autoencoders.init_variables, static_argnums=(0, 1))
-_encode = jax.jit(lambda model, images: model.encode(images))
-_decode = jax.jit(lambda model, code: model.decode(code))
 
 
 def _make_module(*sizes):
   return autoencoders.MlpAutoencoder(*sizes, image_shape=SHAPE, widths=(6,))
-
-
-def _make_coloured(*sizes):
-  return autoencoders.SvhnAutoencoder(
-    *sizes, image_shape=(4, 4, 3), widths=(3,), linear_code=True
-  )
 
 
 def _run(path, **kwargs):
@@ -75,11 +60,8 @@ def test_models_have_the_first_teachers_factors_and_are_restored(finished):
     assert int(expected.state.step) == STEPS * EPOCHS * i
     model = runs.Run.open(path).restore(expected.stage.name)
     # Training a child leaves its parent alone.
+    assert model.module == expected.module
     chex.assert_trees_all_equal(model.variables, expected.model.variables)
-    np.testing.assert_array_equal(
-      _decode(model, _encode(model, IMAGES[:4])),
-      _decode(expected.model, _encode(expected.model, IMAGES[:4])),
-    )
 
 
 def test_resumed_within_a_grown_stage_is_bit_identical(finished, tmp_path):
@@ -87,29 +69,3 @@ def test_resumed_within_a_grown_stage_is_bit_identical(finished, tmp_path):
     _run(tmp_path, report=quadratic.kill_at('d1', 1))
   for found, expected in zip(_run(tmp_path), finished[1], strict=True):
     chex.assert_trees_all_equal(found.state, expected.state)
-
-
-@pytest.mark.parametrize(
-  ('make', 'normalize'),
-  [(_make_module, False), (_make_coloured, True), (_make_coloured, False)],
-)
-def test_preserving_growth_starts_at_the_teachers_images(make, normalize):
-  module, optimizer = make(2, 1, normalize), optax.sgd(1.0)
-  parent = steps.create_train_state(_init(make(2, 0, True), 5), optimizer)
-  stats = jax.tree.map(lambda x: x + 0.5, parent.batch_stats)
-  parent = parent._replace(batch_stats=stats)
-  parent = steps.Trained(CHAIN[0], make(2, 0, True), parent)
-  fresh = steps.create_train_state(_init(module, 0), optimizer)
-  flags = dataclasses.replace(FLAGS, growth='preserving')
-  grown = discovery.grow_state(parent, fresh, flags)
-  model = models.Model(module, grown.params, grown.batch_stats)
-  assert bool(jax.tree.leaves(grown.batch_stats)) == normalize
-  random = np.random.default_rng(0)
-  images = random.random((4, *module.image_shape), np.float32)
-  code, expected = _encode(model, images), _encode(parent.model, images)
-  # Folding rounds once; a BatchNorm that stays is not folded.
-  tolerance = {'atol': 0.0 if normalize else 1e-6, 'rtol': 0.0}
-  np.testing.assert_allclose(code.factors, expected.factors, **tolerance)
-  np.testing.assert_allclose(
-    _decode(model, code), _decode(parent.model, expected), **tolerance
-  )

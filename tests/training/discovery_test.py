@@ -109,23 +109,33 @@ def test_student_begins_with_its_parents_weights_and_steps(chain):
 
 
 @pytest.mark.parametrize(
-  ('growth', 'fold', 'is_folded'),
+  ('growth', 'fold', 'stays', 'same_factors'),
   [
-    ('random', None, False),
-    ('random', True, True),
-    ('preserving', None, True),
-    ('preserving', False, False),
+    ('random', None, False, False),
+    ('random', True, False, True),
+    ('preserving', None, False, True),
+    ('preserving', False, False, False),
+    ('preserving', None, True, True),
   ],
 )
-def test_normalization_is_folded_or_dropped(chain, growth, fold, is_folded):
+def test_normalization_is_folded_dropped_or_stays(
+  chain, growth, fold, stays, same_factors
+):
+  make = lambda factors, dim, is_first: small_models.make_module(
+    factors, dim, is_first or stays
+  )
   flags = replace(FLAGS, growth=growth, fold_normalization=fold)
-  module, state = _recipe(flags).create(discovery.make_stages(FLAGS)[1], chain)
+  recipe = discovery.Discovery(flags, make, jnp.asarray(IMAGES))
+  module, state = recipe.create(discovery.make_stages(FLAGS)[1], chain)
+  assert bool(jax.tree.leaves(state.batch_stats)) == stays
   student = steps.Trained(None, module, state).model
   teacher = chain['teacher'].model
-  same = np.allclose(
-    student.encode(IMAGES).factors, teacher.encode(IMAGES).factors, atol=1e-5
-  )
-  assert same == is_folded
+  code, expected = student.encode(IMAGES), teacher.encode(IMAGES)
+  is_close = functools.partial(np.allclose, atol=1e-5)
+  assert is_close(code.factors, expected.factors) == same_factors
+  # A new unit that the decoder ignores leaves the images as they are.
+  same_images = is_close(student.decode(code), teacher.decode(expected))
+  assert same_images == (same_factors and growth == 'preserving')
 
 
 def test_same_seed_gives_the_same_bits_and_another_does_not(chain):
@@ -194,8 +204,7 @@ def test_networks_learn_from_each_supervisor_and_may_be_kept():
     return kept.get(key) or kept.setdefault(key, network.distill(*data))
 
   train = lambda keep: small_models.train(
-    discovery.Discovery(flags, make, images, keep),
-    discovery.make_stages(flags),
+    discovery.Discovery(flags, make, images, keep), discovery.make_stages(flags)
   )
   trained, metrics = train(keep)
   assert [*kept] == [
