@@ -13,6 +13,11 @@ from jacsup_jax.data import batches
 from jacsup_jax.data import registry
 from jacsup_jax.evaluation import attribute_judges
 
+_train = functools.partial(
+  attribute_judges.train, epochs=4, batch_size=16, first_width=4, last_width=8,
+  hidden=8,
+)  # fmt: skip
+
 
 @pytest.fixture(scope='module')
 def faces():
@@ -34,11 +39,8 @@ def faces():
 def trained(faces, request):
   """A small judge, and the reports of its training."""
   reports = []
-  face_judge = attribute_judges.train(
-      *faces, kind=request.param, epochs=4, batch_size=16, first_width=4,
-      last_width=8, hidden=8, report=lambda *args: reports.append(args),
-  )  # fmt: skip
-  return face_judge, reports
+  report = lambda *args: reports.append(args)
+  return _train(*faces, kind=request.param, report=report), reports
 
 
 @pytest.fixture(scope='module')
@@ -105,10 +107,7 @@ def test_rare_attributes_are_not_called_absent(faces):
     'rare', 'train', images[own], labels[own], 'abc', ('Rare',)
   )
   data, selection = make(slice(320)), make(slice(320, 480))
-  judge = attribute_judges.train(
-      data, selection, kind='strided', epochs=2, batch_size=16, first_width=4,
-      last_width=8, hidden=8,
-  )  # fmt: skip
+  judge = _train(data, selection, kind='strided', epochs=2)
   counts = attribute_judges.compute_accuracy(judge, selection)
   assert counts.present_correct[0] >= counts.present[0] / 2
   assert judge.balanced_accuracy[0] > 0.6
@@ -121,10 +120,7 @@ def test_a_robust_classifier_is_harder_to_mislead(faces, monkeypatch):
   images = batches.to_signed_float(data.images)
 
   def mislead(kind):
-    own = attribute_judges.train(
-        *faces, kind=kind, epochs=4, batch_size=16, first_width=4,
-        last_width=8, hidden=8,
-    )  # fmt: skip
+    own = _train(*faces, kind=kind)
 
     @jax.jit
     def see(images):

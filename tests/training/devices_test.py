@@ -18,16 +18,8 @@ WORKER = pathlib.Path(__file__).with_name('devices_worker.py')
 CASES = ('teacher', 'student_of_nuisance', 'student_checked', 'face_edits')
 MORE = (
   *('student_cached', 'student_computed', 'student_by_path', 'replicas'),
-  *(
-    'face_teacher',
-    'face_cycle',
-    'face_student',
-    'face_fed',
-    'fader',
-    'cvae',
-    'icgan',
-  ),
-  *('attgan', 'stargan'),
+  *('face_teacher', 'face_cycle', 'face_student', 'face_fed'),
+  *('fader', 'cvae', 'icgan', 'attgan', 'stargan'),
   *('annealed_vae', 'tcvae', 'factor_vae', 'xcov', 'mixing'),
 )
 

@@ -21,16 +21,13 @@ import numpy as np
 import optax
 import pytest
 
-from jacsup_jax.baselines import attgan
-from jacsup_jax.baselines import cvae
 from jacsup_jax.baselines import factor_vae
 from jacsup_jax.baselines import fader
 from jacsup_jax.baselines import fader_steps
 from jacsup_jax.baselines import field
 from jacsup_jax.baselines import field_recipe
-from jacsup_jax.baselines import icgan
 from jacsup_jax.baselines import latent_steps
-from jacsup_jax.baselines import stargan
+from jacsup_jax.baselines import rivals
 from jacsup_jax.core import config
 from jacsup_jax.core import errors
 from jacsup_jax.data import batches
@@ -193,6 +190,16 @@ def make_faces(weights, fed=False, module=FACE, cls=attribute_steps.FaceSteps):
   return Case(make_steps, state, constants, read if fed else rows, fed)
 
 
+def make_rival(name):
+  """Makes a case of a baseline of Section 4, with its own weights."""
+  own = rivals.BASELINES[name]
+  return make_faces(
+    getattr(rivals.BaselineConfig(), f'{name}_weights'),
+    module=own.network(2, 2, **SMALL, dtype=jnp.float64),
+    cls=own.steps,
+  )
+
+
 def make_codes(weights, **sizes):
   """Makes a case of a baseline of Section 3, in one step."""
   method = field_recipe.METHODS[type(weights)]
@@ -276,26 +283,10 @@ CASES = {
   'fader': lambda: make_faces(
     FADER, module=GIVEN_LABELS, cls=fader_steps.FaderSteps
   ),
-  'cvae': lambda: make_faces(
-    cvae.CvaeLossWeights(),
-    module=cvae.CvaeAutoencoder(2, 2, **SMALL, dtype=jnp.float64),
-    cls=cvae.CvaeSteps,
-  ),
-  'icgan': lambda: make_faces(
-    icgan.IcganLossWeights(),
-    module=icgan.IcganAutoencoder(2, 2, **SMALL, dtype=jnp.float64),
-    cls=icgan.IcganSteps,
-  ),
-  'attgan': lambda: make_faces(
-    attgan.AttGanLossWeights(),
-    module=attgan.AttGan(2, 2, **SMALL, dtype=jnp.float64),
-    cls=attgan.AttGanSteps,
-  ),
-  'stargan': lambda: make_faces(
-    stargan.StarGanLossWeights(),
-    module=stargan.StarGan(2, 2, **SMALL, dtype=jnp.float64),
-    cls=stargan.StarGanSteps,
-  ),
+  **{
+    name: functools.partial(make_rival, name)
+    for name in ('cvae', 'icgan', 'attgan', 'stargan')
+  },
   'annealed_vae': lambda: make_codes(field.AnnealedVaeWeights()),
   'tcvae': lambda: make_codes(field.TcVaeWeights()),
   'factor_vae': lambda: make_codes(
@@ -374,10 +365,7 @@ def save(path: str, coordinator: str, count: str, index: str) -> None:
   assert devices.in_turn(lambda: int(index)) == int(index)
   assert devices.is_any(index == '1') == (count == '2')
   report = {}
-  for name, mode in (
-    ('student_computed', 'jit'),
-    ('face_fed', 'pmap'),
-  ):
+  for name, mode in (('student_computed', 'jit'), ('face_fed', 'pmap')):
     tree = _run(CASES[name](), mode)
     for leaf_path, leaf in jax.tree_util.tree_leaves_with_path(tree):
       report[f'{name}/{mode}{jax.tree_util.keystr(leaf_path)}'] = leaf
