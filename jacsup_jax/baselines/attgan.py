@@ -8,7 +8,6 @@ attributes that they were given. `wasserstein` has what is common.
 
 import dataclasses
 import functools
-from typing import ClassVar
 
 import chex
 from flax import linen as nn
@@ -149,16 +148,7 @@ class AttGan(autoencoders.FaceMethods):
   -1/2 and +1/2 and edits with -1 and +1: a strength of 2 here.
   """
 
-  num_factors: int
-  nuisance_channels: int
-  image_size: int = 256
-  first_width: int = 16
-  last_width: int = 512
   discriminator_hidden: int = 1024
-  axis_name: str | None = None
-  dtype: jnp.dtype = jnp.float32
-
-  factors_are_labels: ClassVar[bool] = True
 
   @property
   def _widths(self) -> tuple[int, ...]:

@@ -7,7 +7,6 @@ and a decoder p(x | z, y) are given the labels y, and z has a Gaussian prior.
 
 import dataclasses
 import functools
-from typing import ClassVar
 
 import chex
 from flax import linen as nn
@@ -52,16 +51,6 @@ class CvaeAutoencoder(autoencoders.FaceMethods):
   convolution; its parameters are the third top key, `posterior`. The code of an
   image has the mean of its posterior as nuisance.
   """
-
-  num_factors: int
-  nuisance_channels: int
-  image_size: int = 256
-  first_width: int = 16
-  last_width: int = 512
-  axis_name: str | None = None
-  dtype: jnp.dtype = jnp.float32
-
-  factors_are_labels: ClassVar[bool] = True
 
   def setup(self):
     """Makes the three parts."""

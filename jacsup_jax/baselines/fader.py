@@ -6,7 +6,6 @@ them out of the nuisance. `fader_steps` trains both.
 """
 
 import dataclasses
-from typing import ClassVar
 
 import chex
 from flax import linen as nn
@@ -92,17 +91,8 @@ class FaderAutoencoder(autoencoders.FaceMethods):
   which is 1.) The parameter tree has a third top key, `discriminator`.
   """
 
-  num_factors: int
-  nuisance_channels: int
-  image_size: int = 256
-  first_width: int = 16
-  last_width: int = 512
   discriminator_width: int = 512
   discriminator_hidden: int = 512
-  axis_name: str | None = None
-  dtype: jnp.dtype = jnp.float32
-
-  factors_are_labels: ClassVar[bool] = True
 
   def setup(self):
     """Makes the three parts."""

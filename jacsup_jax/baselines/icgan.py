@@ -9,7 +9,6 @@ do not reach the generator.
 
 import dataclasses
 import functools
-from typing import ClassVar
 
 import chex
 from flax import linen as nn
@@ -88,15 +87,7 @@ class IcganAutoencoder(autoencoders.FaceMethods):
   the prior N(0, 1), `attribute_encoder` of the factors, and `discriminator`.
   """
 
-  num_factors: int
-  nuisance_channels: int
-  image_size: int = 256
-  first_width: int = 16
-  last_width: int = 512
-  axis_name: str | None = None
-  dtype: jnp.dtype = jnp.float32
-
-  factors_are_labels: ClassVar[bool] = False
+  factors_are_labels = False
 
   def setup(self):
     """Makes the four parts."""

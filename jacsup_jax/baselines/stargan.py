@@ -7,7 +7,6 @@ and from the result, with the old ones, the image again; see `wasserstein`.
 
 import dataclasses
 import functools
-from typing import ClassVar
 
 import chex
 from flax import linen as nn
@@ -148,16 +147,7 @@ class StarGan(autoencoders.FaceMethods):
   constant channel make of it.
   """
 
-  num_factors: int
-  nuisance_channels: int
-  image_size: int = 256
-  first_width: int = 16
-  last_width: int = 512
   residual_blocks: int = 6
-  axis_name: str | None = None
-  dtype: jnp.dtype = jnp.float32
-
-  factors_are_labels: ClassVar[bool] = True
 
   @property
   def nuisance_dim(self) -> int:

@@ -278,9 +278,19 @@ class FaceDecoder(nn.Module):
 
 
 class FaceMethods(nn.Module):
-  """What autoencoders of faces share; their fields are FaceAutoencoder's."""
+  """What autoencoders of faces share; FaceAutoencoder describes the fields."""
+
+  num_factors: int
+  nuisance_channels: int
+  image_size: int = 256
+  first_width: int = 16
+  last_width: int = 512
+  axis_name: str | None = None
+  dtype: jnp.dtype = jnp.float32
 
   image_range = (-1.0, 1.0)
+  # As in most baselines; FaceAutoencoder and IcGAN predict them.
+  factors_are_labels = True
   has_bounded_factors = False
 
   def __post_init__(self):
@@ -303,15 +313,11 @@ class FaceMethods(nn.Module):
     # Hidden layers; one more halves 4 to 2 pixels.
     depth = self.image_size.bit_length() - 3
     widths = layers.doubled_widths(self.first_width, self.last_width, depth)
+    options = self.axis_name, self.dtype
     encoder = FaceEncoder(
-      widths,
-      features,
-      linear_features,
-      self.image_shape,
-      self.axis_name,
-      self.dtype,
+      widths, features, linear_features, self.image_shape, *options
     )
-    return encoder, FaceDecoder(widths[::-1], self.axis_name, self.dtype)
+    return encoder, FaceDecoder(widths[::-1], *options)
 
   def decode(self, code: codes.Code, train: bool = False) -> jax.Array:
     chex.assert_shape(code.factors, (None, self.num_factors))
@@ -342,14 +348,7 @@ class FaceAutoencoder(FaceMethods):
       leaves factors no room for more than the attributes (not in the paper).
   """
 
-  num_factors: int
-  nuisance_channels: int
-  image_size: int = 256
-  first_width: int = 16
-  last_width: int = 512
   factor_activation: str = 'leaky_relu'
-  axis_name: str | None = None
-  dtype: jnp.dtype = jnp.float32
 
   factors_are_labels = False
 

@@ -11,7 +11,7 @@ from jacsup_jax.baselines import attgan
 from jacsup_jax.models import autoencoders
 from jacsup_jax.models import model as models
 
-MODULE = attgan.AttGan(2, 4, 8, 8, 8, 16)
+MODULE = attgan.AttGan(2, 4, 8, 8, 8, discriminator_hidden=16)
 # lambda_1 to lambda_3 of the publication, and the penalty's.
 WEIGHTS = attgan.AttGanLossWeights(100.0, 10.0, 1.0, 10.0)
 

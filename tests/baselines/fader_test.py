@@ -22,7 +22,9 @@ from jacsup_jax.training import attributes
 from jacsup_jax.training import objectives
 from jacsup_jax.training import steps
 
-MODULE = fader.FaderAutoencoder(2, 3, 8, 4, 4, 6, 5)
+MODULE = fader.FaderAutoencoder(
+  2, 3, 8, 4, 4, discriminator_width=6, discriminator_hidden=5
+)
 WEIGHTS = fader.FaderLossWeights(0.5, adversarial_ramp_steps=0)
 # With weight decay: it moves what is stopped, unless the optimizer freezes it.
 OPTIMIZER = steps.make_optimizer(
@@ -205,7 +207,9 @@ def test_discriminator_learns_unless_it_is_opposed(
   drawn, weight, lowest, highest
 ):
   train, held_out = drawn
-  module = fader.FaderAutoencoder(3, 8, 8, 16, 32, 32, 32)
+  module = fader.FaderAutoencoder(
+    *(3, 8, 8, 16, 32), discriminator_width=32, discriminator_hidden=32
+  )
   weights = fader.FaderLossWeights(weight, adversarial_ramp_steps=50)
   run = small_rivals.Run(module, fader_steps.FaderSteps, weights, train, 32)
   state, metrics = run.train(8)
