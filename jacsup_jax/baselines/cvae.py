@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jacsup_jax.baselines import gaussian
 from jacsup_jax.core import codes
 from jacsup_jax.core import config
 from jacsup_jax.core import losses
@@ -90,17 +91,6 @@ class CvaeAutoencoder(autoencoders.FaceMethods):
     return self.decode(self.encode(images, labels))
 
 
-def divergence_loss(mean: jax.Array, log_variance: jax.Array) -> jax.Array:
-  """Computes KL(q || N(0, 1)) of a diagonal Gaussian q, in nats.
-
-  `[B, ...]` mean and log variance -> `[B]`, summed over the units. Appendix B
-  of Kingma & Welling (2014).
-  """
-  chex.assert_equal_shape([mean, log_variance])
-  terms = jnp.square(mean) + jnp.exp(log_variance) - 1.0 - log_variance
-  return 0.5 * jnp.sum(terms, axis=range(1, terms.ndim))
-
-
 def objective(
   params: codes.Params,
   batch_stats: chex.ArrayTree,
@@ -123,11 +113,12 @@ def objective(
   reconstructions, batch_stats = apply(
     batch_stats, 'decode', codes.Code(inputs.attributes, nuisance)
   )
+  divergence = gaussian.divergence_by_unit(mean, log_variance)
   terms = {
     'reconstruction': jnp.mean(
       losses.reconstruction_loss(inputs.images, reconstructions)
     ),
-    'divergence': jnp.mean(divergence_loss(mean, log_variance)),
+    'divergence': jnp.mean(jnp.sum(divergence, axis=(1, 2, 3))),
   }
   num_values = inputs.images[0].size
   loss = 0.5 * num_values * terms['reconstruction']

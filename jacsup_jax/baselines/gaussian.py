@@ -63,7 +63,7 @@ class GaussianSteps(latent_steps.LatentSteps):
 def divergence_by_unit(mean: jax.Array, log_variance: jax.Array) -> jax.Array:
   """Computes KL(q || N(0, 1)) of each unit of a diagonal Gaussian, in nats.
 
-  `[B, U]` mean and log variance -> `[B, U]`. Appendix B of Kingma & Welling
+  `[B, ...]` mean and log variance -> `[B, ...]`. Appendix B of Kingma & Welling
   (2014).
   """
   chex.assert_equal_shape([mean, log_variance])

@@ -21,6 +21,14 @@ def test_divergence_is_that_of_each_unit():
   # 0; half of 2^2; (1 + e - 1 - 1) / 2.
   found = gaussian.divergence_by_unit(mean, log_variance)
   np.testing.assert_allclose(found, [[0, 2, (np.e - 1) / 2]], rtol=1e-6)
+  # E_q[log q - log p] of N(1, 4), on a grid.
+  x = np.linspace(-30, 30, 100_001)
+  log = lambda mean, variance: (
+    -0.5 * ((x - mean) ** 2 / variance + np.log(2 * np.pi * variance))
+  )
+  terms = np.exp(log(1, 4)) * (log(1, 4) - log(0, 1))
+  found = gaussian.divergence_by_unit(jnp.ones(1), jnp.full(1, np.log(4)))
+  np.testing.assert_allclose(found, [terms.sum() * (x[1] - x[0])], rtol=1e-5)
 
 
 def test_codes_are_means_and_units_have_divergences():
