@@ -241,7 +241,7 @@ def autoencoder_objective(
   code, swapped, edited, batch_stats = wasserstein.edit(
     params, batch_stats, inputs, module
   )
-  reconstructions, batch_stats = objectives.apply_train(
+  reconstructions, batch_stats = models.apply_train(
     module, params, batch_stats, 'decode', code
   )
   scores, logits = module.apply(

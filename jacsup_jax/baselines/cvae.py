@@ -105,7 +105,7 @@ def objective(
   summed over pixels, plus beta times the divergence. (The released code learns
   the variance of each pixel.)
   """
-  apply = functools.partial(objectives.apply_train, module, params)
+  apply = functools.partial(models.apply_train, module, params)
   (mean, log_variance), batch_stats = apply(
     batch_stats, 'infer', inputs.images, inputs.attributes
   )

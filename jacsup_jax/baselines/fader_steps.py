@@ -16,6 +16,7 @@ from jacsup_jax.baselines import fader
 from jacsup_jax.core import codes
 from jacsup_jax.core import losses
 from jacsup_jax.data import batches
+from jacsup_jax.models import model as models
 from jacsup_jax.training import attribute_steps
 from jacsup_jax.training import objectives
 from jacsup_jax.training import steps
@@ -38,7 +39,7 @@ def discriminator_objective(
     Scalar loss, and `discriminator` (the loss) and `discriminator_accuracy`
     (fraction of correct signs) with the discriminator's new batch statistics.
   """
-  logits, batch_stats = objectives.apply_train(
+  logits, batch_stats = models.apply_train(
     module,
     params,
     batch_stats,
@@ -70,7 +71,7 @@ def autoencoder_objective(
   has no dropout here and normalises with the statistics of the batch. The
   encoder's gradient is derived from that with respect to the code.
   """
-  apply = functools.partial(objectives.apply_train, module, params, batch_stats)
+  apply = functools.partial(models.apply_train, module, params, batch_stats)
   reconstructions, batch_stats = apply('decode', code)
   logits, _ = apply('discriminate', code.nuisance, None)
   terms = {
@@ -109,7 +110,7 @@ def train_step(
   bind = lambda **parts: {**state.params, **parts}
 
   def encode(encoder):
-    return objectives.apply_train(
+    return models.apply_train(
       module,
       bind(encoder=encoder),
       state.batch_stats,

@@ -182,7 +182,7 @@ def discriminator_objective(
     (inputs.images, wrong),
     (jax.lax.stop_gradient(generated), right),
   ):
-    each, batch_stats = objectives.apply_train(
+    each, batch_stats = models.apply_train(
       module, params, batch_stats, 'discriminate', images, attributes
     )
     logits.append(each)
@@ -207,7 +207,7 @@ def autoencoder_objective(
   constants to the encoder, and of the attributes of real ones. The gradient
   with respect to `generated` is the generator's loss's alone.
   """
-  apply = functools.partial(objectives.apply_train, module, params)
+  apply = functools.partial(models.apply_train, module, params)
   logits, _ = apply(batch_stats, 'discriminate', generated, inputs.attributes)
   nuisance, batch_stats = apply(
     batch_stats, 'encode_nuisance', jax.lax.stop_gradient(generated)
@@ -237,7 +237,7 @@ def train_step(
   code = codes.Code(inputs.attributes, inputs.noise)
   # Once for both updates: the first leaves the generator unchanged.
   generated, pull_back, batch_stats = jax.vjp(
-    lambda parts: objectives.apply_train(
+    lambda parts: models.apply_train(
       module, bind(parts), state.batch_stats, 'decode', code
     ),
     take('decoder'),

@@ -18,6 +18,7 @@ from jacsup_jax.core import codes
 from jacsup_jax.core import config
 from jacsup_jax.core import losses
 from jacsup_jax.data import batches
+from jacsup_jax.models import model as models
 from jacsup_jax.training import attribute_steps
 from jacsup_jax.training import objectives
 from jacsup_jax.training import steps
@@ -68,7 +69,7 @@ def edit(
     The codes of the images and of the edits, the edited images, and the
     statistics after encoding: those of edits are dropped.
   """
-  apply = functools.partial(objectives.apply_train, module, params)
+  apply = functools.partial(models.apply_train, module, params)
   code, batch_stats = apply(
     batch_stats, 'encode', inputs.images, inputs.attributes
   )

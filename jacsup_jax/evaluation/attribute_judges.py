@@ -28,6 +28,7 @@ from jacsup_jax.evaluation import reconstruction
 from jacsup_jax.evaluation import thresholds
 from jacsup_jax.models import autoencoders
 from jacsup_jax.models import classifiers
+from jacsup_jax.models import model as models
 
 # `classify(images) -> [B, K]` in {-1, +1}, of images in [-1, 1].
 ClassifyFn = Callable[[jax.Array], jax.Array]
@@ -287,8 +288,8 @@ def _train_epochs(judge, data):
 
 
 def _compute_loss(module, seed, params, batch_stats, step, images, labels):
-  logits, batch_stats = _apply_train(
-    module, params, batch_stats, augment(images, seed, step)
+  logits, batch_stats = models.apply_train(
+    module, params, batch_stats, '__call__', augment(images, seed, step)
   )
   present = (labels > 0).astype(logits.dtype)
   loss = optax.sigmoid_binary_cross_entropy(logits, present).mean()
@@ -308,7 +309,9 @@ def _compute_robust_loss(
   images = augment(images, seed, step)
 
   def compute(params, images):
-    logits, stats = _apply_train(module, params, batch_stats, images)
+    logits, stats = models.apply_train(
+      module, params, batch_stats, '__call__', images
+    )
     loss = optax.sigmoid_binary_cross_entropy(logits, present)
     return jnp.mean(balance * loss), stats
 
@@ -319,16 +322,6 @@ def _compute_robust_loss(
   length = jnp.maximum(_measure_size(change), _PERTURBATION)
   change *= _PERTURBATION / length
   return compute(params, jax.lax.stop_gradient(images + change))
-
-
-def _apply_train(module, params, batch_stats, images):
-  logits, updated = module.apply(
-    {'params': params, 'batch_stats': batch_stats},
-    images,
-    train=True,
-    mutable=['batch_stats'],
-  )
-  return logits, updated['batch_stats']
 
 
 def _measure_size(images):

@@ -29,6 +29,7 @@ from jacsup_jax.data import registry
 from jacsup_jax.evaluation import judges
 from jacsup_jax.evaluation import svm_judge
 from jacsup_jax.models import classifiers
+from jacsup_jax.models import model as models
 
 # `NetworkJudges`, or what has these attributes and methods.
 ClassJudges = Any
@@ -344,14 +345,11 @@ def _compute_loss(module, seed, params, batch_stats, step, images, labels):
 def _compute_augmented_loss(
   module, seed, params, batch_stats, step, images, labels
 ):
-  logits, updated = module.apply(
-    {'params': params, 'batch_stats': batch_stats},
-    augment(images, seed, step),
-    train=True,
-    mutable=['batch_stats'],
+  logits, batch_stats = models.apply_train(
+    module, params, batch_stats, '__call__', augment(images, seed, step)
   )
   likely = jax.nn.one_hot(labels, logits.shape[-1])
   losses = optax.softmax_cross_entropy(
     logits, optax.smooth_labels(likely, _SMOOTHING)
   )
-  return losses.mean(), updated['batch_stats']
+  return losses.mean(), batch_stats

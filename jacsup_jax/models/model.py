@@ -103,6 +103,24 @@ class Model:
     return self.module.apply(self.variables, code, method='decode')
 
 
+def apply_train(
+  module: nn.Module,
+  params: codes.Params,
+  batch_stats: codes.Params,
+  method: str,
+  *args: Any,
+) -> tuple[Any, codes.Params]:
+  """Applies a method in training mode: its result, and the new statistics."""
+  result, updated = module.apply(
+    {'params': params, 'batch_stats': batch_stats},
+    *args,
+    train=True,
+    method=method,
+    mutable='batch_stats',
+  )
+  return result, updated.get('batch_stats', batch_stats)
+
+
 def to_range(images: jax.Array, image_range: tuple[float, float]) -> jax.Array:
   """Converts `[..., H, W, C]` bytes to floats; leaves floats as they are.
 

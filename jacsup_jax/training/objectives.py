@@ -288,10 +288,10 @@ def attribute_objective(
   """
   # Their statistics are dropped.
   swap_args = module, params, batch_stats, 'decode'
-  decode_swapped = lambda code: apply_train(*swap_args, code)[0]
+  decode_swapped = lambda code: models.apply_train(*swap_args, code)[0]
   code, batch_stats = _encode_train(module, params, batch_stats, inputs.images)
   decoded = _give_labels(code, inputs, weights)
-  reconstructions, batch_stats = apply_train(
+  reconstructions, batch_stats = models.apply_train(
     module, params, batch_stats, 'decode', decoded
   )
   error = losses.reconstruction_loss(inputs.images, reconstructions)
@@ -337,7 +337,7 @@ def cycle_objective(
   code = _give_labels(code, inputs, weights)
   factors = _edit(code.factors, inputs, weights, module.axis_name)[0]
   swapped, terms = code._replace(factors=factors), {}
-  images, _ = apply_train(module, params, batch_stats, 'decode', swapped)
+  images, _ = models.apply_train(module, params, batch_stats, 'decode', swapped)
   if weights.lambda_attribute_cycle or weights.lambda_nuisance_cycle:
     cycled, _ = _encode_train(module, params, batch_stats, images)
     compare = losses.attribute_cycle_loss
@@ -355,26 +355,8 @@ def cycle_objective(
   return _weigh(jax.tree.map(jnp.mean, terms), batch_stats, weights)
 
 
-def apply_train(
-  module: nn.Module,
-  params: codes.Params,
-  batch_stats: chex.ArrayTree,
-  method: str,
-  *args: Any,
-) -> tuple[Any, chex.ArrayTree]:
-  """Applies a method in training mode: its result, and the new statistics."""
-  result, updated = module.apply(
-    {'params': params, 'batch_stats': batch_stats},
-    *args,
-    train=True,
-    method=method,
-    mutable='batch_stats',
-  )
-  return result, updated.get('batch_stats', batch_stats)
-
-
 def _encode_train(module, params, batch_stats, images):
-  return apply_train(module, params, batch_stats, 'encode', images)
+  return models.apply_train(module, params, batch_stats, 'encode', images)
 
 
 def _give_labels(code, inputs, weights):

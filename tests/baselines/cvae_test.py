@@ -15,7 +15,6 @@ from jacsup_jax.core import codes
 from jacsup_jax.core import config
 from jacsup_jax.data import batches
 from jacsup_jax.models import model as models
-from jacsup_jax.training import objectives
 from jacsup_jax.training import steps
 
 MODULE = cvae.CvaeAutoencoder(2, 3, 8, 8)
@@ -36,7 +35,7 @@ def model(run):
 @jax.jit
 def _apply(params, stats, inputs):
   """Returns mean and log variance, and what is decoded from a sample."""
-  apply = functools.partial(objectives.apply_train, MODULE, params, stats)
+  apply = functools.partial(models.apply_train, MODULE, params, stats)
   (mean, log_variance), _ = apply('infer', inputs.images, inputs.attributes)
   sample = mean + jnp.sqrt(jnp.exp(log_variance)) * inputs.noise
   decoded, _ = apply('decode', codes.Code(inputs.attributes, sample))

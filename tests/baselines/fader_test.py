@@ -59,7 +59,7 @@ def _step(state, batch):
 def _grads(objective, state, batch, *args):
   def whole(params):
     inputs = ('encode', batch.images, batch.attributes)
-    code, _ = objectives.apply_train(MODULE, params, state.batch_stats, *inputs)
+    code, _ = models.apply_train(MODULE, params, state.batch_stats, *inputs)
     return objective(params, state.batch_stats, code, batch, *args)
 
   return jax.grad(whole, has_aux=True)(state.params)

@@ -11,7 +11,6 @@ from jacsup_jax.baselines import icgan
 from jacsup_jax.core import codes
 from jacsup_jax.data import batches
 from jacsup_jax.models import model as models
-from jacsup_jax.training import objectives
 
 # Of 16 pixels: below, the discriminator has no layer that sees both its inputs.
 MODULE = icgan.IcganAutoencoder(2, 3, 16, 4, 8)
@@ -48,7 +47,7 @@ def test_losses_are_cross_entropies():
 @jax.jit
 def _apply(params, stats, inputs):
   """Returns what the losses of a step are computed from."""
-  apply = lambda *args: objectives.apply_train(MODULE, params, stats, *args)[0]
+  apply = lambda *args: models.apply_train(MODULE, params, stats, *args)[0]
   images, labels = inputs.images, inputs.attributes
   generated = apply('decode', codes.Code(labels, inputs.noise))
   wrong = labels[inputs.permutations[0]]

@@ -17,6 +17,7 @@ from jacsup_jax.core import jacobian
 from jacsup_jax.core import losses
 from jacsup_jax.core import regularizers
 from jacsup_jax.data import augmentation
+from jacsup_jax.models import model as models
 from jacsup_jax.training import objectives
 
 IMAGES = jax.random.uniform(jax.random.key(0), (8, *small_models.SHAPE))
@@ -74,7 +75,7 @@ def test_teacher_minimises_its_reconstruction_error():
     objectives.Inputs(IMAGES),
     module=model.module,
   )
-  code, moved = objectives.apply_train(
+  code, moved = models.apply_train(
     model.module, model.params, model.batch_stats, 'encode', IMAGES
   )
   expected = np.mean((IMAGES - model.decode(code)) ** 2)
@@ -206,7 +207,7 @@ def test_teacher_of_neighbors_decodes_each_to_the_other():
     weights=weights,
   )
   both = jnp.concatenate([IMAGES, others])
-  code, _ = objectives.apply_train(
+  code, _ = models.apply_train(
     model.module, model.params, model.batch_stats, 'encode', both
   )
   targets = jnp.concatenate([others, IMAGES])
