@@ -23,9 +23,6 @@ from jacsup_jax.models import layers
 from jacsup_jax.models import model as models
 from jacsup_jax.training import objectives
 
-LEARNING_RATE = 2e-4
-ADAM_B1 = 0.5
-
 
 @dataclasses.dataclass(frozen=True)
 class AttGanLossWeights(config.Weights):
@@ -268,6 +265,8 @@ class AttGanSteps(wasserstein.WassersteinSteps):
   has the last of the discriminator's five.
   """
 
+  network = AttGan
+  learning_rate, adam_b1 = 2e-4, 0.5
   train_step = staticmethod(
     functools.partial(
       wasserstein.train_step,

@@ -69,6 +69,8 @@ def objective(
 class ClassXcovSteps(latent_steps.LatentSteps):
   """The steps of the baseline."""
 
+  network = ClassAutoencoder
+
   def objective(self, model, inputs):
     """Computes `objective` with the weights of the stage."""
     return objective(model, inputs, self.weights)

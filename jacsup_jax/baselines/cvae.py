@@ -26,9 +26,6 @@ from jacsup_jax.training import attribute_steps
 from jacsup_jax.training import objectives
 from jacsup_jax.training import steps
 
-# Those of the released code.
-LEARNING_RATE, ADAM_B1 = 3e-4, 0.9
-
 
 @dataclasses.dataclass(frozen=True)
 class CvaeLossWeights(config.Weights):
@@ -152,6 +149,9 @@ def train_step(
 class CvaeSteps(attribute_steps.FaceSteps):
   """The steps of the baseline, of the same data as those of Section 4."""
 
+  network = CvaeAutoencoder
+  # Those of the released code.
+  learning_rate, adam_b1 = 3e-4, 0.9
   train_step = staticmethod(train_step)
 
   def draw(self, step, inputs, constants, shard):

@@ -132,6 +132,9 @@ def discriminator_objective(
 class FactorVaeSteps(gaussian.GaussianSteps):
   """The steps of the baseline: both updates are from the same parameters."""
 
+  network = FactorAutoencoder
+  network_options = {'discriminator_width': 'factor_vae_width'}
+
   def draw(self, inputs, data, shard):
     """Adds a second batch, noise for both, and a permutation for each unit."""
     seed, step, size = data.seed, inputs.step, self.batch_size

@@ -160,6 +160,8 @@ def train_step(
 class FaderSteps(attribute_steps.FaceSteps):
   """The steps of the baseline, of the same data as those of Section 4."""
 
+  network = fader.FaderAutoencoder
+  learning_rate, adam_b1 = 2e-4, 0.5
   train_step = staticmethod(train_step)
 
   def draw(self, step, inputs, constants, shard):

@@ -1,8 +1,5 @@
 """The recipe of the baselines of Section 3: how their stages are trained."""
 
-from collections.abc import Mapping
-from typing import NamedTuple
-
 from flax import linen as nn
 import jax.numpy as jnp
 
@@ -11,7 +8,6 @@ from jacsup_jax.baselines import beta_vae
 from jacsup_jax.baselines import class_xcov
 from jacsup_jax.baselines import factor_vae
 from jacsup_jax.baselines import field
-from jacsup_jax.baselines import gaussian
 from jacsup_jax.baselines import latent_steps
 from jacsup_jax.baselines import mixing
 from jacsup_jax.baselines import qlae
@@ -20,43 +16,20 @@ from jacsup_jax.core import config
 from jacsup_jax.data import batches
 from jacsup_jax.data import registry
 from jacsup_jax.models import autoencoders
-from jacsup_jax.models import latents
 from jacsup_jax.training import chains
 from jacsup_jax.training import devices
 from jacsup_jax.training import discovery
 from jacsup_jax.training import loop
 from jacsup_jax.training import steps
 
-
-class Method(NamedTuple):
-  """How a baseline is trained."""
-
-  network: type[latents.RivalAutoencoder]
-  steps: type[latent_steps.LatentSteps]
-  # Fields of the network that weights decide: field -> weight.
-  options: Mapping[str, str] = {}
-
-
 METHODS = {
-  field.BetaVaeWeights: Method(
-    gaussian.GaussianAutoencoder, beta_vae.BetaVaeSteps
-  ),
-  field.AnnealedVaeWeights: Method(
-    gaussian.GaussianAutoencoder, annealed_vae.AnnealedVaeSteps
-  ),
-  field.TcVaeWeights: Method(gaussian.GaussianAutoencoder, tcvae.TcVaeSteps),
-  field.FactorVaeWeights: Method(
-    factor_vae.FactorAutoencoder,
-    factor_vae.FactorVaeSteps,
-    {'discriminator_width': 'factor_vae_width'},
-  ),
-  field.QlaeWeights: Method(
-    qlae.QuantizedAutoencoder, qlae.QlaeSteps, {'num_values': 'qlae_values'}
-  ),
-  field.ClassXcovWeights: Method(
-    class_xcov.ClassAutoencoder, class_xcov.ClassXcovSteps
-  ),
-  field.MixingWeights: Method(mixing.MixingAutoencoder, mixing.MixingSteps),
+  field.BetaVaeWeights: beta_vae.BetaVaeSteps,
+  field.AnnealedVaeWeights: annealed_vae.AnnealedVaeSteps,
+  field.TcVaeWeights: tcvae.TcVaeSteps,
+  field.FactorVaeWeights: factor_vae.FactorVaeSteps,
+  field.QlaeWeights: qlae.QlaeSteps,
+  field.ClassXcovWeights: class_xcov.ClassXcovSteps,
+  field.MixingWeights: mixing.MixingSteps,
 }
 
 
@@ -96,7 +69,7 @@ class Field:
       dtype=like.dtype,
       **{
         name: getattr(stage.weights, weight)
-        for name, weight in own.options.items()
+        for name, weight in own.network_options.items()
       },
     )
     variables = autoencoders.init_variables(module, stage.seed)
@@ -123,7 +96,7 @@ class Field:
 
   def make_steps(self, stage, module) -> latent_steps.LatentSteps:
     """Makes the steps of a stage."""
-    return METHODS[type(stage.weights)].steps(
+    return METHODS[type(stage.weights)](
       module.clone(axis_name=devices.axis_name(self._parallel)),
       stage.weights,
       self._optimization,

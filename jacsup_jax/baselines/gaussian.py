@@ -53,6 +53,8 @@ class Sample(NamedTuple):
 class GaussianSteps(latent_steps.LatentSteps):
   """Steps with the noise of the posteriors' samples."""
 
+  network = GaussianAutoencoder
+
   def draw(self, inputs, data, shard):
     """Adds standard normal noise for each unit."""
     shape = (self.batch_size, self.module.code_dim)

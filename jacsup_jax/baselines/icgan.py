@@ -26,9 +26,6 @@ from jacsup_jax.training import attribute_steps
 from jacsup_jax.training import objectives
 from jacsup_jax.training import steps
 
-# The released code's for its GAN; its encoders have 1e-4 and 0.1.
-LEARNING_RATE, ADAM_B1 = 2e-4, 0.5
-
 
 @dataclasses.dataclass(frozen=True)
 class IcganLossWeights(config.Weights):
@@ -272,6 +269,9 @@ def train_step(
 class IcganSteps(attribute_steps.FaceSteps):
   """The steps of the baseline, of the same data as those of Section 4."""
 
+  network = IcganAutoencoder
+  # The released code's for its GAN; its encoders have 1e-4 and 0.1.
+  learning_rate, adam_b1 = 2e-4, 0.5
   train_step = staticmethod(train_step)
 
   def draw(self, step, inputs, constants, shard):

@@ -1,8 +1,8 @@
 """The steps that the baselines of Section 3 share: data in, updates out."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 import dataclasses
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 from flax import linen as nn
 import jax
@@ -12,6 +12,7 @@ import optax
 from jacsup_jax.core import codes
 from jacsup_jax.core import config
 from jacsup_jax.data import batches
+from jacsup_jax.models import latents
 from jacsup_jax.models import model as models
 from jacsup_jax.training import loop
 from jacsup_jax.training import steps
@@ -48,8 +49,13 @@ class LatentSteps:
 
   Hashable: equal stages share one compiled program, whatever their seeds.
   `module.axis_name` is the axis that a batch is spread over, if any. A method
-  gives `objective`, and `draw` or `train_step` where it needs its own.
+  gives `network` and `objective`, and `draw` or `train_step` where it needs its
+  own.
   """
+
+  network: ClassVar[type[latents.RivalAutoencoder]]
+  # Fields of the network that weights decide: field -> weight.
+  network_options: ClassVar[Mapping[str, str]] = {}
 
   module: nn.Module
   weights: config.Weights

@@ -141,6 +141,8 @@ def discriminator_objective(
 class MixingSteps(latent_steps.LatentSteps):
   """The steps of the baseline: both updates are from the same parameters."""
 
+  network = MixingAutoencoder
+
   def draw(self, inputs, data, shard):
     """Adds the partner of each image, and which chunks are its own."""
     place = data.seed, inputs.step, self.batch_size

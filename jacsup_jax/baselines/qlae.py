@@ -85,6 +85,9 @@ def objective(
 class QlaeSteps(latent_steps.LatentSteps):
   """The steps of the baseline."""
 
+  network = QuantizedAutoencoder
+  network_options = {'num_values': 'qlae_values'}
+
   def objective(self, model, inputs):
     """Computes `objective` with the weights of the stage."""
     return objective(model, inputs, self.weights)

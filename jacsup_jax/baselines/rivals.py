@@ -3,7 +3,6 @@
 from collections.abc import Callable
 import dataclasses
 import functools
-from typing import NamedTuple
 
 from flax import linen as nn
 
@@ -15,42 +14,15 @@ from jacsup_jax.baselines import icgan
 from jacsup_jax.baselines import stargan
 from jacsup_jax.core import config
 from jacsup_jax.data import registry
-from jacsup_jax.training import attribute_steps
 from jacsup_jax.training import attributes
 
-
-class Baseline(NamedTuple):
-  """How a baseline is trained, as published."""
-
-  network: type[nn.Module]
-  steps: type[attribute_steps.FaceSteps]
-  learning_rate: float
-  adam_b1: float
-
-
+# Their steps, with the network, the learning rate and b1 of Adam as published.
 BASELINES = {
-  'fader': Baseline(fader.FaderAutoencoder, fader_steps.FaderSteps, 2e-4, 0.5),
-  'attgan': Baseline(
-    attgan.AttGan,
-    attgan.AttGanSteps,
-    attgan.LEARNING_RATE,
-    attgan.ADAM_B1,
-  ),
-  'stargan': Baseline(
-    stargan.StarGan,
-    stargan.StarGanSteps,
-    stargan.LEARNING_RATE,
-    stargan.ADAM_B1,
-  ),
-  'icgan': Baseline(
-    icgan.IcganAutoencoder,
-    icgan.IcganSteps,
-    icgan.LEARNING_RATE,
-    icgan.ADAM_B1,
-  ),
-  'cvae': Baseline(
-    cvae.CvaeAutoencoder, cvae.CvaeSteps, cvae.LEARNING_RATE, cvae.ADAM_B1
-  ),
+  'fader': fader_steps.FaderSteps,
+  'attgan': attgan.AttGanSteps,
+  'stargan': stargan.StarGanSteps,
+  'icgan': icgan.IcganSteps,
+  'cvae': cvae.CvaeSteps,
 }
 
 
@@ -107,4 +79,4 @@ def make_recipe(
       learning_rate_schedule='constant',
     )
   make_own = functools.partial(make_model, cls=own.network)
-  return attributes.Attributes(chain, make_own, dataset, own.steps)
+  return attributes.Attributes(chain, make_own, dataset, own)

@@ -23,9 +23,6 @@ from jacsup_jax.models import model as models
 from jacsup_jax.models import residual
 from jacsup_jax.training import objectives
 
-LEARNING_RATE = 1e-4
-ADAM_B1 = 0.5
-
 
 @dataclasses.dataclass(frozen=True)
 class StarGanLossWeights(config.Weights):
@@ -250,6 +247,8 @@ def autoencoder_objective(
 class StarGanSteps(wasserstein.WassersteinSteps):
   """The steps of StarGAN."""
 
+  network = StarGan
+  learning_rate, adam_b1 = 1e-4, 0.5
   train_step = staticmethod(
     functools.partial(
       wasserstein.train_step,

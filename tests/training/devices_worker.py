@@ -206,7 +206,7 @@ def make_codes(weights, **sizes):
   module = method.network(
       2, 4, image_shape=(4, 4, 1), widths=(8,), dtype=jnp.float64, **sizes
   )  # fmt: skip
-  make_steps = lambda axis: method.steps(
+  make_steps = lambda axis: method(
     module.clone(axis_name=axis),
     weights,
     config.Optimization(),
