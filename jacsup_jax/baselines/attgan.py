@@ -18,7 +18,6 @@ from jacsup_jax.baselines import wasserstein
 from jacsup_jax.core import codes
 from jacsup_jax.core import config
 from jacsup_jax.core import losses
-from jacsup_jax.models import autoencoders
 from jacsup_jax.models import layers
 from jacsup_jax.models import model as models
 from jacsup_jax.training import objectives
@@ -136,7 +135,7 @@ class AttGanDiscriminator(nn.Module):
 
 
 @models.register
-class AttGan(autoencoders.FaceMethods):
+class AttGan(wasserstein.WassersteinAutoencoder):
   """The networks of AttGAN, with the labels, -1 or +1, as factors.
 
   The depth is that of `autoencoders.FaceAutoencoder`, to a 2x2 map of
@@ -186,15 +185,6 @@ class AttGan(autoencoders.FaceMethods):
     chex.assert_shape(code.factors, (None, self.num_factors))
     chex.assert_shape(code.nuisance, (None, self.nuisance_dim))
     return self.decoder(code, train)
-
-  def discriminate(self, images: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Returns the scores and logits of `AttGanDiscriminator`."""
-    return self.discriminator(images)
-
-  def __call__(self, images: jax.Array) -> tuple[jax.Array, ...]:
-    """Applies all parts, with neither sign of any attribute."""
-    code = self.encode(images, jnp.zeros((images.shape[0], self.num_factors)))
-    return self.decode(code), *self.discriminate(images)
 
 
 def discriminator_objective(

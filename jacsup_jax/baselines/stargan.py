@@ -17,7 +17,6 @@ from jacsup_jax.baselines import wasserstein
 from jacsup_jax.core import codes
 from jacsup_jax.core import config
 from jacsup_jax.core import losses
-from jacsup_jax.models import autoencoders
 from jacsup_jax.models import layers
 from jacsup_jax.models import model as models
 from jacsup_jax.models import residual
@@ -131,7 +130,7 @@ class StarGanDiscriminator(nn.Module):
 
 
 @models.register
-class StarGan(autoencoders.FaceMethods):
+class StarGan(wasserstein.WassersteinAutoencoder):
   """The networks of StarGAN, with the labels, -1 or +1, as factors.
 
   The nuisance is the image itself: the encoder has no parameters, the decoder
@@ -176,15 +175,6 @@ class StarGan(autoencoders.FaceMethods):
     chex.assert_shape(code.factors, (None, self.num_factors))
     chex.assert_shape(code.nuisance, (None, *self.image_shape))
     return self.decoder(code.nuisance, code.factors)
-
-  def discriminate(self, images: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Returns the scores and logits of `StarGanDiscriminator`."""
-    return self.discriminator(images)
-
-  def __call__(self, images: jax.Array) -> tuple[jax.Array, ...]:
-    """Applies both parts, with neither sign of any attribute."""
-    code = self.encode(images, jnp.zeros((images.shape[0], self.num_factors)))
-    return self.decode(code), *self.discriminate(images)
 
 
 def discriminator_objective(

@@ -18,6 +18,7 @@ from jacsup_jax.core import codes
 from jacsup_jax.core import config
 from jacsup_jax.core import losses
 from jacsup_jax.data import batches
+from jacsup_jax.models import autoencoders
 from jacsup_jax.models import model as models
 from jacsup_jax.training import attribute_steps
 from jacsup_jax.training import objectives
@@ -25,6 +26,19 @@ from jacsup_jax.training import steps
 
 # Updates of the discriminator for one of the autoencoder.
 PERIOD = 5
+
+
+class WassersteinAutoencoder(autoencoders.FaceMethods):
+  """An autoencoder with a discriminator, which sees images alone."""
+
+  def discriminate(self, images: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Returns the scores and logits `[B, K]` of images."""
+    return self.discriminator(images)
+
+  def __call__(self, images: jax.Array) -> tuple[jax.Array, ...]:
+    """Applies all parts, with neither sign of any attribute."""
+    code = self.encode(images, jnp.zeros((images.shape[0], self.num_factors)))
+    return self.decode(code), *self.discriminate(images)
 
 
 def gradient_penalty(
