@@ -141,7 +141,7 @@ def train_step(
   )
   grads, metrics = steps.average_over((grads, metrics), module.axis_name)
   scale = attribute_steps.make_scale(state.step, num_steps)
-  state = attribute_steps.apply_gradients(state, grads, optimizer, scale)
+  state = steps.apply_gradients(state, grads, optimizer, scale)
   state = state._replace(step=state.step + 1, batch_stats=batch_stats)
   return state, metrics
 

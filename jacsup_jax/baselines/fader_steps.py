@@ -134,7 +134,7 @@ def train_step(
     ),
     has_aux=True,
   )(state.params['discriminator'])
-  state = attribute_steps.apply_gradients(
+  state = steps.apply_gradients(
     state, {'discriminator': average(grads)}, optimizer
   )
   weight = compute_adversarial_weight(state.step, weights)
@@ -152,7 +152,7 @@ def train_step(
   )(state.params['decoder'], code)
   (encoder_grads,) = pull_back(code_grads)
   grads = {'encoder': encoder_grads, 'decoder': decoder_grads}
-  state = attribute_steps.apply_gradients(state, average(grads), optimizer)
+  state = steps.apply_gradients(state, average(grads), optimizer)
   state = state._replace(step=state.step + 1, batch_stats=batch_stats)
   return state, average({**metrics, **predicted})
 

@@ -251,7 +251,7 @@ def train_step(
     ),
     has_aux=True,
   )(take('discriminator'))
-  state = attribute_steps.apply_gradients(state, average(grads), optimizer)
+  state = steps.apply_gradients(state, average(grads), optimizer)
   (grads, image_grads), (metrics, batch_stats) = jax.grad(
     lambda parts, generated: autoencoder_objective(
       bind(parts), batch_stats, generated, inputs, module=module
@@ -261,7 +261,7 @@ def train_step(
   )(take('encoder', 'attribute_encoder'), generated)
   (decoder_grads,) = pull_back(image_grads)
   grads = average({**grads, **decoder_grads})
-  state = attribute_steps.apply_gradients(state, grads, optimizer)
+  state = steps.apply_gradients(state, grads, optimizer)
   state = state._replace(step=state.step + 1, batch_stats=batch_stats)
   return state, average({**metrics, **discriminated})
 

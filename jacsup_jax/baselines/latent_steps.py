@@ -125,16 +125,10 @@ class LatentSteps:
   ) -> tuple[steps.TrainState, codes.Metrics]:
     """Applies the gradients of parts, averaged over all devices."""
     grads, metrics = steps.average_over((grads, metrics), self.module.axis_name)
-    params, opt_state = dict(state.params), dict(state.opt_state)
     for part, own in grads.items():
-      updates, opt_state[part] = self.make_optimizer(part).update(
-        own, opt_state[part], params[part]
-      )
-      params[part] = optax.apply_updates(params[part], updates)
-    state = state._replace(
-      step=state.step + 1, params=params, opt_state=opt_state
-    )
-    return state, metrics
+      optimizer = self.make_optimizer(part)
+      state = steps.apply_gradients(state, {part: own}, optimizer)
+    return state._replace(step=state.step + 1), metrics
 
   def make_optimizer(self, part: str) -> optax.GradientTransformation:
     """Makes the optimizer of a top key of the parameters: Adam."""

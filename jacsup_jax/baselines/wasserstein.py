@@ -153,7 +153,7 @@ def train_step(
     ),
     has_aux=True,
   )(state.params['discriminator'])
-  state = attribute_steps.apply_gradients(
+  state = steps.apply_gradients(
     state, {'discriminator': average(grads)}, optimizer
   )
 
@@ -166,7 +166,7 @@ def train_step(
       ),
       has_aux=True,
     )(rest)
-    state = attribute_steps.apply_gradients(state, average(grads), optimizer)
+    state = steps.apply_gradients(state, average(grads), optimizer)
     metrics = jax.tree.map(lambda x: PERIOD * x, metrics)
     return state._replace(batch_stats=batch_stats), metrics
 

@@ -4,7 +4,7 @@ A step updates all parameters, then, for the cycle losses, the decoder alone.
 Encoder and decoder have an optimizer state each.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 import dataclasses
 import functools
 from typing import ClassVar, NamedTuple
@@ -51,29 +51,6 @@ def create_train_state(
   return steps.TrainState(jnp.zeros((), jnp.int32), params, stats, opt_state)
 
 
-def apply_gradients(
-  state: steps.TrainState,
-  grads: Mapping[str, codes.Params],
-  optimizer: optax.GradientTransformation,
-  scale: float | jax.Array = 1.0,
-) -> steps.TrainState:
-  """Updates the parts of the parameters for which gradients are given.
-
-  `scale` is a factor of the learning rate, apart from the optimizer's state,
-  which phases and growths keep.
-  All others are frozen, moments and weight decay included: neither their
-  parameters nor their optimizer state change by a bit.
-  """
-  params, opt_state = dict(state.params), dict(state.opt_state)
-  for part, part_grads in grads.items():
-    updates, opt_state[part] = optimizer.update(
-      part_grads, opt_state[part], params[part]
-    )
-    updates = jax.tree.map(lambda x: scale * x, updates)
-    params[part] = optax.apply_updates(params[part], updates)
-  return state._replace(params=params, opt_state=opt_state)
-
-
 def make_scale(step: jax.Array, num_steps: int | None) -> jax.Array | float:
   """Makes the factor of the learning rate at a step: 1, or a cosine to 0."""
   if num_steps is None:
@@ -104,7 +81,7 @@ def train_step(
   grads, (metrics, batch_stats) = jax.grad(
     objectives.attribute_objective, has_aux=True
   )(state.params, state.batch_stats, inputs, **options)
-  state = apply_gradients(state, average(grads), optimizer, scale)
+  state = steps.apply_gradients(state, average(grads), optimizer, scale)
   state = state._replace(step=state.step + 1, batch_stats=batch_stats)
   if not weights.needs_cycle:
     return state, average(metrics)
@@ -119,7 +96,7 @@ def train_step(
     has_aux=True,
   )(state.params['decoder'])
   grads = {'decoder': average(grads)}
-  state = apply_gradients(state, grads, optimizer, scale)
+  state = steps.apply_gradients(state, grads, optimizer, scale)
   loss = metrics['loss'] + cycle_metrics['loss']
   return state, average({**metrics, **cycle_metrics, 'loss': loss})
 

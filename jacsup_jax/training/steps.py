@@ -125,6 +125,29 @@ def train_step(
   return state, metrics
 
 
+def apply_gradients(
+  state: TrainState,
+  grads: Mapping[str, codes.Params],
+  optimizer: optax.GradientTransformation,
+  scale: float | jax.Array = 1.0,
+) -> TrainState:
+  """Updates the parts of the parameters for which gradients are given.
+
+  `opt_state` is a dict by part. `scale` is a factor of the learning rate, apart
+  from the optimizer's state, which phases and growths keep.
+  All others are frozen, moments and weight decay included: neither their
+  parameters nor their optimizer state change by a bit.
+  """
+  params, opt_state = dict(state.params), dict(state.opt_state)
+  for part, part_grads in grads.items():
+    updates, opt_state[part] = optimizer.update(
+      part_grads, opt_state[part], params[part]
+    )
+    updates = jax.tree.map(lambda x: scale * x, updates)
+    params[part] = optax.apply_updates(params[part], updates)
+  return state._replace(params=params, opt_state=opt_state)
+
+
 def make_optimizer(
   optimization: config.Optimization, num_steps: int | None = None
 ) -> optax.GradientTransformation:

@@ -167,7 +167,7 @@ def test_second_update_fools_the_updated_discriminator(state, batch):
   # Untrained, two attributes are predicted by chance: about 2 log 2 nats.
   np.testing.assert_allclose(metrics['discriminator'], 1.39, atol=0.7)
   grads, (_, batch_stats) = _grads(_discriminator, state, batch)
-  between = attribute_steps.apply_gradients(
+  between = steps.apply_gradients(
     state, {'discriminator': grads['discriminator']}, OPTIMIZER
   )
   between = between._replace(batch_stats=batch_stats)
@@ -180,7 +180,7 @@ def test_second_update_fools_the_updated_discriminator(state, batch):
   for name, value in (*terms.items(), ('loss', total)):
     np.testing.assert_allclose(metrics[name], value, rtol=1e-3)
   del grads['discriminator']
-  expected = attribute_steps.apply_gradients(between, grads, OPTIMIZER)
+  expected = steps.apply_gradients(between, grads, OPTIMIZER)
   close(after.params, expected.params)
   assert after.step == 1
 

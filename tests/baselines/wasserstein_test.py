@@ -108,7 +108,7 @@ def test_turns_update_against_the_new_discriminator_alone(name):
   (loss, _), grads = jax.value_and_grad(compute, has_aux=True)(rest)
   # Five times, for the four steps without.
   np.testing.assert_allclose(metrics['loss'], 5 * loss, rtol=1e-5)
-  expected = attribute_steps.apply_gradients(_begin(4), grads, OPTIMIZER)
+  expected = steps.apply_gradients(_begin(4), grads, OPTIMIZER)
   for part in AUTOENCODER:
     chex.assert_trees_all_close(taken.params[part], expected.params[part])
 

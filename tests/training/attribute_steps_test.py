@@ -87,7 +87,7 @@ def _cycle_gradients(state, inputs):
 
 
 _apply_cycle = jax.jit(
-  lambda state, grads: attribute_steps.apply_gradients(
+  lambda state, grads: steps.apply_gradients(
     state, {'decoder': grads}, OPTIMIZER
   )
 )
