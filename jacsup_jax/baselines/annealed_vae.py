@@ -8,9 +8,6 @@ import jax.numpy as jnp
 
 from jacsup_jax.baselines import field
 from jacsup_jax.baselines import gaussian
-from jacsup_jax.baselines import latent_steps
-from jacsup_jax.core import codes
-from jacsup_jax.models import model as models
 from jacsup_jax.training import steps
 
 
@@ -22,26 +19,19 @@ def compute_capacity(
   return weights.annealed_capacity * jnp.minimum(progress, 1.0)
 
 
-def objective(
-  model: models.Model,
-  inputs: latent_steps.Inputs,
-  weights: field.AnnealedVaeWeights,
-  num_steps: int,
-) -> tuple[jax.Array, codes.Metrics]:
-  """Computes -E[log p(x | z)] + gamma |KL(q(z | x) || p(z)) - C|, eq. (8).
-
-  The distance is that of the divergence's mean over the batch.
-  """
-  _, nats, terms = gaussian.lower_bound_terms(model, inputs, weights.likelihood)
-  capacity = compute_capacity(inputs.step, weights, num_steps)
-  mean = steps.average_over(terms['divergence'], model.module.axis_name)
-  loss = nats + weights.lambda_annealed * jnp.abs(mean - capacity)
-  return loss, {'loss': loss, **terms, 'capacity': capacity}
-
-
 class AnnealedVaeSteps(gaussian.GaussianSteps):
   """The steps of the baseline."""
 
   def objective(self, model, inputs):
-    """Computes `objective` with the weights and the length of the stage."""
-    return objective(model, inputs, self.weights, self.num_steps)
+    """Computes -E[log p(x | z)] + gamma |KL(q(z | x) || p(z)) - C|, eq. (8).
+
+    The distance is that of the divergence's mean over the batch.
+    """
+    weights = self.weights
+    _, nats, terms = gaussian.lower_bound_terms(
+      model, inputs, weights.likelihood
+    )
+    capacity = compute_capacity(inputs.step, weights, self.num_steps)
+    mean = steps.average_over(terms['divergence'], model.module.axis_name)
+    loss = nats + weights.lambda_annealed * jnp.abs(mean - capacity)
+    return loss, {'loss': loss, **terms, 'capacity': capacity}

@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jacsup_jax.baselines import field
 from jacsup_jax.baselines import latent_steps
 from jacsup_jax.core import codes
 from jacsup_jax.core import losses
@@ -35,42 +34,33 @@ class ClassAutoencoder(latents.RivalAutoencoder):
     return codes.Code(jax.nn.softmax(logits), nuisance)
 
 
-def objective(
-  model: models.Model,
-  inputs: latent_steps.Inputs,
-  weights: field.ClassXcovWeights,
-) -> tuple[jax.Array, codes.Metrics]:
-  """Computes squared error, cross-entropy of classes and cross-covariance.
-
-  Eq. (5) of Cheung et al.: the error is summed over pixels, the cross-entropy
-  in nats, and the cross-covariance half of `losses.cross_covariance_loss`.
-  """
-  logits, nuisance = latent_steps.apply(model, 'infer', inputs.images)
-  code = codes.Code(jax.nn.softmax(logits), nuisance)
-  error = jnp.mean(
-    losses.reconstruction_loss(inputs.images, model.decode(code))
-  )
-  entropy = jnp.mean(
-    optax.softmax_cross_entropy_with_integer_labels(logits, inputs.labels)
-  )
-  covariance = losses.cross_covariance_loss(
-    *code, axis_name=model.module.axis_name
-  )
-  loss = inputs.images[0].size * error + weights.lambda_class * entropy
-  loss += weights.lambda_class_xcov * 0.5 * covariance
-  terms = {
-    'reconstruction': error,
-    'class_cross_entropy': entropy,
-    'cross_covariance': covariance,
-  }
-  return loss, {'loss': loss, **terms}
-
-
 class ClassXcovSteps(latent_steps.LatentSteps):
   """The steps of the baseline."""
 
   network = ClassAutoencoder
 
   def objective(self, model, inputs):
-    """Computes `objective` with the weights of the stage."""
-    return objective(model, inputs, self.weights)
+    """Computes squared error, cross-entropy of classes and cross-covariance.
+
+    Eq. (5) of Cheung et al.: the error is summed over pixels, the cross-entropy
+    in nats, and the cross-covariance half of `losses.cross_covariance_loss`.
+    """
+    logits, nuisance = latent_steps.apply(model, 'infer', inputs.images)
+    code = codes.Code(jax.nn.softmax(logits), nuisance)
+    error = jnp.mean(
+      losses.reconstruction_loss(inputs.images, model.decode(code))
+    )
+    entropy = jnp.mean(
+      optax.softmax_cross_entropy_with_integer_labels(logits, inputs.labels)
+    )
+    covariance = losses.cross_covariance_loss(
+      *code, axis_name=model.module.axis_name
+    )
+    loss = inputs.images[0].size * error + self.weights.lambda_class * entropy
+    loss += self.weights.lambda_class_xcov * 0.5 * covariance
+    terms = {
+      'reconstruction': error,
+      'class_cross_entropy': entropy,
+      'cross_covariance': covariance,
+    }
+    return loss, {'loss': loss, **terms}

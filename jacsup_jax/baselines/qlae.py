@@ -8,9 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jacsup_jax.baselines import field
 from jacsup_jax.baselines import latent_steps
-from jacsup_jax.core import codes
 from jacsup_jax.core import losses
 from jacsup_jax.models import latents
 from jacsup_jax.models import model as models
@@ -59,29 +57,6 @@ def quantize(units: jax.Array, values: jax.Array) -> jax.Array:
   return jnp.take_along_axis(values[None], nearest[:, :, None], axis=2)[:, :, 0]
 
 
-def objective(
-  model: models.Model,
-  inputs: latent_steps.Inputs,
-  weights: field.QlaeWeights,
-) -> tuple[jax.Array, codes.Metrics]:
-  """Computes the reconstruction error and the two distances of quantization.
-
-  Eq. (3) and (4) of Hsu et al., with means over pixels and units: one distance
-  moves the values to the units, the other the units to the values. The decoder
-  is given the values, and its gradient passes to the encoder unchanged.
-  """
-  raw, quantized = latent_steps.apply(model, 'infer', inputs.images)
-  stop = jax.lax.stop_gradient
-  units = raw + stop(quantized - raw)
-  decoded = latent_steps.apply(model, 'decode_units', units)
-  error = jnp.mean(losses.reconstruction_loss(inputs.images, decoded))
-  to_units = jnp.mean(jnp.square(quantized - stop(raw)))
-  to_values = jnp.mean(jnp.square(raw - stop(quantized)))
-  loss = error + weights.lambda_qlae * (to_units + to_values)
-  terms = {'reconstruction': error, 'quantization': to_units}
-  return loss, {'loss': loss, **terms}
-
-
 class QlaeSteps(latent_steps.LatentSteps):
   """The steps of the baseline."""
 
@@ -89,8 +64,23 @@ class QlaeSteps(latent_steps.LatentSteps):
   network_options = {'num_values': 'qlae_values'}
 
   def objective(self, model, inputs):
-    """Computes `objective` with the weights of the stage."""
-    return objective(model, inputs, self.weights)
+    """Computes the reconstruction error and the two distances of quantization.
+
+    Eq. (3) and (4) of Hsu et al., with means over pixels and units: one
+    distance moves the values to the units, the other the units to the values.
+    The decoder is given the values, and its gradient passes to the encoder
+    unchanged.
+    """
+    raw, quantized = latent_steps.apply(model, 'infer', inputs.images)
+    stop = jax.lax.stop_gradient
+    units = raw + stop(quantized - raw)
+    decoded = latent_steps.apply(model, 'decode_units', units)
+    error = jnp.mean(losses.reconstruction_loss(inputs.images, decoded))
+    to_units = jnp.mean(jnp.square(quantized - stop(raw)))
+    to_values = jnp.mean(jnp.square(raw - stop(quantized)))
+    loss = error + self.weights.lambda_qlae * (to_units + to_values)
+    terms = {'reconstruction': error, 'quantization': to_units}
+    return loss, {'loss': loss, **terms}
 
   def make_optimizer(self, part: str) -> optax.GradientTransformation:
     """Makes AdamW for encoder and decoder, Adam for the values."""

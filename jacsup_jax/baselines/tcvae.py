@@ -10,11 +10,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from jacsup_jax.baselines import field
 from jacsup_jax.baselines import gaussian
-from jacsup_jax.baselines import latent_steps
-from jacsup_jax.core import codes
-from jacsup_jax.models import model as models
 
 
 def total_correlation(
@@ -52,31 +48,21 @@ def total_correlation(
   return joint - jnp.sum(each, axis=1)
 
 
-def objective(
-  model: models.Model,
-  inputs: latent_steps.Inputs,
-  weights: field.TcVaeWeights,
-  num_examples: int,
-) -> tuple[jax.Array, codes.Metrics]:
-  """Computes the negative lower bound plus (beta - 1) total correlations.
-
-  Eq. (4) of Chen et al. with alpha = gamma = 1: its three parts of the
-  divergence add up to it, which is computed in closed form.
-  """
-  sample, nats, terms = gaussian.lower_bound_terms(
-    model, inputs, weights.likelihood
-  )
-  correlation = jnp.mean(
-    total_correlation(sample, num_examples, model.module.axis_name)
-  )
-  loss = nats + terms['divergence']
-  loss += (weights.lambda_tcvae - 1.0) * correlation
-  return loss, {'loss': loss, **terms, 'total_correlation': correlation}
-
-
 class TcVaeSteps(gaussian.GaussianSteps):
   """The steps of the baseline."""
 
   def objective(self, model, inputs):
-    """Computes `objective` with the weights and the data of the stage."""
-    return objective(model, inputs, self.weights, self.num_examples)
+    """Computes the negative lower bound plus (beta - 1) total correlations.
+
+    Eq. (4) of Chen et al. with alpha = gamma = 1: its three parts of the
+    divergence add up to it, which is computed in closed form.
+    """
+    sample, nats, terms = gaussian.lower_bound_terms(
+      model, inputs, self.weights.likelihood
+    )
+    correlation = jnp.mean(
+      total_correlation(sample, self.num_examples, model.module.axis_name)
+    )
+    loss = nats + terms['divergence']
+    loss += (self.weights.lambda_tcvae - 1.0) * correlation
+    return loss, {'loss': loss, **terms, 'total_correlation': correlation}

@@ -11,6 +11,12 @@ from jacsup_jax.baselines import gaussian
 INPUTS = tiny_codes.make_inputs(noise=tiny_codes.noise(1))
 
 
+def _objective(weights):
+  args = None, weights, None, 8
+  own = annealed_vae.AnnealedVaeSteps(*args, num_steps=100, num_examples=64)
+  return own.objective
+
+
 def test_capacity_rises_and_stays():
   weights = field.AnnealedVaeWeights(20.0, annealed_share=0.5)
   steps = jnp.array([0, 10, 50, 80, 100])
@@ -26,7 +32,7 @@ def test_loss_is_the_distance_from_the_capacity_on_both_sides():
   for capacity in (0.5 * divergence, 2 * divergence):
     weights = field.AnnealedVaeWeights(capacity, 3.0, 0.5, likelihood)
     inputs = INPUTS._replace(step=jnp.int32(90))
-    loss, metrics = annealed_vae.objective(model, inputs, weights, 100)
+    loss, metrics = _objective(weights)(model, inputs)
     wanted = nats + 3 * abs(divergence - capacity)
     np.testing.assert_allclose(loss, wanted, rtol=1e-6)
     np.testing.assert_allclose(metrics['capacity'], capacity, rtol=1e-6)

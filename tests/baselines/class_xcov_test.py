@@ -12,6 +12,10 @@ from jacsup_jax.baselines import latent_steps
 INPUTS = tiny_codes.make_inputs()
 
 
+def _objective(weights):
+  return class_xcov.ClassXcovSteps(None, weights, None, 8, 100, 64).objective
+
+
 def test_factors_are_probabilities_of_classes():
   model = tiny_codes.init(class_xcov.ClassAutoencoder)
   assert not model.has_free_units and not model.factors_are_labels
@@ -29,9 +33,8 @@ def test_loss_by_its_terms():
   right = np.asarray(code.factors)[np.arange(8), INPUTS.labels]
   centred = [x - x.mean(axis=0) for x in map(np.asarray, code)]
   covariance = np.square(centred[0].T @ centred[1] / 8).sum()
-  loss, metrics = class_xcov.objective(
-    model, INPUTS, field.ClassXcovWeights(4.0, 3.0)
-  )
+  objective = _objective(field.ClassXcovWeights(4.0, 3.0))
+  loss, metrics = objective(model, INPUTS)
   wanted = squares.mean() - 3 * np.log(right).mean() + 4 * 0.5 * covariance
   np.testing.assert_allclose(loss, wanted, rtol=1e-5)
   np.testing.assert_allclose(

@@ -13,6 +13,10 @@ from jacsup_jax.core import codes
 INPUTS = tiny_codes.make_inputs()
 
 
+def _objective(weights):
+  return qlae.QlaeSteps(None, weights, None, 8, 100, 64).objective
+
+
 def test_each_unit_takes_the_nearest_of_its_values():
   values = jnp.array([[0.0, 1.0], [-2.0, 2.0]])
   units = jnp.array([[0.4, 0.1], [0.6, -9.0], [0.5, 0.0]])
@@ -34,17 +38,16 @@ def test_loss_and_its_gradients():
   decoded = latent_steps.apply(model, 'decode_units', quantized)
   error = np.mean(np.square(decoded - INPUTS.images))
   distance = np.mean(np.square(raw - quantized))
-  weights = field.QlaeWeights(lambda_qlae=2.0)
-  loss, metrics = qlae.objective(model, INPUTS, weights)
+  objective = _objective(field.QlaeWeights(lambda_qlae=2.0))
+  loss, metrics = objective(model, INPUTS)
   # Both distances are equal; they differ in what they move.
   np.testing.assert_allclose(loss, error + 2 * 2 * distance, rtol=1e-5)
   np.testing.assert_allclose(metrics['quantization'], distance, rtol=1e-5)
   # Without them the values do not move, and the encoder does.
-  found = tiny_codes.gradients(
-    qlae.objective, model, INPUTS, field.QlaeWeights(lambda_qlae=0.0)
-  )
+  alone = _objective(field.QlaeWeights(lambda_qlae=0.0))
+  found = tiny_codes.gradients(alone, model, INPUTS)
   assert found['values'] == 0 < min(found['encoder'], found['decoder'])
-  found = tiny_codes.gradients(qlae.objective, model, INPUTS, weights)
+  found = tiny_codes.gradients(objective, model, INPUTS)
   assert found['values'] > 0
 
 

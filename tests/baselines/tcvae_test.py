@@ -12,6 +12,12 @@ from jacsup_jax.baselines import tcvae
 INPUTS = tiny_codes.make_inputs(noise=tiny_codes.noise(1))
 
 
+def _objective(weights):
+  args = None, weights, None, 8
+  own = tcvae.TcVaeSteps(*args, num_steps=100, num_examples=64)
+  return own.objective
+
+
 def _sample(mean, log_variance, units):
   return gaussian.Sample(*map(jnp.asarray, (mean, log_variance, units)))
 
@@ -48,8 +54,7 @@ def test_loss_adds_the_rest_of_beta():
   sample, nats, terms = gaussian.lower_bound_terms(model, INPUTS, likelihood)
   correlation = np.mean(tcvae.total_correlation(sample, 64))
   for beta in (1.0, 6.0):
-    loss, _ = tcvae.objective(
-      model, INPUTS, field.TcVaeWeights(beta, likelihood), 64
-    )
+    objective = _objective(field.TcVaeWeights(beta, likelihood))
+    loss, _ = objective(model, INPUTS)
     wanted = nats + terms['divergence'] + (beta - 1) * correlation
     np.testing.assert_allclose(loss, wanted, rtol=1e-5)
