@@ -118,7 +118,9 @@ def apply_and_swap(params, images, pairs):
   student, code = functools.partial(decode, params), encode(params, images)
   models = student, code, teacher_decode, teacher_encode(images)
   columns = jacobian_agreement.multiply_columns(*models)
-  return *jacobian.decode_swapped(student, code, pairs), columns
+  swapped = codes.swap_factors(code, pairs)
+  both = jax.tree.map(lambda *own: jnp.concatenate(own), code, swapped)
+  return *jnp.split(student(both), 2), columns
 
 
 @dataclasses.dataclass(frozen=True)

@@ -214,18 +214,6 @@ def check_full_size(
     )
 
 
-def decode_swapped(
-  decode: codes.DecodeFn,
-  code: codes.Code,
-  permutation: jax.Array,
-  axis_name: str | None = None,
-) -> tuple[jax.Array, jax.Array]:
-  """Decodes D(y, z) and D(y_j, z), `[B, H, W, C]` each, as one batch."""
-  targets = make_targets(code.factors, permutation, axis_name)
-  images, swapped = _decode_jointly(decode, code, targets)
-  return images, swapped[0]
-
-
 def secant_loss(
   student_decode: codes.DecodeFn,
   student_code: codes.Code,
