@@ -60,8 +60,6 @@ def main(config: Config) -> None:
     )
   if config.spread:
     check_seeds(rows)
-  with files.writing(output.parent):
-    output.parent.mkdir(parents=True, exist_ok=True)
   markdown = tables.format_markdown(rows)
   files.write_whole(output.with_name(f'{output.name}.md'), markdown)
   files.write_whole(

@@ -166,8 +166,6 @@ def save(
 ) -> list[pathlib.Path]:
   """Draws figures and writes each in all formats of `panels.FORMATS`."""
   written = []
-  with files.writing(folder):
-    folder.mkdir(parents=True, exist_ok=True)
   for one in drawings:
     figure = one.draw()
     for ending in formats:

@@ -123,8 +123,6 @@ def main(config: Config) -> None:
   if name == recorded['name'] and not is_own:
     name = f'{name}_{data.fingerprint}'  # other data of the same name
   path = folder / f'{name.replace("/", "-")}_{config.split}.json'
-  with files.writing(folder):
-    folder.mkdir(exist_ok=True)
   if config.metrics:
     _add_scores(config, measured, path)
   diagnostics.add(

@@ -155,8 +155,6 @@ def main(config):
     values = f'MSE {error:.5f}, of swaps {of_swaps:.5f}, cosine'
     progress.say(f'{name} Jacobian supervision: {values} {found["cosine"]:.3f}')
   figure = grids.reconstructions({name: x[:12] for name, x in rows.items()})
-  with files.writing(path):
-    path.parent.mkdir(parents=True, exist_ok=True)
   files.write_whole(path, panels.encode(figure, path.suffix.lower()[1:]))
   progress.say(f'saved in {path}')
 

@@ -229,10 +229,15 @@ def check_output(
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
-  """Writes or replaces a file, whole or not at all; else StorageError."""
+  """Writes or replaces a file, whole or not at all; makes its directory.
+
+  Raises:
+    StorageError: if either fails.
+  """
   path = pathlib.Path(path)
   temporary = path.with_name(f'.{path.name}.tmp')
   with writing(path):
+    path.parent.mkdir(parents=True, exist_ok=True)
     try:
       with open(temporary, 'wb') as file:
         file.write(content.encode() if isinstance(content, str) else content)

@@ -226,9 +226,8 @@ def _edit_or_export(args):
   choice = choices_lib.find(args.workdir, args.stage, args.data_dir)[0]
   own = choice.load()
   if args.export is not None:
-    path = _make_folder(args.export)
-    model_files.write(path, own)
-    files.say(f'saved {own.title or "the model"} in {path}')
+    model_files.write(args.export, own)
+    files.say(f'saved {own.title or "the model"} in {args.export}')
   if args.input is None:
     return
   tiles, description = _read_tiles(args, own.units)
@@ -279,11 +278,11 @@ def _edit(own, image, tiles, keep_detail, path):
   edits = own.edit_in_turn(own.encode(image[None]), strengths, keep_detail)[0]
   ending = pathlib.Path(path).suffix.lower()
   if ending == '.gif':
-    files.write_whole(_make_folder(path), exports.to_gif(edits))
+    files.write_whole(path, exports.to_gif(edits))
     return
   picture = pictures.tile(edits.reshape(*tiles.shape[:2], *image.shape))
   pictures.check_size(ending, *picture.shape[:2], f'--output={path}')
-  files.write_whole(_make_folder(path), pictures.encode(picture, ending))
+  files.write_whole(path, pictures.encode(picture, ending))
 
 
 def _edit_folder(args, inputs, edit):
@@ -303,14 +302,6 @@ def _edit_folder(args, inputs, edit):
       continue
     files.say(f'{pathlib.Path(args.input) / name} -> {path}')
   return skipped
-
-
-def _make_folder(path) -> pathlib.Path:
-  """Makes the folder of a file; returns the file's path."""
-  path = pathlib.Path(path)
-  with files.writing(path):
-    path.parent.mkdir(parents=True, exist_ok=True)
-  return path
 
 
 if __name__ == '__main__':

@@ -91,8 +91,6 @@ def save(directory: str | os.PathLike[str], judges: Any) -> None:
   # Not `ascontiguousarray`, which gives a number an axis.
   arrays = {name: np.asarray(array, order='C') for name, array in flat.items()}
   path = pathlib.Path(directory) / _NAME
-  with files.writing(path):
-    path.parent.mkdir(parents=True, exist_ok=True)
   files.write_whole(
     path, safetensors.save(arrays, {'judges': json.dumps(described)})
   )

@@ -89,8 +89,6 @@ def export_model(
   step = int(trained.state.step)
   converted = released.Converted(trained.module, trained.model.variables, step)
   state = released.to_state_dict(converted)
-  with files.writing(output):
-    output.parent.mkdir(parents=True, exist_ok=True)
   state_dicts.write(output, state)
   return f'{_describe(trained.module)}: {len(state)} tensors in {output}'
 

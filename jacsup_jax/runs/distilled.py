@@ -75,8 +75,6 @@ def describe(workdir: workdirs.WorkDir) -> list[dict[str, Any]]:
 
 def _save(path, network):
   flat = traverse_util.flatten_dict(network.params, sep='/')
-  with files.writing(path):
-    path.parent.mkdir(parents=True, exist_ok=True)
   entry = json.dumps(network.describe())
   files.write_whole(path, safetensors_numpy.save(flat, {_ENTRY: entry}))
 
