@@ -42,7 +42,7 @@ def define_flags() -> None:
     'What to measure: check, numbers and gradients against float64 on the'
     ' host; steps, the speed of training steps, in turn with PyTorch; faces,'
     ' a whole run on the faces of --bundle. Default: all.',
-  )  # pyformat: disable
+  )
   flags.DEFINE_string('output', None, 'Folder of the results.', required=True)
   flags.DEFINE_string(
     'bundle', None, 'Folder that benchmarks.bundle made, with the faces.'

@@ -26,12 +26,6 @@ from jacsup_jax.training import devices
 from jacsup_jax.training import loop
 from jacsup_jax.training import objectives
 
-# Of the products: the type, and JAX's name of the precision.
-PRECISIONS = {
-  'float32': (jnp.float32, 'highest'),
-  'bfloat16': (jnp.bfloat16, 'default'),
-  'TF32': (jnp.float32, 'tensorfloat32'),
-}
 _CHECKPOINT = 'checkpoint.zip'
 
 
@@ -60,13 +54,8 @@ REHEARSAL = Sizes(
   precisions=('float32',),
   stepped=('digits',),
   compiles=1,
-  faces={
-    'num_factors': 2,
-    'nuisance_channels': 3,
-    'first_width': 4,
-    'last_width': 6,
-  },
-  digits={'image_shape': (2, 2, 1), 'widths': (2,)},
+  faces=problems.TINY_FACES,
+  digits=problems.TINY_DIGITS,
 )
 
 
@@ -131,7 +120,7 @@ def compare_terms(
     exact = _compute_terms(problem, objective, jnp.float64, 'highest', host)
   result: dict[str, Any] = {}
   for precision in precisions:
-    ours = _compute_terms(problem, objective, *PRECISIONS[precision])
+    ours = _compute_terms(problem, objective, *problems.PRECISIONS[precision])
     values, gradients = {}, {}
     for name, (value, gradient) in exact.items():
       found, found_gradient = ours[name]
@@ -238,7 +227,7 @@ def _check_convolutions(precisions):
     exact = jax.device_get(jax.jit(compute)(*args))
   result = {}
   for name in precisions:
-    dtype, precision = PRECISIONS[name]
+    dtype, precision = problems.PRECISIONS[name]
     with jax.default_matmul_precision(precision):
       own = jax.jit(compute)(*(jnp.asarray(x, dtype) for x in args))
     own = jax.tree.map(lambda x: np.asarray(x, np.float64), own)

@@ -1,7 +1,7 @@
 """Programs of training steps that `accelerator_steps` measures.
 
-A maker compiles a program, which takes steps and returns when they are done,
-and describes it.
+A maker compiles a program, which takes steps, and describes it. Ours returns
+metrics before they are computed, PyTorch's returns when its steps are done.
 """
 
 from collections.abc import Callable
@@ -25,7 +25,7 @@ from jacsup_jax.training import devices
 from jacsup_jax.training import loop
 from jacsup_jax.training import steps
 
-Program = Callable[[], None]
+Program = Callable[[], Any]
 Maker = Callable[[], tuple[dict[str, Any], Program]]
 # Replicas share the number of the step.
 _STATE_AXES = steps.TrainState(None, 0, 0, 0)
@@ -45,24 +45,9 @@ def make_ours(
     )
   seconds = time.perf_counter() - start
   described = counts.describe_program(compiled, size)
-  args = [problem.constants, rows, loop.make_bounds()]
-  return {'compile seconds': seconds, **described}, _loop(
-    compiled, problem.state, args
-  )
-
-
-def _loop(compiled, state, args):
-  """Makes a program that takes steps from where the last call ended."""
-  # A copy: the steps reuse the memory of their state.
-  state = devices.replicate(jax.tree.map(jnp.copy, state))
-  args = devices.replicate(args)
-
-  def program():
-    nonlocal state
-    state, metrics = compiled(state, *args)
-    jax.block_until_ready(metrics)
-
-  return program
+  args = problem.state, problem.constants, rows, loop.make_bounds()
+  program = problems.repeat(compiled, *devices.replicate(args))
+  return {'compile seconds': seconds, **described}, program
 
 
 def make_as_channels(make: Maker) -> tuple[dict[str, Any], Program]:
@@ -105,13 +90,7 @@ def make_seeds(
   start = time.perf_counter()
   compiled = jax.jit(take_steps, donate_argnums=0).lower(state, *args).compile()
   seconds = time.perf_counter() - start
-  state = jax.tree.map(jnp.copy, state)
-
-  def program():
-    nonlocal state
-    state, metrics = compiled(state, *args)
-    jax.block_until_ready(metrics)
-
+  program = problems.repeat(compiled, state, *args)
   return {'compile seconds': seconds}, program
 
 

@@ -27,13 +27,6 @@ from jacsup_jax.training import chains
 from jacsup_jax.training import devices
 from jacsup_jax.training import loop
 
-# Of the products: the type, and JAX's name of the precision.
-PRECISIONS = {
-  'bfloat16': (jnp.bfloat16, 'default'),
-  'TF32': (jnp.float32, 'tensorfloat32'),
-  'float32': (jnp.float32, 'highest'),
-}
-
 
 @dataclasses.dataclass(frozen=True)
 class Sizes:
@@ -72,13 +65,8 @@ REHEARSAL = Sizes(
   window_seconds=0.0,
   matrix_side=16,
   copied_floats=16,
-  faces={
-    'num_factors': 2,
-    'nuisance_channels': 3,
-    'first_width': 4,
-    'last_width': 6,
-  },
-  digits={'image_shape': (2, 2, 1), 'widths': (2,)},
+  faces=problems.TINY_FACES,
+  digits=problems.TINY_DIGITS,
   needs=0.5,
 )
 
@@ -139,7 +127,7 @@ def measure_card(records: records_lib.Records, sizes: Sizes) -> None:
   for name in sizes.precisions:
 
     def multiply(name=name):
-      dtype, precision = PRECISIONS[name]
+      dtype, precision = problems.PRECISIONS[name]
       x = jnp.ones((side, side), dtype)
       with jax.default_matmul_precision(precision):
         seconds = _time_best(jax.jit(lambda x: x @ x), x)
@@ -173,7 +161,7 @@ def measure_faces(
   is_first: bool = False,
 ) -> None:
   """Measures a step on faces, in turn with PyTorch's."""
-  dtype, jax_precision = PRECISIONS[precision]
+  dtype, jax_precision = problems.PRECISIONS[precision]
   group = f'{name} {image_size}x{image_size}, batch {batch_size}, {precision}'
   if records.left < sizes.needs:
     records.skip(f'{group}/ours', f'{max(records.left, 0):.0f} s are left')
@@ -228,7 +216,7 @@ def take_turns(
     for name, program in made.items():
       start = time.perf_counter()
       for _ in range(calls[name]):
-        program()
+        jax.block_until_ready(program())
       seconds = time.perf_counter() - start
       windows.setdefault(name, []).append(seconds / calls[name] / num_steps)
   for name, seconds in windows.items():
@@ -244,7 +232,7 @@ def _prepare(make):
   """Makes a program, and calls it once, as PyTorch compiles only then."""
   described, program = make()
   start = time.perf_counter()
-  program()
+  jax.block_until_ready(program())
   described.setdefault('compile seconds', time.perf_counter() - start)
   return described, program
 
@@ -265,7 +253,7 @@ def _summarize(seconds, batch_size):
 def _count_calls(program, sizes):
   """Counts the calls of a window."""
   start = time.perf_counter()
-  program()
+  jax.block_until_ready(program())
   return max(1, round(sizes.window_seconds / (time.perf_counter() - start)))
 
 
@@ -273,7 +261,7 @@ def _measure_feeding(
   records, sizes, name, image_size, batch_size, precision
 ) -> None:
   """Measures epochs whose images are fed from the host, as bytes or JPEG."""
-  dtype, jax_precision = PRECISIONS[precision]
+  dtype, jax_precision = problems.PRECISIONS[precision]
   problem = problems.make_faces(
     name, image_size, batch_size, dtype=dtype, **sizes.faces
   )

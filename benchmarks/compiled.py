@@ -38,7 +38,7 @@ CHIPS = {
   'v4': (275e12, 1228e9),
   'v5e': (197e12, 819e9),
   'v5p': (459e12, 2765e9),
-}  # pyformat: disable
+}
 
 
 def define_flags() -> None:
@@ -48,7 +48,7 @@ def define_flags() -> None:
     'tpu:v5e:2x2',
     'What to compile for: a slice of TPUs (tpu:v5e:2x2, tpu:v4:2x2x1,'
     ' tpu:v5p:2x2x1, ...), or here: the devices of this machine.',
-  )  # pyformat: disable
+  )
   flags.DEFINE_multi_enum(
     'step', problems.FACE_STEPS, problems.FACE_STEPS, 'Which steps.'
   )
@@ -61,7 +61,7 @@ def define_flags() -> None:
     'bfloat16',
     config.COMPUTE_DTYPES,
     'Type that convolutions are computed in.',
-  )  # pyformat: disable
+  )
 
 
 def main() -> str:

@@ -81,7 +81,7 @@ def make_encoded_set(image_size: int, num_images: int) -> registry.Dataset:
     ('Smiling',),
     image_shape=(image_size, image_size, 3),
     read_images=read_images,
-  )  # pyformat: disable
+  )
 
 
 if __name__ == '__main__':

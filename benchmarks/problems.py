@@ -3,7 +3,8 @@
 On digits a student of Section 3 of Lezama (2019) that has grown by one unit; on
 faces the steps of Section 4: a teacher without and with cycle losses (d =
 2048), and a student of d = 8192 with that teacher in its step; k = 40.
-`**sizes` are fields of the modules, for smaller ones.
+`**sizes` are fields of the modules, for smaller ones such as `TINY_DIGITS` and
+`TINY_FACES`.
 """
 
 from collections.abc import Callable
@@ -32,6 +33,19 @@ FACE_WEIGHTS = {
   ),
 }
 FACE_STEPS = list(FACE_WEIGHTS)
+TINY_DIGITS = {'image_shape': (2, 2, 1), 'widths': (2,)}
+TINY_FACES = {
+  'num_factors': 2,
+  'nuisance_channels': 3,
+  'first_width': 4,
+  'last_width': 6,
+}
+# Of the products: the type, and JAX's name of the precision.
+PRECISIONS = {
+  'float32': (jnp.float32, 'highest'),
+  'bfloat16': (jnp.bfloat16, 'default'),
+  'TF32': (jnp.float32, 'tensorfloat32'),
+}
 _FACE_OPTIMIZATION = config.Optimization(
   learning_rate=2e-3, adam_b1=0.5, weight_decay=0.0
 )
@@ -53,16 +67,27 @@ class Problem(NamedTuple):
     compiled = devices.compile_epoch('jit', self.step.batch_size, self.step)
     order = np.arange(num_steps * self.step.batch_size) % len(self.images)
     rows = order.reshape(num_steps, self.step.batch_size).astype(np.int32)
-    # A copy: the steps reuse the memory of their state.
-    state = jax.tree.map(jnp.copy, self.state)
-    constants = devices.replicate(self.constants)
+    return repeat(compiled, self.state, devices.replicate(self.constants), rows)
 
-    def program():
-      nonlocal state
-      state, metrics = compiled(state, constants, rows)
-      return metrics
 
-    return program
+def repeat(
+  take_steps: Callable[..., tuple[steps.TrainState, codes.Metrics]],
+  state: steps.TrainState,
+  *args: Any,
+) -> Callable[[], codes.Metrics]:
+  """Makes a program that takes steps from where its last call ended.
+
+  `take_steps` is `(state, *args) -> (state, metrics)`.
+  """
+  # A copy: the steps reuse the memory of their state.
+  state = jax.tree.map(jnp.copy, state)
+
+  def program():
+    nonlocal state
+    state, metrics = take_steps(state, *args)
+    return metrics
+
+  return program
 
 
 def make_digits(

@@ -11,7 +11,6 @@ import functools
 from typing import Any
 
 from absl import flags
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -27,6 +26,7 @@ from jacsup_jax.training import replicas
 from jacsup_jax.training import steps
 
 FLAGS = flags.FLAGS
+Programs = dict[str, Callable[[], Any]]
 SUPERVISIONS = {
   'secant': config.Supervision(),
   'tangent': config.Supervision('tangent'),
@@ -46,20 +46,20 @@ def define_flags() -> None:
     ' a step on faces; mnist_grid, steps of several students on digits, at'
     " once and one by one; jacobian, a student's step on digits with each"
     ' kind of Jacobian supervision.',
-  )  # pyformat: disable
+  )
   flags.DEFINE_enum(
     'against',
     None,
     ['torch'],
     "Also measure PyTorch's eager step of the same model, batch and losses.",
-  )  # pyformat: disable
+  )
   flags.DEFINE_enum(
     'step',
     'phase_one',
     problems.FACE_STEPS,
     "Which step on faces: a teacher's without or with cycle losses, or a"
     " student's (d = 8192).",
-  )  # pyformat: disable
+  )
   whole = functools.partial(flags.DEFINE_integer, lower_bound=1)
   whole('batch_size', None, 'Examples per step; default: 128 digits, 8 faces.')
   whole('nuisance_dim', 10, 'd of a student on digits; one unit of it is new.')
@@ -70,7 +70,7 @@ def define_flags() -> None:
 
 def main() -> str:
   """Returns the table of what the flags ask for."""
-  what, repeats, dim = FLAGS.what, FLAGS.repeats, FLAGS.nuisance_dim
+  what, dim = FLAGS.what, FLAGS.nuisance_dim
   if FLAGS.against and what not in ('mnist_step', 'celeba_step'):
     raise errors.InputError(
       f'--against=torch with --what={what}; accepted: mnist_step or'
@@ -78,95 +78,88 @@ def main() -> str:
     )
   machine = timing.describe_machine()
   batch_size = FLAGS.batch_size or (8 if what == 'celeba_step' else 128)
+  num_steps, num_images, sizes = 100, batch_size, f'd = {dim}'
   if what == 'celeba_step':
-    size = FLAGS.image_size
-    table = measure_faces(FLAGS.step, size, batch_size, repeats, FLAGS.against)
+    num_steps, size = 10, FLAGS.image_size
+    programs = list_faces(
+      FLAGS.step, size, batch_size, num_steps, FLAGS.against
+    )
     sizes = f'{FLAGS.step}, {size}x{size} pixels'
   elif what == 'mnist_step':
-    table = measure_digits(batch_size, dim, repeats, FLAGS.against)
-    sizes = f'd = {dim}'
+    programs = list_digits(batch_size, dim, num_steps, FLAGS.against)
   elif what == 'jacobian':
-    table, sizes = measure_jacobian(batch_size, dim, repeats), f'd = {dim}'
+    programs = list_supervisions(batch_size, dim, num_steps)
   else:
-    table = measure_grid(batch_size, dim, FLAGS.replicas, repeats)
-    sizes = f'd = {dim}, a step of all {FLAGS.replicas} students'
+    num_steps, num_images = 50, FLAGS.replicas * batch_size
+    programs = list_grid(batch_size, dim, FLAGS.replicas, num_steps)
+    sizes += f', a step of all {FLAGS.replicas} students'
+  times = timing.measure(programs, FLAGS.repeats, num_steps)
   return (
     f'{what}: {sizes}, batch {batch_size}, float32, {machine}; medians of'
-    f' {repeats}.\n{table}'
+    f' {FLAGS.repeats}.\n{timing.format_table(times, num_images)}'
   )
 
 
-def measure_digits(
+def list_digits(
   batch_size: int,
   nuisance_dim: int,
-  repeats: int,
+  num_steps: int,
   against: str | None = None,
-  num_steps: int = 100,
   **sizes: Any,
-) -> str:  # pyformat: disable
-  """Measures a student's step on digits, as `experiments.mnist` trains it."""
+) -> Programs:
+  """Lists programs of a student's step on digits, see `experiments.mnist`."""
   make = functools.partial(
     problems.make_digits, batch_size, nuisance_dim, num_steps, **sizes
   )
   problem = make()
-  programs = {
+  return {
     'teacher cached': problem.make_program(num_steps),
     'teacher in the step': make(is_cached=False).make_program(num_steps),
+    **_list_theirs(problem, num_steps, against),
   }
-  if against:
-    torch_steps = timing.import_torch_steps()
-    programs['PyTorch eager'] = torch_steps.make_program(problem, num_steps)
-  times = timing.measure(programs, repeats, num_steps)
-  return timing.format_table(times, batch_size)
 
 
-def measure_faces(
+def list_faces(
   name: str,
   image_size: int,
   batch_size: int,
-  repeats: int,
+  num_steps: int,
   against: str | None = None,
-  num_steps: int = 10,
   **sizes: Any,
-) -> str:  # pyformat: disable
-  """Measures a step on faces, as `experiments.celeba` trains it."""
+) -> Programs:
+  """Lists programs of a step on faces, see `experiments.celeba`."""
   problem = problems.make_faces(name, image_size, batch_size, **sizes)
-  programs = {'ours': problem.make_program(num_steps)}
-  if against:
-    torch_steps = timing.import_torch_steps()
-    programs['PyTorch eager'] = torch_steps.make_program(problem, num_steps)
-  times = timing.measure(programs, repeats, num_steps)
-  return timing.format_table(times, batch_size)
+  return {
+    'ours': problem.make_program(num_steps),
+    **_list_theirs(problem, num_steps, against),
+  }
 
 
-def measure_jacobian(
-  batch_size: int,
-  nuisance_dim: int,
-  repeats: int,
-  num_steps: int = 100,
-  **sizes: Any,
-) -> str:  # pyformat: disable
-  """Measures a student's step on digits with each kind of supervision."""
+def _list_theirs(problem, num_steps, against) -> Programs:
+  """Lists PyTorch's program of the same steps, if it is asked for."""
+  if not against:
+    return {}
+  torch_steps = timing.import_torch_steps()
+  return {'PyTorch eager': torch_steps.make_program(problem, num_steps)}
+
+
+def list_supervisions(
+  batch_size: int, nuisance_dim: int, num_steps: int, **sizes: Any
+) -> Programs:
+  """Lists programs of a student's step on digits, by kind of supervision."""
   make = functools.partial(
     problems.make_digits, batch_size, nuisance_dim, num_steps, **sizes
   )
-  programs = {
+  return {
     name: make(config.LossWeights(supervision=each)).make_program(num_steps)
     for name, each in SUPERVISIONS.items()
   }
-  times = timing.measure(programs, repeats, num_steps)
-  return timing.format_table(times, batch_size)
 
 
-def measure_grid(
-  batch_size: int,
-  nuisance_dim: int,
-  count: int,
-  repeats: int,
-  num_steps: int = 50,
-  **sizes: Any,
-) -> str:  # pyformat: disable
-  """Measures steps of students with other weights, at once and one by one.
+def list_grid(
+  batch_size: int, nuisance_dim: int, count: int, num_steps: int, **sizes: Any
+) -> Programs:
+  """Lists programs of students with other weights, at once and one by one.
 
   At once is how `experiments.ablation --table=4` trains its models; one by one
   is what as many runs would do. A step is one of all students.
@@ -186,12 +179,10 @@ def measure_grid(
   ]
   make = functools.partial(_make_last_epoch, recipe, nuisance_dim)
   alone = [make(each) for each in weights]
-  programs = {
+  return {
     'at once': make(replicas.stack_weights(weights)),
     'one by one': lambda: [epoch() for epoch in alone],
   }
-  times = timing.measure(programs, repeats, num_steps)
-  return timing.format_table(times, count * batch_size)
 
 
 def _make_last_epoch(
@@ -207,14 +198,9 @@ def _make_last_epoch(
     trained[stage.name] = steps.Trained(stage, module, state)
     parent = stage.name
   chunk = next(recipe.make_epoch(stage, module, trained).chunks(0, 0))
-  state = devices.replicate(jax.tree.map(jnp.copy, state))
-
-  def program():
-    nonlocal state
-    state, metrics = chunk.run(state, loop.make_bounds())
-    return metrics
-
-  return program
+  return problems.repeat(
+    chunk.run, devices.replicate(state), loop.make_bounds()
+  )
 
 
 if __name__ == '__main__':

@@ -85,10 +85,7 @@ def test_records_resume_and_keep_what_failed(tmp_path):
 
 
 def test_counts_of_a_step():
-  problem = problems.make_faces(
-      'phase_one', 8, 4, num_factors=2, nuisance_channels=3, first_width=4,
-      last_width=6,
-  )  # fmt: skip
+  problem = problems.make_faces('phase_one', 8, 4, **problems.TINY_FACES)
   flops, moved = counts.count_faces(problem)
   # Maps of 4x4x4 and 2x2x5, then of 4x4x4 and 8x8x3; kernels of 4x4 at 4x4
   # and 2x2 positions each.

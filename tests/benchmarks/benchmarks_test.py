@@ -9,22 +9,19 @@ import pytest
 
 from benchmarks import compiled
 from benchmarks import input as reading
+from benchmarks import problems
 from benchmarks import steps
 from benchmarks import timing
 from jacsup_jax.core import errors
 
-DIGITS = {'num_steps': 2, 'image_shape': (2, 2, 1), 'widths': (2,)}
-FACES = {
-  'num_factors': 2,
-  'nuisance_channels': 3,
-  'first_width': 4,
-  'last_width': 6,
-}
+TINY_DIGITS, TINY_FACES = problems.TINY_DIGITS, problems.TINY_FACES
 BATCH_SIZE = jax.device_count()
 
 
-def _names(table):
-  return [line[:20].strip() for line in table.splitlines()[1:]]
+def _measures(programs, *names):
+  times = timing.measure(programs, 1, 2)
+  assert tuple(times) == names
+  assert all(values[0] > 0 for values in times.values())
 
 
 def test_table():
@@ -40,25 +37,24 @@ def test_table():
 def test_jacobian(monkeypatch):
   few = {'secant': steps.SUPERVISIONS['secant']}
   monkeypatch.setattr(steps, 'SUPERVISIONS', few)
-  assert _names(steps.measure_jacobian(BATCH_SIZE, 1, 1, **DIGITS)) == [*few]
+  _measures(steps.list_supervisions(BATCH_SIZE, 1, 2, **TINY_DIGITS), *few)
 
 
 @pytest.mark.slow
 def test_digits():
-  table = steps.measure_digits(BATCH_SIZE, 1, 1, **DIGITS)
-  assert _names(table) == ['teacher cached', 'teacher in the step']
+  programs = steps.list_digits(BATCH_SIZE, 1, 2, **TINY_DIGITS)
+  _measures(programs, 'teacher cached', 'teacher in the step')
 
 
 @pytest.mark.slow
 def test_faces():
-  table = steps.measure_faces('phase_one', 8, 8, 1, num_steps=2, **FACES)
-  assert _names(table) == ['ours']
+  _measures(steps.list_faces('phase_one', 8, 8, 2, **TINY_FACES), 'ours')
 
 
 @pytest.mark.slow
 def test_grid():
-  table = steps.measure_grid(BATCH_SIZE, 1, 2, 1, **DIGITS)
-  assert _names(table) == ['at once', 'one by one']
+  programs = steps.list_grid(BATCH_SIZE, 1, 2, 2, **TINY_DIGITS)
+  _measures(programs, 'at once', 'one by one')
 
 
 @pytest.mark.parametrize(
@@ -71,7 +67,7 @@ def test_grid():
 )
 def test_compiled(name):
   report = compiled.compile_step(
-    name, 8, jax.devices()[:1], 4, compiled.CHIPS['v5e'], **FACES
+    name, 8, jax.devices()[:1], 4, compiled.CHIPS['v5e'], **TINY_FACES
   )
   assert report.startswith(f'{name}, 8x8 pixels, batch 4 a device')
   assert 'collectives: none' in report and 'roofline: ' in report

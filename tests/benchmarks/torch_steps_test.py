@@ -13,10 +13,6 @@ from jacsup_jax.training import steps
 torch = pytest.importorskip('torch', reason='pip install torch')
 torch_steps = pytest.importorskip('benchmarks.torch_steps')
 
-FACE_SIZES = {
-    'num_factors': 2, 'nuisance_channels': 3, 'first_width': 4, 'last_width': 6
-}  # fmt: skip
-
 
 def _compare(problem, take_step, state, as_bias=False):
   """Takes three steps of both: the later ones compare optimizers too."""
@@ -65,7 +61,7 @@ def test_terms_on_digits_are_ours(xcov):
 )
 @pytest.mark.parametrize('name', problems.FACE_STEPS)
 def test_terms_on_faces_are_ours(name, xcov, as_bias):
-  problem = problems.make_faces(name, 16, 5, **FACE_SIZES)
+  problem = problems.make_faces(name, 16, 5, **problems.TINY_FACES)
   # Terms of size 1, so that none hides another.
   weights = dataclasses.replace(
     problem.step.weights, lambda_prediction=1.0, lambda_xcov=1.0, xcov=xcov
