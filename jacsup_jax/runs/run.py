@@ -15,19 +15,9 @@ from jacsup_jax.runs import checkpoints
 from jacsup_jax.runs import workdir as workdirs
 from jacsup_jax.training import steps
 
-# Networks of baselines: they and their weights are known when imported.
-_BASELINES = {
-  'FaderAutoencoder': 'fader',
-  'AttGan': 'attgan',
-  'StarGan': 'stargan',
-  'IcganAutoencoder': 'icgan',
-  'CvaeAutoencoder': 'cvae',
-  'GaussianAutoencoder': 'gaussian',
-  'FactorAutoencoder': 'factor_vae',
-  'QuantizedAutoencoder': 'qlae',
-  'ClassAutoencoder': 'class_xcov',
-  'MixingAutoencoder': 'mixing',
-}
+# Networks and weights of baselines are known when their modules are imported:
+# these two import them all.
+_BASELINES = ('rivals', 'field_recipe')
 
 
 class Run:
@@ -101,8 +91,9 @@ class Run:
 
   def _entry(self, name):
     entry = self.manifest['stages'][self.find_stage(name)]
-    if (network := entry['module'].get('name')) in _BASELINES:
-      importlib.import_module(f'jacsup_jax.baselines.{_BASELINES[network]}')
+    if entry['module'].get('name') not in models.MODULES:
+      for module in _BASELINES:
+        importlib.import_module(f'jacsup_jax.baselines.{module}')
     return entry
 
   def restore(self, stage: str) -> models.Model:
