@@ -26,7 +26,10 @@ _ROW_STREAM, _MASK_STREAM = 10, 11
 
 
 def count_steps(num_examples: int, batch_size: int) -> int:
-  """Counts the steps of an epoch; the incomplete last batch is dropped."""
+  """Counts the steps of an epoch; the incomplete last batch is dropped.
+
+  InputError unless the batch size is from 1 to the number of examples.
+  """
   if not 1 <= batch_size <= num_examples:
     raise errors.InputError(
       f'--batch_size={batch_size} does not fit {num_examples} examples:'
@@ -183,7 +186,8 @@ def iterate_chunks(
   `indices` are `[steps, B]` int, the examples of each global batch, in order;
   the last chunk may have fewer steps n than `chunk_steps`. Yields images
   `[n, b, S, S, 3]` uint8 and attributes `[n, b, K]` int8 of this process, which
-  reads b = B / process_count examples of each batch.
+  reads b = B / process_count examples of each batch. InputError if that is not
+  a whole number.
   """
   import grain  # It takes a second, and arrays on devices need none.
 

@@ -60,7 +60,10 @@ def list_folder(root: pathlib.Path) -> dict[str, Entry]:
 
 
 def list_archives(found: Mapping[str, Entry]) -> dict[str, Entry]:
-  """Lists the files in all zip files among some files, by place."""
+  """Lists the files in all zip files among some files, by place.
+
+  InputError if a zip file is damaged, or one part of several.
+  """
   members = {}
   for place, entry in found.items():
     if not place.lower().endswith('.zip'):

@@ -133,7 +133,7 @@ def choose_splits(
 
   They are the images whose names come first by their sha256 with a seed. Splits
   that hold out any image stand as they are: a test split drawn beside them
-  would take training images away.
+  would take training images away. InputError if too few would be left.
   """
   splits = list(given or ['train'] * len(names))
   if {*splits} != {'train'}:

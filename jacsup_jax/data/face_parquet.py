@@ -34,7 +34,9 @@ def read(found: Mapping[str, face_files.Entry]) -> Table | None:
   """Reads the columns of the parquet files among some; None if there is none.
 
   The split of a row is that of a column of `SPLIT_COLUMNS`, else the one that
-  its file's name or folder says.
+  its file's name or folder says. InputError if a file is damaged, in an archive
+  or has other columns than the first, if there are no pictures or attributes,
+  or if pyarrow is not installed.
   """
   places = sorted(x for x in found if x.lower().endswith('.parquet'))
   if not places:

@@ -31,7 +31,7 @@ def load(
   held_out: int,
   report: Callable[[str], None],
 ) -> registry.Dataset:
-  """Loads one split of a set of faces; see `registry.load`."""
+  """Loads one split of a set of faces; see `registry.load`, for errors too."""
   errors.check_image_size(image_size)
   if name == 'celeba_folder':
     source = celeba.find_source(data_dir, image_size, *skipped)

@@ -37,7 +37,8 @@ def expand_path(flag: str, text: Path) -> pathlib.Path:
   """Expands `~` and `$NAME` in a place that a flag or a variable names.
 
   Every such place comes through here. What is relative stays relative;
-  `file:///x`, as file managers copy it, is `/x`.
+  `file:///x`, as file managers copy it, is `/x`. InputError if the place is on
+  another machine, or names a user or a variable that does not exist.
   """
   text = os.fspath(text)
   accepted = 'a path of this machine'
@@ -130,7 +131,10 @@ def parse_json(where: Path, content: bytes) -> dict[str, Any]:
 
 
 def open_archive(path: Path) -> zipfile.ZipFile:
-  """Opens a whole zip file of which no entry leads out of the folder."""
+  """Opens a whole zip file of which no entry leads out of the folder.
+
+  InputError if the file is damaged or has such an entry.
+  """
   check_file(path)
   try:
     archive = zipfile.ZipFile(path)
@@ -153,7 +157,10 @@ def open_archive(path: Path) -> zipfile.ZipFile:
 def read_arrays(
   path: Path, names: tuple[str, ...], optional: tuple[str, ...] = ()
 ) -> dict[str, np.ndarray]:
-  """Reads arrays of an .npz file, by name, and never Python objects."""
+  """Reads arrays of an .npz file, by name, and never Python objects.
+
+  InputError if the file is damaged, lacks one of `names`, or has objects.
+  """
   open_archive(path).close()
   try:
     with np.load(path, allow_pickle=False) as content:
@@ -172,7 +179,10 @@ def read_arrays(
 
 
 def check_directory(flag: str, path: Path) -> pathlib.Path:
-  """Returns the nearest directory that exists: a path or one above it."""
+  """Returns the nearest directory that exists: a path or one above it.
+
+  InputError, which names the flag, if that is a file.
+  """
   try:
     path = pathlib.Path(path).absolute()
     found = next(part for part in (path, *path.parents) if part.exists())

@@ -148,7 +148,10 @@ def check_originals(
 def read_split(
   originals: Mapping[str, pathlib.Path], split: str, *, in_order_of_tfds: bool
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Reads images `[N, H, W, 1]` uint8 and labels `[N]` int32."""
+  """Reads images `[N, H, W, 1]` uint8 and labels `[N]` int32.
+
+  InputError if a file is damaged, or images and labels differ in number.
+  """
   paths = [originals[name] for name in FILES[split]]
   images, labels = map(read, paths)
   if images.ndim != 3 or labels.shape != images.shape[:1]:
@@ -165,7 +168,10 @@ def read_split(
 
 
 def read(path: pathlib.Path) -> np.ndarray:
-  """Reads one IDX file of unsigned bytes, packed or not."""
+  """Reads one IDX file of unsigned bytes, packed or not.
+
+  InputError if it is damaged or holds anything else.
+  """
   content = _unpack(path, files.read_bytes(path))
   # Two zeros, the type, the number of dimensions, the sizes as uint32.
   if content[:3] == b'\0\0\x08' and len(content) >= 4 + 4 * content[3]:

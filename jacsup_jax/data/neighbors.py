@@ -15,7 +15,8 @@ def find(images: jax.Array | np.ndarray, num_neighbors: int) -> np.ndarray:
 
   By Euclidean distance of their first 50 principal components. Returns rows
   `[M, num_neighbors]` int32, the nearest first; never the image itself, but for
-  another one that is equal to it.
+  another one that is equal to it. InputError unless `num_neighbors` is from 1
+  to M - 1.
   """
   # Two fifths of what a command would import, and few look for neighbours.
   from sklearn import decomposition

@@ -29,7 +29,10 @@ logging.get_absl_logger().addFilter(
 
 
 def find_root(data_dir: files.Path | None) -> pathlib.Path:
-  """Finds the folder of prepared sets: `data_dir`, else that of TFDS."""
+  """Finds the folder of prepared sets: `data_dir`, else that of TFDS.
+
+  InputError if `data_dir` is not a folder, or either is not a path.
+  """
   if data_dir is None:
     default = os.environ.get('TFDS_DATA_DIR') or '~/tensorflow_datasets'
     return files.expand_path('TFDS_DATA_DIR', default).absolute()
@@ -42,7 +45,10 @@ def find_root(data_dir: files.Path | None) -> pathlib.Path:
 
 
 def find_builder(name: str, root: pathlib.Path) -> tfds.core.DatasetBuilder:
-  """Makes the builder of a TFDS set, prepared or not."""
+  """Makes the builder of a TFDS set, prepared or not.
+
+  InputError if TFDS has no such set, or its files are damaged.
+  """
   # A name with a colon would make TFDS look on the network.
   if re.fullmatch(r'[A-Za-z]\w*(/[\w.\-]+)?', name):
     try:
@@ -66,7 +72,10 @@ def find_builder(name: str, root: pathlib.Path) -> tfds.core.DatasetBuilder:
 def prepare(
   name: str, root: pathlib.Path, report: Callable[[str], None], hint: str = ''
 ) -> tfds.core.DatasetBuilder:
-  """Downloads and prepares a TFDS set; `hint` says what else one could do."""
+  """Downloads and prepares a TFDS set; `hint` says what else one could do.
+
+  InputError, with the hint, if that fails.
+  """
   try:
     importlib.import_module('tensorflow')  # Fails before the download.
     report(f'Preparing {name} in {root}, once; it may take some minutes.')
@@ -112,7 +121,11 @@ def reading(name: str, directory: files.Path) -> Iterator[None]:
 def open_split(
   name: str, builder: tfds.core.DatasetBuilder, split: str
 ) -> tuple[int, Callable[[Sequence[int]], list[Any]]]:
-  """Counts a split's examples; makes a function from positions to examples."""
+  """Counts a split's examples; makes a function from positions to examples.
+
+  InputError if there is no such split. Counting and reading raise InputError if
+  the set is damaged, and RunError if there is too little memory.
+  """
   if split not in builder.info.splits:
     accepted = ', '.join(builder.info.splits)
     raise errors.InputError(

@@ -92,7 +92,8 @@ class Dataset:
   def read(self, rows: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
     """Reads images `[n, H, W, C]` uint8 and labels at `[n]` positions.
 
-    It may be called from several threads.
+    It may be called from several threads. IndexError if a position is not from
+    0 to M - 1.
     """
     rows = np.asarray(rows, np.int64)
     if rows.size and not 0 <= rows.min() <= rows.max() < len(self):
@@ -138,6 +139,11 @@ def load(
   `image_size`, a power of two from 8, by default 64, and have the `attributes`
   of these names, in order; they are read when asked for unless `in_memory`.
   `report` receives one line when the set is prepared.
+
+  Raises:
+    InputError: if the name, the split or an option is not accepted, or files
+      are missing or damaged.
+    RunError: if there is too little memory, or the set cannot be written.
   """
   # Imported here: TFDS takes a second.
   module = _READERS.get(name, 'classes')

@@ -27,6 +27,7 @@ def read_split(
   """Reads images `[N, 32, 32, 3]` uint8 and labels `[N]` int32 from 0.
 
   The order is that of TFDS. The files number digits from 1, and zeros 10.
+  InputError if the file is damaged or has other arrays.
   """
   from scipy import io  # It takes a while, and other sets need none.
   from tensorflow_datasets.core import hashing

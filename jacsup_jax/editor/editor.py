@@ -49,7 +49,10 @@ class Editor:
     return tuple(self.model.image_shape)
 
   def encode(self, images: np.ndarray) -> Encoded:
-    """Encodes and reconstructs `[B, H, W, C]` uint8 of the model's shape."""
+    """Encodes and reconstructs `[B, H, W, C]` uint8 of the model's shape.
+
+    InputError if images have another shape.
+    """
     images = jnp.asarray(images)
     if images.shape[1:] != self.image_shape:
       raise errors.InputError(

@@ -39,7 +39,7 @@ def is_local(host: str) -> bool:
 def parse_hosts(text: str | None) -> list[str]:
   """Parses `--trusted_host`: names, or addresses of pages, with commas between.
 
-  Ports do not matter.
+  Ports do not matter. InputError if a part is neither.
   """
   found = []
   for part in (text or '').split(','):

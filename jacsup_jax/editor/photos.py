@@ -41,7 +41,8 @@ def list_inputs(
 ) -> list[tuple[str, Callable[[], np.ndarray]]]:
   """Lists the images that --input names: one, or those of a folder by name.
 
-  Each is a name and a function that loads `[H, W, C]` uint8.
+  Each is a name and a function that loads `[H, W, C]` uint8. InputError if a
+  folder cannot be read or has no pictures; functions raise it for bad photos.
   """
   if text.startswith('sample:'):
     return [(text, lambda: _read_sample(text, choice.open_samples(own)))]

@@ -142,7 +142,10 @@ def read_edits(row: Mapping[str, Any]) -> dict[str, EditScore]:
 
 
 def from_json(where: Any, value: Any) -> Profile:
-  """Parses `dataclasses.asdict(profile)`; None is an empty one."""
+  """Parses `dataclasses.asdict(profile)`; None is an empty one.
+
+  InputError, which says where, if it is damaged.
+  """
   if value is None:
     return Profile()
   try:

@@ -22,7 +22,10 @@ Units = Sequence[unit_scales.Unit]
 
 
 def find_unit(units: Units, name: str, where: str) -> int:
-  """Finds a unit that can be moved; case, spaces, underscores do not matter."""
+  """Finds a unit that can be moved; case, spaces, underscores do not matter.
+
+  InputError if there is none of that name, or it is constant.
+  """
   folded = [_fold(unit.name) for unit in units]
   key = _fold(name)
   if key not in folded:
@@ -55,7 +58,11 @@ def check_keep_detail(value: Any, where: str) -> float:
 
 
 def parse_strengths(units: Units, text: str, where: str) -> np.ndarray:
-  """Parses `Smiling:+2,Eyeglasses:-1`, or nothing, to `[U]` strengths."""
+  """Parses `Smiling:+2,Eyeglasses:-1`, or nothing, to `[U]` strengths.
+
+  InputError if a part is not of that form, a unit is unknown or named twice, or
+  a strength exceeds `LARGEST_STRENGTH`.
+  """
   pairs = []
   for part in _split(text):
     name, colon, number = part.rpartition(':')
@@ -75,7 +82,8 @@ def parse_tiles(
 
   Other units stay at `base`, `[U]`, and those that it moves cannot be swept.
   Returns `[rows, cols, U]` float32 strengths, the first unit from left to
-  right, the second upwards; and a description of each.
+  right, the second upwards; and a description of each. InputError if the text
+  is not of that form, or asks for more than `MOST_TILES`.
   """
   parts = [part.rsplit(':', 3) for part in _split(text)]
   if len(parts) != count or any(len(part) != 4 for part in parts):
@@ -116,7 +124,10 @@ def parse_tiles(
 def read_request(
   request: Mapping[str, Any], units: Units
 ) -> tuple[np.ndarray, float]:
-  """Reads `[U]` `strengths` by name, and `keep_detail`; both are optional."""
+  """Reads `[U]` `strengths` by name, and `keep_detail`; both are optional.
+
+  InputError if either is refused, as by `parse_strengths`.
+  """
   strengths = request.get('strengths', {})
   if not isinstance(strengths, dict):
     raise errors.InputError('strengths: accepted: numbers by unit name.')

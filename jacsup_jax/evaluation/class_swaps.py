@@ -73,7 +73,8 @@ def decode_pairs(
 ) -> Iterator[Decoded]:
   """Reconstructs images, and swaps factors at random within batches of 128.
 
-  Batches are in the order of the data; the last, incomplete one has no pairs.
+  Images are `[M, H, W, C]` uint8. Batches are in the order of the data; the
+  last, incomplete one has no pairs. InputError if there are no images.
   """
   count, size = len(images), judges_lib.BATCH_SIZE
   if count == 0:

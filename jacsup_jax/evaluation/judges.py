@@ -139,7 +139,12 @@ def restore_or_make(
   make: Callable[[], Any],
   **wanted: Any,
 ) -> Any:
-  """Restores the judges of a class in a directory, or makes and saves them."""
+  """Restores the judges of a class in a directory, or makes and saves them.
+
+  Raises:
+    InputError: if the directory holds other files, or as `restore`.
+    StorageError: if judges cannot be saved.
+  """
   if exist(directory):
     return restore(directory, cls, **wanted)
   directory = pathlib.Path(directory)

@@ -100,7 +100,7 @@ def map_batches(
   """Applies `(*batch, counted) -> tree` to batches of arrays `[M, ...]`.
 
   `counted` `[B]` bool says which examples are real: the last batch is filled up
-  with others. Returns the trees of all batches, stacked.
+  with others. Returns the trees of all batches, stacked. InputError if M is 0.
   """
   num_examples = arrays[0].shape[0]
   if num_examples == 0:

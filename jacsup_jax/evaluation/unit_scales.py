@@ -66,7 +66,10 @@ def describe(code: codes.Code, factor_names: Sequence[str]) -> tuple[Unit, ...]:
 
 
 def from_json(where: Any, values: Sequence[Any]) -> tuple[Unit, ...]:
-  """Parses units that were stored as `dataclasses.asdict(unit)` in a file."""
+  """Parses units that were stored as `dataclasses.asdict(unit)` in a file.
+
+  InputError, which says where, if they are damaged.
+  """
   try:
     units = tuple(Unit(**value) for value in values)
     numbers = [(u.mean, u.deviation, u.low, u.high) for u in units]

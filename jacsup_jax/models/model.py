@@ -85,6 +85,10 @@ class Model:
       images: `[B, H, W, C]`, uint8, or floats in `image_range`.
       attributes: `[B, K]` labels in {-1, +1}: needed, as its factors, by a
         module whose `factors_are_labels`, else unused.
+
+    Raises:
+      InputError: if images have another type.
+      ValueError: if attributes are needed and not given.
     """
     images = to_range(images, self.image_range)
     if not self.factors_are_labels:
@@ -124,7 +128,7 @@ def apply_train(
 def to_range(images: jax.Array, image_range: tuple[float, float]) -> jax.Array:
   """Converts `[..., H, W, C]` bytes to floats; leaves floats as they are.
 
-  The range is (0, 1) or (-1, 1).
+  The range is (0, 1) or (-1, 1). InputError if images have another type.
   """
   if jnp.issubdtype(images.dtype, jnp.floating):
     return images

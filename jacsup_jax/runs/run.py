@@ -71,7 +71,10 @@ class Run:
     return [f'y{i + 1}' for i in range(count)]
 
   def find_stage(self, name: str | None) -> str:
-    """Returns the name of a finished stage; None stands for the first one."""
+    """Returns the name of a finished stage; None stands for the first one.
+
+    InputError if there is no such stage.
+    """
     if name is None and self.stages:
       return self.stages[0]
     if name in self.stages:

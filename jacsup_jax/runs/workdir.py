@@ -61,6 +61,10 @@ class WorkDir:
     """Keeps other processes from running here, and reads the manifest again.
 
     The directory is made, and removed again if nothing is written to it.
+
+    Raises:
+      InputError: if another process runs here, or the manifest is damaged.
+      StorageError: if the directory cannot be written.
     """
     made = [p for p in (self.path, *self.path.parents) if not p.exists()]
     lock = filelock.FileLock(self.path / _LOCK, timeout=0)
@@ -127,6 +131,11 @@ class WorkDir:
     `config` has the values by flag name, all that decide the result; `dataset`
     the `name` and `fingerprint` of the training data, its `attributes`, if any,
     `options` of `registry.load`, and `data_dir`, where it was.
+
+    Raises:
+      InputError: if the run was begun on other data, or checkpoints would be
+        lost here.
+      StorageError: if the manifest cannot be written.
     """
     dataset = _as_json(dataset)
     if self.manifest is not None:
