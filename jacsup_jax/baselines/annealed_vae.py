@@ -14,7 +14,7 @@ from jacsup_jax.training import steps
 def compute_capacity(
   step: jax.Array, weights: field.AnnealedVaeWeights, num_steps: int
 ) -> jax.Array:
-  """Returns the capacity in nats at a step of a stage: a ramp from 0 to C."""
+  """Returns the capacity `[]`, in nats, of a stage's step: from 0 up to C."""
   progress = step / (weights.annealed_share * num_steps)
   return weights.annealed_capacity * jnp.minimum(progress, 1.0)
 

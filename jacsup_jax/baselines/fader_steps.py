@@ -90,7 +90,7 @@ def autoencoder_objective(
 def compute_adversarial_weight(
   step: jax.Array, weights: fader.FaderLossWeights
 ) -> jax.Array:
-  """Returns the adversarial weight of a step, along its ramp from 0."""
+  """Returns the adversarial weight `[]` of a step `[]`, on a ramp from 0."""
   if not weights.adversarial_ramp_steps:
     return jnp.asarray(weights.lambda_adversarial)
   progress = jnp.minimum(step / weights.adversarial_ramp_steps, 1.0)

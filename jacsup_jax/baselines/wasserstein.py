@@ -80,8 +80,9 @@ def edit(
   """Gives images their partners' attributes, in training mode.
 
   Returns:
-    The codes of the images and of the edits, the edited images, and the
-    statistics after encoding: those of edits are dropped.
+    The codes of the images and of the edits, with factors `[B, K]`, the edited
+    images `[B, H, W, C]`, and the statistics after encoding: those of edits are
+    dropped.
   """
   apply = functools.partial(models.apply_train, module, params)
   code, batch_stats = apply(

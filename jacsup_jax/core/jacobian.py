@@ -169,7 +169,10 @@ def tangent(
 def path(
   decode: codes.DecodeFn, code: codes.Code, targets: jax.Array, *, nodes: int
 ) -> Changes:
-  """Computes the mean of J from y to target, times (target - y)."""
+  """Computes the mean of J from y to target, times (target - y).
+
+  `targets` are `[n, B, K]`, changes `[n, B, ...]`; see `compute`.
+  """
   decode_at = _bind_nuisance(decode, code)
   points, weights = np.polynomial.legendre.leggauss(nodes)
   points, weights = (points + 1) / 2, weights / 2  # From [-1, 1] to [0, 1].

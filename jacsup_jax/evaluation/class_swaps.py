@@ -95,7 +95,8 @@ def decode_pairs(
 def count_swaps(judge: Any, decoded: Decoded, labels: np.ndarray) -> Counts:
   """Counts how often the class of an image follows swapped factors.
 
-  Table 1 of Lezama (2019), by the judges of one family. By protocol:
+  Table 1 of Lezama (2019), by N judges of one family; `labels` are `[M]`, of
+  the whole data set. By protocol:
 
   class_swaps_mlp, and of other families: the class of an image is the judge's
     opinion of its reconstruction; pairs of equal opinions are left out; a swap
@@ -135,7 +136,8 @@ def measure(
 ) -> dict[str, Any]:
   """Measures class swaps by judges of several families: entries of a row.
 
-  InputError if the judges see images of another shape or range.
+  Images are `[M, H, W, C]` uint8, labels `[M]` int. InputError if the
+  judges see images of another shape or range.
   """
   check_model(model, judges)
   counts = add_counts(

@@ -76,7 +76,10 @@ def choose_direction(
 def flip_factor(
   code: codes.Code, index: int | jax.Array, targets: Targets
 ) -> codes.Code:
-  """Sets a factor to its target opposite to what is predicted."""
+  """Sets a factor to its target opposite to what is predicted.
+
+  The code is of B images; the index is one, or `[B]`; targets are `[K]`.
+  """
   asked = choose_direction(code, index, targets.thresholds)
   return codes.edit_factor(code, index, asked, *targets)
 

@@ -40,7 +40,10 @@ def tile(images: np.ndarray) -> np.ndarray:
 
 
 def encode(image: np.ndarray, ending: str) -> bytes:
-  """Encodes an image as a file that ends so; JPEG is not without loss."""
+  """Encodes `[H, W, C]` uint8 as a file with an ending of `STILL`.
+
+  JPEG files are not lossless.
+  """
   name, _, options = _KINDS[ending]
   file = io.BytesIO()
   to_picture(image).save(file, name, **options)
@@ -48,5 +51,5 @@ def encode(image: np.ndarray, ending: str) -> bytes:
 
 
 def to_picture(image: np.ndarray) -> Image.Image:
-  """Returns an image as one of Pillow."""
+  """Returns `[H, W, C]` uint8 as an image of Pillow, grey if C is 1."""
   return Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)

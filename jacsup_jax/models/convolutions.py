@@ -122,7 +122,7 @@ def _spread(pattern, axis, count):
 
 
 def keep(x: jax.Array) -> jax.Array:
-  """Returns floats as they are, written to memory once, as is their gradient.
+  """Returns `[...]` floats unchanged, written to memory once, as is a gradient.
 
   XLA recomputes cheap arithmetic for each of its readers on the CPU. That is
   slow where one reads in the order of a transposed map: without this a step

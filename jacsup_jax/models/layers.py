@@ -272,12 +272,12 @@ def make_code_norm(axis_name: str | None, train: bool) -> nn.BatchNorm:
 
 
 def widen(x: jax.Array) -> jax.Array:
-  """Converts what is narrower than float32, as bfloat16 is, to float32."""
+  """Converts `[...]` narrower than float32, as bfloat16 is, to float32."""
   return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
 def leaky_relu(x: jax.Array) -> jax.Array:
-  """Computes the activation of encoders and judges, of slope 0.2."""
+  """Computes the activation `[...]` of encoders and judges, of slope 0.2."""
   return nn.leaky_relu(x, 0.2)
 
 
