@@ -197,10 +197,9 @@ def _make_last_epoch(
     module, state = recipe.create(stage, trained)
     trained[stage.name] = steps.Trained(stage, module, state)
     parent = stage.name
-  chunk = next(recipe.make_epoch(stage, module, trained).chunks(0, 0))
-  return problems.repeat(
-    chunk.run, devices.replicate(state), loop.make_bounds()
-  )
+  epoch = recipe.make_epoch(stage, module, trained)
+  args = epoch.constants, next(epoch.chunks(0, 0)).rows, loop.make_bounds()
+  return problems.repeat(epoch.run, devices.replicate(state), *args)
 
 
 if __name__ == '__main__':
