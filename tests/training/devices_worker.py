@@ -196,7 +196,7 @@ def make_rival(name):
   return make_faces(
     getattr(rivals.BaselineConfig(), f'{name}_weights'),
     module=own.network(2, 2, **SMALL, dtype=jnp.float64),
-    cls=own.steps,
+    cls=own,
   )
 
 
