@@ -7,6 +7,7 @@ Records are lines of metrics.jsonl of one chain, teacher first, with `stage`,
 
 from collections.abc import Mapping, Sequence
 import math
+import re
 import textwrap
 from typing import Any
 
@@ -21,6 +22,7 @@ _FILLINGS = ('full', 'none', 'left', 'top', 'right', 'bottom')
 # Points of a trade-off, and of errors over training, that are labelled each.
 _MOST_LABELS = 20
 _FEW_POINTS = 8
+_NUMBER = re.compile(r'\d+(\.\d+)?(e[+-]\d+)?')
 SWAPS = 'class_swaps_mlp'  # The paper's judges are perceptrons.
 _SWAPS_LABEL = 'class swaps by perceptrons'
 _ERROR_LABEL = 'reconstruction MSE'
@@ -110,26 +112,30 @@ def tradeoff(rows: Records, rate: str = 'attribute_flips') -> panels.Figure:
   Rows without `mse` or the rate (`attribute_flips` of faces, `SWAPS` of
   digits, in [0, 1]) are not drawn. A `source`, such as 'paper' or the name of a
   run, is added to the label of a `model`, and each source has its own filling.
-  Models of one seed that differ in size are joined by a line. Class swaps by
-  perceptrons have a grey line down to those by the lowest family of judges.
+  Models of one seed that differ in size, or in strength (`NAME_xSTRENGTH`), are
+  joined by a line. Class swaps by perceptrons have a grey line down to those by
+  the lowest family of judges.
   """
   drawn = _find_drawn(rows, rate)
   figure = panels.new_figure(5.5, 3.9)
   axes = figure.add_subplot()
   series = {}
   for row in drawn:
-    key = row.get('source'), row['model'], row.get('seed')
+    model, strength = _split_strength(row['model'])
+    # Choices of units of one model are joined, unless there is a sweep to join.
+    units = row.get('units') if strength else None
+    key = row.get('source'), model, row.get('seed'), units
     series.setdefault(key, []).append(row)
-  models = list(dict.fromkeys(model for _, model, _ in series))
+  models = list(dict.fromkeys(model for _, model, *_ in series))
   # Rows without a source come first and are filled.
   sources = sorted(dict.fromkeys(source for source, *_ in series), key=bool)
   shown = {}
-  for (source, model, _), own in series.items():
+  for (source, model, *_), own in series.items():
     i = models.index(model)
     label = panels.name_model(model)
     if source:
       label = f'{label} ({panels.plain(source)})'
-    own.sort(key=lambda row: row['nuisance_dim'])
+    own.sort(key=_get_order)
     [shown[label]] = axes.plot(
       [row['mse'] for row in own],
       [100 * row[rate] for row in own],
@@ -154,7 +160,7 @@ def tradeoff(rows: Records, rate: str = 'attribute_flips') -> panels.Figure:
   axes.set_axisbelow(True)
   _add_legend(figure, shown.values(), shown, _count_columns(shown))
   labelled = drawn
-  if len(drawn) > _MOST_LABELS:  # The largest d of each line alone.
+  if len(drawn) > _MOST_LABELS:  # The largest d or strength of each line alone.
     labelled = [own[-1] for own in series.values() if len(own) > 1]
   _label_points(axes, [x for x in labelled if x['nuisance_dim']], drawn, rate)
   return figure
@@ -228,6 +234,16 @@ def _find_drawn(rows, rate):
     if np.isfinite(np.array(row.get(rate), float))
     and 0 < (row.get('mse') or 0) < math.inf
   ]
+
+
+def _split_strength(model):
+  """Splits the name of a model of a sweep; the strength of others is 0."""
+  name, _, strength = model.rpartition('_x')
+  return (name, float(strength)) if _NUMBER.fullmatch(strength) else (model, 0)
+
+
+def _get_order(row):
+  return _split_strength(row['model'])[1], row['nuisance_dim']
 
 
 def _draw_lowest(axes, drawn, rate):
@@ -348,7 +364,7 @@ def _add_legend(figure, handles, labels, columns, title=''):
 
 
 def _label_points(axes, labelled, drawn, rate):
-  """Writes d beside points, clear of all points drawn and of other labels."""
+  """Writes d or the strength beside points, clear of points and labels."""
   axes.figure.draw_without_rendering()
   find = lambda rows: axes.transData.transform(
     np.reshape([(row['mse'], 100 * row[rate]) for row in rows], (-1, 2))
@@ -374,8 +390,10 @@ def _label_points(axes, labelled, drawn, rate):
     dx, dy = offsets[best]
     # The text starts or ends at the edge of its box that is nearer the point.
     shift = np.array([np.sign(dx) * gap, dy]) * 72 / axes.figure.dpi
+    strength, size = _get_order(row)
     axes.annotate(
-        f'd = {row["nuisance_dim"]}', (row['mse'], 100 * row[rate]), shift,
+        f'x{strength:g}' if strength else f'd = {size}',
+        (row['mse'], 100 * row[rate]), shift,
         textcoords='offset points', ha='left' if dx > 0 else 'right',
         va='center', fontsize='x-small',
     )  # fmt: skip
