@@ -123,7 +123,7 @@ def tradeoff(rows: Records, rate: str = 'attribute_flips') -> panels.Figure:
   for row in drawn:
     model, strength = _split_strength(row['model'])
     # Choices of units of one model are joined, unless there is a sweep to join.
-    units = row.get('units') if strength else None
+    units = None if strength is None else row.get('units')
     key = row.get('source'), model, row.get('seed'), units
     series.setdefault(key, []).append(row)
   models = list(dict.fromkeys(model for _, model, *_ in series))
@@ -237,13 +237,13 @@ def _find_drawn(rows, rate):
 
 
 def _split_strength(model):
-  """Splits the name of a model of a sweep; the strength of others is 0."""
-  name, _, strength = model.rpartition('_x')
-  return (name, float(strength)) if _NUMBER.fullmatch(strength) else (model, 0)
+  """Splits the name of a model of a sweep; others have no strength."""
+  name, _, text = model.rpartition('_x')
+  return (name, float(text)) if _NUMBER.fullmatch(text) else (model, None)
 
 
 def _get_order(row):
-  return _split_strength(row['model'])[1], row['nuisance_dim']
+  return _split_strength(row['model'])[1] or 0, row['nuisance_dim']
 
 
 def _draw_lowest(axes, drawn, rate):
@@ -390,9 +390,10 @@ def _label_points(axes, labelled, drawn, rate):
     dx, dy = offsets[best]
     # The text starts or ends at the edge of its box that is nearer the point.
     shift = np.array([np.sign(dx) * gap, dy]) * 72 / axes.figure.dpi
-    strength, size = _get_order(row)
+    strength = _split_strength(row['model'])[1]
+    size = f'd = {row["nuisance_dim"]}'
     axes.annotate(
-        f'x{strength:g}' if strength else f'd = {size}',
+        size if strength is None else f'x{strength:g}',
         (row['mse'], 100 * row[rate]), shift,
         textcoords='offset points', ha='left' if dx > 0 else 'right',
         va='center', fontsize='x-small',

@@ -133,10 +133,10 @@ def apply_gradients(
 ) -> TrainState:
   """Updates the parts of the parameters for which gradients are given.
 
-  `opt_state` is a dict by part. `scale` is a factor of the learning rate, apart
-  from the optimizer's state, which phases and growths keep.
   All others are frozen, moments and weight decay included: neither their
-  parameters nor their optimizer state change by a bit.
+  parameters nor their optimizer state change by a bit. `opt_state` is a dict by
+  part. `scale` is a factor of the learning rate, apart from the optimizer's
+  state, which phases and growths keep.
   """
   params, opt_state = dict(state.params), dict(state.opt_state)
   for part, part_grads in grads.items():

@@ -280,21 +280,21 @@ def test_many_models_look_different_and_only_lines_are_labelled():
 def test_tradeoff_joins_the_strengths_of_a_sweep():
   def make(strength, units, swaps):
     model = f'beta_vae_x{strength}'
-    size = {'nuisance_dim': 14, 'mse': 0.02 / strength, 'units': units}
+    size = {'nuisance_dim': 14, 'mse': 0.01 + strength / 100, 'units': units}
     return {'model': model, **size, curves.SWAPS: swaps}
 
   rows = [
     make(strength, units, swaps)
-    for strength in (4, 0.5, 1)
+    for strength in (4, 0, 1)
     for units, swaps in (('largest_divergence', 0.1), ('validation', 0.2))
   ]
   [axes] = curves.tradeoff(rows, curves.SWAPS).axes
   assert {line.get_label() for line in axes.lines} == {'beta-VAE'}
   for line, swaps in zip(axes.lines, (10, 20), strict=True):
-    expected = [(0.04, swaps), (0.02, swaps), (0.005, swaps)]
+    expected = [(0.01, swaps), (0.02, swaps), (0.05, swaps)]
     np.testing.assert_allclose(line.get_xydata(), expected)
   labels = sorted(text.get_text() for text in axes.texts)
-  assert labels == ['x0.5', 'x0.5', 'x1', 'x1', 'x4', 'x4']
+  assert labels == ['x0', 'x0', 'x1', 'x1', 'x4', 'x4']
 
 
 def test_tradeoff_has_percents_over_errors():
