@@ -162,11 +162,11 @@ def train_and_evaluate(
 def measure(config, models, face_judges, selection, data):
   """Returns a row for each model and source of its labels."""
   rows, own = [], config.model
-  progress.announce(f'measuring {len(models)} models')
   find = lambda predictor: attribute_flips.choose_thresholds(
     predictor.model, selection
   )
-  for model, labels, version in predicted_labels.list_versions(models, find):
+  versions = [*predicted_labels.list_versions(models, find)]
+  for model, labels, version in progress.track('measuring', versions):
     chosen = attribute_flips.choose_strengths(
       version, face_judges, selection, own.strengths, own.selection_images
     )

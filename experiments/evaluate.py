@@ -274,7 +274,7 @@ def _measure_faces(config, run, models):
     return attribute_flips.choose_thresholds(predictor.model, load_selection())
 
   versions = [*predicted_labels.list_versions(models, find_thresholds)]
-  for model, labels, version in versions:
+  for model, labels, version in progress.track('measuring', versions):
     bound = version, face_judges
     row = recorded.get((model.stage.name, labels))
     if row is not None:
@@ -323,7 +323,8 @@ def _add_scores(config, measured, path):
   _, names = disentanglement.list_labels(measured.data)
   details, notes = [], {}
   known = {}  # Scores do not depend on which units are the factors.
-  for row, trained in zip(measured.rows, measured.models, strict=True):
+  pairs = [*zip(measured.rows, measured.models, strict=True)]
+  for row, trained in progress.track('scoring codes', pairs):
     place = row['seed'], row['stage']
     scores = known[place] = known.get(place) or disentanglement.measure(
       trained.model, measured.data, config.metrics, config.infomec_pruning

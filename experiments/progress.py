@@ -1,7 +1,8 @@
 """Lines and bars that show what a binary is doing."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 import sys
+import time
 from typing import Any
 
 from jax import monitoring
@@ -15,6 +16,8 @@ from jacsup_jax.training import devices
 
 # JAX's event after a program is compiled, or read from a cache.
 _COMPILED = '/jax/core/compile/backend_compile_duration'
+# Between two lines of `track`.
+_SECONDS = 30.0
 say = files.say
 
 
@@ -28,6 +31,17 @@ def announce(text: str) -> None:
   """Prints what takes a while and shows no progress of its own."""
   if devices.is_first():
     say(f'{text} ...', 'stderr')
+
+
+def track(doing: str, items: Sequence[Any]) -> Iterator[Any]:
+  """Yields items, and prints how many there are, and at times how far it is."""
+  announce(f'{doing}: {len(items)} models')
+  shown = time.monotonic()
+  for done, item in enumerate(items):
+    if time.monotonic() - shown >= _SECONDS:
+      announce(f'{doing}: {done} of {len(items)} done')
+      shown = time.monotonic()
+    yield item
 
 
 def report_data(data: registry.Dataset) -> None:

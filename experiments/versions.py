@@ -54,7 +54,6 @@ def list_versions(
     for row in rows
     if 'units' in row
   }
-  progress.announce('choosing factors of baselines on the validation split')
   data = load_validation()
   images, labels = (
     jnp.asarray(x[: unit_choice.MOST_IMAGES])
@@ -66,6 +65,7 @@ def list_versions(
   score = lambda model: class_swaps.measure(model, judges, images, labels)[
     f'class_swaps_{family}'
   ]
+  models = progress.track('choosing factors on the validation split', models)
   versions = unit_choice.list_versions(models, images, score, given, recorded)
   found = [Version(*version) for version in versions]
   return found, f'; {unit_choice.PROTOCOL}'
@@ -76,10 +76,9 @@ def make_rows(
   measure: Callable[[model_lib.Model], dict[str, Any]],
 ) -> list[dict[str, Any]]:
   """Measures versions, and returns a row of results.json for each."""
-  progress.announce(f'measuring {len(versions)} models')
   return [
     session.describe(trained) | entries | measure(trained.model)
-    for trained, entries in versions
+    for trained, entries in progress.track('measuring', versions)
   ]
 
 

@@ -379,6 +379,16 @@ def test_progress_that_cannot_be_shown_is_noted_once(monkeypatch, lost, draw):
   assert left.getvalue().count(note) == 1
 
 
+def test_long_work_on_models_says_at_times_how_far_it_is(monkeypatch, capsys):
+  clock = iter([0, 1, 40, 40, 41])
+  monkeypatch.setattr(progress.time, 'monotonic', lambda: next(clock))
+  assert [*progress.track('measuring', 'abc')] == ['a', 'b', 'c']
+  assert capsys.readouterr().err.splitlines() == [
+    'measuring: 3 models ...',
+    'measuring: 1 of 3 done ...',
+  ]
+
+
 def test_progress_without_stderr_shows_nothing(monkeypatch):
   monkeypatch.setattr(sys, 'stderr', None)
   with progress.Progress([STAGE]) as shown:

@@ -36,7 +36,9 @@ def field_run(digit_flags, root, invoke):
     flags = _flags(digit_flags, root / 'field')
     status, out, err = invoke(mnist.main, mnist.Config(), *flags)
   assert status == 0, err
-  assert 'choosing factors of baselines' in err and 'factors by' in out
+  assert (
+    'choosing factors on the validation split' in err and 'factors by' in out
+  )
   # One picture is of all models.
   assert names.count('swaps') == 1
   return root / 'field'
