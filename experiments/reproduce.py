@@ -175,9 +175,10 @@ def read_rows(paths: Sequence[pathlib.Path]) -> list[dict[str, Any]]:
     measured = results['protocol'], judges.list_hashes(results)
     first = first or (path, measured)
     if measured != first[1]:
+      what = 'judges' if measured[0] == first[1][0] else 'protocols'
       raise errors.InputError(
-        f'{path} was measured by {measured}, {first[0]} by {first[1]};'
-        ' accepted in one table: the same protocol and judges.'
+        f'{first[0]} and {path} were measured by different {what}, see their'
+        ' results.json; accepted in one table: the same protocol and judges.'
       )
     for row in map(tables.name_family, results['rows']):
       key = row['model'], row['nuisance_dim'], row['seed']

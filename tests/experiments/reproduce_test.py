@@ -211,6 +211,8 @@ def test_rows_of_several_runs(tmp_path):
   )
   rates = [row['class_swaps'] for row in reproduce.read_rows([one, two])]
   assert rates == [0.3, 0.4]
-  other = _write_run(tmp_path / 'other', [first], protocol='another')
-  with pytest.raises(errors.InputError, match='was measured by'):
-    reproduce.read_rows([one, other])
+  changes = {'protocols': {'protocol': 'another'}, 'judges': {'judges': []}}
+  for what, change in changes.items():
+    other = _write_run(tmp_path / what, [first], **change)
+    with pytest.raises(errors.InputError, match=f'different {what}, see'):
+      reproduce.read_rows([one, other])
