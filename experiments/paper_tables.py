@@ -113,7 +113,7 @@ def make_cells(table: paper_numbers.PaperTable, rows: _Rows) -> pd.DataFrame:
       _show(100 * ours[table.rate_name], '.1f'),
       *(_show(100 * ours[name], '.1f') for name in _list_others(table)),
       f'{paper.mse:g}',
-      _show(ours['mse'], '.3g'),
+      _show(ours['mse'], '.5f'),
       paper.epochs,
       _list(ours['epochs'], '/'),
       _list(ours['seed']),

@@ -156,12 +156,13 @@ def tradeoff(rows: Records, rate: str = 'attribute_flips') -> panels.Figure:
   axes.set_ylabel(
     _SWAPS_LABEL if rate == SWAPS else panels.plain(rate.replace('_', ' '))
   )
-  axes.grid(color=panels.GREY, linewidth=0.6)
-  axes.set_axisbelow(True)
+  axes.grid()
   _add_legend(figure, shown.values(), shown, _count_columns(shown))
-  labelled = drawn
-  if len(drawn) > _MOST_LABELS:  # The largest d or strength of each line alone.
-    labelled = [own[-1] for own in series.values() if len(own) > 1]
+  ends = {}
+  for (*kind, _, units), own in series.items():
+    ends.setdefault((*kind, units), own[-1:] if len(own) > 1 else [])
+  # Of many points, the largest d or strength alone, on the line of one seed.
+  labelled = drawn if len(drawn) <= _MOST_LABELS else sum(ends.values(), [])
   _label_points(axes, [x for x in labelled if x['nuisance_dim']], drawn, rate)
   return figure
 
@@ -193,8 +194,7 @@ def edit_curves(rows: Records) -> panels.Figure:
     axis.set_major_formatter(panels.ticker.PercentFormatter(decimals=0))
   axes.set_xlabel('other attributes kept')
   axes.set_ylabel('balanced attribute flips')
-  axes.grid(color=panels.GREY, linewidth=0.6)
-  axes.set_axisbelow(True)
+  axes.grid()
   handles, labels = axes.get_legend_handles_labels()
   _add_legend(figure, handles, labels, _count_columns(labels))
   return figure

@@ -77,7 +77,14 @@ _SETTINGS = {
   name: value
   for name, value in matplotlib.rcParamsDefault.items()
   if name not in ('backend', 'backend_fallback', 'interactive', 'toolbar')
-} | {'pdf.fonttype': 42, 'svg.fonttype': 'none', 'svg.hashsalt': 'jacsup'}
+} | {
+  'pdf.fonttype': 42,
+  'svg.fonttype': 'none',
+  'svg.hashsalt': 'jacsup',
+  'axes.axisbelow': True,  # Grids below points.
+  'grid.color': GREY,
+  'grid.linewidth': 0.6,
+}
 # Without versions and dates, equal figures are equal files.
 _METADATA = {
   'png': {'Software': None},

@@ -93,7 +93,7 @@ def test_a_table_as_text(tmp_path):
   assert lines[0].startswith('model,λ_y,λ_diff,λ_xcov,"d, paper","d, ours",')
   assert 'perceptrons, ours",cnn,svm,lowest family,"MSE' in lines[0]
   # A run of an earlier version, by perceptrons alone.
-  assert lines[1] == 'student,0,0,0.1,14,14,33.6,25.0,,,,0.0115,0.02,100,5,3'
+  assert lines[1] == 'student,0,0,0.1,14,14,33.6,25.0,,,,0.0115,0.02000,100,5,3'
   assert lines[2] == 'student,0,0,0.01,14,,32.6,,,,,0.0117,,100,,'
   families = {
       'class_swaps_family': 'svm', 'class_swaps_mlp': 0.5,
@@ -132,7 +132,7 @@ def test_published_results_are_read_with_no_run(tmp_path, invoke):
       f'--output={tmp_path}',
   )  # fmt: skip
   assert status == 0, err
-  line = '| student with Jacobian supervision | 14 | 14 | 61.7 | 64.5 |'
+  line = '| student with Jacobian supervision | 14 | 14 | 61.7 | 60.7 ± 4.5 |'
   assert line in out and line in (tmp_path / 'table1.md').read_text()
   assert (tmp_path / 'table1.csv').exists()
   assert (tmp_path / 'mnist_table1_figure_1a.png').exists()

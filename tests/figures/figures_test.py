@@ -267,13 +267,16 @@ def test_many_models_look_different_and_only_lines_are_labelled():
     }
     for i, name in enumerate(names)
   ]
+  size = {'model': 'student', curves.SWAPS: 0.5}
   sizes = [
-    {'model': 'student', 'nuisance_dim': d, 'mse': 0.1 / d, curves.SWAPS: 0.5}
+    {**size, 'seed': seed, 'nuisance_dim': d, 'mse': 0.1 / d}
+    for seed in (0, 1)
     for d in range(1, 9)
   ]
   [axes] = curves.tradeoff([*rows, *sizes], curves.SWAPS).axes
   styles = {(line.get_color(), line.get_marker()) for line in axes.lines}
   assert len(styles) == len(names) + 1
+  # Lines of several seeds end at nearly the same place.
   assert [text.get_text() for text in axes.texts] == ['d = 8']
 
 
