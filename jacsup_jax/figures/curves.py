@@ -158,11 +158,11 @@ def tradeoff(rows: Records, rate: str = 'attribute_flips') -> panels.Figure:
   )
   axes.grid()
   _add_legend(figure, shown.values(), shown, _count_columns(shown))
-  ends = {}
-  for (*kind, _, units), own in series.items():
-    ends.setdefault((*kind, units), own[-1:] if len(own) > 1 else [])
-  # Of many points, the largest d or strength alone, on the line of one seed.
-  labelled = drawn if len(drawn) <= _MOST_LABELS else sum(ends.values(), [])
+  labelled = drawn
+  if len(drawn) > _MOST_LABELS:
+    # Only the largest d or strength of a model, on the line of its first seed.
+    lines = [(key, own) for key, own in series.items() if len(own) > 1]
+    labelled = {(*k[:2], k[3]): own[-1] for k, own in reversed(lines)}.values()
   _label_points(axes, [x for x in labelled if x['nuisance_dim']], drawn, rate)
   return figure
 
