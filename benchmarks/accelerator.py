@@ -28,8 +28,8 @@ from jacsup_jax.data import files  # noqa: E402
 FLAGS = flags.FLAGS
 # Seconds that each part takes by default.
 PARTS = {'check': 60, 'steps': 240, 'faces': 540}
-# Versions of JAX with which this has run.
-TESTED = ('0.10.', '0.11.')
+# Versions of JAX with which this has run (0.12: the rehearsal).
+TESTED = ('0.10.', '0.11.', '0.12.')
 _REHEARSAL_SECONDS = 60
 
 
