@@ -84,6 +84,14 @@ class Config(config.Options, group='data'):
     ' finished run chose.',
     group='what',
   )
+  kept_weight: float = config.option(
+    1.0,
+    'With --choose_strength: what the other attributes kept count beside the'
+    ' flips (balanced); above 1, edits are gentler.',
+    low=0,
+    high=100,
+    group='what',
+  )
   factor_units: tuple[int, ...] = config.option(
     (),
     'Units of baselines, counted from 0, whose swaps are also measured.',
@@ -96,6 +104,14 @@ class Config(config.Options, group='data'):
     'Directory of the judges; default: a folder of runs/ named after the data'
     ' set. Judges of classes are trained if missing.',
   )
+
+  def __post_init__(self):
+    super().__post_init__()
+    if self.kept_weight != 1 and not self.choose_strength:
+      raise errors.InputError(
+        f'--kept_weight={self.kept_weight:g} without --choose_strength;'
+        ' accepted: both, as the finished run has chosen its strengths.'
+      )
 
 
 class Measured(NamedTuple):
@@ -281,14 +297,16 @@ def _measure_faces(config, run, models):
       chosen = attribute_flips.recall_strengths(row, data.attribute_names)
     else:
       chosen = attribute_flips.choose_strengths(
-        *bound, load_selection(), alphas, count
+        *bound, load_selection(), alphas, count, config.kept_weight
       )
     images = run.config.get('edit_images')
     rows.append(session.describe(model) | {'labels': labels})
     rows[-1] |= attribute_flips.measure(*bound, chosen, data, images)
-  by_run = '' if load_selection.cache_info().currsize else ' by the run'
+  how = '' if load_selection.cache_info().currsize else ' by the run'
+  if config.kept_weight != 1:
+    how = f', where kept counts {config.kept_weight:g} times as much as flips'
   protocol = (
-    f'{config.split} split, strengths chosen on {chosen_on}{by_run};'
+    f'{config.split} split, strengths chosen on {chosen_on}{how};'
     f' {attribute_flips.PROTOCOL}'
   )
   models = [model for model, _, _ in versions]

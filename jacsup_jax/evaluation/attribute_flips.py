@@ -115,6 +115,7 @@ def choose_strengths(
   selection: registry.Dataset,
   alphas: Sequence[float] = STRENGTHS,
   selection_images: int | None = None,
+  kept_weight: float = 1.0,
 ) -> dict[str, Any]:
   """Chooses a model's strengths on the first `selection_images` (None: all).
 
@@ -140,7 +141,7 @@ def choose_strengths(
   return {
     'spread': spread,
     'thresholds': thresholds,
-    **choose_from(jax.device_get(tried), values),
+    **choose_from(jax.device_get(tried), values, kept_weight),
   }
 
 
@@ -175,19 +176,22 @@ def recall_strengths(
 
 
 def choose_from(
-  tried: edit_counts.EditCounts, alphas: Sequence[float]
+  tried: edit_counts.EditCounts,
+  alphas: Sequence[float],
+  kept_weight: float = 1.0,
 ) -> dict[str, Any]:
   """Chooses strengths from counts `[P, ...]` of `alphas`, then of `DEVIATIONS`.
 
   `alpha`: most flips, as the paper's; `one` number of deviations for all
-  attributes and `each` `[K]`: most balanced flips plus kept; of equals the
-  smaller. Means over judges decide. `curve` has flips and kept by deviations.
+  attributes and `each` `[K]`: most balanced flips plus `kept_weight` times
+  kept; of equals the smaller. Means over judges decide. `curve` has flips and
+  kept by deviations.
   """
   count = len(alphas)
   flips, kept = edit_counts.compute_rates(tried)
   plain = np.sum(tried.flipped, -1) / np.sum(tried.images, -1)[:, np.newaxis]
   alpha = np.argmax(np.mean(plain[:count], axis=(1, 2)))
-  score = np.mean(flips + kept, axis=1)[count:]
+  score = np.mean(flips + kept_weight * kept, axis=1)[count:]
   # The lower judge's, as in the rows.
   lowest = [np.min(np.mean(x, -1), -1)[count:].tolist() for x in (flips, kept)]
   names = 'deviations', 'flips', 'kept'

@@ -141,6 +141,20 @@ def test_conflicts_and_thresholds_are_of_deviations_alone():
     np.testing.assert_array_equal(own, conflicts)
 
 
+def test_a_larger_weight_of_kept_chooses_gentler_edits():
+  count = 1 + len(flips.DEVIATIONS)  # After the only alpha.
+  flipped = np.zeros((count, 2, K, 2))
+  kept = np.full((count, 2, K), 32)
+  # Flips 0.6 and kept 0.8 at the second number, 1.0 and 0.5 at the fourth.
+  flipped[2], flipped[4], kept[4] = 6, 10, 20
+  images = np.full((count, K, 2), 10)
+  tried = edit_counts.EditCounts(flipped, kept, images, np.zeros(()))
+  for weight, place in ((1.0, 3), (1.3, 3), (1.4, 1), (3.0, 1)):
+    chosen = flips.choose_from(tried, (5.0,), weight)
+    assert chosen['one'] == flips.DEVIATIONS[place]
+    assert set(chosen['each']) == {flips.DEVIATIONS[place]}
+
+
 def test_strengths_are_chosen_by_hand():
   count = len(flips.DEVIATIONS)
   flipped = np.zeros((2 + count, 2, K, 2))

@@ -102,6 +102,14 @@ def test_a_run_of_faces_is_measured_again(celeba_run, root, invoke):
   # Of labels they are 0.
   used = [any(row['thresholds_by_attribute'].values()) for row in own]
   assert used == [True, False, True, False, False, False, used[-1]]
+  status, _, err = _evaluate(
+      invoke, celeba_run, f'--judge_workdir={root / "face_judge"}',
+      '--split=train', '--diagnostics_images=0', '--choose_strength',
+      '--kept_weight=3',
+  )  # fmt: skip
+  assert status == 0, err
+  found = json.loads(path.read_text())
+  assert 'kept counts 3 times as much as flips' in found['protocol']
   own = json.loads((celeba_run / 'results.json').read_text())
   assert found['judges'] == own['judges']
   kinds = [judge['kind'] for judge in found['judges']]
@@ -144,6 +152,7 @@ def test_other_faces_may_have_a_test_split_alone(
     (['--split=validation'], 'another split'),
     (['--dataset=synthetic_faces'], 'the same data'),
     (['--judge_workdir=nowhere'], 'has no judge'),
+    (['--kept_weight=2'], 'without --choose_strength'),
     (['--metrics=mig,x'], '--metrics=mig,x'),
   ],
 )
