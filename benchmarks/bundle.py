@@ -1,6 +1,6 @@
 """Packs what a machine without a network needs to run `accelerator`.
 
-  python -m benchmarks.bundle --faces=FOLDER --output=runs/bundle
+  python -m benchmarks.bundle --data_dir=FOLDER --output=runs/bundle
 
 FOLDER has CelebA's layout, with images at 64x64. The bundle is what such a
 machine lacks beside JAX, Flax, Optax and Orbax: wheels, faces (as WebP of lower
@@ -51,7 +51,9 @@ _SPLITS = ('train', 'validation')
 def define_flags() -> None:
   """Defines the flags; not on import, as tests import this module."""
   flags.DEFINE_string(
-    'faces', None, "Folder of faces in CelebA's layout; default: without faces."
+    'data_dir',
+    None,
+    "Folder of faces in CelebA's layout; default: without faces.",
   )
   flags.DEFINE_string('output', 'runs/bundle', 'Folder of the bundle.')
   flags.DEFINE_integer(
@@ -69,8 +71,8 @@ def main() -> str:
   lines = []
   if FLAGS.wheels:
     download(output / 'wheels', FLAGS.python)
-  if FLAGS.faces is not None:
-    faces = files.expand_path('--faces', FLAGS.faces)
+  if FLAGS.data_dir is not None:
+    faces = files.expand_path('--data_dir', FLAGS.data_dir)
     psnr, count = pack(faces, output, FLAGS.quality)
     lines.append(f'{count} faces as WebP of quality {FLAGS.quality}:')
     lines.append(f'  PSNR {psnr:.2f} dB against those decoded here')

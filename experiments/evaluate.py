@@ -86,8 +86,8 @@ class Config(config.Options, group='data'):
   )
   kept_weight: float = config.option(
     1.0,
-    'With --choose_strength: what the other attributes kept count beside the'
-    ' flips (balanced); above 1, edits are gentler.',
+    'With --choose_strength: the weight of the other attributes kept, beside'
+    ' balanced flips; above 1, face edits are gentler.',
     low=0,
     high=100,
     group='what',
@@ -127,11 +127,14 @@ class Measured(NamedTuple):
 def main(config: Config) -> None:
   """Measures the finished models of a run and writes the rows."""
   run = run_lib.Run.open(config.workdir)
+  recorded = run.manifest['dataset']
+  of_faces = bool(recorded.get('attributes'))
+  _check_flags(config, of_faces)
   models = restore(run)
   folder = run.path / 'evaluations'
   files.check_writable(f'--workdir={run.path}: {folder}', folder)
-  recorded, is_own = run.manifest['dataset'], _is_own(config, run)
-  if recorded.get('attributes'):
+  is_own = _is_own(config, run)
+  if of_faces:
     measured = _measure_faces(config, run, models)
   else:
     measured = _measure_classes(config, run, models, is_own)
@@ -159,6 +162,18 @@ def main(config: Config) -> None:
   files.write_whole(path, json.dumps(results, indent=1))
   progress.say(tables.format_rows(measured.rows))
   progress.say(f'saved in {path}')
+
+
+def _check_flags(config, of_faces):
+  """Raises InputError for a flag that would change nothing."""
+  name, own, others = 'choose_strength', 'classes', 'faces'
+  if of_faces:
+    name, own, others = 'factor_units', others, own
+  if getattr(config, name):
+    raise errors.InputError(
+      f'--{name} with {config.workdir}, a run of {own}; accepted: a run of'
+      f' {others}, or no --{name}.'
+    )
 
 
 def restore(run: run_lib.Run) -> list[steps.Trained]:

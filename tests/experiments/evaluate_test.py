@@ -110,6 +110,9 @@ def test_a_run_of_faces_is_measured_again(celeba_run, root, invoke):
   assert status == 0, err
   found = json.loads(path.read_text())
   assert 'kept counts 3 times as much as flips' in found['protocol']
+  assert [row['deviations_by_attribute'] for row in found['rows']] != [
+    row['deviations_by_attribute'] for row in own
+  ]
   own = json.loads((celeba_run / 'results.json').read_text())
   assert found['judges'] == own['judges']
   kinds = [judge['kind'] for judge in found['judges']]
@@ -153,6 +156,7 @@ def test_other_faces_may_have_a_test_split_alone(
     (['--dataset=synthetic_faces'], 'the same data'),
     (['--judge_workdir=nowhere'], 'has no judge'),
     (['--kept_weight=2'], 'without --choose_strength'),
+    (['--factor_units=1'], 'a run of classes'),
     (['--metrics=mig,x'], '--metrics=mig,x'),
   ],
 )
@@ -163,6 +167,13 @@ def test_mistakes_of_faces(celeba_run, root, invoke, args, part):
   )
   assert status == 2 and err.count('\n') == 1 and part in err, err
   assert _snapshot(celeba_run) == before
+
+
+def test_strengths_are_of_faces_alone(mnist_run, invoke):
+  before = _snapshot(mnist_run)
+  status, _, err = _evaluate(invoke, mnist_run, '--choose_strength')
+  assert status == 2 and err.count('\n') == 1 and 'a run of faces' in err, err
+  assert _snapshot(mnist_run) == before
 
 
 def test_figures_of_a_run_are_drawn_again(mnist_run, tmp_path, invoke):
